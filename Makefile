@@ -1,0 +1,45 @@
+BIN := .venv/bin
+MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
+
+.PHONY: setup up test test-unit test-suite lint bench docs pins clean
+setup: .venv/ready
+.venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
+	python3 -m venv .venv
+	$(BIN)/pip install -q --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation $(patsubst %,-e ./%,$(MEMBERS))
+	touch $@
+
+# The suite on this machine, with the mock hypervisor. ARGS="..." are given to `jitsu up`.
+up: setup
+	@$(BIN)/jitsu up $(ARGS)
+
+# Every tier that this machine can run; tests/tiers.py says at the end what was left out and why.
+test: lint
+	$(BIN)/python tests/tiers.py
+
+test-unit: setup
+	$(BIN)/pytest -q -m "not suite"
+
+test-suite: setup
+	$(BIN)/pytest -q -m suite
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m bench.cold_start
+
+# Pages that are made from the code.
+docs: setup
+	$(BIN)/python -c 'from jitsu_protocol.settings import reference; print(reference(), end="")' > docs/configuration.md
+
+# New versions of everything that the checkout is developed with (needs uv).
+pins:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links -o requirements-dev.txt requirements-dev.in
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

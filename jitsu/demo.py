@@ -1,0 +1,50 @@
+"""What `jitsu up` runs when nobody says what to run: three names under jitsu.test on mock guests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.settings import VmText
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jitsu_protocol.settings import Settings
+
+PRESETS = {"defaults.ttl": "10", "dns.port": "5300"}
+
+
+def texts() -> list[VmText]:
+    """Return the VMs of the demonstration."""
+    guests = {
+        "www": {"boot_time": "0.3", "wait_for_port": "8080"},
+        "api": {"boot_time": "0.1", "wait_for_port": "8080", "stop_mode": "suspend"},
+        "blog": {"boot_time": "0.4", "response_delay": "0.5", "stop_mode": "shutdown"},
+    }
+    found = []
+    for number, (name, keys) in enumerate(guests.items(), start=1):
+        config = {"name": name, "dns": f"{name}.jitsu.test", "ip": f"127.0.1.{number}", "response_delay": "0"} | keys
+        found.append(VmText(config={key: [value] for key, value in config.items()}, where=f"demonstration: {name}"))
+    return found
+
+
+def next_steps(settings: Settings, *, elsewhere: str) -> Sequence[str]:
+    """Return what a newcomer may type now."""
+    vm = min(settings.vms, key=lambda each: each.addresses[0]) if settings.vms else None
+    if vm is None:
+        return ["", f"Serving what the store holds: jitsu {elsewhere}status"]
+    name, address = next(iter(vm.names)), vm.addresses[0]
+    port = vm.config.get("port", ("8080",))[0]
+    return [
+        "",
+        f"{len(settings.vms)} VM{'s are' if len(settings.vms) > 1 else ' is'} off until somebody asks for"
+        f" {'them' if len(settings.vms) > 1 else 'it'}. In another terminal:",
+        "",
+        f"    dig @{settings.dns.bind} -p {settings.dns.port} {name} +short",
+        f"    curl http://{address}:{port}/",
+        f"    jitsu {elsewhere}status      what runs, and since when",
+        f"    jitsu {elsewhere}trace       where the milliseconds went",
+        f"    jitsu {elsewhere}tree        the state, as Git keeps it",
+        "",
+        f"A VM stops when it has been idle for {vm.idle_timeout:g} s. Ctrl-C stops everything.",
+    ]

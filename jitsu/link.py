@@ -1,0 +1,92 @@
+"""The tool's connection to a running suite."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import zmq.asyncio
+
+from jitsu_protocol.bus import RpcClient
+from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
+from jitsu_protocol.vm import VM_ROOT, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from jitsu_protocol.messages import Request, VmStatus
+    from jitsu_protocol.settings import BusSettings
+
+TIMEOUT_S = 5.0
+PING_TIMEOUT_S = 0.7
+OWNERS = ("store", "vmd", "synjitsu", "reaper")
+"""The services that have an rpc."""
+
+R = TypeVar("R", bound=Message)
+
+
+class Link:
+    """Calls to each service."""
+
+    def __init__(self, bus: BusSettings, clients: dict[str, RpcClient]) -> None:
+        self._bus = bus
+        self._clients = clients
+
+    async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S) -> R:
+        """Call a service; raises Unavailable at once if no suite is there at all."""
+        endpoint = self._bus.endpoint(owner, "rpc")
+        if endpoint.startswith("ipc://") and not Path(endpoint.removeprefix("ipc://")).exists():
+            raise Unavailable(
+                f"no jitsu-{owner} runs in {self._bus.directory}",
+                hint="start the suite with `jitsu up`, or name its directory with --runtime-dir",
+            )
+        return await self._clients[owner].call(request, reply, timeout)
+
+    async def ping(self, owner: str) -> Pong | None:
+        """Return what a service says of itself, None if it does not answer."""
+        try:
+            return await self.call(owner, Ping(), Pong, PING_TIMEOUT_S)
+        except JitsuError:
+            return None
+
+    async def leaves(self, prefix: str = "") -> dict[str, str]:
+        """Return the leaves below a path."""
+        return (await self.call("store", List(prefix=prefix), Leaves)).leaves
+
+    async def vms(self) -> list[VmStatus]:
+        """Return all VMs as vmd sees them."""
+        return (await self.call("vmd", ListVms(), VmList)).vms
+
+    async def find_vm(self, name: str) -> VmStatus:
+        """Return the VM with a name, a uuid or a DNS name; raises NotFound."""
+        vms = await self.vms()
+        names = await self.leaves(VM_ROOT)
+        owners = {each.name: each for each in vms} | {each.uuid: each for each in vms}
+        by_uuid = {each.uuid: each for each in vms}
+        for path in names:
+            match path.removeprefix(VM_ROOT + "/").split("/"):
+                case [uuid, "dns", dns_name, "ttl"] if uuid in by_uuid:
+                    owners.setdefault(dns_name, by_uuid[uuid])
+        if name.lower().removesuffix(".") in owners:
+            return owners[name.lower().removesuffix(".")]
+        if name not in owners:
+            raise NotFound(f"no VM is called {name!r}{nearest(name, owners)}")
+        return owners[name]
+
+
+@asynccontextmanager
+async def connect(bus: BusSettings) -> AsyncIterator[Link]:
+    """Connect to the suite."""
+    context = zmq.asyncio.Context()
+    clients = {owner: RpcClient(context, bus.endpoint(owner, "rpc"), owner) for owner in OWNERS}
+    tasks = [asyncio.create_task(client.run()) for client in clients.values()]
+    try:
+        yield Link(bus, clients)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        context.destroy(linger=0)

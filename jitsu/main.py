@@ -1,0 +1,342 @@
+"""jitsu: the operator's tool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable  # noqa: TC003  typer reads annotations at run time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from jitsu import demo, legacy, show
+from jitsu.apply import apply as apply_vms
+from jitsu.apply import change_lines, changes_for, commit
+from jitsu.link import OWNERS, Link, connect
+from jitsu.up import Suite
+from jitsu_protocol.errors import JitsuError, SetupFault
+from jitsu_protocol.messages import (
+    Change,
+    Done,
+    History,
+    Log,
+    OperatorStop,
+    Read,
+    Summon,
+    Summoned,
+    Timelines,
+    Trace,
+    Value,
+)
+from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, configure_logging
+from jitsu_protocol.settings import Settings, SettingsFault, VmText, load
+from jitsu_protocol.vm import VM_ROOT
+
+WATCH_S = 1.0
+OPERATOR_TIMEOUT_S = 130.0
+"""A start or stop by hand may last as long as the hypervisor's own limits."""
+
+app = typer.Typer(
+    help="Start virtual machines when their names are looked up.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="jitsu.toml")]
+DirectoryOption = Annotated[str, typer.Option("--runtime-dir", metavar="DIR", help="Where the suite's sockets are.")]
+
+
+class _Where:
+    """The options before the command."""
+
+    config: Path | None = None
+    runtime_dir: str = ""
+
+
+@app.callback()
+def where(config: ConfigOption = None, runtime_dir: DirectoryOption = "") -> None:
+    """Note which suite is meant."""
+    from_environment = os.environ.get("JITSU_CONFIG")
+    _Where.config = config or (Path(from_environment) if from_environment else None)
+    _Where.runtime_dir = runtime_dir
+
+
+def _settings(
+    flags: dict[str, str] | None = None, texts: list[VmText] | None = None, presets: dict[str, str] | None = None
+) -> Settings:
+    flags = flags or {}
+    if _Where.runtime_dir:
+        flags["bus.runtime_dir"] = _Where.runtime_dir
+    return load(_Where.config, os.environ, flags, texts or (), presets)
+
+
+def _with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
+    """Run a command against the suite; an error becomes one line and status 1."""
+
+    async def run() -> int:
+        async with connect(settings.bus) as link:
+            return await work(link) or 0
+
+    try:
+        settings = _settings()
+        configure_logging(settings.log.model_copy(update={"level": "error"}), "jitsu")
+        sys.exit(asyncio.run(run()))
+    except SettingsFault as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    except JitsuError as error:
+        print(f"jitsu: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+# --- up ------------------------------------------------------------------------------------------
+
+
+def _original(*names: str, metavar: str, help: str) -> Any:
+    return typer.Option(None, *names, metavar=metavar, help=help, rich_help_panel="As in the original")
+
+
+@app.command()
+def up(
+    config: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE,...]...", help="One VM each.")] = None,
+    bind: str | None = _original("-b", "--bind", metavar="ADDR", help="Address the DNS server binds."),
+    listen: str | None = _original("-l", "--listen", metavar="PORT", help="Port it listens on."),
+    connection: str | None = _original("-c", "--connect", metavar="URI", help="Hypervisor's connection string."),
+    backend: str | None = _original("-x", "--backend", metavar="NAME", help="Hypervisor: mock."),
+    delay: str | None = _original("-d", "--delay", metavar="SECONDS", help="Response delay after the VM has started."),
+    forwarder: str | None = _original(
+        "-f", "--forwarder", metavar="ADDR", help="Where names not held are forwarded; this version forwards nothing."
+    ),
+    forwarder_port: str | None = _original("-p", "--port", metavar="PORT", help="Port of that forwarder."),
+    mode: str | None = _original(
+        "-m", "--mode", metavar="MODE", help="How an idle VM is stopped: destroy, suspend, shutdown."
+    ),
+    ttl: str | None = _original(
+        "-t", "--ttl", metavar="SECONDS", help="TTL of the answers; VMs stop after 2 x TTL without a query."
+    ),
+    persistdb: str | None = _original(
+        "--persistdb", metavar="PATH", help="Where the state is kept, a Git repository; without it, in memory."
+    ),
+    synjitsu: str | None = _original("--synjitsu", metavar="UUID", help="Replaced by the use_synjitsu of each VM."),
+    config_file: ConfigOption = None,
+    runtime_dir: DirectoryOption = "",
+    replicas: Annotated[str | None, typer.Option("--replicas", metavar="N", help="dns processes on the port.")] = None,
+) -> None:
+    """Run the whole suite on this machine; with no arguments, a demonstration on the mock hypervisor."""
+    _Where.config = config_file or _Where.config
+    _Where.runtime_dir = runtime_dir or _Where.runtime_dir
+    given = {
+        "dns.bind": bind,
+        "dns.port": listen,
+        "dns.replicas": replicas,
+        "hypervisor.connect": connection,
+        "hypervisor.kind": backend,
+        "defaults.response_delay": delay,
+        "defaults.stop_mode": mode,
+        "defaults.ttl": ttl,
+        "store.path": persistdb,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    demonstration = not config and _Where.config is None and not persistdb
+    try:
+        texts = demo.texts() if demonstration else legacy.parse_strings(config or [])
+        presets = demo.PRESETS if demonstration else {"dns.port": "5300"}
+        settings = _settings(flags, texts, presets)
+        if not settings.vms and not settings.store.path:
+            raise SettingsFault(["there is no VM: give a [vm.NAME] in jitsu.toml, or a key=value,... string"])
+    except SettingsFault as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    configure_logging(settings.log, "up")
+    _note_what_is_replaced(forwarder, forwarder_port, synjitsu)
+    elsewhere = f"--runtime-dir {_Where.runtime_dir} " if _Where.runtime_dir else ""
+    suite = Suite(settings, lambda line: print(line, flush=True))
+    try:
+        sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(settings, elsewhere=elsewhere))))
+    except SetupFault as error:
+        print(f"jitsu up: {error}", file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+
+
+def _note_what_is_replaced(forwarder: str | None, forwarder_port: str | None, synjitsu: str | None) -> None:
+    if forwarder not in (None, "0.0.0.0") or forwarder_port is not None:
+        print("note: this version forwards nothing; names that are not held are refused", file=sys.stderr)
+    if synjitsu is not None:
+        print("note: Synjitsu is a process of the suite here, not a VM; --synjitsu does nothing", file=sys.stderr)
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it.")] = False,
+) -> None:
+    """Show each VM: state, names, address, uptime, starts, queries, idle for, last error."""
+
+    async def show_status(link: Link) -> int:
+        if as_json:
+            rows, services = await _status(link)
+            answers = {name: None if pong is None else pong.model_dump() for name, pong in services.items()}
+            print(json.dumps({"vms": rows, "services": answers}, indent=2))
+            return 0
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        if not watch:
+            console.print(await _status_view(link))
+            return 0
+        with Live(await _status_view(link), console=console, auto_refresh=False) as live:
+            while True:
+                await asyncio.sleep(WATCH_S)
+                try:
+                    live.update(await _status_view(link), refresh=True)
+                except JitsuError as error:
+                    live.update(Text(str(error)), refresh=True)
+
+    _with_link(show_status)
+
+
+async def _status(link: Link) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    pongs = await asyncio.gather(*(link.ping(owner) for owner in OWNERS))
+    rows = show.status_rows(await link.vms(), await link.leaves())
+    return rows, dict(zip(OWNERS, pongs, strict=True))
+
+
+async def _status_view(link: Link) -> Group:
+    rows, services = await _status(link)
+    return Group(show.status_table(rows), "", *(Text(line) for line in show.service_lines(services)))
+
+
+@app.command()
+def tree(path: Annotated[str, typer.Argument(help="Only what is below this path.")] = "") -> None:
+    """Show the state tree, a line for each leaf."""
+
+    async def show_tree(link: Link) -> int:
+        lines = show.tree_lines(await link.leaves(path))
+        if not lines and path:
+            await link.call("store", Read(path=path), Value)  # says what is near
+        print("\n".join(lines))
+        return 0
+
+    _with_link(show_tree)
+
+
+@app.command()
+def get(path: str) -> None:
+    """Print the value at a path."""
+
+    async def print_value(link: Link) -> None:
+        print((await link.call("store", Read(path=path), Value)).value)
+
+    _with_link(print_value)
+
+
+@app.command("set")
+def set_value(path: str, value: str) -> None:
+    """Change the value at a path; running processes follow."""
+
+    async def change(link: Link) -> None:
+        path_clean = path.strip("/")
+        applied = await commit(link, [Change(path=path_clean, value=value)], f"Set {path_clean}")
+        print(f"{applied.commit[:10]} {'changed' if applied.changed else 'nothing changed'}")
+
+    _with_link(change)
+
+
+@app.command()
+def log(
+    path: Annotated[str, typer.Argument(help="Only commits that changed something here.")] = "",
+    limit: Annotated[int, typer.Option("-n", min=1, max=10_000)] = 20,
+) -> None:
+    """Show who changed what, newest first."""
+
+    async def show_log(link: Link) -> None:
+        history = await link.call("store", Log(path=path, limit=limit), History)
+        print("\n".join(show.log_lines(history.commits)))
+
+    _with_link(show_log)
+
+
+@app.command()
+def apply(
+    file: Path, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the difference.")] = False
+) -> None:
+    """Make the VMs of a jitsu.toml stand in the store as they are in the file; print the difference."""
+
+    async def change(link: Link) -> None:
+        if dry_run:
+            changes = changes_for(vms, await link.leaves(VM_ROOT))
+        else:
+            changes = await apply_vms(link, vms, f"Apply {file.name}")
+        print("\n".join(change_lines(changes)) or "nothing to change")
+
+    try:
+        vms = load(file, os.environ, {}).vms
+    except SettingsFault as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    _with_link(change)
+
+
+@app.command()
+def trace(
+    name: Annotated[str, typer.Argument(help="Only this VM's.")] = "",
+    limit: Annotated[int, typer.Option("-n", min=1, max=1000)] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show the latest summons as timelines: where each millisecond went."""
+
+    async def show_trace(link: Link) -> None:
+        vm = (await link.find_vm(name)).uuid if name else ""
+        traced = await link.call("vmd", Trace(vm=vm, limit=limit), Timelines)
+        if as_json:
+            print(json.dumps([each.model_dump() for each in traced.timelines], indent=2))
+        else:
+            print("\n".join(show.trace_lines(traced.timelines)) or "no summons yet")
+
+    _with_link(show_trace)
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+@app.command()
+def start(name: str) -> None:
+    """Start a VM by hand, whatever its back-off says."""
+
+    async def summon(link: Link) -> None:
+        vm = await link.find_vm(name)
+        await link.call("vmd", Summon(vm=vm.uuid, trigger="operator"), Summoned, OPERATOR_TIMEOUT_S)
+        print(f"{vm.name} is ready")
+
+    _with_link(summon)
+
+
+@app.command()
+def stop(name: str) -> None:
+    """Stop a VM now, whoever uses it; the next query starts it again."""
+
+    async def stop_vm(link: Link) -> None:
+        vm = await link.find_vm(name)
+        await link.call("vmd", OperatorStop(vm=vm.uuid), Done, OPERATOR_TIMEOUT_S)
+        print(f"{vm.name} is stopped")
+
+    _with_link(stop_vm)
+
+
+def main() -> None:
+    """Run jitsu."""
+    app(prog_name="jitsu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+"""The sockets of the bus: ZeroMQ ROUTER/DEALER and PUB/SUB that drive calls.py and feed.py.
+
+Each object has a `run()` that lasts as long as its socket; it belongs in the process's TaskGroup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import structlog
+import zmq
+import zmq.asyncio
+
+from jitsu_protocol import errors
+from jitsu_protocol.calls import Answered, Calls, Expired
+from jitsu_protocol.codec import MAX_FRAME_BYTES, Envelope, body_as, decode, encode, id_of
+from jitsu_protocol.feed import HEARTBEAT_S, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
+from jitsu_protocol.messages import Failure, FeedItem, Message, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jitsu_protocol.feed import Action
+
+log = structlog.get_logger("bus")
+
+R = TypeVar("R", bound=Message)
+Handler = Callable[[Any], Message | Awaitable[Message]]
+
+MAX_TIMEOUT_S = 600.0
+"""No request is worked on for longer, whatever its envelope says."""
+MAX_REQUESTS = 20_000
+"""Requests worked on at once; more are answered `unavailable`."""
+SNAPSHOT_TIMEOUT_S = 5.0
+RECONNECT_MS = 10
+RECONNECT_MAX_MS = 200
+"""An owner that returns is heard within that time: G7 allows a second."""
+
+_locks: list[int] = []
+
+
+class Counter(Protocol):
+    """What counts drops: see metrics.py."""
+
+    def __call__(self, reason: str) -> None:
+        """Count one."""
+
+
+def _uncounted(reason: str) -> None:
+    log.debug("message dropped", reason=reason)
+
+
+def bind(socket: zmq.asyncio.Socket, endpoint: str) -> None:
+    """Bind a socket; raises SetupFault if the endpoint cannot be had.
+
+    ZeroMQ takes an ipc path over from a living owner without a word, so a lock file beside it keeps a second
+    owner away; the lock goes with the process, however it ends.
+    """
+    try:
+        if endpoint.startswith("ipc://"):
+            _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), endpoint)
+        socket.bind(endpoint)
+    except (zmq.ZMQError, OSError) as error:
+        raise errors.SetupFault(
+            f"cannot bind {endpoint}: {error.strerror}", hint="is it in use, and may this user create it?"
+        ) from None
+
+
+def _lock(path: Path, endpoint: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise errors.SetupFault(
+            f"{endpoint} is owned by another process",
+            hint="stop that one, or give this one a directory of its own with bus.runtime_dir",
+        ) from None
+    _locks.append(descriptor)
+
+
+def _socket(context: zmq.asyncio.Context, kind: int) -> zmq.asyncio.Socket:
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    return socket
+
+
+def _send(socket: zmq.asyncio.Socket, frames: Sequence[bytes]) -> bool:
+    """Send without waiting; False if nobody could take it (it is not queued, then)."""
+    future: Any = socket.send_multipart(frames, zmq.DONTWAIT)
+    return bool(future.done() and future.exception() is None)
+
+
+class RpcServer:
+    """The ROUTER of an owner: each request gets one reply."""
+
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        endpoint: str,
+        handlers: Mapping[type[Request], Handler],
+        dropped: Counter = _uncounted,
+    ) -> None:
+        """`handlers` may be coroutines or plain functions; a JitsuError that one raises becomes the reply."""
+        self._socket = _socket(context, zmq.ROUTER)
+        self._handlers = {cls.kind: (cls, handler) for cls, handler in handlers.items()}
+        self._answered = Answered()
+        self._peers: dict[bytes, bytes] = {}  # of each request under way: who asked for it last
+        self._dropped = dropped
+        bind(self._socket, endpoint)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._received(await self._socket.recv_multipart(), group)
+        finally:
+            self._socket.close()
+
+    def _received(self, frames: list[bytes], group: asyncio.TaskGroup) -> None:
+        if len(frames) != 2:
+            self._dropped("parts")
+            return
+        peer, frame = frames
+        try:
+            envelope = decode(frame)
+        except errors.BadRequest as error:
+            self._dropped(error.code)
+            id = id_of(frame)
+            if id:
+                self._reply(peer, id, error)
+            return
+        if not envelope.id:
+            self._dropped("no-id")
+            return
+        todo = self._answered.begin(envelope.id)
+        if isinstance(todo, bytes):
+            _send(self._socket, [peer, todo])
+            return
+        self._peers[envelope.id] = peer
+        if todo and len(self._peers) > MAX_REQUESTS:
+            self._finish(envelope.id, errors.Unavailable(f"{MAX_REQUESTS} requests are under way"))
+        elif todo:
+            self._carry_out(envelope, group)
+
+    def _carry_out(self, envelope: Envelope, group: asyncio.TaskGroup) -> None:
+        kind = envelope.kind
+        try:
+            if kind not in self._handlers:
+                raise errors.UnknownKind(f"nobody here answers messages of kind {kind[:64]!r}")
+            cls, handler = self._handlers[kind]
+            result = handler(body_as(cls, kind, envelope.body))
+        except Exception as error:
+            self._finish(envelope.id, _as_jitsu_error(error, kind))
+            return
+        if isinstance(result, Message):
+            self._finish(envelope.id, result)
+        else:
+            group.create_task(self._wait(envelope, result))
+
+    async def _wait(self, envelope: Envelope, result: Awaitable[Message]) -> None:
+        reply: Message | errors.JitsuError | None = None
+        try:
+            async with asyncio.timeout(min(envelope.timeout, MAX_TIMEOUT_S)):
+                reply = await result
+        except TimeoutError:
+            reply = None  # the caller has stopped waiting at the same time
+        except Exception as error:
+            reply = _as_jitsu_error(error, envelope.kind)
+        finally:
+            self._finish(envelope.id, reply)
+
+    def _finish(self, id: bytes, reply: Message | errors.JitsuError | None) -> None:
+        frame = None
+        peer = self._peers.pop(id)
+        if reply is not None:
+            frame = self._reply(peer, id, reply)
+        # An error is not kept: asked again, the request may succeed.
+        self._answered.done(id, None if isinstance(reply, errors.JitsuError) else frame)
+
+    def _reply(self, peer: bytes, id: bytes, reply: Message | errors.JitsuError) -> bytes:
+        if isinstance(reply, errors.JitsuError):
+            reply = Failure.model_validate(errors.to_wire(reply))
+        frame = encode(reply, id=id)
+        if not self._socket.closed:
+            _send(self._socket, [peer, frame])
+        return frame
+
+
+def _as_jitsu_error(error: Exception, kind: str) -> errors.JitsuError:
+    """The outermost edge of a request: what was not foreseen is logged with its context, and told."""
+    if isinstance(error, errors.JitsuError):
+        return error
+    log.error("request failed unexpectedly", kind=kind, exc_info=error)
+    return errors.Bug(f"{type(error).__name__}: {error}", hint="see the log of the process that answered")
+
+
+class RpcClient:
+    """The DEALER of a caller; any number of calls at once."""
+
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, name: str) -> None:
+        """`name` is what errors call the owner."""
+        self._socket = _socket(context, zmq.DEALER)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for an owner that is away
+        self._socket.connect(endpoint)
+        self._name = name
+        self._calls = Calls()
+        self._frames: dict[bytes, tuple[Request, asyncio.Future[tuple[str, dict[str, Any]]]]] = {}
+        self._prefix = uuid.uuid4().bytes
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Take replies until cancelled."""
+        try:
+            while True:
+                frames = await self._socket.recv_multipart()
+                if len(frames) == 1:
+                    self._received(frames[0])
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._socket.close()
+
+    async def call(self, request: Request, reply: type[R], timeout: float) -> R:
+        """Send a request and return its reply.
+
+        Raises the error that the owner replied with, or TimedOut after `timeout` seconds.
+        """
+        self._count += 1
+        id = self._prefix + self._count.to_bytes(6, "big")
+        if not self._calls.begin(id, monotonic(), timeout):
+            raise errors.Unavailable(f"too many calls wait for {self._name}")
+        future: asyncio.Future[tuple[str, dict[str, Any]]] = asyncio.get_running_loop().create_future()
+        self._frames[id] = (request, future)
+        try:
+            _send(self._socket, [encode(request, id=id, timeout=timeout)])
+            self._arm()
+            kind, body = await future
+        finally:
+            self._calls.answered(id)
+            del self._frames[id]
+        return body_as(reply, kind, body)
+
+    def _received(self, frame: bytes) -> None:
+        try:
+            envelope = decode(frame)
+        except errors.BadRequest as error:
+            log.warning("unreadable reply dropped", owner=self._name, error=str(error))
+            return
+        if self._calls.answered(envelope.id):
+            self._frames[envelope.id][1].set_result((envelope.kind, envelope.body))
+
+    def _arm(self) -> None:
+        due = self._calls.next_deadline()
+        if self._timer is not None and (due is None or due < self._timer_at or self._timer.cancelled()):
+            self._timer.cancel()
+            self._timer = None
+        if due is not None and self._timer is None:
+            self._timer_at = due
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, due - monotonic()), self._passed)
+
+    _timer_at = 0.0
+
+    def _passed(self) -> None:
+        self._timer = None
+        for action in self._calls.passed(monotonic()):
+            request, future = self._frames[action.id]
+            if isinstance(action, Expired):
+                future.set_exception(
+                    errors.TimedOut(f"{self._name} does not answer", hint=f"is jitsu-{self._name} running?")
+                )
+            else:
+                _send(self._socket, [encode(request, id=action.id, timeout=action.timeout)])
+        self._arm()
+
+
+class FeedServer:
+    """The PUB socket of an owner: one numbered feed for each topic."""
+
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, topics: Sequence[str]) -> None:
+        self._socket = _socket(context, zmq.PUB)
+        self.feeds = {topic: Publisher(epoch=uuid.uuid4().hex) for topic in topics}
+        bind(self._socket, endpoint)
+
+    def publish(self, topic: str, body: Message) -> None:
+        """Send the next item of a topic; a subscriber that cannot take it sees the gap."""
+        self._publish(topic, self.feeds[topic].item(body))
+
+    async def run(self) -> None:
+        """Send heartbeats until cancelled."""
+        try:
+            while True:
+                for topic, feed in self.feeds.items():
+                    self._publish(topic, feed.heartbeat())
+                await asyncio.sleep(HEARTBEAT_S)
+        finally:
+            self._socket.close()
+
+    def _publish(self, topic: str, item: FeedItem) -> None:
+        if not self._socket.closed:
+            _send(self._socket, [topic.encode() + b"\0", encode(item)])
+
+
+Snapshot = tuple[str, int, Any]
+"""(epoch, number, state)"""
+
+
+class FeedClient:
+    """The SUB socket of a subscriber to one topic."""
+
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        endpoint: str,
+        topic: str,
+        *,
+        ask: Callable[[], Awaitable[Snapshot]],
+        reset: Callable[[Any], None],
+        apply: Callable[[FeedItem], None],
+    ) -> None:
+        """`ask` calls the owner's rpc; `reset` takes its state, `apply` each later item, in order."""
+        self._socket = _socket(context, zmq.SUB)
+        self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
+        self._socket.connect(endpoint)
+        self._topic = topic
+        self._ask, self._reset, self._apply = ask, reset, apply
+        self._machine = Subscription()
+        self._asking: asyncio.Task[None] | None = None
+        self.synced = asyncio.Event()
+        """Set when the first snapshot has been taken."""
+
+    def is_live(self) -> bool:
+        """Say whether the owner is heard and nothing was missed."""
+        return self._machine.is_live(monotonic())
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._perform(self._machine.passed(monotonic()), group)
+                    wait = max(0.0, self._machine.next_deadline(monotonic()) - monotonic())
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(wait):
+                            self._received(await self._socket.recv_multipart(), group)
+        finally:
+            self._socket.close()
+
+    def _received(self, frames: list[bytes], group: asyncio.TaskGroup) -> None:
+        try:
+            envelope = decode(frames[-1])
+            item = body_as(FeedItem, envelope.kind, envelope.body)
+        except errors.BadRequest as error:
+            log.warning("unreadable feed item dropped", topic=self._topic, error=str(error))
+            return
+        self._perform(self._machine.received(item, monotonic()), group)
+
+    def _perform(self, actions: Sequence[Action], group: asyncio.TaskGroup) -> None:
+        for action in actions:
+            match action:
+                case AskSnapshot():
+                    if self._asking is None or self._asking.done():
+                        self._asking = group.create_task(self._snapshot(group))
+                case Reset(snapshot):
+                    self._reset(snapshot)
+                    self.synced.set()
+                case ApplyItem(item):
+                    self._apply(item)
+
+    async def _snapshot(self, group: asyncio.TaskGroup) -> None:
+        try:
+            epoch, number, state = await self._ask()
+        except errors.JitsuError as error:
+            log.debug("no snapshot", topic=self._topic, error=str(error))
+            self._machine.failed(monotonic())
+            return
+        self._perform(self._machine.snapshot(epoch, number, state, monotonic()), group)

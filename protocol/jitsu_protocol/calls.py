@@ -1,0 +1,131 @@
+"""The caller's half of an rpc, without sockets: which reply belongs to which request, when to ask again,
+when to give up.
+
+                 begin ──► waiting ──► answered      reply with this id
+                             │  ▲
+          resend time passed └──┘ Resend             the owner may have restarted and lost the request
+                             │
+                             └──► expired            deadline passed; a reply that comes later is dropped
+
+Asking again is safe because every request is (messages.py), and an owner answers one id once
+at a time (`Answered` below).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+FIRST_RESEND_S = 0.1
+"""Soon enough that a request lost with an owner that restarted still meets a `max_wait` of 1.2 s."""
+MAX_RESEND_S = 0.4
+"""A caller that waits long meets an owner that returned within that time (G7 allows a second)."""
+MAX_WAITING_CALLS = 20_000
+MAX_ANSWERS_KEPT = 1024
+MAX_ANSWERS_KEPT_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Resend:
+    """Send this request's frame (again)."""
+
+    id: bytes
+    timeout: float
+    """Seconds that are left."""
+
+
+@dataclass(frozen=True)
+class Expired:
+    """No reply came in time."""
+
+    id: bytes
+
+
+@dataclass
+class _Waiting:
+    deadline: float
+    interval: float = FIRST_RESEND_S
+    resend_at: float = 0.0
+
+
+@dataclass
+class Calls:
+    """All calls over one socket that wait for their reply."""
+
+    _waiting: dict[bytes, _Waiting] = field(default_factory=dict)
+    _due: list[tuple[float, bytes]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Return how many calls wait."""
+        return len(self._waiting)
+
+    def begin(self, id: bytes, now: float, timeout: float) -> bool:
+        """Note a call that is being sent; False if too many wait already."""
+        if len(self._waiting) >= MAX_WAITING_CALLS:
+            return False
+        call = _Waiting(deadline=now + timeout, resend_at=now + FIRST_RESEND_S)
+        self._waiting[id] = call
+        heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
+        return True
+
+    def answered(self, id: bytes) -> bool:
+        """Say whether a reply with this id is waited for; it is no more, then."""
+        return self._waiting.pop(id, None) is not None
+
+    def next_deadline(self) -> float | None:
+        """Return when `passed` wants to be called."""
+        while self._due and self._due[0][1] not in self._waiting:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def passed(self, now: float) -> list[Resend | Expired]:
+        """Return what is due."""
+        actions: list[Resend | Expired] = []
+        while self._due and self._due[0][0] <= now:
+            _, id = heapq.heappop(self._due)
+            call = self._waiting.get(id)
+            if call is None:
+                continue
+            if call.deadline <= now:
+                del self._waiting[id]
+                actions.append(Expired(id))
+                continue
+            call.interval = min(2 * call.interval, MAX_RESEND_S)
+            call.resend_at = now + call.interval
+            heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
+            actions.append(Resend(id, call.deadline - now))
+        return actions
+
+
+@dataclass
+class Answered:
+    """The owner's half: a request that was sent twice is carried out once.
+
+    Keeps the ids that are being worked on and the latest replies, within bounds; a request whose reply has
+    been forgotten is carried out again, which is safe.
+    """
+
+    _working: set[bytes] = field(default_factory=set)
+    _replies: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
+    _bytes: int = 0
+
+    def begin(self, id: bytes) -> bytes | bool:
+        """Return True to carry the request out, False if that is under way, or the reply to send again."""
+        if id in self._replies:
+            return self._replies[id]
+        if id in self._working:
+            return False
+        self._working.add(id)
+        return True
+
+    def done(self, id: bytes, reply: bytes | None) -> None:
+        """Note the reply; None if there was none to send."""
+        self._working.discard(id)
+        if reply is None:
+            return
+        self._replies[id] = reply
+        self._bytes += len(reply)
+        while len(self._replies) > MAX_ANSWERS_KEPT or self._bytes > MAX_ANSWERS_KEPT_BYTES:
+            _, old = self._replies.popitem(last=False)
+            self._bytes -= len(old)

@@ -1,0 +1,147 @@
+"""Everything that can go wrong between two processes: one class per thing the caller can do.
+
+Each class has a `code`, which is what travels in an envelope; `to_wire` and `from_wire` are the only
+place where the two meet. A message says what happened, a hint what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class JitsuError(Exception):
+    """The root of the hierarchy; never raised as itself."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        """`hint` tells the operator what to do; `retry_after` is in seconds."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        """Return the message, with the hint behind it."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class BadRequest(JitsuError):
+    """The caller sent what nobody could carry out; sending it again will not help."""
+
+    code = "bad-request"
+
+
+class MalformedMessage(BadRequest):
+    """The bytes are no envelope, are cut short, or a value has the wrong type."""
+
+    code = "malformed"
+
+
+class WrongVersion(BadRequest):
+    """The envelope is of a protocol version that this process does not speak."""
+
+    code = "wrong-version"
+
+
+class UnknownKind(BadRequest):
+    """The envelope is sound, but nobody here answers messages of that kind."""
+
+    code = "unknown-kind"
+
+
+class NotFound(BadRequest):
+    """The VM or path that was named does not exist."""
+
+    code = "not-found"
+
+
+class Invalid(BadRequest):
+    """A configuration change was refused as a whole; the message lists every reason."""
+
+    code = "invalid"
+
+
+class Conflict(JitsuError):
+    """What the request was based on is no longer so; look again, then decide."""
+
+    code = "conflict"
+
+
+class Refused(JitsuError):
+    """Policy says no: not idle, backing off, not allowed."""
+
+    code = "refused"
+
+
+class BootFailed(JitsuError):
+    """The hypervisor could not start the VM, or the VM never came up."""
+
+    code = "boot-failed"
+
+
+class BackingOff(BootFailed):
+    """Earlier boots failed and the next try is not due yet; `retry_after` says when."""
+
+    code = "backing-off"
+
+
+class Unavailable(JitsuError):
+    """The other side cannot answer now; the same request may succeed later."""
+
+    code = "unavailable"
+
+
+class TimedOut(Unavailable):
+    """No answer came before the deadline."""
+
+    code = "timed-out"
+
+
+class Bug(JitsuError):
+    """The other side met an error that its code did not foresee."""
+
+    code = "bug"
+
+
+class SetupFault(JitsuError):
+    """A process cannot run as it is configured; it exits with status 2 and this message."""
+
+    code = "setup"
+
+
+_BY_CODE: dict[str, type[JitsuError]] = {
+    each.code: each
+    for each in (
+        BadRequest,
+        MalformedMessage,
+        WrongVersion,
+        UnknownKind,
+        NotFound,
+        Invalid,
+        Conflict,
+        Refused,
+        BootFailed,
+        BackingOff,
+        Unavailable,
+        TimedOut,
+        Bug,
+    )
+}
+
+
+def to_wire(error: JitsuError) -> dict[str, str | float | None]:
+    """Return the error as the body of an envelope."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "retry_after": error.retry_after,
+    }
+
+
+def from_wire(code: str, message: str, hint: str = "", retry_after: float | None = None) -> JitsuError:
+    """Return the error that an envelope carries; an unknown code becomes `Bug`, and says so."""
+    if code not in _BY_CODE:
+        return Bug(f"{message} [unknown error code {code!r}]", hint=hint, retry_after=retry_after)
+    return _BY_CODE[code](message, hint=hint, retry_after=retry_after)

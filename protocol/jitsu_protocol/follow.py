@@ -1,0 +1,96 @@
+"""Follow the store's VMs and vmd's states: what vmd, dns and the reaper have in common as subscribers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jitsu_protocol.codec import body_as
+from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.inventory import Inventory
+from jitsu_protocol.messages import Committed, Leaves, List, ListVms, VmList, VmStateChanged
+from jitsu_protocol.vm import VM_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jitsu_protocol.bus import FeedClient, RpcClient, Snapshot
+    from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.messages import FeedItem, VmStatus
+    from jitsu_protocol.process import Process
+
+SNAPSHOT_TIMEOUT_S = 5.0
+PATIENCE_S = 2.0
+"""A wait that lasts longer is told to the operator."""
+
+log = structlog.get_logger("follow")
+
+
+async def follow_vms(
+    process: Process, store: RpcClient, changed: Callable[[Sequence[VmChanged]], None]
+) -> tuple[Inventory, FeedClient]:
+    """Keep an inventory as the store has it; returns when the store has told it for the first time."""
+    inventory = Inventory()
+
+    async def ask() -> Snapshot:
+        leaves = await store.call(List(prefix=VM_ROOT, topic="vm"), Leaves, SNAPSHOT_TIMEOUT_S)
+        return leaves.epoch, leaves.number, leaves.leaves
+
+    def reset(leaves: Any) -> None:
+        tell(inventory.reset(leaves))
+
+    def apply(item: FeedItem) -> None:
+        committed = body_as(Committed, item.body_kind, item.body or {})
+        tell(inventory.apply((change.path, change.value) for change in committed.changes))
+
+    def tell(changes: list[VmChanged]) -> None:
+        for uuid, fault in inventory.faults.items():
+            log.warning("VM left out", uuid=uuid, reason=fault)
+        changed(changes)
+
+    feed = process.subscribe("store", "vm", ask=ask, reset=reset, apply=apply)
+    await _patiently(feed, "the store")
+    return inventory, feed
+
+
+async def follow_states(
+    process: Process,
+    vmd: RpcClient,
+    reset: Callable[[list[VmStatus]], None],
+    changed: Callable[[VmStatus, bool], None],
+) -> FeedClient:
+    """Tell each VM's state: `reset` takes all, `changed` one and whether it is gone.
+
+    Returns at once; the feed's `synced` says when the first states have been told.
+    """
+
+    async def ask() -> Snapshot:
+        listed = await vmd.call(ListVms(), VmList, SNAPSHOT_TIMEOUT_S)
+        return listed.epoch, listed.number, listed.vms
+
+    def apply(item: FeedItem) -> None:
+        change = body_as(VmStateChanged, item.body_kind, item.body or {})
+        changed(change.vm, change.gone)
+
+    return process.subscribe("vmd", "vm", ask=ask, reset=reset, apply=apply)
+
+
+async def told(store: RpcClient, prefix: str) -> dict[str, str]:
+    """Return the statistics below a path, when the store can tell them."""
+    while True:
+        try:
+            return (await store.call(List(prefix=prefix, topic="stats"), Leaves, PATIENCE_S)).leaves
+        except JitsuError as error:
+            log.info("waiting for the store", reason=str(error))
+
+
+async def _patiently(feed: FeedClient, owner: str) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await feed.synced.wait()
+            return
+        except TimeoutError:
+            log.info(f"waiting for {owner}")

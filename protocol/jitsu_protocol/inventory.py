@@ -1,0 +1,78 @@
+"""The VMs that the state tree describes, kept up to date from the store's feed.
+
+vmd, dns and the reaper each hold one. A VM whose leaves make no sense (a database edited by other tools) is left
+out and reported; it does not disturb the others (G9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.vm import VM, VM_ROOT, InvalidVm, from_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class VmChanged:
+    """A VM came (`old` is None), went (`new` is None) or is configured otherwise."""
+
+    old: VM | None
+    new: VM | None
+
+
+@dataclass
+class Inventory:
+    """All VMs, by uuid."""
+
+    vms: dict[str, VM] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    """uuid -> why this VM cannot be used."""
+    _leaves: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def reset(self, leaves: Mapping[str, str]) -> list[VmChanged]:
+        """Take the whole tree (path -> value) and return what differs from before."""
+        before = set(self._leaves)
+        self._leaves = {}
+        touched = {self._put(path, value) for path, value in leaves.items()}
+        return self._rebuild(before | touched)
+
+    def apply(self, changes: Iterable[tuple[str, str | None]]) -> list[VmChanged]:
+        """Take the changes of one commit, (path, new value or None), and return what they changed."""
+        return self._rebuild({self._put(path, value) for path, value in changes})
+
+    def _put(self, path: str, value: str | None) -> str:
+        rest = path.removeprefix(VM_ROOT + "/")
+        uuid, _, leaf = rest.partition("/")
+        if rest == path or not leaf:
+            return ""
+        if value is not None:
+            self._leaves.setdefault(uuid, {})[leaf] = value
+        elif uuid in self._leaves:
+            self._leaves[uuid].pop(leaf, None)
+            if not self._leaves[uuid]:
+                del self._leaves[uuid]
+        return uuid
+
+    def _rebuild(self, uuids: Iterable[str]) -> list[VmChanged]:
+        changed = []
+        for uuid in sorted(set(uuids) - {""}):
+            old = self.vms.pop(uuid, None)
+            new = self._build(uuid)
+            if new is not None:
+                self.vms[uuid] = new
+            if new != old:
+                changed.append(VmChanged(old, new))
+        return changed
+
+    def _build(self, uuid: str) -> VM | None:
+        self.faults.pop(uuid, None)
+        if uuid not in self._leaves:
+            return None
+        try:
+            return from_tree(uuid, self._leaves[uuid])
+        except InvalidVm as error:
+            self.faults[uuid] = str(error)
+            return None

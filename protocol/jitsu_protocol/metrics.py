@@ -1,0 +1,83 @@
+"""/metrics and /healthz over HTTP, on a thread of their own, so that a process that is stuck can still be seen.
+
+/healthz answers 200 while the event loop turns and 503 when it has not for `STUCK_S`.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+from jitsu_protocol.errors import SetupFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+STUCK_S = 5.0
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The metrics of one process; names begin with `jitsu_<service>_`."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        self._prefix = f"jitsu_{service}_"
+        self._beat = monotonic()
+        self._dropped = self.counter("dropped_messages", "Bus messages that were dropped.", ["reason"])
+
+    def counter(self, name: str, about: str, labels: Iterable[str] = ()) -> Counter:
+        """Return a new counter."""
+        return Counter(self._prefix + name, about, labels, registry=self.registry)
+
+    def gauge(self, name: str, about: str, read: Callable[[], float]) -> Gauge:
+        """Return a new gauge that is read when it is scraped."""
+        gauge = Gauge(self._prefix + name, about, registry=self.registry)
+        gauge.set_function(read)
+        return gauge
+
+    def histogram(self, name: str, about: str) -> Histogram:
+        """Return a new histogram of seconds."""
+        return Histogram(self._prefix + name, about, registry=self.registry, buckets=BUCKETS_S)
+
+    def dropped(self, reason: str) -> None:
+        """Count a message of the bus that was dropped."""
+        self._dropped.labels(reason).inc()
+
+    def beat(self) -> None:
+        """Say that the event loop turns."""
+        self._beat = monotonic()
+
+    def serve(self, listen: str) -> Callable[[], None]:
+        """Serve on HOST:PORT; returns what stops it. Raises SetupFault if the port cannot be had."""
+        host, _, port = listen.rpartition(":")
+        exposition: Any = make_wsgi_app(self.registry)
+
+        def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/healthz":
+                stuck = monotonic() - self._beat > STUCK_S
+                start("503 Service Unavailable" if stuck else "200 OK", [("Content-Type", "text/plain")])
+                return [b"stuck\n" if stuck else b"ok\n"]
+            if environ["PATH_INFO"] == "/metrics":
+                answer: Iterable[bytes] = exposition(environ, start)
+                return answer
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"/metrics and /healthz are here\n"]
+
+        try:
+            server: WSGIServer = make_server(host.strip("[]"), int(port), app, handler_class=_Quiet)
+        except OSError as error:
+            raise SetupFault(f"cannot serve metrics on {listen}: {error.strerror}") from None
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+        return server.shutdown
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout: ClassVar[float | None] = 5.0  # seconds; one slow client must not keep the next one waiting
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: a scrape every few seconds is no event."""

@@ -1,0 +1,260 @@
+"""The scaffolding of a service's process: settings, logging, signals, readiness, one TaskGroup that owns all tasks.
+
+Exit status: 0 stopped by a signal, 1 failed while running, 2 cannot run as configured (do not restart).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import uvloop
+import zmq.asyncio
+
+from jitsu_protocol import __version__
+from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
+from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.messages import Ping, Pong
+from jitsu_protocol.metrics import Metrics
+from jitsu_protocol.settings import LogSettings, Settings, SettingsFault, load_service
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+
+    from jitsu_protocol.bus import Handler, Snapshot
+    from jitsu_protocol.messages import FeedItem, Request
+
+EXIT_FAILED = 1
+EXIT_SETUP = 2
+BEAT_S = 1.0
+LIFELINE_VARIABLE = "JITSU_LIFELINE_FD"
+"""Number of an inherited pipe: when its other end is closed, the suite that this process belongs to is gone."""
+
+log = structlog.get_logger("process")
+
+
+class Process:
+    """What a service's `start` is given: settings, the bus, and the group that owns its tasks."""
+
+    def __init__(self, service: str, settings: Settings, group: asyncio.TaskGroup) -> None:
+        self.service = service
+        self.settings = settings
+        self.group = group
+        self.metrics = Metrics(service)
+        self.notes: Callable[[], list[str]] = list
+        self.stopping: Callable[[], Awaitable[None]] | None = None
+        """Awaited between the signal and the end, for what must still be said."""
+        self._context = zmq.asyncio.Context()
+        self._started = monotonic()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
+        """Run a coroutine as part of this process; if it fails, the process ends."""
+        return self.group.create_task(work, name=name or None)
+
+    def serve(self, handlers: Mapping[type[Request], Handler]) -> None:
+        """Bind this service's rpc."""
+        endpoint = self.settings.bus.endpoint(self.service, "rpc")
+        every: dict[type[Request], Handler] = {Ping: self._pong, **handlers}
+        self.spawn(RpcServer(self._context, endpoint, every, self.metrics.dropped).run(), "rpc")
+
+    def publish(self, *topics: str) -> FeedServer:
+        """Bind this service's feed."""
+        server = FeedServer(self._context, self.settings.bus.endpoint(self.service, "feed"), topics)
+        self.spawn(server.run(), "feed")
+        return server
+
+    def client(self, owner: str) -> RpcClient:
+        """Connect to another service's rpc."""
+        return self.connect(self.settings.bus.endpoint(owner, "rpc"), owner)
+
+    def connect(self, endpoint: str, owner: str) -> RpcClient:
+        """Connect to an rpc by its endpoint."""
+        client = RpcClient(self._context, endpoint, owner)
+        self.spawn(client.run(), f"client of {owner}")
+        return client
+
+    def subscribe(
+        self,
+        owner: str,
+        topic: str,
+        *,
+        ask: Callable[[], Awaitable[Snapshot]],
+        reset: Callable[[Any], None],
+        apply: Callable[[FeedItem], None],
+        endpoint: str = "",
+    ) -> FeedClient:
+        """Connect to another service's feed."""
+        endpoint = endpoint or self.settings.bus.endpoint(owner, "feed")
+        client = FeedClient(self._context, endpoint, topic, ask=ask, reset=reset, apply=apply)
+        self.spawn(client.run(), f"feed of {owner}")
+        return client
+
+    def ready(self) -> None:
+        """Tell the service manager that this process does its work now."""
+        notify("READY=1")
+        log.info("ready", service=self.service, pid=os.getpid())
+
+    def _pong(self, _: Ping) -> Pong:
+        return Pong(
+            service=self.service,
+            version=__version__,
+            pid=os.getpid(),
+            uptime_s=monotonic() - self._started,
+            notes=self.notes(),
+        )
+
+    async def beat(self) -> None:
+        """Keep /healthz content for as long as the event loop turns."""
+        while True:
+            self.metrics.beat()
+            await asyncio.sleep(BEAT_S)
+
+    def close(self) -> None:
+        """Close what the tasks have left open."""
+        self._context.destroy(linger=0)
+
+
+def run(service: str, start: Callable[[Process], Awaitable[None]]) -> None:
+    """Run a service: `start` opens its wires, spawns its tasks and returns; never returns itself."""
+    try:
+        settings = load_service(service, sys.argv[1:], os.environ)
+    except SettingsFault as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    configure_logging(settings.log, service)
+    sys.exit(run_loop(_serve(service, settings, start)))
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run a coroutine on the event loop that all processes use; uvloop measured faster on the cold path."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def _serve(service: str, settings: Settings, start: Callable[[Process], Awaitable[None]]) -> int:
+    status = EXIT_FAILED
+    process: Process | None = None
+    unserve: Callable[[], None] | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            stop = asyncio.Event()
+            on_stop_signals(stop.set)
+            process = Process(service, settings, group)
+            if settings.metrics(service):
+                unserve = process.metrics.serve(settings.metrics(service))
+            process.spawn(process.beat(), "beat")
+            starting = group.create_task(_starting(start, process), name="start")
+            await stop.wait()
+            notify("STOPPING=1")
+            starting.cancel()
+            if process.stopping is not None:
+                await process.stopping()
+            raise _Stopped
+    except* _Stopped:
+        status = 0
+    except* SetupFault as faults:
+        for fault in _leaves(faults):
+            print(f"jitsu-{service}: {fault}", file=sys.stderr)
+        status = EXIT_SETUP
+    except* Exception as failures:
+        for failure in _leaves(failures):
+            log.error("task failed", service=service, exc_info=failure)
+        status = EXIT_FAILED
+    finally:
+        if unserve is not None:
+            unserve()
+        if process is not None:
+            process.close()
+    return status
+
+
+async def _starting(start: Callable[[Process], Awaitable[None]], process: Process) -> None:
+    await start(process)
+
+
+class _Stopped(Exception):
+    """A signal asked this process to stop."""
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for each in group.exceptions:
+        leaves += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return leaves
+
+
+def on_stop_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` on SIGTERM, SIGINT, or when the lifeline breaks."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    descriptor = lifeline()
+    if descriptor is not None:
+
+        def broken() -> None:
+            loop.remove_reader(descriptor)
+            stop()
+
+        loop.add_reader(descriptor, broken)
+
+
+def lifeline() -> int | None:
+    """Return the inherited descriptor of the lifeline, if this process is part of a `jitsu up`."""
+    number = os.environ.get(LIFELINE_VARIABLE, "")
+    return int(number) if number.isdecimal() else None
+
+
+def notify(state: str) -> None:
+    """Send a line to the service manager, if there is one (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect("\0" + address[1:] if address.startswith("@") else address)
+        sender.send(state.encode())
+
+
+def configure_logging(settings: LogSettings, service: str) -> None:
+    """Log to standard error: for humans on a terminal, else a JSON object a line."""
+    human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
+    renderer: Any = _human_line if human else structlog.processors.JSONRenderer()
+    exceptions: Any = structlog.processors.ExceptionRenderer() if human else structlog.processors.dict_tracebacks
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if human else "iso", utc=not human),
+            _with_service(service),
+            exceptions,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _with_service(service: str) -> Any:
+    def add(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+        event.setdefault("service", service)
+        return event
+
+    return add
+
+
+def _human_line(_: Any, __: str, event: dict[str, Any]) -> str:
+    """Render `12:00:01.123 vmd       boot failed  vm=www reason=...`."""
+    stamp = str(event.pop("timestamp"))[:12]
+    service, level = event.pop("service"), event.pop("level")
+    message, trace = event.pop("event"), event.pop("exception", "")
+    pairs = " ".join(f"{key}={value}" for key, value in event.items())
+    mark = "" if level in ("info", "debug") else f"{level}: "
+    line = f"{stamp} {service:<9} {mark}{message}  {pairs}".rstrip()
+    return f"{line}\n{trace}" if trace else line

@@ -1,0 +1,54 @@
+"""The states of a VM, and the one table of what may follow what.
+
+    off ──► starting ──► booting ──► ready ◄──► draining ──► stopping ──► off | suspended
+             │             │           │
+             └──► failed ◄─┘           └──► (stopped by somebody else) off | suspended | paused
+
+`starting` lasts from the summon to the moment at which the hypervisor accepts the start; `booting` from then
+until the masking rule is met; `draining` is the step in which a query still saves the VM. `suspended` (to disk)
+and `paused` (in memory) start like `off`, by other calls. `unknown` is what a VM is before the
+hypervisor has been asked, or when it says what nobody understands.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class VmState(StrEnum):
+    """What a VM is doing, as vmd believes."""
+
+    OFF = "off"
+    STARTING = "starting"
+    BOOTING = "booting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    SUSPENDED = "suspended"
+    PAUSED = "paused"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+_S = VmState
+
+AT_REST = frozenset({_S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED})
+"""States that a summon may start from."""
+
+FOLLOWS: dict[VmState, frozenset[VmState]] = {
+    _S.UNKNOWN: frozenset({_S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED, _S.BOOTING}),
+    _S.OFF: frozenset({_S.STARTING, _S.BOOTING, _S.SUSPENDED, _S.PAUSED}),
+    _S.SUSPENDED: frozenset({_S.STARTING, _S.BOOTING, _S.OFF, _S.PAUSED}),
+    _S.PAUSED: frozenset({_S.STARTING, _S.BOOTING, _S.OFF, _S.SUSPENDED}),
+    _S.FAILED: frozenset({_S.STARTING, _S.BOOTING, _S.OFF, _S.SUSPENDED, _S.PAUSED}),
+    _S.STARTING: frozenset({_S.BOOTING, _S.FAILED, _S.STOPPING}),
+    _S.BOOTING: frozenset({_S.READY, _S.FAILED, _S.STOPPING}),
+    _S.READY: frozenset({_S.DRAINING, _S.STOPPING, _S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED}),
+    _S.DRAINING: frozenset({_S.READY, _S.STOPPING, _S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED}),
+    _S.STOPPING: frozenset({_S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED, _S.BOOTING}),
+}
+
+
+def may_follow(old: VmState, new: VmState) -> bool:
+    """Say whether a VM may go from `old` to `new`."""
+    return new in FOLLOWS[old]

@@ -1,0 +1,1 @@
+"""The DNS front-end of Jitsu."""

@@ -1,0 +1,28 @@
+"""jitsu-dns: settings -> wires -> run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu_dns.wires.replica import Replica
+from jitsu_protocol.process import run
+
+if TYPE_CHECKING:
+    from jitsu_protocol.process import Process
+
+
+async def start(process: Process) -> None:
+    """Bind the port, learn what there is to know, serve."""
+    replica = Replica(process)
+    process.stopping = replica.stop
+    await replica.start()
+    process.ready()
+
+
+def main() -> None:
+    """Run jitsu-dns."""
+    run("dns", start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What dns decides: plain code without sockets, clock or await."""

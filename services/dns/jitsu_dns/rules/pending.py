@@ -1,0 +1,111 @@
+"""Queries that wait for a VM: bounded in number, each with its own deadline, a repeated one joined.
+
+A client that asks the same question again with another id or port waits once more, as it may take an answer to the
+latest only (Unbound and BIND ask so); the very same packet sent again is the first one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from jitsu_dns.rules.message import Query
+    from jitsu_dns.rules.table import Hit
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One query that waits."""
+
+    query: Query
+    client: Hashable
+    udp: bool
+    hit: Hit
+    arrived: float
+    deadline: float
+
+    @property
+    def identity(self) -> tuple[Hashable, int, bytes]:
+        """What makes two packets the same query."""
+        return (self.client, self.query.id, self.query.question)
+
+
+@dataclass
+class Pending:
+    """All queries that wait, by VM."""
+
+    limit: int
+    _by_vm: dict[str, dict[tuple[Hashable, int, bytes], Waiting]] = field(default_factory=dict)
+    _due: list[tuple[float, int, Waiting]] = field(default_factory=list)
+    _count: int = 0
+    _order: int = 0
+
+    def __len__(self) -> int:
+        """Return how many queries wait."""
+        return self._count
+
+    def add(self, waiting: Waiting) -> bool:
+        """Let a query wait; False if there is no room."""
+        queries = self._by_vm.get(waiting.hit.name.vm.uuid, {})
+        known = waiting.identity in queries
+        if not known and self._count >= self.limit:
+            return False
+        if known:
+            return True  # the first keeps its deadline: no query waits longer than max_wait
+        self._by_vm[waiting.hit.name.vm.uuid] = queries
+        queries[waiting.identity] = waiting
+        self._count += 1
+        self._order += 1
+        heapq.heappush(self._due, (waiting.deadline, self._order, waiting))
+        return True
+
+    def waits_for(self, vm: str) -> bool:
+        """Say whether any query waits for this VM."""
+        return vm in self._by_vm
+
+    def last_deadline(self, vm: str) -> float:
+        """Return when the last of a VM's queries is due; 0 if none waits."""
+        return max((waiting.deadline for waiting in self._by_vm.get(vm, {}).values()), default=0.0)
+
+    def release(self, vm: str) -> list[Waiting]:
+        """Take out all that wait for a VM."""
+        queries = self._by_vm.pop(vm, {})
+        self._count -= len(queries)
+        if not self._by_vm:
+            self._due.clear()
+        return list(queries.values())
+
+    def drop_client(self, client: Hashable) -> None:
+        """Forget the queries of a client that is gone (a closed TCP connection)."""
+        for vm in list(self._by_vm):
+            for identity in [each for each in self._by_vm[vm] if each[0] == client]:
+                self._take(vm, identity)
+
+    def next_deadline(self) -> float | None:
+        """Return when the next query is due."""
+        while self._due and not self._holds(self._due[0][2]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def due(self, now: float) -> list[Waiting]:
+        """Take out all that can wait no longer."""
+        found = []
+        while self._due and self._due[0][0] <= now:
+            waiting = heapq.heappop(self._due)[2]
+            if self._holds(waiting):
+                self._take(waiting.hit.name.vm.uuid, waiting.identity)
+                found.append(waiting)
+        return found
+
+    def _holds(self, waiting: Waiting) -> bool:
+        return self._by_vm.get(waiting.hit.name.vm.uuid, {}).get(waiting.identity) is waiting
+
+    def _take(self, vm: str, identity: tuple[Hashable, int, bytes]) -> None:
+        del self._by_vm[vm][identity]
+        self._count -= 1
+        if not self._by_vm[vm]:
+            del self._by_vm[vm]

@@ -1,0 +1,1 @@
+"""Where dns touches the world; nothing is decided here."""

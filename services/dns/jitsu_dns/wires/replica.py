@@ -1,0 +1,195 @@
+"""One dns replica: performs what rules/query.py asks for over the sockets and the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_dns.rules import query as rules
+from jitsu_dns.rules.table import Table
+from jitsu_dns.rules.uses import Uses
+from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
+from jitsu_dns.wires.udp import UdpServer, bind_udp
+from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.follow import follow_states, follow_vms
+from jitsu_protocol.messages import Done, Summon, Summoned
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.messages import VmStatus
+    from jitsu_protocol.process import Process
+
+REPORT_S = 1.0
+REPORT_TIMEOUT_S = 2.0
+LEAVING_TIMEOUT_S = 0.5
+FIRST_STATES_S = 1.0
+"""A replica that starts while vmd is away serves all the same: its cold queries fail until vmd is back."""
+
+log = structlog.get_logger("dns")
+
+
+class Replica:
+    """Joins the sockets, the rules and the bus."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        settings = process.settings.dns
+        self._settings = settings
+        self._udp_socket = bind_udp(settings.bind, settings.port, reuse_port=settings.reuse_port)
+        self.port: int = self._udp_socket.getsockname()[1]
+        self._tcp_socket = bind_tcp(settings.bind, self.port, reuse_port=settings.reuse_port)
+        self._store = process.client("store")
+        self._vmd = process.client("vmd")
+        self._reaper = process.client("reaper")
+        self._uses = Uses(settings.replica, uuid.uuid4().hex, settings.lease)
+        self._front = rules.Front(Table(settings.zones), self._uses, settings.max_waiting)
+        self._udp = UdpServer(self._udp_socket, self._received_udp)
+        self._tcp = TcpServer(
+            self._received_tcp,
+            self._front.gone,
+            self._after,
+            max_connections=settings.max_tcp,
+            idle_s=settings.tcp_idle,
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._report_wanted = asyncio.Event()
+        self._publish_metrics()
+
+    async def start(self) -> None:
+        """Learn names and states, then serve."""
+        await follow_vms(self._process, self._store, self._configured)
+        states = await follow_states(self._process, self._vmd, self._all_states, self._state)
+        self._process.spawn(self._report_for_ever(), "report")
+        try:
+            async with asyncio.timeout(FIRST_STATES_S):
+                await states.synced.wait()
+        except TimeoutError:
+            log.warning("vmd does not answer yet: queries for VMs fail until it does")
+        self._process.spawn(self._udp.run(self._after), "udp")
+        self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
+        log.info("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
+
+    async def stop(self) -> None:
+        """Say goodbye to the reaper, so that it counts on this replica no more."""
+        report = self._uses.report(self._front.table.names(), self._front.drains(), monotonic(), leaving=True)
+        try:
+            await self._reaper.call(report, Done, LEAVING_TIMEOUT_S)
+        except JitsuError as error:
+            log.warning("the reaper does not know that this replica leaves", reason=str(error))
+
+    # --- queries ---
+
+    def _received_udp(self, data: bytes, client: Hashable) -> bytes | None:
+        return self._front.query(data, client, True, monotonic())
+
+    def _received_tcp(self, data: bytes, client: Hashable) -> bytes | None:
+        return self._front.query(data, client, False, monotonic())
+
+    def _after(self) -> None:
+        """Do what the rules want done, and arm the one timer."""
+        for action in self._front.take():
+            match action:
+                case rules.Send(client, data):
+                    self._send(client, data)
+                case rules.AskSummon(vm, timeout):
+                    self._process.spawn(self._summon(vm, timeout))
+                case rules.ReportNow():
+                    self._report_wanted.set()
+        for wait in self._front.counts.waits:
+            self._waits.observe(wait)
+        self._front.counts.waits.clear()
+        due = self._front.next_deadline()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, due - monotonic()), self._passed)
+
+    def _send(self, client: Hashable, data: bytes) -> None:
+        if isinstance(client, Connection):
+            client.send(data)
+        elif isinstance(client, tuple):
+            self._udp.send(client, data)
+
+    def _passed(self) -> None:
+        self._timer = None
+        self._front.passed(monotonic())
+        self._after()
+
+    async def _summon(self, vm: str, timeout: float) -> None:
+        try:
+            await self._vmd.call(Summon(vm=vm), Summoned, timeout)
+        except JitsuError as error:
+            self._front.refused(vm, error, monotonic())
+        else:
+            self._front.summoned(vm, monotonic())
+        self._after()
+
+    # --- what the others say ---
+
+    def _configured(self, changes: Sequence[VmChanged]) -> None:
+        self._front.configure(changes, int(time.time()))
+        self._after()
+
+    def _all_states(self, statuses: Sequence[VmStatus]) -> None:
+        self._front.all_states(statuses, monotonic())
+        self._after()
+
+    def _state(self, status: VmStatus, gone: bool) -> None:
+        self._front.state(status, monotonic(), gone=gone)
+        self._after()
+
+    async def _report_for_ever(self) -> None:
+        silent = False
+        while True:
+            # Cleared before the report is made: a drain seen while it is under way makes another.
+            self._report_wanted.clear()
+            sent_at = monotonic()
+            report = self._uses.report(self._front.table.names(), self._front.drains(), sent_at)
+            try:
+                await self._reaper.call(report, Done, REPORT_TIMEOUT_S)
+            except JitsuError as error:
+                if not silent:
+                    log.warning("the reaper does not take reports", reason=str(error))
+                silent = True
+            else:
+                if silent:
+                    log.info("the reaper takes reports again")
+                silent = False
+                self._uses.acknowledged(sent_at)
+                if set(self._front.drains()) - set(report.drains):
+                    continue  # that batch was older than the drain
+            try:
+                async with asyncio.timeout(REPORT_S):
+                    await self._report_wanted.wait()
+            except TimeoutError:
+                continue
+
+    # --- metrics ---
+
+    def _publish_metrics(self) -> None:
+        metrics, counts = self._process.metrics, self._front.counts
+        self._waits = metrics.histogram("cold_wait_seconds", "How long cold queries waited for their answer.")
+        read = {
+            "warm": "Queries answered from the table.",
+            "cold": "Queries that had to wait for a VM.",
+            "fixed": "Answers that depend on no VM: NODATA, NXDOMAIN, SOA.",
+            "outside": "Queries refused: outside the held zones.",
+            "malformed": "Packets that are no query.",
+            "failed": "Waiting queries answered SERVFAIL.",
+            "late": "Waiting queries whose max_wait was over.",
+            "overflow": "Queries refused because too many wait.",
+        }
+        for name, about in read.items():
+            metrics.gauge(f"queries_{name}", about, lambda name=name: float(getattr(counts, name)))  # type: ignore[misc]
+        metrics.gauge("waiting", "Queries that wait now.", lambda: float(len(self._front.pending)))
+        metrics.gauge("names", "Names held.", lambda: float(len(self._front.table)))
+        metrics.gauge("tcp_connections", "TCP connections open.", lambda: float(len(self._tcp.connections)))

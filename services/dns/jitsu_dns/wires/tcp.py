@@ -1,0 +1,124 @@
+"""DNS over TCP (RFC 7766): pipelined queries, answers in any order, and limits on what a client may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+from jitsu_dns.wires.udp import cannot_bind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+MAX_UNREAD_BYTES = 64 * 1024
+"""A client that does not read its answers is dropped beyond this."""
+BACKLOG = 512
+
+
+def bind_tcp(address: str, port: int, *, reuse_port: bool) -> socket.socket:
+    """Return a bound socket; raises SetupFault."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((address, port))
+    except OSError as error:
+        bound.close()
+        raise cannot_bind("TCP", address, port, error) from None
+    return bound
+
+
+class TcpServer:
+    """All connections."""
+
+    def __init__(
+        self,
+        received: Callable[[bytes, Hashable], bytes | None],
+        gone: Callable[[Hashable], None],
+        after: Callable[[], None],
+        *,
+        max_connections: int,
+        idle_s: float,
+    ) -> None:
+        """`received` returns an answer that is ready, or None; `gone` hears of closed connections."""
+        self.received, self.gone, self.after = received, gone, after
+        self.max_connections, self.idle_s = max_connections, idle_s
+        self.connections: set[Connection] = set()
+
+    async def run(self, bound: socket.socket) -> None:
+        """Serve until cancelled."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(self), sock=bound, backlog=BACKLOG)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+            for connection in list(self.connections):
+                connection.abort()
+
+
+class Connection(asyncio.Protocol):
+    """One connection; the client that the rules see."""
+
+    def __init__(self, server: TcpServer) -> None:
+        self._server = server
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or refuse it when there are too many."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if len(self._server.connections) >= self._server.max_connections:
+            transport.abort()
+            return
+        self._server.connections.add(self)
+        self._restart_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget all that waits for this client."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport = None
+        self._server.connections.discard(self)
+        self._server.gone(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; only whole messages restart the idle timer."""
+        self._buffer += data
+        while len(self._buffer) >= 2:
+            length = int.from_bytes(self._buffer[:2], "big")
+            if len(self._buffer) < 2 + length:
+                break
+            message = bytes(self._buffer[2 : 2 + length])
+            del self._buffer[: 2 + length]
+            self._restart_timer()
+            answer = self._server.received(message, self)
+            if answer is not None:
+                self.send(answer)
+            if self._transport is None:
+                return
+        self._server.after()
+
+    def send(self, data: bytes) -> None:
+        """Send one message, if the client is still there and reads."""
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self.abort()
+            return
+        self._transport.write(len(data).to_bytes(2, "big") + data)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _restart_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._server.idle_s, self.abort)

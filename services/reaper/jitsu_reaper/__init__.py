@@ -1,0 +1,1 @@
+"""The idle reaper of Jitsu: it decides that a virtual machine is idle."""

@@ -1,0 +1,1 @@
+"""What reaper decides: plain code without sockets, clock or await."""

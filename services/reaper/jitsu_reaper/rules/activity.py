@@ -1,0 +1,115 @@
+"""Who was used last when, from what the replicas report; and what silence means.
+
+A replica goes on answering for ready VMs until its lease has run out, even if nobody hears from it. So one that is
+silent counts as activity for every VM until then (G3), and a reaper that never heard of any replica knows
+nothing and stops nothing (G8). All times are the reaper's own monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.errors import Refused
+
+if TYPE_CHECKING:
+    from jitsu_protocol.messages import Report
+
+SILENT_S = 4.0
+"""Replicas report every second; four missing reports are silence."""
+MAX_REPLICAS = 1000
+
+
+@dataclass
+class Replica:
+    """One dns replica, as far as it is known."""
+
+    instance: str
+    batch: int
+    heard_at: float
+    lease_s: float
+    drains: frozenset[str] = frozenset()
+    """Drains that it honours."""
+
+
+@dataclass
+class Total:
+    """The statistics of one name."""
+
+    requests: int = 0
+    last_ts: float = 0.0
+
+
+@dataclass
+class Activity:
+    """What is known of use."""
+
+    floor: float
+    """No VM counts as unused before this: the reaper was not there, or a replica may have answered unheard."""
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    informed: bool = False
+    """Some replica has been heard of, ever."""
+    totals: dict[tuple[str, str], Total] = field(default_factory=dict)
+    unsaved: set[tuple[str, str]] = field(default_factory=set)
+    """Names whose totals are not in the store yet."""
+    _used: dict[str, float] = field(default_factory=dict)
+
+    def knows(self, name: str, instance: str) -> bool:
+        """Say whether this start of a replica is registered."""
+        return name in self.replicas and self.replicas[name].instance == instance
+
+    def remember(self, name: str, lease_s: float, now: float) -> None:
+        """Take in a replica that an earlier reaper knew: it may still answer."""
+        self.informed = True
+        self.replicas[name] = Replica("", 0, now, lease_s)
+
+    def report(self, report: Report, now: float, wall: float) -> None:
+        """Take a report; raises Refused if there are too many replicas. `wall` is Unix time."""
+        self.informed = True
+        known = self.replicas.get(report.replica)
+        if known is None and len(self.replicas) >= MAX_REPLICAS:
+            raise Refused(f"{MAX_REPLICAS} dns replicas are registered already")
+        if known is not None and known.instance == report.instance and report.batch <= known.batch:
+            known.heard_at = now  # sent again because the answer was lost
+            return
+        if report.leaving:
+            self.replicas.pop(report.replica, None)
+        else:
+            self.replicas[report.replica] = Replica(
+                report.instance, report.batch, now, report.lease_s, frozenset(report.drains)
+            )
+        for use in report.uses:
+            self.used(use.vm, now - use.age_s)
+            total = self.totals.setdefault((use.vm, use.name), Total())
+            total.requests += use.count
+            total.last_ts = max(total.last_ts, wall - use.age_s)
+            self.unsaved.add((use.vm, use.name))
+
+    def used(self, vm: str, at: float) -> None:
+        """Note that a VM was in use at that time."""
+        self._used[vm] = max(self._used.get(vm, at), at)
+
+    def forget(self, vm: str) -> None:
+        """Forget a VM that is configured no more."""
+        self._used.pop(vm, None)
+        for key in [key for key in self.totals if key[0] == vm]:
+            del self.totals[key]
+            self.unsaved.discard(key)
+
+    def last_use(self, vm: str, now: float) -> float:
+        """Return when the VM was used last, as far as can be ruled out that it was later."""
+        for name, replica in list(self.replicas.items()):
+            ends = replica.heard_at + replica.lease_s
+            if now - replica.heard_at >= SILENT_S:
+                self.floor = max(self.floor, min(now, ends))
+                if now >= ends:
+                    del self.replicas[name]  # it answers nothing warm any more until it registers again
+        return max(self.floor, self._used.get(vm, self.floor))
+
+    def silent(self, now: float) -> list[str]:
+        """Return the replicas that are not heard from."""
+        return [name for name, replica in self.replicas.items() if now - replica.heard_at >= SILENT_S]
+
+    def all_honour(self, drain: str) -> bool:
+        """Say whether every replica has acknowledged a drain."""
+        return all(drain in replica.drains for replica in self.replicas.values())

@@ -1,0 +1,114 @@
+"""Who is idle, and what is done about it: the reaper's policy over all VMs.
+
+A VM is idle when it is ready and its last use (activity.py) is `idle_timeout` ago. It is then drained (drain.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.states import VmState
+from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, CancelDrain, DrainMachine, DrainState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.messages import Report, VmStatus
+    from jitsu_protocol.vm import VM
+    from jitsu_reaper.rules.activity import Activity
+
+
+class Policy:
+    """All VMs."""
+
+    def __init__(self, activity: Activity, drain_limit_s: float) -> None:
+        self.activity = activity
+        self._drain_limit_s = drain_limit_s
+        self._vms: dict[str, VM] = {}
+        self._states: dict[str, tuple[VmState, str]] = {}
+        self._drains: dict[str, DrainMachine] = {}
+        self._not_before: dict[str, float] = {}
+        self.blind = "nothing has been heard yet"
+        """Why nothing may be stopped now, or nothing."""
+
+    def configure(self, changes: Sequence[VmChanged]) -> None:
+        """Take VMs that came, went or are configured otherwise."""
+        for change in changes:
+            if change.new is not None:
+                self._vms[change.new.uuid] = change.new
+            elif change.old is not None:
+                self._vms.pop(change.old.uuid, None)
+                self._drains.pop(change.old.uuid, None)
+                self._not_before.pop(change.old.uuid, None)
+                self.activity.forget(change.old.uuid)
+
+    def all_states(self, statuses: Iterable[VmStatus], now: float) -> None:
+        """Take a snapshot of all VMs' states."""
+        self._states = {}
+        for status in statuses:
+            self.state(status, now)
+
+    def state(self, status: VmStatus, now: float, *, gone: bool = False) -> None:
+        """Take a VM's new state."""
+        if gone:
+            self._states.pop(status.uuid, None)
+            self._drains.pop(status.uuid, None)
+            return
+        before = self._states.get(status.uuid, (VmState.UNKNOWN, ""))[0]
+        self._states[status.uuid] = (status.state, status.drain)
+        if status.idle_s is not None:
+            self.activity.used(status.uuid, now - status.idle_s)  # summons that no replica reports, an operator's
+        if status.state is VmState.READY and before not in (VmState.READY, VmState.DRAINING):
+            self.activity.used(status.uuid, now - status.state_age_s)
+        drain = self._drains.get(status.uuid)
+        if drain is not None and drain.state is DrainState.WAITING and status.drain != drain.drain:
+            del self._drains[status.uuid]  # a query saved it
+
+    def report(self, report: Report, now: float, wall: float) -> None:
+        """Take a replica's report."""
+        self.activity.report(report, now, wall)
+
+    def begun(self, vm: str, drain: str, now: float) -> None:
+        """Note that vmd drains a VM."""
+        if vm in self._drains:
+            self._drains[vm].begun(drain, now)
+
+    def ended(self, vm: str, now: float) -> None:
+        """Note that a drain is over: the VM is stopped, or vmd refused."""
+        self._drains.pop(vm, None)
+        self._not_before[vm] = now + RETRY_S
+
+    def passed(self, now: float) -> list[Action]:
+        """Look at everything; call it after each event and when `next_deadline` has come."""
+        actions: list[Action] = []
+        for vm, drain in list(self._drains.items()):
+            action = drain.look(
+                idle=self._idle_at(vm, now) <= now and not self.blind,
+                honoured=self.activity.all_honour(drain.drain),
+                now=now,
+            )
+            if action is not None:
+                actions.append(action)
+            if isinstance(action, CancelDrain):
+                self.ended(vm, now)
+        for vm in self._vms:
+            if self._may_drain(vm) and max(self._idle_at(vm, now), self._not_before.get(vm, now)) <= now:
+                self._drains[vm] = DrainMachine(vm, self._drain_limit_s)
+                actions.append(AskDrain(vm))
+        return actions
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return when `passed` wants to be called."""
+        due = [drain.deadline for drain in self._drains.values() if drain.state is DrainState.WAITING]
+        due += [max(self._idle_at(vm, now), self._not_before.get(vm, now)) for vm in self._vms if self._may_drain(vm)]
+        return min(due, default=None)
+
+    def _may_drain(self, vm: str) -> bool:
+        ready = self._states.get(vm, (VmState.UNKNOWN, ""))[0] is VmState.READY
+        return ready and vm not in self._drains and not self.blind and self.activity.informed
+
+    def _idle_at(self, vm: str, now: float) -> float:
+        if vm not in self._vms:
+            return float("inf")
+        return self.activity.last_use(vm, now) + self._vms[vm].idle_timeout

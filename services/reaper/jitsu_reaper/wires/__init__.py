@@ -1,0 +1,1 @@
+"""Where reaper touches the world; nothing is decided here."""

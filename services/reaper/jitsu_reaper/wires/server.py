@@ -1,0 +1,238 @@
+"""The reaper's rpc in, its calls out: performs what rules/idle.py asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.follow import follow_states, follow_vms, told
+from jitsu_protocol.messages import (
+    Applied,
+    Apply,
+    CancelDrain,
+    Change,
+    Done,
+    Drain,
+    Draining,
+    Record,
+    Report,
+    StopDrained,
+)
+from jitsu_protocol.vm import STATS_ROOT
+from jitsu_reaper.rules import drain as rules
+from jitsu_reaper.rules.activity import Activity, Total
+from jitsu_reaper.rules.idle import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jitsu_protocol.bus import FeedClient
+    from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.messages import VmStatus
+    from jitsu_protocol.process import Process
+
+REPLICA_ROOT = "jitsu/replica"
+CALL_TIMEOUT_S = 2.0
+SAVE_S = 1.0
+TICK_S = 1.0
+"""Silence of a replica or a feed is noticed that often."""
+
+log = structlog.get_logger("reaper")
+
+
+class ReaperServer:
+    """Joins the policy and the bus."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._store = process.client("store")
+        self._vmd = process.client("vmd")
+        self._policy = Policy(Activity(floor=monotonic()), process.settings.reaper.drain_limit)
+        self._feeds: tuple[FeedClient, ...] = ()
+        self._names: dict[str, str] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        metrics = process.metrics
+        self._reports = metrics.counter("reports", "Reports taken from replicas.")
+        self._drained = metrics.counter("drains", "Drains, by their end.", ["end"])
+        metrics.gauge("replicas", "dns replicas known.", lambda: float(len(self._policy.activity.replicas)))
+
+    async def start(self) -> None:
+        """Learn what earlier reapers knew, then serve."""
+        activity = self._policy.activity
+        for path, value in (await told(self._store, REPLICA_ROOT)).items():
+            name = path.removeprefix(REPLICA_ROOT + "/").partition("/")[0]
+            activity.remember(name, _number(value), monotonic())
+        for path, value in (await told(self._store, STATS_ROOT)).items():
+            match path.removeprefix(STATS_ROOT + "/").split("/"):
+                case [vm, "dns", name, "total_requests"]:
+                    activity.totals.setdefault((vm, name), Total()).requests = int(_number(value))
+                case [vm, "dns", name, "last_request_ts"]:
+                    activity.totals.setdefault((vm, name), Total()).last_ts = _number(value)
+        _, vms = await follow_vms(self._process, self._store, self._configured)
+        states = await follow_states(self._process, self._vmd, self._all_states, self._state)
+        self._feeds = (vms, states)
+        self._process.serve({Report: self.report})
+        self._process.spawn(self._tick_for_ever(), "tick")
+        self._process.spawn(self._save_for_ever(), "save")
+
+    def notes(self) -> list[str]:
+        """Return what an operator should know."""
+        now = monotonic()
+        replicas = self._policy.activity.replicas
+        ages = [f"{name} (heard {now - each.heard_at:.1f} s ago)" for name, each in sorted(replicas.items())]
+        notes = [f"dns replicas: {', '.join(ages) or 'none'}"]
+        if self._policy.blind:
+            notes.append(f"stops nothing: {self._policy.blind}")
+        return notes
+
+    async def stop(self) -> None:
+        """Save what is not saved."""
+        await self._save()
+
+    async def report(self, report: Report) -> Done:
+        """Answer Report.
+
+        A new replica is registered in the store first, so that a reaper that comes after this one knows of it.
+        """
+        if report.leaving or not self._policy.activity.knows(report.replica, report.instance):
+            await self._register(report)
+        self._policy.report(report, monotonic(), time.time())
+        self._reports.inc()
+        self._look()
+        return Done()
+
+    async def _register(self, report: Report) -> None:
+        path = f"{REPLICA_ROOT}/{report.replica}/lease_s"
+        value = None if report.leaving else f"{report.lease_s:g}"
+        await self._store.call(
+            Apply(
+                changes=[Change(path=path, value=value)],
+                author="reaper",
+                message=f"Replica {report.replica} {'left' if report.leaving else 'registered'}",
+                request=uuid.uuid4().hex,
+            ),
+            Applied,
+            CALL_TIMEOUT_S,
+        )
+
+    # --- what the others say ---
+
+    def _configured(self, changes: Sequence[VmChanged]) -> None:
+        self._policy.configure(changes)
+        self._look()
+
+    def _all_states(self, statuses: Sequence[VmStatus]) -> None:
+        self._policy.all_states(statuses, monotonic())
+        self._names.update((status.uuid, status.name) for status in statuses)
+        self._look()
+
+    def _state(self, status: VmStatus, gone: bool) -> None:
+        self._policy.state(status, monotonic(), gone=gone)
+        self._names[status.uuid] = status.name
+        self._look()
+
+    # --- the policy's shell ---
+
+    def _look(self) -> None:
+        """See what the rules want done now, and arm the one timer."""
+        now = monotonic()
+        self._policy.blind = self._blindness()
+        for action in self._policy.passed(now):
+            match action:
+                case rules.AskDrain(vm):
+                    self._process.spawn(self._drain(vm))
+                case rules.AskStop(vm, drain):
+                    self._process.spawn(self._stop(vm, drain))
+                case rules.CancelDrain(vm, drain):
+                    self._process.spawn(self._cancel(vm, drain))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._policy.next_deadline(now)
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.001, due - now), self._look)
+
+    def _blindness(self) -> str:
+        if len(self._feeds) < 2 or not self._feeds[0].is_live():
+            return "the store is not heard"
+        if not self._feeds[1].is_live():
+            return "vmd is not heard"
+        if not self._policy.activity.informed:
+            return "no dns replica has reported yet"
+        silent = self._policy.activity.silent(monotonic())
+        return f"dns replica {silent[0]} is silent and may still answer" if silent else ""
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._look()
+
+    async def _drain(self, vm: str) -> None:
+        try:
+            begun = await self._vmd.call(Drain(vm=vm), Draining, CALL_TIMEOUT_S)
+        except JitsuError as error:
+            log.info("not drained", vm=self._name(vm), reason=str(error))
+            self._drained.labels("refused").inc()
+            self._policy.ended(vm, monotonic())
+        else:
+            self._policy.begun(vm, begun.drain, monotonic())
+        self._look()
+
+    async def _stop(self, vm: str, drain: str) -> None:
+        try:
+            await self._vmd.call(StopDrained(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
+            log.info("idle, stopped", vm=self._name(vm))
+            self._drained.labels("stopped").inc()
+        except JitsuError as error:
+            log.info("not stopped", vm=self._name(vm), reason=str(error))
+            self._drained.labels("refused").inc()
+        self._policy.ended(vm, monotonic())
+        self._look()
+
+    async def _cancel(self, vm: str, drain: str) -> None:
+        self._drained.labels("cancelled").inc()
+        try:
+            await self._vmd.call(CancelDrain(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
+        except JitsuError as error:
+            log.info("vmd takes the drain back by itself", vm=self._name(vm), reason=str(error))
+
+    def _name(self, vm: str) -> str:
+        return self._names.get(vm, vm)
+
+    # --- statistics ---
+
+    async def _save_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        activity = self._policy.activity
+        saving = {key: activity.totals[key] for key in activity.unsaved}
+        if not saving:
+            return
+        values = {}
+        for (vm, name), total in saving.items():
+            path = f"{STATS_ROOT}/{vm}/dns/{name}"
+            values[f"{path}/total_requests"] = str(total.requests)
+            values[f"{path}/last_request_ts"] = f"{total.last_ts:.6f}"
+        activity.unsaved.clear()
+        try:
+            await self._store.call(Record(values=values, service="reaper"), Done, CALL_TIMEOUT_S)
+        except JitsuError as error:
+            activity.unsaved |= set(saving) & set(activity.totals)
+            log.warning("statistics wait for the store", reason=str(error))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,1 @@
+"""The state tree of Jitsu: a Git repository behind an rpc and a feed."""

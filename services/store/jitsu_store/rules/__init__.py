@@ -1,0 +1,1 @@
+"""What store decides: plain code without sockets, clock or await."""

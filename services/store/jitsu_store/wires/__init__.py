@@ -1,0 +1,1 @@
+"""Where store touches the world; nothing is decided here."""

@@ -1,0 +1,1 @@
+"""Synjitsu: it answers for virtual machines that are still booting."""

@@ -1,0 +1,1 @@
+"""What synjitsu decides: plain code without sockets, clock or await."""

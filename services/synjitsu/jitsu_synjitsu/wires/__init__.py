@@ -1,0 +1,1 @@
+"""Where synjitsu touches the world; nothing is decided here."""

@@ -1,0 +1,1 @@
+"""The VM daemon of Jitsu: it summons virtual machines."""

@@ -1,0 +1,62 @@
+"""The seam to a hypervisor, on one screen. A file in hypervisors/ implements it for one kind.
+
+Every call may take long and must not block the event loop; a call that fails raises JitsuError with the reason.
+vmd never makes a second start or stop call for a VM while one is under way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jitsu_protocol.vm import VM
+    from jitsu_vmd.rules.events import GuestState
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What the hypervisor says about a VM."""
+
+    state: GuestState
+    up_s: float | None = None
+    """How long it has been running, if the hypervisor knows."""
+    reason: str = ""
+    """Why it is not running, if that is known."""
+
+
+class Hypervisor(Protocol):
+    """What vmd asks of a hypervisor."""
+
+    name: str
+    watches_keys: bool
+    """Whether `wait_for_key` can be watched for its guests."""
+
+    async def open(self) -> None:
+        """Connect; raises SetupFault if that can never succeed, Unavailable if it may later."""
+
+    async def run(self, changed: Callable[[str], None]) -> None:
+        """Until cancelled, call `changed` with the uuid of a VM to look at again, "" for all."""
+
+    async def guests(self) -> dict[str, Guest]:
+        """Return all VMs that are known to the hypervisor, by uuid; those it lacks are off."""
+
+    async def start(self, vm: VM) -> None:
+        """Start a VM that is off; returns when the hypervisor has accepted that."""
+
+    async def resume(self, vm: VM) -> None:
+        """Start a VM that was suspended to disk."""
+
+    async def unpause(self, vm: VM) -> None:
+        """Let a paused VM run on."""
+
+    async def shutdown(self, vm: VM) -> None:
+        """Ask the guest to stop; returns when it has, and destroys it if it does not."""
+
+    async def destroy(self, vm: VM) -> None:
+        """Stop a VM at once; no error if it is off."""
+
+    async def suspend(self, vm: VM) -> None:
+        """Suspend a VM to disk; returns when that is done."""

@@ -1,0 +1,77 @@
+"""One guest of the loopback kind: it answers HTTP on its own 127.x.y.z address once it has booted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+from http import HTTPStatus
+from time import monotonic
+
+MAX_REQUEST_BYTES = 16 * 1024
+REQUEST_LIMIT_S = 10.0
+MAX_CONNECTIONS = 512
+
+
+class LoopbackGuest:
+    """The guest's network side."""
+
+    def __init__(self, name: str, addresses: list[str], port: int) -> None:
+        self.name = name
+        self._addresses = addresses
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._powered_on = monotonic()
+        self._boot_s = 0.0
+
+    async def listen(self) -> None:
+        """Finish the boot: answer from now on; raises OSError if an address cannot be bound."""
+        self._server = await asyncio.start_server(
+            self._connected, self._addresses, self._port, limit=MAX_REQUEST_BYTES, reuse_address=True
+        )
+        self._boot_s = monotonic() - self._powered_on
+
+    def power_off(self) -> None:
+        """Vanish, with all connections."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._open.add(writer)
+        try:
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                async with asyncio.timeout(REQUEST_LIMIT_S):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(self._answer(head))
+                    await writer.drain()
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+    def _answer(self, head: bytes) -> bytes:
+        method = head.split(b" ", 1)[0]
+        status = HTTPStatus.OK if method in (b"GET", b"HEAD") else HTTPStatus.NOT_IMPLEMENTED
+        body = self._page().encode() if status is HTTPStatus.OK else b""
+        lines = [
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "Content-Type: text/html; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + (b"" if method == b"HEAD" else body)
+
+    def _page(self) -> str:
+        name = html.escape(self.name)
+        up = monotonic() - self._powered_on
+        return (
+            f"<!doctype html>\n<title>{name}</title>\n"
+            f"<p>This is the VM <b>{name}</b>. It booted in {1000 * self._boot_s:.0f} ms"
+            f" and has been up for {up:.1f} s.</p>\n"
+        )

@@ -1,0 +1,188 @@
+"""The host of mock guests: a process of its own, so that guests outlive a vmd that dies, as real VMs do.
+
+vmd starts it when it is not there (hypervisors/loopback.py). It ends with the `jitsu up` that it belongs to; without
+one it ends when it has had neither guests nor callers for `IDLE_S`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import structlog
+import zmq.asyncio
+
+from jitsu_protocol.bus import FeedServer, Handler, RpcServer
+from jitsu_protocol.errors import BootFailed, SetupFault
+from jitsu_protocol.messages import Done, Request
+from jitsu_protocol.process import configure_logging, on_stop_signals, run_loop
+from jitsu_protocol.settings import LogSettings
+from jitsu_vmd.mock.guest import LoopbackGuest
+from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestChanged, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.rules.events import GuestState
+
+IDLE_S = 30.0
+
+log = structlog.get_logger("mock")
+
+
+@dataclass
+class _Slot:
+    """One VM, whether it runs or not."""
+
+    state: GuestState = GuestState.OFF
+    reason: str = ""
+    started_at: float = 0.0
+    guest: LoopbackGuest | None = None
+    boot: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class MockHost:
+    """All guests of one mock hypervisor."""
+
+    def __init__(self, feed: FeedServer, group: asyncio.TaskGroup) -> None:
+        self._feed = feed
+        self._group = group
+        self._slots: dict[str, _Slot] = {}
+        self._called_at = monotonic()
+
+    async def start(self, request: StartGuest) -> Done:
+        """Answer StartGuest."""
+        self._called_at = monotonic()
+        if request.start_time:
+            await asyncio.sleep(request.start_time)
+        slot = self._slots.setdefault(request.uuid, _Slot())
+        if slot.state is GuestState.RUNNING:
+            return Done()
+        if request.failure == "start":
+            raise BootFailed("the mock hypervisor refuses to start it (boot_failure = start)")
+        slot.guest = LoopbackGuest(request.name, request.addresses, request.port)
+        slot.state, slot.reason, slot.started_at = GuestState.RUNNING, "", monotonic()
+        slot.boot = self._group.create_task(self._boot(request, slot, slot.guest))
+        return Done()
+
+    async def stop(self, request: StopGuest) -> Done:
+        """Answer StopGuest."""
+        self._called_at = monotonic()
+        slot = self._slots.setdefault(request.uuid, _Slot())
+        if slot.state is not GuestState.RUNNING:
+            return Done()
+        if request.how == "shutdown" and request.shutdown_time:
+            await asyncio.sleep(request.shutdown_time)
+        self._power_off(request.uuid, GuestState.SUSPENDED if request.how == "suspend" else GuestState.OFF, "")
+        return Done()
+
+    def list_guests(self, _: ListGuests) -> Guests:
+        """Answer ListGuests."""
+        self._called_at = monotonic()
+        feed = self._feed.feeds[TOPIC]
+        now = monotonic()
+        guests = {
+            uuid: GuestInfo(
+                state=slot.state,
+                up_s=now - slot.started_at if slot.state is GuestState.RUNNING else None,
+                reason=slot.reason,
+            )
+            for uuid, slot in self._slots.items()
+        }
+        return Guests(guests=guests, epoch=feed.epoch, number=feed.number)
+
+    async def until_idle(self) -> None:
+        """Return when nobody has needed this process for a while."""
+        left = IDLE_S
+        while left > 0:
+            await asyncio.sleep(left)
+            left = self._quiet_left()
+
+    def power_off_all(self) -> None:
+        """Stop every guest."""
+        for slot in self._slots.values():
+            if slot.guest is not None:
+                slot.guest.power_off()
+
+    def _quiet_left(self) -> float:
+        """Return for how many seconds this process must go on at least; 0 if it is needed no more."""
+        if any(slot.state is GuestState.RUNNING for slot in self._slots.values()):
+            return IDLE_S
+        return max(0.0, self._called_at + IDLE_S - monotonic())
+
+    async def _boot(self, request: StartGuest, slot: _Slot, guest: LoopbackGuest) -> None:
+        if request.boot_time:
+            await asyncio.sleep(request.boot_time)
+        if request.failure == "crash":
+            self._power_off(request.uuid, GuestState.CRASHED, "the guest crashed (boot_failure = crash)")
+        elif request.failure == "never":
+            try:
+                await guest.listen()
+            except OSError as error:
+                self._power_off(request.uuid, GuestState.CRASHED, f"the guest cannot listen: {error.strerror}")
+
+    def _power_off(self, uuid: str, state: GuestState, reason: str) -> None:
+        slot = self._slots[uuid]
+        if slot.guest is not None:
+            slot.guest.power_off()
+        if slot.boot is not None and slot.boot is not asyncio.current_task():
+            slot.boot.cancel()
+        slot.state, slot.reason, slot.guest, slot.boot = state, reason, None, None
+        self._feed.publish(TOPIC, GuestChanged(uuid=uuid))
+
+
+class _Stopped(Exception):
+    """A signal, the lifeline, or nobody needs us."""
+
+
+async def _serve(directory: Path) -> int:
+    context = zmq.asyncio.Context()
+    host: MockHost | None = None
+    pid_file = directory / f"{SOCKET}.pid"
+    try:
+        async with asyncio.TaskGroup() as group:
+            stop = asyncio.Event()
+            on_stop_signals(stop.set)
+            feed = FeedServer(context, f"ipc://{directory}/{SOCKET}.feed", [TOPIC])
+            host = MockHost(feed, group)
+            handlers: dict[type[Request], Handler] = {
+                StartGuest: host.start,
+                StopGuest: host.stop,
+                ListGuests: host.list_guests,
+            }
+            server = RpcServer(context, f"ipc://{directory}/{SOCKET}.rpc", handlers)
+            pid_file.write_text(str(os.getpid()))
+            group.create_task(feed.run())
+            group.create_task(server.run())
+            idle = group.create_task(host.until_idle())
+            stopped = group.create_task(stop.wait())
+            await asyncio.wait([idle, stopped], return_when=asyncio.FIRST_COMPLETED)
+            raise _Stopped
+    except* _Stopped:
+        pass
+    finally:
+        if host is not None:
+            host.power_off_all()
+            for name in (f"{SOCKET}.pid", f"{SOCKET}.rpc", f"{SOCKET}.feed"):
+                with suppress(OSError):
+                    (directory / name).unlink()
+        context.destroy(linger=0)
+    return 0
+
+
+def main() -> None:
+    """Run the host."""
+    parser = argparse.ArgumentParser(prog="jitsu-mock-host")
+    parser.add_argument("--directory", type=Path, required=True, help="where its sockets are")
+    directory: Path = parser.parse_args().directory
+    configure_logging(LogSettings.model_validate({}), "mock")
+    try:
+        sys.exit(run_loop(_serve(directory)))
+    except* SetupFault:
+        sys.exit(2)  # another host has the sockets
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What vmd's mock hypervisors and the host process say to each other; private to jitsu-vmd."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel
+
+from jitsu_protocol.messages import Message, Request
+from jitsu_vmd.rules.events import GuestState
+
+TOPIC = "guests"
+"""Topic of the host's feed."""
+SOCKET = "mock"
+"""Name of the host's sockets in the runtime directory."""
+
+
+class StartGuest(Request):
+    """Start, resume or unpause a guest. Answer: Done, when the start is accepted."""
+
+    kind: ClassVar[str] = "mock.start"
+
+    uuid: str
+    name: str
+    addresses: list[str]
+    port: int
+    start_time: float
+    boot_time: float
+    """Already with its jitter."""
+    failure: Literal["never", "start", "crash", "hang"]
+
+
+class StopGuest(Request):
+    """Stop a guest. Answer: Done, when it has stopped."""
+
+    kind: ClassVar[str] = "mock.stop"
+
+    uuid: str
+    how: Literal["destroy", "shutdown", "suspend"]
+    shutdown_time: float = 0.0
+
+
+class ListGuests(Request):
+    """Ask for all guests. Answer: Guests. Also the snapshot of the feed."""
+
+    kind: ClassVar[str] = "mock.list"
+
+
+class GuestInfo(BaseModel):
+    """One guest."""
+
+    state: GuestState
+    up_s: float | None = None
+    reason: str = ""
+
+
+class Guests(Message):
+    """The answer to ListGuests."""
+
+    kind: ClassVar[str] = "mock.guests"
+
+    guests: dict[str, GuestInfo]
+    epoch: str
+    number: int
+
+
+class GuestChanged(Message):
+    """In the host's feed: a guest is no longer what it was."""
+
+    kind: ClassVar[str] = "mock.changed"
+
+    uuid: str

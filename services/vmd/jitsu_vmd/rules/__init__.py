@@ -1,0 +1,1 @@
+"""What vmd decides: plain code without sockets, clock or await."""

@@ -1,0 +1,169 @@
+"""What happens to a VM's machine (events, in the past tense), and what it wants done (actions, in the imperative)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from jitsu_protocol.errors import JitsuError
+    from jitsu_protocol.messages import Trigger
+    from jitsu_protocol.vm import StopMode
+
+How = Literal["start", "resume", "unpause"]
+
+
+class GuestState(StrEnum):
+    """What a hypervisor can say of a VM."""
+
+    OFF = "off"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    PAUSED = "paused"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class SummonRequested:
+    """Somebody wants the VM reachable."""
+
+    trigger: Trigger
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ArmReturned:
+    """Synjitsu has answered, or has not in time."""
+
+    call: int
+    armed: bool
+
+
+@dataclass(frozen=True)
+class StartReturned:
+    """The hypervisor has accepted or refused the start."""
+
+    call: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class MaskSignalled:
+    """The port answers, or the key is there."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class GuestSeen:
+    """The hypervisor was asked at `as_of` and said this."""
+
+    guest: GuestState
+    as_of: float
+    up_s: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DrainRequested:
+    """The reaper finds the VM idle."""
+
+
+@dataclass(frozen=True)
+class DrainCancelled:
+    """The reaper takes its drain back."""
+
+    drain: str
+
+
+@dataclass(frozen=True)
+class StopApproved:
+    """All replicas honour this drain: the VM may stop."""
+
+    drain: str
+
+
+@dataclass(frozen=True)
+class StopRequested:
+    """An operator wants the VM stopped, or it is configured no more."""
+
+
+@dataclass(frozen=True)
+class StopReturned:
+    """The hypervisor has stopped the VM, or could not."""
+
+    call: int
+    error: str = ""
+
+
+Event = (
+    SummonRequested
+    | ArmReturned
+    | StartReturned
+    | MaskSignalled
+    | GuestSeen
+    | DrainRequested
+    | DrainCancelled
+    | StopApproved
+    | StopRequested
+    | StopReturned
+)
+
+
+@dataclass(frozen=True)
+class ArmSynjitsu:
+    """Ask Synjitsu to hold the address; answer with ArmReturned."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class DisarmSynjitsu:
+    """Tell Synjitsu how the boot ended."""
+
+    outcome: Literal["ready", "failed"]
+
+
+@dataclass(frozen=True)
+class StartGuest:
+    """Call the hypervisor; answer with StartReturned."""
+
+    call: int
+    how: How
+
+
+@dataclass(frozen=True)
+class StopGuest:
+    """Call the hypervisor; answer with StopReturned."""
+
+    call: int
+    mode: StopMode
+
+
+@dataclass(frozen=True)
+class WatchGuest:
+    """Watch for the port or key; answer with MaskSignalled. Ends when the VM boots no more."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class AnswerSummons:
+    """Answer everybody who waits for the VM."""
+
+    error: JitsuError | None = None
+    armed: bool = False
+
+
+@dataclass(frozen=True)
+class PublishState:
+    """Tell the feed."""
+
+
+@dataclass(frozen=True)
+class RecordStart:
+    """Write the start into the statistics."""
+
+
+Action = ArmSynjitsu | DisarmSynjitsu | StartGuest | StopGuest | WatchGuest | AnswerSummons | PublishState | RecordStart

@@ -1,0 +1,480 @@
+"""The machine of one VM: from a summon to ready, and from idle to off.
+
+Driven by three things: requests (SummonRequested, DrainRequested, ...), what the world answers (StartReturned,
+GuestSeen, ...) and the clock (`passed`, wanted at `next_deadline`). It returns actions and knows no socket. Events and
+actions are in events.py.
+
+Theory. At most one call to the hypervisor is under way per VM: none is begun while `calling`, so a summon that
+comes at any moment joins or waits, and nothing is started twice (G1). A result carries the number
+of the call it belongs to; one of an abandoned call only clears `calling`. What the hypervisor reports (GuestSeen) is
+taken as true if it was asked after the last change of state, and else looked up again by the shell.
+
+    state        event                      then
+    at rest      SummonRequested            starting: arm first if use_synjitsu, else StartGuest; not while it backs off
+    starting     ArmReturned                StartGuest
+    starting     StartReturned, no error    booting; an armed summon is answered
+    booting      mask met                   ready; everybody who waits is answered
+    starting, booting  error, death, boot_limit passed    failed: everybody is told why; back off
+    ready        DrainRequested, idle       draining
+    draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed    ready
+    draining     StopApproved for this drain               stopping
+    stopping     StopReturned               off or suspended; a summon that came meanwhile begins
+    any quiet    GuestSeen                  what the hypervisor says: adopted as booting, or off, suspended, paused
+
+The rows are `TRANSITIONS`; an event that has no entry for a state is illegal: it raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from jitsu_protocol.errors import BackingOff, BootFailed, Bug, JitsuError, Refused, Unavailable
+from jitsu_protocol.states import AT_REST, VmState, may_follow
+from jitsu_protocol.vm import StopMode
+from jitsu_vmd.rules.backoff import Backoff
+from jitsu_vmd.rules.events import (
+    Action,
+    AnswerSummons,
+    ArmReturned,
+    ArmSynjitsu,
+    DisarmSynjitsu,
+    DrainCancelled,
+    DrainRequested,
+    Event,
+    GuestSeen,
+    GuestState,
+    How,
+    MaskSignalled,
+    PublishState,
+    RecordStart,
+    StartGuest,
+    StartReturned,
+    StopApproved,
+    StopGuest,
+    StopRequested,
+    StopReturned,
+    SummonRequested,
+    WatchGuest,
+)
+from jitsu_vmd.rules.masking import Masking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jitsu_protocol.messages import Trigger
+    from jitsu_protocol.vm import VM
+
+ARM_LIMIT_S = 0.25
+"""Synjitsu answers in a millisecond or is not there; the boot must not wait for it."""
+DRAIN_LIMIT_S = 15.0
+"""A reaper that asked for a drain and died must not keep the VM off the warm path."""
+STOP_LIMIT_S = 120.0
+"""A stop call that takes longer is given up; a suspend to disk writes all memory."""
+
+_S = VmState
+
+
+class IllegalEvent(Bug):
+    """An event came that cannot be in this state; nothing was changed."""
+
+
+@dataclass
+class SummonLog:
+    """The timeline of one summon."""
+
+    trigger: Trigger
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    joined: int = 0
+    outcome: str = ""
+
+    def stage(self, name: str, now: float) -> None:
+        """Note that a stage has been passed."""
+        self.stages.append((name, now))
+
+
+@dataclass
+class VmMachine:
+    """One VM."""
+
+    vm: VM
+    watches_keys: bool = False
+    state: VmState = VmState.UNKNOWN
+    since: float = 0.0
+    """When the state was entered."""
+    calling: bool = False
+    """A start or stop call to the hypervisor is under way."""
+    error: str = ""
+    """Why the last boot or stop failed."""
+    drain: str = ""
+    used_at: float = 0.0
+    """The last summon; or when the VM was found running."""
+    started_at: float | None = None
+    starts: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
+    summon: SummonLog | None = None
+    """The summon under way."""
+    finished: list[SummonLog] = field(default_factory=list)
+    """Summons that ended since the shell last took them."""
+    _call: int = 0
+    _drains: int = 0
+    _armed: bool = False
+    _how: How = "start"
+    _stopping_mode: StopMode = StopMode.DESTROY
+    _again: SummonRequested | None = None
+    _masking: Masking | None = None
+    _actions: list[Action] = field(default_factory=list)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take an event; raises Refused or Unavailable to the requester, IllegalEvent for a bug."""
+        row = TRANSITIONS[self.state]
+        if type(event) not in row:
+            raise IllegalEvent(f"{type(event).__name__} while {self.state}")
+        self._actions = []
+        row[type(event)](self, event, now)
+        return self._actions
+
+    def passed(self, now: float) -> list[Action]:
+        """Look at the clock."""
+        self._actions = []
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
+            return []
+        if self.state is _S.BOOTING:
+            met = None if self._masking is None else self._masking.met_at()
+            if met is not None and met <= now:
+                self._become_ready(now)
+            else:
+                self._fail(f"not ready {self.vm.boot_limit:g} s after its start", now)
+                self._stop(StopMode.DESTROY)
+        elif self.state is _S.STARTING:
+            self._fail(f"the hypervisor has not accepted the start within {self.vm.boot_limit:g} s", now)
+        elif self.state is _S.DRAINING:
+            self._become_ready(now)
+        elif self.state is _S.STOPPING:
+            self._fail(f"the hypervisor has not stopped it within {STOP_LIMIT_S:g} s", now)
+        return self._actions
+
+    def next_deadline(self) -> float | None:
+        """Return when `passed` wants to be called."""
+        limits = {
+            _S.STARTING: self.since + self.vm.boot_limit,
+            _S.BOOTING: self.since + self.vm.boot_limit,
+            _S.DRAINING: self.since + DRAIN_LIMIT_S,
+            _S.STOPPING: self.since + STOP_LIMIT_S,
+        }
+        limit = limits.get(self.state)
+        met = self._masking.met_at() if self.state is _S.BOOTING and self._masking is not None else None
+        return limit if limit is None or met is None else min(limit, met)
+
+    def runs(self) -> bool:
+        """Say whether the guest is there, as far as is known."""
+        return self.state in (_S.BOOTING, _S.READY, _S.DRAINING, _S.STOPPING)
+
+    # --- summons ---
+
+    def _begin(self, event: SummonRequested, now: float) -> None:
+        wait = self.backoff.wait(now)
+        if self.calling:
+            self._answer(Unavailable(f"{self.vm.name}: the hypervisor still works on an earlier call"))
+        elif wait > 0 and event.trigger != "operator":
+            self._answer(BackingOff(f"{self.vm.name}: {self.error}", retry_after=wait))
+        else:
+            self._how = _HOW.get(self.state, "start")
+            self.summon = SummonLog(event.trigger, [("query", now - event.waited_s), ("summon", now)])
+            self.used_at = now
+            self._armed = False
+            self._enter(_S.STARTING, now)
+            if self.vm.use_synjitsu:
+                self._call += 1
+                self._actions.append(ArmSynjitsu(self._call))
+            else:
+                self._start(now)
+
+    def _join(self, event: SummonRequested, now: float) -> None:
+        self.used_at = now
+        if self.summon is not None:
+            self.summon.joined += 1
+        if self.state is _S.BOOTING and self._armed:
+            self._answer(armed=True)
+
+    def _use(self, _: SummonRequested, now: float) -> None:
+        self.used_at = now
+        if self.state is _S.DRAINING:
+            self._become_ready(now)
+        else:
+            self._answer()
+
+    def _begin_later(self, event: SummonRequested, _: float) -> None:
+        self._again = self._again or event
+
+    def _not_yet(self, _: SummonRequested, __: float) -> None:
+        self._answer(Unavailable(f"{self.vm.name}: the hypervisor has not told its state yet"))
+
+    def _armed_or_not(self, event: ArmReturned, now: float) -> None:
+        if event.call != self._call:
+            return
+        self._armed = event.armed
+        self._stage("armed" if event.armed else "not armed", now)
+        self._start(now)
+
+    def _start(self, now: float) -> None:
+        self._call += 1
+        self.calling = True
+        self._stage("start call", now)
+        self._actions.append(StartGuest(self._call, self._how))
+
+    def _started(self, event: StartReturned, now: float) -> None:
+        if event.call != self._call:
+            return
+        self.calling = False
+        self._stage("start returned", now)
+        if event.error:
+            self._fail(event.error, now)
+            return
+        self.starts += 1
+        self._actions.append(RecordStart())
+        self._boot(now, now)
+        if self._armed and self.state is _S.BOOTING:
+            self._answer(armed=True)
+
+    def _boot(self, started_at: float, now: float) -> None:
+        self.started_at = started_at
+        self._masking = Masking(self.vm, started_at, self.watches_keys)
+        self._enter(_S.BOOTING, now)
+        met = self._masking.met_at()
+        if met is not None and met <= now:
+            self._become_ready(now)
+        elif self._masking.waits_for_signal():
+            self._actions.append(WatchGuest(self._call))
+
+    def _signalled(self, event: MaskSignalled, now: float) -> None:
+        if event.call != self._call or self._masking is None:
+            return
+        self._masking.signalled(now)
+        self._stage("signal", now)
+        met = self._masking.met_at()
+        if met is not None and met <= now:
+            self._become_ready(now)
+
+    def _become_ready(self, now: float) -> None:
+        self._enter(_S.READY, now)
+        self.error = ""
+        self.backoff.ready(now)
+        self._disarm("ready")
+        self._finish_summon("ready", now)
+        self._answer()
+
+    def _fail(self, reason: str, now: float) -> None:
+        self.error = reason
+        self.backoff.failed(now)
+        self._enter(_S.FAILED, now)
+        self._disarm("failed")
+        self._finish_summon(reason, now)
+        self._again = None
+        self._answer(BootFailed(f"{self.vm.name}: {reason}", retry_after=self.backoff.wait(now)))
+
+    # --- stopping ---
+
+    def _drain(self, _: DrainRequested, now: float) -> None:
+        idle = now - self.used_at
+        if idle < self.vm.idle_timeout:
+            raise Refused(f"{self.vm.name} is not idle: it was summoned {idle:.1f} s ago")
+        self._drains += 1
+        self.drain = f"{self.vm.uuid}/{self._drains}/{now:.6f}"
+        self._enter(_S.DRAINING, now)
+
+    def _same_drain(self, _: DrainRequested, __: float) -> None:
+        """Change nothing: the drain under way is the answer."""
+
+    def _no_drain(self, _: DrainRequested, __: float) -> None:
+        raise Refused(f"{self.vm.name} cannot drain: it is {self.state}")
+
+    def _undrain(self, event: DrainCancelled, now: float) -> None:
+        if event.drain == self.drain:
+            self._become_ready(now)
+
+    def _stop_drained(self, event: StopApproved, now: float) -> None:
+        if event.drain != self.drain:
+            self._too_late(event, now)
+        self._enter(_S.STOPPING, now)
+        self._stop(self.vm.stop_mode)
+
+    def _too_late(self, _: StopApproved, __: float) -> None:
+        raise Refused(f"{self.vm.name} is not stopped: that drain is over")
+
+    def _stop_now(self, _: StopRequested, now: float) -> None:
+        self._enter(_S.STOPPING, now)
+        self._disarm("failed")
+        self._finish_summon("stopped by an operator", now)
+        self._answer(Unavailable(f"{self.vm.name} was stopped by an operator"))
+        self._stop(self.vm.stop_mode)
+
+    def _cannot_stop(self, _: StopRequested, __: float) -> None:
+        raise Unavailable(f"{self.vm.name} is {self.state} and cannot be stopped now", hint="try again in a moment")
+
+    def _forgive(self, _: StopRequested, __: float) -> None:
+        """Off already; an operator who says stop also clears the back-off."""
+        self.backoff.forget()
+
+    def _stop(self, mode: StopMode) -> None:
+        self._call += 1
+        self.calling = True
+        self._stopping_mode = mode
+        self._actions.append(StopGuest(self._call, mode))
+
+    def _stopped(self, event: StopReturned, now: float) -> None:
+        if event.call != self._call:
+            return
+        self.calling = False
+        again, self._again = self._again, None
+        if event.error:
+            started = now if self.started_at is None else self.started_at
+            self._boot(started, now)
+            self.error = f"could not be stopped: {event.error}"
+            return
+        self.backoff.forget()
+        self._enter(_S.SUSPENDED if self._stopping_mode is StopMode.SUSPEND else _S.OFF, now)
+        if again is not None:
+            self._begin(again, now)
+
+    def _late(self, event: StartReturned | StopReturned, _: float) -> None:
+        """Only note that the call has returned: the machine went on without it. The shell looks what is so."""
+        if event.call == self._call:
+            self.calling = False
+
+    # --- what the hypervisor says ---
+
+    def _found(self, event: GuestSeen, now: float) -> None:
+        """At rest or unknown: believe it."""
+        if event.as_of < self.since or self.calling:
+            return
+        if event.guest is GuestState.RUNNING:
+            self.used_at = now
+            self._call += 1
+            up = max(self.vm.response_delay, 0.0) if event.up_s is None else event.up_s
+            self._boot(now - up, now)
+        elif self.state is not (found := _FOUND[event.guest]) and self.state is not _S.FAILED:
+            self._enter(found, now)
+
+    def _lost(self, event: GuestSeen, now: float) -> None:
+        """Ready or draining: it may be gone."""
+        if event.as_of < self.since or event.guest is GuestState.RUNNING:
+            return
+        if event.guest is GuestState.CRASHED:
+            self.error = event.reason or "the VM crashed"
+            self.backoff.died(now)
+        self._enter(_FOUND[event.guest], now)
+
+    def _lost_in_boot(self, event: GuestSeen, now: float) -> None:
+        if event.as_of >= self.since and event.guest is not GuestState.RUNNING:
+            self._fail(event.reason or f"the VM is {event.guest} while it should boot", now)
+
+    def _ignore(self, _: Event, __: float) -> None:
+        """Nothing follows from this event in this state."""
+
+    # --- common ---
+
+    def _enter(self, state: VmState, now: float) -> None:
+        if not may_follow(self.state, state):
+            raise IllegalEvent(f"{self.state} may not be followed by {state}")
+        self.state, self.since = state, now
+        if state is not _S.BOOTING:
+            self._masking = None
+        if state is not _S.DRAINING:
+            self.drain = ""
+        if not self.runs():
+            self.started_at = None
+        self._actions.append(PublishState())
+
+    def _answer(self, error: JitsuError | None = None, *, armed: bool = False) -> None:
+        self._actions.append(AnswerSummons(error, armed))
+
+    def _disarm(self, outcome: Literal["ready", "failed"]) -> None:
+        if self._armed:
+            self._armed = False
+            self._actions.append(DisarmSynjitsu(outcome))
+
+    def _stage(self, name: str, now: float) -> None:
+        if self.summon is not None:
+            self.summon.stage(name, now)
+
+    def _finish_summon(self, outcome: str, now: float) -> None:
+        if self.summon is not None:
+            self.summon.stage("ready" if outcome == "ready" else "failed", now)
+            self.summon.outcome = outcome
+            self.finished.append(self.summon)
+            self.summon = None
+
+
+_FOUND: dict[GuestState, VmState] = {
+    GuestState.OFF: _S.OFF,
+    GuestState.CRASHED: _S.OFF,
+    GuestState.SUSPENDED: _S.SUSPENDED,
+    GuestState.PAUSED: _S.PAUSED,
+}
+
+_HOW: dict[VmState, How] = {_S.SUSPENDED: "resume", _S.PAUSED: "unpause"}
+
+_M = VmMachine
+_Row = dict[type[Any], "Callable[[VmMachine, Any, float], None]"]
+
+_ALWAYS: _Row = {
+    # What can come at any moment: late results, cancelled drains, and requests of other processes.
+    ArmReturned: _M._ignore,
+    StartReturned: _M._late,
+    StopReturned: _M._late,
+    MaskSignalled: _M._ignore,
+    GuestSeen: _M._ignore,
+    DrainRequested: _M._no_drain,
+    DrainCancelled: _M._ignore,
+    StopApproved: _M._too_late,
+    StopRequested: _M._cannot_stop,
+}
+_AT_REST: _Row = {
+    **_ALWAYS,
+    SummonRequested: _M._begin,
+    GuestSeen: _M._found,
+    StopRequested: _M._forgive,
+}
+
+TRANSITIONS: dict[VmState, _Row] = {
+    **dict.fromkeys(AT_REST, _AT_REST),
+    _S.UNKNOWN: {**_ALWAYS, SummonRequested: _M._not_yet, GuestSeen: _M._found},
+    _S.STARTING: {
+        **_ALWAYS,
+        SummonRequested: _M._join,
+        ArmReturned: _M._armed_or_not,
+        StartReturned: _M._started,
+    },
+    _S.BOOTING: {
+        **_ALWAYS,
+        SummonRequested: _M._join,
+        MaskSignalled: _M._signalled,
+        GuestSeen: _M._lost_in_boot,
+        StopRequested: _M._stop_now,
+    },
+    _S.READY: {
+        **_ALWAYS,
+        SummonRequested: _M._use,
+        GuestSeen: _M._lost,
+        DrainRequested: _M._drain,
+        StopRequested: _M._stop_now,
+    },
+    _S.DRAINING: {
+        **_ALWAYS,
+        SummonRequested: _M._use,
+        GuestSeen: _M._lost,
+        DrainRequested: _M._same_drain,
+        DrainCancelled: _M._undrain,
+        StopApproved: _M._stop_drained,
+        StopRequested: _M._stop_now,
+    },
+    _S.STOPPING: {
+        **_ALWAYS,
+        SummonRequested: _M._begin_later,
+        StopReturned: _M._stopped,
+        StopRequested: _M._ignore,
+    },
+}
+"""State -> event -> what is done. An event without an entry is illegal."""

@@ -1,0 +1,1 @@
+"""Where vmd touches the world; nothing is decided here."""

@@ -1,0 +1,456 @@
+"""vmd's rpc and feed: performs what the machines in rules/summon.py ask for, and feeds them what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.messages import (
+    Arm,
+    CancelDrain,
+    Disarm,
+    Done,
+    Drain,
+    Draining,
+    ListVms,
+    Message,
+    OperatorStop,
+    Record,
+    StopDrained,
+    Summon,
+    Summoned,
+    Timeline,
+    Timelines,
+    Trace,
+    VmList,
+    VmStateChanged,
+    VmStatus,
+)
+from jitsu_protocol.states import VmState
+from jitsu_protocol.vm import STATS_ROOT, VM, StopMode
+from jitsu_vmd.hypervisor import Guest
+from jitsu_vmd.rules import events
+from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
+from jitsu_vmd.wires.probe import wait_for_port
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine, Sequence
+
+    from jitsu_protocol.bus import FeedServer, Handler, RpcClient
+    from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.messages import Request
+    from jitsu_protocol.process import Process
+    from jitsu_vmd.hypervisor import Hypervisor
+
+TIMELINES_KEPT = 1000
+RECONCILE_S = 10.0
+"""Lifecycle events tell at once what happens to guests; this finds what they missed."""
+UNKNOWN_VM_WAIT_S = 0.5
+"""dns may hear of a new VM some milliseconds before vmd does."""
+RECORD_TIMEOUT_S = 30.0
+ARM_MARGIN_S = 5.0
+
+log = structlog.get_logger("vmd")
+
+
+class VmDaemon:
+    """All VMs of one hypervisor."""
+
+    def __init__(self, process: Process, hypervisor: Hypervisor, feed: FeedServer) -> None:
+        self._process = process
+        self._hypervisor = hypervisor
+        self._feed = feed
+        self._store: RpcClient = process.client("store")
+        self._synjitsu: RpcClient = process.client("synjitsu")
+        self._machines: dict[str, VmMachine] = {}
+        self._removed: set[str] = set()
+        self._waiting: dict[str, set[asyncio.Future[Message]]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[str, int] = {}
+        self._timelines: deque[Timeline] = deque(maxlen=TIMELINES_KEPT)
+        self._looking: set[str] = set()
+        self._look_wanted = asyncio.Event()
+        self._configured = asyncio.Event()
+        self._settled: dict[str, list[asyncio.Future[None]]] = {}
+        self._hinted: set[str] = set()
+        self.trouble = ""
+        """Why the hypervisor does not answer, while it does not."""
+        metrics = process.metrics
+        self._summons = metrics.counter("summons", "Summons that ended.", ["trigger", "outcome"])
+        self._joined = metrics.counter("joined_summons", "Requests that joined a summon under way.")
+        self._stops = metrics.counter("stops", "Stop calls to the hypervisor.", ["mode"])
+        self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
+        for state in VmState:
+            metrics.gauge(f"vms_{state}", f"VMs that are {state}.", self._counter_of(state))
+
+    def handlers(self) -> dict[type[Request], Handler]:
+        """Return what answers each request."""
+        return {
+            Summon: self.summon,
+            Drain: self.drain,
+            StopDrained: self.stop_drained,
+            CancelDrain: self.cancel_drain,
+            OperatorStop: self.operator_stop,
+            ListVms: self.list_vms,
+            Trace: self.trace,
+        }
+
+    def notes(self) -> list[str]:
+        """Return what an operator should know."""
+        trouble = f" does not answer: {self.trouble}" if self.trouble else ""
+        return [f"hypervisor {self._hypervisor.name}{trouble}"]
+
+    # --- requests ---
+
+    def summon(self, request: Summon) -> Message | Awaitable[Message]:
+        """Answer Summon."""
+        if request.vm not in self._machines:
+            return self._summon_unknown(request)
+        machine = self._machines[request.vm]
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(request.vm, set()).add(future)
+        if machine.state in (VmState.STARTING, VmState.BOOTING):
+            self._joined.inc()
+        self._handle(machine, events.SummonRequested(request.trigger, request.waited_s))
+        return future.result() if future.done() else self._waited(request.vm, future)
+
+    async def _waited(self, vm: str, future: asyncio.Future[Message]) -> Message:
+        try:
+            return await future
+        finally:
+            waiting = self._waiting.get(vm)
+            if waiting is not None:
+                waiting.discard(future)
+                if not waiting:
+                    del self._waiting[vm]
+
+    async def _summon_unknown(self, request: Summon) -> Message:
+        deadline = monotonic() + UNKNOWN_VM_WAIT_S
+        while request.vm not in self._machines:
+            self._configured.clear()
+            try:
+                async with asyncio.timeout(deadline - monotonic()):
+                    await self._configured.wait()
+            except TimeoutError:
+                raise NotFound(f"no VM has the uuid {request.vm[:64]!r}") from None
+        reply = self.summon(request)
+        return reply if isinstance(reply, Message) else await reply
+
+    def drain(self, request: Drain) -> Draining:
+        """Answer Drain."""
+        machine = self._machine(request.vm)
+        self._handle(machine, events.DrainRequested())
+        return Draining(drain=machine.drain)
+
+    def stop_drained(self, request: StopDrained) -> Done:
+        """Answer StopDrained."""
+        self._handle(self._machine(request.vm), events.StopApproved(request.drain))
+        return Done()
+
+    def cancel_drain(self, request: CancelDrain) -> Done:
+        """Answer CancelDrain."""
+        self._handle(self._machine(request.vm), events.DrainCancelled(request.drain))
+        return Done()
+
+    async def operator_stop(self, request: OperatorStop) -> Done:
+        """Answer OperatorStop."""
+        machine = self._machine(request.vm)
+        self._handle(machine, events.StopRequested())
+        if machine.state is VmState.STOPPING:
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._settled.setdefault(request.vm, []).append(settled)
+            await settled
+        if machine.runs():
+            raise Unavailable(f"{machine.vm.name} {machine.error or 'was started again'}")
+        return Done()
+
+    def list_vms(self, _: ListVms) -> VmList:
+        """Answer ListVms."""
+        feed = self._feed.feeds["vm"]
+        now = monotonic()
+        vms = [self._status(machine, now) for machine in self._machines.values()]
+        return VmList(vms=vms, epoch=feed.epoch, number=feed.number)
+
+    def trace(self, request: Trace) -> Timelines:
+        """Answer Trace."""
+        found = [each for each in self._timelines if not request.vm or request.vm in (each.vm, each.name)]
+        return Timelines(timelines=found[-request.limit :])
+
+    def _machine(self, vm: str) -> VmMachine:
+        if vm not in self._machines:
+            raise NotFound(f"no VM has the uuid {vm[:64]!r}")
+        return self._machines[vm]
+
+    # --- configuration ---
+
+    def restore(self, statistics: dict[str, str]) -> None:
+        """Take the number of starts from the store's statistics (path -> value)."""
+        for path, value in statistics.items():
+            match path.removeprefix(STATS_ROOT + "/").split("/"):
+                case [vm, "total_starts"] if value.isdecimal():
+                    self._starts[vm] = int(value)
+
+    def configure(self, changes: Sequence[VmChanged]) -> None:
+        """Take VMs that came, went or are configured otherwise."""
+        for change in changes:
+            if change.new is None and change.old is not None:
+                self._remove(change.old.uuid)
+            elif change.new is not None:
+                self._put(change.new)
+        self._configured.set()
+
+    def _put(self, vm: VM) -> None:
+        self._removed.discard(vm.uuid)
+        if vm.uuid in self._machines:
+            self._machines[vm.uuid].vm = vm
+            return
+        if vm.wait_for_key and not self._hypervisor.watches_keys:
+            log.warning("wait_for_key is not watched on this hypervisor", vm=vm.name)
+        machine = VmMachine(vm, watches_keys=self._hypervisor.watches_keys)
+        machine.starts = self._starts.get(vm.uuid, 0)
+        self._machines[vm.uuid] = machine
+        self._look(vm.uuid)
+
+    def _remove(self, vm: str) -> None:
+        machine = self._machines[vm]
+        self._removed.add(vm)
+        try:
+            self._handle(machine, events.StopRequested())
+        except JitsuError as error:
+            log.warning("removed VM is not stopped yet", vm=machine.vm.name, reason=str(error))
+        self._forget_if_removed(machine)
+
+    def _forget_if_removed(self, machine: VmMachine) -> None:
+        vm = machine.vm.uuid
+        if vm not in self._removed:
+            return
+        if machine.state in (VmState.BOOTING, VmState.READY, VmState.DRAINING):
+            self._handle(machine, events.StopRequested())
+        elif machine.state not in (VmState.STARTING, VmState.STOPPING) and not machine.calling:
+            self._removed.discard(vm)
+            del self._machines[vm]
+            self._starts[vm] = machine.starts
+            timer = self._timers.pop(vm, None)
+            if timer is not None:
+                timer.cancel()
+            self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic()), gone=True))
+
+    # --- the machines' shell ---
+
+    def _handle(self, machine: VmMachine, event: events.Event) -> None:
+        self._perform(machine, machine.handle(event, monotonic()))
+
+    def _passed(self, vm: str) -> None:
+        machine = self._machines[vm]
+        self._timers.pop(vm, None)
+        self._perform(machine, machine.passed(monotonic()))
+
+    def _perform(self, machine: VmMachine, actions: Sequence[events.Action]) -> None:
+        vm = machine.vm
+        for action in actions:
+            match action:
+                case events.ArmSynjitsu(call):
+                    self._spawn(self._arm_synjitsu(machine, call))
+                case events.DisarmSynjitsu(outcome):
+                    self._spawn(self._tell("synjitsu", self._synjitsu, Disarm(vm=vm.uuid, outcome=outcome)))
+                case events.StartGuest(call, how):
+                    self._spawn(self._start_guest(machine, call, how))
+                case events.StopGuest(call, mode):
+                    self._spawn(self._stop_guest(machine, call, mode))
+                case events.WatchGuest(call):
+                    self._watches[vm.uuid] = self._spawn(self._watch_guest(machine, call))
+                case events.AnswerSummons(error, armed):
+                    self._answer(machine, error, armed)
+                case events.PublishState():
+                    self._published(machine)
+                case events.RecordStart():
+                    self._record_start(machine)
+        self._keep_timelines(machine)
+        self._arm_timer(machine)
+        self._forget_if_removed(machine)
+
+    def _published(self, machine: VmMachine) -> None:
+        self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
+        level = log.warning if machine.state is VmState.FAILED else log.info
+        reason = {"reason": machine.error} if machine.state is VmState.FAILED else {}
+        level(f"{machine.state}", vm=machine.vm.name, **reason)
+        if machine.state is not VmState.BOOTING and machine.vm.uuid in self._watches:
+            self._watches.pop(machine.vm.uuid).cancel()
+        if machine.state is not VmState.STOPPING:
+            for settled in self._settled.pop(machine.vm.uuid, []):
+                if not settled.done():
+                    settled.set_result(None)
+
+    def _answer(self, machine: VmMachine, error: JitsuError | None, armed: bool) -> None:
+        for future in self._waiting.pop(machine.vm.uuid, set()):
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(Summoned(armed=armed))
+
+    def _keep_timelines(self, machine: VmMachine) -> None:
+        for done in machine.finished:
+            begun, ended = dict(done.stages)["summon"], done.stages[-1][1]
+            self._summons.labels(done.trigger, "ready" if done.outcome == "ready" else "failed").inc()
+            self._boot.observe(ended - begun)
+            self._timelines.append(
+                Timeline(
+                    summon=uuid.uuid4().hex[:12],
+                    vm=machine.vm.uuid,
+                    name=machine.vm.name,
+                    trigger=done.trigger,
+                    ts=time.time() - (monotonic() - begun),
+                    joined=done.joined,
+                    stages=done.stages,
+                    outcome=done.outcome,
+                )
+            )
+        machine.finished.clear()
+
+    def _arm_timer(self, machine: VmMachine) -> None:
+        vm = machine.vm.uuid
+        timer = self._timers.pop(vm, None)
+        if timer is not None:
+            timer.cancel()
+        deadline = machine.next_deadline()
+        if deadline is not None and self._machines.get(vm) is machine:
+            loop = asyncio.get_running_loop()
+            self._timers[vm] = loop.call_later(max(0.0, deadline - monotonic()), self._passed, vm)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._process.spawn(work)
+
+    # --- calls to the world ---
+
+    async def _start_guest(self, machine: VmMachine, call: int, how: events.How) -> None:
+        error = await self._call_hypervisor(getattr(self._hypervisor, how)(machine.vm))
+        self._handle(machine, events.StartReturned(call, error))
+        self._look_if_hinted(machine)
+
+    async def _stop_guest(self, machine: VmMachine, call: int, mode: StopMode) -> None:
+        self._stops.labels(mode.value).inc()
+        error = await self._call_hypervisor(getattr(self._hypervisor, mode.value)(machine.vm))
+        self._handle(machine, events.StopReturned(call, error))
+        self._look_if_hinted(machine)
+
+    async def _call_hypervisor(self, work: Awaitable[None]) -> str:
+        """Return "" or why it failed; a fault in a backend must not end the daemon, so nothing passes."""
+        try:
+            await work
+        except JitsuError as error:
+            return str(error)
+        except Exception as error:
+            log.error("hypervisor call failed unexpectedly", exc_info=error)
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    async def _watch_guest(self, machine: VmMachine, call: int) -> None:
+        await wait_for_port(machine.vm)
+        self._handle(machine, events.MaskSignalled(call))
+
+    async def _arm_synjitsu(self, machine: VmMachine, call: int) -> None:
+        request = Arm(
+            vm=machine.vm.uuid,
+            addresses=[str(address) for address in machine.vm.addresses],
+            limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
+        )
+        try:
+            await self._synjitsu.call(request, Done, ARM_LIMIT_S)
+            armed = True
+        except JitsuError as error:
+            log.warning("Synjitsu is not armed: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
+            armed = False
+        self._handle(machine, events.ArmReturned(call, armed))
+
+    async def _tell(self, owner: str, client: RpcClient, request: Request) -> None:
+        try:
+            await client.call(request, Done, RECORD_TIMEOUT_S)
+        except JitsuError as error:
+            log.warning("not told", owner=owner, kind=request.kind, reason=str(error))
+
+    def _record_start(self, machine: VmMachine) -> None:
+        path = f"{STATS_ROOT}/{machine.vm.uuid}"
+        values = {f"{path}/start_ts": f"{time.time():.6f}", f"{path}/total_starts": str(machine.starts)}
+        self._spawn(self._tell("store", self._store, Record(values=values, service="vmd")))
+
+    # --- what the hypervisor says ---
+
+    def changed(self, vm: str) -> None:
+        """Take a hint of the hypervisor that a VM, or all ("") may have changed.
+
+        While a call is under way the machine would not believe it: such a VM is looked at when the call returns.
+        """
+        if vm in self._machines and self._machines[vm].calling:
+            self._hinted.add(vm)
+        else:
+            self._look(vm)
+
+    def _look_if_hinted(self, machine: VmMachine) -> None:
+        vm = machine.vm.uuid
+        if vm in self._hinted or machine.state is VmState.FAILED:
+            self._hinted.discard(vm)
+            self._look(vm)
+
+    def _look(self, vm: str) -> None:
+        self._looking.add(vm)
+        self._look_wanted.set()
+
+    async def look_for_ever(self) -> None:
+        """Ask the hypervisor about VMs when there is a reason to, and every `RECONCILE_S` about all."""
+        while True:
+            try:
+                async with asyncio.timeout(RECONCILE_S):
+                    await self._look_wanted.wait()
+            except TimeoutError:
+                self._looking.add("")
+            self._look_wanted.clear()
+            await self.reconcile()
+
+    async def reconcile(self) -> None:
+        """Compare what is believed with what the hypervisor says, for the VMs that are to be looked at."""
+        looking, self._looking = self._looking, set()
+        as_of = monotonic()
+        try:
+            guests = await self._hypervisor.guests()
+        except JitsuError as error:
+            if not self.trouble:
+                log.error("the hypervisor does not answer", hypervisor=self._hypervisor.name, reason=str(error))
+            self.trouble = str(error)
+            self._looking |= looking
+            return
+        self.trouble = ""
+        for vm in list(self._machines) if "" in looking else looking & set(self._machines):
+            machine = self._machines[vm]
+            guest = guests.get(vm, Guest(events.GuestState.OFF))
+            self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
+
+    # --- views ---
+
+    def _status(self, machine: VmMachine, now: float) -> VmStatus:
+        runs = machine.runs()
+        wait = machine.backoff.wait(now)
+        return VmStatus(
+            uuid=machine.vm.uuid,
+            name=machine.vm.name,
+            state=machine.state,
+            drain=machine.drain,
+            state_age_s=now - machine.since,
+            up_s=now - machine.started_at if runs and machine.started_at is not None else None,
+            idle_s=now - machine.used_at if runs else None,
+            starts=machine.starts,
+            last_error=machine.error,
+            retry_after_s=wait if wait > 0 else None,
+        )
+
+    def _counter_of(self, state: VmState) -> Any:
+        return lambda: float(sum(1 for machine in self._machines.values() if machine.state is state))
