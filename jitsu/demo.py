@@ -32,7 +32,7 @@ def next_steps(settings: Settings, *, elsewhere: str) -> Sequence[str]:
     """Return what a newcomer may type now."""
     vm = min(settings.vms, key=lambda each: each.addresses[0]) if settings.vms else None
     if vm is None:
-        return ["", f"Serving what the store holds: jitsu {elsewhere}status"]
+        return ["", f"Serving what the store holds: jitsu {elsewhere}status shows it. Ctrl-C stops everything."]
     name, address = next(iter(vm.names)), vm.addresses[0]
     port = vm.config.get("port", ("8080",))[0]
     return [

@@ -19,7 +19,7 @@ def parse_strings(strings: Sequence[str]) -> list[VmText]:
         for part in string.split(","):
             key, equals, value = part.strip().partition("=")
             if not equals or not key or not value:
-                faults.append(f"{where}: {part.strip() or string!r} is not key=value")
+                faults.append(f"{where}: {(part.strip() or string)!r} is not key=value")
             else:
                 config.setdefault(key, []).append(value)
         texts.append(VmText(config=config, where=where))

@@ -159,12 +159,18 @@ def up(
     configure_logging(settings.log, "up")
     _note_what_is_replaced(forwarder, forwarder_port, synjitsu)
     elsewhere = f"--runtime-dir {_Where.runtime_dir} " if _Where.runtime_dir else ""
-    suite = Suite(settings, lambda line: print(line, flush=True))
+    suite = Suite(settings, _say)
     try:
         sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(settings, elsewhere=elsewhere))))
     except SetupFault as error:
         print(f"jitsu up: {error}", file=sys.stderr)
         sys.exit(EXIT_SETUP)
+
+
+def _say(line: str) -> None:
+    """Print a line in one piece: the children write to the same terminal."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _note_what_is_replaced(forwarder: str | None, forwarder_port: str | None, synjitsu: str | None) -> None:
@@ -240,7 +246,7 @@ def get(path: str) -> None:
     _with_link(print_value)
 
 
-@app.command("set")
+@app.command("set", context_settings={"ignore_unknown_options": True})  # a value may begin with a minus
 def set_value(path: str, value: str) -> None:
     """Change the value at a path; running processes follow."""
 

@@ -44,8 +44,6 @@ RECONNECT_MS = 10
 RECONNECT_MAX_MS = 200
 """An owner that returns is heard within that time: G7 allows a second."""
 
-_locks: list[int] = []
-
 
 class Counter(Protocol):
     """What counts drops: see metrics.py."""
@@ -58,23 +56,35 @@ def _uncounted(reason: str) -> None:
     log.debug("message dropped", reason=reason)
 
 
-def bind(socket: zmq.asyncio.Socket, endpoint: str) -> None:
-    """Bind a socket; raises SetupFault if the endpoint cannot be had.
+def _bind(socket: zmq.asyncio.Socket, endpoint: str) -> Callable[[], None]:
+    """Bind a socket and return what closes it; raises SetupFault if the endpoint cannot be had.
 
     ZeroMQ takes an ipc path over from a living owner without a word, so a lock file beside it keeps a second
-    owner away; the lock goes with the process, however it ends.
+    owner away; the lock goes with the socket, or with the process, however that ends.
     """
+    lock: int | None = None
+
+    def close() -> None:
+        socket.close()
+        if lock is not None:
+            os.close(lock)
+
     try:
         if endpoint.startswith("ipc://"):
-            _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), endpoint)
+            lock = _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), endpoint)
         socket.bind(endpoint)
+    except errors.SetupFault:
+        close()
+        raise
     except (zmq.ZMQError, OSError) as error:
+        close()
         raise errors.SetupFault(
             f"cannot bind {endpoint}: {error.strerror}", hint="is it in use, and may this user create it?"
         ) from None
+    return close
 
 
-def _lock(path: Path, endpoint: str) -> None:
+def _lock(path: Path, endpoint: str) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -85,7 +95,7 @@ def _lock(path: Path, endpoint: str) -> None:
             f"{endpoint} is owned by another process",
             hint="stop that one, or give this one a directory of its own with bus.runtime_dir",
         ) from None
-    _locks.append(descriptor)
+    return descriptor
 
 
 def _socket(context: zmq.asyncio.Context, kind: int) -> zmq.asyncio.Socket:
@@ -119,7 +129,7 @@ class RpcServer:
         self._answered = Answered()
         self._peers: dict[bytes, bytes] = {}  # of each request under way: who asked for it last
         self._dropped = dropped
-        bind(self._socket, endpoint)
+        self._close = _bind(self._socket, endpoint)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -128,7 +138,7 @@ class RpcServer:
                 while True:
                     self._received(await self._socket.recv_multipart(), group)
         finally:
-            self._socket.close()
+            self._close()
 
     def _received(self, frames: list[bytes], group: asyncio.TaskGroup) -> None:
         if len(frames) != 2:
@@ -295,7 +305,7 @@ class FeedServer:
     def __init__(self, context: zmq.asyncio.Context, endpoint: str, topics: Sequence[str]) -> None:
         self._socket = _socket(context, zmq.PUB)
         self.feeds = {topic: Publisher(epoch=uuid.uuid4().hex) for topic in topics}
-        bind(self._socket, endpoint)
+        self._close = _bind(self._socket, endpoint)
 
     def publish(self, topic: str, body: Message) -> None:
         """Send the next item of a topic; a subscriber that cannot take it sees the gap."""
@@ -309,7 +319,7 @@ class FeedServer:
                     self._publish(topic, feed.heartbeat())
                 await asyncio.sleep(HEARTBEAT_S)
         finally:
-            self._socket.close()
+            self._close()
 
     def _publish(self, topic: str, item: FeedItem) -> None:
         if not self._socket.closed:

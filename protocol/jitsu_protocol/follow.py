@@ -29,9 +29,16 @@ log = structlog.get_logger("follow")
 
 
 async def follow_vms(
-    process: Process, store: RpcClient, changed: Callable[[Sequence[VmChanged]], None]
+    process: Process,
+    store: RpcClient,
+    changed: Callable[[Sequence[VmChanged]], None],
+    returned: Callable[[], None] = lambda: None,
 ) -> tuple[Inventory, FeedClient]:
-    """Keep an inventory as the store has it; returns when the store has told it for the first time."""
+    """Keep an inventory as the store has it; returns when the store has told it for the first time.
+
+    `returned` is called after each snapshot: the store may be a new one, which has lost the statistics of its last
+    second.
+    """
     inventory = Inventory()
 
     async def ask() -> Snapshot:
@@ -40,6 +47,7 @@ async def follow_vms(
 
     def reset(leaves: Any) -> None:
         tell(inventory.reset(leaves))
+        returned()
 
     def apply(item: FeedItem) -> None:
         committed = body_as(Committed, item.body_kind, item.body or {})

@@ -72,8 +72,14 @@ class Metrics:
             server: WSGIServer = make_server(host.strip("[]"), int(port), app, handler_class=_Quiet)
         except OSError as error:
             raise SetupFault(f"cannot serve metrics on {listen}: {error.strerror}") from None
-        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
-        return server.shutdown
+        thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+
+        return stop
 
 
 class _Quiet(WSGIRequestHandler):

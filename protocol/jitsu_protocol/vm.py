@@ -343,7 +343,7 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
     ttl = configured.get("ttl", (KEYS["ttl"].default,))[0]
     fields |= {
         "uuid": uuid,
-        "name": configured.get("name", (min(names) if names else configured["dns"][0],))[0],
+        "name": configured.get("name", configured.get("dns") or (min(names),))[0],
         "names": names or dict.fromkeys(configured["dns"], ttl),
         "addresses": plain["ip"].split() if "ip" in plain else configured.get("ip", ()),
         "config": configured,

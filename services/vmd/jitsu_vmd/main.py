@@ -38,7 +38,7 @@ async def start(process: Process) -> None:
     await _open(hypervisor)
     store = process.client("store")
     daemon.restore(await told(store, STATS_ROOT))
-    await follow_vms(process, store, daemon.configure)
+    await follow_vms(process, store, daemon.configure, daemon.record_again)
     await daemon.reconcile()
     process.spawn(hypervisor.run(daemon.changed), "hypervisor")
     process.spawn(daemon.look_for_ever(), "reconcile")

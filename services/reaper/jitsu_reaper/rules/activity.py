@@ -96,6 +96,10 @@ class Activity:
             del self.totals[key]
             self.unsaved.discard(key)
 
+    def save_again(self) -> None:
+        """Note that the store may have lost what it was told last."""
+        self.unsaved |= set(self.totals)
+
     def last_use(self, vm: str, now: float) -> float:
         """Return when the VM was used last, as far as can be ruled out that it was later."""
         for name, replica in list(self.replicas.items()):

@@ -74,7 +74,7 @@ class ReaperServer:
                     activity.totals.setdefault((vm, name), Total()).requests = int(_number(value))
                 case [vm, "dns", name, "last_request_ts"]:
                     activity.totals.setdefault((vm, name), Total()).last_ts = _number(value)
-        _, vms = await follow_vms(self._process, self._store, self._configured)
+        _, vms = await follow_vms(self._process, self._store, self._configured, activity.save_again)
         states = await follow_states(self._process, self._vmd, self._all_states, self._state)
         self._feeds = (vms, states)
         self._process.serve({Report: self.report})

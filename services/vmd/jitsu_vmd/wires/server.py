@@ -75,6 +75,7 @@ class VmDaemon:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, int] = {}
+        self._recorded: dict[str, str] = {}  # statistics of this process, by path
         self._timelines: deque[Timeline] = deque(maxlen=TIMELINES_KEPT)
         self._looking: set[str] = set()
         self._look_wanted = asyncio.Event()
@@ -238,6 +239,8 @@ class VmDaemon:
             self._removed.discard(vm)
             del self._machines[vm]
             self._starts[vm] = machine.starts
+            for path in (f"{STATS_ROOT}/{vm}/start_ts", f"{STATS_ROOT}/{vm}/total_starts"):
+                self._recorded.pop(path, None)
             timer = self._timers.pop(vm, None)
             if timer is not None:
                 timer.cancel()
@@ -381,7 +384,13 @@ class VmDaemon:
     def _record_start(self, machine: VmMachine) -> None:
         path = f"{STATS_ROOT}/{machine.vm.uuid}"
         values = {f"{path}/start_ts": f"{time.time():.6f}", f"{path}/total_starts": str(machine.starts)}
+        self._recorded |= values
         self._spawn(self._tell("store", self._store, Record(values=values, service="vmd")))
+
+    def record_again(self) -> None:
+        """Tell a store that may be a new one what its predecessor may have lost."""
+        if self._recorded:
+            self._spawn(self._tell("store", self._store, Record(values=self._recorded, service="vmd")))
 
     # --- what the hypervisor says ---
 

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from jitsu_protocol.calls import (
+    FIRST_RESEND_S,
+    MAX_ANSWERS_KEPT,
+    MAX_RESEND_S,
+    MAX_WAITING_CALLS,
+    Answered,
+    Calls,
+    Expired,
+    Resend,
+)
+
+
+def test_a_call_is_sent_again_until_it_is_answered() -> None:
+    calls = Calls()
+    assert calls.begin(b"1", now=10.0, timeout=5.0)
+    assert calls.next_deadline() == 10.0 + FIRST_RESEND_S
+    assert calls.passed(10.05) == []
+    assert calls.passed(10.1) == [Resend(b"1", 4.9)]
+    assert calls.answered(b"1")
+    assert calls.next_deadline() is None
+    assert calls.passed(99.0) == []
+
+
+def test_a_call_expires_at_its_deadline_and_a_late_reply_is_dropped() -> None:
+    calls = Calls()
+    calls.begin(b"1", now=0.0, timeout=1.0)
+    now, sent = 0.0, 0
+    while True:
+        due = calls.next_deadline()
+        assert due is not None
+        assert now < due <= now + MAX_RESEND_S
+        now = due
+        actions = calls.passed(now)
+        if actions == [Expired(b"1")]:
+            break
+        sent += len(actions)
+    assert now == 1.0
+    assert sent >= 2
+    assert not calls.answered(b"1")
+    assert len(calls) == 0
+
+
+def test_too_many_calls_are_refused() -> None:
+    calls = Calls()
+    for number in range(MAX_WAITING_CALLS):
+        assert calls.begin(number.to_bytes(4, "big"), 0.0, 1.0)
+    assert not calls.begin(b"one more", 0.0, 1.0)
+
+
+def test_a_request_that_comes_twice_is_carried_out_once() -> None:
+    answered = Answered()
+    assert answered.begin(b"1") is True
+    assert answered.begin(b"1") is False
+    answered.done(b"1", b"reply")
+    assert answered.begin(b"1") == b"reply"
+
+
+def test_a_request_without_a_reply_may_be_carried_out_again() -> None:
+    answered = Answered()
+    answered.begin(b"1")
+    answered.done(b"1", None)
+    assert answered.begin(b"1") is True
+
+
+def test_replies_are_kept_within_bounds() -> None:
+    answered = Answered()
+    for number in range(MAX_ANSWERS_KEPT + 1):
+        id = number.to_bytes(4, "big")
+        answered.begin(id)
+        answered.done(id, b"x")
+    assert answered.begin((0).to_bytes(4, "big")) is True
+    assert answered.begin((1).to_bytes(4, "big")) == b"x"
+    answered.done(b"big", b"x" * 17 * 1024 * 1024)
+    assert answered.begin((5).to_bytes(4, "big")) is True

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jitsu_protocol import messages
+from jitsu_protocol.codec import MAX_FRAME_BYTES, body_as, decode, encode, id_of
+from jitsu_protocol.errors import BackingOff, BadRequest, Bug, MalformedMessage, UnknownKind, WrongVersion
+from jitsu_protocol.messages import Failure, Report, Summon, Use
+
+SUMMON = Summon(vm="x", trigger="dns", waited_s=0.5)
+
+
+def test_a_message_comes_back_as_it_went() -> None:
+    report = Report(
+        replica="dns-0", instance="i", batch=3, lease_s=1.5, uses=[Use(vm="v", name="n", count=2, age_s=0.25)]
+    )
+    envelope = decode(encode(report, id=b"id", timeout=1.5))
+    assert (envelope.kind, envelope.id, envelope.timeout) == ("reaper.report", b"id", 1.5)
+    assert body_as(Report, envelope.kind, envelope.body) == report
+
+
+def test_the_bytes_of_this_protocol_version_do_not_change() -> None:
+    assert encode(SUMMON, id=b"\x01", timeout=1.0).hex() == (
+        "95920100aa766d642e73756d6d6f6ec40101cb3ff000000000000083a276"
+        "6da178a774726967676572a3646e73a87761697465645f73cb3fe0000000000000"
+    )
+
+
+def test_every_kind_is_spoken_by_one_message_only() -> None:
+    found: list[type[messages.Message]] = []
+    todo: list[type[messages.Message]] = [messages.Message]
+    while todo:
+        for cls in todo.pop().__subclasses__():
+            todo.append(cls)
+            if cls.__module__ == messages.__name__ and "kind" in vars(cls):
+                found.append(cls)
+    kinds = [cls.kind for cls in found]
+    assert len(kinds) == len(set(kinds)) >= 30
+    assert all(cls.__doc__ for cls in found)
+
+
+def test_another_major_version_is_refused_and_a_minor_one_is_not() -> None:
+    body = SUMMON.model_dump()
+    with pytest.raises(WrongVersion, match=r"2\.0"):
+        decode(msgpack.packb([[2, 0], Summon.kind, b"i", 1.0, body]))
+    newer = decode(msgpack.packb([[1, 9], Summon.kind, b"i", 1.0, body | {"added_later": 1}]))
+    assert body_as(Summon, newer.kind, newer.body) == SUMMON
+
+
+def test_a_wrong_kind_and_a_wrong_type_are_typed_errors() -> None:
+    with pytest.raises(UnknownKind):
+        body_as(Summon, "nonsense", {})
+    with pytest.raises(MalformedMessage):
+        body_as(Summon, Summon.kind, {"vm": 3})
+
+
+def test_an_error_is_raised_as_what_it_was() -> None:
+    failure = Failure(code="backing-off", message="m", hint="h", retry_after=2.5)
+    with pytest.raises(BackingOff, match=r"m \(h\)") as caught:
+        body_as(Summon, "error", failure.model_dump())
+    assert caught.value.retry_after == 2.5
+    with pytest.raises(Bug, match="unknown error code"):
+        body_as(Summon, "error", {"code": "new", "message": "m"})
+
+
+def test_every_truncation_is_malformed() -> None:
+    frame = encode(SUMMON, id=b"id", timeout=1.0)
+    for length in range(len(frame)):
+        with pytest.raises(MalformedMessage):
+            decode(frame[:length])
+
+
+def test_a_frame_that_is_too_large_is_refused() -> None:
+    with pytest.raises(MalformedMessage, match="are allowed"):
+        decode(b"x" * (MAX_FRAME_BYTES + 1))
+
+
+def _refused_or_sound(frame: bytes) -> None:
+    try:
+        envelope = decode(frame)
+        body_as(Summon, envelope.kind, envelope.body)
+    except BadRequest:
+        id_of(frame)
+
+
+@settings(max_examples=2000)
+@given(st.binary(max_size=200))
+def test_g9_any_bytes_are_a_message_or_a_typed_error(frame: bytes) -> None:
+    _refused_or_sound(frame)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=1000)
+@given(values, values, values, values, values)
+def test_g9_any_envelope_is_a_message_or_a_typed_error(
+    version: object, kind: object, id: object, timeout: object, body: object
+) -> None:
+    _refused_or_sound(msgpack.packb([version, kind, id, timeout, body]))
+    _refused_or_sound(msgpack.packb([[1, 0], Summon.kind, b"i", 1.0, body]))
+    _refused_or_sound(msgpack.packb([[1, 0], Summon.kind, b"i", timeout, {"vm": body}]))
+
+
+@given(st.integers(0, 200), st.integers(0, 255))
+def test_g9_a_flipped_byte_is_survived(at: int, value: int) -> None:
+    frame = bytearray(encode(SUMMON, id=b"id", timeout=1.0))
+    frame[at % len(frame)] = value
+    _refused_or_sound(bytes(frame))

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jitsu_protocol.feed import RESYNC_S, STALE_S, Action, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
+from jitsu_protocol.messages import Done
+
+
+class Owner:
+    """An owner whose state is the list of the numbers that it published."""
+
+    def __init__(self, epoch: str) -> None:
+        self.feed = Publisher(epoch)
+        self.state: list[int] = []
+
+
+class Reader:
+    """A subscriber that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.machine = Subscription()
+        self.state: list[int] = []
+        self.wants_snapshot = False
+
+    def perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case AskSnapshot():
+                    self.wants_snapshot = True
+                case Reset(snapshot):
+                    self.state = list(snapshot)
+                case ApplyItem(item):
+                    self.state.append(item.number)
+
+
+def test_snapshot_then_items_in_order() -> None:
+    owner, reader = Owner("e"), Reader()
+    reader.perform(reader.machine.passed(0.0))
+    assert reader.wants_snapshot
+    kept = [owner.feed.item(Done()), owner.feed.item(Done())]
+    for item in kept:
+        reader.perform(reader.machine.received(item, 0.0))
+    reader.perform(reader.machine.snapshot("e", 1, [1], 0.0))
+    assert reader.state == [1, 2]
+    assert reader.machine.is_live(0.0)
+
+
+def test_a_gap_a_new_epoch_and_a_telling_heartbeat_ask_for_a_snapshot() -> None:
+    for make in (
+        lambda: Publisher("e", 5).item(Done()),
+        lambda: Publisher("other", 0).item(Done()),
+        lambda: Publisher("e", 4).heartbeat(),
+        lambda: Publisher("other", 3).heartbeat(),
+    ):
+        machine = Subscription()
+        machine.passed(0.0)
+        machine.snapshot("e", 3, None, 0.0)
+        assert machine.received(Publisher("e", 3).heartbeat(), 0.0) == []
+        assert machine.received(make(), 0.1) == [AskSnapshot()]
+        assert not machine.is_live(0.1)
+
+
+def test_an_item_that_is_known_already_changes_nothing() -> None:
+    machine = Subscription()
+    machine.passed(0.0)
+    machine.snapshot("e", 3, None, 0.0)
+    assert machine.received(Publisher("e", 2).item(Done()), 0.0) == []
+    assert machine.is_live(0.0)
+
+
+def test_silence_makes_it_stale_and_asks_again() -> None:
+    machine = Subscription()
+    machine.passed(0.0)
+    machine.snapshot("e", 3, None, 0.0)
+    assert machine.next_deadline(0.0) == STALE_S
+    assert not machine.is_live(STALE_S)
+    assert machine.passed(STALE_S) == [AskSnapshot()]
+    assert machine.passed(STALE_S + RESYNC_S / 2) == []
+    machine.failed(STALE_S + RESYNC_S)
+    assert machine.passed(STALE_S + 2 * RESYNC_S) == [AskSnapshot()]
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**32), st.floats(0, 0.6))
+def test_whatever_is_lost_the_reader_ends_where_the_owner_is(seed: int, loss: float) -> None:
+    chance = random.Random(seed)
+    owner, reader, now, epoch = Owner("0"), Reader(), 0.0, 0
+    for _ in range(60):
+        now += 0.1
+        step = chance.random()
+        if step < 0.05:
+            epoch += 1
+            owner = Owner(str(epoch))  # the owner restarts
+        elif step < 0.6:
+            owner.state.append(owner.feed.number + 1)
+            item = owner.feed.item(Done())
+            if chance.random() >= loss:
+                reader.perform(reader.machine.received(item, now))
+        _maybe_snapshot(owner, reader, now, chance.random() >= loss)
+    for _ in range(3):
+        now += RESYNC_S
+        reader.perform(reader.machine.received(owner.feed.heartbeat(), now))
+        _maybe_snapshot(owner, reader, now, True)
+    assert reader.state == owner.state
+
+
+def _maybe_snapshot(owner: Owner, reader: Reader, now: float, arrives: bool) -> None:
+    reader.perform(reader.machine.passed(now))
+    if reader.wants_snapshot and arrives:
+        reader.wants_snapshot = False
+        feed = owner.feed
+        reader.perform(reader.machine.snapshot(feed.epoch, feed.number, list(owner.state), now))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitsu_protocol.inventory import Inventory
+from jitsu_protocol.vm import to_tree
+from tests.support.vms import make_vm
+
+VMS = [make_vm(name, f"127.0.1.{number}") for number, name in enumerate("abc", start=1)]
+
+
+def test_what_comes_changes_and_goes_is_told_once() -> None:
+    inventory = Inventory()
+    vm = VMS[0]
+    (came,) = inventory.reset(to_tree(vm))
+    assert (came.old, came.new) == (None, vm)
+    assert inventory.reset(to_tree(vm)) == []
+    (changed,) = inventory.apply([(f"jitsu/vm/{vm.uuid}/response_delay", "0.5")])
+    assert changed.new is not None
+    assert changed.new.response_delay == 0.5
+    (gone,) = inventory.apply([(path, None) for path in to_tree(vm)])
+    assert (gone.new, inventory.vms) == (None, {})
+
+
+def test_g9_a_broken_vm_is_left_out_and_the_others_stay() -> None:
+    inventory = Inventory()
+    inventory.reset(to_tree(VMS[0]) | to_tree(VMS[1]) | {"jitsu/stats/x/start_ts": "1"})
+    inventory.apply([(f"jitsu/vm/{VMS[0].uuid}/ip", "nonsense")])
+    assert list(inventory.vms.values()) == [VMS[1]]
+    assert "nonsense" in inventory.faults[VMS[0].uuid]
+    inventory.apply([(f"jitsu/vm/{VMS[0].uuid}/ip", "127.0.1.1")])
+    assert inventory.faults == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from(VMS), st.booleans()), max_size=20))
+def test_changes_one_by_one_lead_to_the_same_as_a_snapshot(steps: list[tuple[object, bool]]) -> None:
+    inventory, tree = Inventory(), dict[str, str]()
+    for vm, present in steps:
+        paths = to_tree(vm)  # type: ignore[arg-type]
+        inventory.apply((path, value if present else None) for path, value in paths.items())
+        tree = {k: v for k, v in tree.items() if k not in paths} | (paths if present else {})
+    fresh = Inventory()
+    fresh.reset(tree)
+    assert inventory.vms == fresh.vms

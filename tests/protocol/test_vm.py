@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitsu_protocol.vm import VM, InvalidVm, clashes, dns_name, from_config, from_tree, to_tree
+from tests.support.vms import make_vm
+
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
+names = st.lists(labels, min_size=1, max_size=4).map(".".join)
+seconds = st.floats(0, 1000).map(lambda value: f"{value:.3f}")
+
+
+def leaves(vm: VM) -> dict[str, str]:
+    return {path.split("/", 3)[3]: value for path, value in to_tree(vm).items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("WWW.Jitsu.Test.", "www.jitsu.test"),
+        ("a", "a"),
+        ("_dns.x-y.z0", "_dns.x-y.z0"),
+        ("a" * 63 + ".b", "a" * 63 + ".b"),
+    ],
+)
+def test_names_are_lower_case_and_without_final_dot(text: str, name: str) -> None:
+    assert dns_name(text) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "a..b", ".a", "-a.b", "a-.b", "a b", "a/b", "ä.b", "a" * 64, ".".join(["abcdefg"] * 33), "*.b"]
+)
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"name|ASCII"):
+        dns_name(text)
+
+
+@given(st.text())
+def test_any_text_is_a_name_or_a_value_error(text: str) -> None:
+    try:
+        name = dns_name(text)
+    except ValueError:
+        return
+    assert dns_name(name) == name
+
+
+def test_defaults_are_the_originals() -> None:
+    vm = make_vm()
+    assert (vm.ttl, vm.response_delay, vm.stop_mode, vm.idle_timeout) == (60, 0.1, "destroy", 120.0)
+
+
+def test_the_uuid_follows_from_the_name() -> None:
+    assert make_vm("a").uuid == make_vm("a", "127.0.1.9").uuid != make_vm("b").uuid
+
+
+def test_the_defaults_section_counts_where_the_vm_is_silent() -> None:
+    config = {"dns": ["a.b"], "ip": ["127.0.1.1"], "mode": ["suspend"]}
+    vm = from_config(config, {"ttl": "5", "stop_mode": "shutdown"})
+    assert (vm.ttl, vm.stop_mode, vm.idle_timeout) == (5, "suspend", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"dns": ["a.b"], "ip": ["1.2.3"]}, "ip"),
+        ({"dns": ["a.b"], "ip": ["0.0.0.0"]}, "ip"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "ttl": ["-1"]}, "ttl"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "ttl": ["1", "2"]}, "ttl"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "response_delay": ["nan"]}, "response_delay"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "max_wait": ["4.1"]}, "max_wait"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "stop_mode": ["explode"]}, "stop_mode"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "uuid": ["1"]}, "uuid"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "wait_for_port": ["0"]}, "wait_for_port"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "name": ["-x"]}, "name"),
+        ({"dns": ["a.b"], "ip": ["127.0.0.1"], "tll": ["1"]}, "tll"),
+        ({"ip": ["127.0.0.1"]}, "dns"),
+    ],
+)
+def test_a_fault_names_its_key(config: dict[str, list[str]], key: str) -> None:
+    with pytest.raises(InvalidVm) as caught:
+        from_config(config, {})
+    assert [fault.key for fault in caught.value.faults] == [key]
+
+
+def test_g3_an_idle_timeout_below_the_ttl_is_refused() -> None:
+    with pytest.raises(InvalidVm, match="less than the TTL"):
+        make_vm(ttl="10", idle_timeout="9")
+
+
+@given(
+    st.lists(names, min_size=1, max_size=3, unique=True),
+    st.integers(0, 100000),
+    seconds,
+    st.sampled_from(["destroy", "suspend", "shutdown"]),
+    st.booleans(),
+)
+def test_a_vm_is_the_same_after_a_trip_through_the_tree(
+    dns: list[str], ttl: int, delay: str, mode: str, synjitsu: bool
+) -> None:
+    config = {
+        "dns": dns,
+        "ip": ["127.0.1.1", "::1"],
+        "ttl": [str(ttl)],
+        "response_delay": [delay],
+        "stop_mode": [mode],
+        "use_synjitsu": [str(synjitsu)],
+        "nic": ["br0", "br1"],
+    }
+    vm = from_config(config, {})
+    assert from_tree(vm.uuid, leaves(vm)) == vm
+
+
+def test_the_tree_has_the_originals_paths() -> None:
+    vm = make_vm(response_delay="0.9", wait_for_key="data/status")
+    assert leaves(vm) == {
+        "config/dns/0": "www.jitsu.test",
+        "config/ip/0": "127.0.1.1",
+        "config/name/0": "www",
+        "config/response_delay/0": "0.9",
+        "config/wait_for_key/0": "data/status",
+        "dns/www.jitsu.test/ttl": "60",
+        "ip": "127.0.1.1",
+        "response_delay": "0.9",
+        "stop_mode": "destroy",
+        "use_synjitsu": "false",
+        "wait_for_key": "data/status",
+    }
+
+
+def test_an_originals_tree_opens() -> None:
+    tree = {
+        "config/disk/0": "/dev/loop5@xvda",
+        "config/dns/0": "www.rump.jitsu.v0.no",
+        "config/ip/0": "89.16.190.215",
+        "config/kernel/0": "nginx.bin",
+        "config/memory/0": "64000",
+        "config/name/0": "rump-xl",
+        "config/nic/0": "br0",
+        "dns/www.rump.jitsu.v0.no/ttl": "60",
+        "ip": "89.16.190.215",
+        "response_delay": "0.1",
+        "stop_mode": "destroy",
+        "use_synjitsu": "false",
+        "wait_for_key": "",
+    }
+    vm = from_tree("1ca00000-0000-0000-0000-000000000b60", tree)
+    assert (vm.name, vm.wait_for_key, vm.ttl) == ("rump-xl", "", 60)
+
+
+def test_a_leaf_of_its_own_counts_before_what_was_configured() -> None:
+    vm = make_vm(response_delay="0.9")
+    assert from_tree(vm.uuid, leaves(vm) | {"response_delay": "0.2"}).response_delay == 0.2
+
+
+def test_the_idle_timeout_follows_a_ttl_that_is_changed_in_the_tree() -> None:
+    vm = make_vm(ttl="10")
+    changed = from_tree(vm.uuid, leaves(vm) | {"dns/www.jitsu.test/ttl": "30"})
+    assert (changed.ttl, changed.idle_timeout) == (30, 60.0)
+
+
+@given(st.dictionaries(st.text(max_size=30), st.text(max_size=30), max_size=5))
+def test_g9_any_leaves_are_a_vm_or_invalid(tree: dict[str, str]) -> None:
+    with pytest.raises(InvalidVm):
+        from_tree("not a uuid", tree | {"dns/a.b/ttl": "1"})
+
+
+def test_nothing_may_be_held_twice() -> None:
+    one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.1")
+    three = from_config({"name": ["one"], "dns": ["two.jitsu.test"], "ip": ["127.0.1.3"]}, {})
+    found = [(uuid, fault.key) for uuid, fault in clashes([one, two, three])]
+    assert found == [(two.uuid, "ip"), (three.uuid, "dns"), (three.uuid, "name"), (three.uuid, "uuid")]

@@ -1,0 +1,171 @@
+"""A whole suite for a test: `jitsu up` in a directory of its own, stopped afterwards, with nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+READY_LINE = "Ctrl-C stops everything."
+START_LIMIT_S = 40.0
+JITSU = [sys.executable, "-m", "jitsu.main"]
+
+
+def free_port() -> int:
+    """Return a port that is free for UDP and TCP on loopback."""
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.bind(("127.0.0.1", 0))
+            port = int(udp.getsockname()[1])
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
+                try:
+                    tcp.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            return port
+    raise AssertionError("no free port")
+
+
+def vm_toml(name: str, address: str, **keys: object) -> str:
+    """Return the [vm.NAME] section of a VM whose only name is NAME.jitsu.test."""
+    lines = [f"[vm.{name}]", f'dns = "{name}.jitsu.test"', f'ip = "{address}"']
+    return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""])
+
+
+def wait_for(what: Callable[[], Any], limit_s: float, about: str) -> Any:
+    """Return what a function returns as soon as that is true."""
+    deadline = monotonic() + limit_s
+    while True:
+        found = what()
+        if found:
+            return found
+        assert monotonic() < deadline, f"{about}: not within {limit_s} s"
+        sleep(0.02)
+
+
+class RunningSuite:
+    """A `jitsu up` that runs."""
+
+    def __init__(self, directory: Path, arguments: Sequence[str] = (), toml: str = "") -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.output: list[str] = []
+        argv = [*JITSU, "up", "--runtime-dir", str(directory / "run"), "-l", str(self.port), *arguments]
+        if toml:
+            (directory / "jitsu.toml").write_text(toml)
+            argv += ["--config", str(directory / "jitsu.toml")]
+        self.process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line.rstrip("\n"))
+
+    def __enter__(self) -> RunningSuite:
+        try:
+            wait_for(self._is_up, START_LIMIT_S, "jitsu up")
+        except AssertionError:
+            self.stop()
+            raise AssertionError("jitsu up did not come up:\n" + "\n".join(self.output)) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _is_up(self) -> bool:
+        assert self.process.poll() is None, "\n".join(self.output)
+        return any(READY_LINE in line for line in self.output)
+
+    def stop(self) -> float:
+        """Stop it as Ctrl-C does; returns how long that took."""
+        begun = monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(20)
+        took = monotonic() - begun
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return took
+
+    def jitsu(self, *arguments: str, check: bool = True) -> str:
+        """Run a jitsu command against it and return what it printed."""
+        done = subprocess.run(
+            [*JITSU, "--runtime-dir", str(self.directory / "run"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout + done.stderr
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of `jitsu status --json` by VM name."""
+        rows = json.loads(self.jitsu("status", "--json"))["vms"]
+        return {row["name"]: row for row in rows}
+
+    def state(self, vm: str) -> str:
+        """Return a VM's state."""
+        return str(self.status()[vm]["state"])
+
+    def pid(self, service: str) -> int | None:
+        """Return the pid of a child, None while there is none."""
+        marker = f"jitsu_{service}.main".encode()
+        for pid in self.processes():
+            parts = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if _alive(pid) else []
+            if marker in parts:
+                return pid
+        return None
+
+    def kill(self, service: str) -> int:
+        """kill -9 a child; returns the pid that it had."""
+        pid = self.pid(service)
+        assert pid is not None, f"no {service} runs"
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def processes(self) -> list[int]:
+        """Return every process of this suite: those that have its lifeline's runtime directory."""
+        marker = f"JITSU_BUS_RUNTIME_DIR={self.directory / 'run'}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if marker in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return sorted(found)
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").exists()
+
+
+def http_get(address: str, port: int = 8080) -> str:
+    """Return what a guest answers to GET /, "" if it refuses the connection."""
+    try:
+        with socket.create_connection((address, port), timeout=5) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: guest\r\n\r\n")
+            data = b""
+            while part := connection.recv(65536):
+                data += part
+    except ConnectionRefusedError:
+        return ""
+    return data.decode()
