@@ -33,6 +33,7 @@ async def context() -> AsyncIterator[zmq.asyncio.Context]:
 @asynccontextmanager
 async def running(*work: Any) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(each.run()) for each in work]
+    await asyncio.sleep(0)  # a task that is cancelled before it began closes nothing
     try:
         yield
     finally:
