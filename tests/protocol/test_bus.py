@@ -147,7 +147,7 @@ async def test_g9_whatever_is_sent_the_server_goes_on(
     client = RpcClient(context, endpoint, "x")
     raw = context.socket(zmq.DEALER)
     raw.connect(endpoint)
-    async with running(RpcServer(context, endpoint, {Ping: pong}, dropped.append), client):
+    async with running(RpcServer(context, endpoint, {Ping: pong}, lambda reason: dropped.append(reason)), client):
         await raw.send_multipart(frames)
         assert (await client.call(Ping(), Pong, 5)).pid == 1
         while not dropped:

@@ -49,17 +49,17 @@ def test_snapshot_then_items_in_order() -> None:
 
 
 def test_a_gap_a_new_epoch_and_a_telling_heartbeat_ask_for_a_snapshot() -> None:
-    for make in (
-        lambda: Publisher("e", 5).item(Done()),
-        lambda: Publisher("other", 0).item(Done()),
-        lambda: Publisher("e", 4).heartbeat(),
-        lambda: Publisher("other", 3).heartbeat(),
+    for telling in (
+        Publisher("e", 5).item(Done()),
+        Publisher("other", 0).item(Done()),
+        Publisher("e", 4).heartbeat(),
+        Publisher("other", 3).heartbeat(),
     ):
         machine = Subscription()
         machine.passed(0.0)
         machine.snapshot("e", 3, None, 0.0)
         assert machine.received(Publisher("e", 3).heartbeat(), 0.0) == []
-        assert machine.received(make(), 0.1) == [AskSnapshot()]
+        assert machine.received(telling, 0.1) == [AskSnapshot()]
         assert not machine.is_live(0.1)
 
 

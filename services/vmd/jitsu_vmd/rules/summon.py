@@ -212,7 +212,7 @@ class VmMachine:
         self._answer(Unavailable(f"{self.vm.name}: the hypervisor has not told its state yet"))
 
     def _armed_or_not(self, event: ArmReturned, now: float) -> None:
-        if event.call != self._call:
+        if event.call != self._call or self.calling:
             return
         self._armed = event.armed
         self._stage("armed" if event.armed else "not armed", now)

@@ -258,7 +258,8 @@ class VmDaemon:
 
     def _perform(self, machine: VmMachine, actions: Sequence[events.Action]) -> None:
         vm = machine.vm
-        for action in actions:
+        # Who waits is answered first: a client's time counts, a subscriber's does not.
+        for action in sorted(actions, key=lambda action: not isinstance(action, events.AnswerSummons)):
             match action:
                 case events.ArmSynjitsu(call):
                     self._spawn(self._arm_synjitsu(machine, call))
@@ -282,9 +283,12 @@ class VmDaemon:
 
     def _published(self, machine: VmMachine) -> None:
         self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
-        level = log.warning if machine.state is VmState.FAILED else log.info
-        reason = {"reason": machine.error} if machine.state is VmState.FAILED else {}
-        level(f"{machine.state}", vm=machine.vm.name, **reason)
+        if machine.state is VmState.FAILED:
+            log.warning("failed", vm=machine.vm.name, reason=machine.error)
+        elif machine.state in (VmState.STARTING, VmState.BOOTING):
+            log.debug(machine.state.value, vm=machine.vm.name)
+        else:
+            log.info(machine.state.value, vm=machine.vm.name)
         if machine.state is not VmState.BOOTING and machine.vm.uuid in self._watches:
             self._watches.pop(machine.vm.uuid).cancel()
         if machine.state is not VmState.STOPPING:

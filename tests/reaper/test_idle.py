@@ -1,0 +1,226 @@
+"""Who is idle, and the drain: the reaper's policy as events, a clock and actions."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.messages import Report, Use, VmStatus
+from jitsu_protocol.states import VmState
+from jitsu_reaper.rules.activity import SILENT_S, Activity
+from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, AskStop, CancelDrain
+from jitsu_reaper.rules.idle import Policy
+from tests.support.vms import make_vm
+
+VM_WWW = make_vm(ttl="10")  # idle after 20 s
+V = VM_WWW.uuid
+WALL = 1_000_000.0
+
+
+class Reaper:
+    """A policy, and one replica that reports whenever it is told to."""
+
+    def __init__(self) -> None:
+        self.policy = Policy(Activity(floor=0.0), drain_limit_s=3.0)
+        self.policy.configure([VmChanged(None, VM_WWW)])
+        self.policy.blind = ""
+        self.batch = 0
+        self.say_state(VmState.READY, 0.0)
+
+    def say_state(self, state: VmState, now: float, drain: str = "") -> None:
+        self.policy.state(VmStatus(uuid=V, name="www", state=state, drain=drain), now)
+
+    def report(
+        self,
+        now: float,
+        *,
+        used: bool = False,
+        drains: tuple[str, ...] = (),
+        replica: str = "dns-0",
+        leaving: bool = False,
+        lease: float = 300.0,
+    ) -> None:
+        self.batch += 1
+        uses = [Use(vm=V, name="www.jitsu.test", count=1, age_s=0.0)] if used else []
+        report = Report(
+            replica=replica,
+            instance="i",
+            batch=self.batch,
+            lease_s=lease,
+            uses=uses,
+            drains=list(drains),
+            leaving=leaving,
+        )
+        self.policy.report(report, now, WALL + now)
+
+    def quiet_until(self, end: float, begin: float = 0.0) -> list[tuple[float, Action]]:
+        """Report emptily each second and return what the policy wanted, and when."""
+        wanted, now = [], begin
+        while now <= end:
+            self.report(now)
+            wanted += [(now, action) for action in self.policy.passed(now)]
+            now += 1.0
+        return wanted
+
+
+def test_a_vm_is_drained_when_its_idle_timeout_is_over_and_not_before() -> None:
+    reaper = Reaper()
+    reaper.report(5.0, used=True)
+    assert reaper.policy.next_deadline(5.0) == 25.0
+    assert reaper.quiet_until(30.0, 6.0) == [(25.0, AskDrain(V))]
+
+
+def test_g3_it_stops_only_when_every_replica_honours_the_drain() -> None:
+    reaper = Reaper()
+    reaper.quiet_until(19.0)
+    reaper.report(19.5, replica="dns-1")
+    assert reaper.policy.passed(20.0) == [AskDrain(V)]
+    reaper.policy.begun(V, "d", 20.0)
+    reaper.say_state(VmState.DRAINING, 20.0, "d")
+    reaper.report(20.1, drains=("d",))
+    assert reaper.policy.passed(20.1) == []
+    reaper.report(20.2, replica="dns-2")  # one more appears meanwhile
+    reaper.report(20.3, drains=("d",), replica="dns-1")
+    assert reaper.policy.passed(20.3) == []
+    reaper.report(20.4, drains=("d",), replica="dns-2")
+    assert reaper.policy.passed(20.4) == [AskStop(V, "d")]
+    assert reaper.policy.passed(20.5) == []
+
+
+def test_g3_activity_that_comes_with_the_acknowledgement_saves_the_vm() -> None:
+    reaper = Reaper()
+    reaper.quiet_until(20.0)
+    reaper.policy.begun(V, "d", 20.0)
+    reaper.say_state(VmState.DRAINING, 20.0, "d")
+    reaper.report(20.1, used=True, drains=("d",))
+    assert reaper.policy.passed(20.1) == [CancelDrain(V, "d")]
+    reaper.say_state(VmState.READY, 20.2)
+    assert reaper.policy.next_deadline(20.2) == 40.1
+
+
+def test_a_query_that_saved_the_vm_at_vmd_ends_the_drain() -> None:
+    reaper = Reaper()
+    reaper.quiet_until(20.0)
+    reaper.policy.begun(V, "d", 20.0)
+    reaper.say_state(VmState.DRAINING, 20.0, "d")
+    reaper.say_state(VmState.READY, 20.1)
+    reaper.report(20.2, drains=("d",))
+    assert AskStop(V, "d") not in reaper.policy.passed(20.2)
+
+
+def test_g8_a_replica_that_does_not_acknowledge_keeps_the_vm_running() -> None:
+    reaper = Reaper()
+    reaper.quiet_until(20.0)
+    reaper.policy.begun(V, "d", 20.0)
+    reaper.say_state(VmState.DRAINING, 20.0, "d")
+    assert reaper.policy.passed(22.9) == []
+    assert reaper.policy.passed(23.0) == [CancelDrain(V, "d")]
+    reaper.say_state(VmState.READY, 23.0)
+    assert reaper.policy.next_deadline(23.0) == 23.0 + RETRY_S
+
+
+def test_g3_a_silent_replica_counts_as_use_until_its_lease_and_its_ttl_are_over() -> None:
+    reaper = Reaper()
+    reaper.report(0.0, replica="lost", lease=50.0)
+    wanted = reaper.quiet_until(100.0)
+    assert wanted == [(70.0, AskDrain(V))]  # lease of 50 s, then the idle timeout of 20 s
+    assert reaper.policy.activity.silent(30.0) == []
+
+
+def test_a_replica_that_left_is_not_waited_for() -> None:
+    reaper = Reaper()
+    reaper.report(0.0, replica="other")
+    reaper.report(1.0, replica="other", leaving=True)
+    assert reaper.quiet_until(25.0, 2.0)[0] == (20.0, AskDrain(V))
+
+
+def test_g8_without_any_replica_or_while_blind_nothing_is_stopped() -> None:
+    reaper = Reaper()
+    assert reaper.policy.passed(1000.0) == []
+    reaper.report(1000.0)
+    reaper.policy.blind = "vmd is not heard"
+    assert reaper.policy.passed(2000.0) == []
+    assert reaper.policy.next_deadline(2000.0) is None
+
+
+def test_g8_a_reaper_that_returns_counts_everything_as_used_when_it_came() -> None:
+    activity = Activity(floor=500.0)
+    activity.remember("dns-0", 300.0, 500.0)
+    assert activity.last_use("any", 501.0) == 500.0
+    assert activity.silent(500.0 + SILENT_S) == ["dns-0"]
+    assert activity.last_use("any", 600.0) == 600.0
+    assert activity.last_use("any", 900.0) == 800.0
+    assert activity.last_use("any", 1900.0) == 800.0
+
+
+def test_a_batch_that_comes_twice_is_counted_once() -> None:
+    activity = Activity(floor=0.0)
+    report = Report(replica="r", instance="i", batch=1, lease_s=1, uses=[Use(vm=V, name="n", count=3, age_s=2.0)])
+    for now in (10.0, 11.0):
+        activity.report(report, now, WALL + now)
+    assert activity.totals[V, "n"].requests == 3
+    assert activity.totals[V, "n"].last_ts == WALL + 8.0
+    activity.report(report.model_copy(update={"instance": "j"}), 12.0, WALL)
+    assert activity.totals[V, "n"].requests == 6
+
+
+def test_a_vm_started_by_hand_or_found_running_gets_its_time_too() -> None:
+    reaper = Reaper()
+    reaper.say_state(VmState.OFF, 0.0)
+    reaper.quiet_until(100.0)
+    reaper.say_state(VmState.READY, 100.0)
+    assert reaper.policy.next_deadline(100.0) == 120.0
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**32))
+def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int) -> None:
+    """Two replicas that lose reports, see drains late and die; a stop is approved only when no answer is in its TTL."""
+    chance = random.Random(seed)
+    reaper = Reaper()
+    now, drain, batches = 0.0, "", {"a": 0, "b": 0}
+    honours: dict[str, str] = {"a": "", "b": ""}
+    unreported: dict[str, float | None] = {"a": None, "b": None}
+    heard, answered_at = {"a": 0.0, "b": 0.0}, -100.0
+    lease, dead = 15.0, set[str]()
+    for name in ("a", "b"):
+        reaper.report(0.0, replica=name, lease=lease)
+    for _ in range(400):
+        now += 0.25
+        for name in ("a", "b"):
+            if drain and chance.random() < 0.3:
+                honours[name] = drain
+            if name not in dead and chance.random() < 0.02 and not honours[name] and now < heard[name] + lease:
+                answered_at, unreported[name] = now, now  # a warm answer
+            if chance.random() < 0.002:
+                dead.add(name)
+            if name not in dead and chance.random() < 0.5:
+                batches[name] += 1
+                used_at = unreported[name]
+                uses = [] if used_at is None else [Use(vm=V, name="n", count=1, age_s=now - used_at)]
+                report = Report(
+                    replica=name,
+                    instance="i",
+                    batch=1000 + batches[name],
+                    lease_s=lease,
+                    uses=uses,
+                    drains=[honours[name]] if honours[name] else [],
+                )
+                reaper.policy.report(report, now, WALL)
+                unreported[name], heard[name] = None, now
+        for action in reaper.policy.passed(now):
+            match action:
+                case AskDrain():
+                    drain = f"d{now}"
+                    reaper.policy.begun(V, drain, now)
+                    reaper.say_state(VmState.DRAINING, now, drain)
+                case CancelDrain():
+                    drain = ""
+                    honours = {"a": "", "b": ""}
+                    reaper.say_state(VmState.READY, now)
+                case AskStop():
+                    assert now - answered_at >= VM_WWW.ttl
+                    return
