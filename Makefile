@@ -13,9 +13,9 @@ setup: .venv/ready
 up: setup
 	@$(BIN)/jitsu up $(ARGS)
 
-# Every tier that this machine can run; tests/tiers.py says at the end what was left out and why.
+# Every tier; at the end stands what was left out and why, which in CI is a failure.
 test: lint
-	$(BIN)/python tests/tiers.py
+	$(BIN)/pytest -q --durations=5
 
 test-unit: setup
 	$(BIN)/pytest -q -m "not suite"

@@ -28,11 +28,11 @@ def texts() -> list[VmText]:
     return found
 
 
-def next_steps(settings: Settings, *, elsewhere: str) -> Sequence[str]:
-    """Return what a newcomer may type now."""
+def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
+    """Return what a newcomer may type now; `jitsu` is how this very tool is called."""
     vm = min(settings.vms, key=lambda each: each.addresses[0]) if settings.vms else None
     if vm is None:
-        return ["", f"Serving what the store holds: jitsu {elsewhere}status shows it. Ctrl-C stops everything."]
+        return ["", f"Serving what the store holds: {jitsu} status shows it. Ctrl-C stops everything."]
     name, address = next(iter(vm.names)), vm.addresses[0]
     port = vm.config.get("port", ("8080",))[0]
     return [
@@ -42,9 +42,9 @@ def next_steps(settings: Settings, *, elsewhere: str) -> Sequence[str]:
         "",
         f"    dig @{settings.dns.bind} -p {settings.dns.port} {name} +short",
         f"    curl http://{address}:{port}/",
-        f"    jitsu {elsewhere}status      what runs, and since when",
-        f"    jitsu {elsewhere}trace       where the milliseconds went",
-        f"    jitsu {elsewhere}tree        the state, as Git keeps it",
+        f"    {jitsu} status      # what runs, and since when",
+        f"    {jitsu} trace       # where the milliseconds went",
+        f"    {jitsu} tree        # the state, as Git keeps it",
         "",
         f"A VM stops when it has been idle for {vm.idle_timeout:g} s. Ctrl-C stops everything.",
     ]

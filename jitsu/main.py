@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable  # noqa: TC003  typer reads annotations at run time
 from pathlib import Path
@@ -158,13 +159,21 @@ def up(
         sys.exit(EXIT_SETUP)
     configure_logging(settings.log, "up")
     _note_what_is_replaced(forwarder, forwarder_port, synjitsu)
-    elsewhere = f"--runtime-dir {_Where.runtime_dir} " if _Where.runtime_dir else ""
+    jitsu = _own_name() + (f" --runtime-dir {_Where.runtime_dir}" if _Where.runtime_dir else "")
     suite = Suite(settings, _say)
     try:
-        sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(settings, elsewhere=elsewhere))))
+        sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(settings, jitsu))))
     except SetupFault as error:
         print(f"jitsu up: {error}", file=sys.stderr)
         sys.exit(EXIT_SETUP)
+
+
+def _own_name() -> str:
+    """Return what an operator types to run this tool."""
+    called = Path(sys.argv[0])
+    if called.name != "jitsu":
+        return f"{sys.executable} -m jitsu.main"
+    return "jitsu" if shutil.which("jitsu") else os.path.relpath(called)
 
 
 def _say(line: str) -> None:

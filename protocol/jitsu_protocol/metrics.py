@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from jitsu_protocol.errors import SetupFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from prometheus_client.core import Metric
 
 STUCK_S = 5.0
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -39,6 +43,10 @@ class Metrics:
         gauge = Gauge(self._prefix + name, about, registry=self.registry)
         gauge.set_function(read)
         return gauge
+
+    def counted(self, name: str, about: str, read: Callable[[], float]) -> None:
+        """Expose a count that the process keeps itself, on a path that is too hot for a counter."""
+        self.registry.register(_Counted(self._prefix + name, about, read))
 
     def histogram(self, name: str, about: str) -> Histogram:
         """Return a new histogram of seconds."""
@@ -80,6 +88,15 @@ class Metrics:
             server.server_close()
 
         return stop
+
+
+class _Counted(Collector):
+    def __init__(self, name: str, about: str, read: Callable[[], float]) -> None:
+        self._name, self._about, self._read = name, about, read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the count as it is now."""
+        yield CounterMetricFamily(self._name, self._about, value=self._read())
 
 
 class _Quiet(WSGIRequestHandler):

@@ -99,8 +99,8 @@ class Process:
 
     def ready(self) -> None:
         """Tell the service manager that this process does its work now."""
-        notify("READY=1")
-        log.info("ready", service=self.service, pid=os.getpid())
+        told = notify("READY=1")
+        (log.debug if told else log.info)("ready", pid=os.getpid())  # who supervises says it to the operator
 
     def _pong(self, _: Ping) -> Pong:
         return Pong(
@@ -212,14 +212,15 @@ def lifeline() -> int | None:
     return int(number) if number.isdecimal() else None
 
 
-def notify(state: str) -> None:
-    """Send a line to the service manager, if there is one (sd_notify(3))."""
+def notify(state: str) -> bool:
+    """Send a line to the service manager, if there is one (sd_notify(3)); returns whether there is."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
-        return
+        return False
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect("\0" + address[1:] if address.startswith("@") else address)
         sender.send(state.encode())
+    return True
 
 
 def configure_logging(settings: LogSettings, service: str) -> None:

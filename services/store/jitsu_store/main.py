@@ -25,7 +25,7 @@ async def start(process: Process) -> None:
     configured = process.settings.store.path
     path = Path(configured or tempfile.mkdtemp(prefix="jitsu-store-"))
     server = StoreServer(GitRepository(path), process.publish(*TOPICS), process.metrics)
-    log.info("store open", path=str(path), kept="yes" if configured else "until this process stops")
+    log.debug("store open", path=str(path))
 
     async def stopping() -> None:
         server.flush()
@@ -33,7 +33,7 @@ async def start(process: Process) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
     process.stopping = stopping
-    process.notes = lambda: [f"repository {path}"]
+    process.notes = lambda: [f"repository {path}{'' if configured else ', gone when this process stops'}"]
     process.serve(server.handlers())
     process.spawn(server.run(), "flush")
     process.ready()

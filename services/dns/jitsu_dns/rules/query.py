@@ -67,7 +67,6 @@ class Counts:
     fixed: int = 0
     outside: int = 0
     malformed: int = 0
-    dropped: int = 0
     failed: int = 0
     late: int = 0
     overflow: int = 0

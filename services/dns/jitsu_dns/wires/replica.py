@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 REPORT_S = 1.0
 REPORT_TIMEOUT_S = 2.0
 LEAVING_TIMEOUT_S = 0.5
-FIRST_STATES_S = 1.0
+FIRST_STATES_S = 2.0
 """A replica that starts while vmd is away serves all the same: its cold queries fail until vmd is back."""
 
 log = structlog.get_logger("dns")
@@ -74,7 +75,7 @@ class Replica:
             log.warning("vmd does not answer yet: queries for VMs fail until it does")
         self._process.spawn(self._udp.run(self._after), "udp")
         self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
-        log.info("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
+        log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
 
     async def stop(self) -> None:
         """Say goodbye to the reaper, so that it counts on this replica no more."""
@@ -189,7 +190,12 @@ class Replica:
             "overflow": "Queries refused because too many wait.",
         }
         for name, about in read.items():
-            metrics.gauge(f"queries_{name}", about, lambda name=name: float(getattr(counts, name)))  # type: ignore[misc]
+            metrics.counted(f"queries_{name}", about, partial(_count, counts, name))
+        metrics.counted("dropped_responses", "Responses that the socket had no room for.", lambda: self._udp.dropped)
         metrics.gauge("waiting", "Queries that wait now.", lambda: float(len(self._front.pending)))
         metrics.gauge("names", "Names held.", lambda: float(len(self._front.table)))
         metrics.gauge("tcp_connections", "TCP connections open.", lambda: float(len(self._tcp.connections)))
+
+
+def _count(counts: rules.Counts, name: str) -> float:
+    return float(getattr(counts, name))

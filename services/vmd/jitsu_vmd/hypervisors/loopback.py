@@ -49,7 +49,7 @@ class Loopback:
 
     async def open(self) -> None:
         """Start the host process if there is none."""
-        if await self._answers():
+        if (self._directory / f"{SOCKET}.rpc").exists() and await self._answers():
             log.info("mock hypervisor found running")
             return
         self._spawn()

@@ -82,6 +82,7 @@ class VmDaemon:
         self._configured = asyncio.Event()
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
         self._hinted: set[str] = set()
+        self._serving = False
         self.trouble = ""
         """Why the hypervisor does not answer, while it does not."""
         metrics = process.metrics
@@ -93,7 +94,8 @@ class VmDaemon:
             metrics.gauge(f"vms_{state}", f"VMs that are {state}.", self._counter_of(state))
 
     def handlers(self) -> dict[type[Request], Handler]:
-        """Return what answers each request."""
+        """Return what answers each request; from now on changes of state are news."""
+        self._serving = True
         return {
             Summon: self.summon,
             Drain: self.drain,
@@ -283,18 +285,23 @@ class VmDaemon:
 
     def _published(self, machine: VmMachine) -> None:
         self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
-        if machine.state is VmState.FAILED:
-            log.warning("failed", vm=machine.vm.name, reason=machine.error)
-        elif machine.state in (VmState.STARTING, VmState.BOOTING):
-            log.debug(machine.state.value, vm=machine.vm.name)
-        else:
-            log.info(machine.state.value, vm=machine.vm.name)
+        self._log_state(machine)
         if machine.state is not VmState.BOOTING and machine.vm.uuid in self._watches:
             self._watches.pop(machine.vm.uuid).cancel()
         if machine.state is not VmState.STOPPING:
             for settled in self._settled.pop(machine.vm.uuid, []):
                 if not settled.done():
                     settled.set_result(None)
+
+    def _log_state(self, machine: VmMachine) -> None:
+        vm = machine.vm.name
+        match machine.state:
+            case VmState.FAILED:
+                log.warning("boot failed", vm=vm, reason=machine.error)
+            case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if self._serving:
+                log.info(machine.state.value, vm=vm)
+            case _:
+                log.debug(machine.state.value, vm=vm)
 
     def _answer(self, machine: VmMachine, error: JitsuError | None, armed: bool) -> None:
         for future in self._waiting.pop(machine.vm.uuid, set()):

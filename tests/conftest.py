@@ -1,0 +1,26 @@
+"""What holds for all tests: which tiers ran, and that CI leaves nothing out."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+TIERS = {"unit": "pure rules and single sockets", "suite": "real processes on loopback"}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which tiers ran, and which tests were left out and why."""
+    selected = str(config.getoption("-m"))
+    ran = {"": list(TIERS), "suite": ["suite"], "not suite": ["unit"]}.get(selected, [selected])
+    terminalreporter.write_line(f"tiers: {', '.join(f'{tier} ({TIERS.get(tier, tier)})' for tier in ran)}")
+    for report in terminalreporter.stats.get("skipped", []):
+        terminalreporter.write_line(f"left out: {report.nodeid}: {report.longrepr}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a test that was left out is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and isinstance(reporter, pytest.TerminalReporter) and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
