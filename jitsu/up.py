@@ -1,8 +1,8 @@
 """`jitsu up`: the five processes as children of one, on this machine.
 
 A child that dies is started again: at once, then after 0.5, 1, 2, ... s. A child that says that it cannot run as it is
-configured (status 2) ends the whole. Children hold one end of a pipe, the lifeline: when this process dies, however it
-does, they see it close and stop.
+configured (status 2) ends the whole. Children, and what they start, hold one end of a socket pair, the lifeline: when
+this process dies, however it does, they see it close and stop; when the last of them is gone, this process sees it.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ class Suite:
         self._say = say
         self._directory = settings.bus.directory
         self._status = 0
-        self._lifeline, self._lifeline_held = os.pipe()
+        self._lifeline, self._lifeline_held = socket.socketpair()
+        self._lifeline_held.setblocking(False)
         base = _environment(settings)
         base["JITSU_BUS_RUNTIME_DIR"] = str(self._directory)
         base["JITSU_STORE_PATH"] = settings.store.path or str(self._directory / "store.git")
-        base[LIFELINE_VARIABLE] = str(self._lifeline)
+        base[LIFELINE_VARIABLE] = str(self._lifeline.fileno())
         self._children = [Child(service, service, dict(base)) for service in ("store", "vmd", "synjitsu", "reaper")]
         replicas = settings.dns.replicas
         for number in range(replicas):
@@ -94,9 +95,8 @@ class Suite:
                 for watcher in watchers:
                     watcher.cancel()
         finally:
-            os.close(self._lifeline)
-            os.close(self._lifeline_held)
-            await self._clean()
+            await self._until_all_are_gone()
+            self._clean()
             os.close(lock)
         return self._status
 
@@ -175,7 +175,7 @@ class Suite:
             "-m",
             f"jitsu_{child.service}.main",
             env={**os.environ, **child.environment, "NOTIFY_SOCKET": address},
-            pass_fds=(self._lifeline,),
+            pass_fds=(self._lifeline.fileno(),),
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others in order
         )
@@ -230,9 +230,8 @@ class Suite:
         if self._directory.stat().st_uid != os.geteuid():
             raise SetupFault(f"{self._directory} belongs to another user", hint="choose another with --runtime-dir")
 
-    async def _clean(self) -> None:
-        """Leave no process and no file behind."""
-        await self._wait_for_mock_host()
+    def _clean(self) -> None:
+        """Leave no file behind."""
         for name in ("store", "vmd", "synjitsu", "reaper", "mock"):
             for kind in ("rpc", "feed"):
                 for suffix in ("", ".lock"):
@@ -243,13 +242,19 @@ class Suite:
         with contextlib.suppress(OSError):
             self._directory.rmdir()
 
-    async def _wait_for_mock_host(self) -> None:
-        """Its lifeline is cut: it ends by itself, and is killed if it does not."""
+    async def _until_all_are_gone(self) -> None:
+        """Cut the lifeline, and wait for who held it: the mock hypervisor's host is no child of ours."""
+        self._lifeline.close()
+        self._lifeline_held.shutdown(socket.SHUT_WR)
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                await asyncio.get_running_loop().sock_recv(self._lifeline_held, 1)
+        except TimeoutError:
+            self._kill_mock_host()
+        self._lifeline_held.close()
+
+    def _kill_mock_host(self) -> None:
         pid_file = self._directory / "mock.pid"
-        for _ in range(50):
-            if not pid_file.exists():
-                return
-            await asyncio.sleep(0.01)
         with contextlib.suppress(OSError, ValueError):
             pid = int(pid_file.read_text())
             if b"jitsu_vmd.mock.host" in Path(f"/proc/{pid}/cmdline").read_bytes():

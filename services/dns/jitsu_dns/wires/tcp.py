@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jitsu_dns.wires.udp import cannot_bind
 
@@ -71,10 +71,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or refuse it when there are too many."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         if len(self._server.connections) >= self._server.max_connections:
-            transport.abort()
+            self._transport.abort()
             return
         self._server.connections.add(self)
         self._restart_timer()

@@ -1,0 +1,59 @@
+"""DNS over TCP as a client sees it (RFC 7766)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import dns.message
+import pytest
+
+from tests.support.suite import RunningSuite, vm_toml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.suite
+
+
+def framed(name: str) -> bytes:
+    wire = dns.message.make_query(name, "A").to_wire()
+    return len(wire).to_bytes(2, "big") + wire
+
+
+async def read_answer(reader: asyncio.StreamReader) -> dns.message.Message:
+    async with asyncio.timeout(5):
+        length = int.from_bytes(await reader.readexactly(2), "big")
+        return dns.message.from_wire(await reader.readexactly(length))
+
+
+async def test_pipelined_queries_are_answered_as_their_answers_come(tmp_path: Path) -> None:
+    toml = vm_toml("slow", "127.2.10.1", response_delay=0.8) + vm_toml("fast", "127.2.10.2", response_delay=0.1)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        reader, writer = await asyncio.open_connection("127.0.0.1", suite.port)
+        queries = framed("slow.jitsu.test") + framed("fast.jitsu.test") + framed("nobody.jitsu.test")
+        writer.write(queries[:50])  # the second query is cut in two
+        await asyncio.sleep(0.05)
+        writer.write(queries[50:])
+        answers = [await read_answer(reader) for _ in range(3)]
+        assert [str(answer.question[0].name) for answer in answers] == [
+            "nobody.jitsu.test.",
+            "fast.jitsu.test.",
+            "slow.jitsu.test.",
+        ]
+        assert [answer.answer[0][0].to_text() for answer in answers[1:]] == ["127.2.10.2", "127.2.10.1"]
+        writer.close()
+
+
+async def test_a_client_that_goes_away_or_sends_nonsense_hurts_nobody(tmp_path: Path) -> None:
+    with RunningSuite(tmp_path, toml=vm_toml("www", "127.2.11.1", response_delay=0.3)) as suite:
+        for rubbish in (framed("www.jitsu.test"), b"\0\0", b"\xff\xff\0", b"\0\5rubbi", b"GET / HTTP/1.1\r\n\r\n"):
+            _, writer = await asyncio.open_connection("127.0.0.1", suite.port)
+            writer.write(rubbish)
+            await writer.drain()
+            writer.transport.abort()
+        reader, writer = await asyncio.open_connection("127.0.0.1", suite.port)
+        writer.write(framed("www.jitsu.test"))
+        assert (await read_answer(reader)).answer[0][0].to_text() == "127.2.11.1"
+        writer.close()
+        assert suite.status()["www"]["starts"] == 1
