@@ -257,7 +257,7 @@ class RpcClient:
         future: asyncio.Future[tuple[str, dict[str, Any]]] = asyncio.get_running_loop().create_future()
         self._frames[id] = (request, future)
         try:
-            _send(self._socket, [encode(request, id=id, timeout=timeout)])
+            self._ask(id, request, timeout)
             self._arm()
             kind, body = await future
         finally:
@@ -272,7 +272,9 @@ class RpcClient:
             log.warning("unreadable reply dropped", owner=self._name, error=str(error))
             return
         if self._calls.answered(envelope.id):
-            self._frames[envelope.id][1].set_result((envelope.kind, envelope.body))
+            future = self._frames[envelope.id][1]
+            if not future.done():
+                future.set_result((envelope.kind, envelope.body))
 
     def _arm(self) -> None:
         due = self._calls.next_deadline()
@@ -290,13 +292,19 @@ class RpcClient:
         self._timer = None
         for action in self._calls.passed(monotonic()):
             request, future = self._frames[action.id]
+            if future.done():
+                continue  # cancelled, and its caller has not been woken yet
             if isinstance(action, Expired):
                 future.set_exception(
                     errors.TimedOut(f"{self._name} does not answer", hint=f"is jitsu-{self._name} running?")
                 )
             else:
-                _send(self._socket, [encode(request, id=action.id, timeout=action.timeout)])
+                self._ask(action.id, request, action.timeout)
         self._arm()
+
+    def _ask(self, id: bytes, request: Request, timeout: float) -> None:
+        if not _send(self._socket, [encode(request, id=id, timeout=timeout)]):
+            self._calls.unsent(id, monotonic())
 
 
 class FeedServer:

@@ -3,7 +3,8 @@ when to give up.
 
                  begin ──► waiting ──► answered      reply with this id
                              │  ▲
-          resend time passed └──┘ Resend             the owner may have restarted and lost the request
+          resend time passed └──┘ Resend             the owner may have restarted and lost the request;
+                             │                       sooner for a call that is `unsent`: no owner was there
                              │
                              └──► expired            deadline passed; a reply that comes later is dropped
 
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 
 FIRST_RESEND_S = 0.1
 """Soon enough that a request lost with an owner that restarted still meets a `max_wait` of 1.2 s."""
+UNSENT_RESEND_S = 0.01
+"""There was no owner to send to: the request leaves as soon as one has come."""
 MAX_RESEND_S = 0.4
 """A caller that waits long meets an owner that returned within that time (G7 allows a second)."""
 MAX_WAITING_CALLS = 20_000
@@ -45,7 +48,7 @@ class Expired:
 @dataclass
 class _Waiting:
     deadline: float
-    interval: float = FIRST_RESEND_S
+    interval: float = 2 * FIRST_RESEND_S
     resend_at: float = 0.0
 
 
@@ -69,6 +72,13 @@ class Calls:
         heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
         return True
 
+    def unsent(self, id: bytes, now: float) -> None:
+        """Note that no owner was there to send this call's frame to."""
+        call = self._waiting[id]
+        call.resend_at = now + UNSENT_RESEND_S
+        call.interval = FIRST_RESEND_S
+        heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
+
     def answered(self, id: bytes) -> bool:
         """Say whether a reply with this id is waited for; it is no more, then."""
         return self._waiting.pop(id, None) is not None
@@ -91,8 +101,10 @@ class Calls:
                 del self._waiting[id]
                 actions.append(Expired(id))
                 continue
-            call.interval = min(2 * call.interval, MAX_RESEND_S)
+            if call.resend_at > now:
+                continue  # an older entry of a call that was noted as unsent
             call.resend_at = now + call.interval
+            call.interval = min(2 * call.interval, MAX_RESEND_S)
             heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
             actions.append(Resend(id, call.deadline - now))
         return actions

@@ -5,6 +5,7 @@ from jitsu_protocol.calls import (
     MAX_ANSWERS_KEPT,
     MAX_RESEND_S,
     MAX_WAITING_CALLS,
+    UNSENT_RESEND_S,
     Answered,
     Calls,
     Expired,
@@ -40,6 +41,22 @@ def test_a_call_expires_at_its_deadline_and_a_late_reply_is_dropped() -> None:
     assert sent >= 2
     assert not calls.answered(b"1")
     assert len(calls) == 0
+
+
+def test_a_call_that_met_no_owner_is_sent_again_as_soon_as_there_may_be_one() -> None:
+    calls = Calls()
+    calls.begin(b"1", now=0.0, timeout=1.5 * UNSENT_RESEND_S)
+    calls.unsent(b"1", 0.0)
+    assert calls.next_deadline() == UNSENT_RESEND_S
+    assert calls.passed(UNSENT_RESEND_S) == [Resend(b"1", 1.5 * UNSENT_RESEND_S - UNSENT_RESEND_S)]
+    calls.unsent(b"1", UNSENT_RESEND_S)
+    assert calls.passed(1.5 * UNSENT_RESEND_S) == [Expired(b"1")]
+    calls.begin(b"2", now=1.0, timeout=9.0)
+    calls.unsent(b"2", 1.0)
+    sent_at = 1.0 + UNSENT_RESEND_S
+    assert [action.id for action in calls.passed(sent_at)] == [b"2"]
+    assert calls.passed(1.0 + FIRST_RESEND_S) == []
+    assert [action.id for action in calls.passed(sent_at + FIRST_RESEND_S)] == [b"2"]
 
 
 def test_too_many_calls_are_refused() -> None:
