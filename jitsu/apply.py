@@ -6,11 +6,11 @@ import getpass
 import uuid
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.messages import Applied, Apply, Change
+from jitsu_protocol.messages import MASTER, Applied, Apply, Change
 from jitsu_protocol.vm import VM_ROOT, to_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from jitsu.link import Link
     from jitsu_protocol.vm import VM
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 APPLY_TIMEOUT_S = 60.0
 
 
-def author() -> str:
-    """Return who asks."""
+def operator() -> str:
+    """Return who asks, if nobody says."""
     try:
-        return getpass.getuser()
+        return f"operator:{getpass.getuser()}"
     except (KeyError, OSError):
-        return "operator"  # a container's user without a name
+        return "operator:unknown"  # a container's user without a name
 
 
-def changes_for(vms: Iterable[VM], leaves: Mapping[str, str]) -> list[Change]:
-    """Return what makes these VMs stand in the tree as they are given; other VMs stay as they are."""
-    changes = []
+def changes_for(vms: Iterable[VM], leaves: Mapping[str, str], *, exact: bool = False) -> list[Change]:
+    """Return what makes these VMs stand in the tree as they are given; `exact` removes other VMs."""
+    wanted: dict[str, str] = {}
+    uuids = set()
     for vm in vms:
-        wanted = to_tree(vm)
-        prefix = f"{VM_ROOT}/{vm.uuid}/"
-        changes += [Change(path=p, value=v, old=leaves.get(p)) for p, v in wanted.items() if leaves.get(p) != v]
-        changes += [
-            Change(path=path, value=None, old=value)
-            for path, value in leaves.items()
-            if path.startswith(prefix) and path not in wanted
-        ]
+        wanted |= to_tree(vm)
+        uuids.add(vm.uuid)
+    changes = [Change(path=p, value=v, old=leaves.get(p)) for p, v in wanted.items() if leaves.get(p) != v]
+    for path, value in leaves.items():
+        uuid, _, rest = path.removeprefix(VM_ROOT + "/").partition("/")
+        if rest and path not in wanted and (exact or uuid in uuids):
+            changes.append(Change(path=path, value=None, old=value))
     return changes
 
 
@@ -52,15 +52,23 @@ def change_lines(changes: Iterable[Change]) -> list[str]:
     return lines
 
 
-async def apply(link: Link, vms: Sequence[VM], message: str) -> list[Change]:
-    """Commit these VMs; returns what has changed."""
-    changes = changes_for(vms, await link.leaves(VM_ROOT))
-    if changes:
-        await commit(link, changes, message)
-    return changes
-
-
-async def commit(link: Link, changes: list[Change], message: str) -> Applied:
-    """Commit changes as the user that runs this."""
-    request = Apply(changes=changes, author=author(), message=message, request=uuid.uuid4().hex)
+async def commit(
+    link: Link,
+    changes: list[Change],
+    message: str,
+    author: str,
+    branch: str = MASTER,
+    expect: Mapping[str, str | None] | None = None,
+    base: str = "",
+) -> Applied:
+    """Commit changes; `expect` and `base` are preconditions, see Apply."""
+    request = Apply(
+        changes=changes,
+        author=author,
+        message=message,
+        request=uuid.uuid4().hex[:16],
+        branch=branch,
+        expect=dict(expect or {}),
+        base=base,
+    )
     return await link.call("store", request, Applied, APPLY_TIMEOUT_S)

@@ -1,8 +1,9 @@
 """`jitsu up`: the five processes as children of one, on this machine.
 
 A child that dies is started again: at once, then after 0.5, 1, 2, ... s. A child that says that it cannot run as it is
-configured (status 2) ends the whole. Children, and what they start, hold one end of a socket pair, the lifeline: when
-this process dies, however it does, they see it close and stop; when the last of them is gone, this process sees it.
+configured (status 2 and above) ends the whole. Children, and what they start, hold one end of a socket pair, the
+lifeline: when this process dies, however it does, they see it close and stop; when the last of them is gone, this
+process sees it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from jitsu.apply import apply
+from jitsu.apply import changes_for, commit, operator
 from jitsu.link import connect
 from jitsu_protocol.errors import JitsuError, SetupFault
 from jitsu_protocol.process import EXIT_SETUP, LIFELINE_VARIABLE
 from jitsu_protocol.settings import SECTIONS, Settings
-from jitsu_protocol.vm import as_text
+from jitsu_protocol.vm import VM_ROOT, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +122,9 @@ class Suite:
     async def _configure(self) -> None:
         if self._settings.vms:
             async with connect(self._settings.bus) as link:
-                await apply(link, self._settings.vms, "Configuration given to jitsu up")
+                changes = changes_for(self._settings.vms, await link.leaves(VM_ROOT))
+                if changes:
+                    await commit(link, changes, "Configuration given to jitsu up", operator())
 
     def _fail(self, status: int, stop: asyncio.Event) -> None:
         self._status = self._status or status
@@ -137,8 +140,8 @@ class Suite:
             status = await child.process.wait()
             if stop.is_set():
                 return
-            if status == EXIT_SETUP:
-                self._fail(EXIT_SETUP, stop)
+            if status >= EXIT_SETUP:
+                self._fail(status, stop)
                 return
             wait = self._backoff(child)
             how = f"status {status}" if status >= 0 else signal.Signals(-status).name

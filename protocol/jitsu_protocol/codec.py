@@ -74,7 +74,7 @@ def body_as(cls: type[M], kind: str, body: dict[str, Any]) -> M:
     """Check a body and return the message; raises what a Failure carries, UnknownKind or MalformedMessage."""
     if kind == Failure.kind and cls is not Failure:
         failure = body_as(Failure, kind, body)
-        raise from_wire(failure.code, failure.message, failure.hint, failure.retry_after)
+        raise from_wire(failure.code, failure.message, failure.hint, failure.retry_after, failure.details)
     if kind != cls.kind:
         raise UnknownKind(f"expected a message of kind {cls.kind}, got {kind[:64]!r}")
     try:

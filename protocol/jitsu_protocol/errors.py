@@ -6,7 +6,10 @@ place where the two meet. A message says what happened, a hint what to do about 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 class JitsuError(Exception):
@@ -14,12 +17,20 @@ class JitsuError(Exception):
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
-        """`hint` tells the operator what to do; `retry_after` is in seconds."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retry_after: float | None = None,
+        details: Iterable[Mapping[str, str | None]] = (),
+    ) -> None:
+        """`hint` tells the operator what to do; `retry_after` is in seconds; `details` are for programs."""
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.retry_after = retry_after
+        self.details = [dict(each) for each in details]
 
     def __str__(self) -> str:
         """Return the message, with the hint behind it."""
@@ -105,9 +116,22 @@ class Bug(JitsuError):
 
 
 class SetupFault(JitsuError):
-    """A process cannot run as it is configured; it exits with status 2 and this message."""
+    """A process cannot run as it is configured, or on what it finds; it exits with `status` and this message."""
 
     code = "setup"
+    status = 2
+
+
+class DamagedStore(SetupFault):
+    """The state store's repository cannot be read whole."""
+
+    status = 3
+
+
+class UnwritableStore(SetupFault):
+    """The state store's repository cannot be written to: full, read-only, or not ours."""
+
+    status = 4
 
 
 _BY_CODE: dict[str, type[JitsuError]] = {
@@ -130,18 +154,25 @@ _BY_CODE: dict[str, type[JitsuError]] = {
 }
 
 
-def to_wire(error: JitsuError) -> dict[str, str | float | None]:
+def to_wire(error: JitsuError) -> dict[str, Any]:
     """Return the error as the body of an envelope."""
     return {
         "code": error.code,
         "message": error.message,
         "hint": error.hint,
         "retry_after": error.retry_after,
+        "details": error.details,
     }
 
 
-def from_wire(code: str, message: str, hint: str = "", retry_after: float | None = None) -> JitsuError:
+def from_wire(
+    code: str,
+    message: str,
+    hint: str = "",
+    retry_after: float | None = None,
+    details: Iterable[Mapping[str, str | None]] = (),
+) -> JitsuError:
     """Return the error that an envelope carries; an unknown code becomes `Bug`, and says so."""
     if code not in _BY_CODE:
-        return Bug(f"{message} [unknown error code {code!r}]", hint=hint, retry_after=retry_after)
-    return _BY_CODE[code](message, hint=hint, retry_after=retry_after)
+        return Bug(f"{message} [unknown error code {code!r}]", hint=hint, retry_after=retry_after, details=details)
+    return _BY_CODE[code](message, hint=hint, retry_after=retry_after, details=details)

@@ -1,6 +1,7 @@
 """The scaffolding of a service's process: settings, logging, signals, readiness, one TaskGroup that owns all tasks.
 
-Exit status: 0 stopped by a signal, 1 failed while running, 2 cannot run as configured (do not restart).
+Exit status: 0 stopped by a signal, 1 failed while running, 2 cannot run as configured, 3 the store is damaged, 4 the
+store cannot be written to. After 2 and above a restart does not help.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ async def _serve(service: str, settings: Settings, start: Callable[[Process], Aw
     except* SetupFault as faults:
         for fault in _leaves(faults):
             print(f"jitsu-{service}: {fault}", file=sys.stderr)
-        status = EXIT_SETUP
+            status = getattr(fault, "status", EXIT_SETUP)
     except* Exception as failures:
         for failure in _leaves(failures):
             log.error("task failed", service=service, exc_info=failure)

@@ -27,6 +27,7 @@ from jitsu_protocol.vm import (
     KEYS,
     VM,
     DnsName,
+    Holdings,
     InvalidVm,
     Limit,
     MaxWait,
@@ -35,7 +36,6 @@ from jitsu_protocol.vm import (
     StopMode,
     Ttl,
     as_text,
-    clashes,
     from_config,
     nearest,
     reason,
@@ -404,13 +404,10 @@ def _vms(texts: Sequence[VmText], defaults: dict[str, str], faults: list[str]) -
             built.append((from_config(text.config, defaults), text))
         except InvalidVm as error:
             faults += [f"{text.at(fault.key)}: {fault.message}" for fault in error.faults]
-    positions: dict[int, VmText] = {id(vm): text for vm, text in built}
-    seen: list[VM] = []
-    for vm, _ in built:
-        # Not all at once: two VMs may share a uuid, and each fault belongs to the later one.
-        for _, fault in clashes([*seen, vm])[len(clashes(seen)) :]:
-            faults.append(f"{positions[id(vm)].at(fault.key)}: {fault.message}")
-        seen.append(vm)
+    holdings = Holdings()
+    for vm, text in built:
+        faults += [f"{text.at(fault.key)}: {fault.message}" for fault in holdings.clashes(vm)]
+        holdings.add(vm)
     return [vm for vm, _ in built]
 
 

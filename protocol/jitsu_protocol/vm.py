@@ -375,19 +375,38 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def clashes(vms: Iterable[VM]) -> list[tuple[str, Fault]]:
-    """Return what these VMs may not have in common, each with the uuid of the later VM."""
-    found: list[tuple[str, Fault]] = []
-    owners: dict[tuple[str, str], VM] = {}
-    for vm in vms:
+class Holdings:
+    """Who holds which name and address: what VMs may not have in common."""
+
+    def __init__(self) -> None:
+        self._owners: dict[tuple[str, str], list[VM]] = {}
+
+    def add(self, vm: VM) -> None:
+        """Note what a VM holds."""
+        for held in self._held(vm):
+            self._owners.setdefault(held, []).append(vm)
+
+    def remove(self, vm: VM) -> None:
+        """Forget what a VM held."""
+        for held in self._held(vm):
+            self._owners[held].remove(vm)
+            if not self._owners[held]:
+                del self._owners[held]
+
+    def clashes(self, vm: VM) -> list[Fault]:
+        """Return what others hold that this VM has too."""
+        found = []
+        for key, value in self._held(vm):
+            others = [owner.name for owner in self._owners.get((key, value), ()) if owner is not vm]
+            if others:
+                found.append(Fault(key, f"{value} belongs to the VM {others[0]} already"))
+        return found
+
+    @staticmethod
+    def _held(vm: VM) -> list[tuple[str, str]]:
         held = [("dns", name) for name in vm.names]
         held += [("ip", str(address)) for address in vm.addresses]
-        held += [("name", vm.name), ("uuid", vm.uuid)]
-        for key, value in held:
-            owner = owners.setdefault((key, value), vm)
-            if owner is not vm:
-                found.append((vm.uuid, Fault(key, f"{value} belongs to the VM {owner.name} already")))
-    return found
+        return [*held, ("name", vm.name), ("uuid", vm.uuid)]
 
 
 def _reasons(key: str, values: Sequence[str]) -> list[str]:

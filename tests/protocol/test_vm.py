@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.vm import VM, InvalidVm, clashes, dns_name, from_config, from_tree, to_tree
+from jitsu_protocol.vm import VM, Holdings, InvalidVm, dns_name, from_config, from_tree, to_tree
 from tests.support.vms import make_vm
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
@@ -169,5 +169,13 @@ def test_g9_any_leaves_are_a_vm_or_invalid(tree: dict[str, str]) -> None:
 def test_nothing_may_be_held_twice() -> None:
     one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.1")
     three = from_config({"name": ["one"], "dns": ["two.jitsu.test"], "ip": ["127.0.1.3"]}, {})
-    found = [(uuid, fault.key) for uuid, fault in clashes([one, two, three])]
-    assert found == [(two.uuid, "ip"), (three.uuid, "dns"), (three.uuid, "name"), (three.uuid, "uuid")]
+    holdings = Holdings()
+    holdings.add(one)
+    assert holdings.clashes(one) == []
+    assert [fault.key for fault in holdings.clashes(two)] == ["ip"]
+    holdings.add(two)
+    assert [fault.key for fault in holdings.clashes(three)] == ["dns", "name", "uuid"]
+    holdings.remove(two)
+    assert [fault.key for fault in holdings.clashes(three)] == ["name", "uuid"]
+    holdings.remove(one)
+    assert holdings.clashes(three) == []

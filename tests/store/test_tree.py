@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jitsu_protocol.inventory import Inventory
 from jitsu_protocol.messages import Change
-from jitsu_protocol.vm import to_tree
 from jitsu_store.rules import tree
-from jitsu_store.rules.validate import path_reasons, touched_vms, vm_reasons
-from tests.support.vms import make_vm
+from jitsu_store.rules.tree import LeafTree
 
 
 @pytest.mark.parametrize(
@@ -18,15 +17,16 @@ def test_paths_that_git_could_not_hold_are_refused(path: str) -> None:
 
 
 def test_a_value_can_have_nothing_below_it_nor_stand_where_something_is_below() -> None:
-    leaves = {"a/b": "1"}
-    assert path_reasons(leaves, {"a/b/c": "2"}) == ["a/b is a value, so nothing can be below it"]
-    assert path_reasons(leaves, {"a": "2"}) == ["a has values below it, so it cannot be one"]
-    assert path_reasons(leaves, {"a/b": None, "a/b/c": "2"}) == []
+    held = LeafTree({"a/b": "1"})
+    assert held.put({"a/b/c": "2"}) == ({}, ["a/b is a value, so nothing can be below it"])
+    assert held.put({"a": "2"}) == ({}, ["a has values below it, so it cannot be one"])
+    assert held.put({"a/b": None, "a/b/c": "2"}) == ({"a/b": "1", "a/b/c": None}, [])
+    assert held.below() == {"a/b/c": "2"}
 
 
-def test_only_what_differs_is_a_change_and_the_last_one_counts() -> None:
+def test_the_last_change_of_a_path_counts() -> None:
     changes = [Change(path="/a/", value="1"), Change(path="b", value="2"), Change(path="b", value="3")]
-    assert tree.changed({"a": "1"}, changes) == {"b": "3"}
+    assert tree.wanted(changes) == {"a": "1", "b": "3"}
 
 
 def test_the_nearest_path_is_offered() -> None:
@@ -34,18 +34,30 @@ def test_the_nearest_path_is_offered() -> None:
 
 
 def test_below_is_by_component() -> None:
-    assert tree.below({"a/b": "1", "ab": "2", "a": "3"}, "/a") == {"a/b": "1", "a": "3"}
+    held = LeafTree({"a/b": "1", "ab": "2"})
+    assert held.below("/a") == {"a/b": "1"}
+    assert held.below("ab") == {"ab": "2"}
+    assert held.below("a/b/c") == held.below("x") == {}
+    assert tree.is_below("a/b", "a")
+    assert not tree.is_below("ab", "a")
 
 
-def test_every_reason_is_told_and_a_vm_that_was_broken_before_does_not_stand_in_the_way() -> None:
-    one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
-    inventory = Inventory()
-    inventory.reset(to_tree(one) | to_tree(two) | {"jitsu/vm/broken/ip": "x"})
-    assert vm_reasons(inventory, {one.uuid}) == []
-    changes = {f"jitsu/vm/{two.uuid}/ip": "127.0.1.1", f"jitsu/vm/{one.uuid}/stop_mode": "explode"}
-    inventory.apply(changes.items())
-    (reason,) = vm_reasons(inventory, touched_vms(changes))
-    assert "explode" in reason
-    inventory.apply([(f"jitsu/vm/{one.uuid}/stop_mode", "destroy")])
-    assert touched_vms(changes) == {one.uuid, two.uuid}
-    assert vm_reasons(inventory, {two.uuid}) == [f"jitsu/vm/{two.uuid}: ip: 127.0.1.1 belongs to the VM one already"]
+paths = st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map("/".join)
+changes = st.dictionaries(paths, st.none() | st.sampled_from(["1", "2"]), max_size=6)
+
+
+@given(st.lists(changes, max_size=6), changes)
+def test_what_was_changed_can_be_taken_back(before: list[dict[str, str | None]], last: dict[str, str | None]) -> None:
+    held = LeafTree()
+    for each in before:
+        held.put(each)
+    was = held.below()
+    undo, reasons = held.put(last)
+    made = held.below()
+    assert len(held) == len(made)
+    if not reasons:
+        assert made == {p: v for p, v in (was | last).items() if v is not None}
+    again, nothing = held.put(undo)
+    assert (held.below(), nothing) == (was, [])
+    held.put(again)
+    assert held.below() == made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from jitsu_protocol.errors import DamagedStore, Unavailable
 from jitsu_protocol.process import run
-from jitsu_store.rules.tree import TOPICS
-from jitsu_store.wires.git import GitRepository
-from jitsu_store.wires.server import StoreServer
+from jitsu_store.wires.git import GitRepository, prepare
+from jitsu_store.wires.server import FEEDS, StoreServer
+from jitsu_store.wires.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from jitsu_protocol.process import Process
@@ -24,18 +26,30 @@ async def start(process: Process) -> None:
     """Open the repository and serve it."""
     configured = process.settings.store.path
     path = Path(configured or tempfile.mkdtemp(prefix="jitsu-store-"))
-    server = StoreServer(GitRepository(path), process.publish(*TOPICS), process.metrics)
+    durable = bool(configured)
+    lock = prepare(path, durable=durable)
+    upkeep = Upkeep(path, lambda: server.packed())
+    try:
+        server = StoreServer(
+            GitRepository(path, durable=durable), process.publish(*FEEDS), process.metrics, upkeep.committed
+        )
+    except Unavailable as error:
+        raise DamagedStore(error.message, hint=error.hint) from None
     log.debug("store open", path=str(path))
 
     async def stopping() -> None:
-        server.flush()
+        await server.flush()
+        server.close()
+        os.close(lock)
         if not configured:
             shutil.rmtree(path, ignore_errors=True)
 
     process.stopping = stopping
     process.notes = lambda: [f"repository {path}{'' if configured else ', gone when this process stops'}"]
-    process.serve(server.handlers())
+    process.spawn(server.commit_for_ever(), "commit")
     process.spawn(server.run(), "flush")
+    process.spawn(upkeep.run(), "upkeep")
+    process.serve(server.handlers())
     process.ready()
 
 

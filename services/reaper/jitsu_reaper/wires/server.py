@@ -113,7 +113,7 @@ class ReaperServer:
         await self._store.call(
             Apply(
                 changes=[Change(path=path, value=value)],
-                author="reaper",
+                author="service:reaper",
                 message=f"Replica {report.replica} {'left' if report.leaving else 'registered'}",
                 request=uuid.uuid4().hex,
             ),

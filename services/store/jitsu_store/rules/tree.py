@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from jitsu_protocol.messages import Change
 
@@ -18,6 +18,9 @@ TOPICS = {"vm": "jitsu/vm/", "stats": "jitsu/stats/"}
 """Topic of the feed -> what it carries the changes of."""
 
 Leaves = dict[str, str]
+Changes = dict[str, str | None]
+"""Path -> new value, None for none."""
+Node = dict[str, "Node | str"]
 
 
 def clean(path: str) -> str:
@@ -37,36 +40,110 @@ def path_fault(path: str) -> str:
     return ""
 
 
-def below(leaves: Mapping[str, str], prefix: str) -> Leaves:
-    """Return the leaf at a path and all leaves below it."""
-    prefix = clean(prefix)
-    if not prefix:
-        return dict(leaves)
-    start = prefix + "/"
-    return {path: value for path, value in leaves.items() if path == prefix or path.startswith(start)}
+def is_below(path: str, prefix: str) -> bool:
+    """Say whether a path is the prefix, or below it; everything is below ""."""
+    return not prefix or path == prefix or path.startswith(prefix + "/")
 
 
-def directories(paths: Iterable[str]) -> set[str]:
-    """Return every path that has a leaf below it."""
-    found: set[str] = set()
-    for path in paths:
-        cut = path.rfind("/")
-        while cut > 0 and path[:cut] not in found:
-            found.add(path[:cut])
-            cut = path.rfind("/", 0, cut)
-    return found
+class LeafTree:
+    """The leaves of one revision, in memory."""
+
+    def __init__(self, leaves: Mapping[str, str] | None = None) -> None:
+        self._root: Node = {}
+        self._count = 0
+        self.put(dict(leaves or {}))
+
+    def __len__(self) -> int:
+        """Return the number of leaves."""
+        return self._count
+
+    def get(self, path: str) -> str | None:
+        """Return the value at a path, None if there is none."""
+        node = self._at(path)
+        return node if isinstance(node, str) else None
+
+    def below(self, prefix: str = "") -> Leaves:
+        """Return the leaf at a path and all leaves below it."""
+        prefix = clean(prefix)
+        node = self._at(prefix) if prefix else self._root
+        if node is None:
+            return {}
+        if isinstance(node, str):
+            return {prefix: node}
+        return dict(_walk(node, prefix + "/" if prefix else ""))
+
+    def blocked(self, path: str) -> str:
+        """Return why no leaf can be at this path: one is above it, or some are below."""
+        node: Node | str | None = self._root
+        parts = path.split("/")
+        for depth, part in enumerate(parts):
+            if isinstance(node, str):
+                return f"{'/'.join(parts[:depth])} is a value, so nothing can be below it"
+            if node is None:
+                return ""
+            node = node.get(part)
+        return f"{path} has values below it, so it cannot be one" if isinstance(node, dict) else ""
+
+    def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
+        """Make changes, removals first, and return what undoes them, and why some could not be made."""
+        undo: Changes = {}
+        reasons = []
+        for path, value in changes.items():
+            if value is None and (old := self.get(path)) is not None:
+                undo[path] = old
+                self._remove(path)
+        for path, value in changes.items():
+            if value is None:
+                continue
+            if fault := self.blocked(path):
+                reasons.append(fault)
+                continue
+            undo[path] = self._set(path, value)
+        return undo, reasons
+
+    def _at(self, path: str) -> Node | str | None:
+        node: Node | str | None = self._root
+        for part in path.split("/"):
+            if not isinstance(node, dict):
+                return None
+            node = node.get(part)
+        return node
+
+    def _set(self, path: str, value: str) -> str | None:
+        node = self._root
+        *above, name = path.split("/")
+        for part in above:
+            inner = node.setdefault(part, {})
+            assert isinstance(inner, dict)
+            node = inner
+        old = node.get(name)
+        node[name] = value
+        if old is None:
+            self._count += 1
+        return old if isinstance(old, str) else None
+
+    def _remove(self, path: str) -> None:
+        node = self._root
+        way: list[tuple[Node, str]] = []
+        for part in path.split("/"):
+            way.append((node, part))
+            inner = node[part]
+            if isinstance(inner, dict):
+                node = inner
+        for holder, part in reversed(way):
+            if not holder[part] or isinstance(holder[part], str):
+                del holder[part]
+            if holder:
+                break
+        self._count -= 1
 
 
-def blocked(leaves: Mapping[str, str], directories: set[str], path: str) -> str:
-    """Return why no leaf can be at this path while these are: one is above it, or some are below."""
-    parts = path.split("/")
-    for length in range(1, len(parts)):
-        above = "/".join(parts[:length])
-        if above in leaves:
-            return f"{above} is a value, so nothing can be below it"
-    if path in directories:
-        return f"{path} has values below it, so it cannot be one"
-    return ""
+def _walk(node: Node, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, inner in node.items():
+        if isinstance(inner, str):
+            yield prefix + name, inner
+        else:
+            yield from _walk(inner, f"{prefix}{name}/")
 
 
 def nearest(paths: Iterable[str], path: str) -> str:
@@ -75,7 +152,6 @@ def nearest(paths: Iterable[str], path: str) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
-def changed(leaves: Mapping[str, str], changes: Iterable[Change]) -> dict[str, str | None]:
-    """Return the changes that make a difference, the last one for each path."""
-    wanted = {clean(change.path): change.value for change in changes}
-    return {path: value for path, value in wanted.items() if leaves.get(path) != value}
+def wanted(changes: Iterable[Change]) -> Changes:
+    """Return what changes ask for, the last one for each path."""
+    return {clean(change.path): change.value for change in changes}

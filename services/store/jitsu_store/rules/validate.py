@@ -1,49 +1,94 @@
-"""Whether a change as a whole leaves a tree that the suite can run."""
+"""Whether a change as a whole leaves a tree that the suite can run: the one place that decides it.
+
+`jitsu apply`, `set`, `merge`, `pull` and the start of the suite all come through here.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.vm import VM_ROOT, clashes
-from jitsu_store.rules.tree import MAX_VALUE_CHARACTERS, blocked, directories, path_fault
+from jitsu_protocol.inventory import Inventory
+from jitsu_protocol.vm import VM_ROOT, Holdings
+from jitsu_store.rules.tree import MAX_VALUE_CHARACTERS, LeafTree, path_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from jitsu_protocol.inventory import Inventory
+    from jitsu_store.rules.tree import Changes
 
 
-def path_reasons(leaves: Mapping[str, str], changes: Mapping[str, str | None]) -> list[str]:
-    """Return what is wrong with the paths and the form of the values."""
-    reasons = []
-    after = {path: value for path, value in leaves.items() if changes.get(path, value) is not None}
-    after |= {path: value for path, value in changes.items() if value is not None}
-    above = directories(after)
+class State:
+    """A revision's leaves and the VMs that they describe, to try changes on."""
+
+    def __init__(self, leaves: Mapping[str, str]) -> None:
+        self.tree = LeafTree(leaves)
+        self._inventory = Inventory()
+        self._holdings = Holdings()
+        for change in self._inventory.reset(leaves):
+            if change.new is not None:
+                self._holdings.add(change.new)
+
+    def faults(self) -> dict[str, str]:
+        """Return the VMs that cannot be used: uuid -> why."""
+        faults = dict(self._inventory.faults)
+        for vm in self._inventory.vms.values():
+            if clashing := self._holdings.clashes(vm):
+                faults[vm.uuid] = "; ".join(f"{fault.key}: {fault.message}" for fault in clashing)
+        return faults
+
+    def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
+        """Make changes and return what undoes them, and everything that is wrong with the result.
+
+        A VM that was broken before and is not touched does not stand in the way.
+        """
+        reasons = list(_form_reasons(changes))
+        if reasons:
+            return {}, reasons
+        undo, reasons = self.tree.put(changes)
+        for change in self._inventory.apply((path, self.tree.get(path)) for path in undo):
+            if change.old is not None:
+                self._holdings.remove(change.old)
+            if change.new is not None:
+                self._holdings.add(change.new)
+        return undo, reasons + self._vm_reasons(touched_vms(changes))
+
+    def undo(self, undo: Changes) -> None:
+        """Take changes back."""
+        self.put(undo)
+
+    def _vm_reasons(self, touched: set[str]) -> list[str]:
+        reasons = []
+        for uuid in sorted(touched):
+            vm = self._inventory.vms.get(uuid)
+            if uuid in self._inventory.faults:
+                reasons.append(f"{VM_ROOT}/{uuid}: {self._inventory.faults[uuid]}")
+            elif vm is not None:
+                reasons += [
+                    f"{VM_ROOT}/{uuid} ({vm.name}): {fault.key}: {fault.message}"
+                    for fault in self._holdings.clashes(vm)
+                ]
+        return reasons
+
+
+def _form_reasons(changes: Mapping[str, str | None]) -> Iterable[str]:
     for path, value in changes.items():
-        fault = path_fault(path)
-        if not fault and value is not None:
-            fault = blocked(after, above, path)
-            if len(value) > MAX_VALUE_CHARACTERS:
-                fault = f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"
-        if fault:
-            reasons.append(fault)
-    return reasons
+        if fault := path_fault(path):
+            yield fault
+        elif value is not None and len(value) > MAX_VALUE_CHARACTERS:
+            yield f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"
+        elif value is not None and not _is_text(value):
+            yield f"the value of {path} is no text: {value[:50]!r}"
 
 
-def vm_reasons(inventory: Inventory, touched: set[str]) -> list[str]:
-    """Return what is wrong with the VMs after a change that touched these uuids.
-
-    A VM that was broken before and is not touched does not stand in the way.
-    """
-    reasons = [f"{VM_ROOT}/{uuid}: {inventory.faults[uuid]}" for uuid in sorted(touched) if uuid in inventory.faults]
-    vms = sorted(inventory.vms.values(), key=lambda vm: (vm.uuid in touched, vm.uuid))
-    for uuid, fault in clashes(vms):
-        if uuid in touched:
-            reasons.append(f"{VM_ROOT}/{uuid}: {fault.key}: {fault.message}")
-    return reasons
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def touched_vms(changes: Mapping[str, str | None]) -> set[str]:
+def touched_vms(paths: Iterable[str]) -> set[str]:
     """Return the uuids of the VMs that a change is about."""
     start = VM_ROOT + "/"
-    return {path.removeprefix(start).partition("/")[0] for path in changes if path.startswith(start)}
+    return {path.removeprefix(start).partition("/")[0] for path in paths if path.startswith(start)}

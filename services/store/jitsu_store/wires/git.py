@@ -1,140 +1,354 @@
-"""The bare Git repository: one blob per leaf, one commit per change, branch `master` (pygit2)."""
+"""The bare Git repository: commits and branches, read through libgit2, written as packs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import errno
+import fcntl
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import pygit2
-from pygit2.enums import FileMode, SortMode
+from pygit2.enums import ObjectType, SortMode
 
-from jitsu_protocol.errors import SetupFault, Unavailable
+from jitsu_protocol.errors import (
+    BadRequest,
+    Conflict,
+    DamagedStore,
+    JitsuError,
+    NotFound,
+    SetupFault,
+    Unavailable,
+    UnwritableStore,
+)
+from jitsu_store.rules import objects
+from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind
+from jitsu_store.rules.pack import PackWriter
+from jitsu_store.wires.files import clear_temporary, pack_directory, place_pack, temporary_pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-BRANCH = "refs/heads/master"
-TRAILER = "Request-Id: "
-
-
-@dataclass(frozen=True)
-class CommitRecord:
-    """One commit."""
-
-    id: str
-    ts: float
-    author: str
-    message: str
-
-    @property
-    def request(self) -> str:
-        """The id of the request that made it, or nothing."""
-        lines = self.message.splitlines()
-        return lines[-1].removeprefix(TRAILER) if lines and lines[-1].startswith(TRAILER) else ""
+BRANCHES = "refs/heads/"
+LOCK = "jitsu-store.lock"
+MIN_REVISION_CHARACTERS = 4
+MAX_OPEN_PACKS = 128
+_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 
 class GitRepository:
-    """The repository behind a store; all calls block for some milliseconds."""
+    """One handle on a repository, for one thread. What is staged is in memory until `write_staged`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the repository, or make it; raises SetupFault."""
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        """Open a repository that is there; raises DamagedStore. `durable`: wait for the disk."""
         self.path = path
+        self._durable = durable
+        self._repository = self._open()
+        self._staged: dict[Id, GitObject] = {}
+        self._directories = Directories(lambda id: self._load(id, ObjectType.TREE))
+
+    def reopen(self) -> None:
+        """Look anew: libgit2 keeps packs open that have been brought together with others."""
+        self._repository.free()
+        self._repository = self._open()
+
+    def _open(self) -> pygit2.Repository:
         try:
-            if path.exists() and any(path.iterdir()):
-                self._repository = pygit2.Repository(str(path))
-            else:
-                self._repository = pygit2.init_repository(str(path), bare=True, initial_head="master")
-        except (pygit2.GitError, OSError) as error:
-            raise SetupFault(
-                f"cannot open the store {path}: {error}",
-                hint="it must be a Git repository, or a new or empty directory that can be written to",
+            return pygit2.Repository(str(self.path))
+        except pygit2.GitError as error:
+            raise DamagedStore(
+                f"{self.path} is no Git repository that can be opened: {error}",
+                hint="name a Git repository, or a new or empty directory; or restore this one from a clone",
             ) from None
 
-    def head(self) -> str:
-        """Return the id of the latest commit, "" if there is none."""
-        commit = self._commit()
-        return "" if commit is None else str(commit.id)
+    # --- reading ---
 
-    def leaves(self) -> dict[str, str]:
-        """Return path -> value of the latest commit."""
-        commit = self._commit()
-        return {} if commit is None else dict(self._walk(commit.tree, ""))
+    def branches(self) -> dict[str, Id]:
+        """Return all branches: name -> latest commit."""
+        found = {}
+        for name in self._repository.references:
+            if name.startswith(BRANCHES) and (head := self.head(name.removeprefix(BRANCHES))) is not None:
+                found[name.removeprefix(BRANCHES)] = head
+        return found
 
-    def commit(self, changes: Mapping[str, str | None], author: str, message: str, request: str, ts: float) -> str:
-        """Write one commit and return its id; raises Unavailable if the disk does not take it."""
-        parent = self._commit()
-        text = f"{message}\n\n{TRAILER}{request}\n" if request else f"{message}\n"
-        try:
-            tree = self._write(None if parent is None else parent.tree, changes)
-            signature = pygit2.Signature(_plain(author), f"{_plain(author)}@jitsu", int(ts), 0)
-            parents = [] if parent is None else [parent.id]
-            id = self._repository.create_commit(
-                BRANCH, signature, signature, text, tree or self._repository.TreeBuilder().write(), parents
-            )
-        except (pygit2.GitError, OSError) as error:
-            raise Unavailable(
-                f"cannot write to the store {self.path}: {error}", hint="is the disk full or read-only?"
-            ) from None
-        return str(id)
+    def head(self, branch: str) -> Id | None:
+        """Return the latest commit of a branch, None if it has none."""
+        if not _is_branch_name(branch):
+            return None
+        reference = self._repository.references.get(BRANCHES + branch)
+        return None if reference is None else _target(reference)
 
-    def log(self) -> Iterator[tuple[CommitRecord, pygit2.Commit]]:
-        """Yield the commits, newest first."""
-        head = self._commit()
-        if head is None:
-            return
-        for commit in self._repository.walk(head.id, SortMode.TOPOLOGICAL):
-            yield _record(commit), commit
+    def resolve(self, revision: str) -> Id:
+        """Return the commit that a branch or the beginning of an id means; raises NotFound."""
+        head = self.head(revision)
+        if head is not None:
+            return head
+        if len(revision) >= MIN_REVISION_CHARACTERS and all(c in "0123456789abcdef" for c in revision):
+            with suppress(KeyError, ValueError):  # there is none, or more than one
+                found = self._repository.revparse_single(revision)
+                if found.type == ObjectType.COMMIT:
+                    return bytes(found.id.raw)
+        raise NotFound(f"{revision[:100]!r} is neither a branch nor a commit", hint="`jitsu branch` lists the branches")
 
-    def touches(self, commit: pygit2.Commit, path: str) -> bool:
+    def commit(self, id: Id) -> CommitRecord:
+        """Return a commit."""
+        return objects.parse_commit(id, self._load(id, ObjectType.COMMIT))
+
+    def log(self, head: Id) -> Iterator[CommitRecord]:
+        """Yield a commit and its ancestors, newest first."""
+        with self._complaints():
+            for commit in self._repository.walk(pygit2.Oid(raw=head), SortMode.NONE):
+                yield self.commit(commit.id.raw)
+
+    def first_parents(self, head: Id) -> Iterator[Id]:
+        """Yield a commit, the one that it was made on, and so on."""
+        with self._complaints():
+            walker = self._repository.walk(pygit2.Oid(raw=head), SortMode.NONE)
+            walker.simplify_first_parent()
+            for commit in walker:
+                yield commit.id.raw
+
+    def merge_base(self, one: Id, other: Id) -> Id | None:
+        """Return the latest commit that both come from."""
+        with self._complaints():
+            found = self._repository.merge_base(pygit2.Oid(raw=one), pygit2.Oid(raw=other))
+        return None if found is None else found.raw
+
+    def value(self, commit: Id, path: str) -> str | None:
+        """Return the value at a path, None if there is none."""
+        id, is_tree = objects.find(self._directories, self.commit(commit).tree, path)
+        return None if id is None or is_tree else self._text(id)
+
+    def touches(self, commit: CommitRecord, path: str) -> bool:
         """Say whether a commit changed anything at or below a path."""
-        parent = commit.parents[0].tree if commit.parents else None
-        return _entry(commit.tree, path) != (None if parent is None else _entry(parent, path))
+        before = self.commit(commit.parents[0]).tree if commit.parents else None
+        return objects.find(self._directories, before, path) != objects.find(self._directories, commit.tree, path)
 
-    def _commit(self) -> pygit2.Commit | None:
-        reference = self._repository.references.get(BRANCH)
-        return None if reference is None else reference.peel(pygit2.Commit)
+    def leaves(self, commit: Id | None, prefix: str = "") -> dict[str, str]:
+        """Return path -> value of a commit."""
+        return {path: value for path, (_, value) in self.differing(None, commit, prefix).items() if value is not None}
 
-    def _walk(self, tree: pygit2.Tree, prefix: str) -> Iterator[tuple[str, str]]:
-        for entry in tree:
-            path = f"{prefix}{entry.name}"
-            if isinstance(entry, pygit2.Tree):
-                yield from self._walk(entry, path + "/")
-            elif isinstance(entry, pygit2.Blob):
-                yield path, entry.data.decode("utf-8", "replace")
+    def differing(self, old: Id | None, new: Id | None, prefix: str = "") -> dict[str, tuple[str | None, str | None]]:
+        """Return in what two commits differ: path -> (value before, value after)."""
+        trees = [None if each is None else self.commit(each).tree for each in (old, new)]
+        (before, was_tree), (after, is_tree) = (objects.find(self._directories, tree, prefix) for tree in trees)
+        texts: dict[Id, str] = {}
 
-    def _write(self, tree: pygit2.Tree | None, changes: Mapping[str, str | None]) -> pygit2.Oid | None:
-        """Return the id of the tree with the changes made, None if nothing is left in it."""
-        builder = self._repository.TreeBuilder() if tree is None else self._repository.TreeBuilder(tree)
-        deeper: dict[str, dict[str, str | None]] = {}
-        for path, value in changes.items():
-            name, slash, rest = path.partition("/")
-            if slash:
-                deeper.setdefault(name, {})[rest] = value
-            elif value is not None:
-                builder.insert(name, self._repository.create_blob(value.encode()), FileMode.BLOB)
-            elif builder.get(name) is not None:
-                builder.remove(name)
-        for name, inner in deeper.items():
-            old = tree[name] if tree is not None and name in tree else None
-            written = self._write(old if isinstance(old, pygit2.Tree) else None, inner)
-            if written is not None:
-                builder.insert(name, written, FileMode.TREE)
-            elif builder.get(name) is not None:
-                builder.remove(name)
-        return builder.write() if len(builder) else None
+        def text(id: Id | None) -> str | None:
+            if id is None:
+                return None
+            if id not in texts:
+                texts[id] = self._text(id)
+            return texts[id]
+
+        found = {}
+        pairs = objects.differing(
+            self._directories, before if was_tree else None, after if is_tree else None, prefix + "/" if prefix else ""
+        )
+        for path, old_blob, new_blob in pairs:
+            found[path] = (text(old_blob), text(new_blob))
+        own = (None if was_tree else before, None if is_tree else after)
+        if prefix and own[0] != own[1]:
+            found[prefix] = (text(own[0]), text(own[1]))
+        return found
+
+    # --- writing ---
+
+    def stage_commit(
+        self,
+        parents: tuple[Id, ...],
+        changes: Mapping[str, str | None],
+        *,
+        author: str,
+        message: str,
+        request: str,
+        ts: float,
+    ) -> Id:
+        """Make a commit on the first parent, in memory, and return its id."""
+        tree = self.commit(parents[0]).tree if parents else None
+        root, made = objects.write(self._directories, self._directories.read(tree), changes)
+        made.append(objects.make(Kind.TREE, root.raw))
+        commit = objects.commit(made[-1].id, parents, author, message, request, int(ts))
+        self._staged.update({each.id: each for each in [*made, commit]})
+        return commit.id
+
+    def write_staged(self) -> None:
+        """Bring what is staged to the disk; raises Unavailable, and nothing has happened. For another thread."""
+        try:
+            with temporary_pack(pack_directory(self.path)) as (file, path):
+                writer = PackWriter(file.write, len(self._staged))
+                for each in self._staged.values():
+                    writer.add(each)
+                index = writer.finish()
+                file.flush()
+                if self._durable:
+                    os.fsync(file.fileno())
+                place_pack(pack_directory(self.path), path, index, durable=self._durable)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def drop_staged(self) -> None:
+        """Forget what is staged: it is on the disk, or not wanted."""
+        self._staged.clear()
+
+    def move(self, branch: str, new: Id | None, expected: Id | None) -> None:
+        """Let a branch stand at another commit, or at none; raises Conflict if it does not stand where expected."""
+        name = BRANCHES + branch
+        try:
+            reference = self._repository.references.get(name)
+            current = None if reference is None else _target(reference)
+            if current != expected:
+                raise Conflict(
+                    f"another program has moved the branch {branch} of {self.path}",
+                    hint="restart jitsu-store to take up what it has written",
+                )
+            if reference is None and new is not None:
+                self._repository.references.create(name, pygit2.Oid(raw=new))
+            elif reference is not None and new is None:
+                reference.delete()
+            elif reference is not None and new is not None:
+                reference.set_target(pygit2.Oid(raw=new))
+        except (pygit2.GitError, OSError, ValueError) as error:
+            raise self._unwritable(error) from None
+
+    # --- other repositories ---
+
+    def push(self, remote: str, branch: str) -> None:
+        """Send a branch to another repository; raises Conflict if it would lose commits there."""
+        refused: list[str] = []
+
+        class Callbacks(_Credentials):
+            def push_update_reference(self, refname: str, message: str | None) -> None:
+                if message:
+                    refused.append(f"{refname}: {message}")
+
+        with self._remote_complaints(remote):
+            self._repository.remotes.create_anonymous(remote).push(
+                [f"{BRANCHES}{branch}:{BRANCHES}{branch}"], callbacks=Callbacks()
+            )
+        if refused:
+            raise Conflict(f"{remote} refused: {'; '.join(refused)}")
+
+    def fetch(self, remote: str, branch: str) -> Id:
+        """Bring a branch of another repository here, and return its latest commit."""
+        kept = f"refs/jitsu/fetched/{branch}"
+        with self._remote_complaints(remote):
+            self._repository.remotes.create_anonymous(remote).fetch(
+                [f"+{BRANCHES}{branch}:{kept}"], callbacks=_Credentials()
+            )
+        reference = self._repository.references.get(kept)
+        if reference is None:
+            raise NotFound(f"{remote} has no branch {branch}")
+        return _target(reference)
+
+    # --- below ---
+
+    def _load(self, id: Id, kind: ObjectType) -> bytes:
+        if id in self._staged:
+            return self._staged[id].data
+        with self._complaints(id):
+            found, data = self._repository.read(pygit2.Oid(raw=id))
+            if found != kind:
+                raise ValueError(f"it is no {kind.name.lower()}")
+        return bytes(data)
+
+    def _text(self, id: Id) -> str:
+        return self._load(id, ObjectType.BLOB).decode("utf-8", "replace")
+
+    @contextmanager
+    def _complaints(self, id: Id = b"") -> Iterator[None]:
+        """Turn what libgit2 says of a damaged repository into one error that says what to do."""
+        try:
+            yield
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            what = f"object {id.hex()} of " if id else ""
+            raise Unavailable(
+                f"{what}the store {self.path} is missing or damaged: {error}",
+                hint="`git fsck` lists all that is; restore from a clone, or `git fetch` into it from one",
+            ) from None
+
+    @contextmanager
+    def _remote_complaints(self, remote: str) -> Iterator[None]:
+        try:
+            yield
+        except (pygit2.GitError, ValueError, KeyError, OSError) as error:
+            if "non-fast" in str(error) or "fastforward" in str(error) or "not present locally" in str(error):
+                raise Conflict(f"{remote} has commits that are not here", hint=f"jitsu pull {remote}") from None
+            raise Unavailable(f"{remote}: {error}", hint="does it exist, and may this process reach it?") from None
+
+    def _unwritable(self, error: Exception) -> JitsuError:
+        return Unavailable(f"cannot write to the store {self.path}: {error}", hint="is the disk full or read-only?")
 
 
-def _entry(tree: pygit2.Tree, path: str) -> str | None:
+def _target(reference: pygit2.Reference) -> Id:
+    target = reference.resolve().target
+    assert isinstance(target, pygit2.Oid)  # it is resolved
+    return bytes(target.raw)
+
+
+class _Credentials(pygit2.RemoteCallbacks):
+    """Keys of the ssh agent, once; libgit2 checks the host's key against known_hosts by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = False
+
+    def credentials(self, url: str, username_from_url: str | None, allowed_types: Any) -> Any:
+        if self._asked or not allowed_types & pygit2.enums.CredentialType.SSH_KEY:
+            raise pygit2.GitError("no key of the ssh agent was accepted (ssh-add -l lists them)")
+        self._asked = True
+        return pygit2.KeypairFromAgent(username_from_url or "git")
+
+
+def check_branch_name(name: str) -> None:
+    """Raise BadRequest if this cannot be the name of a branch (git-check-ref-format(1))."""
+    if not _is_branch_name(name):
+        raise BadRequest(f"{name[:100]!r} cannot be the name of a branch", hint="letters, digits, - _ . and / are safe")
+
+
+def _is_branch_name(name: str) -> bool:
+    return (
+        bool(name) and name.isprintable() and name[0] != "-" and bool(pygit2.reference_is_valid_name(BRANCHES + name))
+    )
+
+
+def prepare(path: Path, *, durable: bool = True) -> int:
+    """Make a repository of a new or empty directory, see that it can be written to, and lock it for this process.
+
+    Returns the lock's descriptor. Raises SetupFault, DamagedStore or UnwritableStore; what is there stays as it is.
+    """
+    pygit2.settings.enable_fsync_gitdir(durable)
+    pygit2.settings.mwindow_file_limit = MAX_OPEN_PACKS
     try:
-        return str(tree[path].id) if path else str(tree.id)
-    except KeyError:
-        return None
+        if not path.exists() or not any(path.iterdir()):
+            pygit2.init_repository(str(path), bare=True, initial_head="master")
+        elif not (path / "objects").is_dir():
+            raise DamagedStore(
+                f"{path} is no bare Git repository",
+                hint="name one, or a new or empty directory; `git clone --bare` makes one of another repository",
+            )
+        pack_directory(path).mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _lock(lock, path)
+        clear_temporary(pack_directory(path))
+        with temporary_pack(pack_directory(path)) as (file, _):
+            file.write(bytes(64 * 1024))  # enough for a commit
+            file.flush()
+    except (OSError, pygit2.GitError) as error:
+        number = getattr(error, "errno", None)
+        if number in _UNWRITABLE or isinstance(error, pygit2.GitError):
+            raise UnwritableStore(
+                f"cannot write to the store {path}: {getattr(error, 'strerror', None) or error}",
+                hint="make room on its disk, mount it writable, or give it to this process's user",
+            ) from None
+        raise SetupFault(f"cannot open the store {path}: {error}") from None
+    return lock
 
 
-def _record(commit: pygit2.Commit) -> CommitRecord:
-    return CommitRecord(str(commit.id), float(commit.commit_time), commit.author.name, commit.message)
-
-
-def _plain(author: str) -> str:
-    return "".join(c for c in author if c.isprintable() and c not in "<>").strip() or "unknown"
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SetupFault(f"another jitsu-store has {path} open", hint="stop that one first") from None

@@ -1,73 +1,94 @@
-"""The store's rpc and feed over one repository."""
+"""The store's rpc and feeds over one repository."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from jitsu_protocol.errors import Conflict, Invalid, JitsuError, NotFound, Refused
-from jitsu_protocol.inventory import Inventory
+from jitsu_protocol import identity
+from jitsu_protocol.errors import Conflict, JitsuError, NotFound, Refused
 from jitsu_protocol.messages import (
+    MASTER,
     Applied,
     Apply,
+    Branch,
+    BranchList,
     Change,
+    ChangesList,
+    ChangesSince,
     Commit,
+    CommitChanges,
     Committed,
+    CreateBranch,
+    DeleteBranch,
+    Diff,
+    Difference,
     Done,
+    HeadMoved,
     History,
     Leaves,
     List,
+    ListBranches,
     Log,
+    Merge,
+    Message,
+    Pull,
+    Push,
     Read,
     Record,
     Value,
 )
-from jitsu_protocol.vm import STATS_ROOT
-from jitsu_store.rules import tree
-from jitsu_store.rules.validate import path_reasons, touched_vms, vm_reasons
+from jitsu_store.rules import access, tree
+from jitsu_store.rules.validate import State
+from jitsu_store.wires.git import GitRepository, check_branch_name
+from jitsu_store.wires.writer import Landed, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from jitsu_protocol.bus import FeedServer, Handler
     from jitsu_protocol.messages import Request
     from jitsu_protocol.metrics import Metrics
-    from jitsu_store.wires.git import GitRepository
+    from jitsu_store.rules.objects import CommitRecord, Id
 
 FLUSH_S = 1.0
 """Statistics are committed that often; they lose at most that second."""
-REQUESTS_KEPT = 1000
 MAX_RECORDED = 1_000_000
 MAX_LOG_SCAN = 100_000
+HEADS = "heads"
+FEEDS = (*tree.TOPICS, HEADS)
+
+T = TypeVar("T")
 
 log = structlog.get_logger("store")
 
 
 class StoreServer:
-    """Holds the leaves in memory, the truth in Git."""
+    """Holds master in memory, the truth in Git."""
 
-    def __init__(self, repository: GitRepository, feed: FeedServer, metrics: Metrics) -> None:
+    def __init__(
+        self, repository: GitRepository, feed: FeedServer, metrics: Metrics, landed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Read all of master; `landed` is called for each pack that is written. Raises Unavailable if it is damaged."""
         self._repository = repository
         self._feed = feed
-        self._leaves = repository.leaves()
-        self._inventory = Inventory()
-        self._inventory.reset(self._leaves)
-        self._head = repository.head()
+        self._tell = landed
+        head = repository.head(MASTER)
+        self._state = State(repository.leaves(head))
+        # Each thread has a handle of its own: what reads history, and what speaks to other hosts, keeps nobody waiting.
+        self._disk, self._history, self._network = (ThreadPoolExecutor(1, name) for name in ("disk", "log", "net"))
+        self._past = GitRepository(repository.path)
+        self._remote = GitRepository(repository.path)
+        self._writer = Writer(repository, self._state, self._disk, self._landed)
         self._recorded: dict[str, tuple[str, str]] = {}  # path -> (value, service)
-        self._requests: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        for record, _ in repository.log():
-            if record.request:
-                self._requests[record.request] = (record.id, 0)
-            if len(self._requests) >= REQUESTS_KEPT:
-                break
         self._commits = metrics.counter("commits", "Commits made.", ["topic"])
         self._refused = metrics.counter("refused_changes", "Changes that were refused.", ["code"])
-        metrics.gauge("leaves", "Leaves in the tree.", lambda: float(len(self._leaves)))
-        for uuid, fault in self._inventory.faults.items():
+        metrics.gauge("leaves", "Leaves in the tree.", lambda: float(len(self._state.tree)))
+        metrics.gauge("branches", "Branches.", lambda: float(len(self._writer.heads)))
+        for uuid, fault in self._state.faults().items():
             log.warning("VM in the store cannot be used", uuid=uuid, reason=fault)
 
     def handlers(self) -> dict[type[Request], Handler]:
@@ -75,128 +96,261 @@ class StoreServer:
         return {
             Read: self.read,
             List: self.list,
+            Log: self.log,
+            Diff: self.diff,
+            ChangesSince: self.changes_since,
+            ListBranches: self.list_branches,
             Apply: self.apply,
             Record: self.record,
-            Log: self.log,
+            CreateBranch: self.create_branch,
+            DeleteBranch: self.delete_branch,
+            Merge: self.merge,
+            Push: self.push,
+            Pull: self.pull,
         }
 
-    def read(self, request: Read) -> Value:
+    def close(self) -> None:
+        """Let the threads end."""
+        for thread in (self._disk, self._history, self._network):
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def packed(self) -> None:
+        """Note that packs have been brought together."""
+        self._repository.reopen()
+
+    # --- reading: master from memory, all else from the repository on a thread of its own ---
+
+    async def read(self, request: Read) -> Value:
         """Answer Read."""
         path = tree.clean(request.path)
-        if path in self._leaves:
-            return Value(value=self._leaves[path], commit=self._head)
-        below = len(tree.below(self._leaves, path))
+        head = self._head(request.branch)
+        if request.branch == MASTER:
+            hidden, held = self._writer.hidden, self._state.tree
+            value = hidden[path] if path in hidden else held.get(path)
+        else:
+            value = await self._in_past(lambda past: None if head is None else past.value(head, path))
+        if value is not None:
+            return Value(value=value, commit=_hex(head))
+        below = await self._below(request.branch, path)
         if below:
-            raise NotFound(f"{path} is no value: it has {below} below it", hint="jitsu tree shows them")
-        raise NotFound(f"{path} does not exist", hint=tree.nearest(self._leaves, path))
+            raise NotFound(f"{path} is no value: it has {len(below)} below it", hint="jitsu tree shows them")
+        raise NotFound(f"{path} does not exist", hint=tree.nearest(await self._below(request.branch, ""), path))
 
-    def list(self, request: List) -> Leaves:
+    async def list(self, request: List) -> Leaves:
         """Answer List."""
         feed = self._feed.feeds.get(request.topic)
         if feed is None:
             raise NotFound(f"there is no feed {request.topic!r}")
-        return Leaves(
-            leaves=tree.below(self._leaves, request.prefix),
-            commit=self._head,
-            epoch=feed.epoch,
-            number=feed.number,
-        )
+        head = self._head(request.branch)
+        leaves = await self._below(request.branch, tree.clean(request.prefix))
+        return Leaves(leaves=leaves, commit=_hex(head), epoch=feed.epoch, number=feed.number)
 
-    def apply(self, request: Apply) -> Applied:
+    async def _below(self, branch: str, prefix: str) -> dict[str, str]:
+        """Return leaves; those of master without waiting, so that they fit to the numbers of the feeds."""
+        head = self._head(branch)
+        if branch != MASTER:
+            return await self._in_past(lambda past: past.leaves(head, prefix))
+        leaves = self._state.tree.below(prefix)
+        for path, value in self._writer.hidden.items():
+            if tree.is_below(path, prefix):
+                if value is None:
+                    leaves.pop(path, None)
+                else:
+                    leaves[path] = value
+        return leaves
+
+    async def log(self, request: Log) -> History:
+        """Answer Log."""
+        path, head = tree.clean(request.path), self._head(request.branch)
+
+        def scan(past: GitRepository) -> History:
+            commits: list[Commit] = []
+            for scanned, record in enumerate(past.log(head) if head is not None else ()):
+                if len(commits) >= request.limit or scanned >= MAX_LOG_SCAN:
+                    break
+                if not path or past.touches(record, path):
+                    commits.append(_commit(record))
+            return History(commits=commits)
+
+        return await self._in_past(scan)
+
+    async def diff(self, request: Diff) -> Difference:
+        """Answer Diff."""
+
+        def compare(past: GitRepository) -> Difference:
+            old, new = past.resolve(request.old), past.resolve(request.new)
+            return Difference(changes=_changes(past.differing(old, new, tree.clean(request.prefix))))
+
+        return await self._in_past(compare)
+
+    async def changes_since(self, request: ChangesSince) -> ChangesList:
+        """Answer ChangesSince."""
+        head, prefix = self._head(request.branch), tree.clean(request.prefix)
+
+        def collect(past: GitRepository) -> ChangesList:
+            since = past.resolve(request.since) if request.since else None
+            newer: list[Id] = []
+            for id in past.first_parents(head) if head is not None else ():
+                if id == since:
+                    break
+                newer.append(id)
+            else:
+                if since is not None:
+                    raise Conflict(
+                        f"the commit {request.since} is not in the history of {request.branch}",
+                        hint="begin again from what there is now",
+                    )
+            page = newer[::-1][: request.limit]
+            commits = []
+            for id in page:
+                record = past.commit(id)
+                changed = past.differing(record.parents[0] if record.parents else None, id, prefix)
+                if changed:
+                    commits.append(CommitChanges(commit=_commit(record), changes=_changes(changed)))
+            return ChangesList(commits=commits, upto=_hex(page[-1] if page else since), more=len(newer) > request.limit)
+
+        return await self._in_past(collect)
+
+    async def list_branches(self, _: ListBranches) -> BranchList:
+        """Answer ListBranches."""
+        feed = self._feed.feeds[HEADS]
+        epoch, number, heads = feed.epoch, feed.number, dict(self._writer.heads)
+        listed = await self._in_past(
+            lambda past: [Branch(name=name, commit=_commit(past.commit(id))) for name, id in sorted(heads.items())]
+        )
+        return BranchList(branches=listed, epoch=epoch, number=number)
+
+    # --- writing ---
+
+    async def apply(self, request: Apply) -> Message:
         """Answer Apply."""
-        if request.request in self._requests:
-            commit, count = self._requests[request.request]
-            return Applied(commit=commit, changed=count)
-        try:
-            changes = self._checked(request)
-        except JitsuError as error:
-            self._refused.labels(error.code).inc()
-            raise
-        if changes:
-            self._commit(changes, request.author, request.message, request.request)
-        self._requests[request.request] = (self._head, len(changes))
-        if len(self._requests) > REQUESTS_KEPT:
-            self._requests.popitem(last=False)
-        return Applied(commit=self._head, changed=len(changes))
+        return await self._counted(self._writer.apply(request))
+
+    async def merge(self, request: Merge) -> Message:
+        """Answer Merge."""
+        return await self._counted(self._writer.merge(request))
+
+    async def create_branch(self, request: CreateBranch) -> Message:
+        """Answer CreateBranch."""
+        return await self._counted(self._writer.create_branch(request))
+
+    async def delete_branch(self, request: DeleteBranch) -> Message:
+        """Answer DeleteBranch."""
+        return await self._counted(self._writer.delete_branch(request))
 
     def record(self, request: Record) -> Done:
         """Answer Record."""
+        _refuse(access.record_refusal(request.service, request.values))
         for path in request.values:
-            if not path.startswith(STATS_ROOT + "/") or tree.path_fault(path):
-                raise Refused(f"statistics are below {STATS_ROOT}/, not at {path[:100]!r}")
+            if fault := tree.path_fault(path):
+                raise Refused(fault)
         if len(self._recorded) + len(request.values) > MAX_RECORDED:
             raise Refused("too many statistics wait to be committed")
         for path, value in request.values.items():
             self._recorded[path] = (value, request.service)
         return Done()
 
-    async def log(self, request: Log) -> History:
-        """Answer Log."""
-        path = tree.clean(request.path)
-        commits: list[Commit] = []
-        for scanned, (record, commit) in enumerate(self._repository.log()):
-            if len(commits) >= request.limit or scanned >= MAX_LOG_SCAN:
-                break
-            if not path or self._repository.touches(commit, path):
-                commits.append(Commit(id=record.id, ts=record.ts, author=record.author, message=record.message))
-            if scanned % 100 == 99:
-                await asyncio.sleep(0)  # a long history must not hold up a write
-        return History(commits=commits)
+    async def push(self, request: Push) -> Applied:
+        """Answer Push."""
+        _refuse(access.operator_refusal(identity.parse(request.author), "push"))
+        head = self._head(request.branch)
+        if head is None:
+            raise NotFound(f"the branch {request.branch} has no commit yet")
+        await self._in_thread(self._network, self._remote, lambda git: git.push(request.remote, request.branch))
+        return Applied(commit=_hex(head), changed=0)
+
+    async def pull(self, request: Pull) -> Message:
+        """Answer Pull."""
+        _refuse(access.operator_refusal(identity.parse(request.author), "pull"))
+        check_branch_name(request.branch)
+        fetched = await self._in_thread(
+            self._network, self._remote, lambda git: git.fetch(request.remote, request.branch)
+        )
+        wanted = Merge(
+            branch=f"{request.branch} of {request.remote}",
+            into=request.branch,
+            author=request.author,
+            request=request.request,
+        )
+        return await self._counted(self._writer.merge(wanted, fetched))
 
     async def run(self) -> None:
         """Commit statistics, about once a second, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
             try:
-                self.flush()
+                await self.flush()
             except JitsuError as error:
-                log.error("statistics were not committed", error=str(error))
+                log.error("statistics are not committed yet", error=str(error))
 
-    def flush(self) -> None:
-        """Commit the statistics that wait."""
-        changes = {path: value for path, (value, _) in self._recorded.items() if self._leaves.get(path) != value}
-        if any(path not in self._leaves for path in changes):
-            above = tree.directories(self._leaves)
-            changes = {p: v for p, v in changes.items() if not tree.blocked(self._leaves, above, p)}
-        services = " ".join(sorted({service for _, service in self._recorded.values()}))
-        if changes:
-            self._commit(changes, services, "Statistics", "")
-        self._recorded.clear()
+    async def commit_for_ever(self) -> None:
+        """Carry out what changes the repository, until cancelled."""
+        await self._writer.run()
 
-    def _checked(self, request: Apply) -> dict[str, str | None]:
-        if request.base and request.base != self._head:
-            raise Conflict(f"the tree has changed: it is at {self._head}, not at {request.base}")
-        changes = tree.changed(self._leaves, request.changes)
-        reasons = path_reasons(self._leaves, changes)
-        if not reasons:
-            # Try it on the inventory, and take it back if it cannot stay.
-            touched = touched_vms(changes)
-            self._inventory.apply(changes.items())
-            reasons = vm_reasons(self._inventory, touched)
-            if reasons:
-                self._inventory.apply((path, self._leaves.get(path)) for path in changes)
-        if reasons:
-            raise Invalid("refused: " + "\n".join(reasons))
-        return changes
-
-    def _commit(self, changes: Mapping[str, str | None], author: str, message: str, request: str) -> None:
+    async def flush(self) -> None:
+        """Commit the statistics that wait; if that fails they go on waiting."""
+        recorded, self._recorded = self._recorded, {}
+        if not recorded:
+            return
+        services = "+".join(sorted({service for _, service in recorded.values()}))
         try:
-            self._head = self._repository.commit(changes, author, message, request, time.time())
+            await self._writer.record({path: value for path, (value, _) in recorded.items()}, services)
         except JitsuError:
-            self._inventory.apply((path, self._leaves.get(path)) for path in changes)
+            self._recorded = recorded | self._recorded
             raise
-        old = {path: self._leaves.get(path) for path in changes}
-        for path, value in changes.items():
-            if value is None:
-                self._leaves.pop(path, None)
-            else:
-                self._leaves[path] = value
-        for topic, prefix in tree.TOPICS.items():
-            items = [
-                Change(path=path, value=value, old=old[path])
-                for path, value in changes.items()
-                if path.startswith(prefix)
-            ]
-            if items:
-                self._commits.labels(topic).inc()
-                self._feed.publish(topic, Committed(commit=self._head, changes=items))
+
+    # --- below ---
+
+    def _landed(self, landed: Landed) -> None:
+        """Tell the feeds of a commit."""
+        changes = _changes(landed.changes)
+        if landed.branch == MASTER:
+            for topic, prefix in tree.TOPICS.items():
+                items = [change for change in changes if change.path.startswith(prefix)]
+                if items:
+                    self._commits.labels(topic).inc()
+                    self._feed.publish(topic, Committed(commit=landed.commit, changes=items))
+        self._feed.publish(HEADS, HeadMoved(branch=landed.branch, commit=landed.commit))
+        if landed.changes:
+            self._tell()
+
+    async def _counted(self, work: Awaitable[Message]) -> Message:
+        try:
+            return await work
+        except JitsuError as error:
+            self._refused.labels(error.code).inc()
+            raise
+
+    def _head(self, branch: str) -> Id | None:
+        head = self._writer.heads.get(branch)
+        if head is None and branch != MASTER:
+            raise NotFound(f"there is no branch {branch[:100]!r}", hint="`jitsu branch` lists them")
+        return head
+
+    async def _in_past(self, work: Callable[[GitRepository], T]) -> T:
+        return await self._in_thread(self._history, self._past, work)
+
+    @staticmethod
+    async def _in_thread(thread: ThreadPoolExecutor, git: GitRepository, work: Callable[[GitRepository], T]) -> T:
+        def run() -> T:
+            git.reopen()
+            return work(git)
+
+        return await asyncio.get_running_loop().run_in_executor(thread, run)
+
+
+def _commit(record: CommitRecord) -> Commit:
+    return Commit(id=record.id.hex(), ts=record.ts, author=record.author, message=record.message)
+
+
+def _changes(differing: Mapping[str, tuple[str | None, str | None]]) -> list[Change]:
+    return [Change(path=path, value=new, old=old) for path, (old, new) in differing.items()]
+
+
+def _hex(id: Id | None) -> str:
+    return "" if id is None else id.hex()
+
+
+def _refuse(reason: str) -> None:
+    if reason:
+        raise Refused(reason)

@@ -1,0 +1,105 @@
+"""What all commands have in common: the options before the command, the suite that is meant, how errors end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from jitsu.apply import operator
+from jitsu.link import Link, connect
+from jitsu_protocol import identity
+from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, configure_logging
+from jitsu_protocol.settings import Settings, SettingsFault, VmText, load
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Start virtual machines when their names are looked up.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="jitsu.toml")]
+DirectoryOption = Annotated[str, typer.Option("--runtime-dir", metavar="DIR", help="Where the suite's sockets are.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+class Where:
+    """The options before the command."""
+
+    config: Path | None = None
+    runtime_dir: str = ""
+    who: str = ""
+
+
+@app.callback()
+def where(
+    config: ConfigOption = None,
+    runtime_dir: DirectoryOption = "",
+    who: Annotated[
+        str, typer.Option("--as", metavar="WHO", help="Who asks: operator:NAME (you, if not given) or vm:UUID.")
+    ] = "",
+) -> None:
+    """Note which suite is meant, and who asks."""
+    from_environment = os.environ.get("JITSU_CONFIG")
+    Where.config = config or (Path(from_environment) if from_environment else None)
+    Where.runtime_dir = runtime_dir
+    Where.who = who
+
+
+def author() -> str:
+    """Return who asks; raises BadRequest."""
+    return str(identity.parse(Where.who or operator()))
+
+
+def settings(
+    flags: dict[str, str] | None = None, texts: list[VmText] | None = None, presets: dict[str, str] | None = None
+) -> Settings:
+    """Return the settings of the suite that is meant; raises SettingsFault."""
+    flags = flags or {}
+    if Where.runtime_dir:
+        flags["bus.runtime_dir"] = Where.runtime_dir
+    return load(Where.config, os.environ, flags, texts or (), presets)
+
+
+def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
+    """Run a command against the suite; an error becomes one line and status 1."""
+
+    async def run() -> int:
+        async with connect(bus) as link:
+            return await work(link) or 0
+
+    try:
+        found = settings()
+        bus = found.bus
+        configure_logging(found.log.model_copy(update={"level": "error"}), "jitsu")
+        sys.exit(asyncio.run(run()))
+    except SettingsFault as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    except JitsuError as error:
+        print(f"jitsu: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def completing(found: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
+    """Return what completes a word, nothing if no suite answers: a shell is no place for errors."""
+
+    async def run() -> list[T]:
+        async with connect(settings().bus) as link:
+            return await found(link)
+
+    try:
+        return asyncio.run(run())
+    except (JitsuError, SettingsFault):
+        return []

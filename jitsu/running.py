@@ -1,0 +1,220 @@
+"""The commands on the suite itself: run it, see what it does, start and stop a VM by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from jitsu import demo, legacy, show
+from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, settings, with_link
+from jitsu.link import OWNERS
+from jitsu.up import Suite
+from jitsu_protocol.errors import JitsuError, SetupFault
+from jitsu_protocol.messages import Done, OperatorStop, Summon, Summoned, Timelines, Trace
+from jitsu_protocol.process import EXIT_SETUP, configure_logging
+from jitsu_protocol.settings import SettingsFault
+
+if TYPE_CHECKING:
+    from jitsu.link import Link
+
+WATCH_S = 1.0
+OPERATOR_TIMEOUT_S = 130.0
+"""A start or stop by hand may last as long as the hypervisor's own limits."""
+
+
+# --- up ------------------------------------------------------------------------------------------
+
+
+def _original(*names: str, metavar: str, help: str) -> Any:
+    return typer.Option(None, *names, metavar=metavar, help=help, rich_help_panel="As in the original")
+
+
+@app.command()
+def up(
+    config: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE,...]...", help="One VM each.")] = None,
+    bind: str | None = _original("-b", "--bind", metavar="ADDR", help="Address the DNS server binds."),
+    listen: str | None = _original("-l", "--listen", metavar="PORT", help="Port it listens on."),
+    connection: str | None = _original("-c", "--connect", metavar="URI", help="Hypervisor's connection string."),
+    backend: str | None = _original("-x", "--backend", metavar="NAME", help="Hypervisor: mock."),
+    delay: str | None = _original("-d", "--delay", metavar="SECONDS", help="Response delay after the VM has started."),
+    forwarder: str | None = _original(
+        "-f", "--forwarder", metavar="ADDR", help="Where names not held are forwarded; this version forwards nothing."
+    ),
+    forwarder_port: str | None = _original("-p", "--port", metavar="PORT", help="Port of that forwarder."),
+    mode: str | None = _original(
+        "-m", "--mode", metavar="MODE", help="How an idle VM is stopped: destroy, suspend, shutdown."
+    ),
+    ttl: str | None = _original(
+        "-t", "--ttl", metavar="SECONDS", help="TTL of the answers; VMs stop after 2 x TTL without a query."
+    ),
+    persistdb: str | None = _original(
+        "--persistdb", metavar="PATH", help="Where the state is kept, a Git repository; without it, in memory."
+    ),
+    synjitsu: str | None = _original("--synjitsu", metavar="UUID", help="Replaced by the use_synjitsu of each VM."),
+    config_file: ConfigOption = None,
+    runtime_dir: DirectoryOption = "",
+    replicas: Annotated[str | None, typer.Option("--replicas", metavar="N", help="dns processes on the port.")] = None,
+) -> None:
+    """Run the whole suite on this machine; with no arguments, a demonstration on the mock hypervisor."""
+    Where.config = config_file or Where.config
+    Where.runtime_dir = runtime_dir or Where.runtime_dir
+    given = {
+        "dns.bind": bind,
+        "dns.port": listen,
+        "dns.replicas": replicas,
+        "hypervisor.connect": connection,
+        "hypervisor.kind": backend,
+        "defaults.response_delay": delay,
+        "defaults.stop_mode": mode,
+        "defaults.ttl": ttl,
+        "store.path": persistdb,
+    }
+    flags = {key: value for key, value in given.items() if value is not None}
+    demonstration = not config and Where.config is None and not persistdb
+    try:
+        texts = demo.texts() if demonstration else legacy.parse_strings(config or [])
+        presets = demo.PRESETS if demonstration else {"dns.port": "5300"}
+        found = settings(flags, texts, presets)
+        if not found.vms and not found.store.path:
+            raise SettingsFault(["there is no VM: give a [vm.NAME] in jitsu.toml, or a key=value,... string"])
+    except SettingsFault as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    configure_logging(found.log, "up")
+    _note_what_is_replaced(forwarder, forwarder_port, synjitsu)
+    command = _own_name() + (f" --runtime-dir {Where.runtime_dir}" if Where.runtime_dir else "")
+    suite = Suite(found, _say)
+    try:
+        sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(found, command))))
+    except SetupFault as error:
+        print(f"jitsu up: {error}", file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+
+
+def _own_name() -> str:
+    """Return what an operator types to run this tool."""
+    called = Path(sys.argv[0])
+    if called.name != "jitsu":
+        return f"{sys.executable} -m jitsu.main"
+    return "jitsu" if shutil.which("jitsu") else os.path.relpath(called)
+
+
+def _say(line: str) -> None:
+    """Print a line in one piece: the children write to the same terminal."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _note_what_is_replaced(forwarder: str | None, forwarder_port: str | None, synjitsu: str | None) -> None:
+    if forwarder not in (None, "0.0.0.0") or forwarder_port is not None:
+        print("note: this version forwards nothing; names that are not held are refused", file=sys.stderr)
+    if synjitsu is not None:
+        print("note: Synjitsu is a process of the suite here, not a VM; --synjitsu does nothing", file=sys.stderr)
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it.")] = False,
+) -> None:
+    """Show each VM: state, names, address, uptime, starts, queries, idle for, last error."""
+
+    async def show_status(link: Link) -> int:
+        if as_json:
+            rows, services = await _status(link)
+            answers = {name: None if pong is None else pong.model_dump() for name, pong in services.items()}
+            print(json.dumps({"vms": rows, "services": answers}, indent=2))
+            return 0
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        if not watch:
+            console.print(await _status_view(link))
+            return 0
+        with Live(await _status_view(link), console=console, auto_refresh=False) as live:
+            while True:
+                await asyncio.sleep(WATCH_S)
+                try:
+                    live.update(await _status_view(link), refresh=True)
+                except JitsuError as error:
+                    live.update(Text(str(error)), refresh=True)
+
+    with_link(show_status)
+
+
+async def _status(link: Link) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    pongs = await asyncio.gather(*(link.ping(owner) for owner in OWNERS))
+    rows = show.status_rows(await link.vms(), await link.leaves())
+    return rows, dict(zip(OWNERS, pongs, strict=True))
+
+
+async def _status_view(link: Link) -> Group:
+    rows, services = await _status(link)
+    return Group(show.status_table(rows), "", *(Text(line) for line in show.service_lines(services)))
+
+
+@app.command()
+def trace(
+    name: Annotated[str, typer.Argument(help="Only this VM's.")] = "",
+    limit: Annotated[int, typer.Option("-n", min=1, max=1000)] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the latest summons as timelines: where each millisecond went."""
+
+    async def show_trace(link: Link) -> None:
+        vm = (await link.find_vm(name)).uuid if name else ""
+        traced = await link.call("vmd", Trace(vm=vm, limit=limit), Timelines)
+        if as_json:
+            print(json.dumps([each.model_dump() for each in traced.timelines], indent=2))
+        else:
+            print("\n".join(show.trace_lines(traced.timelines)) or "no summons yet")
+
+    with_link(show_trace)
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def _complete_vm(incomplete: str) -> list[str]:
+    async def names(link: Link) -> list[str]:
+        return sorted(vm.name for vm in await link.vms() if vm.name.startswith(incomplete))
+
+    return completing(names)
+
+
+VmArgument = Annotated[str, typer.Argument(help="Name, uuid or DNS name.", autocompletion=_complete_vm)]
+
+
+@app.command()
+def start(name: VmArgument) -> None:
+    """Start a VM by hand, whatever its back-off says."""
+
+    async def summon(link: Link) -> None:
+        vm = await link.find_vm(name)
+        await link.call("vmd", Summon(vm=vm.uuid, trigger="operator"), Summoned, OPERATOR_TIMEOUT_S)
+        print(f"{vm.name} is ready")
+
+    with_link(summon)
+
+
+@app.command()
+def stop(name: VmArgument) -> None:
+    """Stop a VM now, whoever uses it; the next query starts it again."""
+
+    async def stop_vm(link: Link) -> None:
+        vm = await link.find_vm(name)
+        await link.call("vmd", OperatorStop(vm=vm.uuid), Done, OPERATOR_TIMEOUT_S)
+        print(f"{vm.name} is stopped")
+
+    with_link(stop_vm)

@@ -1,0 +1,72 @@
+"""What all messages have in common, and those that every process understands."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = (1, 0)
+"""Protocol version: a process speaks with every other of the same first number."""
+
+
+class Message(BaseModel):
+    """What can stand in an envelope. Unknown fields are ignored, so that a minor version may add some."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    kind: ClassVar[str]
+
+
+class Request(Message):
+    """A message that is answered."""
+
+
+class Done(Message):
+    """The answer to a request that has nothing to tell but that it was carried out."""
+
+    kind: ClassVar[str] = "done"
+
+
+class Failure(Message):
+    """The answer to a request that failed; becomes an exception at the caller."""
+
+    kind: ClassVar[str] = "error"
+
+    code: str
+    message: str
+    hint: str = ""
+    retry_after: float | None = None
+    details: list[dict[str, str | None]] = Field(default_factory=list)
+    """What a program needs of it: for a conflict, a row per path."""
+
+
+class Ping(Request):
+    """Anyone to any owner of an rpc socket, to see whether it answers. Answer: Pong."""
+
+    kind: ClassVar[str] = "ping"
+
+
+class Pong(Message):
+    """The answer to Ping."""
+
+    kind: ClassVar[str] = "pong"
+
+    service: str
+    version: str
+    pid: int
+    uptime_s: float
+    notes: list[str] = Field(default_factory=list)
+    """What an operator should know about this process now, a sentence each."""
+
+
+class FeedItem(Message):
+    """The envelope's body on a feed socket; without `body` it is a heartbeat that repeats the last number."""
+
+    kind: ClassVar[str] = "feed.item"
+
+    epoch: str
+    """Changes when the owner restarts."""
+    number: int
+    body_kind: str = ""
+    body: dict[str, object] | None = None

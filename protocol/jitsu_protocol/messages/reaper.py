@@ -1,0 +1,44 @@
+"""To and from the reaper."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jitsu_protocol.messages.base import Request
+
+
+class Use(BaseModel):
+    """What happened to one name of a VM since the last report."""
+
+    model_config = ConfigDict(frozen=True)
+
+    vm: str
+    name: str
+    count: int = Field(ge=0)
+    age_s: float = Field(ge=0)
+    """Since the latest query."""
+
+
+class Report(Request):
+    """dns to reaper, about once a second, and at once when a VM starts to drain. Answer: Done.
+
+    The first report registers the replica: before it is acknowledged, a replica answers nothing warm. A batch is sent
+    until it is acknowledged, and counted once: a number that is not higher than the last is known already.
+    """
+
+    kind: ClassVar[str] = "reaper.report"
+
+    replica: str
+    """Name of the replica, the same after a restart."""
+    instance: str
+    """Changes at each start of the replica."""
+    batch: int
+    lease_s: float = Field(ge=0)
+    """How long it goes on answering warm if it hears from us no more."""
+    uses: list[Use] = Field(default_factory=list)
+    drains: list[str] = Field(default_factory=list)
+    """Ids of all drains that it honours: it asks vmd again before it answers for these VMs."""
+    leaving: bool = False
+    """It stops in an orderly way; nothing more comes from it."""

@@ -1,0 +1,293 @@
+"""To and from the store, and what its feeds carry.
+
+Who asks for a change says so in `author`: `operator:NAME`, `service:NAME` or `vm:UUID` (identity.py). What each may
+write is in the store's rules/access.py.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jitsu_protocol.messages.base import Message, Request
+
+MASTER = "master"
+"""The branch that runs."""
+
+
+class Change(BaseModel):
+    """A new value for one path, or its removal (`value` is None)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    value: str | None
+    old: str | None = None
+    """In answers and feeds: the value before."""
+
+
+class Read(Request):
+    """Anyone to store: the value at one path. Answer: Value, or not-found with the nearest path."""
+
+    kind: ClassVar[str] = "store.read"
+
+    path: str
+    branch: str = MASTER
+
+
+class Value(Message):
+    """The answer to Read."""
+
+    kind: ClassVar[str] = "store.value"
+
+    value: str
+    commit: str
+
+
+class List(Request):
+    """Anyone to store: all leaves below a path ("" for all). Answer: Leaves.
+
+    On master it is also the snapshot of the store's feed `topic`.
+    """
+
+    kind: ClassVar[str] = "store.list"
+
+    prefix: str = ""
+    topic: str = "vm"
+    branch: str = MASTER
+
+
+class Leaves(Message):
+    """The answer to List."""
+
+    kind: ClassVar[str] = "store.leaves"
+
+    leaves: dict[str, str]
+    commit: str
+    epoch: str
+    number: int
+
+
+class Apply(Request):
+    """Anyone to store: change the tree of a branch, all of it or nothing. Answer: Applied.
+
+    The answer comes when the change is on the disk (G5). Sent twice it is carried out once: the id of the request is
+    kept in the commit.
+    """
+
+    kind: ClassVar[str] = "store.apply"
+
+    changes: list[Change]
+    author: str
+    message: str
+    request: str
+    """An id that the caller chooses, the same when it sends the request again."""
+    branch: str = MASTER
+    base: str = ""
+    """The commit that the change is based on; if it is given and not the latest, conflict."""
+    expect: dict[str, str | None] = Field(default_factory=dict)
+    """Path -> the value that it must have now, None for no value; if one has not, conflict, with the values."""
+
+
+class Applied(Message):
+    """The answer to Apply, Merge and Pull."""
+
+    kind: ClassVar[str] = "store.applied"
+
+    commit: str
+    changed: int
+    """How many leaves differ from before."""
+
+
+class Record(Request):
+    """vmd and reaper to store: statistics, as new absolute values. Answer: Done.
+
+    Kept in memory and committed within about a second.
+    """
+
+    kind: ClassVar[str] = "store.record"
+
+    values: dict[str, str]
+    service: str
+
+
+class Log(Request):
+    """An operator to store: the latest commits of a branch, newest first, that touch a path. Answer: History."""
+
+    kind: ClassVar[str] = "store.log"
+
+    path: str = ""
+    limit: int = Field(default=20, ge=1, le=10_000)
+    branch: str = MASTER
+
+
+class Commit(BaseModel):
+    """One commit of the history."""
+
+    id: str
+    ts: float
+    author: str
+    message: str
+
+
+class History(Message):
+    """The answer to Log."""
+
+    kind: ClassVar[str] = "store.history"
+
+    commits: list[Commit]
+
+
+class Diff(Request):
+    """An operator to store: in what two revisions differ, each a branch or the id of a commit. Answer: Difference."""
+
+    kind: ClassVar[str] = "store.diff"
+
+    old: str
+    new: str
+    prefix: str = ""
+
+
+class Difference(Message):
+    """The answer to Diff."""
+
+    kind: ClassVar[str] = "store.difference"
+
+    changes: list[Change]
+
+
+class ChangesSince(Request):
+    """A watcher to store: the commits of a branch that came after one, oldest first. Answer: CommitChanges.
+
+    A merge counts as one commit, with all that it brought. Conflict if `since` is not in the branch's history: then
+    only a new snapshot (List) helps.
+    """
+
+    kind: ClassVar[str] = "store.changes"
+
+    since: str
+    branch: str = MASTER
+    prefix: str = ""
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class CommitChanges(BaseModel):
+    """A commit, and what it changed below the prefix."""
+
+    commit: Commit
+    changes: list[Change]
+
+
+class ChangesList(Message):
+    """The answer to ChangesSince."""
+
+    kind: ClassVar[str] = "store.changes-list"
+
+    commits: list[CommitChanges]
+    """Those that changed something below the prefix."""
+    upto: str
+    """The commit to go on from."""
+    more: bool
+    """There are later ones."""
+
+
+class ListBranches(Request):
+    """Anyone to store: all branches. Answer: BranchList. Also the snapshot of the feed `heads`."""
+
+    kind: ClassVar[str] = "store.branches"
+
+
+class Branch(BaseModel):
+    """A branch and its latest commit."""
+
+    name: str
+    commit: Commit
+
+
+class BranchList(Message):
+    """The answer to ListBranches."""
+
+    kind: ClassVar[str] = "store.branch-list"
+
+    branches: list[Branch]
+    epoch: str
+    number: int
+
+
+class CreateBranch(Request):
+    """Anyone to store: make a branch at a revision. Answer: Applied. Sent twice it finds it made."""
+
+    kind: ClassVar[str] = "store.branch"
+
+    name: str
+    start: str = MASTER
+    author: str
+
+
+class DeleteBranch(Request):
+    """Anyone to store: remove a branch; what was not merged is lost. Answer: Done. Sent twice it finds it gone."""
+
+    kind: ClassVar[str] = "store.delete-branch"
+
+    name: str
+    author: str
+
+
+class Merge(Request):
+    """Anyone to store: bring a branch's changes into another, three-way (rules/merge.py). Answer: Applied.
+
+    Conflict if both have changed one value of the configuration: `details` lists path, base, ours, theirs.
+    Invalid if the result could not run, with every reason.
+    """
+
+    kind: ClassVar[str] = "store.merge"
+
+    branch: str
+    into: str = MASTER
+    author: str
+    message: str = ""
+    request: str
+
+
+class Push(Request):
+    """An operator to store: send a branch to another Git repository. Answer: Applied.
+
+    Refused if the other one has commits that we lack: pull first.
+    """
+
+    kind: ClassVar[str] = "store.push"
+
+    remote: str
+    """A path or an address, as `git push` takes it."""
+    branch: str = MASTER
+    author: str
+
+
+class Pull(Request):
+    """An operator to store: fetch a branch from another Git repository and merge it into ours. Answer: Applied."""
+
+    kind: ClassVar[str] = "store.pull"
+
+    remote: str
+    branch: str = MASTER
+    author: str
+    request: str
+
+
+class Committed(Message):
+    """In the store's feeds `vm` and `stats`: one commit on master, with all that it changed below the feed's topic."""
+
+    kind: ClassVar[str] = "feed.committed"
+
+    commit: str
+    changes: list[Change]
+
+
+class HeadMoved(Message):
+    """In the store's feed `heads`: a branch has a new latest commit; "" if it was deleted."""
+
+    kind: ClassVar[str] = "feed.head"
+
+    branch: str
+    commit: str

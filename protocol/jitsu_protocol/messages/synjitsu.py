@@ -1,0 +1,31 @@
+"""To and from synjitsu."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from jitsu_protocol.messages.base import Request
+
+
+class Arm(Request):
+    """vmd to synjitsu, before the VM is started: hold its addresses until it boots. Answer: Done.
+
+    Unavailable if no bridge is attached. Sent twice it renews the time limit.
+    """
+
+    kind: ClassVar[str] = "synjitsu.arm"
+
+    vm: str
+    addresses: list[str]
+    mac: str = ""
+    limit_s: float
+    """After that long without Disarm the boot counts as failed."""
+
+
+class Disarm(Request):
+    """vmd to synjitsu: the VM is `ready`, or its boot `failed`. Answer: Done."""
+
+    kind: ClassVar[str] = "synjitsu.disarm"
+
+    vm: str
+    outcome: Literal["ready", "failed"]

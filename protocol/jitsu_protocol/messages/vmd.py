@@ -1,0 +1,164 @@
+"""To and from vmd, and what its feed carries."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jitsu_protocol.messages.base import Message, Request
+from jitsu_protocol.states import VmState
+
+Trigger = Literal["dns", "traffic", "operator"]
+
+
+class Summon(Request):
+    """dns or synjitsu to vmd: make this VM reachable. Answer: Summoned, when its masking rule is met.
+
+    Joins the summon under way, if there is one (G1). Answered at once if the VM is ready; saves a draining VM.
+    The reply comes before the envelope's deadline or not at all.
+    """
+
+    kind: ClassVar[str] = "vmd.summon"
+
+    vm: str
+    trigger: Trigger = "dns"
+    waited_s: float = 0.0
+    """How long the query has been waiting at the sender; for the timeline."""
+
+
+class Summoned(Message):
+    """The answer to Summon: the VM may be told to clients."""
+
+    kind: ClassVar[str] = "vmd.summoned"
+
+    armed: bool = False
+    """Synjitsu holds the address: the VM is still booting."""
+
+
+class Drain(Request):
+    """reaper to vmd: this VM is idle as far as I know; tell everybody. Answer: Draining.
+
+    Refused if the VM is not ready, or was summoned within its idle timeout. Sent twice it gives the same drain.
+    vmd takes the drain back by itself if no StopDrained follows.
+    """
+
+    kind: ClassVar[str] = "vmd.drain"
+
+    vm: str
+
+
+class Draining(Message):
+    """The answer to Drain."""
+
+    kind: ClassVar[str] = "vmd.draining"
+
+    drain: str
+
+
+class StopDrained(Request):
+    """reaper to vmd: all replicas have acknowledged; stop the VM as its mode says. Answer: Done.
+
+    Refused if that drain is over, because a query saved the VM.
+    """
+
+    kind: ClassVar[str] = "vmd.stop-drained"
+
+    vm: str
+    drain: str
+
+
+class CancelDrain(Request):
+    """reaper to vmd: there was activity after all, or a replica does not answer. Answer: Done."""
+
+    kind: ClassVar[str] = "vmd.cancel-drain"
+
+    vm: str
+    drain: str
+
+
+class OperatorStop(Request):
+    """jitsu to vmd: stop this VM now, whoever uses it. Answer: Done, when it has stopped."""
+
+    kind: ClassVar[str] = "vmd.stop"
+
+    vm: str
+
+
+class ListVms(Request):
+    """Anyone to vmd: all VMs and their states. Answer: VmList. Also the snapshot of vmd's feed."""
+
+    kind: ClassVar[str] = "vmd.list"
+
+
+class VmStatus(BaseModel):
+    """One VM as vmd sees it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uuid: str
+    name: str
+    state: VmState
+    drain: str = ""
+    """Id of the drain while `draining`."""
+    state_age_s: float = 0.0
+    up_s: float | None = None
+    """Since the start, if it runs."""
+    idle_s: float | None = None
+    """Since the last summon that reached vmd, if it runs."""
+    starts: int = 0
+    last_error: str = ""
+    retry_after_s: float | None = None
+    """While it backs off: until the next try is allowed."""
+
+
+class VmList(Message):
+    """The answer to ListVms."""
+
+    kind: ClassVar[str] = "vmd.vms"
+
+    vms: list[VmStatus]
+    epoch: str
+    number: int
+
+
+class Trace(Request):
+    """jitsu to vmd: the latest summons, newest last. Answer: Timelines."""
+
+    kind: ClassVar[str] = "vmd.trace"
+
+    vm: str = ""
+    limit: int = Field(default=20, ge=1, le=1000)
+
+
+class Timeline(BaseModel):
+    """One summon: when each stage was passed."""
+
+    summon: str
+    vm: str
+    name: str
+    trigger: Trigger
+    ts: float
+    """When it began."""
+    joined: int = 0
+    """How many further requests joined it."""
+    stages: list[tuple[str, float]]
+    """(name, `_mono` seconds), in order."""
+    outcome: str = ""
+
+
+class Timelines(Message):
+    """The answer to Trace."""
+
+    kind: ClassVar[str] = "vmd.timelines"
+
+    timelines: list[Timeline]
+
+
+class VmStateChanged(Message):
+    """In vmd's feed: a VM's new state. `gone` when the VM is configured no more."""
+
+    kind: ClassVar[str] = "feed.vm"
+
+    vm: VmStatus
+    gone: bool = False

@@ -1,0 +1,153 @@
+"""When packs become one, and which earlier object a tree or commit is stored as a difference from.
+
+Each commit makes a pack. Packs are in tiers by how much they hold, each tier `FAN_IN` times the one below; as many of
+one tier become one of the next, so each object is written again once per tier and no more. While nobody writes, what is
+left over is brought together as well.
+
+What is a difference already is copied as it is; a merge unpacks only what its sources hold whole: for each of them one
+version of each tree. A large tree becomes the difference from its latest version, after `MAX_CHAIN` steps from a much
+earlier one, so that no chain is long to follow. A small one becomes the difference from a version in an earlier source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jitsu_store.rules.objects import LARGE_BYTES, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from jitsu_store.rules.objects import Id
+
+FAN_IN = 32
+MAX_MERGED_OBJECTS = 1_000_000
+"""A merge holds some 200 bytes for each object; larger packs are left as they are."""
+WORTH = 0.7
+"""A difference is kept if it is smaller than that share of the whole."""
+MAX_CHAIN = 1000
+"""Steps from a large tree to the last that is not based on its predecessor: 50 ms to read, for 10,000 VMs."""
+KEYS = 4
+SAMPLES = 9
+SAMPLE_BYTES = 40
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One pack of the repository, as the choice sees it."""
+
+    name: str
+    objects: int
+    age: float
+    """What sorts packs by when they were written, oldest first."""
+
+    @property
+    def tier(self) -> int:
+        """Return its tier."""
+        tier, limit = 0, FAN_IN
+        while self.objects >= limit:
+            tier, limit = tier + 1, limit * FAN_IN
+        return tier
+
+
+def choose(packs: Iterable[Pack], *, quiet: bool) -> list[Pack]:
+    """Return the packs that should become one now, oldest first; none if there is nothing to do."""
+    movable = [pack for pack in packs if pack.objects < MAX_MERGED_OBJECTS // 2]
+    for tier in sorted({pack.tier for pack in movable}):
+        alike = sorted((pack for pack in movable if pack.tier == tier), key=lambda pack: pack.age)
+        if len(alike) >= FAN_IN:
+            return _within(alike)
+    if not quiet or len(movable) < 2:
+        return []
+    largest = max(movable, key=lambda pack: pack.objects)
+    rest = [pack for pack in movable if pack is not largest]
+    if sum(pack.objects for pack in rest) < largest.objects / 8:
+        movable = rest  # the large one is worth writing again only for enough that is new
+    return _within(sorted(movable, key=lambda pack: pack.age)) if len(movable) > 1 else []
+
+
+def _within(packs: Sequence[Pack]) -> list[Pack]:
+    taken: list[Pack] = []
+    for pack in packs:
+        if sum(each.objects for each in taken) + pack.objects > MAX_MERGED_OBJECTS:
+            break
+        taken.append(pack)
+    return taken if len(taken) > 1 else []
+
+
+@dataclass
+class _Chain:
+    """Versions of one large tree in the pack that is being written."""
+
+    anchor: Id
+    latest: Id
+
+
+@dataclass
+class Kin:
+    """Says, for each tree of a pack that is being written, what to store it as the difference from."""
+
+    _owners: dict[int, Id] = field(default_factory=dict)
+    """Hash of what versions of a tree share -> the last that had it."""
+    _source: dict[Id, tuple[int, int]] = field(default_factory=dict)
+    """Small tree that later ones may be based on -> the source that it came from, how many steps it is from a whole."""
+    _chains: dict[Id, _Chain] = field(default_factory=dict)
+    _steps: dict[Id, int] = field(default_factory=dict)
+    """Large tree -> steps to its chain's anchor."""
+
+    def base_for(self, id: Id, data: bytes, source: int) -> Id | None:
+        """Return the base for a tree that is held whole in the source of that number; None to keep it whole."""
+        keys = _keys(data)
+        votes = Counter(owner for key in keys if (owner := self._owners.get(key)) is not None)
+        near = votes.most_common(1)[0][0] if votes else None
+        large = len(data) >= LARGE_BYTES
+        base = self._large(id, near) if large else self._small(id, near, source)
+        if large or id in self._source:
+            self._owners |= dict.fromkeys(keys, id)
+        return base
+
+    def copied(self, id: Id, base: Id) -> None:
+        """Note a tree that was copied as a difference."""
+        if base in self._chains:
+            self._follow(id, base)
+
+    def _large(self, id: Id, near: Id | None) -> Id | None:
+        if near is None or near not in self._chains:
+            self._chains[id], self._steps[id] = _Chain(id, id), 0
+            return None
+        chain = self._chains[near]
+        base = chain.latest
+        if self._steps[base] >= MAX_CHAIN:
+            base, chain.anchor = chain.anchor, id
+        self._follow(id, base)
+        if chain.anchor == id:
+            self._steps[id] = 0
+        return base
+
+    def _follow(self, id: Id, base: Id) -> None:
+        chain = self._chains[id] = self._chains[base]
+        chain.latest, self._steps[id] = id, self._steps[base] + 1
+
+    def _small(self, id: Id, near: Id | None, source: int) -> Id | None:
+        if near is None or near not in self._source:
+            self._source[id] = (source, 0)
+            return None
+        its_source, steps = self._source[near]
+        if its_source != source:
+            if steps >= FAN_IN:
+                self._source[id] = (source, 0)
+                return None
+            self._source[id] = (source, steps + 1)
+        return near
+
+
+def _keys(data: bytes) -> list[int]:
+    """Return hashes of what versions of one tree share: most entries; the names; of a large one, places in it."""
+    if len(data) >= LARGE_BYTES:
+        places = (len(data) * n // SAMPLES for n in range(SAMPLES))
+        return [hash(data[at : at + SAMPLE_BYTES]) for at in places]
+    entries = sorted(parse(data).items(), key=lambda entry: not entry[2])  # what is below tells more than a value
+    names = hash(tuple(name for name, _, _ in entries))
+    return [names, *(hash((name, id)) for name, id, _ in entries[:KEYS])]

@@ -1,0 +1,363 @@
+"""All that changes the repository, one thing after the other; what has come meanwhile goes to the disk together.
+
+    job taken        decided on the loop: who may, what was expected, whether the result is valid     else refused
+    staged           its commit is made in memory, on top of what was staged before it
+    written          one pack for all that is staged, brought to the disk on another thread           else all refused
+    moved            the branches stand at the new commits (each compared with where it stood)        else all refused
+    landed           the callers are answered, the feeds told
+
+What is staged is hidden from readers until it has landed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol import identity
+from jitsu_protocol.errors import BadRequest, Conflict, Invalid, JitsuError, NotFound, Refused
+from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, DeleteBranch, Done, Merge, Message
+from jitsu_store.rules import access, merge, tree
+from jitsu_store.wires.git import check_branch_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor
+
+    from jitsu_store.rules.objects import Id
+    from jitsu_store.rules.tree import Changes
+    from jitsu_store.rules.validate import State
+    from jitsu_store.wires.git import GitRepository
+
+MAX_BATCH_JOBS = 64
+MAX_WAITING_JOBS = 10_000
+REQUESTS_KEPT = 1000
+REQUESTS_SOUGHT_COMMITS = 2000
+"""How far back a store that starts looks for the requests that were carried out already."""
+MAX_CONFLICTS_SHOWN = 20
+
+log = structlog.get_logger("store")
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A commit that is on the disk, and what it changed: path -> (value before, value after)."""
+
+    branch: str
+    commit: str
+    changes: Mapping[str, tuple[str | None, str | None]]
+
+
+@dataclass
+class _Batch:
+    """What is staged."""
+
+    heads: dict[str, Id | None]
+    """Where branches stand with all that is staged; None for one that is deleted."""
+    landing: list[Landed] = field(default_factory=list)
+    undo: list[Changes] = field(default_factory=list)
+    """What takes the staged changes of master back."""
+    requests: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+
+class Writer:
+    """The queue of changes, and the branches."""
+
+    def __init__(
+        self, repository: GitRepository, state: State, thread: Executor, landed: Callable[[Landed], None]
+    ) -> None:
+        self.repository = repository
+        self.state = state
+        self.heads: dict[str, Id] = repository.branches()
+        self.hidden: Changes = {}
+        """What master had at the paths that are staged, until they have landed."""
+        self._thread = thread
+        self._landed = landed
+        self._jobs: asyncio.Queue[tuple[Callable[[_Batch], Message], asyncio.Future[Message]]]
+        self._jobs = asyncio.Queue(MAX_WAITING_JOBS)
+        self._requests: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._find_requests()
+
+    def _find_requests(self) -> None:
+        head = self.heads.get(MASTER)
+        if head is None:
+            return
+        found: list[tuple[str, tuple[str, int]]] = []
+        for count, record in enumerate(self.repository.log(head)):
+            if count >= REQUESTS_SOUGHT_COMMITS or len(found) >= REQUESTS_KEPT:
+                break
+            if record.request:
+                found.append((record.request, (record.id.hex(), 0)))
+        self._requests.update(reversed(found))
+
+    # --- what can be asked for ---
+
+    async def apply(self, request: Apply) -> Message:
+        """Answer Apply."""
+        return await self._do(lambda batch: self._apply(request, batch))
+
+    async def merge(self, request: Merge, fetched: Id | None = None) -> Message:
+        """Answer Merge; `fetched` is the commit to merge if the branch is one of another repository."""
+        return await self._do(lambda batch: self._merge(request, fetched, batch))
+
+    async def create_branch(self, request: CreateBranch) -> Message:
+        """Answer CreateBranch."""
+        return await self._do(lambda batch: self._create_branch(request, batch))
+
+    async def delete_branch(self, request: DeleteBranch) -> Message:
+        """Answer DeleteBranch."""
+        return await self._do(lambda batch: self._delete_branch(request, batch))
+
+    async def record(self, values: Mapping[str, str], services: str) -> None:
+        """Commit statistics."""
+        await self._do(lambda batch: self._record(values, services, batch))
+
+    async def _do(self, job: Callable[[_Batch], Message]) -> Message:
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        await self._jobs.put((job, future))
+        return await future
+
+    # --- the queue ---
+
+    async def run(self) -> None:
+        """Carry out jobs until cancelled."""
+        while True:
+            jobs = [await self._jobs.get()]
+            while len(jobs) < MAX_BATCH_JOBS and not self._jobs.empty():
+                jobs.append(self._jobs.get_nowait())
+            batch = _Batch(dict(self.heads))
+            replies: list[tuple[asyncio.Future[Message], Message | JitsuError]] = []
+            for job, future in jobs:
+                if future.done():
+                    continue  # its caller has given up
+                try:
+                    replies.append((future, job(batch)))
+                except JitsuError as error:
+                    replies.append((future, error))
+            failed = await self._land(batch)
+            for future, reply in replies:
+                if not future.done():
+                    answer = reply if failed is None or isinstance(reply, JitsuError) else failed
+                    if isinstance(answer, JitsuError):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
+
+    async def _land(self, batch: _Batch) -> JitsuError | None:
+        """Bring a batch to the disk and tell it; or take it back, and return why."""
+        moves = [
+            (branch, new, self.heads.get(branch))
+            for branch, new in batch.heads.items()
+            if new != self.heads.get(branch)
+        ]
+        if not moves:
+            self.repository.drop_staged()
+            return None
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, bool(batch.landing), moves)
+        except JitsuError as error:
+            for undo in reversed(batch.undo):
+                self.state.undo(undo)
+            return error
+        finally:
+            self.hidden.clear()
+            self.repository.drop_staged()
+        self.heads = {branch: head for branch, head in batch.heads.items() if head is not None}
+        self._requests.update(batch.requests)
+        while len(self._requests) > REQUESTS_KEPT:
+            self._requests.popitem(last=False)
+        told = {landed.branch for landed in batch.landing}
+        for landed in batch.landing:
+            self._landed(landed)
+        for branch, head, _ in moves:
+            if branch not in told:
+                self._landed(Landed(branch, head.hex() if head is not None else "", {}))
+        return None
+
+    def _write(self, commits: bool, moves: list[tuple[str, Id | None, Id | None]]) -> None:
+        """On the other thread: the objects first, then the branches that need them."""
+        if commits:
+            self.repository.write_staged()
+        for branch, new, old in moves:
+            self.repository.move(branch, new, old)
+
+    # --- one job each: decide, and stage ---
+
+    def _apply(self, request: Apply, batch: _Batch) -> Applied:
+        if (earlier := self._earlier(request.request, batch)) is not None:
+            return earlier
+        head = self._head(request.branch, batch)
+        who = identity.parse(request.author)
+        asked = tree.wanted(request.changes)
+        _refuse(access.write_refusal(who, request.branch, asked))
+        if request.base and (head is None or request.base != head.hex()):
+            now = head.hex() if head is not None else "nothing"
+            raise Conflict(
+                f"{request.branch} has changed: it is at {now}, not at {request.base}",
+                details=[{"path": path, "value": self._current(request.branch, head, path)} for path in sorted(asked)],
+            )
+        self._check_expected(request, head)
+        changes = {p: v for p, v in asked.items() if self._current(request.branch, head, p) != v}
+        if not changes:
+            return Applied(commit=head.hex() if head is not None else "", changed=0)
+        parents = () if head is None else (head,)
+        return self._stage(request.branch, parents, changes, who, request.message, request.request, batch)
+
+    def _merge(self, request: Merge, fetched: Id | None, batch: _Batch) -> Applied:
+        if (earlier := self._earlier(request.request, batch)) is not None:
+            return earlier
+        who = identity.parse(request.author)
+        ours = self._head(request.into, batch)
+        theirs = fetched or self._head(request.branch, batch)
+        if theirs is None:
+            raise NotFound(f"the branch {request.branch} has no commit")
+        base = None if ours is None else self.repository.merge_base(ours, theirs)
+        changed = self.repository.differing(base, theirs)
+        _refuse(access.merge_refusal(who, request.branch, request.into, changed))
+        if base == theirs and ours is not None:
+            return Applied(commit=ours.hex(), changed=0)
+        merged = merge.merge(changed, lambda path: self._current(request.into, ours, path))
+        if merged.conflicts:
+            raise _conflict(merged.conflicts, request.branch, request.into)
+        parents = (theirs,) if ours is None else (ours, theirs)
+        message = request.message or f"Merge {request.branch} into {request.into}"
+        return self._stage(request.into, parents, merged.changes, who, message, request.request, batch)
+
+    def _create_branch(self, request: CreateBranch, batch: _Batch) -> Applied:
+        who = identity.parse(request.author)
+        check_branch_name(request.name)
+        _refuse(access.branch_refusal(who, request.name))
+        start = batch.heads.get(request.start) or self.repository.resolve(request.start)
+        there = batch.heads.get(request.name)
+        if there is not None and there != start:
+            raise Conflict(f"there is a branch {request.name} already, at {there.hex()}")
+        if any(_overlap(request.name, name) for name in batch.heads if name != request.name):
+            raise BadRequest(f"{request.name} and another branch cannot be a file and a directory at once")
+        batch.heads[request.name] = start
+        return Applied(commit=start.hex(), changed=0)
+
+    def _delete_branch(self, request: DeleteBranch, batch: _Batch) -> Done:
+        who = identity.parse(request.author)
+        _refuse(access.branch_refusal(who, request.name))
+        if request.name == MASTER:
+            raise Refused(f"{MASTER} is what runs: it is not deleted")
+        if request.name in batch.heads:
+            batch.heads[request.name] = None
+        return Done()
+
+    def _record(self, values: Mapping[str, str], services: str, batch: _Batch) -> Done:
+        held = self.state.tree
+        changes: Changes = {p: v for p, v in values.items() if held.get(p) != v and not held.blocked(p)}
+        if changes:
+            head = batch.heads.get(MASTER)
+            who = identity.Identity(identity.Role.SERVICE, services)
+            self._stage(MASTER, () if head is None else (head,), changes, who, "Statistics", "", batch)
+        return Done()
+
+    # --- what jobs have in common ---
+
+    def _earlier(self, request: str, batch: _Batch) -> Applied | None:
+        found = self._requests.get(request) or batch.requests.get(request)
+        return None if found is None else Applied(commit=found[0], changed=found[1])
+
+    def _head(self, branch: str, batch: _Batch) -> Id | None:
+        head = batch.heads.get(branch)
+        if head is None and branch != MASTER:
+            raise NotFound(f"there is no branch {branch[:100]!r}", hint="`jitsu branch` lists them, and makes one")
+        return head
+
+    def _current(self, branch: str, head: Id | None, path: str) -> str | None:
+        if branch == MASTER:
+            return self.state.tree.get(path)
+        return None if head is None else self.repository.value(head, path)
+
+    def _check_expected(self, request: Apply, head: Id | None) -> None:
+        wrong = []
+        for path, expected in request.expect.items():
+            value = self._current(request.branch, head, tree.clean(path))
+            if value != expected:
+                wrong.append({"path": path, "expected": expected, "value": value})
+        if wrong:
+            lines = [f"{each['path']} is {_shown(each['value'])}, not {_shown(each['expected'])}" for each in wrong]
+            raise Conflict("\n".join(lines), details=wrong)
+
+    def _stage(
+        self,
+        branch: str,
+        parents: tuple[Id, ...],
+        changes: Changes,
+        who: identity.Identity,
+        message: str,
+        request: str,
+        batch: _Batch,
+    ) -> Applied:
+        """Try the changes, and make the commit; raises Invalid with every reason."""
+        head = batch.heads.get(branch)
+        old = {path: self._current(branch, head, path) for path in changes}
+        undo = self._try(branch, head, changes, batch)
+        try:
+            commit = self.repository.stage_commit(
+                parents, changes, author=str(who), message=message, request=request, ts=time.time()
+            )
+        except JitsuError:
+            self.state.undo(undo)
+            raise
+        if branch == MASTER:
+            batch.undo.append(undo)
+            self.hidden = undo | self.hidden
+        batch.heads[branch] = commit
+        batch.landing.append(Landed(branch, commit.hex(), {p: (old[p], new) for p, new in changes.items()}))
+        if request:
+            batch.requests[request] = (commit.hex(), len(changes))
+        return Applied(commit=commit.hex(), changed=len(changes))
+
+    def _try(self, branch: str, head: Id | None, changes: Changes, batch: _Batch) -> Changes:
+        """Make changes of master in its state and return what undoes them; of another branch, only try them there."""
+        if branch == MASTER:
+            undo, reasons = self.state.put(changes)
+            if reasons:
+                self.state.undo(undo)
+                raise _invalid(reasons)
+            return undo
+        apart = self.repository.differing(batch.heads.get(MASTER), head)
+        back, _ = self.state.put({path: value for path, (_, value) in apart.items()})
+        undo, reasons = self.state.put(changes)
+        self.state.undo(undo)
+        self.state.undo(back)
+        if reasons:
+            raise _invalid(reasons)
+        return {}
+
+
+def _refuse(reason: str) -> None:
+    if reason:
+        raise Refused(reason)
+
+
+def _invalid(reasons: list[str]) -> Invalid:
+    return Invalid("refused: " + "\n".join(reasons), details=[{"reason": reason} for reason in reasons])
+
+
+def _conflict(conflicts: list[merge.Conflicting], branch: str, into: str) -> Conflict:
+    lines = [f"{branch} and {into} have both changed"]
+    for each in conflicts[:MAX_CONFLICTS_SHOWN]:
+        lines.append(
+            f"  {each.path}: it was {_shown(each.base)}, {into} has {_shown(each.ours)}, {branch} {_shown(each.theirs)}"
+        )
+    if len(conflicts) > MAX_CONFLICTS_SHOWN:
+        lines.append(f"  and {len(conflicts) - MAX_CONFLICTS_SHOWN} more")
+    details = [{"path": c.path, "base": c.base, "ours": c.ours, "theirs": c.theirs} for c in conflicts]
+    return Conflict("\n".join(lines), hint=f"set them alike on {branch}, then merge again", details=details)
+
+
+def _shown(value: str | None) -> str:
+    return "nothing" if value is None else f'"{value}"'
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one.startswith(other + "/") or other.startswith(one + "/")

@@ -1,0 +1,405 @@
+"""The store over a real repository, without its sockets; stock git is the judge of what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jitsu_protocol.errors import BadRequest, Conflict, Invalid, NotFound, Refused, Unavailable
+from jitsu_protocol.messages import (
+    ChangesSince,
+    Committed,
+    DeleteBranch,
+    Diff,
+    HeadMoved,
+    List,
+    ListBranches,
+    Log,
+    Pull,
+    Push,
+    Record,
+)
+from jitsu_protocol.vm import to_tree
+from jitsu_store.wires.packer import Packer
+from tests.support.store import ME, Store, git, running
+from tests.support.vms import make_vm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_what_is_applied_is_a_commit_that_git_can_read(tmp_path: Path) -> None:
+    vm = make_vm()
+    async with running(tmp_path / "db") as store:
+        commit = await store.apply(dict(to_tree(vm)), request="r1")
+        assert store.git("show", f"master:jitsu/vm/{vm.uuid}/ip") == "127.0.1.1"
+        shown = store.git("log", "-1", "--format=%H|%an|%s|%(trailers:key=Request-Id,valueonly)").strip()
+        assert shown == f"{commit}|operator:me|Why|r1"
+        store.git("fsck", "--strict")
+        (item,) = store.feed.of("vm")
+        assert isinstance(item, Committed)
+        assert {change.path: change.value for change in item.changes} == to_tree(vm)
+        assert store.feed.of("heads") == [HeadMoved(branch="master", commit=commit)]
+
+
+async def test_a_request_that_is_sent_twice_is_one_commit_even_after_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        first = await store.apply({"a/b": "1"}, request="r1")
+        second = await store.apply({"a/b": "2"}, request="r2")
+        assert await store.apply({"a/b": "1"}, request="r1") == first
+    async with running(tmp_path / "db") as store:
+        assert await store.apply({"a/b": "1"}, request="r1") == first
+        assert await store.get("a/b") == "2"
+        assert (await store.server.list(List())).commit == second
+
+
+async def test_a_refused_change_changes_nothing(tmp_path: Path) -> None:
+    one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
+    async with running(tmp_path / "db") as store:
+        head = await store.apply(to_tree(one) | to_tree(two))
+        for changes in (
+            {f"jitsu/vm/{two.uuid}/ip": "127.0.1.1"},
+            {f"jitsu/vm/{one.uuid}/dns/one.jitsu.test/ttl": "-1"},
+            {f"jitsu/vm/{one.uuid}/dns/one.jitsu.test/ttl": None},
+            {f"jitsu/vm/{one.uuid}/stop_mode": "explode"},
+            {f"jitsu/vm/{one.uuid}/ip/x": "1"},
+            {"../x": "1"},
+            {f"jitsu/vm/{one.uuid}/colour": "red"},
+        ):
+            with pytest.raises(Invalid):
+                await store.apply(dict(changes))
+        assert (await store.server.list(List())).commit == head
+        assert await store.leaves() == to_tree(one) | to_tree(two)
+        assert len(store.feed.of("vm")) == 1
+
+
+async def test_preconditions_hold_or_tell_the_current_value(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        old = await store.apply({"a": "1", "b": "1"})
+        head = await store.apply({"a": "2"})
+        with pytest.raises(Conflict) as based:
+            await store.apply({"a": "3"}, base=old)
+        assert based.value.details == [{"path": "a", "value": "2"}]
+        with pytest.raises(Conflict, match='a is "2", not "1"') as expected:
+            await store.apply({"b": "9"}, expect={"a": "1", "b": "1", "c": "5"})
+        assert expected.value.details == [
+            {"path": "a", "expected": "1", "value": "2"},
+            {"path": "c", "expected": "5", "value": None},
+        ]
+        assert await store.leaves() == {"a": "2", "b": "1"}
+        await store.apply({"b": "9"}, base=head, expect={"a": "2", "c": None})
+        assert await store.get("b") == "9"
+
+
+async def test_nothing_changed_is_no_commit(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        head = await store.apply({"a/b": "1"})
+        assert await store.apply({"a/b": "1"}) == head
+
+
+async def test_reading_says_what_is_near(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a/long/path": "1"})
+        assert await store.get("/a/long/path") == "1"
+        with pytest.raises(NotFound, match="did you mean a/long/path"):
+            await store.get("a/long/paht")
+        with pytest.raises(NotFound, match="1 below it"):
+            await store.get("a/long")
+        with pytest.raises(NotFound, match="no branch 'nowhere'"):
+            await store.get("a", "nowhere")
+
+
+async def test_what_comes_at_once_lands_at_once_each_in_its_own_commit(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a": "0"})
+        commits = await asyncio.gather(*(store.apply({f"k{n}": str(n), "last": str(n)}) for n in range(20)))
+        assert store.git("log", "--format=%H", "--reverse").split()[1:] == commits
+        assert await store.get("last") == "19"
+        assert int(store.git("count-objects", "-v").split("packs: ")[1].split()[0]) < 20
+        assert store.git("show", f"{commits[7]}:last") == "7"
+        store.git("fsck", "--strict")
+
+
+async def test_a_disk_that_takes_nothing_refuses_the_whole_batch_and_readers_see_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, str]] = []
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a": "1", "b": "1"})
+        writer: Any = store.server._writer
+
+        def full() -> None:
+            # While the disk works, readers are served what is known to be on it.
+            asyncio.run_coroutine_threadsafe(look(), loop).result(5)
+            raise Unavailable("the disk is full")
+
+        async def look() -> None:
+            seen.append(await store.leaves())
+            seen.append({"a": await store.get("a")})
+
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(writer.repository, "write_staged", full)
+            results = await asyncio.gather(
+                store.apply({"a": "2", "c": "1"}),
+                store.apply({"b": None, "a": "3"}),
+                store.apply({"../": "x"}),
+                return_exceptions=True,
+            )
+        assert [type(each) for each in results] == [Unavailable, Unavailable, Invalid]
+        assert seen == [{"a": "1", "b": "1"}, {"a": "1"}]
+        assert await store.leaves() == {"a": "1", "b": "1"}
+        await store.apply({"a": "4"})
+        assert store.git("show", "master:a") == "4"
+
+
+async def test_statistics_are_coalesced_into_one_commit(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        for count in range(1, 100):
+            store.server.record(Record(values={"jitsu/stats/v/total_starts": str(count)}, service="vmd"))
+        store.server.record(Record(values={"jitsu/stats/v/dns/a/last_request_ts": "1.5"}, service="reaper"))
+        await store.server.flush()
+        await store.server.flush()
+        assert store.git("log", "--format=%an: %s").splitlines() == ["service:reaper+vmd: Statistics"]
+        assert await store.get("jitsu/stats/v/total_starts") == "99"
+        assert len(store.feed.of("stats")) == 1
+        with pytest.raises(Refused):
+            store.server.record(Record(values={"jitsu/vm/v/ip": "1"}, service="vmd"))
+
+
+async def test_statistics_that_the_disk_did_not_take_wait_for_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path / "db") as store:
+        store.server.record(Record(values={"jitsu/stats/v/total_starts": "1"}, service="vmd"))
+        writer: Any = store.server._writer
+
+        def full() -> None:
+            raise Unavailable("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(writer.repository, "write_staged", full)
+            with pytest.raises(Unavailable):
+                await store.server.flush()
+        await store.server.flush()
+        assert await store.get("jitsu/stats/v/total_starts") == "1"
+
+
+async def test_the_log_can_be_of_one_path_and_of_one_branch(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        for number in range(5):
+            await store.apply({f"a/{number % 2}": str(number)})
+        await store.branch("try")
+        await store.apply({"a/1": "9"}, "try")
+        assert len((await store.server.log(Log())).commits) == 5
+        assert len((await store.server.log(Log(path="a/1"))).commits) == 2
+        assert len((await store.server.log(Log(path="a/1", branch="try"))).commits) == 3
+        assert len((await store.server.log(Log(limit=3))).commits) == 3
+
+
+async def test_a_branch_is_apart_until_it_is_merged(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a": "1", "b": "1"})
+        await store.branch("try")
+        await store.apply({"a": "2", "c": "3"}, "try")
+        assert (await store.get("a"), await store.get("a", "try")) == ("1", "2")
+        found = await store.server.diff(Diff(old="master", new="try"))
+        assert {(each.path, each.old, each.value) for each in found.changes} == {("a", "1", "2"), ("c", None, "3")}
+        await store.apply({"b": "5"})
+        assert (await store.merge("try")).changed == 2
+        assert await store.leaves() == {"a": "2", "b": "5", "c": "3"}
+        assert store.git("log", "-1", "--format=%s %p").split()[:4] == ["Merge", "try", "into", "master"]
+        assert len(store.git("log", "-1", "--format=%p").split()) == 2
+        assert (await store.merge("try")).changed == 0
+        listed = await store.server.list_branches(ListBranches())
+        assert [each.name for each in listed.branches] == ["master", "try"]
+        await store.server.delete_branch(DeleteBranch(name="try", author=ME))
+        with pytest.raises(NotFound):
+            await store.get("a", "try")
+        with pytest.raises(Refused):
+            await store.server.delete_branch(DeleteBranch(name="master", author=ME))
+        assert store.feed.of("heads")[-1] == HeadMoved(branch="try", commit="")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a..b", "-x", "master/x", "x.lock", "\0"])
+async def test_a_name_that_cannot_be_a_branch_is_refused(tmp_path: Path, name: str) -> None:
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a": "1"})
+        with pytest.raises(BadRequest):
+            await store.branch(name)
+
+
+async def test_branches_of_different_vms_merge_in_any_order_to_one_tree(tmp_path: Path) -> None:
+    one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
+    trees = []
+    for order in (("x", "y"), ("y", "x")):
+        async with running(tmp_path / order[0]) as store:
+            await store.apply(to_tree(one) | to_tree(two))
+            await store.branch("x")
+            await store.branch("y")
+            await store.apply({f"jitsu/vm/{one.uuid}/ip": "127.0.1.8"}, "x")
+            await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.9"}, "y")
+            for branch in order:
+                await store.merge(branch)
+            trees.append(store.git("rev-parse", "master^{tree}"))
+    assert trees[0] == trees[1]
+
+
+async def test_one_value_set_differently_is_refused_with_both_and_nothing_of_it_lands(tmp_path: Path) -> None:
+    vm = make_vm("one", "127.0.1.1")
+    ip, delay = f"jitsu/vm/{vm.uuid}/ip", f"jitsu/vm/{vm.uuid}/response_delay"
+    async with running(tmp_path / "db") as store:
+        await store.apply(to_tree(vm))
+        await store.branch("try")
+        await store.apply({ip: "127.0.1.8", delay: "0.7"}, "try")
+        await store.apply({ip: "127.0.1.9"})
+        with pytest.raises(Conflict, match=r'it was "127.0.1.1", master has "127.0.1.9", try "127.0.1.8"') as refused:
+            await store.merge("try")
+        assert refused.value.details == [{"path": ip, "base": "127.0.1.1", "ours": "127.0.1.9", "theirs": "127.0.1.8"}]
+        assert await store.get(delay) == "0.1"
+        # The way out that the hint names.
+        await store.apply({ip: "127.0.1.9"}, "try")
+        await store.merge("try")
+        assert (await store.get(ip), await store.get(delay)) == ("127.0.1.9", "0.7")
+
+
+async def test_a_merge_that_would_give_two_vms_one_address_names_both(tmp_path: Path) -> None:
+    one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
+    async with running(tmp_path / "db") as store:
+        await store.apply(to_tree(one) | to_tree(two))
+        await store.branch("try")
+        await store.apply({f"jitsu/vm/{one.uuid}/ip": "127.0.1.7"}, "try")
+        await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.7"})
+        with pytest.raises(Invalid, match=r"\(one\): ip: 127.0.1.7 belongs to the VM two already"):
+            await store.merge("try")
+        with pytest.raises(Invalid, match="belongs to the VM one already"):  # a branch is held to the same rules
+            await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.7"}, "try")
+        await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.1"}, "try")  # which is free there
+        assert await store.get(f"jitsu/vm/{one.uuid}/ip") == "127.0.1.1"
+
+
+async def test_counters_on_a_branch_add_up(tmp_path: Path) -> None:
+    counter = "jitsu/stats/v/total_starts"
+    async with running(tmp_path / "db") as store:
+        await store.apply({counter: "10"})
+        await store.branch("try")
+        await store.apply({counter: "13"}, "try")
+        await store.apply({counter: "15"})
+        await store.merge("try")
+        assert await store.get(counter) == "18"
+        await store.merge("try")  # nothing new on it: nothing is added twice
+        assert await store.get(counter) == "18"
+
+
+async def test_a_vm_changes_itself_by_a_branch_and_nothing_else(tmp_path: Path) -> None:
+    one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
+    who = f"vm:{one.uuid}"
+    async with running(tmp_path / "db") as store:
+        await store.apply(to_tree(one) | to_tree(two))
+        with pytest.raises(Refused, match="branches that begin with its uuid"):
+            await store.apply({f"jitsu/vm/{one.uuid}/ip": "127.0.1.8"}, who=who)
+        with pytest.raises(Refused):
+            await store.branch("mine", who=who)
+        await store.branch(one.uuid, who=who)
+        await store.apply({f"jitsu/vm/{one.uuid}/ip": "127.0.1.8"}, one.uuid, who)
+        with pytest.raises(Refused, match="only below"):
+            await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.9"}, one.uuid, who)
+        assert (await store.merge(one.uuid, who=who)).changed == 1
+        assert await store.get(f"jitsu/vm/{one.uuid}/ip") == "127.0.1.8"
+        await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.9"}, one.uuid)  # an operator puts something on it
+        with pytest.raises(Refused, match="only below"):
+            await store.merge(one.uuid, who=who)
+        with pytest.raises(Refused, match="only an operator may push"):
+            await store.server.push(Push(remote="x", author=who))
+
+
+async def test_a_watcher_that_was_away_gets_each_commit_once_and_in_order(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        seen = await store.apply({"a/x": "0", "b": "0"})
+        for number in range(1, 8):
+            await store.apply({"a/x" if number % 2 else "b": str(number)})
+        await store.branch("try")
+        await store.apply({"a/y": "1"}, "try")
+        await store.apply({"a/z": "1"}, "try")
+        await store.apply({"b": "9"})
+        await store.merge("try")
+    async with running(tmp_path / "db") as store:
+        told, more = [], True
+        while more:
+            page = await store.server.changes_since(ChangesSince(since=seen, prefix="a", limit=3))
+            told += [{c.path: (c.old, c.value) for c in each.changes} for each in page.commits]
+            seen, more = page.upto, page.more
+        assert told == [
+            {"a/x": ("0", "1")},
+            {"a/x": ("1", "3")},
+            {"a/x": ("3", "5")},
+            {"a/x": ("5", "7")},
+            {"a/y": (None, "1"), "a/z": (None, "1")},
+        ]
+        assert (await store.server.changes_since(ChangesSince(since=seen))).commits == []
+        with pytest.raises(Conflict, match="not in the history"):
+            await store.server.changes_since(ChangesSince(since=seen, branch="try"))
+
+
+async def test_history_goes_to_another_repository_and_comes_from_it(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "--bare", "-b", "master", "other.git")
+    remote = str(tmp_path / "other.git")
+    async with running(tmp_path / "db") as store, running(tmp_path / "db2") as second:
+        await store.apply({"a": "1", "b": "1"})
+        await store.server.push(Push(remote=remote, author=ME))
+        assert git(tmp_path / "other.git", "show", "master:a") == "1"
+        await second.server.pull(Pull(remote=remote, author=ME, request=""))
+        assert await second.leaves() == {"a": "1", "b": "1"}
+        await second.apply({"a": "2"})
+        await second.server.push(Push(remote=remote, author=ME))
+        await store.apply({"b": "2"})
+        with pytest.raises(Conflict, match=r"has commits that are not here .*jitsu pull"):
+            await store.server.push(Push(remote=remote, author=ME))
+        await store.server.pull(Pull(remote=remote, author=ME, request=""))
+        assert await store.leaves() == {"a": "2", "b": "2"}
+        await store.server.push(Push(remote=remote, author=ME))
+        await second.apply({"b": "3"})
+        with pytest.raises(Conflict, match='b: it was "1", master has "3"'):
+            await second.server.pull(Pull(remote=remote, author=ME, request=""))
+        with pytest.raises(Unavailable):
+            await store.server.push(Push(remote=str(tmp_path / "nowhere"), author=ME))
+        store.git("fsck", "--strict")
+
+
+async def test_packing_changes_nothing_that_can_be_seen(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        await store.apply({f"jitsu/x/{n:04}/y": str(n) for n in range(600)})
+        for number in range(70):
+            await store.apply({f"jitsu/x/{number * 7:04}/y": f"n{number}"})
+        history = store.git("log", "-p", "--format=%H %s")
+        assert Packer(tmp_path / "db").work(quiet=False) >= 64
+        store.server.packed()
+        await store.apply({"jitsu/z": "1"})
+        assert Packer(tmp_path / "db").work(quiet=True) > 1
+        assert Packer(tmp_path / "db").work(quiet=True) == 0
+        assert len(list((tmp_path / "db" / "objects" / "pack").iterdir())) == 2
+        assert store.git("log", "-p", "--format=%H %s", "master~1") == history
+        store.git("fsck", "--strict")
+        assert await store.get("jitsu/x/0007/y") == "n1"
+        assert len((await store.server.log(Log(limit=100))).commits) == 72
+
+
+async def test_a_missing_object_is_named_when_somebody_needs_it_and_at_the_next_start(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a": "1"})
+        await store.branch("old")
+        await store.apply({"a": "2"})
+        missing = store.git("rev-parse", "old").strip()
+        packs = sorted((tmp_path / "db" / "objects" / "pack").glob("*.idx"), key=lambda path: path.stat().st_mtime_ns)
+        for suffix in (".idx", ".pack"):
+            packs[0].with_suffix(suffix).unlink()
+        assert await store.get("a") == "2"
+        with pytest.raises(Unavailable, match=rf"{missing}.* is missing or damaged.*git fsck"):
+            await store.get("a", "old")
+        with pytest.raises(Unavailable, match="missing or damaged"):
+            await store.server.log(Log())
+        await store.apply({"a": "3"})  # what does not need it goes on
+    with pytest.raises(Unavailable, match=missing):
+        Store(tmp_path / "db")

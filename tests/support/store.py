@@ -1,0 +1,89 @@
+"""A store over a real repository, without its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from jitsu_protocol.feed import Publisher
+from jitsu_protocol.messages import Applied, Apply, Change, CreateBranch, List, Merge, Message, Read
+from jitsu_protocol.metrics import Metrics
+from jitsu_store.wires.git import GitRepository, prepare
+from jitsu_store.wires.server import FEEDS, StoreServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+ME = "operator:me"
+
+
+class KeptFeed:
+    """Keeps what would be published."""
+
+    def __init__(self) -> None:
+        self.feeds = {topic: Publisher("e") for topic in FEEDS}
+        self.items: list[tuple[str, Message]] = []
+
+    def publish(self, topic: str, body: Message) -> None:
+        self.feeds[topic].item(body)
+        self.items.append((topic, body))
+
+    def of(self, topic: str) -> list[Message]:
+        return [body for each, body in self.items if each == topic]
+
+
+class Store:
+    """A store that runs, with shorter words for what the tests ask of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.feed = KeptFeed()
+        feed: Any = self.feed
+        self.server = StoreServer(GitRepository(path), feed, Metrics("store"))
+
+    async def apply(self, changes: Mapping[str, str | None], branch: str = "master", who: str = ME, **more: Any) -> str:
+        listed = [Change(path=path, value=value) for path, value in changes.items()]
+        more.setdefault("request", "")
+        reply = await self.server.apply(Apply(changes=listed, author=who, message="Why", branch=branch, **more))
+        assert isinstance(reply, Applied)
+        return reply.commit
+
+    async def branch(self, name: str, start: str = "master", who: str = ME) -> None:
+        await self.server.create_branch(CreateBranch(name=name, start=start, author=who))
+
+    async def merge(self, branch: str, into: str = "master", who: str = ME) -> Applied:
+        reply = await self.server.merge(Merge(branch=branch, into=into, author=who, request=""))
+        assert isinstance(reply, Applied)
+        return reply
+
+    async def get(self, path: str, branch: str = "master") -> str:
+        return (await self.server.read(Read(path=path, branch=branch))).value
+
+    async def leaves(self, branch: str = "master") -> dict[str, str]:
+        return (await self.server.list(List(branch=branch))).leaves
+
+    def git(self, *arguments: str) -> str:
+        return git(self.path, *arguments)
+
+
+@asynccontextmanager
+async def running(path: Path) -> AsyncIterator[Store]:
+    """Run a store, and end it as kill -9 would: nothing is flushed."""
+    lock = prepare(path, durable=False)
+    store = Store(path)
+    task = asyncio.create_task(store.server.commit_for_ever())
+    try:
+        yield store
+    finally:
+        task.cancel()
+        store.server.close()
+        os.close(lock)
+
+
+def git(path: Path, *arguments: str) -> str:
+    command = ["git", "-c", "safe.directory=*", "-C", str(path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
