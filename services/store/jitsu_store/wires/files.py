@@ -62,11 +62,12 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def clear_temporary(directory: Path) -> int:
-    """Remove what writers that were killed have left; returns how many files. Only for who alone may write."""
-    count = 0
-    for path in directory.glob(TEMPORARY + "*"):
-        with suppress(OSError):
+def clear_leftovers(repository: Path) -> None:
+    """Remove what a store that was killed has left: packs half written, branches half moved.
+
+    Only for who alone may write: to git such a lock says that another program is at work.
+    """
+    left = [*pack_directory(repository).glob(TEMPORARY + "*"), *(repository / "refs").rglob("*.lock")]
+    for path in left:
+        with suppress(FileNotFoundError):
             path.unlink()
-            count += 1
-    return count

@@ -24,7 +24,7 @@ from jitsu_protocol.errors import (
 from jitsu_store.rules import objects
 from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind
 from jitsu_store.rules.pack import PackWriter
-from jitsu_store.wires.files import clear_temporary, pack_directory, place_pack, temporary_pack
+from jitsu_store.wires.files import clear_leftovers, pack_directory, place_pack, temporary_pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -331,7 +331,7 @@ def prepare(path: Path, *, durable: bool = True) -> int:
         pack_directory(path).mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _lock(lock, path)
-        clear_temporary(pack_directory(path))
+        clear_leftovers(path)
         with temporary_pack(pack_directory(path)) as (file, _):
             file.write(bytes(64 * 1024))  # enough for a commit
             file.flush()

@@ -1,0 +1,96 @@
+"""A jitsu-store as a process of its own, and a client of its rpc."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+import zmq.asyncio
+
+from jitsu_protocol.bus import RpcClient
+from jitsu_protocol.errors import TimedOut
+from jitsu_protocol.messages import Applied, Apply, Change, Message, Ping, Pong
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from jitsu_protocol.messages import Request
+
+START_LIMIT_S = 20.0
+R = TypeVar("R", bound=Message)
+
+
+class StoreProcess:
+    """One start of a store, and a client that outlives it."""
+
+    def __init__(self, path: Path, runtime: Path, client: RpcClient) -> None:
+        self._argv = [sys.executable, "-m", "jitsu_store.main", "--path", str(path), "--bus-runtime-dir", str(runtime)]
+        self._client = client
+        self._process: subprocess.Popen[str] | None = None
+
+    async def start(self) -> float:
+        """Start it; returns how long it took until it answered."""
+        begun = monotonic()
+        self._spawn()
+        while True:
+            try:
+                await self.call(Ping(), Pong, 0.5)
+            except TimedOut:
+                assert self._process is not None
+                assert self._process.poll() is None, self._process.communicate()[1]
+                assert monotonic() < begun + START_LIMIT_S
+            else:
+                return monotonic() - begun
+
+    def _spawn(self) -> None:
+        self._process = subprocess.Popen(self._argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def kill(self) -> None:
+        """kill -9 it, and its packer."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate(timeout=20)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send it a signal, and wait for its end; returns its status."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            os.kill(self._process.pid, number)
+        self._process.communicate(timeout=20)
+        return self._process.returncode
+
+    async def call(self, request: Request, reply: type[R], timeout: float = 10.0) -> R:
+        """Call it."""
+        return await self._client.call(request, reply, timeout)
+
+    async def apply(self, changes: Mapping[str, str | None], timeout: float = 10.0) -> Applied:
+        """Change master."""
+        listed = [Change(path=path, value=value) for path, value in changes.items()]
+        wanted = Apply(changes=listed, author="operator:test", message="Test", request=uuid.uuid4().hex[:16])
+        return await self.call(wanted, Applied, timeout)
+
+
+@asynccontextmanager
+async def store_process(path: Path, runtime: Path) -> AsyncIterator[StoreProcess]:
+    """Have a store that is not started yet, and is gone afterwards."""
+    context = zmq.asyncio.Context()
+    client = RpcClient(context, f"ipc://{runtime}/store.rpc", "store")
+    task = asyncio.create_task(client.run())
+    store = StoreProcess(path, runtime, client)
+    try:
+        yield store
+    finally:
+        if store._process is not None:
+            store.kill()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        context.destroy(linger=0)

@@ -1,0 +1,103 @@
+"""The store as a process: killed while it writes, read by stock git meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jitsu_protocol.errors import TimedOut
+from jitsu_protocol.messages import MASTER
+from jitsu_store.wires.git import GitRepository
+from tests.support.store import git
+from tests.support.store_process import StoreProcess, store_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.suite
+
+KILLS = 100
+WRITERS = 4
+KEYS = 25
+
+
+class Writer:
+    """Counts up in its keys, one after the other, without a pause."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._count = 0
+        self.count = 0
+        """How many writes were acknowledged."""
+        self.possible: dict[str, set[int]] = {}
+        """Path -> what was acknowledged last, and what was tried after that."""
+
+    async def write(self, store: StoreProcess) -> None:
+        while True:
+            self._count += 1
+            path = f"load/{self._number}/{self._count % KEYS}/value"
+            self.possible.setdefault(path, {0}).add(self._count)
+            try:
+                await store.apply({path: str(self._count)}, timeout=0.2)
+            except TimedOut:
+                return  # it has been killed
+            self.possible[path] = {self._count}
+            self.count += 1
+
+    def check(self, leaves: dict[str, str]) -> None:
+        """What was acknowledged is there, or what was tried after it."""
+        for path, possible in self.possible.items():
+            assert int(leaves.get(path, "0")) in possible, path
+
+
+@pytest.mark.timeout(400)
+async def test_g5_g6_a_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    writers = [Writer(number) for number in range(WRITERS)]
+    chance = random.Random(5)
+    starts = []
+    async with store_process(tmp_path / "db", tmp_path / "run") as store:
+        for number in range(KILLS):
+            starts.append(await store.start())
+            tasks = [asyncio.create_task(writer.write(store)) for writer in writers]
+            await asyncio.sleep(
+                chance.uniform(0.4, 0.8) if number % 10 == 9 else chance.uniform(0.0, 0.1)
+            )  # at times into a packing
+            store.kill()
+            await asyncio.gather(*tasks)
+            git(tmp_path / "db", "fsck", "--strict")
+            repository = GitRepository(tmp_path / "db")
+            leaves = repository.leaves(repository.head(MASTER))
+            for writer in writers:
+                writer.check(leaves)
+    written = sum(writer.count for writer in writers)
+    assert written > 10 * KILLS
+    print(f"{written} changes acknowledged between {KILLS} kills")
+    print(f"start after a crash: median {statistics.median(starts):.2f} s, longest {max(starts):.2f} s")
+
+
+async def test_stock_git_reads_and_clones_while_writes_go_on(tmp_path: Path) -> None:
+    async with store_process(tmp_path / "db", tmp_path / "run") as store:
+        await store.start()
+        writers = [Writer(number) for number in range(WRITERS)]
+        tasks = [asyncio.create_task(writer.write(store)) for writer in writers]
+        try:
+            for number in range(8):
+                await asyncio.sleep(0.3)  # enough for some rounds of packing
+                clone = str(tmp_path / f"clone{number}")
+                await asyncio.to_thread(git, tmp_path, "clone", "-q", "--no-local", str(tmp_path / "db"), clone)
+                await asyncio.to_thread(git, tmp_path / f"clone{number}", "fsck", "--strict")
+                shown = await asyncio.to_thread(git, tmp_path / "db", "show", "master:load/0/1/value")
+                assert shown.strip().isdecimal()
+            assert all(not task.done() for task in tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        commits = int(await asyncio.to_thread(git, tmp_path / "db", "rev-list", "--count", "master"))
+        packs = len(list((tmp_path / "db" / "objects" / "pack").glob("*.pack")))
+        assert packs < commits
+        assert store.stop() == 0
