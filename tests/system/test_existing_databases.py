@@ -115,12 +115,13 @@ def test_a_malformed_repository_and_one_with_a_missing_object(tmp_path: Path) ->
     assert "git fsck" in said
     assert contents(tmp_path / "db") == before
 
-    (tmp_path / "db" / "HEAD").write_text("nonsense\n")
-    before = contents(tmp_path / "db")
-    status, said = started_on(tmp_path, tmp_path / "db")
-    assert status == 3
-    assert "is no Git repository that can be opened" in said
-    assert contents(tmp_path / "db") == before
+    for damaged, told in (("refs/heads/master", "missing or damaged"), ("config", "that can be opened")):
+        (tmp_path / "db" / damaged).write_text("non[sense\n")
+        before = contents(tmp_path / "db")
+        status, said = started_on(tmp_path, tmp_path / "db")
+        assert status == 3
+        assert told in said
+        assert contents(tmp_path / "db") == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")

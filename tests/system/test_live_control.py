@@ -18,7 +18,7 @@ from tests.support.dns import SteadyLoad, ask
 from tests.support.suite import RunningSuite, http_get, vm_toml, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from jitsu.link import Link
@@ -37,13 +37,13 @@ async def linked(suite: RunningSuite) -> AsyncIterator[Link]:
         yield link
 
 
-def vms(tmp_path: Path, toml: str) -> list[VM]:
+def vms(tmp_path: Path, toml: str) -> tuple[VM, ...]:
     path = tmp_path / "wanted.toml"
     path.write_text(toml)
     return load(path, {}, {}).vms
 
 
-async def make_so(link: Link, wanted: list[VM]) -> None:
+async def make_so(link: Link, wanted: Sequence[VM]) -> None:
     await commit(link, changes_for(wanted, await link.leaves(VM_ROOT), exact=True), "Test", ME)
 
 
@@ -54,9 +54,7 @@ async def test_a_running_suite_follows_every_change_without_dropping_a_query(tmp
         async with linked(suite) as link, SteadyLoad("steady.jitsu.test", "127.2.20.1", suite.port) as load:
             new = vm_toml("new", "127.2.20.2", ttl=30, response_delay=0)
             await make_so(link, vms(tmp_path, steady + new))
-            acknowledged = monotonic()
-            assert (await ask("new.jitsu.test", suite.port)).addresses == ["127.2.20.2"]
-            assert monotonic() - acknowledged < FOLLOWS_S
+            await follows(lambda: is_answered("new.jitsu.test", suite.port, ["127.2.20.2"], 30))
 
             (vm,) = vms(tmp_path, new)
             below = f"{VM_ROOT}/{vm.uuid}"

@@ -76,8 +76,9 @@ class GitRepository:
         """Return the latest commit of a branch, None if it has none."""
         if not _is_branch_name(branch):
             return None
-        reference = self._repository.references.get(BRANCHES + branch)
-        return None if reference is None else _target(reference)
+        with self._complaints():
+            reference = self._repository.references.get(BRANCHES + branch)
+            return None if reference is None else _target(reference)
 
     def resolve(self, revision: str) -> Id:
         """Return the commit that a branch or the beginning of an id means; raises NotFound."""
