@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup up test test-unit test-suite lint bench docs pins clean
+.PHONY: setup up test test-unit test-suite lint bench bench-store docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -31,6 +31,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench.cold_start
+
+# Some minutes: a history of 100,000 changes.
+bench-store: setup
+	$(BIN)/python -m bench.store
 
 # Pages that are made from the code.
 docs: setup

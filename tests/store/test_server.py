@@ -130,7 +130,7 @@ async def test_a_disk_that_takes_nothing_refuses_the_whole_batch_and_readers_see
         await store.apply({"a": "1", "b": "1"})
         writer: Any = store.server._writer
 
-        def full() -> None:
+        def full(_: object) -> None:
             # While the disk works, readers are served what is known to be on it.
             asyncio.run_coroutine_threadsafe(look(), loop).result(5)
             raise Unavailable("the disk is full")
@@ -141,7 +141,7 @@ async def test_a_disk_that_takes_nothing_refuses_the_whole_batch_and_readers_see
 
         loop = asyncio.get_running_loop()
         with monkeypatch.context() as patch:
-            patch.setattr(writer.repository, "write_staged", full)
+            patch.setattr(writer.repository, "land", full)
             results = await asyncio.gather(
                 store.apply({"a": "2", "c": "1"}),
                 store.apply({"b": None, "a": "3"}),
@@ -176,11 +176,11 @@ async def test_statistics_that_the_disk_did_not_take_wait_for_the_next_time(
         store.server.record(Record(values={"jitsu/stats/v/total_starts": "1"}, service="vmd"))
         writer: Any = store.server._writer
 
-        def full() -> None:
+        def full(_: object) -> None:
             raise Unavailable("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer.repository, "write_staged", full)
+            patch.setattr(writer.repository, "land", full)
             with pytest.raises(Unavailable):
                 await store.server.flush()
         await store.server.flush()

@@ -49,7 +49,9 @@ class GitObject:
 
 def make(kind: Kind, data: bytes) -> GitObject:
     """Return the object with its id."""
-    return GitObject(kind, data, sha1(b"%s %d\0" % (kind.encode(), len(data)) + data, usedforsecurity=False).digest())
+    hashed = sha1(b"%s %d\0" % (kind.encode(), len(data)), usedforsecurity=False)
+    hashed.update(data)
+    return GitObject(kind, data, hashed.digest())
 
 
 @dataclass(frozen=True)

@@ -197,9 +197,10 @@ def _deflate(data: bytes) -> bytes:
 
 def stored(data: bytes) -> bytes:
     """Return a zlib stream that holds the data uncompressed (RFC 1950; RFC 1951, 3.2.4), faster than zlib makes it."""
-    parts = [b"\x78\x01"]
+    parts: list[bytes | memoryview] = [b"\x78\x01"]
+    view = memoryview(data)
     for at in range(0, max(len(data), 1), _STORED_BLOCK):
-        block = data[at : at + _STORED_BLOCK]
+        block = view[at : at + _STORED_BLOCK]
         last = at + _STORED_BLOCK >= len(data)
         size = len(block)
         parts.append(bytes((last,)) + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little"))

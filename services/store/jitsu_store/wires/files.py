@@ -1,12 +1,19 @@
-"""Pack files on the disk: complete or not there."""
+"""Packs and branches on the disk: complete or not there, and in an order that a crash cannot turn round.
+
+First everything is written beside its place. Then all of it is brought to the disk. Then it is renamed: the pack, its
+index (without which nobody sees the pack), the branches. So a branch never stands at what is not there.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from jitsu_protocol.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,23 +41,41 @@ def temporary_pack(directory: Path) -> Iterator[tuple[IO[bytes], Path]]:
             path.unlink()
 
 
-def place_pack(directory: Path, temporary: Path, index: bytes, *, durable: bool = True) -> str:
-    """Give a pack that is on the disk its name, and its index; returns the name.
+@dataclass
+class Landing:
+    """Files that are written, and will have their names together."""
 
-    The index comes last: without it nobody sees a pack.
-    """
-    name = f"pack-{index[-40:-20].hex()}"
-    with temporary_pack(directory) as (file, path):
-        file.write(index)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-        for source, suffix in ((temporary, ".pack"), (path, ".idx")):
-            source.chmod(READ_ONLY)
-            source.replace(directory / f"{name}{suffix}")
-    if durable:
-        sync_directory(directory)
-    return name
+    durable: bool = True
+    _steps: list[list[tuple[IO[bytes], Path, Path]]] = field(default_factory=list)
+    """Step by step: file, where it is, where it will be."""
+
+    def add(self, *files: tuple[IO[bytes], Path, Path]) -> None:
+        """Add the next step: files of one directory, renamed in their order."""
+        self._steps.append(list(files))
+
+    def add_pack(self, directory: Path, file: IO[bytes], path: Path, index: tuple[IO[bytes], Path], name: str) -> None:
+        """Add a pack with its index."""
+        for each in (path, index[1]):
+            each.chmod(READ_ONLY)
+        self.add((file, path, directory / f"{name}.pack"), (*index, directory / f"{name}.idx"))
+
+    def land(self) -> None:
+        """Bring everything to the disk and give it its names; raises OSError."""
+        files = [file for step in self._steps for file, _, _ in step]
+        for file in files:
+            file.flush()
+            if self.durable:
+                os.fsync(file.fileno())
+        for step in self._steps:
+            for _, source, target in step:
+                source.replace(target)
+            if self.durable:
+                sync_directory(step[0][2].parent)
+
+
+def pack_name(index: bytes) -> str:
+    """Return what the pack with this index is called: by its checksum."""
+    return f"pack-{index[-40:-20].hex()}"
 
 
 def sync_directory(directory: Path) -> None:
@@ -60,6 +85,23 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def branch_lock(branch: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """Open the file that becomes a branch, named so that git and libgit2 keep away meanwhile; raises Unavailable."""
+    branch.parent.mkdir(parents=True, exist_ok=True)
+    lock = branch.with_name(branch.name + ".lock")
+    try:
+        file = lock.open("xb")
+    except FileExistsError:
+        raise Unavailable(f"another program is moving the branch {branch}", hint=f"if none is, remove {lock}") from None
+    try:
+        with file:
+            yield file, lock
+    finally:
+        with suppress(OSError):
+            lock.unlink()
 
 
 def clear_leftovers(repository: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import contextmanager, suppress
+from collections import OrderedDict
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pygit2
@@ -15,7 +16,6 @@ from jitsu_protocol.errors import (
     BadRequest,
     Conflict,
     DamagedStore,
-    JitsuError,
     NotFound,
     SetupFault,
     Unavailable,
@@ -24,7 +24,7 @@ from jitsu_protocol.errors import (
 from jitsu_store.rules import objects
 from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind
 from jitsu_store.rules.pack import PackWriter
-from jitsu_store.wires.files import clear_leftovers, pack_directory, place_pack, temporary_pack
+from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,11 +34,14 @@ BRANCHES = "refs/heads/"
 LOCK = "jitsu-store.lock"
 MIN_REVISION_CHARACTERS = 4
 MAX_OPEN_PACKS = 128
+RECENT_KEPT = 1000
+MAX_RECENT_BYTES = 4096
+"""Small objects just written: libgit2 would have to look for their packs first."""
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 
 class GitRepository:
-    """One handle on a repository, for one thread. What is staged is in memory until `write_staged`."""
+    """One handle on a repository, for one thread. What is staged is in memory until it has landed."""
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         """Open a repository that is there; raises DamagedStore. `durable`: wait for the disk."""
@@ -46,6 +49,7 @@ class GitRepository:
         self._durable = durable
         self._repository = self._open()
         self._staged: dict[Id, GitObject] = {}
+        self._recent: OrderedDict[Id, GitObject] = OrderedDict()
         self._directories = Directories(lambda id: self._load(id, ObjectType.TREE))
 
     def reopen(self) -> None:
@@ -174,44 +178,63 @@ class GitRepository:
         self._staged.update({each.id: each for each in [*made, commit]})
         return commit.id
 
-    def write_staged(self) -> None:
-        """Bring what is staged to the disk; raises Unavailable, and nothing has happened. For another thread."""
-        try:
-            with temporary_pack(pack_directory(self.path)) as (file, path):
-                writer = PackWriter(file.write, len(self._staged))
-                for each in self._staged.values():
-                    writer.add(each)
-                index = writer.finish()
-                file.flush()
-                if self._durable:
-                    os.fsync(file.fileno())
-                place_pack(pack_directory(self.path), path, index, durable=self._durable)
-        except OSError as error:
-            raise self._unwritable(error) from None
-
-    def drop_staged(self) -> None:
-        """Forget what is staged: it is on the disk, or not wanted."""
+    def landed(self) -> None:
+        """Note that what was staged is on the disk. The next commit is likely to be made on it."""
+        for each in self._staged.values():
+            if len(each.data) < MAX_RECENT_BYTES:
+                self._recent[each.id] = each
+        while len(self._recent) > RECENT_KEPT:
+            self._recent.popitem(last=False)
         self._staged.clear()
 
-    def move(self, branch: str, new: Id | None, expected: Id | None) -> None:
-        """Let a branch stand at another commit, or at none; raises Conflict if it does not stand where expected."""
-        name = BRANCHES + branch
+    def drop_staged(self) -> None:
+        """Forget what is staged: it is not wanted."""
+        self._staged.clear()
+
+    def land(self, moves: Mapping[str, tuple[Id | None, Id | None]]) -> None:
+        """Bring what is staged to the disk, then move branches: name -> (from, to), None for a branch that is not.
+
+        Raises Unavailable, or Conflict if a branch does not stand where expected; then nothing has happened. For
+        another thread.
+        """
         try:
-            reference = self._repository.references.get(name)
-            current = None if reference is None else _target(reference)
-            if current != expected:
-                raise Conflict(
-                    f"another program has moved the branch {branch} of {self.path}",
-                    hint="restart jitsu-store to take up what it has written",
-                )
-            if reference is None and new is not None:
-                self._repository.references.create(name, pygit2.Oid(raw=new))
-            elif reference is not None and new is None:
-                reference.delete()
-            elif reference is not None and new is not None:
-                reference.set_target(pygit2.Oid(raw=new))
-        except (pygit2.GitError, OSError, ValueError) as error:
-            raise self._unwritable(error) from None
+            with ExitStack() as open_files:
+                landing = Landing(self._durable)
+                if self._staged:
+                    self._write_pack(landing, open_files)
+                for branch, (old, new) in moves.items():
+                    if new is not None:
+                        path = self.path / BRANCHES / branch
+                        file, lock = open_files.enter_context(branch_lock(path))
+                        file.write(new.hex().encode() + b"\n")
+                        landing.add((file, lock, path))
+                    self._check_head(branch, old)
+                landing.land()
+            for branch, (_, new) in moves.items():
+                if new is None:
+                    self._repository.references.delete(BRANCHES + branch)
+        except (pygit2.GitError, OSError) as error:
+            raise Unavailable(
+                f"cannot write to the store {self.path}: {error}", hint="is the disk full or read-only?"
+            ) from None
+
+    def _write_pack(self, landing: Landing, open_files: ExitStack) -> None:
+        directory = pack_directory(self.path)
+        file, path = open_files.enter_context(temporary_pack(directory))
+        writer = PackWriter(file.write, len(self._staged))
+        for each in self._staged.values():
+            writer.add(each)
+        index = writer.finish()
+        index_file, index_path = open_files.enter_context(temporary_pack(directory))
+        index_file.write(index)
+        landing.add_pack(directory, file, path, (index_file, index_path), pack_name(index))
+
+    def _check_head(self, branch: str, expected: Id | None) -> None:
+        if self.head(branch) != expected:
+            raise Conflict(
+                f"another program has moved the branch {branch} of {self.path}",
+                hint="restart jitsu-store to take up what it has written",
+            )
 
     # --- other repositories ---
 
@@ -246,8 +269,9 @@ class GitRepository:
     # --- below ---
 
     def _load(self, id: Id, kind: ObjectType) -> bytes:
-        if id in self._staged:
-            return self._staged[id].data
+        held = self._staged.get(id) or self._recent.get(id)
+        if held is not None:
+            return held.data
         with self._complaints(id):
             found, data = self._repository.read(pygit2.Oid(raw=id))
             if found != kind:
@@ -277,9 +301,6 @@ class GitRepository:
             if "non-fast" in str(error) or "fastforward" in str(error) or "not present locally" in str(error):
                 raise Conflict(f"{remote} has commits that are not here", hint=f"jitsu pull {remote}") from None
             raise Unavailable(f"{remote}: {error}", hint="does it exist, and may this process reach it?") from None
-
-    def _unwritable(self, error: Exception) -> JitsuError:
-        return Unavailable(f"cannot write to the store {self.path}: {error}", hint="is the disk full or read-only?")
 
 
 def _target(reference: pygit2.Reference) -> Id:

@@ -21,7 +21,7 @@ from pygit2.enums import ObjectType
 from jitsu_store.rules.objects import LARGE_BYTES, GitObject, Id, Kind
 from jitsu_store.rules.pack import PackReader, PackWriter, delta
 from jitsu_store.rules.packing import WORTH, Kin, Pack, choose
-from jitsu_store.wires.files import pack_directory, place_pack, temporary_pack
+from jitsu_store.wires.files import Landing, pack_directory, pack_name, temporary_pack
 
 NICE = 15
 LATEST_KEPT = 4
@@ -76,14 +76,19 @@ class Merge:
     def run(self) -> None:
         """Write the new pack, bring it to the disk, remove the old ones."""
         count = len({id for reader in self._readers for _, id in reader.places()})
-        with temporary_pack(self._directory) as (file, path):
+        with (
+            temporary_pack(self._directory) as (file, path),
+            temporary_pack(self._directory) as (index_file, index_path),
+        ):
             self._writer = PackWriter(file.write, count)
             for number, reader in enumerate(self._readers):
                 self._take(reader, number)
             index = self._writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
-            name = place_pack(self._directory, path, index)
+            index_file.write(index)
+            name = pack_name(index)
+            landing = Landing()
+            landing.add_pack(self._directory, file, path, (index_file, index_path), name)
+            landing.land()
         for old in self._names:
             if old != name:
                 for suffix in (".idx", ".pack"):  # in this order nobody looks for what is gone (git-repack does so)

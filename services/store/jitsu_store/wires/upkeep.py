@@ -29,11 +29,15 @@ class Upkeep:
         self._path = path
         self._packed = packed
         self._commits = 0
+        """Since the packer was told last."""
+        self._settled = True
+        """Nothing is left over since it was quiet last."""
         self._wanted = asyncio.Event()
 
     def committed(self) -> None:
         """Note that there is one more pack."""
         self._commits += 1
+        self._settled = False
         self._wanted.set()
 
     async def run(self) -> None:
@@ -69,10 +73,10 @@ class Upkeep:
                     continue
                 except TimeoutError:
                     quiet = True
-            if quiet and not self._commits:
+            if quiet and self._settled:
                 await self._wanted.wait()
                 continue
-            self._commits = 0
+            self._commits, self._settled = 0, quiet
             child.stdin.write(b"quiet\n" if quiet else b"busy\n")
             answer = (await child.stdout.readline()).decode().strip()
             if not answer:

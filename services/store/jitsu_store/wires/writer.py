@@ -150,20 +150,22 @@ class Writer:
 
     async def _land(self, batch: _Batch) -> JitsuError | None:
         """Bring a batch to the disk and tell it; or take it back, and return why."""
-        moves = [
-            (branch, new, self.heads.get(branch))
+        moves = {
+            branch: (self.heads.get(branch), new)
             for branch, new in batch.heads.items()
             if new != self.heads.get(branch)
-        ]
+        }
         if not moves:
             self.repository.drop_staged()
             return None
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, bool(batch.landing), moves)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self.repository.land, moves)
         except JitsuError as error:
             for undo in reversed(batch.undo):
                 self.state.undo(undo)
             return error
+        else:
+            self.repository.landed()
         finally:
             self.hidden.clear()
             self.repository.drop_staged()
@@ -174,17 +176,10 @@ class Writer:
         told = {landed.branch for landed in batch.landing}
         for landed in batch.landing:
             self._landed(landed)
-        for branch, head, _ in moves:
+        for branch, (_, head) in moves.items():
             if branch not in told:
                 self._landed(Landed(branch, head.hex() if head is not None else "", {}))
         return None
-
-    def _write(self, commits: bool, moves: list[tuple[str, Id | None, Id | None]]) -> None:
-        """On the other thread: the objects first, then the branches that need them."""
-        if commits:
-            self.repository.write_staged()
-        for branch, new, old in moves:
-            self.repository.move(branch, new, old)
 
     # --- one job each: decide, and stage ---
 
