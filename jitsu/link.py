@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import zmq.asyncio
 
-from jitsu_protocol.bus import RpcClient
+from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
 from jitsu_protocol.vm import VM_ROOT, nearest
+from jitsu_protocol.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from jitsu_protocol.messages import Request, VmStatus
+    from jitsu_protocol.messages import CommitChanges, Request, VmStatus
     from jitsu_protocol.settings import BusSettings
 
 TIMEOUT_S = 5.0
@@ -31,8 +32,9 @@ R = TypeVar("R", bound=Message)
 class Link:
     """Calls to each service."""
 
-    def __init__(self, bus: BusSettings, clients: dict[str, RpcClient]) -> None:
+    def __init__(self, bus: BusSettings, context: zmq.asyncio.Context, clients: dict[str, RpcClient]) -> None:
         self._bus = bus
+        self._context = context
         self._clients = clients
 
     async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S) -> R:
@@ -60,6 +62,24 @@ class Link:
         """Return all VMs as vmd sees them."""
         return (await self.call("vmd", ListVms(), VmList)).vms
 
+    async def watch(self, branch: str, prefix: str, since: str) -> AsyncIterator[CommitChanges]:
+        """Yield what is committed below a path, until cancelled."""
+        watched = Watch(self._clients["store"], branch, prefix, since)
+        feed = FeedClient(
+            self._context,
+            self._bus.endpoint("store", "feed"),
+            "heads",
+            ask=watched.ask,
+            reset=watched.reset,
+            apply=watched.apply,
+        )
+        task = asyncio.create_task(feed.run())
+        try:
+            async for each in watched.commits():
+                yield each
+        finally:
+            task.cancel()
+
     async def find_vm(self, name: str) -> VmStatus:
         """Return the VM with a name, a uuid or a DNS name; raises NotFound."""
         vms = await self.vms()
@@ -84,7 +104,7 @@ async def connect(bus: BusSettings) -> AsyncIterator[Link]:
     clients = {owner: RpcClient(context, bus.endpoint(owner, "rpc"), owner) for owner in OWNERS}
     tasks = [asyncio.create_task(client.run()) for client in clients.values()]
     try:
-        yield Link(bus, clients)
+        yield Link(bus, context, clients)
     finally:
         for task in tasks:
             task.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -15,14 +14,12 @@ import typer
 from jitsu import show
 from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, commit
 from jitsu.cli import JsonOption, app, author, completing, with_link
-from jitsu_protocol.errors import JitsuError, NotFound
+from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import (
     MASTER,
     Applied,
     BranchList,
     Change,
-    ChangesList,
-    ChangesSince,
     CreateBranch,
     DeleteBranch,
     Diff,
@@ -41,7 +38,7 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
 from jitsu_protocol.settings import SettingsFault, load
-from jitsu_protocol.vm import VM_ROOT, nearest
+from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
     from jitsu.link import Link
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
 READ_TIMEOUT_S = 60.0
 """A question about the past may make the store read through a long history."""
 NETWORK_TIMEOUT_S = 600.0
-WATCH_S = 0.2
 
 
 def _complete_path(incomplete: str) -> list[str]:
@@ -150,14 +146,6 @@ def diff(
     with_link(show_diff)
 
 
-async def _head(link: Link, branch: str) -> str:
-    listed = await link.call("store", ListBranches(), BranchList, READ_TIMEOUT_S)
-    heads = {each.name: each.commit.id for each in listed.branches}
-    if branch not in heads:
-        raise NotFound(f"there is no branch {branch!r}{nearest(branch, heads)}")
-    return heads[branch]
-
-
 @app.command()
 def watch(
     path: BelowArgument = "",
@@ -168,23 +156,11 @@ def watch(
     """Print changes as they are committed, each once and in order, until Ctrl-C."""
 
     async def follow(link: Link) -> None:
-        seen = since or (await _head(link, branch))
-        while True:
-            try:
-                asked = ChangesSince(since=seen, branch=branch, prefix=path)
-                page = await link.call("store", asked, ChangesList, READ_TIMEOUT_S)
-            except JitsuError as error:
-                if error.code != "timed-out":
-                    raise
-                continue  # the store is away: it will tell what came meanwhile
-            for each in page.commits:
-                if as_json:
-                    print(each.model_dump_json(), flush=True)
-                else:
-                    print("\n".join([*show.log_lines([each.commit]), *change_lines(each.changes)]), flush=True)
-            seen = page.upto
-            if not page.more:
-                await asyncio.sleep(WATCH_S)
+        async for each in link.watch(branch, path.strip("/"), since):
+            if as_json:
+                print(each.model_dump_json(), flush=True)
+            else:
+                print("\n".join([*show.log_lines([each.commit]), *change_lines(each.changes)]), flush=True)
 
     with_link(follow)
 

@@ -331,7 +331,7 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
             case [leaf] if leaf in _PLAIN or leaf == "ip":
                 plain[leaf] = value
             case _:
-                faults.append(Fault(path, "no such key of a VM"))
+                faults.append(Fault(path, f"no such key of a VM{nearest(path, (*_PLAIN, 'ip'))}"))
     configured = {key: tuple(value for _, value in sorted(pairs)) for key, pairs in config.items()}
     if not names and not configured.get("dns"):
         faults.append(Fault("dns", "the VM has no DNS name"))

@@ -30,7 +30,11 @@ def test_the_last_change_of_a_path_counts() -> None:
 
 
 def test_the_nearest_path_is_offered() -> None:
-    assert tree.nearest(["jitsu/vm/1/ip"], "jitsu/vm/1/pi") == "did you mean jitsu/vm/1/ip?"
+    held = LeafTree({"jitsu/vm/1/ip": "1", "jitsu/stats/1": "1"})
+    assert held.nearest("jitsu/vm/1/pi") == "did you mean jitsu/vm/1/ip?"
+    assert held.nearest("jitsu/mv") == "did you mean jitsu/vm?"
+    assert held.nearest("jitsu/vm/1/ip/x") == "did you mean jitsu/vm/1/ip?"
+    assert held.nearest("quite/other") == ""
 
 
 def test_below_is_by_component() -> None:

@@ -84,6 +84,20 @@ class LeafTree:
             node = node.get(part)
         return f"{path} has values below it, so it cannot be one" if isinstance(node, dict) else ""
 
+    def nearest(self, path: str) -> str:
+        """Return the hint that names the existing path most like this one."""
+        node: Node | str = self._root
+        found: list[str] = []
+        for part in path.split("/"):
+            if isinstance(node, str):
+                break
+            close = [part] if part in node else difflib.get_close_matches(part, node, n=1, cutoff=0.5)
+            if not close:
+                break
+            found.append(close[0])
+            node = node[close[0]]
+        return f"did you mean {'/'.join(found)}?" if found else ""
+
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
         """Make changes, removals first, and return what undoes them, and why some could not be made."""
         undo: Changes = {}
@@ -144,12 +158,6 @@ def _walk(node: Node, prefix: str) -> Iterator[tuple[str, str]]:
             yield prefix + name, inner
         else:
             yield from _walk(inner, f"{prefix}{name}/")
-
-
-def nearest(paths: Iterable[str], path: str) -> str:
-    """Return the hint that names the existing path most like this one."""
-    close = difflib.get_close_matches(path, list(paths), n=1)
-    return f"did you mean {close[0]}?" if close else ""
 
 
 def wanted(changes: Iterable[Change]) -> Changes:

@@ -134,7 +134,7 @@ class StoreServer:
         below = await self._below(request.branch, path)
         if below:
             raise NotFound(f"{path} is no value: it has {len(below)} below it", hint="jitsu tree shows them")
-        raise NotFound(f"{path} does not exist", hint=tree.nearest(await self._below(request.branch, ""), path))
+        raise NotFound(f"{path} does not exist", hint=self._state.tree.nearest(path))
 
     async def list(self, request: List) -> Leaves:
         """Answer List."""

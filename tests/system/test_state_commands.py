@@ -1,0 +1,119 @@
+"""The commands on the state tree, as an operator and as a script use them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.suite import JITSU, RunningSuite, vm_toml, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.suite
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
+    with RunningSuite(tmp_path_factory.mktemp("suite"), toml=vm_toml("www", "127.2.40.1", ttl=30)) as running:
+        yield running
+
+
+@pytest.fixture
+def vm(suite: RunningSuite) -> str:
+    return "jitsu/vm/" + str(suite.status()["www"]["uuid"])
+
+
+def test_every_listing_has_a_form_for_scripts(suite: RunningSuite, vm: str) -> None:
+    assert json.loads(suite.jitsu("tree", vm, "--json"))[f"{vm}/ip"] == "127.2.40.1"
+    (commit, *_) = json.loads(suite.jitsu("log", vm, "--json"))
+    assert commit["author"].startswith("operator:")
+    suite.jitsu("branch", "scripted")
+    assert {each["name"] for each in json.loads(suite.jitsu("branch", "--json"))} >= {"master", "scripted"}
+    suite.jitsu("set", f"{vm}/response_delay", "0.3", "--branch", "scripted")
+    (change,) = json.loads(suite.jitsu("diff", "master", "scripted", vm, "--json"))
+    assert change == {"path": f"{vm}/response_delay", "value": "0.3", "old": "0.1"}
+    suite.jitsu("set", f"{vm}/response_delay", "0.4")
+    refused = json.loads(suite.jitsu("merge", "scripted", "--json", check=False))
+    assert refused["error"] == "conflict"
+    assert refused["details"] == [{"path": f"{vm}/response_delay", "base": "0.1", "ours": "0.4", "theirs": "0.3"}]
+    suite.jitsu("set", f"{vm}/response_delay", "0.4", "--branch", "scripted")
+    assert json.loads(suite.jitsu("merge", "scripted", "--json"))["changed"] == 0
+    assert suite.jitsu("branch", "scripted", "--delete") == "scripted is deleted\n"
+
+
+def test_errors_say_what_is_near_and_what_to_do(suite: RunningSuite, vm: str) -> None:
+    for arguments, told in (
+        (("get", f"{vm}/pi"), f"{vm}/pi does not exist (did you mean {vm}/ip?)"),
+        (("tree", "jitsu/mv"), "jitsu/mv does not exist (did you mean "),
+        (("get", vm), f"{vm} is no value: it has "),
+        (("set", f"{vm}/stop_mod", "destroy"), 'stop_mod: no such key of a VM; did you mean "stop_mode"?'),
+        (("set", f"{vm}/stop_mode", "explode"), "stop_mode: input should be 'destroy', 'suspend' or 'shutdown'"),
+        (("set", f"{vm}/ip", "127.2.40.9", "--expect", "127.2.40.8"), f'{vm}/ip is "127.2.40.1", not "127.2.40.8"'),
+        (("merge", "nowhere"), "there is no branch 'nowhere' (`jitsu branch` lists them"),
+        (("diff", "nowhere"), "'nowhere' is neither a branch nor a commit"),
+        (("branch", "a b"), "'a b' cannot be the name of a branch"),
+        (("watch", "--branch", "mastre"), "there is no branch 'mastre'; did you mean \"master\"?"),
+        (("unset", "jitsu/nothing"), "jitsu/nothing does not exist"),
+        (("push", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("--as", "vm:www", "branch", "x"), "'www' is no UUID (a VM is named by its UUID)"),
+    ):
+        said = suite.jitsu(*arguments, check=False)
+        assert said.startswith("jitsu: "), arguments
+        assert told in said, arguments
+
+
+def test_a_vm_that_is_unset_is_gone(suite: RunningSuite) -> None:
+    other = "jitsu/vm/4d47be4e-9cd2-5d84-a20e-7b966138fbe2"
+    assert "has no DNS name" in suite.jitsu("set", f"{other}/ip", "127.2.40.7", check=False)
+    file = suite.directory / "more.toml"
+    file.write_text(vm_toml("www", "127.2.40.1", ttl=30) + vm_toml("more", "127.2.40.8"))
+    suite.jitsu("apply", str(file))
+    wait_for(lambda: "more" in suite.status(), 5, "vmd follows")
+    suite.jitsu("unset", f"jitsu/vm/{suite.status()['more']['uuid']}")
+    wait_for(lambda: "more" not in suite.status(), 5, "vmd follows")
+
+
+def test_a_watcher_prints_each_change_once_though_the_store_dies_meanwhile(suite: RunningSuite, vm: str) -> None:
+    since = json.loads(suite.jitsu("log", "-n", "1", "--json"))[0]["id"]
+    lines: list[str] = []
+    where = str(suite.directory / "run")
+    argv = [*JITSU, "--runtime-dir", where, "watch", f"{vm}/max_wait", "--json", "--since", since]
+
+    def change(value: str) -> None:
+        told = len(lines)
+        wait_for(lambda: "changed" in suite.jitsu("set", f"{vm}/max_wait", value, check=False), 10, f"set {value}")
+        wait_for(lambda: len(lines) == told + 1, 10, f"{value} is told")
+
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as watcher:
+        reader = threading.Thread(target=lambda: lines.extend(watcher.stdout or ()), daemon=True)
+        reader.start()
+        for value in ("0.5", "0.6", "0.7"):
+            change(value)
+            suite.kill("store")  # its repository lives as long as `jitsu up`
+        watcher.terminate()
+        reader.join(5)
+    told = [json.loads(line)["changes"][0] for line in lines]
+    assert [change["value"] for change in told] == ["0.5", "0.6", "0.7"]
+    assert [change["old"] for change in told][1:] == ["0.5", "0.6"]
+
+
+def test_a_shell_completes_paths_branches_and_vms(suite: RunningSuite, vm: str) -> None:
+    suite.jitsu("branch", "completed")
+
+    def completed(words: str) -> set[str]:
+        environment = {**os.environ, "_JITSU_COMPLETE": "complete_bash", "COMP_WORDS": f"jitsu {words}"}
+        environment["COMP_CWORD"] = str(len(f"jitsu {words}".split(" ")) - 1)
+        environment["JITSU_BUS_RUNTIME_DIR"] = str(suite.directory / "run")
+        done = subprocess.run(JITSU, env=environment, capture_output=True, text=True, timeout=30)
+        return set(done.stdout.split())
+
+    assert completed("get jitsu/v") == {"jitsu/vm/"}
+    assert completed(f"get {vm}/stop") == {f"{vm}/stop_mode"}
+    assert completed("merge comp") == {"completed"}
+    assert completed("stop w") == {"www"}
