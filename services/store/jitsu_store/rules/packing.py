@@ -101,7 +101,7 @@ class Kin:
         """Return the base for a tree that is held whole in the source of that number; None to keep it whole."""
         keys = _keys(data)
         votes = Counter(owner for key in keys if (owner := self._owners.get(key)) is not None)
-        near = votes.most_common(1)[0][0] if votes else None
+        near = next((owner for owner, count in votes.most_common(1) if 2 * count >= len(keys)), None)
         large = len(data) >= LARGE_BYTES
         base = self._large(id, near) if large else self._small(id, near, source)
         if large or id in self._source:
@@ -144,10 +144,13 @@ class Kin:
 
 
 def _keys(data: bytes) -> list[int]:
-    """Return hashes of what versions of one tree share: most entries; the names; of a large one, places in it."""
+    """Return hashes of what versions of one tree share: entries, or places in a large one.
+
+    One that has less than half of them in common with another is not its next version. To base it on that would save
+    little, and hide it from the next merge, in which its own next version may come.
+    """
     if len(data) >= LARGE_BYTES:
         places = (len(data) * n // SAMPLES for n in range(SAMPLES))
         return [hash(data[at : at + SAMPLE_BYTES]) for at in places]
     entries = sorted(parse(data).items(), key=lambda entry: not entry[2])  # what is below tells more than a value
-    names = hash(tuple(name for name, _, _ in entries))
-    return [names, *(hash((name, id)) for name, id, _ in entries[:KEYS])]
+    return [hash((name, id)) for name, id, _ in entries[:KEYS]]

@@ -310,11 +310,17 @@ def _target(reference: pygit2.Reference) -> Id:
 
 
 class _Credentials(pygit2.RemoteCallbacks):
-    """Keys of the ssh agent, once; libgit2 checks the host's key against known_hosts by itself."""
+    """Keys of the ssh agent, once; only hosts that known_hosts, or the certificate authorities, vouch for."""
 
     def __init__(self) -> None:
         super().__init__()
         self._asked = False
+
+    def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:
+        if not valid:  # pygit2 by itself takes every ssh host
+            name = host.decode("utf-8", "replace")
+            raise pygit2.GitError(f"the key of {name} is not known (ssh to it once, or add it to known_hosts)")
+        return True
 
     def credentials(self, url: str, username_from_url: str | None, allowed_types: Any) -> Any:
         if self._asked or not allowed_types & pygit2.enums.CredentialType.SSH_KEY:
