@@ -376,6 +376,17 @@ def test_only_hosts_that_are_known_are_spoken_to() -> None:
         _Credentials().certificate_check(None, False, b"example.org")
 
 
+async def test_a_branch_that_another_program_has_moved_is_not_overwritten(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        first = await store.apply({"a": "1"})
+        await store.apply({"a": "2"})
+        store.git("update-ref", "refs/heads/master", first)
+        with pytest.raises(Conflict, match="another program has moved the branch master"):
+            await store.apply({"a": "3"})
+        assert store.git("rev-parse", "master").strip() == first
+        assert await store.get("a") == "2"
+
+
 async def test_packing_changes_nothing_that_can_be_seen(tmp_path: Path) -> None:
     async with running(tmp_path / "db") as store:
         await store.apply({f"jitsu/x/{n:04}/y": str(n) for n in range(600)})

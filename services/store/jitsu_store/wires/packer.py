@@ -102,7 +102,7 @@ class Merge:
             if id in self._writer.offsets:
                 continue
             base = None if entry.base_at is None else at[entry.base_at]
-            if base is not None and base in self._writer.offsets:
+            if base is not None:  # it stands before this one, so it has been taken
                 self._writer.add_copied(id, entry, base)
                 self._kin.copied(id, base)
             elif entry.kind in ("tree", "commit"):
