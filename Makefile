@@ -13,9 +13,10 @@ setup: .venv/ready
 up: setup
 	@$(BIN)/jitsu up $(ARGS)
 
-# Every tier; at the end stands what was left out and why, which in CI is a failure.
-test: lint
-	$(BIN)/pytest -q --durations=5
+# Every tier; at the end of each stands what was left out and why, which in CI is a failure.
+test: setup
+	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
+	$(BIN)/pytest -q -m suite --durations=5
 
 test-unit: setup
 	$(BIN)/pytest -q -m "not suite"

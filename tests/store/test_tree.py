@@ -34,6 +34,7 @@ def test_the_nearest_path_is_offered() -> None:
     assert held.nearest("jitsu/vm/1/pi") == "did you mean jitsu/vm/1/ip?"
     assert held.nearest("jitsu/mv") == "did you mean jitsu/vm?"
     assert held.nearest("jitsu/vm/1/ip/x") == "did you mean jitsu/vm/1/ip?"
+    assert held.nearest("jitsu/zzz") == "jitsu has stats, vm"
     assert held.nearest("quite/other") == ""
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 MAX_PATH_CHARACTERS = 1024
 MAX_COMPONENT_CHARACTERS = 255
+MAX_NAMES_SHOWN = 8
+MAX_NAMES_COMPARED = 500
+"""To compare a UUID with 10,000 others takes half a second, in which the store would answer nobody."""
 MAX_VALUE_CHARACTERS = 1024 * 1024  # a domain's whole XML is a tenth of that
 
 TOPICS = {"vm": "jitsu/vm/", "stats": "jitsu/stats/"}
@@ -91,12 +94,16 @@ class LeafTree:
         for part in path.split("/"):
             if isinstance(node, str):
                 break
-            close = [part] if part in node else difflib.get_close_matches(part, node, n=1, cutoff=0.5)
+            close = [part] if part in node else _alike(part, node)
             if not close:
                 break
             found.append(close[0])
             node = node[close[0]]
-        return f"did you mean {'/'.join(found)}?" if found else ""
+        most_like = "/".join(found)
+        if most_like and path.startswith(most_like + "/") and isinstance(node, dict):
+            shown = ", ".join(sorted(node)[:MAX_NAMES_SHOWN]) + (", ..." if len(node) > MAX_NAMES_SHOWN else "")
+            return f"{most_like} has {shown}"
+        return f"did you mean {most_like}?" if most_like else ""
 
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
         """Make changes, removals first, and return what undoes them, and why some could not be made."""
@@ -150,6 +157,12 @@ class LeafTree:
             if holder:
                 break
         self._count -= 1
+
+
+def _alike(part: str, node: Node) -> list[str]:
+    """Return the name most like this one; among very many only those that begin alike are compared."""
+    names = node if len(node) <= MAX_NAMES_COMPARED else [name for name in node if name[:4] == part[:4]]
+    return difflib.get_close_matches(part, list(names)[:MAX_NAMES_COMPARED], n=1, cutoff=0.5)
 
 
 def _walk(node: Node, prefix: str) -> Iterator[tuple[str, str]]:
