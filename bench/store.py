@@ -19,6 +19,7 @@ from time import monotonic
 
 from jitsu_protocol.messages import Done, History, Log, Record
 from jitsu_protocol.vm import STATS_ROOT, VM_ROOT
+from jitsu_store.wires.files import TEMPORARY
 from jitsu_store.wires.upkeep import QUIET_S
 from tests.support.store import git
 from tests.support.store_process import StoreProcess, store_process
@@ -114,7 +115,7 @@ async def packed(path: Path) -> None:
     quiet_since, seen = monotonic(), -1
     while monotonic() < quiet_since + QUIET_S + 10:
         now = len(list(packs.glob("*.pack")))
-        if now != seen:
+        if now != seen or list(packs.glob(TEMPORARY + "*")):  # one that is being written
             quiet_since, seen = monotonic(), now
         await asyncio.sleep(0.5)
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -68,6 +69,7 @@ class Suite:
         base = _environment(settings)
         base["JITSU_BUS_RUNTIME_DIR"] = str(self._directory)
         base["JITSU_STORE_PATH"] = settings.store.path or str(self._directory / "store.git")
+        base["JITSU_DNS_COOKIE_SECRET"] = settings.dns.cookie_secret or secrets.token_hex(16)
         base[LIFELINE_VARIABLE] = str(self._lifeline.fileno())
         self._children = [Child(service, service, dict(base)) for service in ("store", "vmd", "synjitsu", "reaper")]
         replicas = settings.dns.replicas
@@ -271,6 +273,6 @@ def _environment(settings: Settings) -> dict[str, str]:
     for section in SECTIONS:
         for key, value in getattr(settings, section):
             if value is not None:
-                text = ",".join(map(str, value)) if isinstance(value, list) else as_text(value)
+                text = "\n".join(map(str, value)) if isinstance(value, list) else as_text(value)
                 environment[f"JITSU_{section}_{key}".upper()] = text
     return environment

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from jitsu_protocol.errors import SetupFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
@@ -47,6 +47,12 @@ class Metrics:
     def counted(self, name: str, about: str, read: Callable[[], float]) -> None:
         """Expose a count that the process keeps itself, on a path that is too hot for a counter."""
         self.registry.register(_Counted(self._prefix + name, about, read))
+
+    def counted_by(
+        self, name: str, about: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        """Expose counts that the process keeps itself: values of the labels -> count."""
+        self.registry.register(_CountedBy(self._prefix + name, about, labels, read))
 
     def histogram(self, name: str, about: str) -> Histogram:
         """Return a new histogram of seconds."""
@@ -97,6 +103,20 @@ class _Counted(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the count as it is now."""
         yield CounterMetricFamily(self._name, self._about, value=self._read())
+
+
+class _CountedBy(Collector):
+    def __init__(
+        self, name: str, about: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        self._name, self._about, self._labels, self._read = name, about, labels, read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counts as they are now."""
+        family = CounterMetricFamily(self._name, self._about, labels=self._labels)
+        for values, count in self._read().items():
+            family.add_metric(values, count)
+        yield family
 
 
 class _Quiet(WSGIRequestHandler):

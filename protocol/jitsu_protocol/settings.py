@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,6 +38,7 @@ from jitsu_protocol.vm import (
     StopMode,
     Ttl,
     as_text,
+    dns_name,
     from_config,
     nearest,
     reason,
@@ -63,20 +66,43 @@ def _listen_address(text: str) -> str:
 
 
 def _split(value: object) -> object:
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+    """Take text as a list: parts are divided by commas, or stand on lines of their own."""
+    return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
+
+
+def _split_lines(value: object) -> object:
+    return [line for line in value.splitlines() if line] if isinstance(value, str) else value
 
 
 def _ip_text(text: str) -> str:
-    import ipaddress
-
-    ipaddress.ip_address(text)
+    ip_address(text)
     return text
+
+
+def _network_text(text: str) -> str:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network, as 192.0.2.0/24 is one") from None
+    return text
+
+
+def _glue_text(text: str) -> str:
+    name, equals, address = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not NAME=ADDRESS")
+    return f"{dns_name(name)}={ip_address(address)}"
 
 
 IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
 Texts = Annotated[list[str], BeforeValidator(_split)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
+Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
+Lines = Annotated[list[str], BeforeValidator(_split_lines)]
+Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
 METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
 
 
@@ -133,12 +159,49 @@ class DnsSettings(Section):
         default_factory=list,
         description="Zones that are held; empty: the parent domain of each name.",
     )
+    mname: DnsName | Literal[""] = Field("", description="Primary name server in the SOA; empty: the first one.")
+    rname: DnsName | Literal[""] = Field(
+        "", description="Mailbox in the SOA, with a dot for the @; empty: hostmaster.ZONE."
+    )
+    nameservers: Names = Field(default_factory=list, description="Name servers of each zone; empty: ns.ZONE.")
+    glue: Glue = Field(
+        default_factory=list,
+        description="Addresses of name servers, as NAME=ADDRESS; for ns.ZONE otherwise the address that is bound.",
+    )
+    records: Lines = Field(
+        default_factory=list,
+        description="Records beside those of the VMs, as lines of a zone file with full names: "
+        "`www.example.org. 300 IN MX 10 mail.example.org.`",
+    )
+    version: str = Field("jitsu", max_length=255, description="What version.bind is answered; empty: nothing.")
     max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="Queries that may wait for a VM at once.")
     max_tcp: int = Field(1_000, ge=1, le=100_000, description="TCP connections open at once.")
     tcp_idle: Limit = Field(
         10.0,
         description="A TCP connection without a query is closed after that long.",
         json_schema_extra={"unit": "s"},
+    )
+    summon_for: Networks = Field(default_factory=list, description="Networks whose queries may start VMs; empty: all.")
+    summon_rate: Rate = Field(
+        10.0,
+        description="VMs that queries of one network (/24, /56) may start a second; 0: any number.",
+        json_schema_extra={"unit": "VMs/s"},
+    )
+    summon_burst: Limit = Field(
+        100.0, description="VMs that one network may start at once.", json_schema_extra={"unit": "VMs"}
+    )
+    response_rate: Rate = Field(
+        200.0,
+        description="Equal answers a second to one network over UDP; of those beyond, every second is truncated, "
+        "the others are dropped; 0: any number.",
+        json_schema_extra={"unit": "responses/s"},
+    )
+    exempt: Networks = Field(
+        default_factory=lambda: ["127.0.0.0/8", "::1"],
+        description="Networks to which summon_rate and response_rate do not apply.",
+    )
+    cookie_secret: CookieSecret = Field(
+        "", description="Secret of the DNS cookies, 32 hexadecimal digits, the same in all replicas; empty: a new one."
     )
     lease: Seconds = Field(
         300.0,
@@ -449,7 +512,9 @@ _SOCKETS: tuple[tuple[str, Literal["rpc", "feed"]], ...] = (
 
 def _default(field: Any) -> str:
     default = field.get_default(call_default_factory=True)
-    return "" if default in (None, []) else as_text(default)
+    if isinstance(default, list):
+        return ", ".join(map(as_text, default))
+    return "" if default is None else as_text(default)
 
 
 def reference() -> str:

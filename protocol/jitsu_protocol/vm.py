@@ -62,6 +62,13 @@ def dns_name(text: str) -> str:
     return name
 
 
+def owner_name(text: str) -> str:
+    """Return a name that a record may have: a host name, or one whose first label is * (RFC 4592)."""
+    if text.startswith("*.") and text.count(".") > 1:
+        return "*." + dns_name(text[2:])
+    return dns_name(text)
+
+
 def _address(value: object) -> IPv4Address | IPv6Address:
     if isinstance(value, IPv4Address | IPv6Address):
         return value
@@ -103,6 +110,13 @@ class OnTimeout(StrEnum):
     SERVFAIL = "servfail"
 
 
+class SummonMode(StrEnum):
+    """How many of the VMs that share a name a cold query summons."""
+
+    ONE = "one"
+    ALL = "all"
+
+
 class BootFailure(StrEnum):
     """How a guest of the mock hypervisor fails."""
 
@@ -113,6 +127,7 @@ class BootFailure(StrEnum):
 
 
 DnsName = Annotated[str, AfterValidator(dns_name)]
+OwnerName = Annotated[str, AfterValidator(owner_name)]
 Address = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 VmId = Annotated[str, BeforeValidator(_uuid)]
 VmName = Annotated[str, AfterValidator(_vm_name)]
@@ -139,7 +154,8 @@ class Key:
 
 
 KEYS: dict[str, Key] = {
-    "dns": Key(DnsName, "A DNS name of the VM. Required.", repeats=True),
+    "dns": Key(OwnerName, "A DNS name of the VM; `*.NAME` stands for all below it. Required.", repeats=True),
+    "alias": Key(DnsName, "Another name, answered with a CNAME to the VM's first.", repeats=True),
     "ip": Key(Address, "The VM's address. Required.", repeats=True),
     "name": Key(VmName, "The VM's name, on the hypervisor too.", "the first `dns` name"),
     "uuid": Key(VmId, "The VM's UUID.", "made from the name"),
@@ -180,6 +196,10 @@ KEYS: dict[str, Key] = {
         "answer",
         default_from="on_timeout",
     ),
+    "summon": Key(
+        SummonMode,
+        "Lets VMs share a name, if all of them say it; a query while none is ready starts one or all of them.",
+    ),
     "boot_limit": Key(Limit, "A boot that takes longer has failed.", "60", "s", default_from="boot_limit"),
     # The original's keys for libxl; kept for the hypervisor, which gives them their meaning.
     "kernel": Key(str, "Kernel image of the domain."),
@@ -214,6 +234,7 @@ _PLAIN = (
     "max_wait",
     "on_timeout",
     "boot_limit",
+    "summon",
 )
 """Fields that are a leaf of the same name below `jitsu/vm/<uuid>/`."""
 
@@ -245,7 +266,8 @@ class VM(BaseModel):
 
     uuid: VmId
     name: VmName
-    names: dict[DnsName, Ttl] = Field(min_length=1)
+    names: dict[OwnerName, Ttl] = Field(min_length=1)
+    aliases: tuple[DnsName, ...] = ()
     addresses: tuple[Address, ...] = Field(min_length=1)
     stop_mode: StopMode = StopMode.DESTROY
     response_delay: Seconds = 0.1
@@ -256,6 +278,7 @@ class VM(BaseModel):
     max_wait: MaxWait = 1.2
     on_timeout: OnTimeout = OnTimeout.ANSWER
     boot_limit: Limit = 60.0
+    summon: SummonMode | None = None
     config: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Each configured value, as it was written."""
 
@@ -299,13 +322,14 @@ def from_config(config: Mapping[str, Sequence[str]], defaults: Mapping[str, str]
     for key, about in KEYS.items():
         if about.default_from and defaults.get(about.default_from):
             single.setdefault(key, defaults[about.default_from])
-    name = single.get("name", dns_name(known["dns"][0]))
+    name = single.get("name", owner_name(known["dns"][0]).removeprefix("*."))
     ttl = single.get("ttl", KEYS["ttl"].default)
     fields: dict[str, Any] = {key: single[key] for key in _PLAIN if key in single}
     fields |= {
         "uuid": single.get("uuid", uuid_for(name)),
         "name": name,
-        "names": dict.fromkeys(map(dns_name, known["dns"]), ttl),
+        "names": dict.fromkeys(map(owner_name, known["dns"]), ttl),
+        "aliases": known.get("alias", ()),
         "addresses": known["ip"],
         "config": known,
     }
@@ -343,7 +367,8 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
     ttl = configured.get("ttl", (KEYS["ttl"].default,))[0]
     fields |= {
         "uuid": uuid,
-        "name": configured.get("name", configured.get("dns") or (min(names),))[0],
+        "name": configured.get("name", configured.get("dns") or (min(names),))[0].removeprefix("*."),
+        "aliases": configured.get("alias", ()),
         "names": names or dict.fromkeys(configured["dns"], ttl),
         "addresses": plain["ip"].split() if "ip" in plain else configured.get("ip", ()),
         "config": configured,
@@ -397,16 +422,27 @@ class Holdings:
         """Return what others hold that this VM has too."""
         found = []
         for key, value in self._held(vm):
-            others = [owner.name for owner in self._owners.get((key, value), ()) if owner is not vm]
+            others = [
+                owner
+                for owner in self._owners.get((key, value), ())
+                if owner is not vm and not (key == "dns" and _share(value, vm, owner))
+            ]
             if others:
-                found.append(Fault(key, f"{value} belongs to the VM {others[0]} already"))
+                may = "; to share it, each of them needs summon" if key == "dns" and value in vm.names else ""
+                found.append(Fault(key, f"{value} belongs to the VM {others[0].name} already{may}"))
         return found
 
     @staticmethod
     def _held(vm: VM) -> list[tuple[str, str]]:
         held = [("dns", name) for name in vm.names]
+        held += [("dns", name) for name in vm.aliases]
         held += [("ip", str(address)) for address in vm.addresses]
         return [*held, ("name", vm.name), ("uuid", vm.uuid)]
+
+
+def _share(name: str, one: VM, other: VM) -> bool:
+    """Say whether two VMs may both have this name."""
+    return one.summon is not None and other.summon is not None and name in one.names and name in other.names
 
 
 def _reasons(key: str, values: Sequence[str]) -> list[str]:
@@ -434,6 +470,8 @@ def _build(fields: dict[str, Any]) -> VM:
         vm = VM(**fields)
     except ValidationError as error:
         raise InvalidVm([Fault(_leaf(e["loc"]), reason(e)) for e in error.errors()]) from None
+    if both := set(vm.names) & set(vm.aliases):
+        raise InvalidVm([Fault("alias", f"{min(both)} is a name of this VM already")])
     if "idle_timeout" not in fields:
         return vm.model_copy(update={"idle_timeout": max(2.0 * vm.ttl, 1.0)})
     if vm.idle_timeout < vm.ttl:
@@ -450,6 +488,8 @@ def _leaf(location: Sequence[int | str]) -> str:
             return f"dns/{name}/ttl"
         case ["addresses", *_]:
             return "ip"
+        case ["aliases", *_]:
+            return "alias"
         case [str(first), *_]:
             return first
         case _:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jitsu_dns.rules.message import (
     MAX_UDP_BYTES,
     Ede,
+    Extras,
     Malformed,
     Query,
     Rcode,
@@ -55,7 +56,7 @@ def test_what_is_answered_dnspython_understands(name: str, edns: bool, rcode: Rc
     asked.flags = dns.flags.RD if rd else 0
     if rcode is Rcode.BADVERS and not edns:
         return
-    reply = respond(parsed(asked.to_wire()), rcode, ede=(Ede.NOT_READY, "boots"))
+    reply = respond(parsed(asked.to_wire()), rcode, extras=Extras(ede=(Ede.NOT_READY, "boots")))
     answer = dns.message.from_wire(reply)
     assert asked.is_response(answer)
     assert answer.rcode() == int(rcode)

@@ -8,26 +8,49 @@ import dns.edns
 import dns.message
 import dns.rcode
 
+from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit
+from jitsu_dns.rules.cookies import Cookies
 from jitsu_dns.rules.message import Rcode
-from jitsu_dns.rules.query import AskSummon, Front, ReportNow, Send
+from jitsu_dns.rules.query import About, Asker, AskSummon, Front, ReportNow, Send
+from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import Uses
 from jitsu_protocol.errors import BackingOff, BootFailed, TimedOut, Unavailable
 from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.messages import VmStatus
+from jitsu_protocol.messages import Report, VmStatus
 from jitsu_protocol.states import VmState
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jitsu_protocol.vm import VM
 
 VM_WWW = make_vm(ttl="10")
 CLIENT = ("192.0.2.1", 5000)
+ADDRESS = bytes([192, 0, 2, 1])
+NOBODY = Networks([])
 
 
-def front(*vms: VM, registered: bool = True, max_waiting: int = 10, lease: float = 300.0) -> Front:
-    made = Front(Table([]), Uses("dns-0", "i", lease), max_waiting)
-    made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1)
+def front(
+    *vms: VM,
+    registered: bool = True,
+    max_waiting: int = 10,
+    lease: float = 300.0,
+    summons: SummonLimit | None = None,
+    responses: ResponseLimit | None = None,
+    static: Sequence[str] = (),
+) -> Front:
+    made = Front(
+        Table([], Authority(), map(parse_static, static)),
+        Uses("dns-0", "i", lease),
+        max_waiting,
+        summons=summons or SummonLimit(NOBODY, NOBODY, 0, 1),
+        responses=responses or ResponseLimit(0, NOBODY),
+        cookies=Cookies(bytes(16)),
+        about=About("jitsu", "dns-0"),
+    )
+    made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1, 0.0)
     if registered:
         made.uses.acknowledged(0.0)
     return made
@@ -40,7 +63,18 @@ def state(made: Front, value: VmState, vm: VM = VM_WWW, now: float = 0.0, drain:
 def ask(made: Front, now: float, name: str = "www.jitsu.test", id: int = 1, client: object = CLIENT) -> bytes | None:
     query = dns.message.make_query(name, "A", use_edns=0)
     query.id = id
-    return made.query(query.to_wire(), client, True, now)
+    return asked(made, query, now, client)
+
+
+def asked(made: Front, query: dns.message.Message, now: float = 1.0, client: object = CLIENT) -> bytes | None:
+    """Ask as the wire does: what the warm path leaves is parsed."""
+    (answer,) = made.warm([query.to_wire()], now, lambda _: ADDRESS)
+    return made.query(query.to_wire(), Asker(client, ADDRESS, True), now) if answer is None else answer
+
+
+def report(made: Front, drains: list[str], now: float) -> Report:
+    made.count()
+    return made.uses.report(drains, now)
 
 
 def address_in(data: bytes | None) -> str:
@@ -170,21 +204,21 @@ def test_what_is_configured_otherwise_holds_for_those_who_wait() -> None:
     made = front()
     ask(made, 1.0)
     moved = make_vm(address="127.0.1.9")
-    made.configure([VmChanged(VM_WWW, moved)], 2)
+    made.configure([VmChanged(VM_WWW, moved)], 2, 1.0)
     made.take()
     made.summoned(VM_WWW.uuid, 1.1)
     assert sent(made)[0].answer[0][0].to_text() == "127.0.1.9"
     ask(made, 2.0)
-    made.configure([VmChanged(moved, None)], 3)
+    made.configure([VmChanged(moved, None)], 3, 2.0)
     assert "configured no more" in reason_of(sent(made)[0])
 
 
 def test_other_edns_versions_classes_and_zones_are_refused() -> None:
     made = front()
     version_1 = dns.message.make_query("www.jitsu.test", "A", use_edns=1)
-    assert dns.message.from_wire(made.query(version_1.to_wire(), CLIENT, True, 1.0) or b"").rcode() == 16
+    assert dns.message.from_wire(asked(made, version_1) or b"").rcode() == 16
     chaos = dns.message.make_query("www.jitsu.test", "A", rdclass="CH")
-    assert dns.message.from_wire(made.query(chaos.to_wire(), CLIENT, True, 1.0) or b"").rcode() == 5
+    assert dns.message.from_wire(asked(made, chaos) or b"").rcode() == 5
     assert dns.message.from_wire(ask(made, 1.0, "www.example.org") or b"").rcode() == 5
     assert made.take() == []
 
@@ -194,13 +228,13 @@ def test_uses_are_kept_until_they_are_acknowledged_and_counted_once() -> None:
     state(made, VmState.READY)
     ask(made, 1.0)
     ask(made, 2.0)
-    first = made.uses.report(made.table.names(), ["d1"], 3.0)
+    first = report(made, ["d1"], 3.0)
     assert [(use.count, use.age_s) for use in first.uses] == [(2, 1.0)]
     ask(made, 3.5)
-    again = made.uses.report(made.table.names(), ["d2"], 4.0)
+    again = report(made, ["d2"], 4.0)
     assert (again.batch, again.drains, [use.count for use in again.uses]) == (first.batch, ["d1"], [2])
     made.uses.acknowledged(4.0)
-    after = made.uses.report(made.table.names(), ["d2"], 5.0)
+    after = report(made, ["d2"], 5.0)
     assert (after.batch, after.drains, [use.count for use in after.uses]) == (first.batch + 1, ["d2"], [1])
 
 
@@ -208,5 +242,5 @@ def test_g3_an_answer_to_one_that_waited_counts_from_when_it_was_given() -> None
     made = front()
     ask(made, 1.0)
     made.summoned(VM_WWW.uuid, 2.0)
-    (use,) = made.uses.report(made.table.names(), [], 2.5).uses
+    (use,) = report(made, [], 2.5).uses
     assert (use.count, use.age_s) == (1, 0.5)

@@ -1,5 +1,14 @@
 """DNS messages as bytes (RFC 1035, section 4; RFC 6891): a query taken apart, a response put together.
 
+What is not answered in the ordinary way:
+
+    shorter than a header, or a response (QR)      nothing: answering it would make a loop
+    another opcode than QUERY                      NOTIMP
+    QDCOUNT 0 with a cookie                        NOERROR and the server's cookie (RFC 7873, 5.4)
+    QDCOUNT other than 1                           FORMERR (RFC 9619)
+    a name, record or option that is cut short,
+    two OPT records, bytes behind the last record  FORMERR
+
 The common query never meets a library: what is needed of it is in fixed places. Records are built by dnslib
 when the zone changes (records.py), and are bytes here.
 """
@@ -12,9 +21,12 @@ from enum import IntEnum
 
 HEADER_BYTES = 12
 MAX_NAME_BYTES = 255  # RFC 1035, 2.3.4
+MAX_TCP_BYTES = 65535
 MIN_UDP_BYTES = 512  # RFC 1035, 2.3.4: what every client takes
 MAX_UDP_BYTES = 1232  # DNS flag day 2020: fits an IPv6 minimum MTU unfragmented
 MAX_EXTRA_TEXT_BYTES = 200
+COOKIE_CLIENT_BYTES = 8  # RFC 7873, 4
+COOKIE_BYTES = (8, *range(16, 41))
 
 _HEADER = struct.Struct("!HHHHHH")
 _TYPE_CLASS = struct.Struct("!HH")
@@ -22,18 +34,46 @@ _RECORD = struct.Struct("!HHIH")
 
 QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
 OPCODE = 0x7800
-IN = 1
+DO = 0x8000  # of the OPT record's flags (RFC 3225)
+IN, CHAOS = 1, 3
 
 
 class Type(IntEnum):
     """Record types that are treated in their own way here."""
 
     A = 1
+    NS = 2
+    CNAME = 5
     SOA = 6
+    PTR = 12
     HINFO = 13
+    TXT = 16
     AAAA = 28
     OPT = 41
+    IXFR = 251
+    AXFR = 252
     ANY = 255
+
+
+TYPE_NAMES: dict[int, str] = {each.value: each.name for each in Type} | {
+    15: "MX",
+    33: "SRV",
+    43: "DS",
+    48: "DNSKEY",
+    64: "SVCB",
+    65: "HTTPS",
+    257: "CAA",
+}
+"""Types that are counted by name."""
+
+
+class Option(IntEnum):
+    """EDNS options that are understood."""
+
+    NSID = 3  # RFC 5001
+    COOKIE = 10  # RFC 7873
+    KEEPALIVE = 11  # RFC 7828
+    EDE = 15  # RFC 8914
 
 
 class Rcode(IntEnum):
@@ -54,6 +94,8 @@ class Ede(IntEnum):
     OTHER = 0
     CACHED_ERROR = 13
     NOT_READY = 14
+    PROHIBITED = 18
+    NOT_AUTHORITATIVE = 20
     NETWORK_ERROR = 23
 
 
@@ -63,6 +105,11 @@ class Edns:
 
     udp_bytes: int
     version: int
+    do: bool = False
+    cookie: bytes | None = None
+    """The client's half, and the server's if it has one; b"" if it has an impossible length."""
+    wants_nsid: bool = False
+    wants_keepalive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +132,8 @@ class Malformed:
     """Not answered in the ordinary way; `reply` is what is sent, nothing if None."""
 
     reply: bytes | None
+    cookie: bytes | None = None
+    """Its only question is for the server's cookie: `cookie_reply` makes the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +144,9 @@ class Records:
     answers: int = 0
     authority: bytes = b""
     authorities: int = 0
+    additional: bytes = b""
+    additionals: int = 0
+    """Left out if there is no room."""
 
 
 NO_RECORDS = Records()
@@ -106,25 +158,44 @@ def parse(data: bytes) -> Query | Malformed:
         return Malformed(None)
     id, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(data)
     if flags & QR:
-        return Malformed(None)  # a response: answering it would make a loop
+        return Malformed(None)
     if flags & OPCODE:
         return Malformed(_bare(id, flags, Rcode.NOTIMP))
-    if questions != 1:
+    if questions > 1:
         return Malformed(_bare(id, flags, Rcode.FORMERR))
-    end = _name_end(data, HEADER_BYTES, pointers=False)
+    end = HEADER_BYTES - 4 if questions == 0 else _name_end(data, HEADER_BYTES, pointers=False)
     if end is None or end + 4 > len(data):
         return Malformed(_bare(id, flags, Rcode.FORMERR))
-    qtype, qclass = _TYPE_CLASS.unpack_from(data, end)
-    edns = None
+    edns: Edns | None = None
     if answers or authorities or additionals:
         found = _find_opt(data, end + 4, answers + authorities, additionals)
-        if isinstance(found, bool):
-            if not found:
-                return Malformed(_bare(id, flags, Rcode.FORMERR))
-        else:
-            edns = found
+        if found is False:
+            return Malformed(_bare(id, flags, Rcode.FORMERR))
+        edns = None if found is True else found
+    elif end + 4 != len(data):
+        return Malformed(_bare(id, flags, Rcode.FORMERR))
+    if edns is not None and edns.cookie == b"":
+        return Malformed(_bare(id, flags, Rcode.FORMERR))  # RFC 7873, 5.2.2
+    if questions == 0:
+        cookie = None if edns is None else edns.cookie
+        return Malformed(_bare(id, flags, Rcode.FORMERR), cookie)
+    qtype, qclass = _TYPE_CLASS.unpack_from(data, end)
     # Lower-casing the length bytes too does no harm: they are below 64, and "A" is 65.
     return Query(id, flags, data[HEADER_BYTES : end + 4], data[HEADER_BYTES:end].lower(), qtype, qclass, edns)
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What goes into a response's OPT record."""
+
+    ede: tuple[Ede, str] | None = None
+    cookie: bytes = b""
+    nsid: bytes = b""
+    keepalive: int | None = None
+    """How long an idle TCP connection is kept, in 0.1 s."""
+
+
+NO_EXTRAS = Extras()
 
 
 def respond(
@@ -134,18 +205,37 @@ def respond(
     *,
     authoritative: bool = True,
     udp: bool = True,
-    ede: tuple[Ede, str] | None = None,
+    extras: Extras = NO_EXTRAS,
 ) -> bytes:
     """Return the response; over UDP one that is too large is truncated to its question (TC)."""
     flags = QR | (query.flags & RD) | (AA if authoritative else 0) | (rcode & 0xF)
-    opt = b"" if query.edns is None else _opt(rcode, ede)
-    additionals = 1 if opt else 0
-    size = HEADER_BYTES + len(query.question) + len(records.answer) + len(records.authority) + len(opt)
-    if udp and size > udp_limit(query):
-        header = _HEADER.pack(query.id, flags | TC, 1, 0, 0, additionals)
-        return header + query.question + opt
-    header = _HEADER.pack(query.id, flags, 1, records.answers, records.authorities, additionals)
-    return header + query.question + records.answer + records.authority + opt
+    opt = b"" if query.edns is None else _opt(query.edns, rcode, extras)
+    opts = 1 if opt else 0
+    body = query.question + records.answer + records.authority
+    size = HEADER_BYTES + len(body) + len(opt)
+    limit = udp_limit(query) if udp else MAX_TCP_BYTES
+    if size > limit:
+        return truncated(query, rcode, authoritative=authoritative, extras=extras)
+    if records.additionals and size + len(records.additional) <= limit:
+        opts += records.additionals
+        opt = records.additional + opt
+    return _HEADER.pack(query.id, flags, 1, records.answers, records.authorities, opts) + body + opt
+
+
+def truncated(
+    query: Query, rcode: Rcode = Rcode.NOERROR, *, authoritative: bool = True, extras: Extras = NO_EXTRAS
+) -> bytes:
+    """Return a response without records that sends the client to TCP."""
+    flags = QR | TC | (query.flags & RD) | (AA if authoritative else 0) | (rcode & 0xF)
+    opt = b"" if query.edns is None else _opt(query.edns, rcode, extras)
+    return _HEADER.pack(query.id, flags, 1, 0, 0, 1 if opt else 0) + query.question + opt
+
+
+def cookie_reply(data: bytes, cookie: bytes) -> bytes:
+    """Return the answer to a query that has no question but for the server's cookie (RFC 7873, 5.4)."""
+    id, flags = struct.unpack_from("!HH", data)
+    opt = _opt(Edns(MAX_UDP_BYTES, 0), Rcode.NOERROR, Extras(cookie=cookie))
+    return _HEADER.pack(id, QR | (flags & RD), 0, 0, 0, 1) + opt
 
 
 def udp_limit(query: Query) -> int:
@@ -169,12 +259,20 @@ def parents(key: bytes) -> list[bytes]:
     return found
 
 
-def _opt(rcode: Rcode, ede: tuple[Ede, str] | None) -> bytes:
-    option = b""
-    if ede is not None:
-        text = ede[1].encode()[:MAX_EXTRA_TEXT_BYTES].decode("utf-8", "ignore").encode()
-        option = struct.pack("!HHH", 15, 2 + len(text), ede[0]) + text  # RFC 8914, section 2
-    return b"\0" + _RECORD.pack(Type.OPT, MAX_UDP_BYTES, (rcode >> 4) << 24, len(option)) + option
+def _opt(edns: Edns, rcode: Rcode, extras: Extras) -> bytes:
+    options = b""
+    if extras.cookie:
+        options += struct.pack("!HH", Option.COOKIE, len(extras.cookie)) + extras.cookie
+    if extras.nsid:
+        options += struct.pack("!HH", Option.NSID, len(extras.nsid)) + extras.nsid
+    if extras.keepalive is not None:
+        options += struct.pack("!HHH", Option.KEEPALIVE, 2, extras.keepalive)
+    if extras.ede is not None:
+        code, text = extras.ede
+        said = text.encode()[:MAX_EXTRA_TEXT_BYTES].decode("utf-8", "ignore").encode()
+        options += struct.pack("!HHH", Option.EDE, 2 + len(said), code) + said  # RFC 8914, section 2
+    flags = (rcode >> 4) << 24 | (DO if edns.do else 0)
+    return b"\0" + _RECORD.pack(Type.OPT, MAX_UDP_BYTES, flags, len(options)) + options
 
 
 def _bare(id: int, flags: int, rcode: Rcode) -> bytes:
@@ -212,5 +310,31 @@ def _find_opt(data: bytes, at: int, before: int, additionals: int) -> Edns | boo
         if rtype == Type.OPT:
             if edns is not None or not root or index < before:
                 return False  # RFC 6891, 6.1.1: one, owned by the root, among the additional records
-            edns = Edns(rclass, (ttl >> 16) & 0xFF)
+            edns = _edns(rclass, ttl, data[at - length : at])
+            if edns is None:
+                return False
+    if at != len(data):
+        return False
     return True if edns is None else edns
+
+
+def _edns(rclass: int, ttl: int, options: bytes) -> Edns | None:
+    """Read an OPT record; None if its options are cut short."""
+    version, do = (ttl >> 16) & 0xFF, bool(ttl & DO)
+    if not options:
+        return Edns(rclass, version, do)
+    cookie, nsid, keepalive, at = None, False, False, 0
+    while at < len(options):
+        if at + 4 > len(options):
+            return None
+        code, length = _TYPE_CLASS.unpack_from(options, at)
+        at += 4 + length
+        if at > len(options):
+            return None
+        if code == Option.COOKIE and cookie is None:
+            cookie = options[at - length : at] if length in COOKIE_BYTES else b""
+        elif code == Option.NSID:
+            nsid = True
+        elif code == Option.KEEPALIVE:
+            keepalive = True
+    return Edns(rclass, version, do, cookie, nsid, keepalive)

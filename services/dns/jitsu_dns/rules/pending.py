@@ -1,4 +1,4 @@
-"""Queries that wait for a VM: bounded in number, each with its own deadline, a repeated one joined.
+"""Queries that wait for the VMs of a name: bounded in number, each with its own deadline, a repeated one joined.
 
 A client that asks the same question again with another id or port waits once more, as it may take an answer to the
 latest only (Unbound and BIND ask so); the very same packet sent again is the first one.
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from jitsu_dns.rules.message import Query
-    from jitsu_dns.rules.table import Hit
+    from jitsu_dns.rules.message import Extras, Query
+    from jitsu_dns.rules.table import Hit, Node
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class Waiting:
     client: Hashable
     udp: bool
     hit: Hit
+    extras: Extras
     arrived: float
     deadline: float
 
@@ -36,10 +37,10 @@ class Waiting:
 
 @dataclass
 class Pending:
-    """All queries that wait, by VM."""
+    """All queries that wait, by the name that they wait for."""
 
     limit: int
-    _by_vm: dict[str, dict[tuple[Hashable, int, bytes], Waiting]] = field(default_factory=dict)
+    _by_node: dict[Node, dict[tuple[Hashable, int, bytes], Waiting]] = field(default_factory=dict)
     _due: list[tuple[float, int, Waiting]] = field(default_factory=list)
     _count: int = 0
     _order: int = 0
@@ -50,40 +51,44 @@ class Pending:
 
     def add(self, waiting: Waiting) -> bool:
         """Let a query wait; False if there is no room."""
-        queries = self._by_vm.get(waiting.hit.name.vm.uuid, {})
-        known = waiting.identity in queries
-        if not known and self._count >= self.limit:
-            return False
-        if known:
+        node = waiting.hit.node
+        queries = self._by_node.get(node, {})
+        if waiting.identity in queries:
             return True  # the first keeps its deadline: no query waits longer than max_wait
-        self._by_vm[waiting.hit.name.vm.uuid] = queries
+        if self._count >= self.limit:
+            return False
+        self._by_node[node] = queries
         queries[waiting.identity] = waiting
         self._count += 1
         self._order += 1
         heapq.heappush(self._due, (waiting.deadline, self._order, waiting))
         return True
 
-    def waits_for(self, vm: str) -> bool:
-        """Say whether any query waits for this VM."""
-        return vm in self._by_vm
+    def waits_for(self, node: Node) -> bool:
+        """Say whether any query waits for this name."""
+        return node in self._by_node
 
-    def last_deadline(self, vm: str) -> float:
-        """Return when the last of a VM's queries is due; 0 if none waits."""
-        return max((waiting.deadline for waiting in self._by_vm.get(vm, {}).values()), default=0.0)
+    def nodes(self) -> list[Node]:
+        """Return the names that queries wait for."""
+        return list(self._by_node)
 
-    def release(self, vm: str) -> list[Waiting]:
-        """Take out all that wait for a VM."""
-        queries = self._by_vm.pop(vm, {})
+    def last_deadline(self, node: Node) -> float:
+        """Return when the last of a name's queries is due; 0 if none waits."""
+        return max((waiting.deadline for waiting in self._by_node.get(node, {}).values()), default=0.0)
+
+    def release(self, node: Node) -> list[Waiting]:
+        """Take out all that wait for a name."""
+        queries = self._by_node.pop(node, {})
         self._count -= len(queries)
-        if not self._by_vm:
+        if not self._by_node:
             self._due.clear()
         return list(queries.values())
 
     def drop_client(self, client: Hashable) -> None:
         """Forget the queries of a client that is gone (a closed TCP connection)."""
-        for vm in list(self._by_vm):
-            for identity in [each for each in self._by_vm[vm] if each[0] == client]:
-                self._take(vm, identity)
+        for node in list(self._by_node):
+            for identity in [each for each in self._by_node[node] if each[0] == client]:
+                self._take(node, identity)
 
     def next_deadline(self) -> float | None:
         """Return when the next query is due."""
@@ -97,15 +102,15 @@ class Pending:
         while self._due and self._due[0][0] <= now:
             waiting = heapq.heappop(self._due)[2]
             if self._holds(waiting):
-                self._take(waiting.hit.name.vm.uuid, waiting.identity)
+                self._take(waiting.hit.node, waiting.identity)
                 found.append(waiting)
         return found
 
     def _holds(self, waiting: Waiting) -> bool:
-        return self._by_vm.get(waiting.hit.name.vm.uuid, {}).get(waiting.identity) is waiting
+        return self._by_node.get(waiting.hit.node, {}).get(waiting.identity) is waiting
 
-    def _take(self, vm: str, identity: tuple[Hashable, int, bytes]) -> None:
-        del self._by_vm[vm][identity]
+    def _take(self, node: Node, identity: tuple[Hashable, int, bytes]) -> None:
+        del self._by_node[node][identity]
         self._count -= 1
-        if not self._by_vm[vm]:
-            del self._by_vm[vm]
+        if not self._by_node[node]:
+            del self._by_node[node]

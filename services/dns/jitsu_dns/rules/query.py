@@ -1,36 +1,68 @@
 """Which answer a query gets, and when: the machine of a dns replica.
 
-Driven by queries, by what store, vmd and reaper say, and by the clock. `query` returns the answer if there is one
-at once, which is the warm path; all else comes out of `take` as actions.
+Driven by queries, by what store, vmd and reaper say, and by the clock. `warm` answers the datagrams that were asked
+before and may be answered now, byte for byte; `query` answers one that it left, if there is an answer at once; all
+else comes out of `take` as actions.
 
-    warm      VM ready and this replica registered with the reaper within its lease: answered from the table
+    warm      a VM of the name is ready, and this replica registered with the reaper within its lease:
+              answered from the table, with the addresses of all that are ready, another one first each time
     cold      else: the query waits, one Summon per VM is under way, whoever asks meanwhile joins it
-              Summoned           everybody who waits is answered
-              a reason not to    SERVFAIL with the reason (RFC 8914)
+              Summoned           everybody who waits is answered; where all VMs of the name are summoned, when all are
+              a reason not to    another VM of the name is summoned; none left: SERVFAIL with the reason (RFC 8914)
               max_wait over      answered anyway if vmd says that it starts or boots, unless on_timeout = servfail
+    denied    the client may start no VM, or its network no more of them now: REFUSED with the reason
 """
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jitsu_dns.rules.message import IN, Ede, Malformed, Rcode, parse, respond
+from jitsu_dns.rules import records as build
+from jitsu_dns.rules.access import Limited, plain
+from jitsu_dns.rules.message import (
+    CHAOS,
+    IN,
+    NO_EXTRAS,
+    NO_RECORDS,
+    Ede,
+    Extras,
+    Malformed,
+    Rcode,
+    Records,
+    Type,
+    cookie_reply,
+    parse,
+    respond,
+    to_wire,
+    truncated,
+)
 from jitsu_dns.rules.pending import Pending, Waiting
-from jitsu_dns.rules.table import Hit, Table
+from jitsu_dns.rules.table import Hit, Warm
 from jitsu_protocol.errors import BackingOff, BootFailed, JitsuError, TimedOut
 from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import OnTimeout
+from jitsu_protocol.vm import OnTimeout, SummonMode
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
+    from jitsu_dns.rules.access import ResponseLimit, SummonLimit
+    from jitsu_dns.rules.cookies import Cookies
     from jitsu_dns.rules.message import Query
+    from jitsu_dns.rules.table import Held, Node, Table
     from jitsu_dns.rules.uses import Uses
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
 
 UNDER_WAY = frozenset({VmState.STARTING, VmState.BOOTING, VmState.READY, VmState.DRAINING})
+_PREFERRED = (VmState.READY, VmState.DRAINING, VmState.BOOTING, VmState.STARTING, VmState.PAUSED, VmState.SUSPENDED)
+MAX_PACKETS_KEPT = 200_000
+"""Questions, byte for byte, that have a ready answer; some 500 bytes each. Random case (0x20) must not fill memory."""
+MAX_TURNS = 16
+"""In how many orders an answer with several VMs is kept ready."""
+_VERSION_NAMES = frozenset({to_wire("version.bind"), to_wire("version.server")})
+_ID_NAMES = frozenset({to_wire("id.server"), to_wire("hostname.bind")})  # RFC 4892
 
 
 @dataclass(frozen=True)
@@ -58,61 +90,150 @@ class ReportNow:
 Action = Send | AskSummon | ReportNow
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Where a query came from."""
+
+    client: Hashable
+    """What a response is sent to."""
+    address: bytes
+    """4 or 16 bytes."""
+    udp: bool
+
+
+@dataclass(frozen=True)
+class About:
+    """What a replica says of itself (class CH; NSID), and to whom TCP connections are kept."""
+
+    version: str = ""
+    """Empty: not told."""
+    replica: str = ""
+    tcp_idle: float = 10.0
+
+
 @dataclass
 class Counts:
     """What happened since the start, for the metrics."""
 
-    warm: int = 0
-    cold: int = 0
-    fixed: int = 0
-    outside: int = 0
+    answers: Counter[tuple[int, int, str]] = field(default_factory=Counter)
+    """(type, rcode, path): warm, cold, fixed, outside, denied, other."""
     malformed: int = 0
-    failed: int = 0
     late: int = 0
     overflow: int = 0
     waits: list[float] = field(default_factory=list)
     """Seconds that cold queries waited, since the shell last took them."""
 
 
+@dataclass(slots=True)
+class _Ready:
+    """What is sent for a packet that was seen before."""
+
+    warm: Warm
+    tails: tuple[bytes, ...]
+    """Everything behind the id, in each order."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The summons that the queries of one name wait for."""
+
+    qtype: int
+    outstanding: set[str]
+    tried: set[str]
+    reached: set[str] = field(default_factory=set)
+
+
 class Front:
     """One replica."""
 
-    def __init__(self, table: Table, uses: Uses, max_waiting: int) -> None:
+    def __init__(
+        self,
+        table: Table,
+        uses: Uses,
+        max_waiting: int,
+        *,
+        summons: SummonLimit,
+        responses: ResponseLimit,
+        cookies: Cookies,
+        about: About,
+        wall_ahead_s: float = 0.0,
+    ) -> None:
+        """`wall_ahead_s` is how far Unix time is ahead of `now`."""
         self.table = table
         self.uses = uses
         self.counts = Counts()
         self.pending = Pending(max_waiting)
+        self.responses = responses
+        self._summons, self._cookies = summons, cookies
+        self._about = about
+        self._wall_ahead_s = wall_ahead_s
         self._states: dict[str, tuple[VmState, str]] = {}  # vm -> (state, drain)
+        self._ready: OrderedDict[bytes, _Ready] = OrderedDict()
+        self._counting: list[Warm] = []
         self._summoning: set[str] = set()
+        self._asked: dict[Node, _Asked] = {}
         self._actions: list[Action] = []
 
     # --- queries ---
 
-    def query(self, data: bytes, client: Hashable, udp: bool, now: float) -> bytes | None:
+    def warm(
+        self, datagrams: Sequence[bytes], now: float, address: Callable[[int], bytes] | None = None
+    ) -> list[bytes | None]:
+        """Return the answers to datagrams that were answered before and may be again; None for the others.
+
+        This is the warm path: what is not needed for most packets has no place in it. `address` gives a datagram's
+        sender if responses are limited.
+        """
+        if not self.uses.may_answer_warm(now):
+            return [None] * len(datagrams)
+        found = self._ready.get
+        answers: list[bytes | None] = []
+        for data in datagrams:
+            ready = found(data[2:])
+            if ready is None or not ready.warm.valid:
+                answers.append(None)
+                continue
+            warm, tails = ready.warm, ready.tails
+            if address is not None:
+                verdict = self.responses.judge(plain(address(len(answers))), warm, now)
+                if verdict is not Limited.SEND:
+                    answers.append(b"" if verdict is Limited.DROP else _cut(data, tails[0]))
+                    continue
+            if not warm.count:
+                self._counting.append(warm)
+            warm.count += 1
+            warm.used_at = now
+            answers.append(data[:2] + tails[warm.count % len(tails)])
+        return answers
+
+    def query(self, data: bytes, asker: Asker, now: float) -> bytes | None:
         """Take a packet; return what is sent back at once, None if that is nothing or comes later."""
         query = parse(data)
         if isinstance(query, Malformed):
             self.counts.malformed += 1
-            return query.reply
+            return self._malformed(data, query, asker, now)
+        extras, is_proven = self._extras(query, asker, now)
         if query.edns is not None and query.edns.version != 0:
-            return respond(query, Rcode.BADVERS, authoritative=False, udp=udp)
-        found = self.table.find(query.key, query.qtype) if query.qclass == IN else None
+            return self._respond(query, asker, Rcode.BADVERS, "other", extras=extras)
+        if query.qclass == CHAOS and query.qtype in (Type.TXT, Type.ANY):
+            return self._chaos(query, asker, extras)
+        if query.qclass != IN or query.qtype in (Type.AXFR, Type.IXFR):
+            return self._respond(query, asker, Rcode.REFUSED, "other", extras=_with(extras, Ede.PROHIBITED, ""))
+        if query.qtype in (Type.OPT, 0):
+            return self._respond(query, asker, Rcode.FORMERR, "other", extras=extras)
+        found = self.table.find(query.key, query.qtype)
         if isinstance(found, Hit):
-            found.name.count += 1
-            found.name.used(now)
-            if self.is_warm(found.name.vm.uuid, now):
-                self.counts.warm += 1
-                return respond(query, Rcode.NOERROR, found.records, udp=udp)
-            return self._wait(query, client, udp, found, now)
+            return self._hit(data, query, asker, found, extras, is_proven, now)
         if found is None:
-            self.counts.outside += 1
-            return respond(query, Rcode.REFUSED, authoritative=False, udp=udp)
-        self.counts.fixed += 1
-        return respond(query, found.rcode, found.records, udp=udp)
-
-    def is_warm(self, vm: str, now: float) -> bool:
-        """Say whether a query for this VM is answered without asking vmd."""
-        return self._state(vm) is VmState.READY and self.uses.may_answer_warm(now)
+            if (verdict := self._limited(query, asker, (Rcode.REFUSED,), is_proven, now)) is not None:
+                return verdict
+            return self._respond(
+                query, asker, Rcode.REFUSED, "outside", extras=_with(extras, Ede.NOT_AUTHORITATIVE, "")
+            )
+        alike = (found.rcode, found.zone if found.rcode is Rcode.NXDOMAIN else query.question.lower())
+        if (verdict := self._limited(query, asker, alike, is_proven, now)) is not None:
+            return verdict
+        return self._respond(query, asker, found.rcode, "fixed", found.records, extras)
 
     def take(self) -> list[Action]:
         """Return what is to be done, and forget it."""
@@ -123,39 +244,69 @@ class Front:
         """Note that a client can be sent nothing more."""
         self.pending.drop_client(client)
 
+    def count(self) -> None:
+        """Bring what the warm path has counted to the names; before each report, and before the counts are read."""
+        for warm in self._counting:
+            self._count(warm)
+        self._counting.clear()
+
     # --- vmd ---
 
     def summoned(self, vm: str, now: float) -> None:
         """Note that vmd says: the VM may be told to clients."""
         self._summoning.discard(vm)
-        for waiting in self.pending.release(vm):
-            self._answer(waiting, now)
+        for held in self.table.held_by(vm):
+            asked = self._asked.get(held.node)
+            if asked is None:
+                continue
+            asked.reached.add(vm)
+            asked.outstanding.discard(vm)
+            if not asked.outstanding or not self._wants_all(held.node):
+                self._release(held.node, now)
 
     def refused(self, vm: str, error: JitsuError, now: float) -> None:
         """Note why vmd, or nobody, made the VM reachable."""
         self._summoning.discard(vm)
-        if isinstance(error, TimedOut):
-            # Those who came later still have time left.
-            self._summon_for_rest(vm, now)
-            return
-        for waiting in self.pending.release(vm):
-            self._servfail(waiting, _ede_for(error))
+        for held in self.table.held_by(vm):
+            node = held.node
+            asked = self._asked.get(node)
+            if asked is None or vm not in asked.outstanding:
+                continue
+            asked.outstanding.discard(vm)
+            left = self.pending.last_deadline(node) - now
+            if isinstance(error, TimedOut):
+                if left > 0:  # those who came later still have time
+                    asked.outstanding.add(vm)
+                    self._summon(vm, left)
+                elif not asked.outstanding:
+                    self._asked.pop(node)
+                continue
+            if not self._wants_all(node) and left > 0:
+                asked.outstanding.update(self._choose(node, asked.qtype, asked.tried))
+                asked.tried |= asked.outstanding
+                for other in asked.outstanding:
+                    self._summon(other, left)
+            if not asked.outstanding:
+                self._release(node, now, error)
 
     def all_states(self, statuses: Iterable[VmStatus], now: float) -> None:
         """Take a snapshot of all VMs' states."""
-        self._states = {}
+        before, self._states = self._states, {}
+        for uuid in before:
+            self._invalidate(uuid)
         for status in statuses:
             self.state(status, now)
 
     def state(self, status: VmStatus, now: float, *, gone: bool = False) -> None:
         """Take a VM's new state."""
+        self._invalidate(status.uuid)
         if gone:
             self._states.pop(status.uuid, None)
             return
         self._states[status.uuid] = (status.state, status.drain)
         if status.state is VmState.DRAINING:
             self._actions.append(ReportNow())
-        elif status.state is VmState.READY and self.pending.waits_for(status.uuid):
+        elif status.state is VmState.READY:
             self.summoned(status.uuid, now)
 
     def drains(self) -> list[str]:
@@ -164,15 +315,27 @@ class Front:
 
     # --- store ---
 
-    def configure(self, changes: Sequence[VmChanged], serial: int) -> None:
+    def configure(self, changes: Sequence[VmChanged], serial: int, now: float) -> None:
         """Take VMs that came, went or are configured otherwise."""
         for change in changes:
+            for vm in (change.old, change.new):
+                if vm is not None:
+                    self._invalidate(vm.uuid)
             self.table.replace(change.old, change.new)
-            if change.new is None and change.old is not None:
-                for waiting in self.pending.release(change.old.uuid):
-                    self._servfail(waiting, (Ede.OTHER, f"{change.old.name} is configured no more"))
-        if changes:
-            self.table.publish(serial)
+            if change.new is not None:
+                self._invalidate(change.new.uuid)
+        if not changes:
+            return
+        self.table.publish(serial)
+        if any(
+            name.startswith("*") for change in changes for vm in (change.old, change.new) if vm for name in vm.names
+        ):
+            self._ready.clear()  # a packet may have been answered for another reason than its name's own
+        for node, asked in list(self._asked.items()):
+            there = {held.vm.uuid for held in node.held}
+            asked.outstanding &= there
+            if not asked.outstanding:
+                self._release(node, now, BootFailed("it is configured no more"))
 
     # --- clock ---
 
@@ -183,15 +346,172 @@ class Front:
     def passed(self, now: float) -> None:
         """Look at the clock."""
         for waiting in self.pending.due(now):
-            vm = waiting.hit.name.vm
-            state = self._state(vm.uuid)
             self.counts.late += 1
-            if state in UNDER_WAY and vm.on_timeout is OnTimeout.ANSWER:
-                self._answer(waiting, now)
+            held = waiting.hit.node.of_type(waiting.hit.qtype)
+            anyway = [
+                each
+                for each in held
+                if self._state(each.vm.uuid) in UNDER_WAY and each.vm.on_timeout is OnTimeout.ANSWER
+            ]
+            vm = held[0].vm.name if held else "it"
+            state = self._state(held[0].vm.uuid) if held else VmState.UNKNOWN
+            if anyway:
+                self._answer(waiting, anyway, now)
             elif state in UNDER_WAY:
-                self._servfail(waiting, (Ede.NOT_READY, f"{vm.name} is still {state}"))
+                self._servfail(waiting, (Ede.NOT_READY, f"{vm} is still {state}"))
             else:
-                self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm.name}: the VM daemon does not answer"))
+                self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm}: the VM daemon does not answer"))
+
+    # --- one query ---
+
+    def _malformed(self, data: bytes, query: Malformed, asker: Asker, now: float) -> bytes | None:
+        if query.reply is None:
+            return None
+        if query.cookie is not None:
+            return cookie_reply(data, self._cookies.answer(query.cookie, asker.address, now + self._wall_ahead_s))
+        if self._judge(asker, (Rcode.FORMERR,), now) is not Limited.SEND:
+            return None
+        return query.reply
+
+    def _extras(self, query: Query, asker: Asker, now: float) -> tuple[Extras, bool]:
+        """Return what the query's EDNS options get, and whether its cookie proves the client's address."""
+        edns = query.edns
+        if edns is None or not (edns.cookie or edns.wants_nsid or (edns.wants_keepalive and not asker.udp)):
+            return NO_EXTRAS, False
+        wall = now + self._wall_ahead_s
+        cookie, proven = b"", False
+        if edns.cookie:
+            cookie = self._cookies.answer(edns.cookie, asker.address, wall)
+            proven = self._cookies.is_valid(edns.cookie, asker.address, wall)
+        nsid = self._about.replica.encode() if edns.wants_nsid else b""
+        keepalive = int(10 * self._about.tcp_idle) if edns.wants_keepalive and not asker.udp else None
+        return Extras(cookie=cookie, nsid=nsid, keepalive=keepalive), proven
+
+    def _chaos(self, query: Query, asker: Asker, extras: Extras) -> bytes:
+        said = ""
+        if query.key in _VERSION_NAMES:
+            said = self._about.version
+        elif query.key in _ID_NAMES:
+            said = self._about.replica
+        if not said:
+            return self._respond(query, asker, Rcode.REFUSED, "other", extras=extras)
+        return self._respond(query, asker, Rcode.NOERROR, "other", build.text(said, CHAOS), extras)
+
+    def _hit(
+        self, data: bytes, query: Query, asker: Asker, hit: Hit, extras: Extras, proven: bool, now: float
+    ) -> bytes | None:
+        warm = self._warm_for(hit, now)
+        if warm is None:
+            return self._wait(query, asker, hit, extras, now)
+        if (verdict := self._limited(query, asker, warm, proven, now)) is not None:
+            return verdict
+        if not warm.count:
+            self._counting.append(warm)
+        warm.count += 1
+        warm.used_at = now
+        orders = min(len(warm.held), MAX_TURNS)
+        response = self._bytes(query, asker, hit.records(warm.held, hit.node.turn % orders), extras)
+        hit.node.turn += 1
+        if asker.udp and extras is NO_EXTRAS:
+            tails = [self._bytes(query, asker, hit.records(warm.held, first), extras)[2:] for first in range(orders)]
+            self._ready[data[2:]] = _Ready(warm, tuple(tails))
+            if len(self._ready) > MAX_PACKETS_KEPT:
+                self._ready.popitem(last=False)
+        return response
+
+    def _warm_for(self, hit: Hit, now: float) -> Warm | None:
+        """Return what may be answered without asking vmd, None if that is nothing."""
+        if not self.uses.may_answer_warm(now):
+            return None
+        warm = hit.node.warm.get(hit.qtype)
+        if warm is None:
+            ready = tuple(h for h in hit.node.of_type(hit.qtype) if self._state(h.vm.uuid) is VmState.READY)
+            if not ready:
+                return None
+            warm = hit.node.warm[hit.qtype] = Warm(ready, hit.qtype)
+        return warm
+
+    def _wait(self, query: Query, asker: Asker, hit: Hit, extras: Extras, now: float) -> bytes | None:
+        node, vms = hit.node, hit.node.of_type(hit.qtype)
+        chosen: set[str] = set()
+        if node not in self._asked:
+            chosen = self._choose(node, hit.qtype, set())
+            new = sum(vm not in self._summoning for vm in chosen)
+            if new and (reason := self._summons.refusal(asker.address, new, now)):
+                return self._respond(
+                    query, asker, Rcode.REFUSED, "denied", extras=_with(extras, Ede.PROHIBITED, reason)
+                )
+        max_wait = min(held.vm.max_wait for held in vms)
+        waiting = Waiting(query, asker.client, asker.udp, hit, extras, now, now + max_wait)
+        if not self.pending.add(waiting):
+            self.counts.overflow += 1
+            extras = _with(extras, Ede.OTHER, "too many queries wait")
+            return self._respond(query, asker, Rcode.SERVFAIL, "denied", extras=extras)
+        if chosen:
+            self._asked[node] = _Asked(hit.qtype, chosen, set(chosen))
+        asked = self._asked[node]
+        for held in vms:
+            if held.vm.uuid in asked.outstanding:
+                self.uses.used(held, 1, now)
+        for vm in chosen:
+            self._summon(vm, max_wait)
+        return None
+
+    def _choose(self, node: Node, qtype: int, tried: set[str]) -> set[str]:
+        """Return which VMs of a name to summon: all, or the one that is nearest to being ready and not tried yet."""
+        vms = [held.vm.uuid for held in node.of_type(qtype) if held.vm.uuid not in tried]
+        if not vms or self._wants_all(node):
+            return set(vms)
+        node.turn += 1
+        first = node.turn % len(vms)
+        return {min([*vms[first:], *vms[:first]], key=self._distance)}
+
+    def _distance(self, vm: str) -> int:
+        state = self._state(vm)
+        if state in _PREFERRED:
+            return _PREFERRED.index(state)
+        return len(_PREFERRED) + (state is VmState.FAILED)
+
+    @staticmethod
+    def _wants_all(node: Node) -> bool:
+        return any(held.vm.summon is SummonMode.ALL for held in node.held)
+
+    # --- those who wait ---
+
+    def _release(self, node: Node, now: float, error: JitsuError | None = None) -> None:
+        """Answer everybody who waits for a name: with the VMs that are reachable, or with why none is."""
+        asked = self._asked.pop(node)
+        for waiting in self.pending.release(node):
+            reached = [
+                held
+                for held in node.of_type(waiting.hit.qtype)
+                if held.vm.uuid in asked.reached or self._state(held.vm.uuid) is VmState.READY
+            ]
+            if reached:
+                self._answer(waiting, reached, now)
+            else:
+                self._servfail(waiting, _ede_for(error or TimedOut("the VM is not ready")))
+
+    def _answer(self, waiting: Waiting, held: Sequence[Held], now: float) -> None:
+        for each in held:
+            self.uses.used(each, 0, now)  # the answer's TTL runs from now on (G3)
+        self.counts.waits.append(now - waiting.arrived)
+        found = self.table.find(waiting.query.key, waiting.query.qtype)
+        hit = found if isinstance(found, Hit) else waiting.hit  # the name may be configured otherwise by now
+        asker = Asker(waiting.client, b"", waiting.udp)
+        self.counts.answers[waiting.query.qtype, Rcode.NOERROR, "cold"] += 1
+        self._actions.append(Send(waiting.client, self._bytes(waiting.query, asker, hit.records(held), waiting.extras)))
+
+    def _servfail(self, waiting: Waiting, ede: tuple[Ede, str]) -> None:
+        asker = Asker(waiting.client, b"", waiting.udp)
+        extras = _with(waiting.extras, *ede)
+        data = self._respond(waiting.query, asker, Rcode.SERVFAIL, "cold", extras=extras)
+        self._actions.append(Send(waiting.client, data))
+
+    def _summon(self, vm: str, timeout: float) -> None:
+        if vm not in self._summoning:
+            self._summoning.add(vm)
+            self._actions.append(AskSummon(vm, timeout))
 
     # --- common ---
 
@@ -199,37 +519,60 @@ class Front:
         known = self._states.get(vm)
         return VmState.UNKNOWN if known is None else known[0]
 
-    def _wait(self, query: Query, client: Hashable, udp: bool, hit: Hit, now: float) -> bytes | None:
-        vm = hit.name.vm
-        self.counts.cold += 1
-        if not self.pending.add(Waiting(query, client, udp, hit, now, now + vm.max_wait)):
-            self.counts.overflow += 1
-            return respond(query, Rcode.SERVFAIL, udp=udp, ede=(Ede.OTHER, "too many queries wait"))
-        self._summon(vm.uuid, vm.max_wait)
-        return None
+    def _invalidate(self, vm: str) -> None:
+        """Forget what is kept ready for the names of a VM."""
+        for held in self.table.held_by(vm):
+            for warm in held.node.warm.values():
+                warm.valid = False
+                self._count(warm)
+            held.node.warm.clear()
 
-    def _summon(self, vm: str, timeout: float) -> None:
-        if vm not in self._summoning:
-            self._summoning.add(vm)
-            self._actions.append(AskSummon(vm, timeout))
+    def _count(self, warm: Warm) -> None:
+        if warm.count:
+            for held in warm.held:
+                self.uses.used(held, warm.count, warm.used_at)
+            self.counts.answers[warm.qtype, Rcode.NOERROR, "warm"] += warm.count
+            warm.count = 0
 
-    def _summon_for_rest(self, vm: str, now: float) -> None:
-        last = self.pending.last_deadline(vm)
-        if last > now:
-            self._summon(vm, last - now)
+    def _judge(self, asker: Asker, alike: Hashable, now: float) -> Limited:
+        return self.responses.judge(asker.address, alike, now) if asker.udp else Limited.SEND
 
-    def _answer(self, waiting: Waiting, now: float) -> None:
-        found = self.table.find(waiting.query.key, waiting.query.qtype)
-        hit = found if isinstance(found, Hit) else waiting.hit  # the VM may be configured otherwise by now
-        hit.name.used(now)  # the answer's TTL runs from now on (G3)
-        self.counts.waits.append(now - waiting.arrived)
-        data = respond(waiting.query, Rcode.NOERROR, hit.records, udp=waiting.udp)
-        self._actions.append(Send(waiting.client, data))
+    def _limited(self, query: Query, asker: Asker, alike: Hashable, proven: bool, now: float) -> bytes | None:
+        """Return what is sent instead of an answer that is over the limit (b"" for nothing), None if it is not."""
+        verdict = Limited.SEND if proven else self._judge(asker, alike, now)
+        if verdict is Limited.SEND:
+            return None
+        return b"" if verdict is Limited.DROP else truncated(query)
 
-    def _servfail(self, waiting: Waiting, ede: tuple[Ede, str]) -> None:
-        self.counts.failed += 1
-        data = respond(waiting.query, Rcode.SERVFAIL, udp=waiting.udp, ede=ede)
-        self._actions.append(Send(waiting.client, data))
+    def _respond(
+        self,
+        query: Query,
+        asker: Asker,
+        rcode: Rcode,
+        path: str,
+        records: Records = NO_RECORDS,
+        extras: Extras = NO_EXTRAS,
+    ) -> bytes:
+        self.counts.answers[query.qtype, rcode, path] += 1
+        authoritative = path in ("fixed", "cold")
+        return respond(query, rcode, records, authoritative=authoritative, udp=asker.udp, extras=extras)
+
+    @staticmethod
+    def _bytes(query: Query, asker: Asker, records: Records, extras: Extras) -> bytes:
+        return respond(query, Rcode.NOERROR, records, udp=asker.udp, extras=extras)
+
+
+def _with(extras: Extras, code: Ede, text: str) -> Extras:
+    return Extras((code, text), extras.cookie, extras.nsid, extras.keepalive)
+
+
+def _cut(data: bytes, tail: bytes) -> bytes:
+    """Return a ready answer's truncated form: its header with TC, no records, and the question."""
+    end = 12
+    while data[end]:
+        end += data[end] + 1
+    flags = bytes((tail[0] | 0x02, tail[1]))
+    return data[:2] + flags + b"\0\1" + bytes(6) + data[12 : end + 5]
 
 
 def _ede_for(error: JitsuError) -> tuple[Ede, str]:

@@ -6,7 +6,7 @@ batch or in one that the reaper has.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.messages import Report, Use
@@ -14,7 +14,7 @@ from jitsu_protocol.messages import Report, Use
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jitsu_dns.rules.table import Name
+    from jitsu_dns.rules.table import Held
 
 
 @dataclass
@@ -31,17 +31,27 @@ class Uses:
     _batch: int = 0
     _kept: dict[tuple[str, str], tuple[int, float]] | None = None
     _drains: tuple[str, ...] = ()
+    _used: list[Held] = field(default_factory=list)
+    """Those that are unreported: with 100,000 names nobody looks through all of them each second."""
 
-    def report(self, names: Iterable[Name], drains: Iterable[str], now: float, *, leaving: bool = False) -> Report:
+    def used(self, held: Held, count: int, now: float) -> None:
+        """Note queries for a VM's name, or (count 0) that an answer for it counts from now."""
+        if not held.unreported:
+            held.unreported = True
+            self._used.append(held)
+        held.count += count
+        held.used_at = max(held.used_at, now)
+
+    def report(self, drains: Iterable[str], now: float, *, leaving: bool = False) -> Report:
         """Return the next report; the one that was not acknowledged, if there is such."""
         if self._kept is None:
             self._batch += 1
             self._kept = {}
             self._drains = tuple(drains)
-            for name in names:
-                if name.unreported:
-                    self._kept[name.vm.uuid, name.name] = (name.count, name.used_at)
-                    name.count, name.unreported = 0, False
+            for held in self._used:
+                self._kept[held.vm.uuid, held.name] = (held.count, held.used_at)
+                held.count, held.unreported = 0, False
+            self._used.clear()
         uses = [
             Use(vm=vm, name=name, count=count, age_s=max(0.0, now - used_at))
             for (vm, name), (count, used_at) in self._kept.items()

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 import uuid
+from collections import Counter
 from functools import partial
+from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
 
 from jitsu_dns.rules import query as rules
+from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit, plain
+from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
+from jitsu_dns.rules.message import TYPE_NAMES, Rcode
+from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import Uses
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.errors import JitsuError, SetupFault
 from jitsu_protocol.follow import follow_states, follow_vms
 from jitsu_protocol.messages import Done, Summon, Summoned
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
+    from jitsu_dns.wires.datagrams import Address
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
+    from jitsu_protocol.settings import DnsSettings
 
 REPORT_S = 1.0
 REPORT_TIMEOUT_S = 2.0
@@ -50,8 +59,8 @@ class Replica:
         self._vmd = process.client("vmd")
         self._reaper = process.client("reaper")
         self._uses = Uses(settings.replica, uuid.uuid4().hex, settings.lease)
-        self._front = rules.Front(Table(settings.zones), self._uses, settings.max_waiting)
-        self._udp = UdpServer(self._udp_socket, self._received_udp)
+        self._front = _front(settings, self._uses)
+        self._udp = UdpServer(self._udp_socket, self._warm, self._received_udp)
         self._tcp = TcpServer(
             self._received_tcp,
             self._front.gone,
@@ -59,6 +68,7 @@ class Replica:
             max_connections=settings.max_tcp,
             idle_s=settings.tcp_idle,
         )
+        self._limits_responses = settings.response_rate > 0
         self._timer: asyncio.TimerHandle | None = None
         self._report_wanted = asyncio.Event()
         self._publish_metrics()
@@ -79,7 +89,8 @@ class Replica:
 
     async def stop(self) -> None:
         """Say goodbye to the reaper, so that it counts on this replica no more."""
-        report = self._uses.report(self._front.table.names(), self._front.drains(), monotonic(), leaving=True)
+        self._front.count()
+        report = self._uses.report(self._front.drains(), monotonic(), leaving=True)
         try:
             await self._reaper.call(report, Done, LEAVING_TIMEOUT_S)
         except JitsuError as error:
@@ -87,11 +98,14 @@ class Replica:
 
     # --- queries ---
 
-    def _received_udp(self, data: bytes, client: Hashable) -> bytes | None:
-        return self._front.query(data, client, True, monotonic())
+    def _warm(self, queries: Sequence[bytes], address: Callable[[int], bytes]) -> list[bytes | None]:
+        return self._front.warm(queries, monotonic(), address if self._limits_responses else None)
 
-    def _received_tcp(self, data: bytes, client: Hashable) -> bytes | None:
-        return self._front.query(data, client, False, monotonic())
+    def _received_udp(self, data: bytes, client: Address, address: bytes) -> bytes | None:
+        return self._front.query(data, rules.Asker(client, plain(address), True), monotonic())
+
+    def _received_tcp(self, data: bytes, client: Connection) -> bytes | None:
+        return self._front.query(data, rules.Asker(client, plain(client.address), False), monotonic())
 
     def _after(self) -> None:
         """Do what the rules want done, and arm the one timer."""
@@ -118,7 +132,7 @@ class Replica:
         if isinstance(client, Connection):
             client.send(data)
         elif isinstance(client, tuple):
-            self._udp.send(client, data)
+            self._udp.send(data, client)
 
     def _passed(self) -> None:
         self._timer = None
@@ -137,7 +151,7 @@ class Replica:
     # --- what the others say ---
 
     def _configured(self, changes: Sequence[VmChanged]) -> None:
-        self._front.configure(changes, int(time.time()))
+        self._front.configure(changes, int(time.time()), monotonic())
         self._after()
 
     def _all_states(self, statuses: Sequence[VmStatus]) -> None:
@@ -154,7 +168,8 @@ class Replica:
             # Cleared before the report is made: a drain seen while it is under way makes another.
             self._report_wanted.clear()
             sent_at = monotonic()
-            report = self._uses.report(self._front.table.names(), self._front.drains(), sent_at)
+            self._front.count()
+            report = self._uses.report(self._front.drains(), sent_at)
             try:
                 await self._reaper.call(report, Done, REPORT_TIMEOUT_S)
             except JitsuError as error:
@@ -179,23 +194,64 @@ class Replica:
     def _publish_metrics(self) -> None:
         metrics, counts = self._process.metrics, self._front.counts
         self._waits = metrics.histogram("cold_wait_seconds", "How long cold queries waited for their answer.")
+        metrics.counted_by(
+            "queries", "Queries that were answered.", ("type", "rcode", "path"), lambda: _labelled(self._front)
+        )
         read = {
-            "warm": "Queries answered from the table.",
-            "cold": "Queries that had to wait for a VM.",
-            "fixed": "Answers that depend on no VM: NODATA, NXDOMAIN, SOA.",
-            "outside": "Queries refused: outside the held zones.",
             "malformed": "Packets that are no query.",
-            "failed": "Waiting queries answered SERVFAIL.",
             "late": "Waiting queries whose max_wait was over.",
             "overflow": "Queries refused because too many wait.",
         }
         for name, about in read.items():
             metrics.counted(f"queries_{name}", about, partial(_count, counts, name))
+        metrics.counted("limited_responses", "Responses dropped or truncated by dns.response_rate.", self._limited)
         metrics.counted("dropped_responses", "Responses that the socket had no room for.", lambda: self._udp.dropped)
         metrics.gauge("waiting", "Queries that wait now.", lambda: float(len(self._front.pending)))
         metrics.gauge("names", "Names held.", lambda: float(len(self._front.table)))
         metrics.gauge("tcp_connections", "TCP connections open.", lambda: float(len(self._tcp.connections)))
 
+    def _limited(self) -> float:
+        return float(self._front.responses.limited)
+
+
+def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
+    """Return the rules as they are configured; raises SetupFault."""
+    try:
+        static = [parse_static(line) for line in settings.records]
+    except ValueError as error:
+        raise SetupFault(f"dns.records: {error}") from None
+    unspecified = ip_address(settings.bind).is_unspecified
+    glue: dict[str, tuple[str, ...]] = {}
+    for text in settings.glue:
+        name, _, address = text.partition("=")
+        glue[name] = (*glue.get(name, ()), address)
+    authority = Authority(
+        mname=settings.mname,
+        rname=settings.rname,
+        nameservers=tuple(settings.nameservers),
+        glue=glue,
+        own_addresses=() if unspecified else (settings.bind,),
+    )
+    exempt = Networks(settings.exempt)
+    return rules.Front(
+        Table(settings.zones, authority, static),
+        uses,
+        settings.max_waiting,
+        summons=SummonLimit(Networks(settings.summon_for), exempt, settings.summon_rate, settings.summon_burst),
+        responses=ResponseLimit(settings.response_rate, exempt),
+        cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
+        about=rules.About(settings.version, settings.replica, settings.tcp_idle),
+        wall_ahead_s=time.time() - monotonic(),
+    )
+
 
 def _count(counts: rules.Counts, name: str) -> float:
     return float(getattr(counts, name))
+
+
+def _labelled(front: rules.Front) -> dict[tuple[str, ...], float]:
+    """Return how many queries were answered, by type, rcode and path; types that are not in use here are one."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for (qtype, rcode, path), count in list(front.counts.answers.items()):
+        found[TYPE_NAMES.get(qtype, "other"), Rcode(rcode).name, path] += count
+    return dict(found)

@@ -36,7 +36,7 @@ class TcpServer:
 
     def __init__(
         self,
-        received: Callable[[bytes, Hashable], bytes | None],
+        received: Callable[[bytes, Connection], bytes | None],
         gone: Callable[[Hashable], None],
         after: Callable[[], None],
         *,
@@ -68,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.address = b""
+        """The client's, 4 or 16 bytes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or refuse it when there are too many."""
@@ -75,6 +77,8 @@ class Connection(asyncio.Protocol):
         if len(self._server.connections) >= self._server.max_connections:
             self._transport.abort()
             return
+        host = self._transport.get_extra_info("peername")[0].partition("%")[0]
+        self.address = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
         self._server.connections.add(self)
         self._restart_timer()
 
@@ -97,7 +101,7 @@ class Connection(asyncio.Protocol):
             del self._buffer[: 2 + length]
             self._restart_timer()
             answer = self._server.received(message, self)
-            if answer is not None:
+            if answer:
                 self.send(answer)
             if self._transport is None:
                 return

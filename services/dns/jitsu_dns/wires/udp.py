@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams
 from jitsu_protocol.errors import SetupFault
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+WarmPath = Callable[[Sequence[bytes], Callable[[int], bytes]], list[bytes | None]]
+Received = Callable[[bytes, Address, bytes], bytes | None]
 
-BATCH_PACKETS = 64
-MAX_PACKET_BYTES = 65535
+MAX_BATCHES = 8
+"""Then the event loop sees to everybody else: TCP, vmd, timers."""
 RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024  # a burst of some thousand queries; the kernel caps it (net.core.rmem_max)
-
-SURVIVABLE_ERRNOS = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED, errno.EPERM, errno.EMSGSIZE})
-"""What sending to one client can fail with; it says nothing about the socket."""
 
 
 def bind_udp(address: str, port: int, *, reuse_port: bool) -> socket.socket:
@@ -48,17 +46,22 @@ def cannot_bind(protocol: str, address: str, port: int, error: OSError) -> Setup
 
 
 class UdpServer:
-    """Reads packets, writes what comes back."""
+    """Reads queries, writes what comes back."""
 
-    def __init__(self, bound: socket.socket, received: Callable[[bytes, Hashable], bytes | None]) -> None:
-        """`received` returns an answer that is ready, or None."""
+    def __init__(self, bound: socket.socket, warm: WarmPath, received: Received) -> None:
+        """`warm` answers what it can of a batch; each of the rest goes to `received`, with its sender."""
         self._socket = bound
-        self._received = received
-        self.dropped = 0
+        self._datagrams = Datagrams(bound)
+        self._warm, self._received = warm, received
+        self.send = self._datagrams.send
+
+    @property
+    def dropped(self) -> int:
         """Responses that the kernel had no room for."""
+        return self._datagrams.dropped
 
     async def run(self, after: Callable[[], None]) -> None:
-        """Serve until cancelled; `after` is called after each batch."""
+        """Serve until cancelled; `after` is called after each wake-up."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._socket, self._drain, after)
         try:
@@ -67,30 +70,17 @@ class UdpServer:
             loop.remove_reader(self._socket)
             self._socket.close()
 
-    def send(self, client: tuple[str, int], data: bytes) -> None:
-        """Send one packet; a client that cannot be reached is no error of ours."""
-        try:
-            self._socket.sendto(data, client)
-        except BlockingIOError:
-            self.dropped += 1
-        except OSError as error:
-            if error.errno not in SURVIVABLE_ERRNOS:
-                raise
-
     def _drain(self, after: Callable[[], None]) -> None:
-        receive = self._socket.recvfrom
-        for _ in range(BATCH_PACKETS):
-            try:
-                data, client = receive(MAX_PACKET_BYTES)
-            except BlockingIOError:
+        datagrams = self._datagrams
+        for _ in range(MAX_BATCHES):
+            queries = datagrams.receive()
+            if not queries:
                 break
-            except OSError as error:
-                if error.errno not in SURVIVABLE_ERRNOS:
-                    raise
-                continue
-            if client[1] == 0:
-                continue  # port 0 cannot be answered
-            answer = self._received(data, client)
-            if answer is not None:
-                self.send(client, answer)
+            answers = self._warm(queries, datagrams.raw_address)
+            for n, answer in enumerate(answers):
+                if answer is None:
+                    answers[n] = self._received(queries[n], datagrams.address(n), datagrams.raw_address(n))
+            datagrams.answer(answers)
+            if len(queries) < BATCH_DATAGRAMS:
+                break
         after()

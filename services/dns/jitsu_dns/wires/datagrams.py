@@ -1,0 +1,223 @@
+"""Many datagrams with one system call: recvmmsg(2) and sendmmsg(2) through ctypes.
+
+What the kernel does for a datagram costs more than answering it, and what it does for a system call about as much: so
+batches are what makes a DNS server fast. Where the C library lacks the calls, the same is done one at a time.
+
+The room for a batch is allocated once. Addresses stay as the kernel wrote them: to answer datagram n is to point at
+the address of datagram n.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BATCH_DATAGRAMS = 64
+IN_BYTES = 4096
+"""A longer query is cut off, and so malformed: none that is sound comes near."""
+OUT_BYTES = 4096
+"""No response over UDP is longer: see message.MAX_UDP_BYTES."""
+ADDRESS_BYTES = 28  # struct sockaddr_in6
+
+SURVIVABLE_ERRNOS = frozenset(
+    {
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ECONNREFUSED,
+        errno.EPERM,
+        errno.EMSGSIZE,
+        errno.EINVAL,  # the client's port is 0
+        errno.EINTR,
+    }
+)
+"""What sending to one client can fail with; it says nothing about the socket."""
+
+Address = tuple[str, int]
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = [  # type: ignore[mutable-override]  # as ctypes wants it
+        ("base", ctypes.c_void_p),
+        ("len", ctypes.c_size_t),
+    ]
+
+
+class _Msghdr(ctypes.Structure):
+    _fields_ = [  # type: ignore[mutable-override]  # as ctypes wants it
+        ("name", ctypes.c_void_p),
+        ("namelen", ctypes.c_uint32),
+        ("iov", ctypes.c_void_p),
+        ("iovlen", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("controllen", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    ]
+
+
+class _Mmsghdr(ctypes.Structure):
+    _fields_ = [  # type: ignore[mutable-override]  # as ctypes wants it
+        ("hdr", _Msghdr),
+        ("len", ctypes.c_uint32),
+    ]
+
+
+_HEADER_BYTES = ctypes.sizeof(_Mmsghdr)
+_LEN_AT = _Mmsghdr.len.offset // 4  # in 32-bit words from the header's start
+_NAME_AT = _Msghdr.name.offset // 8  # in 64-bit words
+_WORDS = _HEADER_BYTES // 4
+_LONG_WORDS = _HEADER_BYTES // 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+HAS_BATCHES = hasattr(_libc, "recvmmsg") and hasattr(_libc, "sendmmsg") and ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+class Room:
+    """Room for the datagrams of one direction, with the kernel's headers over it."""
+
+    def __init__(self, slot_bytes: int, names: ctypes.Array[ctypes.c_char], name_bytes: int) -> None:
+        self._data = ctypes.create_string_buffer(slot_bytes * BATCH_DATAGRAMS)
+        self._names = names  # kept alive
+        self._iovecs = (_Iovec * BATCH_DATAGRAMS)()
+        self._headers = (_Mmsghdr * BATCH_DATAGRAMS)()
+        for n in range(BATCH_DATAGRAMS):
+            self._iovecs[n].base = ctypes.addressof(self._data) + n * slot_bytes
+            self._iovecs[n].len = slot_bytes
+            header = self._headers[n].hdr
+            header.name = ctypes.addressof(names) + n * ADDRESS_BYTES
+            header.namelen = name_bytes
+            header.iov = ctypes.addressof(self._iovecs[n])
+            header.iovlen = 1
+        self.address = ctypes.addressof(self._headers)
+        self.bytes = memoryview(self._data).cast("B")
+        self.header_bytes = memoryview(self._headers).cast("B")
+        self.header_words = self.header_bytes.cast("I")
+        self.header_longs = self.header_bytes.cast("Q")
+        self.lengths = memoryview(self._iovecs).cast("B").cast("Q")  # the second of each pair
+        self.fresh = bytes(self.header_bytes)
+
+
+class Datagrams:
+    """A bound UDP socket, read and written in batches."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        self._socket = bound
+        self._fd = bound.fileno()
+        self._is_v6 = bound.family == socket.AF_INET6
+        self._names = ctypes.create_string_buffer(ADDRESS_BYTES * BATCH_DATAGRAMS)
+        self._name_bytes = memoryview(self._names).cast("B")
+        self._in = Room(IN_BYTES, self._names, ADDRESS_BYTES)
+        self._out = Room(OUT_BYTES, self._names, ADDRESS_BYTES if self._is_v6 else 16)
+        self._first_name = ctypes.addressof(self._names)
+        self._senders: list[Address] = []  # where there are no batches
+        self.dropped = 0
+        """Responses that the kernel had no room for."""
+
+    def receive(self) -> list[bytes]:
+        """Return the datagrams that are there, at most BATCH_DATAGRAMS, without waiting."""
+        if not HAS_BATCHES:
+            return self._receive_singly()
+        room = self._in
+        room.header_bytes[:] = room.fresh
+        count = _libc.recvmmsg(self._fd, ctypes.c_void_p(room.address), BATCH_DATAGRAMS, socket.MSG_DONTWAIT, None)
+        if count < 0:
+            number = ctypes.get_errno()
+            if number in SURVIVABLE_ERRNOS or number == errno.EAGAIN:
+                return []
+            raise OSError(number, "recvmmsg")
+        data, words = room.bytes, room.header_words
+        lengths = words[_LEN_AT : count * _WORDS : _WORDS].tolist()
+        return [
+            bytes(data[at : at + length])
+            for at, length in zip(range(0, count * IN_BYTES, IN_BYTES), lengths, strict=True)
+        ]
+
+    def address(self, n: int) -> Address:
+        """Return who sent datagram n of the last batch: host and port."""
+        if not HAS_BATCHES:
+            return self._senders[n]
+        raw = self._name_bytes[n * ADDRESS_BYTES : (n + 1) * ADDRESS_BYTES]
+        port = int.from_bytes(raw[2:4], "big")
+        if self._is_v6:
+            scope = int.from_bytes(raw[24:28], "little")
+            host = socket.inet_ntop(socket.AF_INET6, raw[8:24])
+            return (f"{host}%{scope}" if scope else host), port
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), port
+
+    def raw_address(self, n: int) -> bytes:
+        """Return the address alone of who sent datagram n of the last batch: 4 or 16 bytes."""
+        if not HAS_BATCHES:
+            return socket.inet_pton(self._socket.family, self._senders[n][0].partition("%")[0])
+        at = n * ADDRESS_BYTES
+        return bytes(self._name_bytes[at + 8 : at + 24] if self._is_v6 else self._name_bytes[at + 4 : at + 8])
+
+    def answer(self, answers: Sequence[bytes | None]) -> None:
+        """Answer the datagrams of the last batch, each in its place; one with nothing there is not answered."""
+        if not HAS_BATCHES:
+            for response, sender in zip(answers, self._senders, strict=True):
+                if response:
+                    self.send(response, sender)
+            return
+        room = self._out
+        data, lengths, longs = room.bytes, room.lengths, room.header_longs
+        count = at = 0
+        name_at = _NAME_AT
+        name, length_at = self._first_name, 1
+        for response in answers:
+            if response:
+                size = len(response)
+                data[at : at + size] = response
+                lengths[length_at] = size
+                longs[name_at] = name
+                at += OUT_BYTES
+                length_at += 2
+                name_at += _LONG_WORDS
+                count += 1
+            name += ADDRESS_BYTES
+        self._send(count)
+
+    def send(self, data: bytes, address: Address) -> None:
+        """Send one datagram; a client that cannot be reached is no error of ours."""
+        try:
+            self._socket.sendto(data, address)
+        except BlockingIOError:
+            self.dropped += 1
+        except OSError as error:
+            if error.errno not in SURVIVABLE_ERRNOS:
+                raise
+
+    def _receive_singly(self) -> list[bytes]:
+        found: list[bytes] = []
+        self._senders.clear()
+        while len(found) < BATCH_DATAGRAMS:
+            try:
+                data, sender = self._socket.recvfrom(IN_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno not in SURVIVABLE_ERRNOS:
+                    raise
+                continue
+            found.append(data)
+            self._senders.append((str(sender[0]), int(sender[1])))
+        return found
+
+    def _send(self, count: int) -> None:
+        done = 0
+        while done < count:
+            where = ctypes.c_void_p(self._out.address + done * _HEADER_BYTES)
+            sent = _libc.sendmmsg(self._fd, where, count - done, socket.MSG_DONTWAIT)
+            if sent > 0:
+                done += sent
+                continue
+            number = ctypes.get_errno()
+            if number in (errno.EAGAIN, errno.ENOBUFS):
+                self.dropped += count - done
+                return
+            if number not in SURVIVABLE_ERRNOS:
+                raise OSError(number, "sendmmsg")
+            done += 1  # that client cannot be reached
