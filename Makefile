@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup up test test-unit test-suite lint bench bench-store docs pins clean
+.PHONY: setup up test test-unit test-suite lint bench bench-dns bench-store docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -32,6 +32,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench.cold_start
+
+# Some minutes; the peers that are not installed are left out: bind9 knot nsd pdns-server pdns-backend-bind dnsmasq-base dnsperf.
+bench-dns: setup
+	$(BIN)/python -m bench.dns_warm
 
 # Some minutes: a history of 100,000 changes.
 bench-store: setup

@@ -32,6 +32,14 @@ ADDRESS = bytes([192, 0, 2, 1])
 NOBODY = Networks([])
 
 
+class OneSender:
+    def keys(self) -> list[bytes]:
+        return [ADDRESS]
+
+    def address(self, n: int) -> bytes:
+        return ADDRESS
+
+
 def front(
     *vms: VM,
     registered: bool = True,
@@ -68,12 +76,12 @@ def ask(made: Front, now: float, name: str = "www.jitsu.test", id: int = 1, clie
 
 def asked(made: Front, query: dns.message.Message, now: float = 1.0, client: object = CLIENT) -> bytes | None:
     """Ask as the wire does: what the warm path leaves is parsed."""
-    (answer,) = made.warm([query.to_wire()], now, lambda _: ADDRESS)
+    (answer,) = made.warm([query.to_wire()], now, OneSender())
     return made.query(query.to_wire(), Asker(client, ADDRESS, True), now) if answer is None else answer
 
 
 def report(made: Front, drains: list[str], now: float) -> Report:
-    made.count()
+    made.count(1000)
     return made.uses.report(drains, now)
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from jitsu_protocol.messages.base import Request
 
 
-class Use(BaseModel):
-    """What happened to one name of a VM since the last report."""
-
-    model_config = ConfigDict(frozen=True)
+class Use(NamedTuple):
+    """What happened to one name of a VM since the last report; a bare list on the bus, as there are many."""
 
     vm: str
     name: str
-    count: int = Field(ge=0)
-    age_s: float = Field(ge=0)
+    count: Annotated[int, Field(ge=0)]  # type: ignore[assignment]  # not the method of tuple
+    age_s: Annotated[float, Field(ge=0)]
     """Since the latest query."""
 
 
 class Report(Request):
-    """dns to reaper, about once a second, and at once when a VM starts to drain. Answer: Done.
+    """dns to reaper, about once a second, and at once when a VM starts to drain, or more is left. Answer: Done.
 
     The first report registers the replica: before it is acknowledged, a replica answers nothing warm. A batch is sent
     until it is acknowledged, and counted once: a number that is not higher than the last is known already.
@@ -39,6 +37,7 @@ class Report(Request):
     """How long it goes on answering warm if it hears from us no more."""
     uses: list[Use] = Field(default_factory=list)
     drains: list[str] = Field(default_factory=list)
-    """Ids of all drains that it honours: it asks vmd again before it answers for these VMs."""
+    """Ids of all drains that it honours: it asks vmd again before it answers for these VMs, and all use from before it
+    did so is in this report or an earlier one."""
     leaving: bool = False
     """It stops in an orderly way; nothing more comes from it."""

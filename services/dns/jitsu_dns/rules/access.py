@@ -90,13 +90,25 @@ class ResponseLimit:
         self._buckets = Buckets(rate, max(rate, 1.0))
         self._exempt = exempt
         self._over = 0
+        self.known_exempt: set[Hashable] = set()
+        """Senders that need not be judged."""
         self.active = rate > 0
         self.limited = 0
         """Responses that were dropped or truncated."""
 
-    def judge(self, address: bytes, answer: Hashable, now: float) -> Limited:
-        """Say what becomes of a response; `answer` is equal for those that say the same."""
-        if not self.active or address in self._exempt or self._buckets.take((network(address), answer), now):
+    def judge(self, address: bytes, answer: Hashable, now: float, sender: Hashable = None) -> Limited:
+        """Say what becomes of a response; `answer` is equal for those that say the same.
+
+        `sender` is put into `known_exempt` if it is.
+        """
+        if not self.active:
+            return Limited.SEND
+        if address in self._exempt:
+            if len(self.known_exempt) > MAX_BUCKETS:
+                self.known_exempt.clear()
+            self.known_exempt.add(sender)
+            return Limited.SEND
+        if self._buckets.take((network(address), answer), now):
             return Limited.SEND
         self.limited += 1
         self._over += 1

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jitsu_dns.rules import records as build
-from jitsu_dns.rules.access import Limited, plain
+from jitsu_dns.rules.access import Limited
 from jitsu_dns.rules.message import (
     CHAOS,
     IN,
@@ -45,7 +45,7 @@ from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import OnTimeout, SummonMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
     from jitsu_dns.rules.access import ResponseLimit, SummonLimit
     from jitsu_dns.rules.cookies import Cookies
@@ -99,6 +99,16 @@ class Asker:
     address: bytes
     """4 or 16 bytes."""
     udp: bool
+
+
+class Senders(Protocol):
+    """Who sent the datagrams of a batch."""
+
+    def keys(self) -> Sequence[Hashable]:
+        """Return something for each of them that is the same for the same address."""
+
+    def address(self, n: int) -> bytes:
+        """Return the address of one of them, 4 or 16 bytes."""
 
 
 @dataclass(frozen=True)
@@ -176,17 +186,17 @@ class Front:
 
     # --- queries ---
 
-    def warm(
-        self, datagrams: Sequence[bytes], now: float, address: Callable[[int], bytes] | None = None
-    ) -> list[bytes | None]:
+    def warm(self, datagrams: Sequence[bytes], now: float, senders: Senders | None = None) -> list[bytes | None]:
         """Return the answers to datagrams that were answered before and may be again; None for the others.
 
-        This is the warm path: what is not needed for most packets has no place in it. `address` gives a datagram's
-        sender if responses are limited.
+        This is the warm path: what is not needed for most packets has no place in it. `senders` are given if
+        responses are limited.
         """
         if not self.uses.may_answer_warm(now):
             return [None] * len(datagrams)
         found = self._ready.get
+        unlimited = self.responses.known_exempt
+        keys = None if senders is None else senders.keys()
         answers: list[bytes | None] = []
         for data in datagrams:
             ready = found(data[2:])
@@ -194,8 +204,9 @@ class Front:
                 answers.append(None)
                 continue
             warm, tails = ready.warm, ready.tails
-            if address is not None:
-                verdict = self.responses.judge(plain(address(len(answers))), warm, now)
+            if keys is not None and senders is not None and keys[len(answers)] not in unlimited:
+                n = len(answers)
+                verdict = self.responses.judge(senders.address(n), warm, now, keys[n])
                 if verdict is not Limited.SEND:
                     answers.append(b"" if verdict is Limited.DROP else _cut(data, tails[0]))
                     continue
@@ -203,7 +214,7 @@ class Front:
                 self._counting.append(warm)
             warm.count += 1
             warm.used_at = now
-            answers.append(data[:2] + tails[warm.count % len(tails)])
+            answers.append(data[:2] + (tails[0] if len(tails) == 1 else tails[warm.count % len(tails)]))
         return answers
 
     def query(self, data: bytes, asker: Asker, now: float) -> bytes | None:
@@ -244,11 +255,12 @@ class Front:
         """Note that a client can be sent nothing more."""
         self.pending.drop_client(client)
 
-    def count(self) -> None:
-        """Bring what the warm path has counted to the names; before each report, and before the counts are read."""
-        for warm in self._counting:
+    def count(self, most: int) -> bool:
+        """Bring what the warm path has counted to the names, for so many of them; say whether there are more."""
+        for warm in self._counting[-most:]:
             self._count(warm)
-        self._counting.clear()
+        del self._counting[-most:]
+        return bool(self._counting)
 
     # --- vmd ---
 

@@ -14,15 +14,19 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from jitsu_dns.rules.access import plain
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
 BATCH_DATAGRAMS = 64
-IN_BYTES = 4096
-"""A longer query is cut off, and so malformed: none that is sound comes near."""
-OUT_BYTES = 4096
+IN_BYTES = 1344
+"""A longer query is cut off, and so malformed: none that is sound comes near. 21 cache lines: an odd number, as the
+beginnings of slots that are a power of two apart push each other out of the cache."""
+OUT_BYTES = 1344
 """No response over UDP is longer: see message.MAX_UDP_BYTES."""
 ADDRESS_BYTES = 28  # struct sockaddr_in6
+V4_ADDRESS_BYTES = 16  # struct sockaddr_in
 
 SURVIVABLE_ERRNOS = frozenset(
     {
@@ -102,16 +106,20 @@ class Room:
 
 
 class Datagrams:
-    """A bound UDP socket, read and written in batches."""
+    """A UDP socket, read and written in batches."""
 
-    def __init__(self, bound: socket.socket) -> None:
+    def __init__(self, bound: socket.socket, *, connected: bool = False) -> None:
+        """A `connected` socket sends all to its one peer."""
         self._socket = bound
         self._fd = bound.fileno()
         self._is_v6 = bound.family == socket.AF_INET6
         self._names = ctypes.create_string_buffer(ADDRESS_BYTES * BATCH_DATAGRAMS)
         self._name_bytes = memoryview(self._names).cast("B")
+        self._name_words = self._name_bytes.cast("I")
+        self._count = 0
         self._in = Room(IN_BYTES, self._names, ADDRESS_BYTES)
-        self._out = Room(OUT_BYTES, self._names, ADDRESS_BYTES if self._is_v6 else 16)
+        own = 0 if connected else ADDRESS_BYTES if self._is_v6 else V4_ADDRESS_BYTES
+        self._out = Room(OUT_BYTES, self._names, own)
         self._first_name = ctypes.addressof(self._names)
         self._senders: list[Address] = []  # where there are no batches
         self.dropped = 0
@@ -129,6 +137,7 @@ class Datagrams:
             if number in SURVIVABLE_ERRNOS or number == errno.EAGAIN:
                 return []
             raise OSError(number, "recvmmsg")
+        self._count = count
         data, words = room.bytes, room.header_words
         lengths = words[_LEN_AT : count * _WORDS : _WORDS].tolist()
         return [
@@ -136,7 +145,7 @@ class Datagrams:
             for at, length in zip(range(0, count * IN_BYTES, IN_BYTES), lengths, strict=True)
         ]
 
-    def address(self, n: int) -> Address:
+    def client(self, n: int) -> Address:
         """Return who sent datagram n of the last batch: host and port."""
         if not HAS_BATCHES:
             return self._senders[n]
@@ -148,12 +157,20 @@ class Datagrams:
             return (f"{host}%{scope}" if scope else host), port
         return socket.inet_ntop(socket.AF_INET, raw[4:8]), port
 
-    def raw_address(self, n: int) -> bytes:
-        """Return the address alone of who sent datagram n of the last batch: 4 or 16 bytes."""
+    def address(self, n: int) -> bytes:
+        """Return the address of who sent datagram n of the last batch: 4 or 16 bytes."""
         if not HAS_BATCHES:
-            return socket.inet_pton(self._socket.family, self._senders[n][0].partition("%")[0])
+            return plain(socket.inet_pton(self._socket.family, self._senders[n][0].partition("%")[0]))
         at = n * ADDRESS_BYTES
-        return bytes(self._name_bytes[at + 8 : at + 24] if self._is_v6 else self._name_bytes[at + 4 : at + 8])
+        if self._is_v6:
+            return plain(bytes(self._name_bytes[at + 8 : at + 24]))
+        return bytes(self._name_bytes[at + 4 : at + 8])
+
+    def keys(self) -> Sequence[Hashable]:
+        """Return something for each datagram of the last batch that is the same for the same address."""
+        if HAS_BATCHES and not self._is_v6:
+            return self._name_words[1 :: ADDRESS_BYTES // 4].tolist()
+        return [self.address(n) for n in range(self._count)]
 
     def answer(self, answers: Sequence[bytes | None]) -> None:
         """Answer the datagrams of the last batch, each in its place; one with nothing there is not answered."""
@@ -165,20 +182,27 @@ class Datagrams:
         room = self._out
         data, lengths, longs = room.bytes, room.lengths, room.header_longs
         count = at = 0
-        name_at = _NAME_AT
-        name, length_at = self._first_name, 1
+        if all(answers):  # then each header points at the right address already
+            for response in answers:
+                size = len(response)  # type: ignore[arg-type]  # all are there
+                data[at : at + size] = response  # type: ignore[assignment]
+                count += 1
+                lengths[count + count - 1] = size
+                at += OUT_BYTES
+            self._send(count)
+            return
+        name = self._first_name
         for response in answers:
             if response:
                 size = len(response)
                 data[at : at + size] = response
-                lengths[length_at] = size
-                longs[name_at] = name
+                lengths[2 * count + 1] = size
+                longs[count * _LONG_WORDS + _NAME_AT] = name
                 at += OUT_BYTES
-                length_at += 2
-                name_at += _LONG_WORDS
                 count += 1
             name += ADDRESS_BYTES
         self._send(count)
+        room.header_bytes[:] = room.fresh
 
     def send(self, data: bytes, address: Address) -> None:
         """Send one datagram; a client that cannot be reached is no error of ours."""
@@ -204,6 +228,7 @@ class Datagrams:
                 continue
             found.append(data)
             self._senders.append((str(sender[0]), int(sender[1])))
+        self._count = len(found)
         return found
 
     def _send(self, count: int) -> None:

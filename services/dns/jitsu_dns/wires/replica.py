@@ -20,7 +20,7 @@ from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
 from jitsu_dns.rules.message import TYPE_NAMES, Rcode
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
-from jitsu_dns.rules.uses import Uses
+from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.errors import JitsuError, SetupFault
@@ -28,9 +28,9 @@ from jitsu_protocol.follow import follow_states, follow_vms
 from jitsu_protocol.messages import Done, Summon, Summoned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Hashable, Sequence
 
-    from jitsu_dns.wires.datagrams import Address
+    from jitsu_dns.wires.datagrams import Address, Datagrams
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
@@ -89,20 +89,25 @@ class Replica:
 
     async def stop(self) -> None:
         """Say goodbye to the reaper, so that it counts on this replica no more."""
-        self._front.count()
-        report = self._uses.report(self._front.drains(), monotonic(), leaving=True)
+        while self._front.count(MAX_USES):
+            pass
         try:
-            await self._reaper.call(report, Done, LEAVING_TIMEOUT_S)
-        except JitsuError as error:
+            async with asyncio.timeout(LEAVING_TIMEOUT_S):
+                while len(self._uses):
+                    sent_at = monotonic()
+                    await self._reaper.call(self._uses.report((), sent_at), Done, LEAVING_TIMEOUT_S)
+                    self._uses.acknowledged(sent_at)
+            await self._reaper.call(self._uses.report((), monotonic(), leaving=True), Done, LEAVING_TIMEOUT_S)
+        except (JitsuError, TimeoutError) as error:
             log.warning("the reaper does not know that this replica leaves", reason=str(error))
 
     # --- queries ---
 
-    def _warm(self, queries: Sequence[bytes], address: Callable[[int], bytes]) -> list[bytes | None]:
-        return self._front.warm(queries, monotonic(), address if self._limits_responses else None)
+    def _warm(self, queries: Sequence[bytes], senders: Datagrams) -> list[bytes | None]:
+        return self._front.warm(queries, monotonic(), senders if self._limits_responses else None)
 
     def _received_udp(self, data: bytes, client: Address, address: bytes) -> bytes | None:
-        return self._front.query(data, rules.Asker(client, plain(address), True), monotonic())
+        return self._front.query(data, rules.Asker(client, address, True), monotonic())
 
     def _received_tcp(self, data: bytes, client: Connection) -> bytes | None:
         return self._front.query(data, rules.Asker(client, plain(client.address), False), monotonic())
@@ -167,8 +172,10 @@ class Replica:
         while True:
             # Cleared before the report is made: a drain seen while it is under way makes another.
             self._report_wanted.clear()
+            if not len(self._uses):
+                while self._front.count(MAX_USES):  # noqa: ASYNC110 it waits for nothing: it lets queries in
+                    await asyncio.sleep(0)
             sent_at = monotonic()
-            self._front.count()
             report = self._uses.report(self._front.drains(), sent_at)
             try:
                 await self._reaper.call(report, Done, REPORT_TIMEOUT_S)
@@ -181,8 +188,8 @@ class Replica:
                     log.info("the reaper takes reports again")
                 silent = False
                 self._uses.acknowledged(sent_at)
-                if set(self._front.drains()) - set(report.drains):
-                    continue  # that batch was older than the drain
+                if len(self._uses) or set(self._front.drains()) - set(report.drains):
+                    continue  # there is more, or that batch was older than the drain
             try:
                 async with asyncio.timeout(REPORT_S):
                     await self._report_wanted.wait()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams
 from jitsu_protocol.errors import SetupFault
 
-WarmPath = Callable[[Sequence[bytes], Callable[[int], bytes]], list[bytes | None]]
+WarmPath = Callable[[Sequence[bytes], Datagrams], list[bytes | None]]
 Received = Callable[[bytes, Address, bytes], bytes | None]
 
 MAX_BATCHES = 8
@@ -76,10 +76,10 @@ class UdpServer:
             queries = datagrams.receive()
             if not queries:
                 break
-            answers = self._warm(queries, datagrams.raw_address)
+            answers = self._warm(queries, datagrams)
             for n, answer in enumerate(answers):
                 if answer is None:
-                    answers[n] = self._received(queries[n], datagrams.address(n), datagrams.raw_address(n))
+                    answers[n] = self._received(queries[n], datagrams.client(n), datagrams.address(n))
             datagrams.answer(answers)
             if len(queries) < BATCH_DATAGRAMS:
                 break
