@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup up test test-unit test-suite lint bench bench-dns bench-store docs pins clean
+.PHONY: setup up test test-unit test-suite fuzz lint bench bench-dns bench-store docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -23,6 +23,10 @@ test-unit: setup
 
 test-suite: setup
 	$(BIN)/pytest -q -m suite
+
+# Ten million packets that nobody meant; SEED=N gives others.
+fuzz: setup
+	FUZZ_PACKETS=10000000 FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q tests/dns/test_fuzz.py -o timeout=0 -o faulthandler_timeout=0
 
 lint: setup
 	$(BIN)/ruff check .

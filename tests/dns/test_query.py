@@ -5,89 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dns.edns
+import dns.flags
 import dns.message
 import dns.rcode
 
+from jitsu_dns.rules import query as query_module
 from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit
-from jitsu_dns.rules.cookies import Cookies
 from jitsu_dns.rules.message import Rcode
-from jitsu_dns.rules.query import About, Asker, AskSummon, Front, ReportNow, Send
-from jitsu_dns.rules.records import Authority, parse_static
-from jitsu_dns.rules.table import Table
-from jitsu_dns.rules.uses import Uses
+from jitsu_dns.rules.query import Asker, AskSummon, Front, ReportNow, Send
+from jitsu_dns.rules.uses import MAX_USES
 from jitsu_protocol.errors import BackingOff, BootFailed, TimedOut, Unavailable
 from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.messages import Report, VmStatus
 from jitsu_protocol.states import VmState
+from jitsu_protocol.vm import from_config
+from tests.support.front import ADDRESS, CLIENT, NOBODY, VM_WWW, address_in, ask, asked, front, report, state
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import pytest
 
     from jitsu_protocol.vm import VM
-
-VM_WWW = make_vm(ttl="10")
-CLIENT = ("192.0.2.1", 5000)
-ADDRESS = bytes([192, 0, 2, 1])
-NOBODY = Networks([])
-
-
-class OneSender:
-    def keys(self) -> list[bytes]:
-        return [ADDRESS]
-
-    def address(self, n: int) -> bytes:
-        return ADDRESS
-
-
-def front(
-    *vms: VM,
-    registered: bool = True,
-    max_waiting: int = 10,
-    lease: float = 300.0,
-    summons: SummonLimit | None = None,
-    responses: ResponseLimit | None = None,
-    static: Sequence[str] = (),
-) -> Front:
-    made = Front(
-        Table([], Authority(), map(parse_static, static)),
-        Uses("dns-0", "i", lease),
-        max_waiting,
-        summons=summons or SummonLimit(NOBODY, NOBODY, 0, 1),
-        responses=responses or ResponseLimit(0, NOBODY),
-        cookies=Cookies(bytes(16)),
-        about=About("jitsu", "dns-0"),
-    )
-    made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1, 0.0)
-    if registered:
-        made.uses.acknowledged(0.0)
-    return made
-
-
-def state(made: Front, value: VmState, vm: VM = VM_WWW, now: float = 0.0, drain: str = "") -> None:
-    made.state(VmStatus(uuid=vm.uuid, name=vm.name, state=value, drain=drain), now)
-
-
-def ask(made: Front, now: float, name: str = "www.jitsu.test", id: int = 1, client: object = CLIENT) -> bytes | None:
-    query = dns.message.make_query(name, "A", use_edns=0)
-    query.id = id
-    return asked(made, query, now, client)
-
-
-def asked(made: Front, query: dns.message.Message, now: float = 1.0, client: object = CLIENT) -> bytes | None:
-    """Ask as the wire does: what the warm path leaves is parsed."""
-    (answer,) = made.warm([query.to_wire()], now, OneSender())
-    return made.query(query.to_wire(), Asker(client, ADDRESS, True), now) if answer is None else answer
-
-
-def report(made: Front, drains: list[str], now: float) -> Report:
-    made.count(1000)
-    return made.uses.report(drains, now)
-
-
-def address_in(data: bytes | None) -> str:
-    assert data is not None
-    return str(dns.message.from_wire(data).answer[0][0].to_text())
 
 
 def sent(made: Front) -> list[dns.message.Message]:
@@ -252,3 +189,228 @@ def test_g3_an_answer_to_one_that_waited_counts_from_when_it_was_given() -> None
     made.summoned(VM_WWW.uuid, 2.0)
     (use,) = report(made, [], 2.5).uses
     assert (use.count, use.age_s) == (1, 0.5)
+
+
+# --- several VMs of one name ---
+
+
+def shared(mode: str, *extra: VM) -> tuple[Front, list[VM]]:
+    vms = [make_vm(f"v{n}", f"127.0.1.{n}", dns="www.jitsu.test", summon=mode, ttl="10") for n in range(3)]
+    return front(*vms, *extra), vms
+
+
+def addresses_in(data: bytes | None) -> list[str]:
+    assert data is not None
+    return [rdata.to_text() for rdata in dns.message.from_wire(data).answer[0]]
+
+
+def test_all_that_are_ready_are_answered_another_one_first_each_time() -> None:
+    made, vms = shared("one")
+    state(made, VmState.READY, vms[0])
+    state(made, VmState.READY, vms[2])
+    seen = [tuple(addresses_in(ask(made, 1.0))) for _ in range(6)]
+    assert set(seen) == {("127.0.1.0", "127.0.1.2"), ("127.0.1.2", "127.0.1.0")}
+    assert seen[0] != seen[1]
+    state(made, VmState.READY, vms[1])
+    assert sorted(addresses_in(ask(made, 2.0))) == ["127.0.1.0", "127.0.1.1", "127.0.1.2"]
+    state(made, VmState.DRAINING, vms[0], drain="d")
+    assert sorted(addresses_in(ask(made, 3.0))) == ["127.0.1.1", "127.0.1.2"]
+
+
+def test_g3_each_vm_whose_address_was_told_counts_as_used() -> None:
+    made, vms = shared("one")
+    state(made, VmState.READY, vms[0])
+    state(made, VmState.READY, vms[1])
+    for now in (1.0, 2.0, 3.0):
+        ask(made, now)
+    uses = {use.vm: (use.count, use.age_s) for use in report(made, [], 4.0).uses}
+    assert uses == {vms[0].uuid: (3, 1.0), vms[1].uuid: (3, 1.0)}
+
+
+def test_a_cold_query_summons_one_and_the_next_if_that_fails() -> None:
+    made, vms = shared("one")
+    for vm in vms:
+        state(made, VmState.OFF, vm)
+    assert ask(made, 1.0) is None
+    (first,) = made.take()
+    assert isinstance(first, AskSummon)
+    made.refused(first.vm, BootFailed("no memory"), 1.1)
+    (second,) = made.take()
+    assert isinstance(second, AskSummon)
+    assert second.vm != first.vm
+    assert round(second.timeout, 6) == 1.1
+    made.summoned(second.vm, 1.5)
+    (answer,) = sent(made)
+    address = next(str(vm.addresses[0]) for vm in vms if vm.uuid == second.vm)
+    assert [rdata.to_text() for rdata in answer.answer[0]] == [address]
+
+
+def test_the_last_reason_is_told_when_none_of_them_boots() -> None:
+    made, _ = shared("one")
+    ask(made, 1.0)
+    for number in range(3):
+        (summon,) = made.take()
+        assert isinstance(summon, AskSummon)
+        made.refused(summon.vm, BootFailed(f"reason {number}"), 1.1)
+    assert [reason_of(message) for message in sent(made)] == ["0 boot failed: reason 2"]
+
+
+def test_the_one_that_boots_already_is_not_joined_by_another() -> None:
+    made, vms = shared("one")
+    state(made, VmState.FAILED, vms[0])
+    state(made, VmState.BOOTING, vms[1])
+    ask(made, 1.0)
+    assert made.take() == [AskSummon(vms[1].uuid, 1.2)]
+
+
+def test_a_name_that_asks_for_all_is_answered_when_all_are_there_or_have_failed() -> None:
+    made, vms = shared("all")
+    ask(made, 1.0)
+    assert {action.vm for action in made.take() if isinstance(action, AskSummon)} == {vm.uuid for vm in vms}
+    made.summoned(vms[0].uuid, 1.1)
+    assert made.take() == []
+    made.refused(vms[1].uuid, BootFailed("no memory"), 1.2)
+    assert made.take() == []
+    made.summoned(vms[2].uuid, 1.3)
+    (answer,) = sent(made)
+    assert sorted(rdata.to_text() for rdata in answer.answer[0]) == ["127.0.1.0", "127.0.1.2"]
+
+
+def test_a_vm_that_goes_leaves_the_name_to_the_others() -> None:
+    made, vms = shared("one")
+    state(made, VmState.READY, vms[0])
+    state(made, VmState.READY, vms[1])
+    ask(made, 1.0)
+    made.configure([VmChanged(vms[0], None)], 2, 1.0)
+    assert addresses_in(ask(made, 1.1)) == ["127.0.1.1"]
+
+
+def test_only_vms_with_such_an_address_are_summoned() -> None:
+    six = make_vm("six", "2001:db8::1", dns="www.jitsu.test", summon="all")
+    four = make_vm("four", "127.0.1.1", dns="www.jitsu.test", summon="all")
+    made = front(six, four)
+    asked(made, dns.message.make_query("www.jitsu.test", "AAAA"))
+    assert [action.vm for action in made.take() if isinstance(action, AskSummon)] == [six.uuid]
+
+
+# --- who may, and how much ---
+
+
+def test_g10_who_may_not_summon_is_refused_and_may_join_and_ask_what_is_warm() -> None:
+    other = make_vm("other", "127.0.1.2")
+    made = front(VM_WWW, other, summons=SummonLimit(Networks(["198.51.100.0/24"]), NOBODY, 0, 1))
+    refused = dns.message.from_wire(ask(made, 1.0) or b"")
+    assert (refused.rcode(), made.take()) == (5, [])
+    option: Any = refused.options[0]
+    assert (int(option.code), "may not start" in option.text) == (18, True)
+    query = dns.message.make_query("www.jitsu.test", "A").to_wire()
+    assert made.query(query, Asker("friend", bytes([198, 51, 100, 1]), True), 1.0) is None
+    assert ask(made, 1.1) is None
+    assert report(made, [], 2.0).uses[0].count == 2
+    state(made, VmState.READY, other)
+    assert ask(made, 1.2, "other.jitsu.test") is not None
+
+
+def test_g10_a_network_starts_no_more_than_its_share() -> None:
+    vms = [make_vm(f"n{n}", f"127.0.3.{n}") for n in range(10)]
+    made = front(*vms, summons=SummonLimit(NOBODY, NOBODY, rate=1, burst=3))
+    answers = [ask(made, 1.0, f"n{n}.jitsu.test", id=n) for n in range(10)]
+    assert [answer is None for answer in answers] == [True] * 3 + [False] * 7
+    assert len(made.take()) == 3
+
+
+def test_g10_limited_warm_answers_are_dropped_or_truncated_whatever_path_they_take() -> None:
+    made = front(responses=ResponseLimit(2, NOBODY))
+    state(made, VmState.READY)
+    answers = [ask(made, 1.0) for _ in range(6)]
+    assert [len(answer or b"") > 50 for answer in answers] == [True, True, False, False, False, False]
+    assert answers[2] == answers[4] == b""
+    cut = dns.message.from_wire(answers[3] or b"")
+    assert (cut.flags & dns.flags.TC != 0, cut.answer, len(cut.question)) == (True, [], 1)
+    cookied = dns.message.make_query("www.jitsu.test", "A", options=[dns.edns.CookieOption(bytes(8), b"")])
+    first = dns.message.from_wire(asked(made, cookied, 60.0) or b"")
+    cookie: Any = first.options[0]
+    proven = dns.message.make_query(
+        "www.jitsu.test", "A", options=[dns.edns.CookieOption(cookie.client, cookie.server)]
+    )
+    assert [len(asked(made, proven, 60.0) or b"") > 80 for _ in range(10)] == [True] * 10
+    nobody = [ask(made, 90.0, "nobody.jitsu.test") for _ in range(4)]
+    assert [bool(answer) for answer in nobody] == [True, True, False, True]
+
+
+# --- the warm path ---
+
+
+def test_a_packet_seen_before_is_answered_byte_for_byte_until_something_changes() -> None:
+    made = front(static=["www.jitsu.test. 60 IN TXT x"])
+    state(made, VmState.READY)
+    wire = dns.message.make_query("WwW.jitsu.test", "A", use_edns=0).to_wire()
+    assert made.warm([wire], 1.0) == [None]
+    slow = made.query(wire, Asker(CLIENT, ADDRESS, True), 1.0)
+    assert made.warm([wire, b"\1\2" + wire[2:]], 1.0) == [slow, b"\1\2" + (slow or b"")[2:]]
+    state(made, VmState.DRAINING, drain="d")
+    assert made.warm([wire], 1.0) == [None]
+    state(made, VmState.READY)
+    made.query(wire, Asker(CLIENT, ADDRESS, True), 1.0)
+    moved = make_vm(address="127.0.1.9")
+    made.configure([VmChanged(VM_WWW, moved)], 2, 1.0)
+    assert made.warm([wire], 1.0) == [None]
+    assert address_in(made.query(wire, Asker(CLIENT, ADDRESS, True), 1.0)) == "127.0.1.9"
+    for other in (b"", b"\0", wire[:20], wire + b"\0"):
+        assert made.warm([other], 1.0) == [None]
+
+
+def test_a_name_of_its_own_takes_over_from_a_wildcard_at_once() -> None:
+    made = front(wild := make_vm("wild", "127.0.1.1", dns="*.jitsu.test"))
+    state(made, VmState.READY, wild)
+    assert address_in(ask(made, 1.0, "x.jitsu.test")) == address_in(ask(made, 1.0, "x.jitsu.test")) == "127.0.1.1"
+    own = make_vm("own", "127.0.1.2", dns="x.jitsu.test")
+    made.configure([VmChanged(None, own)], 2, 1.0)
+    assert ask(made, 1.0, "x.jitsu.test") is None
+    state(made, VmState.READY, own)
+    assert address_in(ask(made, 1.0, "x.jitsu.test")) == "127.0.1.2"
+
+
+def test_what_is_kept_for_the_warm_path_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_module, "MAX_PACKETS_KEPT", 5)
+    made = front()
+    state(made, VmState.READY)
+    for payload in range(600, 620):
+        asked(made, dns.message.make_query("www.jitsu.test", "A", payload=payload))
+    assert len(made._ready) == 5
+
+
+def test_g3_a_drain_is_acknowledged_only_when_all_earlier_use_was_told() -> None:
+    names = [f"n{n}.jitsu.test" for n in range(MAX_USES + 10)]
+    vm = from_config({"name": ["many"], "dns": names, "ip": ["127.0.1.1"]}, {})
+    made = front(vm)
+    state(made, VmState.READY, vm)
+    for name in names:
+        ask(made, 1.0, name)
+    state(made, VmState.DRAINING, vm, drain="d1")
+    first = report(made, made.drains(), 2.0)
+    assert (len(first.uses), first.drains) == (MAX_USES, [])
+    made.uses.acknowledged(2.0)
+    second = report(made, made.drains(), 2.1)
+    assert (len(second.uses), second.drains) == (10, ["d1"])
+    made.uses.acknowledged(2.1)
+    assert report(made, made.drains(), 2.2).drains == ["d1"]
+
+
+# --- what the server says of itself ---
+
+
+def chaos(made: Front, name: str) -> dns.message.Message:
+    return dns.message.from_wire(asked(made, dns.message.make_query(name, "TXT", rdclass="CH")) or b"")
+
+
+def test_it_says_who_it_is_to_those_who_ask() -> None:
+    made = front()
+    assert chaos(made, "version.bind").answer[0].to_text() == 'version.bind. 0 CH TXT "jitsu"'
+    assert chaos(made, "id.server").answer[0].to_text() == 'id.server. 0 CH TXT "dns-0"'
+    assert chaos(made, "authors.bind").rcode() == 5
+    nsid = dns.message.make_query(
+        "nobody.jitsu.test", "A", options=[dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")]
+    )
+    option: Any = dns.message.from_wire(asked(made, nsid) or b"").options[0]
+    assert option.to_wire() == b"dns-0"

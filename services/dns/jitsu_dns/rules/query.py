@@ -329,6 +329,7 @@ class Front:
 
     def configure(self, changes: Sequence[VmChanged], serial: int, now: float) -> None:
         """Take VMs that came, went or are configured otherwise."""
+        had_wildcards = self.table.wildcards
         for change in changes:
             for vm in (change.old, change.new):
                 if vm is not None:
@@ -339,10 +340,8 @@ class Front:
         if not changes:
             return
         self.table.publish(serial)
-        if any(
-            name.startswith("*") for change in changes for vm in (change.old, change.new) if vm for name in vm.names
-        ):
-            self._ready.clear()  # a packet may have been answered for another reason than its name's own
+        if self.table.wildcards or had_wildcards:
+            self._ready.clear()  # a packet may have been answered by what stands no more for its name
         for node, asked in list(self._asked.items()):
             there = {held.vm.uuid for held in node.held}
             asked.outstanding &= there
@@ -422,8 +421,7 @@ class Front:
         warm.count += 1
         warm.used_at = now
         orders = min(len(warm.held), MAX_TURNS)
-        response = self._bytes(query, asker, hit.records(warm.held, hit.node.turn % orders), extras)
-        hit.node.turn += 1
+        response = self._bytes(query, asker, hit.records(warm.held, warm.count % orders), extras)
         if asker.udp and extras is NO_EXTRAS:
             tails = [self._bytes(query, asker, hit.records(warm.held, first), extras)[2:] for first in range(orders)]
             self._ready[data[2:]] = _Ready(warm, tuple(tails))

@@ -123,6 +123,8 @@ class Table:
         self._existing: Counter[bytes] = Counter()  # names, and what is above them (RFC 8020)
         self._zones_changed = True
         self._serial = 0
+        self.wildcards = 0
+        """How many of the names are."""
         for record in static:
             self._add_static(record.name, record.rtype, record.record, record.target)
             self._want_zone(_parent_domain(record.name), 1)
@@ -281,6 +283,7 @@ class Table:
         node = self._nodes.get(key)
         if node is None:
             node = self._nodes[key] = Node(key)
+            self.wildcards += key.startswith(WILDCARD)
             self._existing.update(parents(key))
         return node
 
@@ -288,6 +291,7 @@ class Table:
         """Forget a node that has nothing left."""
         if not node.held and not node.static:
             del self._nodes[node.key]
+            self.wildcards -= node.key.startswith(WILDCARD)
             for existing in parents(node.key):
                 _discount(self._existing, existing)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.table import Held
 
 
-MAX_USES = 500
-"""Names in a report: it is made and sent in less than 2 ms, in which no query is answered."""
+MAX_USES = 200
+"""Names in a report: it is made and sent in less than a millisecond, in which no query is answered."""
 
 
 @dataclass

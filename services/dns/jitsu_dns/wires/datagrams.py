@@ -74,6 +74,7 @@ _HEADER_BYTES = ctypes.sizeof(_Mmsghdr)
 _LEN_AT = _Mmsghdr.len.offset // 4  # in 32-bit words from the header's start
 _NAME_AT = _Msghdr.name.offset // 8  # in 64-bit words
 _WORDS = _HEADER_BYTES // 4
+_NAME_WORDS = ADDRESS_BYTES // 4
 _LONG_WORDS = _HEADER_BYTES // 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -169,7 +170,7 @@ class Datagrams:
     def keys(self) -> Sequence[Hashable]:
         """Return something for each datagram of the last batch that is the same for the same address."""
         if HAS_BATCHES and not self._is_v6:
-            return self._name_words[1 :: ADDRESS_BYTES // 4].tolist()
+            return self._name_words[1 : self._count * _NAME_WORDS : _NAME_WORDS].tolist()
         return [self.address(n) for n in range(self._count)]
 
     def answer(self, answers: Sequence[bytes | None]) -> None:

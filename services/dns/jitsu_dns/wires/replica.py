@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.settings import DnsSettings
 
 REPORT_S = 1.0
+NEXT_PIECE_S = 0.005
+"""Between the reports of one second: queries that waited for one do not wait for the next as well."""
 REPORT_TIMEOUT_S = 2.0
 LEAVING_TIMEOUT_S = 0.5
 FIRST_STATES_S = 2.0
@@ -188,10 +190,10 @@ class Replica:
                     log.info("the reaper takes reports again")
                 silent = False
                 self._uses.acknowledged(sent_at)
-                if len(self._uses) or set(self._front.drains()) - set(report.drains):
-                    continue  # there is more, or that batch was older than the drain
+                if set(self._front.drains()) - set(report.drains):
+                    continue  # that batch was older than the drain
             try:
-                async with asyncio.timeout(REPORT_S):
+                async with asyncio.timeout(NEXT_PIECE_S if len(self._uses) and not silent else REPORT_S):
                     await self._report_wanted.wait()
             except TimeoutError:
                 continue

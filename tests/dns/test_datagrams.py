@@ -1,0 +1,89 @@
+"""Datagrams in batches, over real sockets, with the batch calls and without."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jitsu_dns.wires import datagrams
+from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, IN_BYTES, Datagrams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=["batches", "singly"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "singly":
+        monkeypatch.setattr(datagrams, "HAS_BATCHES", False)
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def server(request: pytest.FixtureRequest, calls: None) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bound:
+        bound.bind((request.param, 0))
+        yield bound
+
+
+def client_of(server: socket.socket) -> socket.socket:
+    client = socket.socket(server.family, socket.SOCK_DGRAM)
+    client.connect(server.getsockname()[:2])
+    client.settimeout(5)
+    return client
+
+
+def test_each_answer_goes_to_who_asked(server: socket.socket) -> None:
+    served = Datagrams(server)
+    clients = [client_of(server) for _ in range(5)]
+    try:
+        for skipped in (None, 1, 3, None):
+            for number, client in enumerate(clients):
+                client.send(b"q%d" % number)
+            queries = served.receive()
+            assert queries == [b"q0", b"q1", b"q2", b"q3", b"q4"]
+            assert [served.client(n) for n in range(5)] == [client.getsockname()[:2] for client in clients]
+            assert {served.address(n) for n in range(5)} == {socket.inet_pton(server.family, server.getsockname()[0])}
+            assert len(set(served.keys())) == 1
+            served.answer([None if n == skipped else b"a" + query for n, query in enumerate(queries)])
+            for number, client in enumerate(clients):
+                if number != skipped:
+                    assert client.recv(100) == b"aq%d" % number
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_a_full_batch_is_taken_and_the_rest_next_time(server: socket.socket) -> None:
+    served = Datagrams(server)
+    with client_of(server) as client:
+        for number in range(BATCH_DATAGRAMS + 3):
+            client.send(number.to_bytes(2, "big"))
+        assert len(served.receive()) == BATCH_DATAGRAMS
+        assert [int.from_bytes(each, "big") for each in served.receive()] == [BATCH_DATAGRAMS + n for n in range(3)]
+        assert served.receive() == []
+
+
+def test_a_long_one_is_cut_off_and_an_empty_one_is_one(server: socket.socket) -> None:
+    served = Datagrams(server)
+    with client_of(server) as client:
+        client.send(b"x" * (IN_BYTES + 1))
+        client.send(b"")
+        assert [len(each) for each in served.receive()] == [IN_BYTES, 0]
+
+
+def test_a_client_that_is_gone_keeps_nobody_from_an_answer(server: socket.socket) -> None:
+    served = Datagrams(server)
+    gone, there = client_of(server), client_of(server)
+    with there:
+        for _ in range(3):
+            gone.send(b"q")
+            there.send(b"q")
+        assert len(served.receive()) == 6
+        gone.close()
+        served.answer([b"a"] * 6)
+        assert [there.recv(10) for _ in range(3)] == [b"a"] * 3
+        there.send(b"next")  # what the closed port has answered is no error of the server's
+        assert (served.receive() or served.receive()) == [b"next"]
