@@ -50,6 +50,8 @@ class Type(IntEnum):
     TXT = 16
     AAAA = 28
     OPT = 41
+    RRSIG = 46
+    NSEC = 47
     IXFR = 251
     AXFR = 252
     ANY = 255

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_ALIASES = 8
 """A longer chain, or a circle, is not followed."""
+NOT_OF_THE_TARGET = frozenset({Type.CNAME, Type.ANY, Type.RRSIG, Type.NSEC})
+"""Types that may stand beside a CNAME (RFC 4034, 3 and 4), so that it does not lead to those of its target."""
 WILDCARD = b"\x01*"
 
 T = TypeVar("T")
@@ -176,7 +178,7 @@ class Table:
         prefix, owner = NO_RECORDS, b""
         for _ in range(MAX_ALIASES):
             node = self._node(key)
-            if node is None or not node.targets or qtype in (Type.CNAME, Type.ANY):
+            if node is None or not node.targets or qtype in NOT_OF_THE_TARGET:
                 break
             record = node.static[Type.CNAME][0]
             step = build.with_owner(record, owner) if owner else record
