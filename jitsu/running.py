@@ -48,7 +48,7 @@ def up(
     backend: str | None = _original("-x", "--backend", metavar="NAME", help="Hypervisor: mock."),
     delay: str | None = _original("-d", "--delay", metavar="SECONDS", help="Response delay after the VM has started."),
     forwarder: str | None = _original(
-        "-f", "--forwarder", metavar="ADDR", help="Where names not held are forwarded; this version forwards nothing."
+        "-f", "--forwarder", metavar="ADDR", help="Where names not held are forwarded; 0.0.0.0: nowhere."
     ),
     forwarder_port: str | None = _original("-p", "--port", metavar="PORT", help="Port of that forwarder."),
     mode: str | None = _original(
@@ -72,6 +72,8 @@ def up(
         "dns.bind": bind,
         "dns.port": listen,
         "dns.replicas": replicas,
+        "dns.forward": forwarder,
+        "dns.forward_port": forwarder_port,
         "hypervisor.connect": connection,
         "hypervisor.kind": backend,
         "defaults.response_delay": delay,
@@ -91,7 +93,8 @@ def up(
         print(error, file=sys.stderr)
         sys.exit(EXIT_SETUP)
     configure_logging(found.log, "up")
-    _note_what_is_replaced(forwarder, forwarder_port, synjitsu)
+    if synjitsu is not None:
+        print("note: Synjitsu is a process of the suite here, not a VM; --synjitsu does nothing", file=sys.stderr)
     command = _own_name() + (f" --runtime-dir {Where.runtime_dir}" if Where.runtime_dir else "")
     suite = Suite(found, _say)
     try:
@@ -113,13 +116,6 @@ def _say(line: str) -> None:
     """Print a line in one piece: the children write to the same terminal."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def _note_what_is_replaced(forwarder: str | None, forwarder_port: str | None, synjitsu: str | None) -> None:
-    if forwarder not in (None, "0.0.0.0") or forwarder_port is not None:
-        print("note: this version forwards nothing; names that are not held are refused", file=sys.stderr)
-    if synjitsu is not None:
-        print("note: Synjitsu is a process of the suite here, not a VM; --synjitsu does nothing", file=sys.stderr)
 
 
 # --- looking -------------------------------------------------------------------------------------

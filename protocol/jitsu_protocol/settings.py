@@ -87,6 +87,14 @@ def _network_text(text: str) -> str:
     return text
 
 
+def _servers(texts: list[str]) -> list[str]:
+    if texts == ["0.0.0.0"]:  # as in the original
+        return ["off"]
+    if texts in (["system"], ["off"]):
+        return texts
+    return [_ip_text(text) for text in texts] or ["off"]
+
+
 def _glue_text(text: str) -> str:
     name, equals, address = text.partition("=")
     if not equals:
@@ -98,6 +106,7 @@ IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
 Texts = Annotated[list[str], BeforeValidator(_split)]
+Servers = Annotated[list[str], BeforeValidator(_split), AfterValidator(_servers)]
 Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
 Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
 Lines = Annotated[list[str], BeforeValidator(_split_lines)]
@@ -180,6 +189,14 @@ class DnsSettings(Section):
         10.0,
         description="A TCP connection without a query is closed after that long.",
         json_schema_extra={"unit": "s"},
+    )
+    forward: Servers = Field(
+        default_factory=lambda: ["system"],
+        description="Who is asked for names that are not held: addresses, `system` (those of resolv.conf) or `off`.",
+    )
+    forward_port: int = Field(53, ge=1, le=65535, description="Port of the addresses in forward.")
+    forward_for: Networks = Field(
+        default_factory=list, description="Networks for which that is done; empty: loopback and this host's own."
     )
     summon_for: Networks = Field(default_factory=list, description="Networks whose queries may start VMs; empty: all.")
     summon_rate: Rate = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import dns.edns
@@ -11,6 +12,7 @@ import dns.rcode
 
 from jitsu_dns.rules import query as query_module
 from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit
+from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.message import Rcode
 from jitsu_dns.rules.query import Asker, AskSummon, Front, ReportNow, Send
 from jitsu_dns.rules.uses import MAX_USES
@@ -414,3 +416,22 @@ def test_it_says_who_it_is_to_those_who_ask() -> None:
     )
     option: Any = dns.message.from_wire(asked(made, nsid) or b"").options[0]
     assert option.to_wire() == b"dns-0"
+
+
+# --- names of others ---
+
+
+def test_g10_it_forwards_for_those_only_for_whom_that_is_done() -> None:
+    forwarder = Forwarder([("192.0.2.53", 53)], Networks(["192.0.2.0/24"]), frozenset(), random.Random(1))
+    made = front(forward=forwarder)
+    wanted = dns.message.make_query("www.example.org", "A")
+    iterative = dns.message.make_query("www.example.org", "A")
+    iterative.flags = 0
+    stranger = Asker("stranger", bytes([198, 51, 100, 1]), True)
+    refused = [made.query(wanted.to_wire(), stranger, 1.0), asked(made, iterative)]
+    assert [dns.message.from_wire(answer or b"").rcode() for answer in refused] == [5, 5]
+    assert forwarder.take() == []
+    assert asked(made, wanted) is None
+    assert len(forwarder.take()) == 1
+    assert asked(made, dns.message.make_query("nobody.jitsu.test", "A")) is not None  # held: nobody else is asked
+    assert forwarder.take() == []

@@ -19,6 +19,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jitsu_dns.rules.forward import Forwarder
     from jitsu_protocol.states import VmState
     from jitsu_protocol.vm import VM
 
@@ -44,6 +45,7 @@ def front(
     summons: SummonLimit | None = None,
     responses: ResponseLimit | None = None,
     static: Sequence[str] = (),
+    forward: Forwarder | None = None,
 ) -> Front:
     made = Front(
         Table([], Authority(), map(parse_static, static)),
@@ -53,6 +55,7 @@ def front(
         responses=responses or ResponseLimit(0, NOBODY),
         cookies=Cookies(bytes(16)),
         about=About("jitsu", "dns-0"),
+        forward=forward,
     )
     made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1, 0.0)
     if registered:

@@ -64,8 +64,10 @@ class RunningSuite:
         if toml:
             (directory / "jitsu.toml").write_text(toml)
             argv += ["--config", str(directory / "jitsu.toml")]
+        # Nobody outside is asked for names, unless a test says whom.
+        environment = {"JITSU_DNS_FORWARD": "off", **os.environ}
         self.process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory, env=environment
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -165,7 +165,7 @@ def parse(data: bytes) -> Query | Malformed:
         return Malformed(_bare(id, flags, Rcode.NOTIMP))
     if questions > 1:
         return Malformed(_bare(id, flags, Rcode.FORMERR))
-    end = HEADER_BYTES - 4 if questions == 0 else _name_end(data, HEADER_BYTES, pointers=False)
+    end = HEADER_BYTES - 4 if questions == 0 else name_end(data, HEADER_BYTES, pointers=False)
     if end is None or end + 4 > len(data):
         return Malformed(_bare(id, flags, Rcode.FORMERR))
     edns: Edns | None = None
@@ -211,7 +211,7 @@ def respond(
 ) -> bytes:
     """Return the response; over UDP one that is too large is truncated to its question (TC)."""
     flags = QR | (query.flags & RD) | (AA if authoritative else 0) | (rcode & 0xF)
-    opt = b"" if query.edns is None else _opt(query.edns, rcode, extras)
+    opt = b"" if query.edns is None else opt_record(query.edns, rcode, extras)
     opts = 1 if opt else 0
     body = query.question + records.answer + records.authority
     size = HEADER_BYTES + len(body) + len(opt)
@@ -229,14 +229,14 @@ def truncated(
 ) -> bytes:
     """Return a response without records that sends the client to TCP."""
     flags = QR | TC | (query.flags & RD) | (AA if authoritative else 0) | (rcode & 0xF)
-    opt = b"" if query.edns is None else _opt(query.edns, rcode, extras)
+    opt = b"" if query.edns is None else opt_record(query.edns, rcode, extras)
     return _HEADER.pack(query.id, flags, 1, 0, 0, 1 if opt else 0) + query.question + opt
 
 
 def cookie_reply(data: bytes, cookie: bytes) -> bytes:
     """Return the answer to a query that has no question but for the server's cookie (RFC 7873, 5.4)."""
     id, flags = struct.unpack_from("!HH", data)
-    opt = _opt(Edns(MAX_UDP_BYTES, 0), Rcode.NOERROR, Extras(cookie=cookie))
+    opt = opt_record(Edns(MAX_UDP_BYTES, 0), Rcode.NOERROR, Extras(cookie=cookie))
     return _HEADER.pack(id, QR | (flags & RD), 0, 0, 0, 1) + opt
 
 
@@ -261,7 +261,8 @@ def parents(key: bytes) -> list[bytes]:
     return found
 
 
-def _opt(edns: Edns, rcode: Rcode, extras: Extras) -> bytes:
+def opt_record(edns: Edns, rcode: Rcode, extras: Extras) -> bytes:
+    """Return the OPT record of a response to a query that had one."""
     options = b""
     if extras.cookie:
         options += struct.pack("!HH", Option.COOKIE, len(extras.cookie)) + extras.cookie
@@ -282,7 +283,7 @@ def _bare(id: int, flags: int, rcode: Rcode) -> bytes:
     return _HEADER.pack(id, QR | (flags & (OPCODE | RD)) | rcode, 0, 0, 0, 0)
 
 
-def _name_end(data: bytes, at: int, *, pointers: bool) -> int | None:
+def name_end(data: bytes, at: int, *, pointers: bool) -> int | None:
     """Return where the name at an offset ends, None if it is malformed."""
     start = at
     while at < len(data):
@@ -302,7 +303,7 @@ def _find_opt(data: bytes, at: int, before: int, additionals: int) -> Edns | boo
     edns: Edns | None = None
     for index in range(before + additionals):
         root = data[at : at + 1] == b"\0"
-        end = _name_end(data, at, pointers=True)
+        end = name_end(data, at, pointers=True)
         if end is None or end + _RECORD.size > len(data):
             return False
         rtype, rclass, ttl, length = _RECORD.unpack_from(data, end)

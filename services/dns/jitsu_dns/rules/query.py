@@ -10,6 +10,7 @@ else comes out of `take` as actions.
               Summoned           everybody who waits is answered; where all VMs of the name are summoned, when all are
               a reason not to    another VM of the name is summoned; none left: SERVFAIL with the reason (RFC 8914)
               max_wait over      answered anyway if vmd says that it starts or boots, unless on_timeout = servfail
+    outside   forwarded for clients for whom that is done (rules/forward.py), else REFUSED
     denied    the client may start no VM, or its network no more of them now: REFUSED with the reason
 """
 
@@ -26,6 +27,7 @@ from jitsu_dns.rules.message import (
     IN,
     NO_EXTRAS,
     NO_RECORDS,
+    RD,
     Ede,
     Extras,
     Malformed,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
     from jitsu_dns.rules.access import ResponseLimit, SummonLimit
     from jitsu_dns.rules.cookies import Cookies
+    from jitsu_dns.rules.forward import Forwarder
     from jitsu_dns.rules.message import Query
     from jitsu_dns.rules.table import Held, Node, Table
     from jitsu_dns.rules.uses import Uses
@@ -126,7 +129,7 @@ class Counts:
     """What happened since the start, for the metrics."""
 
     answers: Counter[tuple[int, int, str]] = field(default_factory=Counter)
-    """(type, rcode, path): warm, cold, fixed, outside, denied, other."""
+    """(type, rcode, path): warm, cold, fixed, outside, forwarded, denied, other."""
     malformed: int = 0
     late: int = 0
     overflow: int = 0
@@ -166,6 +169,7 @@ class Front:
         responses: ResponseLimit,
         cookies: Cookies,
         about: About,
+        forward: Forwarder | None = None,
         wall_ahead_s: float = 0.0,
     ) -> None:
         """`wall_ahead_s` is how far Unix time is ahead of `now`."""
@@ -174,6 +178,7 @@ class Front:
         self.counts = Counts()
         self.pending = Pending(max_waiting)
         self.responses = responses
+        self.forward = forward
         self._summons, self._cookies = summons, cookies
         self._about = about
         self._wall_ahead_s = wall_ahead_s
@@ -236,11 +241,7 @@ class Front:
         if isinstance(found, Hit):
             return self._hit(data, query, asker, found, extras, is_proven, now)
         if found is None:
-            if (verdict := self._limited(query, asker, (Rcode.REFUSED,), is_proven, now)) is not None:
-                return verdict
-            return self._respond(
-                query, asker, Rcode.REFUSED, "outside", extras=_with(extras, Ede.NOT_AUTHORITATIVE, "")
-            )
+            return self._outside(query, asker, extras, is_proven, now)
         alike = (found.rcode, found.zone if found.rcode is Rcode.NXDOMAIN else query.question.lower())
         if (verdict := self._limited(query, asker, alike, is_proven, now)) is not None:
             return verdict
@@ -254,6 +255,8 @@ class Front:
     def gone(self, client: Hashable) -> None:
         """Note that a client can be sent nothing more."""
         self.pending.drop_client(client)
+        if self.forward is not None:
+            self.forward.gone(client)
 
     def count(self, most: int) -> bool:
         """Bring what the warm path has counted to the names, for so many of them; say whether there are more."""
@@ -374,6 +377,15 @@ class Front:
                 self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm}: the VM daemon does not answer"))
 
     # --- one query ---
+
+    def _outside(self, query: Query, asker: Asker, extras: Extras, proven: bool, now: float) -> bytes | None:
+        forward = self.forward
+        if forward is not None and query.flags & RD and asker.address in forward.clients:
+            self.counts.answers[query.qtype, Rcode.NOERROR, "forwarded"] += 1
+            return forward.ask(query, asker.client, asker.address, now, udp=asker.udp)
+        if (verdict := self._limited(query, asker, (Rcode.REFUSED,), proven, now)) is not None:
+            return verdict
+        return self._respond(query, asker, Rcode.REFUSED, "outside", extras=_with(extras, Ede.NOT_AUTHORITATIVE, ""))
 
     def _malformed(self, data: bytes, query: Malformed, asker: Asker, now: float) -> bytes | None:
         if query.reply is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 import uuid
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from jitsu_dns.rules import forward
 from jitsu_dns.rules import query as rules
 from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit, plain
 from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
@@ -21,6 +23,7 @@ from jitsu_dns.rules.message import TYPE_NAMES, Rcode
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import MAX_USES, Uses
+from jitsu_dns.wires.forward import ForwardSockets, own_networks, servers_of
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.errors import JitsuError, SetupFault
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.process import Process
     from jitsu_protocol.settings import DnsSettings
 
+LOOPBACK = ("127.0.0.0/8", "::1")
 REPORT_S = 1.0
 NEXT_PIECE_S = 0.005
 """Between the reports of one second: queries that waited for one do not wait for the next as well."""
@@ -70,6 +74,10 @@ class Replica:
             max_connections=settings.max_tcp,
             idle_s=settings.tcp_idle,
         )
+        self._forward = (
+            None if self._front.forward is None else ForwardSockets(self._front.forward, self._after, process.spawn)
+        )
+        self._forward_timer: asyncio.TimerHandle | None = None
         self._limits_responses = settings.response_rate > 0
         self._timer: asyncio.TimerHandle | None = None
         self._report_wanted = asyncio.Event()
@@ -124,6 +132,7 @@ class Replica:
                     self._process.spawn(self._summon(vm, timeout))
                 case rules.ReportNow():
                     self._report_wanted.set()
+        self._give_on()
         for wait in self._front.counts.waits:
             self._waits.observe(wait)
         self._front.counts.waits.clear()
@@ -134,6 +143,34 @@ class Replica:
         if due is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, due - monotonic()), self._passed)
+
+    def _give_on(self) -> None:
+        """Do what the forwarder wants done; what fails at once makes it want more."""
+        forwarder, sockets = self._front.forward, self._forward
+        if forwarder is None or sockets is None:
+            return
+        while actions := forwarder.take():
+            for action in actions:
+                match action:
+                    case forward.AskServer(attempt, server, data, tcp):
+                        sockets.ask(attempt, server, data, tcp=tcp)
+                    case forward.ForgetServer(attempt):
+                        sockets.forget(attempt)
+                    case forward.Deliver(client, data):
+                        self._send(client, data)
+        if self._forward_timer is not None:
+            self._forward_timer.cancel()
+            self._forward_timer = None
+        due = forwarder.next_deadline()
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            self._forward_timer = loop.call_later(max(0.0, due - monotonic()), self._forward_passed)
+
+    def _forward_passed(self) -> None:
+        self._forward_timer = None
+        if self._front.forward is not None:
+            self._front.forward.passed(monotonic())
+        self._after()
 
     def _send(self, client: Hashable, data: bytes) -> None:
         if isinstance(client, Connection):
@@ -213,11 +250,19 @@ class Replica:
         }
         for name, about in read.items():
             metrics.counted(f"queries_{name}", about, partial(_count, counts, name))
+        metrics.counted("forwarded_asked", "Questions sent to other servers.", lambda: self._forwarded("asked"))
+        metrics.counted("forwarded_hits", "Forwarded questions answered from memory.", lambda: self._forwarded("hits"))
+        metrics.counted(
+            "forwarded_failures", "Forwarded questions that no server answered.", lambda: self._forwarded("failures")
+        )
         metrics.counted("limited_responses", "Responses dropped or truncated by dns.response_rate.", self._limited)
         metrics.counted("dropped_responses", "Responses that the socket had no room for.", lambda: self._udp.dropped)
         metrics.gauge("waiting", "Queries that wait now.", lambda: float(len(self._front.pending)))
         metrics.gauge("names", "Names held.", lambda: float(len(self._front.table)))
         metrics.gauge("tcp_connections", "TCP connections open.", lambda: float(len(self._tcp.connections)))
+
+    def _forwarded(self, what: str) -> float:
+        return float(getattr(self._front.forward, what, 0))
 
     def _limited(self) -> float:
         return float(self._front.responses.limited)
@@ -250,8 +295,24 @@ def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
         responses=ResponseLimit(settings.response_rate, exempt),
         cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
         about=rules.About(settings.version, settings.replica, settings.tcp_idle),
+        forward=_forwarder(settings),
         wall_ahead_s=time.time() - monotonic(),
     )
+
+
+def _forwarder(settings: DnsSettings) -> forward.Forwarder | None:
+    """Return the forwarder as it is configured, None if nothing is forwarded; raises SetupFault."""
+    servers = servers_of(settings.forward, settings.forward_port)
+    if not servers:
+        return None
+    own = (settings.bind, settings.port)
+    if own in servers:
+        raise SetupFault(
+            f"dns.forward: {own[0]} port {own[1]} is this server itself", hint="name another, or set dns.forward = off"
+        )
+    clients = Networks(settings.forward_for or [*LOOPBACK, *own_networks()])
+    addresses = frozenset(ip_address(address).packed for address, _ in servers)
+    return forward.Forwarder(servers, clients, addresses, random.SystemRandom())
 
 
 def _count(counts: rules.Counts, name: str) -> float:

@@ -1,0 +1,127 @@
+"""The sockets of the forwarder: one for each attempt, so that its port is as random as the kernel's choice."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import dns.resolver
+
+from jitsu_dns.rules import forward as rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from jitsu_dns.rules.forward import Forwarder, Server
+
+MAX_RESPONSE_BYTES = 65535
+DNS_PORT = 53
+_IPV4_ROUTES = Path("/proc/net/route")
+_IPV6_ROUTES = Path("/proc/net/ipv6_route")
+
+
+class ForwardSockets:
+    """Performs what rules/forward.py wants of other servers."""
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        after: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        """`after` is called when something has come; `spawn` runs a task of the process."""
+        self._forwarder = forwarder
+        self._after, self._spawn = after, spawn
+        self._sockets: dict[int, socket.socket] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def ask(self, attempt: int, server: Server, data: bytes, *, tcp: bool) -> None:
+        """Send a packet to a server."""
+        if tcp:
+            self._tasks[attempt] = self._spawn(self._over_tcp(attempt, server, data))
+            return
+        family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+        try:
+            asking = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            self._forwarder.failed(attempt, str(error.strerror), monotonic())
+            return
+        self._sockets[attempt] = asking
+        try:
+            asking.connect(server)
+            asking.send(data)
+        except OSError as error:
+            self._forwarder.failed(attempt, str(error.strerror), monotonic())
+            return
+        asyncio.get_running_loop().add_reader(asking, self._readable, attempt, asking)
+
+    def forget(self, attempt: int) -> None:
+        """Close what an attempt has open."""
+        asking = self._sockets.pop(attempt, None)
+        if asking is not None:
+            asyncio.get_running_loop().remove_reader(asking)
+            asking.close()
+        task = self._tasks.pop(attempt, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    def _readable(self, attempt: int, asking: socket.socket) -> None:
+        try:
+            data = asking.recv(MAX_RESPONSE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._forwarder.failed(attempt, str(error.strerror), monotonic())
+        else:
+            self._forwarder.received(attempt, data, monotonic())
+        self._after()
+
+    async def _over_tcp(self, attempt: int, server: Server, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(rules.TOTAL_S):
+                reader, writer = await asyncio.open_connection(*server)
+                try:
+                    writer.write(len(data).to_bytes(2, "big") + data)
+                    length = int.from_bytes(await reader.readexactly(2), "big")
+                    response = await reader.readexactly(length)
+                finally:
+                    writer.close()
+        except (OSError, EOFError, TimeoutError) as error:
+            self._forwarder.failed(attempt, f"TCP: {str(error) or type(error).__name__}", monotonic())
+        else:
+            self._forwarder.received(attempt, response, monotonic(), tcp=True)
+        self._after()
+
+
+def servers_of(forward: list[str], port: int) -> list[Server]:
+    """Return the servers that a setting names; "system" means those of resolv.conf(5). Raises ValueError."""
+    if forward == ["off"]:
+        return []
+    if forward == ["system"]:
+        try:
+            found = dns.resolver.Resolver().nameservers
+        except dns.resolver.NoResolverConfiguration:
+            return []
+        return [(str(each), DNS_PORT) for each in found]
+    return [(text, port) for text in forward]
+
+
+def own_networks() -> list[str]:
+    """Return the networks that this host is in, as its routes without a gateway say (proc(5))."""
+    found = []
+    if _IPV4_ROUTES.exists():
+        for line in _IPV4_ROUTES.read_text().splitlines()[1:]:
+            _, destination, gateway, _, _, _, _, mask, *_ = line.split()
+            if int(gateway, 16) == 0 and int(mask, 16):
+                address, netmask = (socket.inet_ntoa(bytes.fromhex(text)[::-1]) for text in (destination, mask))
+                found.append(f"{address}/{netmask}")
+    if _IPV6_ROUTES.exists():
+        for line in _IPV6_ROUTES.read_text().splitlines():
+            destination, length, _, _, gateway, *_ = line.split()
+            if int(gateway, 16) == 0 and 0 < int(length, 16) < 128:
+                found.append(f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(destination))}/{int(length, 16)}")
+    return found
