@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, Group
@@ -26,6 +26,7 @@ from jitsu_protocol.settings import SettingsFault
 
 if TYPE_CHECKING:
     from jitsu.link import Link
+    from jitsu_protocol.settings import Settings
 
 WATCH_S = 1.0
 OPERATOR_TIMEOUT_S = 130.0
@@ -92,9 +93,13 @@ def up(
     except SettingsFault as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_SETUP)
-    configure_logging(found.log, "up")
     if synjitsu is not None:
         print("note: Synjitsu is a process of the suite here, not a VM; --synjitsu does nothing", file=sys.stderr)
+    _run(found)
+
+
+def _run(found: Settings) -> NoReturn:
+    configure_logging(found.log, "up")
     command = _own_name() + (f" --runtime-dir {Where.runtime_dir}" if Where.runtime_dir else "")
     suite = Suite(found, _say)
     try:

@@ -10,7 +10,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 
-from jitsu_dns.rules import query as query_module
+from jitsu_dns.rules import ready
 from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit
 from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.message import Rcode
@@ -374,7 +374,7 @@ def test_a_name_of_its_own_takes_over_from_a_wildcard_at_once() -> None:
 
 
 def test_what_is_kept_for_the_warm_path_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query_module, "MAX_PACKETS_KEPT", 5)
+    monkeypatch.setattr(ready, "MAX_PACKETS_KEPT", 5)
     made = front()
     state(made, VmState.READY)
     for payload in range(600, 620):

@@ -115,7 +115,10 @@ async def _ask(client: _Client, name: str, id: int, wire: bytes, timeout: float)
 class SteadyLoad:
     """Asks for one name again and again, until told to stop; counts what was not answered rightly."""
 
-    def __init__(self, name: str, address: str, port: int, pause_s: float = 0.005) -> None:
+    def __init__(
+        self, name: str, address: str, port: int, pause_s: float = 0.005, source: tuple[str, int] | None = None
+    ) -> None:
+        self._source = source
         self._name, self._address, self._port, self._pause_s = name, address, port, pause_s
         self.answered = 0
         self.failures: list[tuple[float, str]] = []
@@ -132,7 +135,9 @@ class SteadyLoad:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        transport, client = await loop.create_datagram_endpoint(_Client, remote_addr=("127.0.0.1", self._port))
+        transport, client = await loop.create_datagram_endpoint(
+            _Client, local_addr=self._source, remote_addr=("127.0.0.1", self._port)
+        )
         wire = bytearray(dns.message.make_query(self._name, "A").to_wire())
         id = random.randrange(65536)
         try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import resource
+import socket
+from pathlib import Path
 
 import dns.message
 import pytest
 
+from tests.support.dns import SteadyLoad
 from tests.support.suite import RunningSuite, vm_toml
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.suite
 
@@ -57,3 +57,62 @@ async def test_a_client_that_goes_away_or_sends_nonsense_hurts_nobody(tmp_path: 
         assert (await read_answer(reader)).answer[0][0].to_text() == "127.2.11.1"
         writer.close()
         assert suite.status()["www"]["starts"] == 1
+
+
+IDLE_CONNECTIONS = 10_000
+MEMORY_MB = 60
+"""What 1,000 connections may cost; the others are closed to make room."""
+
+
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+
+async def test_g9_ten_thousand_connections_that_say_nothing_are_in_nobodys_way(tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    toml = vm_toml("www", "127.2.12.1", ttl=60, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        pid = suite.pid("dns")
+        assert pid is not None
+        before = resident_mb(pid)
+        idle: list[socket.socket] = []
+        try:
+            async with SteadyLoad("www.jitsu.test", "127.2.12.1", suite.port) as load:
+                for number in range(IDLE_CONNECTIONS):
+                    idle.append(socket.create_connection(("127.0.0.1", suite.port), timeout=5))
+                    if number % 3 == 0:
+                        idle[-1].sendall(framed("www.jitsu.test")[:-1])
+                    if number % 50 == 0:
+                        await asyncio.sleep(0)
+                reader, writer = await asyncio.open_connection("127.0.0.1", suite.port)
+                writer.write(framed("www.jitsu.test"))
+                assert (await read_answer(reader)).answer[0][0].to_text() == "127.2.12.1"
+                writer.close()
+                assert resident_mb(pid) < before + MEMORY_MB
+                answered = load.answered
+                while load.answered < answered + 20:
+                    await asyncio.sleep(0.01)
+                assert load.failures == []
+        finally:
+            for each in idle:
+                each.close()
+
+
+async def test_g9_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
+    toml = vm_toml("www", "127.2.13.1", ttl=60, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        pid = suite.pid("dns")
+        assert pid is not None
+        before = resident_mb(pid)
+        _, writer = await asyncio.open_connection("127.0.0.1", suite.port, limit=1024)
+
+        async def ask_for_ever() -> None:
+            while True:
+                writer.write(framed("nobody.jitsu.test") * 1000)
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(ask_for_ever(), 60)
+        writer.transport.abort()
+        assert resident_mb(pid) < before + MEMORY_MB

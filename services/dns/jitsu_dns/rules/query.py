@@ -16,9 +16,9 @@ else comes out of `take` as actions.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jitsu_dns.rules import records as build
 from jitsu_dns.rules.access import Limited
@@ -41,6 +41,7 @@ from jitsu_dns.rules.message import (
     truncated,
 )
 from jitsu_dns.rules.pending import Pending, Waiting
+from jitsu_dns.rules.ready import Ready, ReadyPackets
 from jitsu_dns.rules.table import Hit, Warm
 from jitsu_protocol.errors import BackingOff, BootFailed, JitsuError, TimedOut
 from jitsu_protocol.states import VmState
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.cookies import Cookies
     from jitsu_dns.rules.forward import Forwarder
     from jitsu_dns.rules.message import Query
+    from jitsu_dns.rules.ready import Senders
     from jitsu_dns.rules.table import Held, Node, Table
     from jitsu_dns.rules.uses import Uses
     from jitsu_protocol.inventory import VmChanged
@@ -60,8 +62,6 @@ if TYPE_CHECKING:
 
 UNDER_WAY = frozenset({VmState.STARTING, VmState.BOOTING, VmState.READY, VmState.DRAINING})
 _PREFERRED = (VmState.READY, VmState.DRAINING, VmState.BOOTING, VmState.STARTING, VmState.PAUSED, VmState.SUSPENDED)
-MAX_PACKETS_KEPT = 200_000
-"""Questions, byte for byte, that have a ready answer; some 500 bytes each. Random case (0x20) must not fill memory."""
 MAX_TURNS = 16
 """In how many orders an answer with several VMs is kept ready."""
 _VERSION_NAMES = frozenset({to_wire("version.bind"), to_wire("version.server")})
@@ -104,16 +104,6 @@ class Asker:
     udp: bool
 
 
-class Senders(Protocol):
-    """Who sent the datagrams of a batch."""
-
-    def keys(self) -> Sequence[Hashable]:
-        """Return something for each of them that is the same for the same address."""
-
-    def address(self, n: int) -> bytes:
-        """Return the address of one of them, 4 or 16 bytes."""
-
-
 @dataclass(frozen=True)
 class About:
     """What a replica says of itself (class CH; NSID), and to whom TCP connections are kept."""
@@ -135,15 +125,6 @@ class Counts:
     overflow: int = 0
     waits: list[float] = field(default_factory=list)
     """Seconds that cold queries waited, since the shell last took them."""
-
-
-@dataclass(slots=True)
-class _Ready:
-    """What is sent for a packet that was seen before."""
-
-    warm: Warm
-    tails: tuple[bytes, ...]
-    """Everything behind the id, in each order."""
 
 
 @dataclass(slots=True)
@@ -183,8 +164,7 @@ class Front:
         self._about = about
         self._wall_ahead_s = wall_ahead_s
         self._states: dict[str, tuple[VmState, str]] = {}  # vm -> (state, drain)
-        self._ready: OrderedDict[bytes, _Ready] = OrderedDict()
-        self._counting: list[Warm] = []
+        self._ready = ReadyPackets(uses, responses, self.counts.answers)
         self._summoning: set[str] = set()
         self._asked: dict[Node, _Asked] = {}
         self._actions: list[Action] = []
@@ -194,33 +174,11 @@ class Front:
     def warm(self, datagrams: Sequence[bytes], now: float, senders: Senders | None = None) -> list[bytes | None]:
         """Return the answers to datagrams that were answered before and may be again; None for the others.
 
-        This is the warm path: what is not needed for most packets has no place in it. `senders` are given if
-        responses are limited.
+        `senders` are given if responses are limited.
         """
         if not self.uses.may_answer_warm(now):
             return [None] * len(datagrams)
-        found = self._ready.get
-        unlimited = self.responses.known_exempt
-        keys = None if senders is None else senders.keys()
-        answers: list[bytes | None] = []
-        for data in datagrams:
-            ready = found(data[2:])
-            if ready is None or not ready.warm.valid:
-                answers.append(None)
-                continue
-            warm, tails = ready.warm, ready.tails
-            if keys is not None and senders is not None and keys[len(answers)] not in unlimited:
-                n = len(answers)
-                verdict = self.responses.judge(senders.address(n), warm, now, keys[n])
-                if verdict is not Limited.SEND:
-                    answers.append(b"" if verdict is Limited.DROP else _cut(data, tails[0]))
-                    continue
-            if not warm.count:
-                self._counting.append(warm)
-            warm.count += 1
-            warm.used_at = now
-            answers.append(data[:2] + (tails[0] if len(tails) == 1 else tails[warm.count % len(tails)]))
-        return answers
+        return self._ready.answers(datagrams, now, senders)
 
     def query(self, data: bytes, asker: Asker, now: float) -> bytes | None:
         """Take a packet; return what is sent back at once, None if that is nothing or comes later."""
@@ -260,10 +218,7 @@ class Front:
 
     def count(self, most: int) -> bool:
         """Bring what the warm path has counted to the names, for so many of them; say whether there are more."""
-        for warm in self._counting[-most:]:
-            self._count(warm)
-        del self._counting[-most:]
-        return bool(self._counting)
+        return self._ready.count(most)
 
     # --- vmd ---
 
@@ -428,17 +383,12 @@ class Front:
             return self._wait(query, asker, hit, extras, now)
         if (verdict := self._limited(query, asker, warm, proven, now)) is not None:
             return verdict
-        if not warm.count:
-            self._counting.append(warm)
-        warm.count += 1
-        warm.used_at = now
+        self._ready.answered(warm, now)
         orders = min(len(warm.held), MAX_TURNS)
         response = self._bytes(query, asker, hit.records(warm.held, warm.count % orders), extras)
         if asker.udp and extras is NO_EXTRAS:
             tails = [self._bytes(query, asker, hit.records(warm.held, first), extras)[2:] for first in range(orders)]
-            self._ready[data[2:]] = _Ready(warm, tuple(tails))
-            if len(self._ready) > MAX_PACKETS_KEPT:
-                self._ready.popitem(last=False)
+            self._ready.keep(data, Ready(warm, tuple(tails)))
         return response
 
     def _warm_for(self, hit: Hit, now: float) -> Warm | None:
@@ -545,16 +495,8 @@ class Front:
         """Forget what is kept ready for the names of a VM."""
         for held in self.table.held_by(vm):
             for warm in held.node.warm.values():
-                warm.valid = False
-                self._count(warm)
+                self._ready.invalidate(warm)
             held.node.warm.clear()
-
-    def _count(self, warm: Warm) -> None:
-        if warm.count:
-            for held in warm.held:
-                self.uses.used(held, warm.count, warm.used_at)
-            self.counts.answers[warm.qtype, Rcode.NOERROR, "warm"] += warm.count
-            warm.count = 0
 
     def _judge(self, asker: Asker, alike: Hashable, now: float) -> Limited:
         return self.responses.judge(asker.address, alike, now) if asker.udp else Limited.SEND
@@ -586,15 +528,6 @@ class Front:
 
 def _with(extras: Extras, code: Ede, text: str) -> Extras:
     return Extras((code, text), extras.cookie, extras.nsid, extras.keepalive)
-
-
-def _cut(data: bytes, tail: bytes) -> bytes:
-    """Return a ready answer's truncated form: its header with TC, no records, and the question."""
-    end = 12
-    while data[end]:
-        end += data[end] + 1
-    flags = bytes((tail[0] | 0x02, tail[1]))
-    return data[:2] + flags + b"\0\1" + bytes(6) + data[12 : end + 5]
 
 
 def _ede_for(error: JitsuError) -> tuple[Ede, str]:

@@ -46,7 +46,8 @@ class TcpServer:
         """`received` returns an answer that is ready, or None; `gone` hears of closed connections."""
         self.received, self.gone, self.after = received, gone, after
         self.max_connections, self.idle_s = max_connections, idle_s
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}
+        """Those that have asked something latest come last."""
 
     async def run(self, bound: socket.socket) -> None:
         """Serve until cancelled."""
@@ -72,14 +73,13 @@ class Connection(asyncio.Protocol):
         """The client's, 4 or 16 bytes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or refuse it when there are too many."""
+        """Take the connection; when there are too many, that one goes that has asked nothing for longest."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         if len(self._server.connections) >= self._server.max_connections:
-            self._transport.abort()
-            return
+            next(iter(self._server.connections)).abort()
         host = self._transport.get_extra_info("peername")[0].partition("%")[0]
         self.address = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-        self._server.connections.add(self)
+        self._server.connections[self] = None
         self._restart_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._transport = None
-        self._server.connections.discard(self)
+        self._server.connections.pop(self, None)
         self._server.gone(self)
 
     def data_received(self, data: bytes) -> None:
@@ -99,6 +99,8 @@ class Connection(asyncio.Protocol):
                 break
             message = bytes(self._buffer[2 : 2 + length])
             del self._buffer[: 2 + length]
+            if self._server.connections.pop(self, self) is None:
+                self._server.connections[self] = None
             self._restart_timer()
             answer = self._server.received(message, self)
             if answer:
@@ -118,6 +120,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+        self._server.connections.pop(self, None)
         if self._transport is not None:
             self._transport.abort()
 

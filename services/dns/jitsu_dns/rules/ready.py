@@ -1,0 +1,128 @@
+"""Packets that are answered as they were before, byte for byte: the warm path.
+
+A packet (all behind its id: flags, question in its case, EDNS) leads to what is sent behind the id, for as long as
+the states of the VMs in that answer stay as they are. What is not needed for most packets has no place here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from jitsu_dns.rules.access import Limited
+from jitsu_dns.rules.message import Rcode
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Hashable, Sequence
+
+    from jitsu_dns.rules.access import ResponseLimit
+    from jitsu_dns.rules.table import Warm
+    from jitsu_dns.rules.uses import Uses
+
+MAX_PACKETS_KEPT = 200_000
+"""Some 500 bytes each. Random case (0x20) must not fill memory."""
+
+
+class Senders(Protocol):
+    """Who sent the datagrams of a batch."""
+
+    def keys(self) -> Sequence[Hashable]:
+        """Return something for each of them that is the same for the same address."""
+
+    def address(self, n: int) -> bytes:
+        """Return the address of one of them, 4 or 16 bytes."""
+
+
+@dataclass(slots=True)
+class Ready:
+    """What is sent for a packet that was seen before."""
+
+    warm: Warm
+    tails: tuple[bytes, ...]
+    """Everything behind the id, in each order of the VMs."""
+
+
+class ReadyPackets:
+    """All packets that have a ready answer, and what was counted for them."""
+
+    def __init__(self, uses: Uses, responses: ResponseLimit, counts: Counter[tuple[int, int, str]]) -> None:
+        """`counts` are by type, rcode and path."""
+        self._uses, self._responses, self._counts = uses, responses, counts
+        self._packets: OrderedDict[bytes, Ready] = OrderedDict()
+        self._counting: list[Warm] = []
+
+    def __len__(self) -> int:
+        """Return how many packets have a ready answer."""
+        return len(self._packets)
+
+    def answers(self, datagrams: Sequence[bytes], now: float, senders: Senders | None) -> list[bytes | None]:
+        """Return the answers to datagrams, b"" for one that is dropped; None for those that have none."""
+        found = self._packets.get
+        unlimited = self._responses.known_exempt
+        keys = None if senders is None else senders.keys()
+        answers: list[bytes | None] = []
+        for data in datagrams:
+            ready = found(data[2:])
+            if ready is None or not ready.warm.valid:
+                answers.append(None)
+                continue
+            warm, tails = ready.warm, ready.tails
+            if keys is not None and senders is not None and keys[len(answers)] not in unlimited:
+                n = len(answers)
+                verdict = self._responses.judge(senders.address(n), warm, now, keys[n])
+                if verdict is not Limited.SEND:
+                    answers.append(b"" if verdict is Limited.DROP else _cut(data, tails[0]))
+                    continue
+            if not warm.count:
+                self._counting.append(warm)
+            warm.count += 1
+            warm.used_at = now
+            answers.append(data[:2] + (tails[0] if len(tails) == 1 else tails[warm.count % len(tails)]))
+        return answers
+
+    def keep(self, data: bytes, ready: Ready) -> None:
+        """Keep what is sent for a packet."""
+        self._packets[data[2:]] = ready
+        if len(self._packets) > MAX_PACKETS_KEPT:
+            self._packets.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all packets."""
+        self._packets.clear()
+
+    def answered(self, warm: Warm, now: float) -> None:
+        """Count an answer that was not ready yet."""
+        if not warm.count:
+            self._counting.append(warm)
+        warm.count += 1
+        warm.used_at = now
+
+    def invalidate(self, warm: Warm) -> None:
+        """Note that an answer holds no more; its packets are asked for anew."""
+        warm.valid = False
+        self._count(warm)
+
+    def count(self, most: int) -> bool:
+        """Bring what was counted to the names, for so many answers; say whether there are more."""
+        for warm in self._counting[-most:]:
+            self._count(warm)
+        del self._counting[-most:]
+        return bool(self._counting)
+
+    def _count(self, warm: Warm) -> None:
+        if warm.count:
+            for held in warm.held:
+                self._uses.used(held, warm.count, warm.used_at)
+            self._counts[warm.qtype, Rcode.NOERROR, "warm"] += warm.count
+            warm.count = 0
+
+
+def _cut(data: bytes, tail: bytes) -> bytes:
+    """Return a ready answer's truncated form: its header with TC, no records, and the question."""
+    end = 12
+    while data[end]:
+        end += data[end] + 1
+    flags = bytes((tail[0] | 0x02, tail[1]))
+    return data[:2] + flags + b"\0\1" + bytes(6) + data[12 : end + 5]
