@@ -16,13 +16,15 @@ up: setup
 # Every tier; at the end of each stands what was left out and why, which in CI is a failure.
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
-	$(BIN)/pytest -q -m suite --durations=5
+	@$(MAKE) --no-print-directory test-suite
 
 test-unit: setup
 	$(BIN)/pytest -q -m "not suite"
 
+# Those that hold to durations have the machine to themselves.
 test-suite: setup
-	$(BIN)/pytest -q -m suite
+	$(BIN)/pytest -q -m "suite and not alone" -n 2 --durations=5
+	$(BIN)/pytest -q -m "suite and alone" --durations=5
 
 # Ten million packets that nobody meant; SEED=N gives others.
 fuzz: setup

@@ -9,10 +9,15 @@ import pytest
 TIERS = {"unit": "pure rules and single sockets", "suite": "real processes on loopback"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that ask for more time than others: at the end one of two workers would wait for them."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which tiers ran, and which tests were left out and why."""
     selected = str(config.getoption("-m"))
-    ran = {"": list(TIERS), "suite": ["suite"], "not suite": ["unit"]}.get(selected, [selected])
+    ran = list(TIERS) if not selected else ["unit"] if selected == "not suite" else ["suite"]
     terminalreporter.write_line(f"tiers: {', '.join(f'{tier} ({TIERS.get(tier, tier)})' for tier in ran)}")
     for report in terminalreporter.stats.get("skipped", []):
         terminalreporter.write_line(f"left out: {report.nodeid}: {report.longrepr}")

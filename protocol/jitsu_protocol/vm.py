@@ -428,7 +428,7 @@ class Holdings:
                 if owner is not vm and not (key == "dns" and _share(value, vm, owner))
             ]
             if others:
-                may = "; to share it, each of them needs summon" if key == "dns" and value in vm.names else ""
+                may = "; to share it, both need summon" if key == "dns" and value in vm.names else ""
                 found.append(Fault(key, f"{value} belongs to the VM {others[0].name} already{may}"))
         return found
 

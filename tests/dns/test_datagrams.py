@@ -44,7 +44,7 @@ def test_each_answer_goes_to_who_asked(server: socket.socket) -> None:
                 client.send(b"q%d" % number)
             queries = served.receive()
             assert queries == [b"q0", b"q1", b"q2", b"q3", b"q4"]
-            assert [served.client(n) for n in range(5)] == [client.getsockname()[:2] for client in clients]
+            assert [served.client(n)[:2] for n in range(5)] == [client.getsockname()[:2] for client in clients]
             assert {served.address(n) for n in range(5)} == {socket.inet_pton(server.family, server.getsockname()[0])}
             assert len(set(served.keys())) == 1
             served.answer([None if n == skipped else b"a" + query for n, query in enumerate(queries)])
@@ -87,3 +87,27 @@ def test_a_client_that_is_gone_keeps_nobody_from_an_answer(server: socket.socket
         assert [there.recv(10) for _ in range(3)] == [b"a"] * 3
         there.send(b"next")  # what the closed port has answered is no error of the server's
         assert (served.receive() or served.receive()) == [b"next"]
+
+
+@pytest.mark.parametrize(("everywhere", "asked"), [("0.0.0.0", "127.9.8.7"), ("::", "::1"), ("::", "127.9.8.7")])
+def test_a_socket_of_all_addresses_answers_from_the_one_that_was_asked(everywhere: str, asked: str) -> None:
+    family = socket.AF_INET6 if ":" in everywhere else socket.AF_INET
+    with (
+        socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bound,
+        socket.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET, socket.SOCK_DGRAM) as client,
+        socket.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET, socket.SOCK_DGRAM) as other,
+    ):
+        bound.bind((everywhere, 0))
+        served = Datagrams(bound)
+        for each in (other, client):
+            each.connect((asked, bound.getsockname()[1]))  # takes datagrams from that address only
+            each.settimeout(5)
+            each.send(b"q")
+        assert served.receive() == [b"q", b"q"]
+        served.answer([None, b"at once"])
+        served.send(b"later", served.client(1))
+        assert [client.recv(100), client.recv(100)] == [b"at once", b"later"]
+        other.send(b"again")
+        assert served.receive() == [b"again"]
+        served.answer([b"a"])
+        assert other.recv(100) == b"a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -16,23 +17,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+FIRST_PORT, PORTS_EACH = 20_000, 4_000
+_PORTS = itertools.count(os.getpid() % PORTS_EACH)
 READY_LINE = "Ctrl-C stops everything."
 START_LIMIT_S = 40.0
 JITSU = [sys.executable, "-m", "jitsu.main"]
 
 
 def free_port() -> int:
-    """Return a port that is free for UDP and TCP on loopback."""
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.bind(("127.0.0.1", 0))
-            port = int(udp.getsockname()[1])
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-                try:
-                    tcp.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            return port
+    """Return a port that is free for UDP and TCP on loopback, and that nobody else is given.
+
+    It is below those that the kernel gives to clients (ip(7), ip_local_port_range), and each worker has its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in _PORTS:
+        port = FIRST_PORT + worker * PORTS_EACH + number % PORTS_EACH
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        ):
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                udp.bind(("127.0.0.1", port))
+                tcp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
     raise AssertionError("no free port")
 
 

@@ -18,7 +18,7 @@ from tests.support.suite import RunningSuite, vm_toml
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.suite
+pytestmark = [pytest.mark.suite, pytest.mark.alone]
 
 QUERIES = 100_000
 PIECE = 100

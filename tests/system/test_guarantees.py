@@ -26,6 +26,7 @@ async def test_g1_a_thousand_queries_over_four_replicas_make_one_start(tmp_path:
         assert suite.status()["www"]["starts"] == 1
 
 
+@pytest.mark.alone
 async def test_two_hundred_cold_names_at_once_do_not_slow_each_other_down(tmp_path: Path) -> None:
     boot = 0.3
     names = [f"n{number}" for number in range(201)]
@@ -42,6 +43,7 @@ async def test_two_hundred_cold_names_at_once_do_not_slow_each_other_down(tmp_pa
         assert sum(row["starts"] for row in suite.status().values()) == 201
 
 
+@pytest.mark.alone
 async def test_g7_kill_9_of_each_process_in_turn_under_load(tmp_path: Path) -> None:
     toml = vm_toml("www", "127.2.3.1", ttl=60) + vm_toml("cold", "127.2.3.2", ttl=60)
     with RunningSuite(tmp_path, toml=toml) as suite:
@@ -103,6 +105,7 @@ async def test_g8_a_reaper_without_replicas_stops_nothing(tmp_path: Path) -> Non
         await asyncio.to_thread(wait_for, lambda: suite.state("www") == "off", 10, "idle stops")
 
 
+@pytest.mark.alone
 async def test_g2_a_boot_that_fails_is_servfail_with_a_reason_and_backs_off(tmp_path: Path) -> None:
     toml = vm_toml("bad", "127.2.6.1", boot_failure="start") + vm_toml("good", "127.2.6.2", ttl=30)
     toml += vm_toml("crash", "127.2.6.3", boot_failure="crash", boot_time=0.1, wait_for_port=8080)
@@ -127,6 +130,7 @@ async def test_g2_a_boot_that_fails_is_servfail_with_a_reason_and_backs_off(tmp_
         assert suite.status()["bad"]["starts"] == 0
 
 
+@pytest.mark.alone
 async def test_g2_max_wait_bounds_every_wait(tmp_path: Path) -> None:
     slow = {"boot_time": 5, "wait_for_port": 8080, "ttl": 30}
     toml = vm_toml("anyway", "127.2.7.1", max_wait=0.5, **slow)

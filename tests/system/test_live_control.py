@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jitsu.link import Link
     from jitsu_protocol.vm import VM
 
-pytestmark = pytest.mark.suite
+pytestmark = [pytest.mark.suite, pytest.mark.alone]
 
 FOLLOWS_S = 0.2
 ME = "operator:test"

@@ -4,7 +4,8 @@ What the kernel does for a datagram costs more than answering it, and what it do
 batches are what makes a DNS server fast. Where the C library lacks the calls, the same is done one at a time.
 
 The room for a batch is allocated once. Addresses stay as the kernel wrote them: to answer datagram n is to point at
-the address of datagram n.
+the address of datagram n. On a socket that is bound to all addresses the same is done with the one that datagram n came
+to (ip(7), IP_PKTINFO; ipv6(7), IPV6_PKTINFO), as a client takes no answer from another.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.access import plain
@@ -41,7 +43,12 @@ SURVIVABLE_ERRNOS = frozenset(
 )
 """What sending to one client can fail with; it says nothing about the socket."""
 
-Address = tuple[str, int]
+Address = tuple[str, int, bytes]
+"""Host, port, and what makes an answer come from the address that was asked: nothing, or a pktinfo."""
+IP_PKTINFO, IPV6_RECVPKTINFO, IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h; not all in Python's socket
+CONTROL_BYTES = 64
+CMSG_HEADER_BYTES = 16
+PKTINFO_BYTES, PKTINFO6_BYTES = 12, 20
 
 
 class _Iovec(ctypes.Structure):
@@ -73,6 +80,7 @@ class _Mmsghdr(ctypes.Structure):
 _HEADER_BYTES = ctypes.sizeof(_Mmsghdr)
 _LEN_AT = _Mmsghdr.len.offset // 4  # in 32-bit words from the header's start
 _NAME_AT = _Msghdr.name.offset // 8  # in 64-bit words
+_CONTROL_AT = _Msghdr.control.offset // 8
 _WORDS = _HEADER_BYTES // 4
 _NAME_WORDS = ADDRESS_BYTES // 4
 _LONG_WORDS = _HEADER_BYTES // 8
@@ -84,9 +92,17 @@ HAS_BATCHES = hasattr(_libc, "recvmmsg") and hasattr(_libc, "sendmmsg") and ctyp
 class Room:
     """Room for the datagrams of one direction, with the kernel's headers over it."""
 
-    def __init__(self, slot_bytes: int, names: ctypes.Array[ctypes.c_char], name_bytes: int) -> None:
+    def __init__(
+        self,
+        slot_bytes: int,
+        names: ctypes.Array[ctypes.c_char],
+        name_bytes: int,
+        controls: ctypes.Array[ctypes.c_char],
+        control_bytes: int,
+    ) -> None:
+        """`names` and `controls` are shared by both directions; 0 bytes of one: it is not used."""
         self._data = ctypes.create_string_buffer(slot_bytes * BATCH_DATAGRAMS)
-        self._names = names  # kept alive
+        self._names, self._controls = names, controls  # kept alive
         self._iovecs = (_Iovec * BATCH_DATAGRAMS)()
         self._headers = (_Mmsghdr * BATCH_DATAGRAMS)()
         for n in range(BATCH_DATAGRAMS):
@@ -97,6 +113,9 @@ class Room:
             header.namelen = name_bytes
             header.iov = ctypes.addressof(self._iovecs[n])
             header.iovlen = 1
+            if control_bytes:
+                header.control = ctypes.addressof(controls) + n * CONTROL_BYTES
+                header.controllen = control_bytes
         self.address = ctypes.addressof(self._headers)
         self.bytes = memoryview(self._data).cast("B")
         self.header_bytes = memoryview(self._headers).cast("B")
@@ -114,14 +133,27 @@ class Datagrams:
         self._socket = bound
         self._fd = bound.fileno()
         self._is_v6 = bound.family == socket.AF_INET6
+        self._is_everywhere = not connected and ip_address(bound.getsockname()[0]).is_unspecified
+        if self._is_everywhere and self._is_v6:
+            bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        elif self._is_everywhere:
+            bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._names = ctypes.create_string_buffer(ADDRESS_BYTES * BATCH_DATAGRAMS)
         self._name_bytes = memoryview(self._names).cast("B")
         self._name_words = self._name_bytes.cast("I")
+        self._controls = ctypes.create_string_buffer(CONTROL_BYTES * BATCH_DATAGRAMS)
+        self._control_bytes = memoryview(self._controls).cast("B")
+        self._control_words = self._control_bytes.cast("I")
+        self._pktinfo_bytes = PKTINFO6_BYTES if self._is_v6 else PKTINFO_BYTES
+        self._interface_at = (CMSG_HEADER_BYTES + (16 if self._is_v6 else 0)) // 4  # in 32-bit words
         self._count = 0
-        self._in = Room(IN_BYTES, self._names, ADDRESS_BYTES)
         own = 0 if connected else ADDRESS_BYTES if self._is_v6 else V4_ADDRESS_BYTES
-        self._out = Room(OUT_BYTES, self._names, own)
+        control = CMSG_HEADER_BYTES + -(-self._pktinfo_bytes // 8) * 8 if self._is_everywhere else 0
+        held = CONTROL_BYTES if self._is_everywhere else 0
+        self._in = Room(IN_BYTES, self._names, ADDRESS_BYTES, self._controls, held)
+        self._out = Room(OUT_BYTES, self._names, own, self._controls, control)
         self._first_name = ctypes.addressof(self._names)
+        self._first_control = ctypes.addressof(self._controls)
         self._senders: list[Address] = []  # where there are no batches
         self.dropped = 0
         """Responses that the kernel had no room for."""
@@ -139,6 +171,9 @@ class Datagrams:
                 return []
             raise OSError(number, "recvmmsg")
         self._count = count
+        if self._is_everywhere:
+            for at in range(self._interface_at, count * (CONTROL_BYTES // 4), CONTROL_BYTES // 4):
+                self._control_words[at] = 0  # the routes say which interface an answer takes
         data, words = room.bytes, room.header_words
         lengths = words[_LEN_AT : count * _WORDS : _WORDS].tolist()
         return [
@@ -152,11 +187,15 @@ class Datagrams:
             return self._senders[n]
         raw = self._name_bytes[n * ADDRESS_BYTES : (n + 1) * ADDRESS_BYTES]
         port = int.from_bytes(raw[2:4], "big")
+        own = b""
+        if self._is_everywhere:
+            at = n * CONTROL_BYTES + CMSG_HEADER_BYTES
+            own = bytes(self._control_bytes[at : at + self._pktinfo_bytes])
         if self._is_v6:
             scope = int.from_bytes(raw[24:28], "little")
             host = socket.inet_ntop(socket.AF_INET6, raw[8:24])
-            return (f"{host}%{scope}" if scope else host), port
-        return socket.inet_ntop(socket.AF_INET, raw[4:8]), port
+            return (f"{host}%{scope}" if scope else host), port, own
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), port, own
 
     def address(self, n: int) -> bytes:
         """Return the address of who sent datagram n of the last batch: 4 or 16 bytes."""
@@ -192,23 +231,28 @@ class Datagrams:
                 at += OUT_BYTES
             self._send(count)
             return
-        name = self._first_name
+        name, control = self._first_name, self._first_control
         for response in answers:
             if response:
                 size = len(response)
                 data[at : at + size] = response
                 lengths[2 * count + 1] = size
                 longs[count * _LONG_WORDS + _NAME_AT] = name
+                if self._is_everywhere:
+                    longs[count * _LONG_WORDS + _CONTROL_AT] = control
                 at += OUT_BYTES
                 count += 1
             name += ADDRESS_BYTES
+            control += CONTROL_BYTES
         self._send(count)
         room.header_bytes[:] = room.fresh
 
     def send(self, data: bytes, address: Address) -> None:
         """Send one datagram; a client that cannot be reached is no error of ours."""
+        host, port, own = address
+        level, kind = (socket.IPPROTO_IPV6, IPV6_PKTINFO) if self._is_v6 else (socket.IPPROTO_IP, IP_PKTINFO)
         try:
-            self._socket.sendto(data, address)
+            self._socket.sendmsg([data], [(level, kind, own)] if own else [], 0, (host, port))
         except BlockingIOError:
             self.dropped += 1
         except OSError as error:
@@ -228,7 +272,7 @@ class Datagrams:
                     raise
                 continue
             found.append(data)
-            self._senders.append((str(sender[0]), int(sender[1])))
+            self._senders.append((str(sender[0]), int(sender[1]), b""))
         self._count = len(found)
         return found
 
