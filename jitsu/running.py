@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -17,12 +18,14 @@ from rich.text import Text
 
 from jitsu import demo, legacy, show
 from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, settings, with_link
+from jitsu.dig import Told, ask_replicas, replicas_at
 from jitsu.link import OWNERS
 from jitsu.up import Suite
-from jitsu_protocol.errors import JitsuError, SetupFault
+from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.messages import Done, OperatorStop, Summon, Summoned, Timelines, Trace
-from jitsu_protocol.process import EXIT_SETUP, configure_logging
+from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, configure_logging
 from jitsu_protocol.settings import SettingsFault
+from jitsu_protocol.vm import REPLICA_ROOT
 
 if TYPE_CHECKING:
     from jitsu.link import Link
@@ -182,6 +185,30 @@ def trace(
             print("\n".join(show.trace_lines(traced.timelines)) or "no summons yet")
 
     with_link(show_trace)
+
+
+@app.command()
+def dig(
+    name: str,
+    rdtype: Annotated[str, typer.Argument(metavar="[TYPE]")] = "A",
+    summon: Annotated[bool, typer.Option("--summon", help="Ask even if that starts a VM.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask each dns replica: what it believes of the VMs of a name, and what it answers."""
+
+    async def ask(link: Link) -> int:
+        told: dict[str, Told] = {}
+        for address, replicas in replicas_at(await link.leaves(REPLICA_ROOT)).items():
+            told |= await asyncio.to_thread(ask_replicas, name, rdtype, address, replicas, summon=summon)
+        if not told:
+            raise Unavailable("no dns replica is registered", hint="`jitsu status` shows what runs")
+        if as_json:
+            print(json.dumps({replica: asdict(each) for replica, each in told.items()}, indent=2))
+        else:
+            print("\n".join(show.dig_lines(told)))
+        return EXIT_FAILED if any(each.fault for each in told.values()) else 0
+
+    with_link(ask)
 
 
 # --- by hand -------------------------------------------------------------------------------------

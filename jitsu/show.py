@@ -12,6 +12,7 @@ from jitsu_protocol.vm import STATS_ROOT, VM_ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jitsu.dig import Told
     from jitsu_protocol.messages import Commit, Pong, Timeline, VmStatus
 
 MIN_DOTS = 3
@@ -118,6 +119,16 @@ def trace_lines(timelines: Sequence[Timeline]) -> list[str]:
             bar = " " * left + "━" * max(1, round(BAR_CHARACTERS * (at - before) / total))
             lines.append(f"  {stage:<15}{1000 * (at - begin):>9.1f} ms  {bar}")
             before = at
+    return lines
+
+
+def dig_lines(told: Mapping[str, Told]) -> list[str]:
+    """Return what each replica says, a line for each."""
+    lines = []
+    for replica, each in sorted(told.items()):
+        believes = ", ".join(each.states) or "no VM has this name"
+        said = each.fault or f"{believes}; {' '.join(each.answer)}"
+        lines.append(f"{replica} at {each.address}: {said}")
     return lines
 
 

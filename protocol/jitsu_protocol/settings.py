@@ -182,6 +182,7 @@ class DnsSettings(Section):
         description="Records beside those of the VMs, as lines of a zone file with full names: "
         "`www.example.org. 300 IN MX 10 mail.example.org.`",
     )
+    log_queries: bool = Field(False, description="Log each query; SIGUSR2 switches that while the server runs.")
     version: str = Field("jitsu", max_length=255, description="What version.bind is answered; empty: nothing.")
     max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="Queries that may wait for a VM at once.")
     max_tcp: int = Field(1_000, ge=1, le=100_000, description="TCP connections open at once.")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 VM_ROOT = "jitsu/vm"
 STATS_ROOT = "jitsu/stats"
+REPLICA_ROOT = "jitsu/replica"
+"""Below it, for each dns replica: `lease_s`, and `address`, where it serves."""
 
 MAX_WAIT_LIMIT_S = 4.0  # a stub resolver asks again after 5 s (resolv.conf(5), `timeout`)
 MAX_TTL_S = 2**31 - 1  # RFC 2181, section 8

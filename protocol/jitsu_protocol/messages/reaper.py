@@ -32,6 +32,8 @@ class Report(Request):
     """Name of the replica, the same after a restart."""
     instance: str
     """Changes at each start of the replica."""
+    address: str = ""
+    """HOST:PORT where it serves."""
     batch: int
     lease_s: float = Field(ge=0)
     """How long it goes on answering warm if it hears from us no more."""

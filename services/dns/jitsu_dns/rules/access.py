@@ -88,7 +88,7 @@ class ResponseLimit:
     def __init__(self, rate: float, exempt: Networks) -> None:
         """`exempt` are networks that are never limited."""
         self._buckets = Buckets(rate, max(rate, 1.0))
-        self._exempt = exempt
+        self.exempt = exempt
         self._over = 0
         self.known_exempt: set[Hashable] = set()
         """Senders that need not be judged."""
@@ -103,7 +103,7 @@ class ResponseLimit:
         """
         if not self.active:
             return Limited.SEND
-        if address in self._exempt:
+        if address in self.exempt:
             if len(self.known_exempt) > MAX_BUCKETS:
                 self.known_exempt.clear()
             self.known_exempt.add(sender)

@@ -366,14 +366,19 @@ class Front:
         return Extras(cookie=cookie, nsid=nsid, keepalive=keepalive), proven
 
     def _chaos(self, query: Query, asker: Asker, extras: Extras) -> bytes:
-        said = ""
-        if query.key in _VERSION_NAMES:
-            said = self._about.version
+        """Say what this server is; and to who is exempt from limits, the state of a name's VMs, which boots none."""
+        said: list[str] = []
+        if query.key in _VERSION_NAMES and self._about.version:
+            said = [self._about.version]
         elif query.key in _ID_NAMES:
-            said = self._about.replica
+            said = [self._about.replica]
+        elif asker.address in self.responses.exempt:
+            found = [self.table.find(query.key, rtype) for rtype in (Type.A, Type.AAAA)]
+            vms = {held.vm.uuid: held.vm for hit in found if isinstance(hit, Hit) for held in hit.node.held}
+            said = [f"{vm.name} {self._state(uuid)}" for uuid, vm in vms.items()]
         if not said:
             return self._respond(query, asker, Rcode.REFUSED, "other", extras=extras)
-        return self._respond(query, asker, Rcode.NOERROR, "other", build.text(said, CHAOS), extras)
+        return self._respond(query, asker, Rcode.NOERROR, "other", build.texts(said, CHAOS), extras)
 
     def _hit(
         self, data: bytes, query: Query, asker: Asker, hit: Hit, extras: Extras, proven: bool, now: float

@@ -16,7 +16,7 @@ import dnslib
 from jitsu_dns.rules.message import Records, Type, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv6Address
 
 NEGATIVE_TTL_S = 10
@@ -108,12 +108,15 @@ def minimal_any(ttl: int) -> Records:
     return Records(header + len(rdata).to_bytes(2, "big") + rdata, 1)
 
 
-def text(said: str, rclass: int) -> Records:
-    """Return a TXT record of some class, for the names about the server itself."""
-    data = said.encode()[:255]
-    rdata = bytes([len(data)]) + data
-    header = POINTER_TO_QUESTION + Type.TXT.to_bytes(2, "big") + rclass.to_bytes(2, "big") + bytes(4)
-    return Records(header + len(rdata).to_bytes(2, "big") + rdata, 1)
+def texts(said: Sequence[str], rclass: int) -> Records:
+    """Return TXT records of some class, for what the server says of itself."""
+    packed = []
+    for each in said:
+        data = each.encode()[:255]
+        rdata = bytes([len(data)]) + data
+        head = POINTER_TO_QUESTION + Type.TXT.to_bytes(2, "big") + rclass.to_bytes(2, "big") + bytes(4)
+        packed.append(head + len(rdata).to_bytes(2, "big") + rdata)
+    return Records(b"".join(packed), len(packed))
 
 
 @dataclass(frozen=True)

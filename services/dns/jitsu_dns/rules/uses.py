@@ -30,6 +30,8 @@ class Uses:
     replica: str
     instance: str
     lease_s: float
+    address: str = ""
+    """Where it serves."""
     registered: bool = False
     """A report was acknowledged."""
     heard_at: float = 0.0
@@ -73,6 +75,7 @@ class Uses:
         return Report(
             replica=self.replica,
             instance=self.instance,
+            address=self.address,
             batch=self._batch,
             lease_s=self.lease_s,
             uses=[Use(vm, name, count, max(0.0, now - used_at)) for vm, name, count, used_at in self._kept],

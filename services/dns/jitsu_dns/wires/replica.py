@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import signal
 import time
 import uuid
 from collections import Counter
@@ -24,6 +25,7 @@ from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.wires.forward import ForwardSockets, own_networks, servers_of
+from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.errors import JitsuError, SetupFault
@@ -64,7 +66,8 @@ class Replica:
         self._store = process.client("store")
         self._vmd = process.client("vmd")
         self._reaper = process.client("reaper")
-        self._uses = Uses(settings.replica, uuid.uuid4().hex, settings.lease)
+        host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
+        self._uses = Uses(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{self.port}")
         self._front = _front(settings, self._uses)
         self._udp = UdpServer(self._udp_socket, self._warm, self._received_udp)
         self._tcp = TcpServer(
@@ -78,6 +81,7 @@ class Replica:
             None if self._front.forward is None else ForwardSockets(self._front.forward, self._after, process.spawn)
         )
         self._forward_timer: asyncio.TimerHandle | None = None
+        self._query_log = QueryLog(is_on=settings.log_queries)
         self._limits_responses = settings.response_rate > 0
         self._timer: asyncio.TimerHandle | None = None
         self._report_wanted = asyncio.Event()
@@ -93,6 +97,7 @@ class Replica:
                 await states.synced.wait()
         except TimeoutError:
             log.warning("vmd does not answer yet: queries for VMs fail until it does")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._query_log.switch)
         self._process.spawn(self._udp.run(self._after), "udp")
         self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
@@ -114,13 +119,20 @@ class Replica:
     # --- queries ---
 
     def _warm(self, queries: Sequence[bytes], senders: Datagrams) -> list[bytes | None]:
+        if self._query_log.is_on:
+            return [None] * len(queries)  # each is seen where queries are logged
         return self._front.warm(queries, monotonic(), senders if self._limits_responses else None)
 
     def _received_udp(self, data: bytes, client: Address, address: bytes) -> bytes | None:
-        return self._front.query(data, rules.Asker(client, address, True), monotonic())
+        answer = self._front.query(data, rules.Asker(client, address, True), monotonic())
+        self._query_log.note(data, address, answer, "UDP")
+        return answer
 
     def _received_tcp(self, data: bytes, client: Connection) -> bytes | None:
-        return self._front.query(data, rules.Asker(client, plain(client.address), False), monotonic())
+        address = plain(client.address)
+        answer = self._front.query(data, rules.Asker(client, address, False), monotonic())
+        self._query_log.note(data, address, answer, "TCP")
+        return answer
 
     def _after(self) -> None:
         """Do what the rules want done, and arm the one timer."""

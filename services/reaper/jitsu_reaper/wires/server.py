@@ -24,7 +24,7 @@ from jitsu_protocol.messages import (
     Report,
     StopDrained,
 )
-from jitsu_protocol.vm import STATS_ROOT
+from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT
 from jitsu_reaper.rules import drain as rules
 from jitsu_reaper.rules.activity import Activity, Total
 from jitsu_reaper.rules.idle import Policy
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
 
-REPLICA_ROOT = "jitsu/replica"
 CALL_TIMEOUT_S = 2.0
 SAVE_S = 1.0
 TICK_S = 1.0
@@ -66,8 +65,9 @@ class ReaperServer:
         """Learn what earlier reapers knew, then serve."""
         activity = self._policy.activity
         for path, value in (await told(self._store, REPLICA_ROOT)).items():
-            name = path.removeprefix(REPLICA_ROOT + "/").partition("/")[0]
-            activity.remember(name, _number(value), monotonic())
+            name, _, leaf = path.removeprefix(REPLICA_ROOT + "/").partition("/")
+            if leaf == "lease_s":
+                activity.remember(name, _number(value), monotonic())
         for path, value in (await told(self._store, STATS_ROOT)).items():
             match path.removeprefix(STATS_ROOT + "/").split("/"):
                 case [vm, "dns", name, "total_requests"]:
@@ -108,11 +108,13 @@ class ReaperServer:
         return Done()
 
     async def _register(self, report: Report) -> None:
-        path = f"{REPLICA_ROOT}/{report.replica}/lease_s"
-        value = None if report.leaving else f"{report.lease_s:g}"
+        leaves = {"lease_s": f"{report.lease_s:g}", "address": report.address}
         await self._store.call(
             Apply(
-                changes=[Change(path=path, value=value)],
+                changes=[
+                    Change(path=f"{REPLICA_ROOT}/{report.replica}/{leaf}", value=None if report.leaving else value)
+                    for leaf, value in leaves.items()
+                ],
                 author="service:reaper",
                 message=f"Replica {report.replica} {'left' if report.leaving else 'registered'}",
                 request=uuid.uuid4().hex,

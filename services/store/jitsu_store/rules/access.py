@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.identity import Role
 from jitsu_protocol.messages import MASTER
-from jitsu_protocol.vm import STATS_ROOT, VM_ROOT
+from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
 from jitsu_store.rules.tree import is_below
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.identity import Identity
 
-REPLICA_ROOT = "jitsu/replica"
 _STATISTICS = {"vmd": {"start_ts", "total_starts"}, "reaper": {"last_request_ts", "total_requests"}}
 
 

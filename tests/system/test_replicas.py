@@ -1,0 +1,55 @@
+"""Replicas seen by the operator: each asked by itself, queries logged while they serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.dns import ask
+from tests.support.suite import RunningSuite, vm_toml, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.suite
+
+
+async def test_dig_asks_each_replica_and_starts_nothing_unless_told(tmp_path: Path) -> None:
+    toml = vm_toml("www", "127.8.1.1", ttl=60, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, ["--replicas", "3"], toml) as suite:
+        where = f"at 127.0.0.1:{suite.port}"
+        cold = suite.jitsu("dig", "www.jitsu.test").splitlines()
+        assert cold == [f"dns-{n} {where}: www off; not asked: it would start a VM (--summon)" for n in range(3)]
+        assert suite.state("www") == "off"
+        warm = suite.jitsu("dig", "www.jitsu.test", "--summon").splitlines()
+        assert all(line.endswith("NOERROR A 127.8.1.1") for line in warm)
+        told = json.loads(suite.jitsu("dig", "www.jitsu.test", "--json"))
+        assert {replica: (each["states"], each["answer"]) for replica, each in told.items()} == {
+            f"dns-{n}": (["www ready"], ["NOERROR", "A 127.8.1.1"]) for n in range(3)
+        }
+        nobody = suite.jitsu("dig", "nobody.jitsu.test").splitlines()
+        assert nobody[0] == f"dns-0 {where}: no VM has this name; NXDOMAIN"
+
+
+async def test_queries_are_logged_from_one_signal_to_the_next(tmp_path: Path) -> None:
+    toml = vm_toml("www", "127.8.2.1", ttl=60, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        pid = suite.pid("dns")
+        assert pid is not None
+        await ask("www.jitsu.test", suite.port)
+        os.kill(pid, signal.SIGUSR2)
+        wait_for(lambda: any("queries are logged" in line for line in suite.output), 5, "the log is on")
+        await ask("www.jitsu.test", suite.port)
+        await ask("x\\032y.jitsu.test", suite.port, rdtype="TXT")
+        os.kill(pid, signal.SIGUSR2)
+        wait_for(lambda: any("logged no more" in line for line in suite.output), 5, "the log is off")
+        await ask("www.jitsu.test", suite.port)
+        logged = [json.loads(line) for line in suite.output if '"event": "query"' in line]
+        assert [(each["name"], each["type"], each["answer"], each["client"]) for each in logged] == [
+            ("www.jitsu.test", "A", "NOERROR", "127.0.0.1"),
+            ("x\\032y.jitsu.test", "TXT", "NXDOMAIN", "127.0.0.1"),
+        ]
