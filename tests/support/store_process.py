@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,10 +21,10 @@ from jitsu_protocol.messages import Applied, Apply, Change, Message, Ping, Pong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
     from jitsu_protocol.messages import Request
 
+ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 20.0
 R = TypeVar("R", bound=Message)
 
@@ -44,14 +45,22 @@ class StoreProcess:
             try:
                 await self.call(Ping(), Pong, 0.5)
             except TimedOut:
-                assert self._process is not None
-                assert self._process.poll() is None, self._process.communicate()[1]
+                assert self._is_running(), "the store has ended"
                 assert monotonic() < begun + START_LIMIT_S
             else:
                 return monotonic() - begun
 
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def _spawn(self) -> None:
         self._process = subprocess.Popen(self._argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def children(self) -> list[int]:
+        """Return the processes that it has started."""
+        assert self._process is not None
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def kill(self) -> None:
         """kill -9 it, and its packer."""
@@ -68,6 +77,11 @@ class StoreProcess:
         self._process.communicate(timeout=20)
         return self._process.returncode
 
+    def close(self) -> None:
+        """End what was started."""
+        if self._process is not None:
+            self.kill()
+
     async def call(self, request: Request, reply: type[R], timeout: float = 10.0) -> R:
         """Call it."""
         return await self._client.call(request, reply, timeout)
@@ -79,18 +93,60 @@ class StoreProcess:
         return await self.call(wanted, Applied, timeout)
 
 
+class ForkedStore(StoreProcess):
+    """One that is started without the half second that Python needs."""
+
+    def __init__(self, path: Path, runtime: Path, client: RpcClient) -> None:
+        super().__init__(path, runtime, client)
+        self._forker = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.store_forks", str(path), str(runtime)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self._pid = 0
+
+    def _ask(self, what: str) -> str:
+        assert self._forker.stdin is not None
+        assert self._forker.stdout is not None
+        self._forker.stdin.write(what + "\n")
+        self._forker.stdin.flush()
+        return self._forker.stdout.readline()
+
+    def _spawn(self) -> None:
+        self._pid = int(self._ask("start"))
+
+    def _is_running(self) -> bool:
+        return Path(f"/proc/{self._pid}").exists()
+
+    def kill(self) -> None:
+        """kill -9 it, and its packer."""
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+            self._ask("wait")
+            self._pid = 0
+
+    def close(self) -> None:
+        """End who forks as well."""
+        self.kill()
+        self._forker.communicate()
+
+
 @asynccontextmanager
-async def store_process(path: Path, runtime: Path) -> AsyncIterator[StoreProcess]:
+async def store_process(
+    path: Path, runtime: Path, kind: type[StoreProcess] = StoreProcess
+) -> AsyncIterator[StoreProcess]:
     """Have a store that is not started yet, and is gone afterwards."""
     context = zmq.asyncio.Context()
     client = RpcClient(context, f"ipc://{runtime}/store.rpc", "store")
     task = asyncio.create_task(client.run())
-    store = StoreProcess(path, runtime, client)
+    store = kind(path, runtime, client)
     try:
         yield store
     finally:
-        if store._process is not None:
-            store.kill()
+        store.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         context.destroy(linger=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -10,9 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
+
+from jitsu.link import connect
+from jitsu.show import status_rows
+from jitsu_protocol.settings import BusSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +66,7 @@ def wait_for(what: Callable[[], Any], limit_s: float, about: str) -> Any:
         if found:
             return found
         assert monotonic() < deadline, f"{about}: not within {limit_s} s"
-        sleep(0.02)
+        sleep(0.05)
 
 
 class RunningSuite:
@@ -128,8 +134,14 @@ class RunningSuite:
         return done.stdout + done.stderr
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return the rows of `jitsu status --json` by VM name."""
-        rows = json.loads(self.jitsu("status", "--json"))["vms"]
+        """Return the rows of `jitsu status` by VM name, without the half second that a command costs."""
+
+        async def ask() -> list[dict[str, Any]]:
+            async with connect(BusSettings.model_validate({"runtime_dir": str(self.directory / "run")})) as link:
+                return status_rows(await link.vms(), await link.leaves())
+
+        with ThreadPoolExecutor(1) as thread:  # a test may have an event loop of its own
+            rows = thread.submit(asyncio.run, ask()).result(60)
         return {row["name"]: row for row in rows}
 
     def state(self, vm: str) -> str:

@@ -30,6 +30,7 @@ def vm(suite: RunningSuite) -> str:
 
 
 def test_every_listing_has_a_form_for_scripts(suite: RunningSuite, vm: str) -> None:
+    assert {row["name"] for row in json.loads(suite.jitsu("status", "--json"))["vms"]} == set(suite.status())
     assert json.loads(suite.jitsu("tree", vm, "--json"))[f"{vm}/ip"] == "127.2.40.1"
     (commit, *_) = json.loads(suite.jitsu("log", vm, "--json"))
     assert commit["author"].startswith("operator:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -77,7 +78,8 @@ class Upkeep:
                 await self._wanted.wait()
                 continue
             self._commits, self._settled = 0, quiet
-            child.stdin.write(b"quiet\n" if quiet else b"busy\n")
+            with suppress(RuntimeError, ConnectionError):  # uvloop's and asyncio's word for: it has ended
+                child.stdin.write(b"quiet\n" if quiet else b"busy\n")
             answer = (await child.stdout.readline()).decode().strip()
             if not answer:
                 return
