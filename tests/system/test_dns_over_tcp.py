@@ -68,6 +68,7 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
+@pytest.mark.alone  # it takes a third of the ports that clients are given
 async def test_g9_ten_thousand_connections_that_say_nothing_are_in_nobodys_way(tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

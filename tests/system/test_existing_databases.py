@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.dns import ask
 from tests.support.store import git
-from tests.support.suite import JITSU, RunningSuite, wait_for
+from tests.support.suite import JITSU, RunningSuite, free_port, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +79,7 @@ async def test_a_database_of_the_original_starts_with_its_vms_and_is_not_rewritt
 def started_on(tmp_path: Path, path: Path) -> tuple[int, str]:
     """Run `jitsu up` on a store that it cannot use; returns its status and what it said."""
     done = subprocess.run(
-        [*JITSU, "up", "--runtime-dir", str(tmp_path / "run"), "-l", "0", "--persistdb", str(path)],
+        [*JITSU, "up", "--runtime-dir", str(tmp_path / "run"), "-l", str(free_port()), "--persistdb", str(path)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -99,7 +99,7 @@ def test_a_directory_that_is_no_repository_is_named_and_left_alone(tmp_path: Pat
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("precious")
     status, said = started_on(tmp_path, tmp_path / "photos")
-    assert status == 3
+    assert status == 3, said
     assert "photos is no bare Git repository (name one, or a new or empty directory" in said
     assert [each.name for each in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
@@ -110,7 +110,7 @@ def test_a_malformed_repository_and_one_with_a_missing_object(tmp_path: Path) ->
     (tmp_path / "db" / "objects" / blob[:2] / blob[2:]).unlink()
     before = contents(tmp_path / "db")
     status, said = started_on(tmp_path, tmp_path / "db")
-    assert status == 3
+    assert status == 3, said
     assert f"object {blob} of the store" in said
     assert "git fsck" in said
     assert contents(tmp_path / "db") == before
@@ -119,7 +119,7 @@ def test_a_malformed_repository_and_one_with_a_missing_object(tmp_path: Path) ->
         (tmp_path / "db" / damaged).write_text("non[sense\n")
         before = contents(tmp_path / "db")
         status, said = started_on(tmp_path, tmp_path / "db")
-        assert status == 3
+        assert status == 3, said
         assert told in said
         assert contents(tmp_path / "db") == before
 
@@ -148,12 +148,12 @@ def test_a_full_disk_and_a_read_only_one(tmp_path: Path) -> None:
         (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_bsize))
         before = contents(disk / "db")
         status, said = started_on(tmp_path, disk / "db")
-        assert status == 4
+        assert status == 4, said
         assert "cannot write to the store" in said
         assert "make room on its disk" in said
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         status, said = started_on(tmp_path, disk / "db")
-        assert status == 4
+        assert status == 4, said
         assert "Read-only file system" in said
         assert contents(disk / "db") == before
     finally:

@@ -33,6 +33,7 @@ from jitsu_protocol.follow import follow_states, follow_vms
 from jitsu_protocol.messages import Done, Summon, Summoned
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Hashable, Sequence
 
     from jitsu_dns.wires.datagrams import Address, Datagrams
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.process import Process
     from jitsu_protocol.settings import DnsSettings
 
+ANY_PORT_TRIES = 20
+"""A port that is free for UDP need not be so for TCP: with port 0 another one is tried."""
 LOOPBACK = ("127.0.0.0/8", "::1")
 REPORT_S = 1.0
 NEXT_PIECE_S = 0.005
@@ -60,9 +63,8 @@ class Replica:
         self._process = process
         settings = process.settings.dns
         self._settings = settings
-        self._udp_socket = bind_udp(settings.bind, settings.port, reuse_port=settings.reuse_port)
+        self._udp_socket, self._tcp_socket = _bound(settings)
         self.port: int = self._udp_socket.getsockname()[1]
-        self._tcp_socket = bind_tcp(settings.bind, self.port, reuse_port=settings.reuse_port)
         self._store = process.client("store")
         self._vmd = process.client("vmd")
         self._reaper = process.client("reaper")
@@ -278,6 +280,19 @@ class Replica:
 
     def _limited(self) -> float:
         return float(self._front.responses.limited)
+
+
+def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
+    """Return the sockets for UDP and TCP, on the same port; raises SetupFault."""
+    for left in reversed(range(ANY_PORT_TRIES)):
+        udp = bind_udp(settings.bind, settings.port, reuse_port=settings.reuse_port)
+        try:
+            return udp, bind_tcp(settings.bind, udp.getsockname()[1], reuse_port=settings.reuse_port)
+        except SetupFault:
+            udp.close()
+            if settings.port or not left:
+                raise
+    raise AssertionError("not reached")
 
 
 def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
