@@ -19,7 +19,7 @@ test: setup
 	@$(MAKE) --no-print-directory test-suite
 
 test-unit: setup
-	$(BIN)/pytest -q -m "not suite"
+	$(BIN)/pytest -q -m "not suite" -n 2
 
 # Those that hold to durations have the machine to themselves.
 test-suite: setup
