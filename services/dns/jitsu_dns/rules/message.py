@@ -25,8 +25,7 @@ MAX_TCP_BYTES = 65535
 MIN_UDP_BYTES = 512  # RFC 1035, 2.3.4: what every client takes
 MAX_UDP_BYTES = 1232  # DNS flag day 2020: fits an IPv6 minimum MTU unfragmented
 MAX_EXTRA_TEXT_BYTES = 200
-COOKIE_CLIENT_BYTES = 8  # RFC 7873, 4
-COOKIE_BYTES = (8, *range(16, 41))
+COOKIE_BYTES = (8, *range(16, 41))  # RFC 7873, 4: the client's half, and the server's if it has one
 
 _HEADER = struct.Struct("!HHHHHH")
 _TYPE_CLASS = struct.Struct("!HH")

@@ -64,14 +64,6 @@ class Pending:
         heapq.heappush(self._due, (waiting.deadline, self._order, waiting))
         return True
 
-    def waits_for(self, node: Node) -> bool:
-        """Say whether any query waits for this name."""
-        return node in self._by_node
-
-    def nodes(self) -> list[Node]:
-        """Return the names that queries wait for."""
-        return list(self._by_node)
-
     def last_deadline(self, node: Node) -> float:
         """Return when the last of a name's queries is due; 0 if none waits."""
         return max((waiting.deadline for waiting in self._by_node.get(node, {}).values()), default=0.0)
