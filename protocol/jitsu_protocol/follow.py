@@ -33,24 +33,27 @@ async def follow_vms(
     store: RpcClient,
     changed: Callable[[Sequence[VmChanged]], None],
     returned: Callable[[], None] = lambda: None,
+    serial: Callable[[int], None] = lambda _: None,
 ) -> tuple[Inventory, FeedClient]:
     """Keep an inventory as the store has it; returns when the store has told it for the first time.
 
     `returned` is called after each snapshot: the store may be a new one, which has lost the statistics of its last
-    second.
+    second. `serial` is told the zones' serial before `changed` is what made it.
     """
     inventory = Inventory()
 
     async def ask() -> Snapshot:
         leaves = await store.call(List(prefix=VM_ROOT, topic="vm"), Leaves, SNAPSHOT_TIMEOUT_S)
-        return leaves.epoch, leaves.number, leaves.leaves
+        return leaves.epoch, leaves.number, leaves
 
     def reset(leaves: Any) -> None:
-        tell(inventory.reset(leaves))
+        serial(leaves.serial)
+        tell(inventory.reset(leaves.leaves))
         returned()
 
     def apply(item: FeedItem) -> None:
         committed = body_as(Committed, item.body_kind, item.body or {})
+        serial(committed.serial)
         tell(inventory.apply((change.path, change.value) for change in committed.changes))
 
     def tell(changes: list[VmChanged]) -> None:

@@ -154,6 +154,20 @@ def test_a_commit_is_read_as_it_was_written_and_text_cannot_break_out_of_its_lin
     assert (record.tree, record.parents, record.ts) == (tree.id, (parent,), 1_700_000_000.0)
     assert (record.author, record.request) == ("operator:a bc", "r1")
     assert record.message == "Why\n\nBecause\n\nRequest-Id: r1\n"
+    assert record.serial == 1_700_000_000
+
+
+def test_a_serial_ahead_of_the_time_stands_in_the_commit_whatever_else_others_write_there() -> None:
+    tree = make(Kind.TREE, b"")
+    for request in ("", "r1"):
+        ahead = objects.commit(tree.id, (), "a", "Why", request, 100, 103)
+        record = objects.parse_commit(ahead.id, ahead.data)
+        assert (record.serial, record.request) == (103, request)
+    for number in ("9" * 5000, "-1", "x", "99"):
+        odd = objects.commit(tree.id, (), "a", f"Why\n\nZone-Serial: {number}", "", 100)
+        assert objects.parse_commit(odd.id, odd.data).serial == 100
+    data = ahead.data.replace(b" 100 +", b" " + b"9" * 5000 + b" +")
+    assert objects.parse_commit(ahead.id, data).ts == 0.0
 
 
 def test_packs_of_a_tier_become_one_and_the_rest_when_it_is_quiet() -> None:

@@ -57,6 +57,36 @@ async def test_a_request_that_is_sent_twice_is_one_commit_even_after_a_restart(t
         assert (await store.server.list(List())).commit == second
 
 
+async def test_the_serial_grows_with_each_change_of_the_zones_and_with_no_other_and_survives_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_000.5)
+    vm = make_vm()
+
+    async def serial(store: Store) -> int:
+        return (await store.server.list(List())).serial
+
+    async with running(tmp_path / "db") as store:
+        await store.apply(dict(to_tree(vm)))
+        assert await serial(store) == 1_000
+        await store.apply({f"jitsu/vm/{vm.uuid}/response_delay": "0.2"})
+        await store.apply({"jitsu/dns/changed": "today"})
+        assert await serial(store) == 1_002
+        await store.apply({"a/b": "1"})
+        store.server.record(Record(values={f"jitsu/stats/{vm.uuid}/total_starts": "1"}, service="vmd"))
+        await store.server.flush()
+        assert await serial(store) == 1_002
+        told = [(item.serial, len(item.changes)) for item in store.feed.of("vm") if isinstance(item, Committed)]
+        assert told == [(1_000, len(to_tree(vm))), (1_001, 1), (1_002, 0)]
+    async with running(tmp_path / "db") as store:
+        assert await serial(store) == 1_002
+        await store.branch("b")
+        await store.apply({f"jitsu/vm/{vm.uuid}/response_delay": "0.3"}, branch="b")
+        assert await serial(store) == 1_002
+        await store.merge("b")
+        assert await serial(store) == 1_003
+
+
 async def test_a_refused_change_changes_nothing(tmp_path: Path) -> None:
     one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
     async with running(tmp_path / "db") as store:

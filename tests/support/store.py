@@ -75,11 +75,12 @@ async def running(path: Path) -> AsyncIterator[Store]:
     """Run a store, and end it as kill -9 would: nothing is flushed."""
     lock = prepare(path, durable=False)
     store = Store(path)
-    task = asyncio.create_task(store.server.commit_for_ever())
     try:
-        yield store
+        async with asyncio.TaskGroup() as group:  # if the writer fails, so does the test
+            task = group.create_task(store.server.commit_for_ever())
+            yield store
+            task.cancel()
     finally:
-        task.cancel()
         store.server.close()
         os.close(lock)
 

@@ -67,6 +67,8 @@ class Leaves(Message):
     commit: str
     epoch: str
     number: int
+    serial: int = 0
+    """Of the zones that master describes, the same for all who ask (RFC 1035, 3.3.13)."""
 
 
 class Apply(Request):
@@ -282,6 +284,8 @@ class Committed(Message):
 
     commit: str
     changes: list[Change]
+    """None, if the commit changed nothing but what else the zones are made from."""
+    serial: int = 0
 
 
 class HeadMoved(Message):

@@ -286,7 +286,7 @@ class Front:
     # --- store ---
 
     def configure(self, changes: Sequence[VmChanged], serial: int, now: float) -> None:
-        """Take VMs that came, went or are configured otherwise."""
+        """Take VMs that came, went or are configured otherwise, and the serial that the zones have with that."""
         had_wildcards = self.table.wildcards
         for change in changes:
             for vm in (change.old, change.new):
@@ -295,7 +295,7 @@ class Front:
             self.table.replace(change.old, change.new)
             if change.new is not None:
                 self._invalidate(change.new.uuid)
-        if not changes:
+        if not changes and serial == self.table.serial:
             return
         self.table.publish(serial)
         if self.table.wildcards or had_wildcards:

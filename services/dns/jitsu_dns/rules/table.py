@@ -124,7 +124,8 @@ class Table:
         self._wanted_zones: Counter[str] = Counter()
         self._existing: Counter[bytes] = Counter()  # names, and what is above them (RFC 8020)
         self._zones_changed = True
-        self._serial = 0
+        self.serial = 0
+        """Of all zones; the same on all replicas."""
         self.wildcards = 0
         """How many of the names are."""
         for record in static:
@@ -155,8 +156,8 @@ class Table:
             self._want_zone(_parent_domain(held.name), -1)
 
     def publish(self, serial: int) -> None:
-        """Make the zones of the names that are there now; `serial` becomes theirs (it never goes back)."""
-        self._serial = max(self._serial + 1, serial)
+        """Make the zones of the names that are there now; `serial`, the store's, becomes theirs."""
+        self.serial = serial
         self._soas.clear()
         if not self._zones_changed:
             return
@@ -224,7 +225,7 @@ class Table:
 
     def _soa(self, zone: bytes) -> bytes:
         if zone not in self._soas:
-            self._soas[zone] = build.soa(self._zones[zone], self._serial, self._authority)
+            self._soas[zone] = build.soa(self._zones[zone], self.serial, self._authority)
         return self._soas[zone]
 
     def _zone_of(self, key: bytes) -> bytes | None:

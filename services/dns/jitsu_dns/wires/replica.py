@@ -86,12 +86,13 @@ class Replica:
         self._query_log = QueryLog(is_on=settings.log_queries)
         self._limits_responses = settings.response_rate > 0
         self._timer: asyncio.TimerHandle | None = None
+        self._serial = 0
         self._report_wanted = asyncio.Event()
         self._publish_metrics()
 
     async def start(self) -> None:
         """Learn names and states, then serve."""
-        await follow_vms(self._process, self._store, self._configured)
+        await follow_vms(self._process, self._store, self._configured, serial=self._numbered)
         states = await follow_states(self._process, self._vmd, self._all_states, self._state)
         self._process.spawn(self._report_for_ever(), "report")
         try:
@@ -208,8 +209,11 @@ class Replica:
 
     # --- what the others say ---
 
+    def _numbered(self, serial: int) -> None:
+        self._serial = serial
+
     def _configured(self, changes: Sequence[VmChanged]) -> None:
-        self._front.configure(changes, int(time.time()), monotonic())
+        self._front.configure(changes, self._serial, monotonic())
         self._after()
 
     def _all_states(self, statuses: Sequence[VmStatus]) -> None:

@@ -21,6 +21,9 @@ Id = bytes
 """An object's name, 20 bytes."""
 
 TRAILER = "Request-Id: "
+SERIAL_TRAILER = "Zone-Serial: "
+MAX_NUMBER_DIGITS = 12
+"""Of a time or a serial: what other programs have written may be anything."""
 LARGE_BYTES = 16 * 1024
 MAX_LARGE_KEPT = 16
 """Large directories in memory: for 10,000 VMs some 10 MB, as versions share their index."""
@@ -209,13 +212,20 @@ def find(directories: Directories, root: Id | None, path: str) -> tuple[Id | Non
     return found, is_tree
 
 
-def commit(tree: Id, parents: Sequence[Id], author: str, message: str, request: str, ts: int) -> GitObject:
-    """Return a commit; the request's id stands in a trailer (git-interpret-trailers(1))."""
+def commit(
+    tree: Id, parents: Sequence[Id], author: str, message: str, request: str, ts: int, serial: int = 0
+) -> GitObject:
+    """Return a commit.
+
+    The request's id stands in a trailer (git-interpret-trailers(1)), and the zones' serial if it is ahead of the time.
+    """
     who = f"{_plain(author)} <{_plain(author).replace(' ', '.')}@jitsu> {ts} +0000"
     lines = [f"tree {tree.hex()}", *(f"parent {parent.hex()}" for parent in parents)]
     lines += [f"author {who}", f"committer {who}", "", message.replace("\0", "").rstrip("\n") or "No message"]
-    if request:
-        lines += ["", TRAILER + _plain(request)]
+    trailers = [SERIAL_TRAILER + str(serial)] if serial > ts else []
+    trailers += [TRAILER + _plain(request)] if request else []
+    if trailers:
+        lines += ["", *trailers]
     return make(Kind.COMMIT, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
 
 
@@ -236,6 +246,15 @@ class CommitRecord:
         last = self.message.rstrip("\n").rpartition("\n")[2]
         return last.removeprefix(TRAILER) if last.startswith(TRAILER) else ""
 
+    @property
+    def serial(self) -> int:
+        """What the zones' serial is from this commit on (RFC 1035, 3.3.13): its time, in seconds, if it says no more."""
+        for line in reversed(self.message.rstrip("\n").split("\n")[-2:]):
+            number = line.removeprefix(SERIAL_TRAILER)
+            if line.startswith(SERIAL_TRAILER) and number.isdecimal() and len(number) <= MAX_NUMBER_DIGITS:
+                return max(int(number), int(self.ts))
+        return int(self.ts)
+
 
 def parse_commit(id: Id, data: bytes) -> CommitRecord:
     """Read a commit, whoever wrote it; raises ValueError if it is none."""
@@ -250,7 +269,7 @@ def parse_commit(id: Id, data: bytes) -> CommitRecord:
         elif key == "author":
             name, _, rest = value.rpartition(" <")
             stamp = rest.rpartition("> ")[2].split(" ")[0]
-            author, ts = name, float(stamp) if stamp.isdecimal() else 0.0
+            author, ts = name, float(stamp) if stamp.isdecimal() and len(stamp) <= MAX_NUMBER_DIGITS else 0.0
     if len(tree) != ID_BYTES:
         raise ValueError("the commit names no tree")
     return CommitRecord(id, tree, tuple(parents), author, ts, message)

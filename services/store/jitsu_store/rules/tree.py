@@ -20,6 +20,9 @@ MAX_VALUE_CHARACTERS = 1024 * 1024  # a domain's whole XML is a tenth of that
 TOPICS = {"vm": "jitsu/vm/", "stats": "jitsu/stats/"}
 """Topic of the feed -> what it carries the changes of."""
 
+ZONES_FROM = ("jitsu/vm/", "jitsu/dns/")
+"""A change below these makes another version of the zones."""
+
 Leaves = dict[str, str]
 Changes = dict[str, str | None]
 """Path -> new value, None for none."""

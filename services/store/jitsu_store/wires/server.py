@@ -59,6 +59,7 @@ FLUSH_S = 1.0
 MAX_RECORDED = 1_000_000
 MAX_LOG_SCAN = 100_000
 HEADS = "heads"
+VM_TOPIC = "vm"
 FEEDS = (*tree.TOPICS, HEADS)
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class StoreServer:
         self._past = GitRepository(repository.path)
         self._remote = GitRepository(repository.path)
         self._writer = Writer(repository, self._state, self._disk, self._landed)
+        self._told_serial = self._writer.serial
         self._recorded: dict[str, tuple[str, str]] = {}  # path -> (value, service)
         self._commits = metrics.counter("commits", "Commits made.", ["topic"])
         self._refused = metrics.counter("refused_changes", "Changes that were refused.", ["code"])
@@ -143,7 +145,9 @@ class StoreServer:
             raise NotFound(f"there is no feed {request.topic!r}")
         head = self._head(request.branch)
         leaves = await self._below(request.branch, tree.clean(request.prefix))
-        return Leaves(leaves=leaves, commit=_hex(head), epoch=feed.epoch, number=feed.number)
+        return Leaves(
+            leaves=leaves, commit=_hex(head), epoch=feed.epoch, number=feed.number, serial=self._writer.serial
+        )
 
     async def _below(self, branch: str, prefix: str) -> dict[str, str]:
         """Return leaves; those of master without waiting, so that they fit to the numbers of the feeds."""
@@ -309,7 +313,9 @@ class StoreServer:
                 items = [change for change in changes if change.path.startswith(prefix)]
                 if items:
                     self._commits.labels(topic).inc()
-                    self._feed.publish(topic, Committed(commit=landed.commit, changes=items))
+                if items or (topic == VM_TOPIC and landed.serial != self._told_serial):
+                    self._feed.publish(topic, Committed(commit=landed.commit, changes=items, serial=landed.serial))
+            self._told_serial = landed.serial
         self._feed.publish(HEADS, HeadMoved(branch=landed.branch, commit=landed.commit))
         if landed.changes:
             self._tell()

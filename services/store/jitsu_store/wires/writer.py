@@ -51,6 +51,8 @@ class Landed:
     branch: str
     commit: str
     changes: Mapping[str, tuple[str | None, str | None]]
+    serial: int = 0
+    """The zones' serial, of a commit on master."""
 
 
 @dataclass
@@ -59,6 +61,7 @@ class _Batch:
 
     heads: dict[str, Id | None]
     """Where branches stand with all that is staged; None for one that is deleted."""
+    serial: int
     landing: list[Landed] = field(default_factory=list)
     undo: list[Changes] = field(default_factory=list)
     """What takes the staged changes of master back."""
@@ -74,6 +77,9 @@ class Writer:
         self.repository = repository
         self.state = state
         self.heads: dict[str, Id] = repository.branches()
+        head = self.heads.get(MASTER)
+        self.serial = 1 if head is None else repository.commit(head).serial
+        """Of the zones: grows with each change of what they are made from, to the time in seconds where that is more."""
         self.hidden: Changes = {}
         """What master had at the paths that are staged, until they have landed."""
         self._thread = thread
@@ -130,7 +136,7 @@ class Writer:
             jobs = [await self._jobs.get()]
             while len(jobs) < MAX_BATCH_JOBS and not self._jobs.empty():
                 jobs.append(self._jobs.get_nowait())
-            batch = _Batch(dict(self.heads))
+            batch = _Batch(dict(self.heads), self.serial)
             replies: list[tuple[asyncio.Future[Message], Message | JitsuError]] = []
             for job, future in jobs:
                 if future.done():
@@ -170,6 +176,7 @@ class Writer:
             self.hidden.clear()
             self.repository.drop_staged()
         self.heads = {branch: head for branch, head in batch.heads.items() if head is not None}
+        self.serial = batch.serial
         self._requests.update(batch.requests)
         while len(self._requests) > REQUESTS_KEPT:
             self._requests.popitem(last=False)
@@ -295,9 +302,14 @@ class Writer:
         head = batch.heads.get(branch)
         old = {path: self._current(branch, head, path) for path in changes}
         undo = self._try(branch, head, changes, batch)
+        ts, serial = time.time(), 0
+        if branch == MASTER:
+            serial = max([batch.serial, *(self.repository.commit(parent).serial for parent in parents[1:])])
+            if any(path.startswith(tree.ZONES_FROM) for path in changes):
+                serial = max(serial + 1, int(ts))
         try:
             commit = self.repository.stage_commit(
-                parents, changes, author=str(who), message=message, request=request, ts=time.time()
+                parents, changes, author=str(who), message=message, request=request, ts=ts, serial=serial
             )
         except JitsuError:
             self.state.undo(undo)
@@ -305,8 +317,9 @@ class Writer:
         if branch == MASTER:
             batch.undo.append(undo)
             self.hidden = undo | self.hidden
+            batch.serial = serial
         batch.heads[branch] = commit
-        batch.landing.append(Landed(branch, commit.hex(), {p: (old[p], new) for p, new in changes.items()}))
+        batch.landing.append(Landed(branch, commit.hex(), {p: (old[p], new) for p, new in changes.items()}, serial))
         if request:
             batch.requests[request] = (commit.hex(), len(changes))
         return Applied(commit=commit.hex(), changed=len(changes))
