@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jitsu_protocol.messages import CommitChanges, Request, VmStatus
-    from jitsu_protocol.settings import BusSettings
+    from jitsu_protocol.sections import BusSettings
 
 TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 0.7

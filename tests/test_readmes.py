@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.settings import SECTION_OF, load_service
+from jitsu_protocol.sections import SECTION_OF
+from jitsu_protocol.settings import load_service
 from tests.support.suite import RunningSuite, free_port, vm_toml
 
 if TYPE_CHECKING:

@@ -25,13 +25,14 @@ from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.metrics import Metrics
-from jitsu_protocol.settings import LogSettings, Settings, SettingsFault, load_service
+from jitsu_protocol.settings import Settings, SettingsFault, load_service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from jitsu_protocol.bus import Handler, Snapshot
     from jitsu_protocol.messages import FeedItem, Request
+    from jitsu_protocol.sections import LogSettings
 
 EXIT_FAILED = 1
 EXIT_SETUP = 2
@@ -125,13 +126,23 @@ class Process:
 
 def run(service: str, start: Callable[[Process], Awaitable[None]]) -> None:
     """Run a service: `start` opens its wires, spawns its tasks and returns; never returns itself."""
+    run_with(configured(service), service, start)
+
+
+def run_with(settings: Settings, service: str, start: Callable[[Process], Awaitable[None]]) -> None:
+    """Run a service whose settings are known; never returns."""
+    sys.exit(run_loop(_serve(service, settings, start)))
+
+
+def configured(service: str) -> Settings:
+    """Return a service's settings, and log as they say; exits if they are wrong."""
     try:
         settings = load_service(service, sys.argv[1:], os.environ)
     except SettingsFault as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_SETUP)
     configure_logging(settings.log, service)
-    sys.exit(run_loop(_serve(service, settings, start)))
+    return settings
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:

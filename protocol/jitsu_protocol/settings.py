@@ -1,44 +1,43 @@
 """The table of settings: jitsu.toml, environment and flags become one typed `Settings`, or a list of faults.
 
-Each section is a model; a field's type, default, unit and meaning stand here and nowhere else: flags, `--help` and
-docs/configuration.md are derived. A flag counts before the environment (`JITSU_DNS_PORT`), that before the
-file. A fault names where it stands: file, line and key; variable; or flag.
+Each section is a model of sections.py; flags, `--help` and docs/configuration.md are derived from it. A flag counts
+before the environment (`JITSU_DNS_PORT`), that before the file. A fault names where it stands: file, line and key;
+variable; or flag.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import tempfile
-from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
 )
 
+from jitsu_protocol.sections import (
+    SECTION_OF,
+    SECTIONS,
+    BusSettings,
+    DefaultsSettings,
+    DnsSettings,
+    HypervisorSettings,
+    LogSettings,
+    ReaperSettings,
+    Section,
+    StoreSettings,
+    SynjitsuSettings,
+)
 from jitsu_protocol.toml import TomlFault, TomlFile
 from jitsu_protocol.vm import (
     KEYS,
     VM,
-    DnsName,
     Holdings,
     InvalidVm,
-    Limit,
-    MaxWait,
-    OnTimeout,
-    Seconds,
-    StopMode,
-    Ttl,
     as_text,
-    dns_name,
     from_config,
     nearest,
     reason,
@@ -46,263 +45,6 @@ from jitsu_protocol.vm import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-
-def runtime_directory() -> str:
-    """Return where sockets are when nobody says: /run/jitsu for root, else below XDG_RUNTIME_DIR or /tmp."""
-    if os.geteuid() == 0:
-        return "/run/jitsu"
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base and os.access(base, os.W_OK):
-        return f"{base}/jitsu"
-    return f"{tempfile.gettempdir()}/jitsu-{os.geteuid()}"
-
-
-def _listen_address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if text and not (colon and host and port.isdecimal() and 0 <= int(port) <= 65535):
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return text
-
-
-def _split(value: object) -> object:
-    """Take text as a list: parts are divided by commas, or stand on lines of their own."""
-    return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
-
-
-def _split_lines(value: object) -> object:
-    return [line for line in value.splitlines() if line] if isinstance(value, str) else value
-
-
-def _ip_text(text: str) -> str:
-    ip_address(text)
-    return text
-
-
-def _network_text(text: str) -> str:
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"{text!r} is no network, as 192.0.2.0/24 is one") from None
-    return text
-
-
-def _servers(texts: list[str]) -> list[str]:
-    if texts == ["0.0.0.0"]:  # as in the original
-        return ["off"]
-    if texts in (["system"], ["off"]):
-        return texts
-    return [_ip_text(text) for text in texts] or ["off"]
-
-
-def _glue_text(text: str) -> str:
-    name, equals, address = text.partition("=")
-    if not equals:
-        raise ValueError(f"{text!r} is not NAME=ADDRESS")
-    return f"{dns_name(name)}={ip_address(address)}"
-
-
-IpText = Annotated[str, AfterValidator(_ip_text)]
-Listen = Annotated[str, AfterValidator(_listen_address)]
-Names = Annotated[list[DnsName], BeforeValidator(_split)]
-Texts = Annotated[list[str], BeforeValidator(_split)]
-Servers = Annotated[list[str], BeforeValidator(_split), AfterValidator(_servers)]
-Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
-Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
-Lines = Annotated[list[str], BeforeValidator(_split_lines)]
-Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
-METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
-
-
-class Section(BaseModel):
-    """One table of jitsu.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class BusSettings(Section):
-    """How the processes reach each other; the same in all of them."""
-
-    runtime_dir: str = Field("", description="Directory of the ipc sockets; empty: /run/jitsu or the user's own.")
-    store_rpc: str = Field("", description="Endpoint of the store's rpc; empty: ipc.")
-    store_feed: str = Field("", description="Endpoint of the store's feed; empty: ipc.")
-    vmd_rpc: str = Field("", description="Endpoint of vmd's rpc; empty: ipc.")
-    vmd_feed: str = Field("", description="Endpoint of vmd's feed; empty: ipc.")
-    synjitsu_rpc: str = Field("", description="Endpoint of synjitsu's rpc; empty: ipc.")
-    reaper_rpc: str = Field("", description="Endpoint of the reaper's rpc; empty: ipc.")
-    allow_plain_tcp: bool = Field(False, description="Let tcp endpoints beyond loopback carry readable messages.")
-
-    @property
-    def directory(self) -> Path:
-        """Directory of the ipc sockets."""
-        return Path(self.runtime_dir or runtime_directory())
-
-    def endpoint(self, owner: str, socket: Literal["rpc", "feed"]) -> str:
-        """Return the ZeroMQ endpoint of one of an owner's sockets."""
-        configured = getattr(self, f"{owner}_{socket}", "")
-        return str(configured or f"ipc://{self.directory}/{owner}.{socket}")
-
-
-class LogSettings(Section):
-    """What is logged, and how."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
-    format: Literal["auto", "human", "json"] = Field("auto", description="auto: human on a terminal, else json.")
-
-
-class DnsSettings(Section):
-    """The DNS front-end."""
-
-    bind: IpText = Field("127.0.0.1", description="Address that is bound, UDP and TCP.")
-    port: int = Field(53, ge=0, le=65535, description="Port that is bound.")
-    replica: str = Field(
-        "dns-0",
-        max_length=64,
-        pattern=r"^[A-Za-z0-9_-]+$",
-        description="Name of this replica: unique, and the same after a restart.",
-    )
-    replicas: int = Field(1, ge=1, le=64, description="How many replicas `jitsu up` runs.")
-    reuse_port: bool = Field(False, description="Share the port with other replicas on this host (SO_REUSEPORT).")
-    zones: Names = Field(
-        default_factory=list,
-        description="Zones that are held; empty: the parent domain of each name.",
-    )
-    mname: DnsName | Literal[""] = Field("", description="Primary name server in the SOA; empty: the first one.")
-    rname: DnsName | Literal[""] = Field(
-        "", description="Mailbox in the SOA, with a dot for the @; empty: hostmaster.ZONE."
-    )
-    nameservers: Names = Field(default_factory=list, description="Name servers of each zone; empty: ns.ZONE.")
-    glue: Glue = Field(
-        default_factory=list,
-        description="Addresses of name servers, as NAME=ADDRESS; for ns.ZONE otherwise the address that is bound.",
-    )
-    records: Lines = Field(
-        default_factory=list,
-        description="Records beside those of the VMs, as lines of a zone file with full names: "
-        "`www.example.org. 300 IN MX 10 mail.example.org.`",
-    )
-    log_queries: bool = Field(False, description="Log each query; SIGUSR2 switches that while the server runs.")
-    version: str = Field("jitsu", max_length=255, description="What version.bind is answered; empty: nothing.")
-    max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="Queries that may wait for a VM at once.")
-    max_tcp: int = Field(1_000, ge=1, le=100_000, description="TCP connections open at once.")
-    tcp_idle: Limit = Field(
-        10.0,
-        description="A TCP connection without a query is closed after that long.",
-        json_schema_extra={"unit": "s"},
-    )
-    forward: Servers = Field(
-        default_factory=lambda: ["system"],
-        description="Who is asked for names that are not held: addresses, `system` (those of resolv.conf) or `off`.",
-    )
-    forward_port: int = Field(53, ge=1, le=65535, description="Port of the addresses in forward.")
-    forward_for: Networks = Field(
-        default_factory=list, description="Networks for which that is done; empty: loopback and this host's own."
-    )
-    summon_for: Networks = Field(default_factory=list, description="Networks whose queries may start VMs; empty: all.")
-    summon_rate: Rate = Field(
-        10.0,
-        description="VMs that queries of one network (/24, /56) may start a second; 0: any number.",
-        json_schema_extra={"unit": "VMs/s"},
-    )
-    summon_burst: Limit = Field(
-        100.0, description="VMs that one network may start at once.", json_schema_extra={"unit": "VMs"}
-    )
-    response_rate: Rate = Field(
-        200.0,
-        description="Equal answers a second to one network over UDP; of those beyond, every second is truncated, "
-        "the others are dropped; 0: any number.",
-        json_schema_extra={"unit": "responses/s"},
-    )
-    exempt: Networks = Field(
-        default_factory=lambda: ["127.0.0.0/8", "::1"],
-        description="Networks to which summon_rate and response_rate do not apply.",
-    )
-    cookie_secret: CookieSecret = Field(
-        "", description="Secret of the DNS cookies, 32 hexadecimal digits, the same in all replicas; empty: a new one."
-    )
-    lease: Seconds = Field(
-        300.0,
-        description="How long a replica that reaches neither vmd nor reaper answers for ready VMs.",
-        json_schema_extra={"unit": "s"},
-    )
-    metrics: Listen = Field("", description=METRICS)
-
-
-class HypervisorSettings(Section):
-    """The hypervisor, and vmd that drives it."""
-
-    kind: Literal["mock", "loopback"] = Field(
-        "mock", description="mock (the same as loopback): guests on 127.x.y.z, no privileges."
-    )
-    connect: str = Field("", description="Connection string; the mock hypervisor needs none.")
-    metrics: Listen = Field("", description=METRICS)
-
-
-class SynjitsuSettings(Section):
-    """Synjitsu."""
-
-    bridges: Texts = Field(default_factory=list, description="Bridges to listen on.")
-    max_kept_per_vm: int = Field(
-        1024, ge=1, description="Packets kept for one VM.", json_schema_extra={"unit": "packets"}
-    )
-    max_kept: int = Field(65536, ge=1, description="Packets kept in all.", json_schema_extra={"unit": "packets"})
-    metrics: Listen = Field("", description=METRICS)
-
-
-class ReaperSettings(Section):
-    """The idle reaper."""
-
-    drain_limit: Limit = Field(
-        3.0,
-        description="Replicas have that long to acknowledge a drain.",
-        json_schema_extra={"unit": "s"},
-    )
-    metrics: Listen = Field("", description=METRICS)
-
-
-class StoreSettings(Section):
-    """The state store."""
-
-    path: str = Field("", description="The Git repository; empty: a new one that is gone when the suite is.")
-    metrics: Listen = Field("", description=METRICS)
-
-
-class DefaultsSettings(Section):
-    """What holds for VMs that say nothing else; see the keys of a VM."""
-
-    ttl: Ttl = Field(60, description=KEYS["ttl"].doc, json_schema_extra={"unit": "s"})
-    response_delay: Seconds = Field(0.1, description=KEYS["response_delay"].doc, json_schema_extra={"unit": "s"})
-    stop_mode: StopMode = Field(StopMode.DESTROY, description=KEYS["stop_mode"].doc)
-    idle_timeout: Limit | None = Field(None, description=KEYS["idle_timeout"].doc, json_schema_extra={"unit": "s"})
-    max_wait: MaxWait = Field(1.2, description=KEYS["max_wait"].doc, json_schema_extra={"unit": "s"})
-    on_timeout: OnTimeout = Field(OnTimeout.ANSWER, description=KEYS["on_timeout"].doc)
-    boot_limit: Limit = Field(60.0, description=KEYS["boot_limit"].doc, json_schema_extra={"unit": "s"})
-
-    def as_texts(self) -> dict[str, str]:
-        """Return the defaults in the form that `vm.from_config` takes."""
-        return {key: as_text(value) for key, value in self if value is not None}
-
-
-SECTIONS: dict[str, type[Section]] = {
-    "dns": DnsSettings,
-    "hypervisor": HypervisorSettings,
-    "synjitsu": SynjitsuSettings,
-    "reaper": ReaperSettings,
-    "store": StoreSettings,
-    "bus": BusSettings,
-    "defaults": DefaultsSettings,
-    "log": LogSettings,
-}
-
-SECTION_OF = {
-    "dns": "dns",
-    "vmd": "hypervisor",
-    "synjitsu": "synjitsu",
-    "reaper": "reaper",
-    "store": "store",
-}
-"""Which section is a service's own."""
 
 
 class Settings(BaseModel):
@@ -324,6 +66,16 @@ class Settings(BaseModel):
     def metrics(self, service: str) -> str:
         """Return the HOST:PORT of a service's metrics, or nothing."""
         return str(getattr(self, SECTION_OF[service]).metrics)
+
+    def as_environment(self) -> dict[str, str]:
+        """Return all settings as environment variables, so that a child needs no file and no flags."""
+        environment = {}
+        for section in SECTIONS:
+            for key, value in getattr(self, section):
+                if value is not None:
+                    text = "\n".join(map(str, value)) if isinstance(value, list) else as_text(value)
+                    environment[f"JITSU_{section}_{key}".upper()] = text
+        return environment
 
 
 class SettingsFault(Exception):
@@ -494,18 +246,17 @@ def _vms(texts: Sequence[VmText], defaults: dict[str, str], faults: list[str]) -
 
 def _plain_tcp(bus: BusSettings) -> list[str]:
     faults = []
-    for owner, socket in _SOCKETS:
-        endpoint = bus.endpoint(owner, socket)
+    for key, endpoint in bus.endpoints():
         scheme, _, rest = endpoint.partition("://")
         if scheme not in ("ipc", "tcp") or not rest:
-            faults.append(f"bus.{owner}_{socket}: {endpoint!r} is neither ipc:// nor tcp://")
+            faults.append(f"bus.{key}: {endpoint!r} is neither ipc:// nor tcp://")
         elif scheme == "ipc" and len(rest) > MAX_IPC_PATH_BYTES:
             faults.append(
                 f"bus.runtime_dir: {rest!r} is too long for a Unix socket ({MAX_IPC_PATH_BYTES} characters at most)"
             )
         elif scheme == "tcp" and not bus.allow_plain_tcp and not _is_loopback(rest):
             faults.append(
-                f"bus.{owner}_{socket}: {endpoint} is not loopback, and its messages can be read "
+                f"bus.{key}: {endpoint} is not loopback, and its messages can be read "
                 "and forged on the way; set bus.allow_plain_tcp = true if that is what you want"
             )
     return faults
@@ -517,15 +268,6 @@ def _is_loopback(rest: str) -> bool:
 
 
 MAX_IPC_PATH_BYTES = 100  # sun_path holds 108 (unix(7)); a lock file beside it ends in .lock
-
-_SOCKETS: tuple[tuple[str, Literal["rpc", "feed"]], ...] = (
-    ("store", "rpc"),
-    ("store", "feed"),
-    ("vmd", "rpc"),
-    ("vmd", "feed"),
-    ("synjitsu", "rpc"),
-    ("reaper", "rpc"),
-)
 
 
 def _default(field: Any) -> str:

@@ -13,7 +13,7 @@ import uuid as uuid_module
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -97,6 +97,13 @@ def _vm_name(text: str) -> str:
     return text
 
 
+def host_name(text: str) -> str:
+    """Check the name of a host with a vmd of its own: it is part of a file's name; raises ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}", text):
+        raise ValueError(f"{text!r} is no name of a host: letters, digits and - are allowed, 32 at most")
+    return text
+
+
 class StopMode(StrEnum):
     """How an idle VM is stopped."""
 
@@ -131,6 +138,7 @@ class BootFailure(StrEnum):
 DnsName = Annotated[str, AfterValidator(dns_name)]
 OwnerName = Annotated[str, AfterValidator(owner_name)]
 Address = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
+HostName = Annotated[str, AfterValidator(host_name)]
 VmId = Annotated[str, BeforeValidator(_uuid)]
 VmName = Annotated[str, AfterValidator(_vm_name)]
 Ttl = Annotated[int, Field(ge=0, le=MAX_TTL_S)]
@@ -161,6 +169,7 @@ KEYS: dict[str, Key] = {
     "ip": Key(Address, "The VM's address. Required.", repeats=True),
     "name": Key(VmName, "The VM's name, on the hypervisor too.", "the first `dns` name"),
     "uuid": Key(VmId, "The VM's UUID.", "made from the name"),
+    "host": Key(HostName, "The host whose vmd runs it, one of bus.hosts.", "the vmd of bus.vmd_rpc"),
     "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl"),
     "stop_mode": Key(
         StopMode,
@@ -237,6 +246,7 @@ _PLAIN = (
     "on_timeout",
     "boot_limit",
     "summon",
+    "host",
 )
 """Fields that are a leaf of the same name below `jitsu/vm/<uuid>/`."""
 
@@ -281,6 +291,7 @@ class VM(BaseModel):
     on_timeout: OnTimeout = OnTimeout.ANSWER
     boot_limit: Limit = 60.0
     summon: SummonMode | None = None
+    host: HostName | Literal[""] = ""
     config: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Each configured value, as it was written."""
 

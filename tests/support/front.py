@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jitsu_dns.rules.forward import Forwarder
+    from jitsu_dns.rules.notify import Notifier
     from jitsu_protocol.states import VmState
     from jitsu_protocol.vm import VM
 
@@ -46,9 +47,10 @@ def front(
     responses: ResponseLimit | None = None,
     static: Sequence[str] = (),
     forward: Forwarder | None = None,
+    notify: Notifier | None = None,
 ) -> Front:
     made = Front(
-        Table([], Authority(), map(parse_static, static)),
+        Table([], Authority(), map(parse_static, static), notes_changes=notify is not None),
         Uses("dns-0", "i", lease),
         max_waiting,
         summons=summons or SummonLimit(NOBODY, NOBODY, 0, 1),
@@ -56,6 +58,7 @@ def front(
         cookies=Cookies(bytes(16)),
         about=About("jitsu", "dns-0"),
         forward=forward,
+        notify=notify,
     )
     made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1, 0.0)
     if registered:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu.link import connect
 from jitsu.show import status_rows
-from jitsu_protocol.settings import BusSettings
+from jitsu_protocol.sections import BusSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

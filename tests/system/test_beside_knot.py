@@ -20,7 +20,8 @@ import dns.rdatatype
 import pytest
 
 from tests.support.debian import program
-from tests.support.suite import RunningSuite, free_port, vm_toml, wait_for
+from tests.support.knot import asked, knot
+from tests.support.suite import RunningSuite, vm_toml, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,36 +83,14 @@ INTENDED = {  # type -> why it is answered otherwise
 
 
 @contextmanager
-def knot(directory: Path) -> Iterator[int]:
+def _knot(directory: Path) -> Iterator[int]:
     """Have a Knot with the zone; yields its port."""
-    path, port = program("knotd", "knot"), free_port()
     directory.mkdir()
     (directory / "zone").write_text(ZONE_FILE + "\n")
-    (directory / "conf").write_text(
-        f'server:\n    listen: 127.0.0.1@{port}\n    rundir: "{directory}"\n'
-        f'database:\n    storage: "{directory}"\n'
-        f'log:\n  - target: "{directory}/log"\n    any: info\n'
-        f'zone:\n  - domain: {ZONE}\n    file: "{directory}/zone"\n'
-        "    zonefile-load: whole\n    journal-content: none\n    zonefile-sync: -1\n"
-    )
-    with (directory / "out").open("wb") as out:
-        process = subprocess.Popen([path, "-c", str(directory / "conf")], stdout=out, stderr=out)
-    try:
-        wait_for(lambda: _asked(dns.message.make_query(ZONE, "SOA"), port, tcp=False), 20, "knotd answers")
+    zone = f'file: "{directory}/zone"\n    zonefile-load: whole\n    journal-content: none\n    zonefile-sync: -1'
+    with knot(directory, ZONE, zone) as port:
+        wait_for(lambda: asked(dns.message.make_query(ZONE, "SOA"), port, tcp=False), 20, "knotd answers")
         yield port
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _asked(query: dns.message.Message, port: int, *, tcp: bool) -> dns.message.Message | None:
-    """Return the answer, None if there is none."""
-    try:
-        if tcp:
-            return dns.query.tcp(query, "127.0.0.1", port=port, timeout=3)
-        return dns.query.udp(query, "127.0.0.1", port=port, timeout=3, raise_on_truncation=False)
-    except (dns.exception.Timeout, OSError, EOFError):
-        return None
 
 
 def _question(chance: random.Random) -> tuple[dns.message.Message, str]:
@@ -156,13 +135,13 @@ async def test_the_answers_are_those_of_knot(tmp_path: Path) -> None:
     for name, address, dns_name in (("wild", "127.5.1.3", f"*.p.{ZONE}"), ("own", "127.5.1.4", f"own.p.{ZONE}")):
         toml += f'[vm.{name}]\ndns = "{dns_name}"\nip = "{address}"\nttl = 60\nboot_time = 0\nresponse_delay = 0\n'
     chance, differences = random.Random(7), []
-    with RunningSuite(tmp_path, toml=toml) as suite, knot(tmp_path / "knot") as knot_port:
+    with RunningSuite(tmp_path, toml=toml) as suite, _knot(tmp_path / "knot") as knot_port:
         for name in ("www", "six", "x.p", "own.p"):
-            assert _asked(dns.message.make_query(f"{name}.{ZONE}", "A"), suite.port, tcp=False)
+            assert asked(dns.message.make_query(f"{name}.{ZONE}", "A"), suite.port, tcp=False)
         for _ in range(QUESTIONS):
             query, rdtype = _question(chance)
             tcp = chance.random() < 0.2
-            ours, theirs = (_shown(_asked(query, port, tcp=tcp)) for port in (suite.port, knot_port))
+            ours, theirs = (_shown(asked(query, port, tcp=tcp)) for port in (suite.port, knot_port))
             if ours != theirs and rdtype not in INTENDED:
                 differences.append(f"{query.question[0]} {'tcp' if tcp else 'udp'}\n  ours   {ours}\n  theirs {theirs}")
     assert differences == [], f"{len(differences)} differ:\n" + "\n".join(differences[:20])
@@ -180,6 +159,17 @@ async def test_dig_and_kdig_have_nothing_to_complain_of(tmp_path: Path) -> None:
                 assert "127.5.2.1" in said
                 for complaint in ("WARNING", "warning", "malformed", "Warning"):
                     assert complaint not in said.replace(RECURSION, ""), said
+
+
+async def test_delv_takes_what_is_there_and_what_is_not(tmp_path: Path) -> None:
+    with RunningSuite(tmp_path, toml=vm_toml("www", "127.5.2.2", ttl=60, boot_time=0, response_delay=0)) as suite:
+        for options in ([], ["+tcp"]):
+            # -i: there is no chain of trust to a zone that is not signed
+            argv = [program("delv", "bind9-dnsutils"), "@127.0.0.1", "-p", str(suite.port), "-i", *options]
+            for name, expected in (("www", "127.5.2.2"), ("nobody", "NXDOMAIN")):
+                ask = [*argv, f"{name}.{ZONE}", "A"]
+                done = await asyncio.to_thread(subprocess.run, ask, capture_output=True, text=True, timeout=20)
+                assert expected in done.stdout, done.stdout + done.stderr
 
 
 RECURSION = "WARNING: recursion requested but not available"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import TYPE_CHECKING
 
 from jitsu_dns.wires.replica import Replica
-from jitsu_protocol.process import run
+from jitsu_dns.wires.workers import run_workers
+from jitsu_protocol.process import configured, run_loop, run_with
 
 if TYPE_CHECKING:
     from jitsu_protocol.process import Process
@@ -24,7 +26,10 @@ async def start(process: Process) -> None:
 
 def main() -> None:
     """Run jitsu-dns."""
-    run("dns", start)
+    settings = configured("dns")
+    if settings.dns.workers > 1:
+        sys.exit(run_loop(run_workers(settings)))
+    run_with(settings, "dns", start)
 
 
 if __name__ == "__main__":

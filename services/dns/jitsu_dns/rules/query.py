@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules import records as build
@@ -43,17 +44,19 @@ from jitsu_dns.rules.message import (
 from jitsu_dns.rules.pending import Pending, Waiting
 from jitsu_dns.rules.ready import Ready, ReadyPackets
 from jitsu_dns.rules.table import Hit, Warm
+from jitsu_dns.rules.transfer import is_older, messages, serial_in
 from jitsu_protocol.errors import BackingOff, BootFailed, JitsuError, TimedOut
 from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import OnTimeout, SummonMode
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 
     from jitsu_dns.rules.access import ResponseLimit, SummonLimit
     from jitsu_dns.rules.cookies import Cookies
     from jitsu_dns.rules.forward import Forwarder
     from jitsu_dns.rules.message import Query
+    from jitsu_dns.rules.notify import Notifier
     from jitsu_dns.rules.ready import Senders
     from jitsu_dns.rules.table import Held, Node, Table
     from jitsu_dns.rules.uses import Uses
@@ -77,6 +80,14 @@ class Send:
 
 
 @dataclass(frozen=True)
+class SendAll:
+    """Send messages to a client over TCP, each when it can take it."""
+
+    client: Hashable
+    messages: Iterator[bytes]
+
+
+@dataclass(frozen=True)
 class AskSummon:
     """Ask vmd to make a VM reachable; answer with `summoned` or `refused`."""
 
@@ -90,7 +101,7 @@ class ReportNow:
     """Tell the reaper at once: a VM drains."""
 
 
-Action = Send | AskSummon | ReportNow
+Action = Send | SendAll | AskSummon | ReportNow
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +162,20 @@ class Front:
         cookies: Cookies,
         about: About,
         forward: Forwarder | None = None,
+        notify: Notifier | None = None,
         wall_ahead_s: float = 0.0,
     ) -> None:
-        """`wall_ahead_s` is how far Unix time is ahead of `now`."""
+        """`wall_ahead_s` is how far Unix time is ahead of `now`; `notify` knows who may transfer zones."""
         self.table = table
         self.uses = uses
         self.counts = Counts()
         self.pending = Pending(max_waiting)
         self.responses = responses
         self.forward = forward
+        self.notify = notify
+        self._secondaries: Collection[bytes] = ()
+        if notify is not None:
+            self._secondaries = {ip_address(address).packed for address, _ in notify.secondaries}
         self._summons, self._cookies = summons, cookies
         self._about = about
         self._wall_ahead_s = wall_ahead_s
@@ -191,8 +207,10 @@ class Front:
             return self._respond(query, asker, Rcode.BADVERS, "other", extras=extras)
         if query.qclass == CHAOS and query.qtype in (Type.TXT, Type.ANY):
             return self._chaos(query, asker, extras)
-        if query.qclass != IN or query.qtype in (Type.AXFR, Type.IXFR):
+        if query.qclass != IN:
             return self._respond(query, asker, Rcode.REFUSED, "other", extras=_with(extras, Ede.PROHIBITED, ""))
+        if query.qtype in (Type.AXFR, Type.IXFR):
+            return self._transfer(data, query, asker, extras)
         if query.qtype in (Type.OPT, 0):
             return self._respond(query, asker, Rcode.FORMERR, "other", extras=extras)
         found = self.table.find(query.key, query.qtype)
@@ -298,6 +316,8 @@ class Front:
         if not changes and serial == self.table.serial:
             return
         self.table.publish(serial)
+        if self.notify is not None:
+            self.notify.changed(self.table.changed_zones(), now)
         if self.table.wildcards or had_wildcards:
             self._ready.clear()  # a packet may have been answered by what stands no more for its name
         for node, asked in list(self._asked.items()):
@@ -341,6 +361,26 @@ class Front:
         if (verdict := self._limited(query, asker, (Rcode.REFUSED,), proven, now)) is not None:
             return verdict
         return self._respond(query, asker, Rcode.REFUSED, "outside", extras=_with(extras, Ede.NOT_AUTHORITATIVE, ""))
+
+    def _transfer(self, data: bytes, query: Query, asker: Asker, extras: Extras) -> bytes | None:
+        """Give a zone to a secondary (RFC 5936); all of it for what has changed, as RFC 1995, 4 allows."""
+        soa = self.table.soa_of(query.key)
+        rcode = Rcode.NOERROR
+        if asker.address not in self._secondaries:
+            rcode, extras = Rcode.REFUSED, _with(extras, Ede.PROHIBITED, "not one of dns.secondaries")
+        elif soa is None:
+            rcode = Rcode.NOTAUTH
+        elif query.qtype == Type.IXFR and (asker.udp or not is_older(serial_in(data), self.table.serial)):
+            return self._respond(query, asker, rcode, "fixed", Records(soa, 1), extras)  # the rest is asked over TCP
+        elif asker.udp:
+            rcode = Rcode.FORMERR  # RFC 5936, 4.2
+        elif (records := self.table.transfer(query.key)) is None:
+            rcode, extras = Rcode.SERVFAIL, _with(extras, Ede.OTHER, "too many transfers are under way")
+        else:
+            self.counts.answers[query.qtype, rcode, "fixed"] += 1
+            self._actions.append(SendAll(asker.client, messages(query, records, extras)))
+            return None
+        return self._respond(query, asker, rcode, "other", extras=extras)
 
     def _malformed(self, data: bytes, query: Malformed, asker: Asker, now: float) -> bytes | None:
         if query.reply is None:

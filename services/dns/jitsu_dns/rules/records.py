@@ -85,15 +85,20 @@ def soa(zone: str, serial: int, authority: Authority) -> bytes:
 
 def name_servers(zone: str, authority: Authority) -> Records:
     """Return the NS records of a zone for its apex, with what addresses are known."""
-    names = authority.names_for(zone)
-    answer = [_packed(POINTER_TO_QUESTION, Type.NS, dnslib.NS(name), APEX_TTL_S) for name in names]
+    answer = name_server_records(zone, authority)
     glue = [
         with_owner(record, to_wire(name))
-        for name in names
+        for name in authority.names_for(zone)
         for records in glue_records(authority, name).values()
         for record in records
     ]
     return Records(b"".join(answer), len(answer), additional=b"".join(glue), additionals=len(glue))
+
+
+def name_server_records(zone: str, authority: Authority) -> list[bytes]:
+    """Return the NS records of a zone."""
+    names = authority.names_for(zone)
+    return [_packed(POINTER_TO_QUESTION, Type.NS, dnslib.NS(name), APEX_TTL_S) for name in names]
 
 
 def glue_records(authority: Authority, name: str) -> dict[int, tuple[bytes, ...]]:

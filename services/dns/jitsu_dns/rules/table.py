@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jitsu_dns.rules import records as build
 from jitsu_dns.rules.message import NO_RECORDS, Rcode, Records, Type, parents, to_wire
+from jitsu_dns.rules.transfer import MAX_TRANSFERS, Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from jitsu_dns.rules.records import Authority, StaticRecord
     from jitsu_protocol.vm import VM
@@ -112,8 +113,18 @@ class Fixed:
 class Table:
     """All names of all VMs, what is configured beside them, and the zones that hold them."""
 
-    def __init__(self, zones: Iterable[str], authority: Authority, static: Iterable[StaticRecord] = ()) -> None:
-        """Hold these zones; none given: the parent domain of each name, as the original does."""
+    def __init__(
+        self,
+        zones: Iterable[str],
+        authority: Authority,
+        static: Iterable[StaticRecord] = (),
+        *,
+        notes_changes: bool = False,
+    ) -> None:
+        """Hold these zones; none given: the parent domain of each name, as the original does.
+
+        `notes_changes`: somebody calls `changed_zones`.
+        """
         self._fixed_zones = tuple(zones)
         self._authority = authority
         self._nodes: dict[bytes, Node] = {}
@@ -128,6 +139,8 @@ class Table:
         """Of all zones; the same on all replicas."""
         self.wildcards = 0
         """How many of the names are."""
+        self._transfers: list[Transfer] = []
+        self._touched: set[bytes] | None = set() if notes_changes else None
         for record in static:
             self._add_static(record.name, record.rtype, record.record, record.target)
             self._want_zone(_parent_domain(record.name), 1)
@@ -151,6 +164,7 @@ class Table:
                 mine.append(self._hold(new, name, ttl, before.pop(name, None)))
             self._add_statics(new)
         for held in before.values():
+            self._changes(held.node)
             held.node.held.remove(held)
             self._release(held.node)
             self._want_zone(_parent_domain(held.name), -1)
@@ -159,8 +173,64 @@ class Table:
         """Make the zones of the names that are there now; `serial`, the store's, becomes theirs."""
         self.serial = serial
         self._soas.clear()
-        if not self._zones_changed:
-            return
+        if self._zones_changed:
+            self._make_zones()
+
+    def changed_zones(self) -> set[bytes]:
+        """Return the zones of which something has changed since the last call."""
+        touched, self._touched = self._touched, set()
+        if not touched:
+            return set(self._zones)  # what else they are made from has
+        return {zone for zone in map(self._zone_of, touched) if zone is not None}
+
+    def soa_of(self, zone: bytes) -> bytes | None:
+        """Return a held zone's SOA record, with its owner."""
+        return self._soa(zone) if zone in self._zones else None
+
+    def transfer(self, zone: bytes) -> Iterator[bytes] | None:
+        """Return the records of a held zone as it is now, whatever changes while they are taken; None if too many do.
+
+        They come with their owners, for messages whose question is the zone.
+        """
+        if len(self._transfers) >= MAX_TRANSFERS:
+            return None
+        apex = build.name_server_records(self._zones[zone], self._authority)
+        for name, glue in self._glue.items():
+            node = self._nodes.get(name)
+            if self._zone_of(name) == zone and (node is None or not node.held):
+                static = {} if node is None else node.static
+                found = (records for rtype, records in glue.items() if rtype not in static)
+                apex += [build.with_owner(record, name) for records in found for record in records]
+        transfer = Transfer(zone, apex, self._soa(zone), self._nodes)
+        records = self._transferred(transfer)
+        next(records)  # from here on it ends with its `finally`, even if nobody takes a record
+        return records
+
+    def _transferred(self, transfer: Transfer) -> Iterator[bytes]:
+        self._transfers.append(transfer)
+        try:
+            yield b""
+            yield from transfer.records(lambda key: self._records_of(self._nodes[key]))
+        finally:
+            self._transfers.remove(transfer)
+
+    @staticmethod
+    def _records_of(node: Node) -> list[bytes]:
+        """Return all that a name has."""
+        static = [
+            record for rtype, records in node.static.items() for record in records[: 1 if rtype == Type.CNAME else None]
+        ]
+        return static + [record for held in node.held for records in held.records.values() for record in records]
+
+    def _changes(self, node: Node) -> None:
+        """Note that a name is about to change."""
+        if self._touched is not None:
+            self._touched.add(node.key)
+        for transfer in self._transfers:
+            if transfer.wants(node.key):
+                transfer.keep(node.key, self._records_of(node))
+
+    def _make_zones(self) -> None:
         self._zones_changed = False
         wanted = {to_wire(zone): zone for zone in (*self._fixed_zones, *self._wanted_zones)}
         self._zones = {
@@ -240,9 +310,11 @@ class Table:
         """Put a name of a VM in; what was counted for it goes on."""
         records = build.address_records(vm.addresses, ttl)
         if before is not None:
+            self._changes(before.node)
             before.vm, before.records = vm, records
             return before
         node = self._need(to_wire(name))
+        self._changes(node)
         held = Held(name, vm, node, records)
         node.held.append(held)
         self._want_zone(_parent_domain(name), 1)
@@ -269,12 +341,14 @@ class Table:
 
     def _add_static(self, name: str, rtype: int, record: bytes, target: str = "") -> None:
         node = self._need(to_wire(name))
+        self._changes(node)
         node.static.setdefault(rtype, []).append(record)
         if target:
             node.targets.append(target)
 
     def _drop_static(self, name: str, rtype: int, record: bytes, target: str = "") -> None:
         node = self._nodes[to_wire(name)]
+        self._changes(node)
         node.static[rtype].remove(record)
         if not node.static[rtype]:
             del node.static[rtype]

@@ -21,16 +21,19 @@ from jitsu_dns.rules import query as rules
 from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit, plain
 from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
 from jitsu_dns.rules.message import TYPE_NAMES, Rcode
+from jitsu_dns.rules.notify import Notifier
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.wires.forward import ForwardSockets, own_networks, servers_of
+from jitsu_dns.wires.notify import NotifySockets
 from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.errors import JitsuError, SetupFault
 from jitsu_protocol.follow import follow_states, follow_vms
 from jitsu_protocol.messages import Done, Summon, Summoned
+from jitsu_protocol.sections import server_address
 
 if TYPE_CHECKING:
     import socket
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
-    from jitsu_protocol.settings import DnsSettings
+    from jitsu_protocol.sections import DnsSettings
 
 ANY_PORT_TRIES = 20
 """A port that is free for UDP need not be so for TCP: with port 0 another one is tried."""
@@ -83,6 +86,7 @@ class Replica:
             None if self._front.forward is None else ForwardSockets(self._front.forward, self._after, process.spawn)
         )
         self._forward_timer: asyncio.TimerHandle | None = None
+        self._notify = None if self._front.notify is None else NotifySockets(self._front.notify, settings.bind)
         self._query_log = QueryLog(is_on=settings.log_queries)
         self._limits_responses = settings.response_rate > 0
         self._timer: asyncio.TimerHandle | None = None
@@ -101,6 +105,8 @@ class Replica:
         except TimeoutError:
             log.warning("vmd does not answer yet: queries for VMs fail until it does")
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._query_log.switch)
+        if self._notify is not None:
+            await self._notify.open()
         self._process.spawn(self._udp.run(self._after), "udp")
         self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
@@ -143,6 +149,9 @@ class Replica:
             match action:
                 case rules.Send(client, data):
                     self._send(client, data)
+                case rules.SendAll(client, messages):
+                    if isinstance(client, Connection):
+                        client.send_all(messages)
                 case rules.AskSummon(vm, timeout):
                     self._process.spawn(self._summon(vm, timeout))
                 case rules.ReportNow():
@@ -214,6 +223,8 @@ class Replica:
 
     def _configured(self, changes: Sequence[VmChanged]) -> None:
         self._front.configure(changes, self._serial, monotonic())
+        if self._notify is not None:
+            self._notify.go_on()
         self._after()
 
     def _all_states(self, statuses: Sequence[VmStatus]) -> None:
@@ -318,8 +329,10 @@ def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
         own_addresses=() if unspecified else (settings.bind,),
     )
     exempt = Networks(settings.exempt)
+    table = Table(settings.zones, authority, static, notes_changes=bool(settings.secondaries))
+    secondaries = [server_address(text) for text in settings.secondaries]
     return rules.Front(
-        Table(settings.zones, authority, static),
+        table,
         uses,
         settings.max_waiting,
         summons=SummonLimit(Networks(settings.summon_for), exempt, settings.summon_rate, settings.summon_burst),
@@ -327,6 +340,7 @@ def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
         cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
         about=rules.About(settings.version, settings.replica, settings.tcp_idle),
         forward=_forwarder(settings),
+        notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
         wall_ahead_s=time.time() - monotonic(),
     )
 

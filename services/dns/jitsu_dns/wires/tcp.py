@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from jitsu_dns.wires.udp import cannot_bind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
 MAX_UNREAD_BYTES = 64 * 1024
 """A client that does not read its answers is dropped beyond this."""
+MAX_ALL = 4
+"""Answers of many messages that one client may have asked for at once."""
 BACKLOG = 512
 
 
@@ -69,6 +72,9 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sending: deque[Iterator[bytes]] = deque()
+        """Answers of many messages; the first is under way."""
+        self._is_full = False
         self.address = b""
         """The client's, 4 or 16 bytes."""
 
@@ -87,6 +93,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._transport = None
+        self._sending.clear()
         self._server.connections.pop(self, None)
         self._server.gone(self)
 
@@ -117,6 +124,36 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._transport.write(len(data).to_bytes(2, "big") + data)
+
+    def send_all(self, messages: Iterator[bytes]) -> None:
+        """Send messages, each made when the client has taken those before it; between them others are served."""
+        if self._transport is None or len(self._sending) >= MAX_ALL:
+            self.abort()
+            return
+        self._sending.append(messages)
+        if len(self._sending) == 1:
+            self._send_next()
+
+    def pause_writing(self) -> None:
+        """Note that the client reads too slowly for now."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Note that the client has read: it is not idle."""
+        self._is_full = False
+        if self._sending:
+            self._restart_timer()
+            self._send_next()
+
+    def _send_next(self) -> None:
+        if self._transport is None or self._is_full or not self._sending:
+            return
+        message = next(self._sending[0], None)
+        if message is None:
+            self._sending.popleft()
+        else:
+            self.send(message)
+        asyncio.get_running_loop().call_soon(self._send_next)
 
     def abort(self) -> None:
         """Close at once."""

@@ -248,7 +248,7 @@ class CommitRecord:
 
     @property
     def serial(self) -> int:
-        """What the zones' serial is from this commit on (RFC 1035, 3.3.13): its time, in seconds, if it says no more."""
+        """The serial of the zones from this commit on (RFC 1035, 3.3.13): its time, in seconds, if it says no more."""
         for line in reversed(self.message.rstrip("\n").split("\n")[-2:]):
             number = line.removeprefix(SERIAL_TRAILER)
             if line.startswith(SERIAL_TRAILER) and number.isdecimal() and len(number) <= MAX_NUMBER_DIGITS:

@@ -79,7 +79,7 @@ class Writer:
         self.heads: dict[str, Id] = repository.branches()
         head = self.heads.get(MASTER)
         self.serial = 1 if head is None else repository.commit(head).serial
-        """Of the zones: grows with each change of what they are made from, to the time in seconds where that is more."""
+        """Of the zones: grows with each change of what they are made from, to the time if that is more."""
         self.hidden: Changes = {}
         """What master had at the paths that are staged, until they have landed."""
         self._thread = thread

@@ -22,7 +22,7 @@ from jitsu_protocol.bus import FeedServer, Handler, RpcServer
 from jitsu_protocol.errors import BootFailed, SetupFault
 from jitsu_protocol.messages import Done, Request
 from jitsu_protocol.process import configure_logging, on_stop_signals, run_loop
-from jitsu_protocol.settings import LogSettings
+from jitsu_protocol.sections import LogSettings
 from jitsu_vmd.mock.guest import LoopbackGuest
 from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestChanged, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
 from jitsu_vmd.rules.events import GuestState

@@ -1,0 +1,352 @@
+"""The sections of jitsu.toml: each key's type, default, unit and meaning stand here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from jitsu_protocol.vm import (
+    KEYS,
+    DnsName,
+    HostName,
+    Limit,
+    MaxWait,
+    OnTimeout,
+    Seconds,
+    StopMode,
+    Ttl,
+    as_text,
+    dns_name,
+    host_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def runtime_directory() -> str:
+    """Return where sockets are when nobody says: /run/jitsu for root, else below XDG_RUNTIME_DIR or /tmp."""
+    if os.geteuid() == 0:
+        return "/run/jitsu"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.access(base, os.W_OK):
+        return f"{base}/jitsu"
+    return f"{tempfile.gettempdir()}/jitsu-{os.geteuid()}"
+
+
+def _listen_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text and not (colon and host and port.isdecimal() and 0 <= int(port) <= 65535):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return text
+
+
+def _split(value: object) -> object:
+    """Take text as a list: parts are divided by commas, or stand on lines of their own."""
+    return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
+
+
+def _split_lines(value: object) -> object:
+    return [line for line in value.splitlines() if line] if isinstance(value, str) else value
+
+
+def _ip_text(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+def _network_text(text: str) -> str:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network, as 192.0.2.0/24 is one") from None
+    return text
+
+
+def _servers(texts: list[str]) -> list[str]:
+    if texts == ["0.0.0.0"]:  # as in the original
+        return ["off"]
+    if texts in (["system"], ["off"]):
+        return texts
+    return [_ip_text(text) for text in texts] or ["off"]
+
+
+def _hosts(texts: list[str]) -> list[str]:
+    names = [text.split()[0] for text in texts if text.split()]
+    for text in texts:
+        if len(text.split()) not in (1, 3):
+            raise ValueError(f"{text!r} is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT")
+    for name in names:
+        host_name(name)
+        if names.count(name) > 1:
+            raise ValueError(f"the host {name} is there twice")
+    return texts
+
+
+def server_address(text: str, port: int = 53) -> tuple[str, int]:
+    """Read ADDRESS or ADDRESS@PORT, as Knot and NSD write it; raises ValueError."""
+    address, at, given = text.partition("@")
+    if at and not (given.isdecimal() and 0 < int(given) <= 65535):
+        raise ValueError(f"{text!r} is neither ADDRESS nor ADDRESS@PORT")
+    return str(ip_address(address)), int(given) if at else port
+
+
+def _secondaries(texts: list[str]) -> list[str]:
+    for text in texts:
+        server_address(text)
+    return texts
+
+
+def _glue_text(text: str) -> str:
+    name, equals, address = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not NAME=ADDRESS")
+    return f"{dns_name(name)}={ip_address(address)}"
+
+
+IpText = Annotated[str, AfterValidator(_ip_text)]
+Listen = Annotated[str, AfterValidator(_listen_address)]
+Names = Annotated[list[DnsName], BeforeValidator(_split)]
+Texts = Annotated[list[str], BeforeValidator(_split)]
+Servers = Annotated[list[str], BeforeValidator(_split), AfterValidator(_servers)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
+Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
+Secondaries = Annotated[list[str], BeforeValidator(_split), AfterValidator(_secondaries)]
+Hosts = Annotated[list[str], BeforeValidator(_split), AfterValidator(_hosts)]
+Lines = Annotated[list[str], BeforeValidator(_split_lines)]
+Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
+METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
+
+
+class Section(BaseModel):
+    """One table of jitsu.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class BusSettings(Section):
+    """How the processes reach each other; the same in all of them."""
+
+    runtime_dir: str = Field("", description="Directory of the ipc sockets; empty: /run/jitsu or the user's own.")
+    store_rpc: str = Field("", description="Endpoint of the store's rpc; empty: ipc.")
+    store_feed: str = Field("", description="Endpoint of the store's feed; empty: ipc.")
+    vmd_rpc: str = Field("", description="Endpoint of vmd's rpc; empty: ipc.")
+    vmd_feed: str = Field("", description="Endpoint of vmd's feed; empty: ipc.")
+    synjitsu_rpc: str = Field("", description="Endpoint of synjitsu's rpc; empty: ipc.")
+    reaper_rpc: str = Field("", description="Endpoint of the reaper's rpc; empty: ipc.")
+    hosts: Hosts = Field(
+        default_factory=list,
+        description="Further hosts with a vmd of their own, each as `NAME RPC-ENDPOINT FEED-ENDPOINT`, "
+        "or `NAME` alone for ipc.",
+    )
+    allow_plain_tcp: bool = Field(False, description="Let tcp endpoints beyond loopback carry readable messages.")
+
+    @property
+    def directory(self) -> Path:
+        """Directory of the ipc sockets."""
+        return Path(self.runtime_dir or runtime_directory())
+
+    @property
+    def vmds(self) -> tuple[str, ...]:
+        """The hosts on which a vmd runs; "" is the one of vmd_rpc and vmd_feed."""
+        return ("", *(text.split()[0] for text in self.hosts))
+
+    def endpoint(self, owner: str, socket: Literal["rpc", "feed"], host: str = "") -> str:
+        """Return the ZeroMQ endpoint of one of an owner's sockets; `host` says which vmd's."""
+        if host:
+            name, *given = next(text for text in self.hosts if text.split()[0] == host).split()
+            return given[socket == "feed"] if given else f"ipc://{self.directory}/{owner}-{name}.{socket}"
+        configured = getattr(self, f"{owner}_{socket}", "")
+        return str(configured or f"ipc://{self.directory}/{owner}.{socket}")
+
+    def endpoints(self) -> Iterator[tuple[str, str]]:
+        """Yield the key and the endpoint of every socket."""
+        for owner in ("store", "vmd", "synjitsu", "reaper"):
+            yield f"{owner}_rpc", self.endpoint(owner, "rpc")
+        for owner in ("store", "vmd"):
+            yield f"{owner}_feed", self.endpoint(owner, "feed")
+        for host in self.vmds[1:]:
+            yield "hosts", self.endpoint("vmd", "rpc", host)
+            yield "hosts", self.endpoint("vmd", "feed", host)
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
+    format: Literal["auto", "human", "json"] = Field("auto", description="auto: human on a terminal, else json.")
+
+
+class DnsSettings(Section):
+    """The DNS front-end."""
+
+    bind: IpText = Field("127.0.0.1", description="Address that is bound, UDP and TCP.")
+    port: int = Field(53, ge=0, le=65535, description="Port that is bound.")
+    replica: str = Field(
+        "dns-0",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Name of this replica: unique, and the same after a restart.",
+    )
+    replicas: int = Field(1, ge=1, le=64, description="How many replicas `jitsu up` runs.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="How many processes a jitsu-dns is, all on its port, each a replica: NAME, NAME-1, NAME-2 ...",
+    )
+    reuse_port: bool = Field(False, description="Share the port with other replicas on this host (SO_REUSEPORT).")
+    zones: Names = Field(
+        default_factory=list,
+        description="Zones that are held; empty: the parent domain of each name.",
+    )
+    mname: DnsName | Literal[""] = Field("", description="Primary name server in the SOA; empty: the first one.")
+    rname: DnsName | Literal[""] = Field(
+        "", description="Mailbox in the SOA, with a dot for the @; empty: hostmaster.ZONE."
+    )
+    nameservers: Names = Field(default_factory=list, description="Name servers of each zone; empty: ns.ZONE.")
+    glue: Glue = Field(
+        default_factory=list,
+        description="Addresses of name servers, as NAME=ADDRESS; for ns.ZONE otherwise the address that is bound.",
+    )
+    records: Lines = Field(
+        default_factory=list,
+        description="Records beside those of the VMs, as lines of a zone file with full names: "
+        "`www.example.org. 300 IN MX 10 mail.example.org.`",
+    )
+    secondaries: Secondaries = Field(
+        default_factory=list,
+        description="Servers that may transfer the zones (AXFR over TCP) and are notified of changes: "
+        "ADDRESS or ADDRESS@PORT.",
+    )
+    log_queries: bool = Field(False, description="Log each query; SIGUSR2 switches that while the server runs.")
+    version: str = Field("jitsu", max_length=255, description="What version.bind is answered; empty: nothing.")
+    max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="Queries that may wait for a VM at once.")
+    max_tcp: int = Field(1_000, ge=1, le=100_000, description="TCP connections open at once.")
+    tcp_idle: Limit = Field(
+        10.0,
+        description="A TCP connection without a query is closed after that long.",
+        json_schema_extra={"unit": "s"},
+    )
+    forward: Servers = Field(
+        default_factory=lambda: ["system"],
+        description="Who is asked for names that are not held: addresses, `system` (those of resolv.conf) or `off`.",
+    )
+    forward_port: int = Field(53, ge=1, le=65535, description="Port of the addresses in forward.")
+    forward_for: Networks = Field(
+        default_factory=list, description="Networks for which that is done; empty: loopback and this host's own."
+    )
+    summon_for: Networks = Field(default_factory=list, description="Networks whose queries may start VMs; empty: all.")
+    summon_rate: Rate = Field(
+        10.0,
+        description="VMs that queries of one network (/24, /56) may start a second; 0: any number.",
+        json_schema_extra={"unit": "VMs/s"},
+    )
+    summon_burst: Limit = Field(
+        100.0, description="VMs that one network may start at once.", json_schema_extra={"unit": "VMs"}
+    )
+    response_rate: Rate = Field(
+        200.0,
+        description="Equal answers a second to one network over UDP; of those beyond, every second is truncated, "
+        "the others are dropped; 0: any number.",
+        json_schema_extra={"unit": "responses/s"},
+    )
+    exempt: Networks = Field(
+        default_factory=lambda: ["127.0.0.0/8", "::1"],
+        description="Networks to which summon_rate and response_rate do not apply.",
+    )
+    cookie_secret: CookieSecret = Field(
+        "", description="Secret of the DNS cookies, 32 hexadecimal digits, the same in all replicas; empty: a new one."
+    )
+    lease: Seconds = Field(
+        300.0,
+        description="How long a replica that reaches neither vmd nor reaper answers for ready VMs.",
+        json_schema_extra={"unit": "s"},
+    )
+    metrics: Listen = Field("", description=METRICS)
+
+
+class HypervisorSettings(Section):
+    """The hypervisor, and vmd that drives it."""
+
+    kind: Literal["mock", "loopback"] = Field(
+        "mock", description="mock (the same as loopback): guests on 127.x.y.z, no privileges."
+    )
+    host: HostName | Literal[""] = Field(
+        "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
+    )
+    connect: str = Field("", description="Connection string; the mock hypervisor needs none.")
+    metrics: Listen = Field("", description=METRICS)
+
+
+class SynjitsuSettings(Section):
+    """Synjitsu."""
+
+    bridges: Texts = Field(default_factory=list, description="Bridges to listen on.")
+    max_kept_per_vm: int = Field(
+        1024, ge=1, description="Packets kept for one VM.", json_schema_extra={"unit": "packets"}
+    )
+    max_kept: int = Field(65536, ge=1, description="Packets kept in all.", json_schema_extra={"unit": "packets"})
+    metrics: Listen = Field("", description=METRICS)
+
+
+class ReaperSettings(Section):
+    """The idle reaper."""
+
+    drain_limit: Limit = Field(
+        3.0,
+        description="Replicas have that long to acknowledge a drain.",
+        json_schema_extra={"unit": "s"},
+    )
+    metrics: Listen = Field("", description=METRICS)
+
+
+class StoreSettings(Section):
+    """The state store."""
+
+    path: str = Field("", description="The Git repository; empty: a new one that is gone when the suite is.")
+    metrics: Listen = Field("", description=METRICS)
+
+
+class DefaultsSettings(Section):
+    """What holds for VMs that say nothing else; see the keys of a VM."""
+
+    ttl: Ttl = Field(60, description=KEYS["ttl"].doc, json_schema_extra={"unit": "s"})
+    response_delay: Seconds = Field(0.1, description=KEYS["response_delay"].doc, json_schema_extra={"unit": "s"})
+    stop_mode: StopMode = Field(StopMode.DESTROY, description=KEYS["stop_mode"].doc)
+    idle_timeout: Limit | None = Field(None, description=KEYS["idle_timeout"].doc, json_schema_extra={"unit": "s"})
+    max_wait: MaxWait = Field(1.2, description=KEYS["max_wait"].doc, json_schema_extra={"unit": "s"})
+    on_timeout: OnTimeout = Field(OnTimeout.ANSWER, description=KEYS["on_timeout"].doc)
+    boot_limit: Limit = Field(60.0, description=KEYS["boot_limit"].doc, json_schema_extra={"unit": "s"})
+
+    def as_texts(self) -> dict[str, str]:
+        """Return the defaults in the form that `vm.from_config` takes."""
+        return {key: as_text(value) for key, value in self if value is not None}
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "dns": DnsSettings,
+    "hypervisor": HypervisorSettings,
+    "synjitsu": SynjitsuSettings,
+    "reaper": ReaperSettings,
+    "store": StoreSettings,
+    "bus": BusSettings,
+    "defaults": DefaultsSettings,
+    "log": LogSettings,
+}
+
+SECTION_OF = {
+    "dns": "dns",
+    "vmd": "hypervisor",
+    "synjitsu": "synjitsu",
+    "reaper": "reaper",
+    "store": "store",
+}
+"""Which section is a service's own."""

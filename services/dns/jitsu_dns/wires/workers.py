@@ -1,0 +1,66 @@
+"""`workers = N`: one jitsu-dns as N processes on its port, each a replica like any other.
+
+The kernel spreads clients over them (SO_REUSEPORT, socket(7)). This process only keeps them running; children.py says
+how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.children import Child, Children, numbered_metrics
+from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.process import notify, on_stop_signals
+
+if TYPE_CHECKING:
+    from jitsu_protocol.settings import Settings
+
+STOP_LIMIT_S = 0.7
+"""Less than `jitsu up` grants to this process."""
+
+log = structlog.get_logger("dns")
+
+
+async def run_workers(settings: Settings) -> int:
+    """Run the workers until a signal; returns the exit status."""
+    dns = settings.dns
+    if dns.port == 0:
+        fault = SetupFault("dns.workers share one port, and 0 is any", hint="give dns.port (-l), or workers = 1")
+        print(f"jitsu-dns: {fault}", file=sys.stderr)
+        return fault.status
+    workers = Children(
+        [_worker(settings, number) for number in range(dns.workers)], lambda line: log.info(line.strip())
+    )
+    on_stop_signals(workers.stop.set)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(workers.keep(child)) for child in workers.children]
+        tasks.append(group.create_task(_tell_when_ready(workers)))
+        await workers.stop.wait()
+        notify("STOPPING=1")
+        await workers.terminate(workers.children, STOP_LIMIT_S)
+        for task in tasks:
+            task.cancel()
+    await workers.let_go(STOP_LIMIT_S)
+    return workers.status
+
+
+async def _tell_when_ready(workers: Children) -> None:
+    for child in workers.children:
+        await child.ready.wait()
+    notify("READY=1")
+
+
+def _worker(settings: Settings, number: int) -> Child:
+    dns = settings.dns
+    name = f"{dns.replica}-{number}" if number else dns.replica
+    own = {
+        "JITSU_DNS_WORKERS": "1",
+        "JITSU_DNS_REPLICA": name,
+        "JITSU_DNS_REUSE_PORT": "true",
+        "JITSU_DNS_METRICS": numbered_metrics(dns.metrics, number),
+    }
+    return Child(name, "dns", settings.as_environment() | own)
