@@ -42,6 +42,7 @@ bench: setup
 # Some minutes; the peers that are not installed are left out: bind9 knot nsd pdns-server pdns-backend-bind dnsmasq-base dnsperf.
 bench-dns: setup
 	$(BIN)/python -m bench.dns_warm
+	$(BIN)/python -m bench.dns_large
 
 # Some minutes: a history of 100,000 changes.
 bench-store: setup

@@ -32,25 +32,33 @@ R = TypeVar("R", bound=Message)
 class Link:
     """Calls to each service."""
 
-    def __init__(self, bus: BusSettings, context: zmq.asyncio.Context, clients: dict[str, RpcClient]) -> None:
+    def __init__(
+        self, bus: BusSettings, context: zmq.asyncio.Context, clients: dict[tuple[str, str], RpcClient]
+    ) -> None:
+        """`clients` are by service and host."""
         self._bus = bus
         self._context = context
         self._clients = clients
 
-    async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S) -> R:
-        """Call a service; raises Unavailable at once if no suite is there at all."""
-        endpoint = self._bus.endpoint(owner, "rpc")
+    async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S, host: str = "") -> R:
+        """Call a service, one with a host's name the vmd there; raises Unavailable at once if no suite is there."""
+        endpoint = self._bus.endpoint(owner, "rpc", host)
         if endpoint.startswith("ipc://") and not Path(endpoint.removeprefix("ipc://")).exists():
             raise Unavailable(
                 f"no jitsu-{owner} runs in {self._bus.directory}",
                 hint="start the suite with `jitsu up`, or name its directory with --runtime-dir",
             )
-        return await self._clients[owner].call(request, reply, timeout)
+        return await self._clients[owner, host].call(request, reply, timeout)
 
-    async def ping(self, owner: str) -> Pong | None:
-        """Return what a service says of itself, None if it does not answer."""
+    async def pings(self) -> dict[str, Pong | None]:
+        """Return what each service says of itself, None if it does not answer."""
+        told = await asyncio.gather(*(self._ping(owner, host) for owner, host in self._clients))
+        names = (f"{owner} of {host}" if host else owner for owner, host in self._clients)
+        return dict(zip(names, told, strict=True))
+
+    async def _ping(self, owner: str, host: str) -> Pong | None:
         try:
-            return await self.call(owner, Ping(), Pong, PING_TIMEOUT_S)
+            return await self.call(owner, Ping(), Pong, PING_TIMEOUT_S, host)
         except JitsuError:
             return None
 
@@ -59,12 +67,26 @@ class Link:
         return (await self.call("store", List(prefix=prefix), Leaves)).leaves
 
     async def vms(self) -> list[VmStatus]:
-        """Return all VMs as vmd sees them."""
-        return (await self.call("vmd", ListVms(), VmList)).vms
+        """Return all VMs as their vmds see them; those of a further host that does not answer are not there."""
+        found = (await self.call("vmd", ListVms(), VmList)).vms
+        for listed in await self.from_further_hosts(ListVms(), VmList):
+            found += listed.vms
+        return found
+
+    async def from_further_hosts(self, request: Request, reply: type[R]) -> list[R]:
+        """Ask the vmds of bus.hosts, and return what those say that answer."""
+        told = await asyncio.gather(
+            *(self.call("vmd", request, reply, PING_TIMEOUT_S, host) for host in self._bus.vmds[1:]),
+            return_exceptions=True,
+        )
+        for each in told:
+            if isinstance(each, BaseException) and not isinstance(each, JitsuError):
+                raise each
+        return [each for each in told if isinstance(each, reply)]
 
     async def watch(self, branch: str, prefix: str, since: str) -> AsyncIterator[CommitChanges]:
         """Yield what is committed below a path, until cancelled."""
-        watched = Watch(self._clients["store"], branch, prefix, since)
+        watched = Watch(self._clients["store", ""], branch, prefix, since)
         feed = FeedClient(
             self._context,
             self._bus.endpoint("store", "feed"),
@@ -101,7 +123,8 @@ class Link:
 async def connect(bus: BusSettings) -> AsyncIterator[Link]:
     """Connect to the suite."""
     context = zmq.asyncio.Context()
-    clients = {owner: RpcClient(context, bus.endpoint(owner, "rpc"), owner) for owner in OWNERS}
+    owners = [(owner, "") for owner in OWNERS] + [("vmd", host) for host in bus.vmds[1:]]
+    clients = {(owner, host): RpcClient(context, bus.endpoint(owner, "rpc", host), owner) for owner, host in owners}
     tasks = [asyncio.create_task(client.run()) for client in clients.values()]
     try:
         yield Link(bus, context, clients)

@@ -19,7 +19,6 @@ from rich.text import Text
 from jitsu import demo, legacy, show
 from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, settings, with_link
 from jitsu.dig import Told, ask_replicas, replicas_at
-from jitsu.link import OWNERS
 from jitsu.up import Suite
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.messages import Done, OperatorStop, Summon, Summoned, Timelines, Trace
@@ -158,9 +157,8 @@ def status(
 
 
 async def _status(link: Link) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    pongs = await asyncio.gather(*(link.ping(owner) for owner in OWNERS))
-    rows = show.status_rows(await link.vms(), await link.leaves())
-    return rows, dict(zip(OWNERS, pongs, strict=True))
+    services = await link.pings()
+    return show.status_rows(await link.vms(), await link.leaves()), services
 
 
 async def _status_view(link: Link) -> Group:
@@ -177,12 +175,17 @@ def trace(
     """Show the latest summons as timelines: where each millisecond went."""
 
     async def show_trace(link: Link) -> None:
-        vm = (await link.find_vm(name)).uuid if name else ""
-        traced = await link.call("vmd", Trace(vm=vm, limit=limit), Timelines)
+        vm = await link.find_vm(name) if name else None
+        request = Trace(vm=vm.uuid if vm else "", limit=limit)
+        timelines = (await link.call("vmd", request, Timelines, host=vm.host if vm else "")).timelines
+        if vm is None:
+            for further in await link.from_further_hosts(request, Timelines):
+                timelines += further.timelines
+            timelines = sorted(timelines, key=lambda each: each.ts)[-limit:]
         if as_json:
-            print(json.dumps([each.model_dump() for each in traced.timelines], indent=2))
+            print(json.dumps([each.model_dump() for each in timelines], indent=2))
         else:
-            print("\n".join(show.trace_lines(traced.timelines)) or "no summons yet")
+            print("\n".join(show.trace_lines(timelines)) or "no summons yet")
 
     with_link(show_trace)
 
@@ -230,7 +233,7 @@ def start(name: VmArgument) -> None:
 
     async def summon(link: Link) -> None:
         vm = await link.find_vm(name)
-        await link.call("vmd", Summon(vm=vm.uuid, trigger="operator"), Summoned, OPERATOR_TIMEOUT_S)
+        await link.call("vmd", Summon(vm=vm.uuid, trigger="operator"), Summoned, OPERATOR_TIMEOUT_S, vm.host)
         print(f"{vm.name} is ready")
 
     with_link(summon)
@@ -242,7 +245,7 @@ def stop(name: VmArgument) -> None:
 
     async def stop_vm(link: Link) -> None:
         vm = await link.find_vm(name)
-        await link.call("vmd", OperatorStop(vm=vm.uuid), Done, OPERATOR_TIMEOUT_S)
+        await link.call("vmd", OperatorStop(vm=vm.uuid), Done, OPERATOR_TIMEOUT_S, vm.host)
         print(f"{vm.name} is stopped")
 
     with_link(stop_vm)

@@ -43,6 +43,7 @@ def status_rows(vms: Sequence[VmStatus], leaves: Mapping[str, str]) -> list[dict
                 "name": vm.name,
                 "uuid": vm.uuid,
                 "state": vm.state.value,
+                "host": vm.host,
                 "names": names,
                 "address": leaves.get(own + "/ip", ""),
                 "uptime_s": vm.up_s,
@@ -59,7 +60,8 @@ def status_rows(vms: Sequence[VmStatus], leaves: Mapping[str, str]) -> list[dict
 def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return the table of `jitsu status`."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for column in ("VM", "STATE", "NAMES", "ADDRESS"):
+    has_hosts = any(row["host"] for row in rows)
+    for column in ("VM", "STATE", *(("HOST",) if has_hosts else ()), "NAMES", "ADDRESS"):
         table.add_column(column, overflow="fold")
     for column in ("UP", "STARTS", "QUERIES", "IDLE FOR"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -72,6 +74,7 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             row["name"],
             f"[{style}]{row['state']}[/]" if style else row["state"],
+            *((row["host"],) if has_hosts else ()),
             "\n".join(row["names"]),
             row["address"],
             duration(row["uptime_s"]),

@@ -83,7 +83,8 @@ class Suite:
         try:
             async with asyncio.timeout(READY_LIMIT_S):
                 await children[0].ready.wait()
-                await self._configure()
+            await self._configure()  # as long as it takes: 100,000 names take a minute
+            async with asyncio.timeout(READY_LIMIT_S):
                 for child in children:
                     await child.ready.wait()
         except TimeoutError:

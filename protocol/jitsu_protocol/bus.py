@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -20,7 +20,7 @@ import zmq
 import zmq.asyncio
 
 from jitsu_protocol import errors
-from jitsu_protocol.calls import Answered, Calls, Expired
+from jitsu_protocol.calls import MAX_WAITING_CALLS, Answered, Calls, Expired
 from jitsu_protocol.codec import MAX_FRAME_BYTES, Envelope, body_as, decode, encode, id_of
 from jitsu_protocol.feed import HEARTBEAT_S, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
 from jitsu_protocol.messages import Failure, FeedItem, Message, Request
@@ -35,6 +35,8 @@ log = structlog.get_logger("bus")
 R = TypeVar("R", bound=Message)
 Handler = Callable[[Any], Message | Awaitable[Message]]
 
+MAX_IN_A_ROW = 16
+"""Messages that one socket gives its process before the others have their turn: a query takes less than those."""
 MAX_TIMEOUT_S = 600.0
 """No request is worked on for longer, whatever its envelope says."""
 MAX_REQUESTS = 20_000
@@ -113,6 +115,14 @@ def _send(socket: zmq.asyncio.Socket, frames: Sequence[bytes]) -> bool:
     return bool(future.done() and future.exception() is None)
 
 
+async def _received(socket: zmq.asyncio.Socket) -> AsyncIterator[list[bytes]]:
+    """Yield messages for ever; while many wait, others have their turn between them."""
+    while True:
+        for _ in range(MAX_IN_A_ROW):
+            yield await socket.recv_multipart()
+        await asyncio.sleep(0)
+
+
 class RpcServer:
     """The ROUTER of an owner: each request gets one reply."""
 
@@ -135,8 +145,8 @@ class RpcServer:
         """Serve until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                while True:
-                    self._received(await self._socket.recv_multipart(), group)
+                async for frames in _received(self._socket):
+                    self._received(frames, group)
         finally:
             self._close()
 
@@ -225,6 +235,7 @@ class RpcClient:
         """`name` is what errors call the owner."""
         self._socket = _socket(context, zmq.DEALER)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for an owner that is away
+        self._socket.setsockopt(zmq.SNDHWM, MAX_WAITING_CALLS)
         self._socket.connect(endpoint)
         self._name = name
         self._calls = Calls()
@@ -236,8 +247,7 @@ class RpcClient:
     async def run(self) -> None:
         """Take replies until cancelled."""
         try:
-            while True:
-                frames = await self._socket.recv_multipart()
+            async for frames in _received(self._socket):
                 if len(frames) == 1:
                     self._received(frames[0])
         finally:
@@ -252,12 +262,13 @@ class RpcClient:
         """
         self._count += 1
         id = self._prefix + self._count.to_bytes(6, "big")
-        if not self._calls.begin(id, monotonic(), timeout):
+        frame = encode(request, id=id, timeout=timeout)
+        if not self._calls.begin(id, monotonic(), timeout, len(frame)):
             raise errors.Unavailable(f"too many calls wait for {self._name}")
         future: asyncio.Future[tuple[str, dict[str, Any]]] = asyncio.get_running_loop().create_future()
         self._frames[id] = (request, future)
         try:
-            self._ask(id, request, timeout)
+            self._send(id, frame)
             self._arm()
             kind, body = await future
         finally:
@@ -271,6 +282,7 @@ class RpcClient:
         except errors.BadRequest as error:
             log.warning("unreadable reply dropped", owner=self._name, error=str(error))
             return
+        self._calls.heard(monotonic())
         if self._calls.answered(envelope.id):
             future = self._frames[envelope.id][1]
             if not future.done():
@@ -299,11 +311,11 @@ class RpcClient:
                     errors.TimedOut(f"{self._name} does not answer", hint=f"is jitsu-{self._name} running?")
                 )
             else:
-                self._ask(action.id, request, action.timeout)
+                self._send(action.id, encode(request, id=action.id, timeout=action.timeout))
         self._arm()
 
-    def _ask(self, id: bytes, request: Request, timeout: float) -> None:
-        if not _send(self._socket, [encode(request, id=id, timeout=timeout)]):
+    def _send(self, id: bytes, frame: bytes) -> None:
+        if not _send(self._socket, [frame]):
             self._calls.unsent(id, monotonic())
 
 
@@ -375,7 +387,8 @@ class FeedClient:
                     wait = max(0.0, self._machine.next_deadline(monotonic()) - monotonic())
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(wait):
-                            self._received(await self._socket.recv_multipart(), group)
+                            async for frames in _received(self._socket):
+                                self._received(frames, group)
         finally:
             self._socket.close()
 

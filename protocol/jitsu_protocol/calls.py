@@ -21,7 +21,14 @@ from dataclasses import dataclass, field
 FIRST_RESEND_S = 0.1
 """Soon enough that a request lost with an owner that restarted still meets a `max_wait` of 1.2 s."""
 UNSENT_RESEND_S = 0.01
-"""There was no owner to send to: the request leaves as soon as one has come."""
+"""There was no owner to send to, or it has too much to do: the request leaves soon after it can; later each time."""
+MAX_UNSENT_RESEND_S = 0.1
+MAX_AT_ONCE = 32
+"""So many are sent again at one time, the others PAUSE_S later: what else a process does is not held up by many."""
+PAUSE_S = 0.005
+SLOWEST_BYTES_S = 1_000_000
+MAX_SPARED = 2
+"""Times that a call is not sent again because its owner has answered others meanwhile: it is there, and busy."""
 MAX_RESEND_S = 0.4
 """A caller that waits long meets an owner that returned within that time (G7 allows a second)."""
 MAX_WAITING_CALLS = 20_000
@@ -50,6 +57,9 @@ class _Waiting:
     deadline: float
     interval: float = 2 * FIRST_RESEND_S
     resend_at: float = 0.0
+    unsent_interval: float = UNSENT_RESEND_S
+    sent_at: float = 0.0
+    spared: int = 0
 
 
 @dataclass
@@ -58,16 +68,22 @@ class Calls:
 
     _waiting: dict[bytes, _Waiting] = field(default_factory=dict)
     _due: list[tuple[float, bytes]] = field(default_factory=list)
+    _heard_at: float = 0.0
 
     def __len__(self) -> int:
         """Return how many calls wait."""
         return len(self._waiting)
 
-    def begin(self, id: bytes, now: float, timeout: float) -> bool:
-        """Note a call that is being sent; False if too many wait already."""
+    def begin(self, id: bytes, now: float, timeout: float, size: int = 0) -> bool:
+        """Note a call of so many bytes that is being sent; False if too many wait already.
+
+        A large one is not sent again before its owner can have worked on it: copies would fill its memory.
+        """
         if len(self._waiting) >= MAX_WAITING_CALLS:
             return False
-        call = _Waiting(deadline=now + timeout, resend_at=now + FIRST_RESEND_S)
+        first = max(FIRST_RESEND_S, size / SLOWEST_BYTES_S)
+        call = _Waiting(now + timeout, resend_at=now + first, sent_at=now)
+        call.interval = max(call.interval, first)
         self._waiting[id] = call
         heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
         return True
@@ -75,9 +91,15 @@ class Calls:
     def unsent(self, id: bytes, now: float) -> None:
         """Note that no owner was there to send this call's frame to."""
         call = self._waiting[id]
-        call.resend_at = now + UNSENT_RESEND_S
+        call.resend_at = now + call.unsent_interval
+        call.sent_at, call.spared = now, MAX_SPARED
+        call.unsent_interval = min(2 * call.unsent_interval, MAX_UNSENT_RESEND_S)
         call.interval = FIRST_RESEND_S
         heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
+
+    def heard(self, now: float) -> None:
+        """Note that the owner has answered something."""
+        self._heard_at = now
 
     def answered(self, id: bytes) -> bool:
         """Say whether a reply with this id is waited for; it is no more, then."""
@@ -92,6 +114,7 @@ class Calls:
     def passed(self, now: float) -> list[Resend | Expired]:
         """Return what is due."""
         actions: list[Resend | Expired] = []
+        resends = 0
         while self._due and self._due[0][0] <= now:
             _, id = heapq.heappop(self._due)
             call = self._waiting.get(id)
@@ -103,10 +126,18 @@ class Calls:
                 continue
             if call.resend_at > now:
                 continue  # an older entry of a call that was noted as unsent
-            call.resend_at = now + call.interval
-            call.interval = min(2 * call.interval, MAX_RESEND_S)
+            if resends >= MAX_AT_ONCE:
+                call.resend_at = now + PAUSE_S
+            else:
+                call.resend_at = now + call.interval
+                call.interval = max(call.interval, min(2 * call.interval, MAX_RESEND_S))
+                if self._heard_at > call.sent_at and call.spared < MAX_SPARED:
+                    call.spared += 1
+                else:
+                    resends += 1
+                    call.sent_at = now
+                    actions.append(Resend(id, call.deadline - now))
             heapq.heappush(self._due, (min(call.deadline, call.resend_at), id))
-            actions.append(Resend(id, call.deadline - now))
         return actions
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from jitsu_protocol.errors import MalformedMessage, UnknownKind, WrongVersion, from_wire
 from jitsu_protocol.messages import VERSION, Failure, Message
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024  # a snapshot of 10,000 VMs of 12 keys is about 10 MB
+MAX_FRAME_BYTES = 64 * 1024 * 1024  # a change that brings 10,000 VMs of 12 keys is about 10 MB
 MAX_ID_BYTES = 64
 
 M = TypeVar("M", bound=Message)

@@ -14,7 +14,7 @@ from jitsu_protocol.messages import Committed, Leaves, List, ListVms, VmList, Vm
 from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jitsu_protocol.bus import FeedClient, RpcClient, Snapshot
     from jitsu_protocol.inventory import VmChanged
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.process import Process
 
 SNAPSHOT_TIMEOUT_S = 5.0
+PAGE_LEAVES = 2000
+"""Of a snapshot: what follows the store does its other work between two pages."""
 PATIENCE_S = 2.0
 """A wait that lasts longer is told to the operator."""
 
@@ -43,12 +45,17 @@ async def follow_vms(
     inventory = Inventory()
 
     async def ask() -> Snapshot:
-        leaves = await store.call(List(prefix=VM_ROOT, topic="vm"), Leaves, SNAPSHOT_TIMEOUT_S)
-        return leaves.epoch, leaves.number, leaves
+        first = page = await _page(store, "")
+        inventory.begin_reset()
+        inventory.take(page.leaves)
+        while page.upto:
+            page = await _page(store, page.upto)
+            inventory.take(page.leaves)
+        return first.epoch, first.number, first
 
-    def reset(leaves: Any) -> None:
-        serial(leaves.serial)
-        tell(inventory.reset(leaves.leaves))
+    def reset(first: Any) -> None:
+        serial(first.serial)
+        tell(inventory.end_reset())
         returned()
 
     def apply(item: FeedItem) -> None:
@@ -66,17 +73,26 @@ async def follow_vms(
     return inventory, feed
 
 
-async def follow_states(
+def follow_states(
     process: Process,
+    vmds: Mapping[str, RpcClient],
+    reset: Callable[[list[VmStatus], str], None],
+    changed: Callable[[VmStatus, bool], None],
+) -> dict[str, FeedClient]:
+    """Tell each VM's state: `reset` takes all of one host, `changed` one and whether it is gone.
+
+    Returns at once the feed of each host; its `synced` says when the first states have been told.
+    """
+    return {host: _follow_host(process, host, vmd, reset, changed) for host, vmd in vmds.items()}
+
+
+def _follow_host(
+    process: Process,
+    host: str,
     vmd: RpcClient,
-    reset: Callable[[list[VmStatus]], None],
+    reset: Callable[[list[VmStatus], str], None],
     changed: Callable[[VmStatus, bool], None],
 ) -> FeedClient:
-    """Tell each VM's state: `reset` takes all, `changed` one and whether it is gone.
-
-    Returns at once; the feed's `synced` says when the first states have been told.
-    """
-
     async def ask() -> Snapshot:
         listed = await vmd.call(ListVms(), VmList, SNAPSHOT_TIMEOUT_S)
         return listed.epoch, listed.number, listed.vms
@@ -85,7 +101,13 @@ async def follow_states(
         change = body_as(VmStateChanged, item.body_kind, item.body or {})
         changed(change.vm, change.gone)
 
-    return process.subscribe("vmd", "vm", ask=ask, reset=reset, apply=apply)
+    return process.subscribe("vmd", "vm", ask=ask, reset=lambda vms: reset(vms, host), apply=apply, host=host)
+
+
+async def _page(store: RpcClient, after: str) -> Leaves:
+    return await store.call(
+        List(prefix=VM_ROOT, topic="vm", after=after, limit=PAGE_LEAVES), Leaves, SNAPSHOT_TIMEOUT_S
+    )
 
 
 async def told(store: RpcClient, prefix: str) -> dict[str, str]:

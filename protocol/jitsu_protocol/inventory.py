@@ -23,6 +23,17 @@ class VmChanged:
     new: VM | None
 
 
+def on_host(changes: Iterable[VmChanged], host: str) -> list[VmChanged]:
+    """Return what changes for one host: a VM that moves to another is gone here, and came there."""
+    found = []
+    for change in changes:
+        old = change.old if change.old is not None and change.old.host == host else None
+        new = change.new if change.new is not None and change.new.host == host else None
+        if old is not None or new is not None:
+            found.append(VmChanged(old, new))
+    return found
+
+
 @dataclass
 class Inventory:
     """All VMs, by uuid."""
@@ -31,22 +42,37 @@ class Inventory:
     faults: dict[str, str] = field(default_factory=dict)
     """uuid -> why this VM cannot be used."""
     _leaves: dict[str, dict[str, str]] = field(default_factory=dict)
+    _taken: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def reset(self, leaves: Mapping[str, str]) -> list[VmChanged]:
         """Take the whole tree (path -> value) and return what differs from before."""
-        before = set(self._leaves)
-        self._leaves = {}
-        touched = {self._put(path, value) for path, value in leaves.items()}
-        return self._rebuild(before | touched)
+        self.begin_reset()
+        self.take(leaves)
+        return self.end_reset()
+
+    def begin_reset(self) -> None:
+        """Begin to take the whole tree in pieces; what is known meanwhile is what was known before."""
+        self._taken = {}
+
+    def take(self, leaves: Mapping[str, str]) -> None:
+        """Take a piece (path -> value); all of a VM is in the same one."""
+        for path, value in leaves.items():
+            uuid, leaf = _leaf_of_vm(path)
+            if leaf:
+                self._taken.setdefault(uuid, {})[leaf] = value
+
+    def end_reset(self) -> list[VmChanged]:
+        """Return what differs from before."""
+        before, self._leaves, self._taken = self._leaves, self._taken, {}
+        return self._rebuild(uuid for uuid in {*before, *self._leaves} if before.get(uuid) != self._leaves.get(uuid))
 
     def apply(self, changes: Iterable[tuple[str, str | None]]) -> list[VmChanged]:
         """Take the changes of one commit, (path, new value or None), and return what they changed."""
         return self._rebuild({self._put(path, value) for path, value in changes})
 
     def _put(self, path: str, value: str | None) -> str:
-        rest = path.removeprefix(VM_ROOT + "/")
-        uuid, _, leaf = rest.partition("/")
-        if rest == path or not leaf:
+        uuid, leaf = _leaf_of_vm(path)
+        if not leaf:
             return ""
         if value is not None:
             self._leaves.setdefault(uuid, {})[leaf] = value
@@ -76,3 +102,10 @@ class Inventory:
         except InvalidVm as error:
             self.faults[uuid] = str(error)
             return None
+
+
+def _leaf_of_vm(path: str) -> tuple[str, str]:
+    """Return a VM's uuid and the path below it; nothing for paths that are no VM's."""
+    rest = path.removeprefix(VM_ROOT + "/")
+    uuid, _, leaf = rest.partition("/")
+    return (uuid, leaf) if rest != path and leaf else ("", "")

@@ -50,6 +50,8 @@ class Process:
         self.service = service
         self.settings = settings
         self.group = group
+        self.host = settings.hypervisor.host if service == "vmd" else ""
+        """Of several vmds: which this one is."""
         self.metrics = Metrics(service)
         self.notes: Callable[[], list[str]] = list
         self.stopping: Callable[[], Awaitable[None]] | None = None
@@ -63,19 +65,23 @@ class Process:
 
     def serve(self, handlers: Mapping[type[Request], Handler]) -> None:
         """Bind this service's rpc."""
-        endpoint = self.settings.bus.endpoint(self.service, "rpc")
+        endpoint = self.settings.bus.endpoint(self.service, "rpc", self.host)
         every: dict[type[Request], Handler] = {Ping: self._pong, **handlers}
         self.spawn(RpcServer(self._context, endpoint, every, self.metrics.dropped).run(), "rpc")
 
     def publish(self, *topics: str) -> FeedServer:
         """Bind this service's feed."""
-        server = FeedServer(self._context, self.settings.bus.endpoint(self.service, "feed"), topics)
+        server = FeedServer(self._context, self.settings.bus.endpoint(self.service, "feed", self.host), topics)
         self.spawn(server.run(), "feed")
         return server
 
-    def client(self, owner: str) -> RpcClient:
+    def client(self, owner: str, host: str = "") -> RpcClient:
         """Connect to another service's rpc."""
-        return self.connect(self.settings.bus.endpoint(owner, "rpc"), owner)
+        return self.connect(self.settings.bus.endpoint(owner, "rpc", host), f"{owner} of {host}" if host else owner)
+
+    def vmds(self) -> dict[str, RpcClient]:
+        """Connect to every vmd: host -> client."""
+        return {host: self.client("vmd", host) for host in self.settings.bus.vmds}
 
     def connect(self, endpoint: str, owner: str) -> RpcClient:
         """Connect to an rpc by its endpoint."""
@@ -92,9 +98,10 @@ class Process:
         reset: Callable[[Any], None],
         apply: Callable[[FeedItem], None],
         endpoint: str = "",
+        host: str = "",
     ) -> FeedClient:
         """Connect to another service's feed."""
-        endpoint = endpoint or self.settings.bus.endpoint(owner, "feed")
+        endpoint = endpoint or self.settings.bus.endpoint(owner, "feed", host)
         client = FeedClient(self._context, endpoint, topic, ask=ask, reset=reset, apply=apply)
         self.spawn(client.run(), f"feed of {owner}")
         return client

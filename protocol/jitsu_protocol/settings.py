@@ -131,9 +131,13 @@ def load(
     vms = _vms(texts, defaults_text, faults)
     if not faults and isinstance(bus := sections["bus"], BusSettings):
         faults += _plain_tcp(bus)
+        hypervisor = sections["hypervisor"]
+        if isinstance(hypervisor, HypervisorSettings) and hypervisor.host not in bus.vmds:
+            faults.append(f"hypervisor.host: {hypervisor.host!r} is none of bus.hosts")
+        faults += [f"{text.at('host')}: {vm.host} is none of bus.hosts" for vm, text in vms if vm.host not in bus.vmds]
     if faults:
         raise SettingsFault(faults)
-    return Settings.model_validate({**sections, "vms": vms})
+    return Settings.model_validate({**sections, "vms": [vm for vm, _ in vms]})
 
 
 def load_service(service: str, argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -230,7 +234,7 @@ def _vm_tables(toml: TomlFile, faults: list[str]) -> list[VmText]:
     return texts
 
 
-def _vms(texts: Sequence[VmText], defaults: dict[str, str], faults: list[str]) -> list[VM]:
+def _vms(texts: Sequence[VmText], defaults: dict[str, str], faults: list[str]) -> list[tuple[VM, VmText]]:
     built: list[tuple[VM, VmText]] = []
     for text in texts:
         try:
@@ -241,7 +245,7 @@ def _vms(texts: Sequence[VmText], defaults: dict[str, str], faults: list[str]) -
     for vm, text in built:
         faults += [f"{text.at(fault.key)}: {fault.message}" for fault in holdings.clashes(vm)]
         holdings.add(vm)
-    return [vm for vm, _ in built]
+    return built
 
 
 def _plain_tcp(bus: BusSettings) -> list[str]:

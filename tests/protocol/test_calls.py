@@ -3,6 +3,7 @@ from __future__ import annotations
 from jitsu_protocol.calls import (
     FIRST_RESEND_S,
     MAX_ANSWERS_KEPT,
+    MAX_AT_ONCE,
     MAX_RESEND_S,
     MAX_WAITING_CALLS,
     UNSENT_RESEND_S,
@@ -91,3 +92,34 @@ def test_replies_are_kept_within_bounds() -> None:
     assert answered.begin((1).to_bytes(4, "big")) == b"x"
     answered.done(b"big", b"x" * 17 * 1024 * 1024)
     assert answered.begin((5).to_bytes(4, "big")) is True
+
+
+def test_an_owner_that_answers_others_is_busy_not_away_and_is_spared_but_not_for_ever() -> None:
+    calls = Calls()
+    calls.begin(b"1", now=0.0, timeout=9.0)
+    now, sent_at = 0.0, 0.0
+    while not sent_at:
+        due = calls.next_deadline()
+        assert due is not None
+        now = due
+        calls.heard(now - 0.01)
+        sent_at = now if calls.passed(now) else 0.0
+    assert FIRST_RESEND_S < sent_at < 1.0, "a request that was lost with an owner is there within a second (G7)"
+    calls.begin(b"2", now=10.0, timeout=9.0)
+    assert [action.id for action in calls.passed(10.0 + FIRST_RESEND_S) if isinstance(action, Resend)] == [b"2"]
+
+
+def test_many_that_are_due_are_sent_again_a_few_at_a_time() -> None:
+    calls = Calls()
+    for number in range(3 * MAX_AT_ONCE):
+        calls.begin(number.to_bytes(4, "big"), 0.0, 9.0)
+    sent: list[bytes] = []
+    now = FIRST_RESEND_S
+    while len(sent) < 3 * MAX_AT_ONCE:
+        actions = calls.passed(now)
+        assert 0 < len(actions) <= MAX_AT_ONCE
+        sent += [action.id for action in actions]
+        due = calls.next_deadline()
+        assert due is not None
+        now = due
+    assert len(set(sent)) == 3 * MAX_AT_ONCE

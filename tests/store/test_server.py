@@ -87,6 +87,35 @@ async def test_the_serial_grows_with_each_change_of_the_zones_and_with_no_other_
         assert await serial(store) == 1_003
 
 
+async def test_leaves_can_be_had_in_pages_that_tear_no_name_apart(tmp_path: Path) -> None:
+    leaves = {f"a/{n:02}/{leaf}": str(n) for n in range(20) for leaf in ("x", "y", "z")}
+    async with running(tmp_path / "db") as store:
+        await store.apply({**leaves, "b/other": "1"})
+        found: dict[str, str] = {}
+        after, pages = "", 0
+        while True:
+            page = await store.server.list(List(prefix="a", after=after, limit=7))
+            assert not found.keys() & page.leaves.keys()
+            found |= page.leaves
+            pages, after = pages + 1, page.upto
+            if not after:
+                break
+            # what is staged but not on the disk is in no page
+            applying = asyncio.create_task(store.apply({"a/19/x": f"new {pages}", "a/30/x": "new"}))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            hidden = await store.server.list(List(prefix="a", after="18", limit=100))
+            if pages == 1:
+                assert hidden.leaves == {path: value for path, value in leaves.items() if path.startswith("a/19")}
+            await applying
+        assert pages == 7
+        assert found == await _below(store, "a")
+
+
+async def _below(store: Store, prefix: str) -> dict[str, str]:
+    return (await store.server.list(List(prefix=prefix))).leaves
+
+
 async def test_a_refused_change_changes_nothing(tmp_path: Path) -> None:
     one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
     async with running(tmp_path / "db") as store:

@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from jitsu.show import status_rows
 from jitsu_protocol.sections import BusSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 FIRST_PORT, PORTS_EACH = 20_000, 4_000
 _PORTS = itertools.count(os.getpid() % PORTS_EACH)
@@ -76,6 +78,7 @@ class RunningSuite:
         self.directory = directory
         self.port = free_port()
         self.output: list[str] = []
+        self._bus = {"runtime_dir": str(directory / "run"), **tomllib.loads(toml).get("bus", {})}
         argv = [*JITSU, "up", "--runtime-dir", str(directory / "run"), "-l", str(self.port), *arguments]
         if toml:
             (directory / "jitsu.toml").write_text(toml)
@@ -124,6 +127,7 @@ class RunningSuite:
         """Run a jitsu command against it and return what it printed."""
         done = subprocess.run(
             [*JITSU, "--runtime-dir", str(self.directory / "run"), *arguments],
+            env={**os.environ, "JITSU_BUS_HOSTS": "\n".join(self._bus.get("hosts", []))},
             capture_output=True,
             text=True,
             timeout=60,
@@ -137,7 +141,7 @@ class RunningSuite:
         """Return the rows of `jitsu status` by VM name, without the half second that a command costs."""
 
         async def ask() -> list[dict[str, Any]]:
-            async with connect(BusSettings.model_validate({"runtime_dir": str(self.directory / "run")})) as link:
+            async with connect(BusSettings.model_validate(self._bus)) as link:
                 return status_rows(await link.vms(), await link.leaves())
 
         with ThreadPoolExecutor(1) as thread:  # a test may have an event loop of its own
@@ -176,6 +180,26 @@ class RunningSuite:
                 except OSError:
                     continue
         return sorted(found)
+
+
+@contextmanager
+def beside(suite: RunningSuite, service: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a further service on a suite's bus, ready when this returns; the test may have ended it."""
+    directory = {"JITSU_BUS_RUNTIME_DIR": str(suite.directory / "run")}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        address = f"jitsu-test-{os.getpid()}-{next(_PORTS)}"
+        notified.bind("\0" + address)
+        notified.settimeout(START_LIMIT_S)
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"jitsu_{service}.main"],
+            env={**os.environ, **directory, **environment, "NOTIFY_SOCKET": "@" + address},
+        )
+        try:
+            assert notified.recv(100) == b"READY=1"
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def _alive(pid: int) -> bool:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.support.dns import ask
-from tests.support.suite import RunningSuite, vm_toml, wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support.suite import RunningSuite, beside, free_port, vm_toml, wait_for
 
 pytestmark = pytest.mark.suite
 
@@ -33,6 +30,38 @@ async def test_dig_asks_each_replica_and_starts_nothing_unless_told(tmp_path: Pa
         }
         nobody = suite.jitsu("dig", "nobody.jitsu.test").splitlines()
         assert nobody[0] == f"dns-0 {where}: no VM has this name; NXDOMAIN"
+
+
+async def test_one_jitsu_dns_may_be_several_processes(tmp_path: Path) -> None:
+    toml = vm_toml("www", "127.8.4.1", ttl=60, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        port = free_port()
+        own = {"JITSU_DNS_WORKERS": "3", "JITSU_DNS_REPLICA": "w", "JITSU_DNS_PORT": str(port)}
+        with beside(suite, "dns", **own) as process:
+            for _ in range(20):
+                assert (await ask("www.jitsu.test", port)).addresses == ["127.8.4.1"]
+            assert suite.status()["www"]["starts"] == 1
+            told = json.loads(suite.jitsu("dig", "www.jitsu.test", "--json"))
+            assert set(told) == {"dns-0", "w", "w-1", "w-2"}
+            workers = _children(process.pid)
+            os.kill(min(workers), signal.SIGKILL)
+            wait_for(lambda: len(_children(process.pid) - {min(workers)}) == 3, 10, "another one runs")
+            workers |= _children(process.pid)
+            process.kill()
+            process.wait()
+            wait_for(lambda: not any(_runs(pid) for pid in workers), 5, "workers end with who keeps them")
+
+
+def _children(pid: int) -> set[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child) for child in listed}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return not Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].startswith(" Z")
+    except OSError:
+        return False
 
 
 async def test_queries_are_logged_from_one_signal_to_the_next(tmp_path: Path) -> None:

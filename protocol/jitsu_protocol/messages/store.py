@@ -48,7 +48,8 @@ class Value(Message):
 class List(Request):
     """Anyone to store: all leaves below a path ("" for all). Answer: Leaves.
 
-    On master it is also the snapshot of the store's feed `topic`.
+    On master it is also the snapshot of the store's feed `topic`, and can be had in pages. Later pages may be newer
+    than the first: who takes what the feed says after the first page's number has what there is in the end.
     """
 
     kind: ClassVar[str] = "store.list"
@@ -56,6 +57,10 @@ class List(Request):
     prefix: str = ""
     topic: str = "vm"
     branch: str = MASTER
+    after: str = ""
+    """Of a page: the name right below the path behind which it begins, the latest of the page before."""
+    limit: int = Field(default=0, ge=0)
+    """How many leaves make a page full; 0: all at once. What is below one name is never torn."""
 
 
 class Leaves(Message):
@@ -69,6 +74,8 @@ class Leaves(Message):
     number: int
     serial: int = 0
     """Of the zones that master describes, the same for all who ask (RFC 1035, 3.3.13)."""
+    upto: str = ""
+    """The latest name of this page; "" if there are no more."""
 
 
 class Apply(Request):

@@ -99,6 +99,8 @@ class VmStatus(BaseModel):
     uuid: str
     name: str
     state: VmState
+    host: str = ""
+    """Whose vmd says this; "" if there is only one."""
     drain: str = ""
     """Id of the drain while `draining`."""
     state_age_s: float = 0.0

@@ -9,6 +9,7 @@ import structlog
 
 from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.follow import follow_vms, told
+from jitsu_protocol.inventory import on_host
 from jitsu_protocol.process import run
 from jitsu_protocol.vm import STATS_ROOT
 from jitsu_vmd.wires.server import VmDaemon
@@ -38,7 +39,9 @@ async def start(process: Process) -> None:
     await _open(hypervisor)
     store = process.client("store")
     daemon.restore(await told(store, STATS_ROOT))
-    await follow_vms(process, store, daemon.configure, daemon.record_again)
+    await follow_vms(
+        process, store, lambda changes: daemon.configure(on_host(changes, process.host)), daemon.record_again
+    )
     await daemon.reconcile()
     process.spawn(hypervisor.run(daemon.changed), "hypervisor")
     process.spawn(daemon.look_for_ever(), "reconcile")

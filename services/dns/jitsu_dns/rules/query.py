@@ -179,7 +179,7 @@ class Front:
         self._summons, self._cookies = summons, cookies
         self._about = about
         self._wall_ahead_s = wall_ahead_s
-        self._states: dict[str, tuple[VmState, str]] = {}  # vm -> (state, drain)
+        self._states: dict[str, VmStatus] = {}
         self._ready = ReadyPackets(uses, responses, self.counts.answers)
         self._summoning: set[str] = set()
         self._asked: dict[Node, _Asked] = {}
@@ -277,21 +277,24 @@ class Front:
             if not asked.outstanding:
                 self._release(node, now, error)
 
-    def all_states(self, statuses: Iterable[VmStatus], now: float) -> None:
-        """Take a snapshot of all VMs' states."""
-        before, self._states = self._states, {}
-        for uuid in before:
+    def all_states(self, statuses: Iterable[VmStatus], now: float, host: str = "") -> None:
+        """Take a snapshot of the states of all VMs of one host."""
+        for uuid in [uuid for uuid, status in self._states.items() if status.host == host]:
             self._invalidate(uuid)
+            del self._states[uuid]
         for status in statuses:
             self.state(status, now)
 
     def state(self, status: VmStatus, now: float, *, gone: bool = False) -> None:
         """Take a VM's new state."""
+        known = self._states.get(status.uuid)
+        if gone and known is not None and known.host != status.host:
+            return  # it has moved, and its new host has said so first
         self._invalidate(status.uuid)
         if gone:
             self._states.pop(status.uuid, None)
             return
-        self._states[status.uuid] = (status.state, status.drain)
+        self._states[status.uuid] = status
         if status.state is VmState.DRAINING:
             self._actions.append(ReportNow())
         elif status.state is VmState.READY:
@@ -299,7 +302,7 @@ class Front:
 
     def drains(self) -> list[str]:
         """Return the drains that this replica honours."""
-        return [drain for _, drain in self._states.values() if drain]
+        return [status.drain for status in self._states.values() if status.drain]
 
     # --- store ---
 
@@ -440,12 +443,13 @@ class Front:
         """Return what may be answered without asking vmd, None if that is nothing."""
         if not self.uses.may_answer_warm(now):
             return None
-        warm = hit.node.warm.get(hit.qtype)
+        warm = next((warm for warm in hit.node.warm if warm.qtype == hit.qtype), None)
         if warm is None:
             ready = tuple(h for h in hit.node.of_type(hit.qtype) if self._state(h.vm.uuid) is VmState.READY)
             if not ready:
                 return None
-            warm = hit.node.warm[hit.qtype] = Warm(ready, hit.qtype)
+            warm = Warm(ready, hit.qtype)
+            hit.node.warm = (*hit.node.warm, warm)
         return warm
 
     def _wait(self, query: Query, asker: Asker, hit: Hit, extras: Extras, now: float) -> bytes | None:
@@ -534,14 +538,14 @@ class Front:
 
     def _state(self, vm: str) -> VmState:
         known = self._states.get(vm)
-        return VmState.UNKNOWN if known is None else known[0]
+        return VmState.UNKNOWN if known is None else known.state
 
     def _invalidate(self, vm: str) -> None:
         """Forget what is kept ready for the names of a VM."""
         for held in self.table.held_by(vm):
-            for warm in held.node.warm.values():
+            for warm in held.node.warm:
                 self._ready.invalidate(warm)
-            held.node.warm.clear()
+            held.node.warm = ()
 
     def _judge(self, asker: Asker, alike: Hashable, now: float) -> Limited:
         return self.responses.judge(asker.address, alike, now) if asker.udp else Limited.SEND

@@ -6,7 +6,6 @@ the states of the VMs in that answer stay as they are. What is not needed for mo
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,7 +49,7 @@ class ReadyPackets:
     def __init__(self, uses: Uses, responses: ResponseLimit, counts: Counter[tuple[int, int, str]]) -> None:
         """`counts` are by type, rcode and path."""
         self._uses, self._responses, self._counts = uses, responses, counts
-        self._packets: OrderedDict[bytes, Ready] = OrderedDict()
+        self._packets: dict[bytes, Ready] = {}
         self._counting: list[Warm] = []
 
     def __len__(self) -> int:
@@ -86,7 +85,7 @@ class ReadyPackets:
         """Keep what is sent for a packet."""
         self._packets[data[2:]] = ready
         if len(self._packets) > MAX_PACKETS_KEPT:
-            self._packets.popitem(last=False)
+            del self._packets[next(iter(self._packets))]
 
     def clear(self) -> None:
         """Forget all packets."""

@@ -72,7 +72,8 @@ class Node:
     static: dict[int, list[bytes]] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
     """Of its CNAMEs, in their order: while a name goes from one VM to another there can be two."""
-    warm: dict[int, Warm] = field(default_factory=dict)
+    warm: tuple[Warm, ...] = ()
+    """One for each type that was asked for: two at most, and a tuple takes a third of the room of a dict."""
     turn: int = 0
     """Which VM comes first the next time."""
 
@@ -160,8 +161,10 @@ class Table:
             self._drop_statics(old)
         if new is not None:
             mine = self._by_vm[new.uuid] = []
+            # They do not say their owner: names of one VM with one TTL have them in common.
+            records = {ttl: build.address_records(new.addresses, ttl) for ttl in set(new.names.values())}
             for name, ttl in new.names.items():
-                mine.append(self._hold(new, name, ttl, before.pop(name, None)))
+                mine.append(self._hold(new, name, records[ttl], before.pop(name, None)))
             self._add_statics(new)
         for held in before.values():
             self._changes(held.node)
@@ -306,9 +309,8 @@ class Table:
 
     # --- changes ---
 
-    def _hold(self, vm: VM, name: str, ttl: int, before: Held | None) -> Held:
+    def _hold(self, vm: VM, name: str, records: dict[int, tuple[bytes, ...]], before: Held | None) -> Held:
         """Put a name of a VM in; what was counted for it goes on."""
-        records = build.address_records(vm.addresses, ttl)
         if before is not None:
             self._changes(before.node)
             before.vm, before.records = vm, records

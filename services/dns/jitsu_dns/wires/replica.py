@@ -30,7 +30,7 @@ from jitsu_dns.wires.notify import NotifySockets
 from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
-from jitsu_protocol.errors import JitsuError, SetupFault
+from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.follow import follow_states, follow_vms
 from jitsu_protocol.messages import Done, Summon, Summoned
 from jitsu_protocol.sections import server_address
@@ -69,12 +69,12 @@ class Replica:
         self._udp_socket, self._tcp_socket = _bound(settings)
         self.port: int = self._udp_socket.getsockname()[1]
         self._store = process.client("store")
-        self._vmd = process.client("vmd")
+        self._vmds = process.vmds()
         self._reaper = process.client("reaper")
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
         self._uses = Uses(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{self.port}")
         self._front = _front(settings, self._uses)
-        self._udp = UdpServer(self._udp_socket, self._warm, self._received_udp)
+        self._udp = UdpServer(self._udp_socket, self._warm, self._received_udp, self._after)
         self._tcp = TcpServer(
             self._received_tcp,
             self._front.gone,
@@ -97,17 +97,19 @@ class Replica:
     async def start(self) -> None:
         """Learn names and states, then serve."""
         await follow_vms(self._process, self._store, self._configured, serial=self._numbered)
-        states = await follow_states(self._process, self._vmd, self._all_states, self._state)
+        states = follow_states(self._process, self._vmds, self._all_states, self._state)
         self._process.spawn(self._report_for_ever(), "report")
         try:
             async with asyncio.timeout(FIRST_STATES_S):
-                await states.synced.wait()
+                for feed in states.values():
+                    await feed.synced.wait()
         except TimeoutError:
-            log.warning("vmd does not answer yet: queries for VMs fail until it does")
+            for host in (host for host, feed in states.items() if not feed.is_live()):
+                log.warning("vmd does not answer yet: queries for its VMs fail until it does", host=host)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._query_log.switch)
         if self._notify is not None:
             await self._notify.open()
-        self._process.spawn(self._udp.run(self._after), "udp")
+        self._process.spawn(self._udp.run(), "udp")
         self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
 
@@ -208,8 +210,12 @@ class Replica:
         self._after()
 
     async def _summon(self, vm: str, timeout: float) -> None:
+        held = self._front.table.held_by(vm)
+        host = held[0].vm.host if held else ""
         try:
-            await self._vmd.call(Summon(vm=vm), Summoned, timeout)
+            if host not in self._vmds:
+                raise Unavailable(f"its host {host} is none of bus.hosts")
+            await self._vmds[host].call(Summon(vm=vm), Summoned, timeout)
         except JitsuError as error:
             self._front.refused(vm, error, monotonic())
         else:
@@ -227,8 +233,8 @@ class Replica:
             self._notify.go_on()
         self._after()
 
-    def _all_states(self, statuses: Sequence[VmStatus]) -> None:
-        self._front.all_states(statuses, monotonic())
+    def _all_states(self, statuses: Sequence[VmStatus], host: str) -> None:
+        self._front.all_states(statuses, monotonic(), host)
         self._after()
 
     def _state(self, status: VmStatus, gone: bool) -> None:
@@ -286,6 +292,11 @@ class Replica:
         )
         metrics.counted("limited_responses", "Responses dropped or truncated by dns.response_rate.", self._limited)
         metrics.counted("dropped_responses", "Responses that the socket had no room for.", lambda: self._udp.dropped)
+        metrics.counted(
+            "queries_dropped",
+            "Queries dropped because too many had to be looked at.",
+            lambda: self._udp.queries_dropped,
+        )
         metrics.gauge("waiting", "Queries that wait now.", lambda: float(len(self._front.pending)))
         metrics.gauge("names", "Names held.", lambda: float(len(self._front.table)))
         metrics.gauge("tcp_connections", "TCP connections open.", lambda: float(len(self._tcp.connections)))

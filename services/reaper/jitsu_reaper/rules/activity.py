@@ -50,7 +50,7 @@ class Activity:
     informed: bool = False
     """Some replica has been heard of, ever."""
     totals: dict[tuple[str, str], Total] = field(default_factory=dict)
-    unsaved: set[tuple[str, str]] = field(default_factory=set)
+    unsaved: dict[tuple[str, str], None] = field(default_factory=dict)
     """Names whose totals are not in the store yet."""
     _used: dict[str, float] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ class Activity:
             total = self.totals.setdefault((use.vm, use.name), Total())
             total.requests += use.count
             total.last_ts = max(total.last_ts, wall - use.age_s)
-            self.unsaved.add((use.vm, use.name))
+            self.unsaved[use.vm, use.name] = None
 
     def used(self, vm: str, at: float) -> None:
         """Note that a VM was in use at that time."""
@@ -94,11 +94,11 @@ class Activity:
         self._used.pop(vm, None)
         for key in [key for key in self.totals if key[0] == vm]:
             del self.totals[key]
-            self.unsaved.discard(key)
+            self.unsaved.pop(key, None)
 
     def save_again(self) -> None:
         """Note that the store may have lost what it was told last."""
-        self.unsaved |= set(self.totals)
+        self.unsaved |= dict.fromkeys(self.totals)
 
     def last_use(self, vm: str, now: float) -> float:
         """Return when the VM was used last, as far as can be ruled out that it was later."""

@@ -11,7 +11,7 @@ from jitsu_protocol.states import VmState
 from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, CancelDrain, DrainMachine, DrainState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import Report, VmStatus
@@ -26,11 +26,13 @@ class Policy:
         self.activity = activity
         self._drain_limit_s = drain_limit_s
         self._vms: dict[str, VM] = {}
-        self._states: dict[str, tuple[VmState, str]] = {}
+        self._states: dict[str, VmStatus] = {}
         self._drains: dict[str, DrainMachine] = {}
         self._not_before: dict[str, float] = {}
         self.blind = "nothing has been heard yet"
         """Why nothing may be stopped now, or nothing."""
+        self.unheard: Collection[str] = ()
+        """Hosts whose vmd is not heard: nothing of theirs is stopped."""
 
     def configure(self, changes: Sequence[VmChanged]) -> None:
         """Take VMs that came, went or are configured otherwise."""
@@ -43,20 +45,22 @@ class Policy:
                 self._not_before.pop(change.old.uuid, None)
                 self.activity.forget(change.old.uuid)
 
-    def all_states(self, statuses: Iterable[VmStatus], now: float) -> None:
-        """Take a snapshot of all VMs' states."""
-        self._states = {}
+    def all_states(self, statuses: Iterable[VmStatus], now: float, host: str = "") -> None:
+        """Take a snapshot of the states of all VMs of one host."""
+        self._states = {vm: known for vm, known in self._states.items() if known.host != host}
         for status in statuses:
             self.state(status, now)
 
     def state(self, status: VmStatus, now: float, *, gone: bool = False) -> None:
         """Take a VM's new state."""
+        known = self._states.get(status.uuid)
         if gone:
-            self._states.pop(status.uuid, None)
-            self._drains.pop(status.uuid, None)
+            if known is None or known.host == status.host:  # else it has moved
+                self._states.pop(status.uuid, None)
+                self._drains.pop(status.uuid, None)
             return
-        before = self._states.get(status.uuid, (VmState.UNKNOWN, ""))[0]
-        self._states[status.uuid] = (status.state, status.drain)
+        before = VmState.UNKNOWN if known is None else known.state
+        self._states[status.uuid] = status
         if status.idle_s is not None:
             self.activity.used(status.uuid, now - status.idle_s)  # summons that no replica reports, an operator's
         if status.state is VmState.READY and before not in (VmState.READY, VmState.DRAINING):
@@ -84,7 +88,7 @@ class Policy:
         actions: list[Action] = []
         for vm, drain in list(self._drains.items()):
             action = drain.look(
-                idle=self._idle_at(vm, now) <= now and not self.blind,
+                idle=self._idle_at(vm, now) <= now and self._is_seen(vm),
                 honoured=self.activity.all_honour(drain.drain),
                 now=now,
             )
@@ -105,8 +109,19 @@ class Policy:
         return min(due, default=None)
 
     def _may_drain(self, vm: str) -> bool:
-        ready = self._states.get(vm, (VmState.UNKNOWN, ""))[0] is VmState.READY
-        return ready and vm not in self._drains and not self.blind and self.activity.informed
+        known = self._states.get(vm)
+        ready = known is not None and known.state is VmState.READY
+        return ready and vm not in self._drains and self._is_seen(vm) and self.activity.informed
+
+    def _is_seen(self, vm: str) -> bool:
+        """Say whether enough is heard to stop a VM (G8)."""
+        known = self._states.get(vm)
+        return not self.blind and (known is None or known.host not in self.unheard)
+
+    def host_of(self, vm: str) -> str:
+        """Return the host whose vmd runs a VM."""
+        known = self._states.get(vm)
+        return "" if known is None else known.host
 
     def _idle_at(self, vm: str, now: float) -> float:
         if vm not in self._vms:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import suppress
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -38,7 +40,11 @@ if TYPE_CHECKING:
     from jitsu_protocol.process import Process
 
 CALL_TIMEOUT_S = 2.0
+LEAVING_TIMEOUT_S = 0.5
 SAVE_S = 1.0
+MAX_SAVED_NAMES = 2_000
+"""At once: of 100,000 that are used all the time, each is saved every 50 s, and the store has time for changes."""
+LOOK_AFTER_S = 0.02
 TICK_S = 1.0
 """Silence of a replica or a feed is noticed that often."""
 
@@ -51,11 +57,14 @@ class ReaperServer:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._store = process.client("store")
-        self._vmd = process.client("vmd")
+        self._vmds = process.vmds()
         self._policy = Policy(Activity(floor=monotonic()), process.settings.reaper.drain_limit)
-        self._feeds: tuple[FeedClient, ...] = ()
+        self._vms: FeedClient | None = None
+        self._states: dict[str, FeedClient] = {}
         self._names: dict[str, str] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._looks = False
+        """A look is due soon."""
         metrics = process.metrics
         self._reports = metrics.counter("reports", "Reports taken from replicas.")
         self._drained = metrics.counter("drains", "Drains, by their end.", ["end"])
@@ -74,9 +83,8 @@ class ReaperServer:
                     activity.totals.setdefault((vm, name), Total()).requests = int(_number(value))
                 case [vm, "dns", name, "last_request_ts"]:
                     activity.totals.setdefault((vm, name), Total()).last_ts = _number(value)
-        _, vms = await follow_vms(self._process, self._store, self._configured, activity.save_again)
-        states = await follow_states(self._process, self._vmd, self._all_states, self._state)
-        self._feeds = (vms, states)
+        _, self._vms = await follow_vms(self._process, self._store, self._configured, activity.save_again)
+        self._states = follow_states(self._process, self._vmds, self._all_states, self._state)
         self._process.serve({Report: self.report})
         self._process.spawn(self._tick_for_ever(), "tick")
         self._process.spawn(self._save_for_ever(), "save")
@@ -89,11 +97,18 @@ class ReaperServer:
         notes = [f"dns replicas: {', '.join(ages) or 'none'}"]
         if self._policy.blind:
             notes.append(f"stops nothing: {self._policy.blind}")
+        elif self._policy.unheard:
+            notes.append(
+                f"stops nothing on {', '.join(sorted(map(_shown, self._policy.unheard)))}: its vmd is not heard"
+            )
         return notes
 
     async def stop(self) -> None:
-        """Save what is not saved."""
-        await self._save()
+        """Save what is not saved, as far as there is time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING_TIMEOUT_S):
+                while self._policy.activity.unsaved:
+                    await self._save()
 
     async def report(self, report: Report) -> Done:
         """Answer Report.
@@ -129,20 +144,27 @@ class ReaperServer:
         self._policy.configure(changes)
         self._look()
 
-    def _all_states(self, statuses: Sequence[VmStatus]) -> None:
-        self._policy.all_states(statuses, monotonic())
+    def _all_states(self, statuses: Sequence[VmStatus], host: str) -> None:
+        self._policy.all_states(statuses, monotonic(), host)
         self._names.update((status.uuid, status.name) for status in statuses)
         self._look()
 
     def _state(self, status: VmStatus, gone: bool) -> None:
         self._policy.state(status, monotonic(), gone=gone)
         self._names[status.uuid] = status.name
-        self._look()
+        self._look_soon()
 
     # --- the policy's shell ---
 
+    def _look_soon(self) -> None:
+        """Look once at what many events changed: a look is at every VM."""
+        if not self._looks:
+            self._looks = True
+            asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._look)
+
     def _look(self) -> None:
         """See what the rules want done now, and arm the one timer."""
+        self._looks = False
         now = monotonic()
         self._policy.blind = self._blindness()
         for action in self._policy.passed(now):
@@ -162,9 +184,10 @@ class ReaperServer:
             self._timer = loop.call_later(max(0.001, due - now), self._look)
 
     def _blindness(self) -> str:
-        if len(self._feeds) < 2 or not self._feeds[0].is_live():
+        if self._vms is None or not self._vms.is_live():
             return "the store is not heard"
-        if not self._feeds[1].is_live():
+        self._policy.unheard = [host for host, feed in self._states.items() if not feed.is_live()]
+        if len(self._policy.unheard) == len(self._states):
             return "vmd is not heard"
         if not self._policy.activity.informed:
             return "no dns replica has reported yet"
@@ -178,7 +201,7 @@ class ReaperServer:
 
     async def _drain(self, vm: str) -> None:
         try:
-            begun = await self._vmd.call(Drain(vm=vm), Draining, CALL_TIMEOUT_S)
+            begun = await self._vmds[self._policy.host_of(vm)].call(Drain(vm=vm), Draining, CALL_TIMEOUT_S)
         except JitsuError as error:
             log.info("not drained", vm=self._name(vm), reason=str(error))
             self._drained.labels("refused").inc()
@@ -189,7 +212,7 @@ class ReaperServer:
 
     async def _stop(self, vm: str, drain: str) -> None:
         try:
-            await self._vmd.call(StopDrained(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
+            await self._vmds[self._policy.host_of(vm)].call(StopDrained(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
             log.info("idle, stopped", vm=self._name(vm))
             self._drained.labels("stopped").inc()
         except JitsuError as error:
@@ -201,7 +224,7 @@ class ReaperServer:
     async def _cancel(self, vm: str, drain: str) -> None:
         self._drained.labels("cancelled").inc()
         try:
-            await self._vmd.call(CancelDrain(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
+            await self._vmds[self._policy.host_of(vm)].call(CancelDrain(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
         except JitsuError as error:
             log.info("vmd takes the drain back by itself", vm=self._name(vm), reason=str(error))
 
@@ -217,7 +240,7 @@ class ReaperServer:
 
     async def _save(self) -> None:
         activity = self._policy.activity
-        saving = {key: activity.totals[key] for key in activity.unsaved}
+        saving = {key: activity.totals[key] for key in islice(activity.unsaved, MAX_SAVED_NAMES)}
         if not saving:
             return
         values = {}
@@ -225,12 +248,17 @@ class ReaperServer:
             path = f"{STATS_ROOT}/{vm}/dns/{name}"
             values[f"{path}/total_requests"] = str(total.requests)
             values[f"{path}/last_request_ts"] = f"{total.last_ts:.6f}"
-        activity.unsaved.clear()
+        for key in saving:
+            del activity.unsaved[key]
         try:
             await self._store.call(Record(values=values, service="reaper"), Done, CALL_TIMEOUT_S)
         except JitsuError as error:
-            activity.unsaved |= set(saving) & set(activity.totals)
+            activity.unsaved |= {key: None for key in saving if key in activity.totals}
             log.warning("statistics wait for the store", reason=str(error))
+
+
+def _shown(host: str) -> str:
+    return host or "the host without a name"
 
 
 def _number(text: str) -> float:

@@ -78,6 +78,11 @@ class LeafTree:
             return {prefix: node}
         return dict(_walk(node, prefix + "/" if prefix else ""))
 
+    def names_below(self, prefix: str) -> Iterable[str]:
+        """Return the names right below a path."""
+        node = self._at(prefix) if prefix else self._root
+        return node if isinstance(node, dict) else ()
+
     def blocked(self, path: str) -> str:
         """Return why no leaf can be at this path: one is above it, or some are below."""
         node: Node | str | None = self._root

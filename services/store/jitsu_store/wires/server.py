@@ -144,24 +144,42 @@ class StoreServer:
         if feed is None:
             raise NotFound(f"there is no feed {request.topic!r}")
         head = self._head(request.branch)
-        leaves = await self._below(request.branch, tree.clean(request.prefix))
+        upto, prefix = "", tree.clean(request.prefix)
+        if request.limit and request.branch == MASTER:
+            leaves, upto = self._page(prefix, request.after, request.limit)
+        else:
+            leaves = await self._below(request.branch, prefix)
         return Leaves(
-            leaves=leaves, commit=_hex(head), epoch=feed.epoch, number=feed.number, serial=self._writer.serial
+            leaves=leaves,
+            commit=_hex(head),
+            epoch=feed.epoch,
+            number=feed.number,
+            serial=self._writer.serial,
+            upto=upto,
         )
+
+    def _page(self, prefix: str, after: str, limit: int) -> tuple[dict[str, str], str]:
+        """Return leaves of master below a path, and the latest name, "" if there are no more."""
+        start = f"{prefix}/" if prefix else ""
+        hidden: dict[str, dict[str, str | None]] = {}
+        for path, value in self._writer.hidden.items():
+            if path.startswith(start):
+                hidden.setdefault(path.removeprefix(start).partition("/")[0], {})[path] = value
+        leaves: dict[str, str] = {}
+        for name in sorted(name for name in {*self._state.tree.names_below(prefix), *hidden} if name > after):
+            if len(leaves) >= limit:
+                return leaves, after
+            after = name
+            leaves |= _as_it_was(self._state.tree.below(start + name), hidden.get(name, {}))
+        return leaves, ""
 
     async def _below(self, branch: str, prefix: str) -> dict[str, str]:
         """Return leaves; those of master without waiting, so that they fit to the numbers of the feeds."""
         head = self._head(branch)
         if branch != MASTER:
             return await self._in_past(lambda past: past.leaves(head, prefix))
-        leaves = self._state.tree.below(prefix)
-        for path, value in self._writer.hidden.items():
-            if tree.is_below(path, prefix):
-                if value is None:
-                    leaves.pop(path, None)
-                else:
-                    leaves[path] = value
-        return leaves
+        hidden = {path: old for path, old in self._writer.hidden.items() if tree.is_below(path, prefix)}
+        return _as_it_was(self._state.tree.below(prefix), hidden)
 
     async def log(self, request: Log) -> History:
         """Answer Log."""
@@ -351,6 +369,16 @@ def _commit(record: CommitRecord) -> Commit:
 
 def _changes(differing: Mapping[str, tuple[str | None, str | None]]) -> list[Change]:
     return [Change(path=path, value=new, old=old) for path, (old, new) in differing.items()]
+
+
+def _as_it_was(leaves: dict[str, str], before: Mapping[str, str | None]) -> dict[str, str]:
+    """Return leaves with the values that they had before, None for those that were not there."""
+    for path, value in before.items():
+        if value is None:
+            leaves.pop(path, None)
+        else:
+            leaves[path] = value
+    return leaves
 
 
 def _hex(id: Id | None) -> str:

@@ -463,6 +463,7 @@ class VmDaemon:
             uuid=machine.vm.uuid,
             name=machine.vm.name,
             state=machine.state,
+            host=self._process.host,
             drain=machine.drain,
             state_age_s=now - machine.since,
             up_s=now - machine.started_at if runs and machine.started_at is not None else None,
