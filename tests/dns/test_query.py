@@ -18,6 +18,7 @@ from jitsu_dns.rules.query import Asker, AskSummon, Front, ReportNow, Send
 from jitsu_dns.rules.uses import MAX_USES
 from jitsu_protocol.errors import BackingOff, BootFailed, TimedOut, Unavailable
 from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.messages import VmStatus
 from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import from_config
 from tests.support.front import ADDRESS, CLIENT, NOBODY, VM_WWW, address_in, ask, asked, front, report, state
@@ -101,12 +102,14 @@ def test_reasons_become_extended_errors() -> None:
 
 
 def test_g2_max_wait_is_kept_and_what_is_said_depends_on_what_vmd_said() -> None:
-    for value, vm, expected in (
-        (VmState.BOOTING, VM_WWW, "127.0.1.1"),
-        (VmState.BOOTING, make_vm(on_timeout="servfail"), "14 www is still booting"),
-        (VmState.OFF, VM_WWW, "23 www: the VM daemon does not answer"),
+    for value, vm, unheard, expected in (
+        (VmState.BOOTING, VM_WWW, [], "127.0.1.1"),
+        (VmState.BOOTING, make_vm(on_timeout="servfail"), [], "14 www is still booting"),
+        (VmState.OFF, VM_WWW, [], "23 www: the VM daemon does not answer"),
+        (VmState.READY, VM_WWW, [""], "23 www: the VM daemon does not answer"),
     ):
-        made = front(vm)
+        made = front(vm, registered=False)
+        made.unheard = unheard
         state(made, value, vm)
         ask(made, 1.0)
         made.take()
@@ -435,3 +438,22 @@ def test_g10_it_forwards_for_those_only_for_whom_that_is_done() -> None:
     assert len(forwarder.take()) == 1
     assert asked(made, dns.message.make_query("nobody.jitsu.test", "A")) is not None  # held: nobody else is asked
     assert forwarder.take() == []
+
+
+def test_a_snapshot_of_one_host_says_nothing_of_another_and_a_vm_that_moved_is_where_it_came() -> None:
+    near, far = make_vm(), make_vm("far", "127.0.1.2", host="beta")
+    made = front(near, far)
+
+    def says(vm: VM, value: VmState, host: str, *, gone: bool = False) -> None:
+        made.state(VmStatus(uuid=vm.uuid, name=vm.name, state=value, host=host), 0.0, gone=gone)
+
+    says(near, VmState.READY, "")
+    says(far, VmState.READY, "beta")
+    made.all_states([], 0.0, "")
+    assert ask(made, 1.0) is None
+    assert address_in(ask(made, 1.0, "far.jitsu.test")) == "127.0.1.2"
+    says(far, VmState.READY, "")
+    says(far, VmState.OFF, "beta", gone=True)
+    assert address_in(ask(made, 1.0, "far.jitsu.test")) == "127.0.1.2", "the old host's farewell came after"
+    says(far, VmState.OFF, "", gone=True)
+    assert ask(made, 1.0, "far.jitsu.test") is None

@@ -224,3 +224,16 @@ def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int) -> 
                 case AskStop():
                     assert now - answered_at >= VM_WWW.ttl
                     return
+
+
+def test_g8_nothing_is_stopped_on_a_host_whose_vmd_is_not_heard() -> None:
+    reaper = Reaper()
+    reaper.report(99.0)
+    reaper.policy.unheard = [""]
+    assert reaper.policy.passed(100.0) == []
+    reaper.policy.unheard = ["beta"]
+    assert reaper.policy.passed(100.0) == [AskDrain(V)]
+    reaper.policy.begun(V, "d", 100.0)
+    reaper.say_state(VmState.DRAINING, 100.0, "d")
+    reaper.policy.unheard = [""]
+    assert [type(action) for action in reaper.policy.passed(100.1)] == [CancelDrain]

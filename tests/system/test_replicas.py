@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -30,6 +32,34 @@ async def test_dig_asks_each_replica_and_starts_nothing_unless_told(tmp_path: Pa
         }
         nobody = suite.jitsu("dig", "nobody.jitsu.test").splitlines()
         assert nobody[0] == f"dns-0 {where}: no VM has this name; NXDOMAIN"
+
+
+async def test_g7_a_replica_that_is_cut_off_answers_for_its_lease_and_is_right_when_the_link_is_back(
+    tmp_path: Path,
+) -> None:
+    toml = "[dns]\nlease = 2\n" + vm_toml("www", "127.8.5.1", ttl=1, idle_timeout=60, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        await ask("www.jitsu.test", suite.port)
+        wait_for(lambda: "www ready" in suite.jitsu("dig", "www.jitsu.test"), 5, "dns knows")
+        stopped = [pid for service in ("store", "vmd", "reaper") if (pid := suite.pid(service)) is not None]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            begun = monotonic()
+            while (answer := await ask("www.jitsu.test", suite.port)).rcode == "NOERROR":
+                assert answer.addresses == ["127.8.5.1"]
+                assert monotonic() < begun + 10
+                await asyncio.sleep(0.05)
+            assert monotonic() > begun + 0.5, "it did answer for some of its lease"
+            assert (answer.rcode, answer.extended_error[:2]) == ("SERVFAIL", "23")
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        begun = monotonic()
+        while (await ask("www.jitsu.test", suite.port)).rcode != "NOERROR":
+            assert monotonic() < begun + 5
+            await asyncio.sleep(0.05)
+        assert suite.status()["www"]["starts"] == 1
 
 
 async def test_one_jitsu_dns_may_be_several_processes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ else comes out of `take` as actions.
     cold      else: the query waits, one Summon per VM is under way, whoever asks meanwhile joins it
               Summoned           everybody who waits is answered; where all VMs of the name are summoned, when all are
               a reason not to    another VM of the name is summoned; none left: SERVFAIL with the reason (RFC 8914)
-              max_wait over      answered anyway if vmd says that it starts or boots, unless on_timeout = servfail
+              max_wait over      answered anyway if vmd is heard and says that it starts, unless on_timeout = servfail
     outside   forwarded for clients for whom that is done (rules/forward.py), else REFUSED
     denied    the client may start no VM, or its network no more of them now: REFUSED with the reason
 """
@@ -168,6 +168,8 @@ class Front:
         """`wall_ahead_s` is how far Unix time is ahead of `now`; `notify` knows who may transfer zones."""
         self.table = table
         self.uses = uses
+        self.unheard: Collection[str] = ()
+        """Hosts whose vmd is not heard now."""
         self.counts = Counts()
         self.pending = Pending(max_waiting)
         self.responses = responses
@@ -340,19 +342,19 @@ class Front:
         for waiting in self.pending.due(now):
             self.counts.late += 1
             held = waiting.hit.node.of_type(waiting.hit.qtype)
-            anyway = [
-                each
-                for each in held
-                if self._state(each.vm.uuid) in UNDER_WAY and each.vm.on_timeout is OnTimeout.ANSWER
-            ]
+            anyway = [each for each in held if self._is_under_way(each) and each.vm.on_timeout is OnTimeout.ANSWER]
             vm = held[0].vm.name if held else "it"
             state = self._state(held[0].vm.uuid) if held else VmState.UNKNOWN
             if anyway:
                 self._answer(waiting, anyway, now)
-            elif state in UNDER_WAY:
+            elif held and self._is_under_way(held[0]):
                 self._servfail(waiting, (Ede.NOT_READY, f"{vm} is still {state}"))
             else:
                 self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm}: the VM daemon does not answer"))
+
+    def _is_under_way(self, held: Held) -> bool:
+        """Say whether a VM is on its way, as far as that is known: what an unheard vmd said last may be long over."""
+        return self._state(held.vm.uuid) in UNDER_WAY and held.vm.host not in self.unheard
 
     # --- one query ---
 

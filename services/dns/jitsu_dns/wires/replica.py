@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from jitsu_dns.wires.datagrams import Address, Datagrams
+    from jitsu_protocol.bus import FeedClient
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
@@ -91,13 +92,14 @@ class Replica:
         self._limits_responses = settings.response_rate > 0
         self._timer: asyncio.TimerHandle | None = None
         self._serial = 0
+        self._states: dict[str, FeedClient] = {}
         self._report_wanted = asyncio.Event()
         self._publish_metrics()
 
     async def start(self) -> None:
         """Learn names and states, then serve."""
         await follow_vms(self._process, self._store, self._configured, serial=self._numbered)
-        states = follow_states(self._process, self._vmds, self._all_states, self._state)
+        states = self._states = follow_states(self._process, self._vmds, self._all_states, self._state)
         self._process.spawn(self._report_for_ever(), "report")
         try:
             async with asyncio.timeout(FIRST_STATES_S):
@@ -206,6 +208,7 @@ class Replica:
 
     def _passed(self) -> None:
         self._timer = None
+        self._front.unheard = [host for host, feed in self._states.items() if not feed.is_live()]
         self._front.passed(monotonic())
         self._after()
 
@@ -275,6 +278,9 @@ class Replica:
     def _publish_metrics(self) -> None:
         metrics, counts = self._process.metrics, self._front.counts
         self._waits = metrics.histogram("cold_wait_seconds", "How long cold queries waited for their answer.")
+        self._udp.batch_s = metrics.histogram(
+            "warm_batch_seconds", "From reading a batch of datagrams to having answered those with a ready answer."
+        ).observe
         metrics.counted_by(
             "queries", "Queries that were answered.", ("type", "rcode", "path"), lambda: _labelled(self._front)
         )

@@ -7,6 +7,7 @@ import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams
 from jitsu_protocol.errors import SetupFault
@@ -63,6 +64,8 @@ class UdpServer:
         self._warm, self._received, self._after = warm, received, after
         self._left: deque[tuple[bytes, Address, bytes]] = deque()
         self.send = self._datagrams.send
+        self.batch_s: Callable[[float], None] = lambda _: None
+        """Told how long each batch took in which something was answered, from reading it to having answered it."""
         self.queries_dropped = 0
         """Because too many waited for their turn."""
 
@@ -86,6 +89,7 @@ class UdpServer:
         datagrams = self._datagrams
         slow = 0
         for _ in range(MAX_BATCHES):
+            begun = monotonic()
             queries = datagrams.receive()
             if not queries:
                 break
@@ -99,6 +103,7 @@ class UdpServer:
                 else:
                     self._leave(queries[n], datagrams.client(n), datagrams.address(n))
             datagrams.answer(answers)
+            self.batch_s(monotonic() - begun)
             if len(queries) < BATCH_DATAGRAMS:
                 break
         self._after()
