@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup up test test-unit test-suite fuzz lint bench bench-dns bench-store docs pins clean
+.PHONY: setup up test test-unit test-suite test-net fuzz lint bench bench-dns bench-store bench-synjitsu docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -17,14 +17,19 @@ up: setup
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
 	@$(MAKE) --no-print-directory test-suite
+	@$(MAKE) --no-print-directory test-net
 
 test-unit: setup
-	$(BIN)/pytest -q -m "not suite" -n 2
+	$(BIN)/pytest -q -m "not suite and not net" -n 2
 
 # Those that hold to durations have the machine to themselves.
 test-suite: setup
 	$(BIN)/pytest -q -m "suite and not alone" -n 2 --durations=5
 	$(BIN)/pytest -q -m "suite and alone" --durations=5
+
+# As root: hosts, bridges and guests in network namespaces that the tests make.
+test-net: setup
+	$(BIN)/pytest -q -m net -n 2 --durations=5
 
 # Ten million packets that nobody meant; SEED=N gives others.
 fuzz: setup
@@ -47,6 +52,10 @@ bench-dns: setup
 # Some minutes: a history of 100,000 changes.
 bench-store: setup
 	$(BIN)/python -m bench.store
+
+# Some minutes, as root.
+bench-synjitsu: setup
+	$(BIN)/python -m bench.synjitsu
 
 # Pages that are made from the code.
 docs: setup

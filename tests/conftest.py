@@ -6,7 +6,11 @@ import os
 
 import pytest
 
-TIERS = {"unit": "pure rules and single sockets", "suite": "real processes on loopback"}
+TIERS = {
+    "unit": "pure rules and single sockets",
+    "suite": "real processes on loopback",
+    "net": "namespaces and bridges, as root",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,7 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which tiers ran, and which tests were left out and why."""
     selected = str(config.getoption("-m"))
-    ran = list(TIERS) if not selected else ["unit"] if selected == "not suite" else ["suite"]
+    ran = [tier for tier in TIERS if tier in selected.split()] if selected else list(TIERS)
+    ran = ["unit"] if selected.startswith("not") else ran
     terminalreporter.write_line(f"tiers: {', '.join(f'{tier} ({TIERS.get(tier, tier)})' for tier in ran)}")
     for report in terminalreporter.stats.get("skipped", []):
         terminalreporter.write_line(f"left out: {report.nodeid}: {report.longrepr}")

@@ -276,8 +276,18 @@ class DnsSettings(Section):
 class HypervisorSettings(Section):
     """The hypervisor, and vmd that drives it."""
 
-    kind: Literal["mock", "loopback"] = Field(
-        "mock", description="mock (the same as loopback): guests on 127.x.y.z, no privileges."
+    kind: Literal["mock", "loopback", "bridge"] = Field(
+        "mock",
+        description="mock (the same as loopback): guests on 127.x.y.z, no privileges; "
+        "bridge: mock guests in network namespaces on a bridge, needs root.",
+    )
+    bridge: str = Field(
+        "jitsu0",
+        pattern=r"^[A-Za-z0-9_.-]{1,15}$",
+        description="Of the mock kind bridge: the bridge of guests without `nic`; made, and removed, if there is none.",
+    )
+    bridge_addresses: Texts = Field(
+        default_factory=list, description="Addresses that the bridge gets when it is made, as 10.0.0.1/24."
     )
     host: HostName | Literal[""] = Field(
         "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."

@@ -104,6 +104,13 @@ def host_name(text: str) -> str:
     return text
 
 
+def mac_address(text: str) -> str:
+    """Check a MAC address of one interface and return it in lower case; raises ValueError."""
+    if not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text) or int(text[1], 16) & 1:
+        raise ValueError(f"{text!r} is no MAC address of an interface, as 02:00:5e:00:53:01 is one")
+    return text.lower()
+
+
 class StopMode(StrEnum):
     """How an idle VM is stopped."""
 
@@ -139,6 +146,7 @@ DnsName = Annotated[str, AfterValidator(dns_name)]
 OwnerName = Annotated[str, AfterValidator(owner_name)]
 Address = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 HostName = Annotated[str, AfterValidator(host_name)]
+Mac = Annotated[str, AfterValidator(mac_address)]
 VmId = Annotated[str, BeforeValidator(_uuid)]
 VmName = Annotated[str, AfterValidator(_vm_name)]
 Ttl = Annotated[int, Field(ge=0, le=MAX_TTL_S)]
@@ -217,6 +225,7 @@ KEYS: dict[str, Key] = {
     "memory": Key(Memory, "Memory of the domain.", unit="KiB"),
     "cmdline": Key(str, "Command line of the kernel."),
     "nic": Key(str, "Bridge of a network interface.", repeats=True),
+    "mac": Key(Mac, "MAC address of its first interface.", "made from the UUID"),
     "script": Key(str, "Script of a network interface, reused in turn.", repeats=True),
     "disk": Key(str, "device-or-file@xvda.", repeats=True),
     "rumprun_config": Key(str, "JSON file with the configuration of a Rumprun unikernel."),
@@ -226,6 +235,9 @@ KEYS: dict[str, Key] = {
     "boot_time": Key(Seconds, "Mock: from the start to the guest's first answer.", "0.05", "s"),
     "boot_jitter": Key(Seconds, "Mock: up to that much is added to each boot.", "0", "s"),
     "shutdown_time": Key(Seconds, "Mock: how long a clean shutdown takes.", "0.05", "s"),
+    "listen_after": Key(Seconds, "Mock bridge: how long after its link is up the guest listens.", "0", "s"),
+    "announces": Key(bool, "Mock bridge: whether the guest announces its addresses.", "true"),
+    "boot_mac": Key(Mac, "Mock bridge: the guest has this MAC address, whatever `mac` says."),
     "boot_failure": Key(
         BootFailure,
         "Mock: never; start (the start call fails); crash (the guest dies while booting); hang (it never answers).",
@@ -294,6 +306,19 @@ class VM(BaseModel):
     host: HostName | Literal[""] = ""
     config: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Each configured value, as it was written."""
+
+    @property
+    def mac(self) -> str:
+        """The MAC address of its first interface: as configured, else a locally administered one from its UUID."""
+        configured = self.config.get("mac")
+        if configured:
+            return mac_address(configured[0])
+        return ":".join(f"{byte:02x}" for byte in (2, *uuid_module.UUID(self.uuid).bytes[-5:]))
+
+    @property
+    def bridge(self) -> str:
+        """The bridge of its first interface; empty if none is configured."""
+        return self.config.get("nic", ("",))[0]
 
     @property
     def ttl(self) -> int:

@@ -74,12 +74,15 @@ def wait_for(what: Callable[[], Any], limit_s: float, about: str) -> Any:
 class RunningSuite:
     """A `jitsu up` that runs."""
 
-    def __init__(self, directory: Path, arguments: Sequence[str] = (), toml: str = "") -> None:
+    def __init__(
+        self, directory: Path, arguments: Sequence[str] = (), toml: str = "", inside: Sequence[str] = ()
+    ) -> None:
+        """`inside` are the words before the command, `ip netns exec NAME`."""
         self.directory = directory
         self.port = free_port()
         self.output: list[str] = []
         self._bus = {"runtime_dir": str(directory / "run"), **tomllib.loads(toml).get("bus", {})}
-        argv = [*JITSU, "up", "--runtime-dir", str(directory / "run"), "-l", str(self.port), *arguments]
+        argv = [*inside, *JITSU, "up", "--runtime-dir", str(directory / "run"), "-l", str(self.port), *arguments]
         if toml:
             (directory / "jitsu.toml").write_text(toml)
             argv += ["--config", str(directory / "jitsu.toml")]

@@ -25,6 +25,7 @@ from jitsu_vmd.rules.events import (
     Event,
     GuestSeen,
     GuestState,
+    HandoverTold,
     MaskSignalled,
     RecordStart,
     StartGuest,
@@ -139,7 +140,30 @@ def test_synjitsu_is_armed_before_the_start_and_answers_early(armed: bool) -> No
         assert only(AnswerSummons, actions).armed
         assert only(AnswerSummons, machine.handle(DNS, 1.1)).armed
     actions = machine.passed(1.5)
-    assert none_of(DisarmSynjitsu, actions) is not armed
+    assert none_of(DisarmSynjitsu, actions)
+    assert (machine.state is VmState.BOOTING) is armed, "it is ready when Synjitsu has handed over"
+    if armed:
+        assert only(DisarmSynjitsu, machine.handle(HandoverTold(), 2.0)).outcome == "ready"
+    assert machine.state is VmState.READY
+
+
+def test_a_guest_that_is_there_before_its_start_call_returns_is_ready_when_it_does() -> None:
+    machine = off(use_synjitsu="true")
+    arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
+    start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0))
+    assert machine.handle(HandoverTold(), 1.1) == []
+    only(AnswerSummons, machine.handle(StartReturned(start.call), 1.2))
+    assert machine.state is VmState.READY
+
+
+def test_a_synjitsu_that_is_gone_while_a_vm_boots_leaves_it_to_the_delay() -> None:
+    machine = off(use_synjitsu="true")
+    arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
+    start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0))
+    watch = only(WatchGuest, machine.handle(StartReturned(start.call), 1.0))
+    machine.handle(MaskSignalled(watch.call), 3.0)
+    machine.passed(9.0)
+    assert machine.state is VmState.READY
 
 
 def test_a_start_that_fails_tells_everybody_and_backs_off_longer_each_time() -> None:

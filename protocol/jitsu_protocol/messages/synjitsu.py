@@ -10,14 +10,16 @@ from jitsu_protocol.messages.base import Request
 class Arm(Request):
     """vmd to synjitsu, before the VM is started: hold its addresses until it boots. Answer: Done.
 
-    Unavailable if no bridge is attached. Sent twice it renews the time limit.
+    Unavailable if that bridge is not attached. Sent twice it renews the time limit.
     """
 
     kind: ClassVar[str] = "synjitsu.arm"
 
     vm: str
     addresses: list[str]
-    mac: str = ""
+    mac: str
+    bridge: str = ""
+    """Empty: the only one that Synjitsu listens on."""
     limit_s: float
     """After that long without Disarm the boot counts as failed."""
 

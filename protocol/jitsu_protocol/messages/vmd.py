@@ -85,6 +85,14 @@ class OperatorStop(Request):
     vm: str
 
 
+class HandedOver(Request):
+    """synjitsu to vmd: the guest is there, and has what was kept for it. Answer: Done."""
+
+    kind: ClassVar[str] = "vmd.handed-over"
+
+    vm: str
+
+
 class ListVms(Request):
     """Anyone to vmd: all VMs and their states. Answer: VmList. Also the snapshot of vmd's feed."""
 

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
-from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.process import run
 from jitsu_synjitsu.wires.server import SynjitsuServer
 
 if TYPE_CHECKING:
     from jitsu_protocol.process import Process
 
-log = structlog.get_logger("synjitsu")
-
 
 async def start(process: Process) -> None:
-    """Serve; raw sockets on bridges are not built yet."""
-    bridges = process.settings.synjitsu.bridges
-    if bridges:
-        raise SetupFault(
-            f"cannot listen on {', '.join(bridges)}: this version of Synjitsu has no raw sockets",
-            hint="leave synjitsu.bridges empty; boots are masked by delay",
-        )
-    server = SynjitsuServer(process, None)
+    """Attach to the bridges, serve."""
+    server = SynjitsuServer(process)
     process.notes = server.notes
-    process.serve(server.handlers())
-    log.info("no bridge: first packets to booting VMs are not kept, boots are masked by delay only")
+    await server.start()
     process.ready()
 
 

@@ -25,6 +25,10 @@ log = structlog.get_logger("vmd")
 
 def hypervisor_for(process: Process) -> Hypervisor:
     """Return the hypervisor that is configured; its library is loaded only here."""
+    if process.settings.hypervisor.kind == "bridge":
+        from jitsu_vmd.hypervisors.bridge import Bridge
+
+        return Bridge(process)
     from jitsu_vmd.hypervisors.loopback import Loopback
 
     return Loopback(process)

@@ -1,14 +1,24 @@
-"""The machine of one armed VM: hold its address while it boots, keep first packets, hand over once, let go.
+"""The machine of one armed VM: hold its addresses while it boots, keep first packets, hand over once, let go.
 
-    state      event                         then
-    armed      (entered)                     Announce each address
-    armed      WhoHasSeen                    AnswerWhoHas
-    armed      PacketSeen                    kept
-    armed      GuestFrameSeen, ReadyTold     Replay what was kept, oldest first; released
-    armed      FailureTold, limit passed     Reject each attempt that was kept; released
-    released   anything                      nothing: the address is the guest's, or nobody's
+    state      event                            then
+    armed      (entered), announcement due      Send: announcements of each address
+    armed      AskedFor, not by the guest       Send: the answer
+    armed      PacketSeen                       kept
+    armed      question due                     Send: a question for the address in the name of one who waits for it,
+                                                after SILENT_S in nobody's: a guest may never announce itself
+    armed      GuestFrameSeen, ReadyTold        Send: what was kept for UDP and ICMP; a probe for each TCP port; rising
+    rising     ProbeAnswered: it listens        Send: what was kept for that port, oldest first; a reset of the probe
+    rising     ProbeAnswered: it refuses        probed again in RETRY_S: its link is up before its stack listens
+    rising     no answer in RETRY_S             probed again
+    rising     UdpRefused                       Send: the datagram again in RETRY_S
+    rising     nothing is left                  HandedOver; released
+    rising     RISE_LIMIT_S passed              Send: all that is left, as the client shall hear what the guest says;
+                                                released
+    any        FailureTold, limit passed        Send: a rejection of each attempt that is left; released
+    released   anything                         nothing: the address is the guest's, or nobody's
 
-A frame leaves `kept` when it is replayed or rejected, so none reaches the guest twice (G4).
+A frame leaves `kept` when it is replayed or rejected, so none reaches the guest twice (G4). While it rises the guest
+answers for its addresses itself, and gets what is sent to it from the bridge: nothing new is kept.
 """
 
 from __future__ import annotations
@@ -18,40 +28,71 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import Bug
+from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.frames import Kind, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from jitsu_synjitsu.rules.kept import Kept
 
+ANNOUNCE_FIRST_S, ANNOUNCE_MAX_S = 0.1, 2.0
+"""After the first announcement; each pause is twice the one before."""
+ASK_S = 0.02
+"""How often an armed VM that somebody waits for is asked for."""
+SILENT_S, ASK_SILENT_S = 5.0, 1.0
+"""When, and how often, one is asked for that nobody waits for."""
+RETRY_S = 0.01
+RISE_LIMIT_S = 4.0
+"""No client waits longer for a name (`max_wait`), so a guest that takes longer to listen gets what there is."""
+UDP_WATCH_S = 0.1
+"""A datagram is refused at once or not at all."""
+FIRST_PROBE_PORT, PROBE_PORTS = 61_000, 4_000
+"""Above those that clients take by themselves (ip(7), ip_local_port_range)."""
+
 
 class HandoverState(StrEnum):
     """Where a VM's handover stands."""
 
     ARMED = "armed"
+    RISING = "rising"
     RELEASED = "released"
 
 
 @dataclass(frozen=True)
-class WhoHasSeen:
+class AskedFor:
     """Somebody asks who has an address (ARP request, neighbour solicitation)."""
 
-    address: str
-    asker: str
-    """The asker's MAC address."""
+    asker: Seen
 
 
 @dataclass(frozen=True)
 class PacketSeen:
     """A first packet for the VM: a SYN, a datagram, an echo request."""
 
-    flow: Hashable
     frame: bytes
+    seen: Seen
 
 
 @dataclass(frozen=True)
 class GuestFrameSeen:
-    """The guest's own first frame: its stack is there."""
+    """A frame of the guest's own: its stack is there."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True)
+class ProbeAnswered:
+    """The guest has answered a probe."""
+
+    reply: Seen
+
+
+@dataclass(frozen=True)
+class UdpRefused:
+    """The guest says that nobody listens on a UDP port."""
+
+    reply: Seen
 
 
 @dataclass(frozen=True)
@@ -64,39 +105,26 @@ class FailureTold:
     """vmd says that the boot failed."""
 
 
-Event = WhoHasSeen | PacketSeen | GuestFrameSeen | ReadyTold | FailureTold
+Event = AskedFor | PacketSeen | GuestFrameSeen | ProbeAnswered | UdpRefused | ReadyTold | FailureTold
 
 
 @dataclass(frozen=True)
-class Announce:
-    """Send a gratuitous ARP or unsolicited neighbour advertisement for an address."""
-
-    address: str
-
-
-@dataclass(frozen=True)
-class AnswerWhoHas:
-    """Answer who has an address."""
-
-    address: str
-    asker: str
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Send a kept frame to the guest."""
+class Send:
+    """Put a frame on the bridge."""
 
     frame: bytes
+    what: str
+    """announcement, answer, question, probe, replay, forward or rejection: what it is counted as."""
 
 
 @dataclass(frozen=True)
-class Reject:
-    """Tell the client of a kept frame that nobody will answer (RST, ICMP unreachable)."""
+class HandedOver:
+    """Tell vmd that the guest is there, and has all that was kept for it."""
 
-    frame: bytes
+    vm: str
 
 
-Action = Announce | AnswerWhoHas | Replay | Reject
+Action = Send | HandedOver
 
 
 class IllegalEvent(Bug):
@@ -104,61 +132,220 @@ class IllegalEvent(Bug):
 
 
 @dataclass
+class _Probe:
+    """What waits until the guest listens on one TCP port, and how that is found out."""
+
+    frame: bytes
+    seen: Seen
+    due: float
+    port: int = 0
+
+
+@dataclass
 class Handover:
     """One VM."""
 
     vm: str
-    addresses: tuple[str, ...]
-    deadline: float
+    addresses: tuple[bytes, ...]
+    mac: bytes
+    limit: float
+    """When the boot counts as failed."""
     kept: Kept
+    probe_port: Callable[[], int]
+    """Gives another port each time."""
     state: HandoverState = HandoverState.ARMED
+    replayed: int = 0
+    _announce_at: float = 0.0
+    _announce_pause: float = ANNOUNCE_FIRST_S
+    _ask_at: float = float("inf")
+    _askers: dict[bytes, Seen] = field(default_factory=dict)
+    """Address -> who asked for it last."""
+    _rising_since: float = 0.0
+    _probes: dict[tuple[bytes, int], _Probe] = field(default_factory=dict)
+    _udp: dict[Hashable, tuple[bytes, Seen]] = field(default_factory=dict)
+    """Datagrams that were replayed a moment ago, by flow."""
+    _udp_again: list[tuple[float, bytes]] = field(default_factory=list)
     _actions: list[Action] = field(default_factory=list)
 
-    def armed(self) -> list[Action]:
-        """Return what is sent at once, and again when the arming is renewed."""
-        return [Announce(address) for address in self.addresses]
-
-    def handle(self, event: Event) -> list[Action]:
+    def handle(self, event: Event, now: float) -> list[Action]:
         """Take an event."""
         row = TRANSITIONS[self.state]
         if type(event) not in row:
             raise IllegalEvent(f"{type(event).__name__} while {self.state}")
         self._actions = []
-        row[type(event)](self, event)
+        row[type(event)](self, event, now)
         return self._actions
+
+    def next_deadline(self) -> float:
+        """Return when `passed` wants to be called."""
+        if self.state is HandoverState.ARMED:
+            return min(self.limit, self._announce_at, self._ask_at)
+        due = [probe.due for probe in self._probes.values()] + [due for due, _ in self._udp_again]
+        return min([self._rising_since + self._rise_limit(), *due])
 
     def passed(self, now: float) -> list[Action]:
         """Look at the clock."""
-        return self.handle(FailureTold()) if now >= self.deadline else []
+        self._actions = []
+        if self.state is HandoverState.ARMED:
+            if now >= self.limit:
+                self._give_up(FailureTold(), now)
+            else:
+                self._announce(now)
+                self._ask(now)
+        elif self.state is HandoverState.RISING:
+            self._rise(now)
+        return self._actions
 
-    def _answer(self, event: WhoHasSeen) -> None:
-        if event.address in self.addresses:
-            self._actions.append(AnswerWhoHas(event.address, event.asker))
+    # --- armed ---
 
-    def _keep(self, event: PacketSeen) -> None:
-        self.kept.keep(self.vm, event.flow, event.frame)
+    def _announce(self, now: float) -> None:
+        if now < self._announce_at:
+            return
+        if not self._announce_at:
+            self._ask_at = now + SILENT_S
+        self._announce_at = now + self._announce_pause
+        self._announce_pause = min(2 * self._announce_pause, ANNOUNCE_MAX_S)
+        for address in self.addresses:
+            for frame in frames.announcements(self.mac, address):
+                self._send(frame, "announcement")
 
-    def _hand_over(self, _: Event) -> None:
+    def _ask(self, now: float) -> None:
+        if now < self._ask_at:
+            return
+        self._ask_at = now + (ASK_S if self._askers else ASK_SILENT_S)
+        nobody = {a: Seen(Kind.ASKS, frames.OUR_MAC, b"", sender=bytes(len(a))) for a in self.addresses}
+        for address, asker in (self._askers or nobody).items():
+            self._send(frames.question(asker, address), "question")
+
+    def _answer(self, event: AskedFor, now: float) -> None:
+        asker = event.asker
+        self._send(frames.answer(self.mac, asker.target, asker), "answer")
+        if any(asker.sender):  # who only looks whether an address is free has none to be answered at
+            self._waits(asker.target, asker, now)
+
+    def _keep(self, event: PacketSeen, now: float) -> None:
+        self.kept.keep(self.vm, frames.flow_of(event.seen), (event.frame, event.seen))
+        self._waits(event.seen.target, event.seen, now)
+
+    def _waits(self, address: bytes, asker: Seen, now: float) -> None:
+        self._askers[address] = asker
+        self._ask_at = min(self._ask_at, now + ASK_S)
+
+    # --- handing over ---
+
+    def _guest_is_there(self, event: GuestFrameSeen | ReadyTold, now: float) -> None:
+        if isinstance(event, GuestFrameSeen):
+            self.mac = event.mac
+        self.state, self._rising_since = HandoverState.RISING, now
+        for flow, (frame, seen) in self.kept.take_if(self.vm, lambda item: item[1].kind is not Kind.TCP):
+            self._replay(frame, seen)
+            if seen.kind is Kind.UDP:
+                self._udp[flow] = (frame, seen)
+        for frame, seen in self.kept.of(self.vm):
+            self._probes.setdefault((seen.target, seen.target_port), _Probe(frame, seen, now))
+        self._rise(now)
+
+    def _rise(self, now: float) -> None:
+        """Probe what is due; end it when nothing is left, or there is no more time."""
+        if now >= self._rising_since + self._rise_limit():
+            self._finish()
+            return
+        for probe in self._probes.values():
+            if now >= probe.due:
+                probe.due, probe.port = now + RETRY_S, self.probe_port()
+                sequence = int(now * 250_000) % 2**32  # RFC 9293, 3.4.1: grows every 4 microseconds
+                self._send(frames.probe(probe.frame, probe.seen, self.mac, probe.port, sequence), "probe")
+        again, self._udp_again = self._udp_again, []
+        for due, frame in again:
+            if now >= due:
+                self._send(frame, "replay")
+            else:
+                self._udp_again.append((due, frame))
+
+    def _probed(self, event: ProbeAnswered, now: float) -> None:
+        reply = event.reply
+        probe = self._probes.get((reply.sender, reply.source_port))
+        if probe is None or reply.target != probe.seen.sender or not reply.flags & (frames.SYN | frames.RST):
+            return
+        if reply.target_port < FIRST_PROBE_PORT:
+            return
+        if reply.flags & frames.RST:
+            if reply.target_port == probe.port:
+                probe.due = now + RETRY_S
+            return
+        del self._probes[reply.sender, reply.source_port]
+        self._send(frames.reset_of_probe(probe.frame, probe.seen, self.mac, reply), "probe")
+        for _, (frame, seen) in self.kept.take_if(self.vm, lambda item: _same_port(item[1], probe.seen)):
+            self._replay(frame, seen)
+        if not self._probes and not self._udp:
+            self._finish()
+
+    def _udp_refused(self, event: UdpRefused, now: float) -> None:
+        reply = event.reply
+        for frame, seen in self._udp.values():
+            if (seen.target, seen.target_port, seen.sender, seen.source_port) == (
+                reply.sender,
+                reply.source_port,
+                reply.target,
+                reply.target_port,
+            ):
+                self._udp_again.append((now + RETRY_S, frames.replayed(frame, seen, self.mac)))
+
+    def _rise_limit(self) -> float:
+        return RISE_LIMIT_S if self._probes or self._udp_again else UDP_WATCH_S if self._udp else 0.0
+
+    def _finish(self) -> None:
         self.state = HandoverState.RELEASED
-        self._actions += [Replay(frame) for _, frame in self.kept.take(self.vm)]
+        for _, (frame, seen) in self.kept.take(self.vm):
+            self._replay(frame, seen)
+        self._actions.append(HandedOver(self.vm))
 
-    def _give_up(self, _: Event) -> None:
+    def _give_up(self, _: FailureTold, __: float) -> None:
         self.state = HandoverState.RELEASED
-        self._actions += [Reject(frame) for _, frame in self.kept.take(self.vm)]
+        for _flow, (frame, seen) in self.kept.take(self.vm):
+            rejection = frames.rejection(frame, seen, self.mac)
+            if rejection is not None:
+                self._send(rejection, "rejection")
 
-    def _ignore(self, _: Event) -> None:
+    # --- common ---
+
+    def _replay(self, frame: bytes, seen: Seen) -> None:
+        self.replayed += 1
+        self._send(frames.replayed(frame, seen, self.mac), "replay")
+
+    def _send(self, frame: bytes, what: str) -> None:
+        self._actions.append(Send(frame, what))
+
+    def _ignore(self, _: Event, __: float) -> None:
         """Nothing follows."""
+
+
+def _same_port(one: Seen, other: Seen) -> bool:
+    return one.kind is other.kind and one.target == other.target and one.target_port == other.target_port
 
 
 _H = Handover
 
-TRANSITIONS: dict[HandoverState, dict[type[Any], Callable[[Handover, Any], None]]] = {
+TRANSITIONS: dict[HandoverState, dict[type[Any], Callable[[Handover, Any, float], None]]] = {
     HandoverState.ARMED: {
-        WhoHasSeen: _H._answer,
+        AskedFor: _H._answer,
         PacketSeen: _H._keep,
-        GuestFrameSeen: _H._hand_over,
-        ReadyTold: _H._hand_over,
+        GuestFrameSeen: _H._guest_is_there,
+        ProbeAnswered: _H._ignore,
+        UdpRefused: _H._ignore,
+        ReadyTold: _H._guest_is_there,
         FailureTold: _H._give_up,
     },
-    HandoverState.RELEASED: dict.fromkeys((WhoHasSeen, PacketSeen, GuestFrameSeen, ReadyTold, FailureTold), _H._ignore),
+    HandoverState.RISING: {
+        AskedFor: _H._ignore,
+        PacketSeen: _H._ignore,
+        GuestFrameSeen: _H._ignore,
+        ProbeAnswered: _H._probed,
+        UdpRefused: _H._udp_refused,
+        ReadyTold: _H._ignore,
+        FailureTold: _H._give_up,
+    },
+    HandoverState.RELEASED: dict.fromkeys(
+        (AskedFor, PacketSeen, GuestFrameSeen, ProbeAnswered, UdpRefused, ReadyTold, FailureTold), _H._ignore
+    ),
 }

@@ -1,4 +1,4 @@
-"""One guest of the loopback kind: it answers HTTP on its own 127.x.y.z address once it has booted."""
+"""What a mock guest serves: HTTP. One of the loopback kind does so on its own 127.x.y.z address, once it has booted."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from time import monotonic
 
 MAX_REQUEST_BYTES = 16 * 1024
 REQUEST_LIMIT_S = 10.0
-MAX_CONNECTIONS = 512
+MAX_CONNECTIONS = 2048
+BACKLOG = 2048
 
 
-class LoopbackGuest:
-    """The guest's network side."""
+class HttpGuest:
+    """A web server that tells who it is, and since when."""
 
-    def __init__(self, name: str, addresses: list[str], port: int) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._addresses = addresses
-        self._port = port
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._powered_on = monotonic()
         self._boot_s = 0.0
 
-    async def listen(self) -> None:
-        """Finish the boot: answer from now on; raises OSError if an address cannot be bound."""
+    async def listen(self, addresses: list[str] | None, port: int) -> None:
+        """Finish the boot: answer from now on, on all addresses if None; raises OSError if one cannot be bound."""
         self._server = await asyncio.start_server(
-            self._connected, self._addresses, self._port, limit=MAX_REQUEST_BYTES, reuse_address=True
+            self._connected, addresses, port, limit=MAX_REQUEST_BYTES, reuse_address=True, backlog=BACKLOG
         )
         self._boot_s = monotonic() - self._powered_on
 
@@ -75,3 +74,20 @@ class LoopbackGuest:
             f"<p>This is the VM <b>{name}</b>. It booted in {1000 * self._boot_s:.0f} ms"
             f" and has been up for {up:.1f} s.</p>\n"
         )
+
+
+class LoopbackGuest(HttpGuest):
+    """A guest of the loopback kind."""
+
+    def __init__(self, name: str, addresses: list[str], port: int, boot_time: float) -> None:
+        super().__init__(name)
+        self._addresses, self._port, self._boot_time = addresses, port, boot_time
+
+    async def prepare(self) -> None:
+        """Begin to boot."""
+
+    async def boot(self) -> None:
+        """Return when it has booted; raises OSError if it cannot."""
+        if self._boot_time:
+            await asyncio.sleep(self._boot_time)
+        await self.listen(self._addresses, self._port)

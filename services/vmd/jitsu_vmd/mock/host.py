@@ -21,8 +21,9 @@ import zmq.asyncio
 from jitsu_protocol.bus import FeedServer, Handler, RpcServer
 from jitsu_protocol.errors import BootFailed, SetupFault
 from jitsu_protocol.messages import Done, Request
-from jitsu_protocol.process import configure_logging, on_stop_signals, run_loop
+from jitsu_protocol.process import EXIT_SETUP, configure_logging, on_stop_signals, run_loop
 from jitsu_protocol.sections import LogSettings
+from jitsu_vmd.mock.bridge import BridgeGuest, Zygote, ip, make_bridge
 from jitsu_vmd.mock.guest import LoopbackGuest
 from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestChanged, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
 from jitsu_vmd.rules.events import GuestState
@@ -39,7 +40,7 @@ class _Slot:
     state: GuestState = GuestState.OFF
     reason: str = ""
     started_at: float = 0.0
-    guest: LoopbackGuest | None = None
+    guest: LoopbackGuest | BridgeGuest | None = None
     boot: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -50,6 +51,7 @@ class MockHost:
         self._feed = feed
         self._group = group
         self._slots: dict[str, _Slot] = {}
+        self._zygote: Zygote | None = None
         self._called_at = monotonic()
 
     async def start(self, request: StartGuest) -> Done:
@@ -62,9 +64,14 @@ class MockHost:
             return Done()
         if request.failure == "start":
             raise BootFailed("the mock hypervisor refuses to start it (boot_failure = start)")
-        slot.guest = LoopbackGuest(request.name, request.addresses, request.port)
+        guest = await self._guest_of(request)
+        try:
+            await guest.prepare()
+        except OSError as error:
+            raise BootFailed(f"the guest cannot be made: {error.strerror}") from None
+        slot.guest = guest
         slot.state, slot.reason, slot.started_at = GuestState.RUNNING, "", monotonic()
-        slot.boot = self._group.create_task(self._boot(request, slot, slot.guest))
+        slot.boot = self._group.create_task(self._boot(request, guest))
         return Done()
 
     async def stop(self, request: StopGuest) -> Done:
@@ -112,16 +119,26 @@ class MockHost:
             return IDLE_S
         return max(0.0, self._called_at + IDLE_S - monotonic())
 
-    async def _boot(self, request: StartGuest, slot: _Slot, guest: LoopbackGuest) -> None:
-        if request.boot_time:
-            await asyncio.sleep(request.boot_time)
+    async def _guest_of(self, request: StartGuest) -> LoopbackGuest | BridgeGuest:
+        if not request.bridge:
+            return LoopbackGuest(request.name, request.addresses, request.port, request.boot_time)
+        if self._zygote is None:
+            self._zygote = Zygote()
+            await self._zygote.start()
+        wanted = request.model_dump(
+            include={"name", "addresses", "port", "boot_time", "mac", "bridge", "listen_after", "announces"}
+        )
+        return BridgeGuest(self._zygote, wanted)
+
+    async def _boot(self, request: StartGuest, guest: LoopbackGuest | BridgeGuest) -> None:
         if request.failure == "crash":
+            await asyncio.sleep(request.boot_time)
             self._power_off(request.uuid, GuestState.CRASHED, "the guest crashed (boot_failure = crash)")
         elif request.failure == "never":
             try:
-                await guest.listen()
+                await guest.boot()
             except OSError as error:
-                self._power_off(request.uuid, GuestState.CRASHED, f"the guest cannot listen: {error.strerror}")
+                self._power_off(request.uuid, GuestState.CRASHED, f"the guest cannot boot: {error.strerror}")
 
     def _power_off(self, uuid: str, state: GuestState, reason: str) -> None:
         slot = self._slots[uuid]
@@ -137,10 +154,17 @@ class _Stopped(Exception):
     """A signal, the lifeline, or nobody needs us."""
 
 
-async def _serve(directory: Path) -> int:
+async def _serve(directory: Path, bridge: str, bridge_addresses: list[str]) -> int:
     context = zmq.asyncio.Context()
     host: MockHost | None = None
     pid_file = directory / f"{SOCKET}.pid"
+    made_bridge = False
+    if bridge:
+        try:
+            made_bridge = make_bridge(bridge, bridge_addresses)
+        except OSError as error:
+            log.error("the bridge cannot be made", bridge=bridge, reason=error.strerror)
+            return EXIT_SETUP
     try:
         async with asyncio.TaskGroup() as group:
             stop = asyncio.Event()
@@ -169,6 +193,9 @@ async def _serve(directory: Path) -> int:
                 with suppress(OSError):
                     (directory / name).unlink()
         context.destroy(linger=0)
+        if made_bridge:
+            with suppress(OSError):
+                ip("link", "delete", bridge)
     return 0
 
 
@@ -176,10 +203,14 @@ def main() -> None:
     """Run the host."""
     parser = argparse.ArgumentParser(prog="jitsu-mock-host")
     parser.add_argument("--directory", type=Path, required=True, help="where its sockets are")
-    directory: Path = parser.parse_args().directory
+    parser.add_argument(
+        "--bridge", default="", help="of guests of the bridge kind; made, and removed, if there is none"
+    )
+    parser.add_argument("--bridge-address", action="append", default=[], help="that the bridge gets when it is made")
+    given = parser.parse_args()
     configure_logging(LogSettings.model_validate({}), "mock")
     try:
-        sys.exit(run_loop(_serve(directory)))
+        sys.exit(run_loop(_serve(given.directory, given.bridge, given.bridge_address)))
     except* SetupFault:
         sys.exit(2)  # another host has the sockets
 

@@ -28,6 +28,12 @@ class StartGuest(Request):
     boot_time: float
     """Already with its jitter."""
     failure: Literal["never", "start", "crash", "hang"]
+    mac: str = ""
+    bridge: str = ""
+    """Of a guest of the bridge kind; empty: it is of the loopback kind."""
+    listen_after: float = 0.0
+    """Of the bridge kind: between its link's being up and its first listening."""
+    announces: bool = True
 
 
 class StopGuest(Request):

@@ -56,6 +56,11 @@ class MaskSignalled:
 
 
 @dataclass(frozen=True)
+class HandoverTold:
+    """Synjitsu says that the guest is there, and has what was kept for it."""
+
+
+@dataclass(frozen=True)
 class GuestSeen:
     """The hypervisor was asked at `as_of` and said this."""
 
@@ -102,6 +107,7 @@ Event = (
     | ArmReturned
     | StartReturned
     | MaskSignalled
+    | HandoverTold
     | GuestSeen
     | DrainRequested
     | DrainCancelled

@@ -13,6 +13,7 @@ taken as true if it was asked after the last change of state, and else looked up
     at rest      SummonRequested            starting: arm first if use_synjitsu, else StartGuest; not while it backs off
     starting     ArmReturned                StartGuest
     starting     StartReturned, no error    booting; an armed summon is answered
+    booting      HandoverTold               the mask is met, if nothing else is waited for
     booting      mask met                   ready; everybody who waits is answered
     starting, booting  error, death, boot_limit passed    failed: everybody is told why; back off
     ready        DrainRequested, idle       draining
@@ -44,6 +45,7 @@ from jitsu_vmd.rules.events import (
     Event,
     GuestSeen,
     GuestState,
+    HandoverTold,
     How,
     MaskSignalled,
     PublishState,
@@ -119,6 +121,8 @@ class VmMachine:
     _call: int = 0
     _drains: int = 0
     _armed: bool = False
+    _handed_early: bool = False
+    """Synjitsu has seen the guest before the start call returned."""
     _how: How = "start"
     _stopping_mode: StopMode = StopMode.DESTROY
     _again: SummonRequested | None = None
@@ -183,7 +187,7 @@ class VmMachine:
             self._how = _HOW.get(self.state, "start")
             self.summon = SummonLog(event.trigger, [("query", now - event.waited_s), ("summon", now)])
             self.used_at = now
-            self._armed = False
+            self._armed = self._handed_early = False
             self._enter(_S.STARTING, now)
             if self.vm.use_synjitsu:
                 self._call += 1
@@ -240,7 +244,10 @@ class VmMachine:
 
     def _boot(self, started_at: float, now: float) -> None:
         self.started_at = started_at
-        self._masking = Masking(self.vm, started_at, self.watches_keys)
+        self._masking = Masking(self.vm, started_at, self.watches_keys, self._armed)
+        if self._handed_early:
+            self._handed_early = False
+            self._masking.handed_over(now)
         self._enter(_S.BOOTING, now)
         met = self._masking.met_at()
         if met is not None and met <= now:
@@ -253,6 +260,18 @@ class VmMachine:
             return
         self._masking.signalled(now)
         self._stage("signal", now)
+        met = self._masking.met_at()
+        if met is not None and met <= now:
+            self._become_ready(now)
+
+    def _handed_over_early(self, _: HandoverTold, __: float) -> None:
+        self._handed_early = True
+
+    def _handed_over(self, _: HandoverTold, now: float) -> None:
+        if self._masking is None:
+            return
+        self._masking.handed_over(now)
+        self._stage("handed over", now)
         met = self._masking.met_at()
         if met is not None and met <= now:
             self._become_ready(now)
@@ -420,6 +439,7 @@ _M = VmMachine
 _Row = dict[type[Any], "Callable[[VmMachine, Any, float], None]"]
 
 _ALWAYS: _Row = {
+    HandoverTold: _M._ignore,
     # What can come at any moment: late results, cancelled drains, and requests of other processes.
     ArmReturned: _M._ignore,
     StartReturned: _M._late,
@@ -446,11 +466,13 @@ TRANSITIONS: dict[VmState, _Row] = {
         SummonRequested: _M._join,
         ArmReturned: _M._armed_or_not,
         StartReturned: _M._started,
+        HandoverTold: _M._handed_over_early,
     },
     _S.BOOTING: {
         **_ALWAYS,
         SummonRequested: _M._join,
         MaskSignalled: _M._signalled,
+        HandoverTold: _M._handed_over,
         GuestSeen: _M._lost_in_boot,
         StopRequested: _M._stop_now,
     },

@@ -19,6 +19,7 @@ from jitsu_protocol.messages import (
     Done,
     Drain,
     Draining,
+    HandedOver,
     ListVms,
     Message,
     OperatorStop,
@@ -56,6 +57,7 @@ UNKNOWN_VM_WAIT_S = 0.5
 """dns may hear of a new VM some milliseconds before vmd does."""
 RECORD_TIMEOUT_S = 30.0
 ARM_MARGIN_S = 5.0
+REARM_S = 1.0
 
 log = structlog.get_logger("vmd")
 
@@ -104,6 +106,7 @@ class VmDaemon:
             OperatorStop: self.operator_stop,
             ListVms: self.list_vms,
             Trace: self.trace,
+            HandedOver: self.handed_over,
         }
 
     def notes(self) -> list[str]:
@@ -161,6 +164,12 @@ class VmDaemon:
     def cancel_drain(self, request: CancelDrain) -> Done:
         """Answer CancelDrain."""
         self._handle(self._machine(request.vm), events.DrainCancelled(request.drain))
+        return Done()
+
+    def handed_over(self, request: HandedOver) -> Done:
+        """Answer HandedOver."""
+        if request.vm in self._machines:
+            self._handle(self._machines[request.vm], events.HandoverTold())
         return Done()
 
     async def operator_stop(self, request: OperatorStop) -> Done:
@@ -369,17 +378,37 @@ class VmDaemon:
         return ""
 
     async def _watch_guest(self, machine: VmMachine, call: int) -> None:
-        await wait_for_port(machine.vm)
+        if machine.vm.wait_for_port is not None:
+            await wait_for_port(machine.vm)
+        else:
+            await self._while_armed(machine)
         self._handle(machine, events.MaskSignalled(call))
 
-    async def _arm_synjitsu(self, machine: VmMachine, call: int) -> None:
-        request = Arm(
+    async def _while_armed(self, machine: VmMachine) -> None:
+        """Return when Synjitsu holds the VM's addresses no more, and will not say when the guest is there.
+
+        One that died meanwhile and is back holds them again.
+        """
+        while True:
+            await asyncio.sleep(REARM_S)
+            try:
+                await self._synjitsu.call(self._arm(machine), Done, REARM_S)
+            except JitsuError as error:
+                log.warning("Synjitsu is gone: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
+                return
+
+    def _arm(self, machine: VmMachine) -> Arm:
+        return Arm(
             vm=machine.vm.uuid,
             addresses=[str(address) for address in machine.vm.addresses],
+            mac=machine.vm.mac,
+            bridge=machine.vm.bridge,
             limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
         )
+
+    async def _arm_synjitsu(self, machine: VmMachine, call: int) -> None:
         try:
-            await self._synjitsu.call(request, Done, ARM_LIMIT_S)
+            await self._synjitsu.call(self._arm(machine), Done, ARM_LIMIT_S)
             armed = True
         except JitsuError as error:
             log.warning("Synjitsu is not armed: the boot is masked by delay", vm=machine.vm.name, reason=str(error))

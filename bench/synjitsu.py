@@ -1,0 +1,79 @@
+"""From a client's connect to its first byte, for guests of several boot times, with Synjitsu and without.
+
+    python -m bench.synjitsu [ROUNDS]
+
+As root: a bridge, a client and the guests are network namespaces. The time counts from the guest's start, so what it is
+compared with is the boot itself.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+import dns.message
+import dns.query
+
+from tests.support.lan import guest_toml, lan_suite
+from tests.system.test_first_packets import http
+
+if TYPE_CHECKING:
+    from tests.support.lan import Lan
+    from tests.support.suite import RunningSuite
+
+BOOT_TIMES_S = (0.02, 0.1, 0.3, 1.0, 3.0)
+ROUNDS = 50
+BAR_CHARACTERS = 50
+
+
+def fetch(address: str, port: int, name: str) -> float:
+    """Ask for a name that is off, and fetch its page; return how long that took, in ms, from the query's answer."""
+    query = dns.message.make_query(f"{name}.jitsu.test", "A")
+    assert dns.query.udp(query, "10.77.0.1", port=port, timeout=5).answer
+    begun = monotonic()
+    assert "This is the VM" in http(address)
+    return 1000 * (monotonic() - begun)
+
+
+def measure(lan: Lan, suite: RunningSuite, name: str, address: str, rounds: int) -> list[float]:
+    """Return the times of one guest."""
+    times = []
+    for _ in range(rounds):
+        times.append(lan.run(0, lambda: fetch(address, suite.port, name)))
+        suite.jitsu("stop", name)
+        sleep(0.05)
+    return times
+
+
+def main() -> int:
+    """Run the benchmark."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    toml = ""
+    for n, boot in enumerate(BOOT_TIMES_S):
+        toml += guest_toml(f"with{n}", 10 + n, boot_time=boot, max_wait=4)
+        toml += guest_toml(f"without{n}", 30 + n, boot_time=boot, use_synjitsu="false", response_delay=0)
+    print("from the answer of the name server to the first byte of the page, ms above the boot time (median, p99)")
+    longest = 0.0
+    rows = []
+    with tempfile.TemporaryDirectory() as directory, lan_suite(Path(directory), toml) as (lan, suite):
+        for n, boot in enumerate(BOOT_TIMES_S):
+            count = rounds if boot < 1 else max(5, rounds // 5)
+            for name, address in ((f"with{n}", f"10.77.0.{10 + n}"), (f"without{n}", f"10.77.0.{30 + n}")):
+                times = sorted(measure(lan, suite, name, address, count))
+                median, worst = statistics.median(times), times[min(len(times) - 1, len(times) * 99 // 100)]
+                rows.append((boot, name.rstrip("0123456789"), median, worst))
+                longest = max(longest, worst)
+    for boot, name, median, worst in rows:
+        bar = "━" * round(BAR_CHARACTERS * median / longest)
+        print(
+            f"{boot:>5.2f} s {name:<8} {median - 1000 * boot:>8.1f} {worst - 1000 * boot:>8.1f}   {bar} {median:.0f} ms"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

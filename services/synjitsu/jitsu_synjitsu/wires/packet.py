@@ -1,0 +1,115 @@
+"""The raw socket on one bridge (packet(7)): it sees all frames of armed VMs, and sends on the bridge itself, which
+teaches the bridge no port for a guest's MAC address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import SetupFault
+from jitsu_synjitsu.rules.filter import packed, program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 8, 1
+_ATTACH_FILTER = 26
+_ETH_P_ALL = 3
+_AUX = struct.Struct("IIIHHHH")  # struct tpacket_auxdata: status, lengths, offsets, vlan_tci, vlan_tpid
+_VLAN_VALID, _TPID_VALID = 0x10, 0x40
+MAX_FRAME_BYTES = 65_536 + 18
+MAX_BURST = 64
+"""Frames taken before others have their turn."""
+RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
+
+log = structlog.get_logger("synjitsu")
+
+
+class BridgeSocket:
+    """One bridge."""
+
+    def __init__(self, bridge: str, taken: Callable[[bytes], None]) -> None:
+        """Open it; raises SetupFault."""
+        self.bridge = bridge
+        self._taken = taken
+        self._macs: tuple[bytes, ...] | None = None
+        self._is_promiscuous = False
+        self.unsent = 0
+        """Frames that the bridge did not take."""
+        try:
+            self._index = socket.if_nametoindex(bridge)
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
+            self.watch(())
+            self._socket.setsockopt(_SOL_PACKET, _AUXDATA, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            self._socket.bind((bridge, _ETH_P_ALL))
+        except OSError as error:
+            hints = {
+                errno.EPERM: "Synjitsu needs CAP_NET_RAW",
+                errno.ENODEV: "`ip link show type bridge` lists those that there are",
+            }
+            reason = error.strerror or "no such interface"
+            raise SetupFault(
+                f"cannot listen on the bridge {bridge}: {reason}", hint=hints.get(error.errno or errno.ENODEV, "")
+            ) from None
+
+    def watch(self, macs: Sequence[bytes]) -> None:
+        """See the frames of these VMs, of nobody else, and none at all if there are none."""
+        if tuple(macs) == self._macs:
+            return
+        self._macs = tuple(macs)
+        code = packed(program(macs))
+        held = ctypes.create_string_buffer(code, len(code))
+        filter_program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(held))
+        self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
+        if bool(macs) is not self._is_promiscuous:
+            self._is_promiscuous = bool(macs)
+            membership = struct.pack("iHH8s", self._index, _PROMISCUOUS, 0, b"")
+            how = _ADD_MEMBERSHIP if macs else _DROP_MEMBERSHIP
+            self._socket.setsockopt(_SOL_PACKET, how, membership)
+
+    def open(self) -> None:
+        """Begin to take frames."""
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    def close(self) -> None:
+        """End it."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on the bridge."""
+        try:
+            self._socket.send(frame)
+        except OSError:
+            self.unsent += 1
+
+    def _read(self) -> None:
+        for _ in range(MAX_BURST):
+            try:
+                frame, ancillary, _, _ = self._socket.recvmsg(MAX_FRAME_BYTES, 64)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("the bridge cannot be read", bridge=self.bridge, reason=error.strerror)
+                return
+            for level, kind, data in ancillary:
+                if level == _SOL_PACKET and kind == _AUXDATA:
+                    frame = _with_tag(frame, data)
+            self._taken(frame)
+
+
+def _with_tag(frame: bytes, auxiliary: bytes) -> bytes:
+    """Put the VLAN tag back that the kernel has taken out."""
+    status, _, _, _, _, tci, tpid = _AUX.unpack_from(auxiliary)
+    if not status & _VLAN_VALID:
+        return frame
+    tag = struct.pack("!HH", tpid if status & _TPID_VALID else 0x8100, tci)
+    return frame[:12] + tag + frame[12:]

@@ -1,0 +1,47 @@
+"""The mock hypervisor `bridge`: guests in network namespaces on a Linux bridge, as real VMs would be; needs root."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.vm import KEYS
+from jitsu_vmd.mock.client import MockHypervisor
+
+if TYPE_CHECKING:
+    from jitsu_protocol.process import Process
+    from jitsu_protocol.vm import VM
+
+
+class Bridge(MockHypervisor):
+    """Guests on a bridge."""
+
+    name = "mock (bridge)"
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process)
+        settings = process.settings.hypervisor
+        self._bridge = settings.bridge
+        self._host_arguments = ["--bridge", settings.bridge]
+        for address in settings.bridge_addresses:
+            self._host_arguments += ["--bridge-address", address]
+
+    async def open(self) -> None:
+        """Start the host process if there is none; it makes the bridge."""
+        if os.geteuid():
+            raise SetupFault(
+                "mock guests on a bridge need root", hint="hypervisor.kind = loopback has guests that need nothing"
+            )
+        await super().open()
+
+    def _network(self, vm: VM) -> dict[str, Any]:
+        def value(key: str) -> str:
+            return vm.config.get(key, (KEYS[key].default,))[0]
+
+        return {
+            "mac": value("boot_mac") or vm.mac,
+            "bridge": vm.bridge or self._bridge,
+            "listen_after": float(value("listen_after")),
+            "announces": value("announces") == "true",
+        }

@@ -1,0 +1,162 @@
+"""What the mock hypervisors have in common: the client of the host process (host.py), started if there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError, SetupFault, TimedOut, Unavailable
+from jitsu_protocol.messages import Done
+from jitsu_protocol.process import lifeline
+from jitsu_protocol.vm import KEYS
+from jitsu_vmd.hypervisor import Guest
+from jitsu_vmd.mock.messages import SOCKET, TOPIC, Guests, ListGuests, StartGuest, StopGuest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from jitsu_protocol.bus import Snapshot
+    from jitsu_protocol.messages import FeedItem, Request
+    from jitsu_protocol.process import Process
+    from jitsu_protocol.vm import VM
+
+CALL_LIMIT_S = 5.0
+"""Beyond what the guest's own keys make a call last."""
+SPAWN_LIMIT_S = 10.0
+WATCH_S = 0.5
+
+log = structlog.get_logger("loopback")
+
+
+class MockHypervisor:
+    """The client of the host process (mock/host.py), which it starts when there is none."""
+
+    name = "mock"
+    watches_keys = False
+
+    def __init__(self, process: Process) -> None:
+        self._vmd = process
+        self._directory = process.settings.bus.directory
+        self._client = process.connect(f"ipc://{self._directory}/{SOCKET}.rpc", "mock hypervisor")
+        self._host: subprocess.Popen[bytes] | None = None
+        self._host_arguments: list[str] = []
+
+    async def open(self) -> None:
+        """Start the host process if there is none."""
+        if (self._directory / f"{SOCKET}.rpc").exists() and await self._answers():
+            log.info("mock hypervisor found running")
+            return
+        self._spawn()
+        for _ in range(int(SPAWN_LIMIT_S / 0.1)):
+            if await self._answers(0.1):
+                return
+        raise SetupFault("the mock hypervisor's host process does not start", hint="see its log above")
+
+    async def run(self, changed: Callable[[str], None]) -> None:
+        """Follow the host's feed, and start the host again if it dies."""
+
+        async def ask() -> Snapshot:
+            guests = await self._client.call(ListGuests(), Guests, CALL_LIMIT_S)
+            return guests.epoch, guests.number, None
+
+        def apply(item: FeedItem) -> None:
+            changed(str((item.body or {}).get("uuid", "")))
+
+        endpoint = f"ipc://{self._directory}/{SOCKET}.feed"
+        feed = self._vmd.subscribe("mock", TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply, endpoint=endpoint)
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if not feed.is_live() and not await self._answers():
+                log.warning("mock hypervisor is gone, and its guests with it; starting it again")
+                self._spawn()
+
+    async def guests(self) -> dict[str, Guest]:
+        """List the guests."""
+        listed = await self._client.call(ListGuests(), Guests, CALL_LIMIT_S)
+        return {uuid: Guest(info.state, info.up_s, info.reason) for uuid, info in listed.guests.items()}
+
+    async def start(self, vm: VM) -> None:
+        """Start a guest."""
+        jitter = _number(vm, "boot_jitter")
+        request = StartGuest(
+            uuid=vm.uuid,
+            name=vm.name,
+            addresses=[str(address) for address in vm.addresses],
+            port=int(_number(vm, "port")),
+            start_time=_number(vm, "start_time"),
+            boot_time=_number(vm, "boot_time") + random.uniform(0.0, jitter),
+            failure=_failure(vm),
+            **self._network(vm),
+        )
+        await self._call(request, request.start_time)
+
+    resume = start
+    unpause = start
+
+    def _network(self, vm: VM) -> dict[str, Any]:
+        """Return what else says where the guest is."""
+        return {}
+
+    async def shutdown(self, vm: VM) -> None:
+        """Stop a guest as if by ACPI."""
+        await self._stop(vm, "shutdown", _number(vm, "shutdown_time"))
+
+    async def destroy(self, vm: VM) -> None:
+        """Stop a guest at once."""
+        await self._stop(vm, "destroy", 0.0)
+
+    async def suspend(self, vm: VM) -> None:
+        """Suspend a guest."""
+        await self._stop(vm, "suspend", 0.0)
+
+    async def _stop(self, vm: VM, how: Literal["destroy", "shutdown", "suspend"], lasts: float) -> None:
+        await self._call(StopGuest(uuid=vm.uuid, how=how, shutdown_time=lasts), lasts)
+
+    async def _call(self, request: Request, lasts: float) -> None:
+        try:
+            await self._client.call(request, Done, CALL_LIMIT_S + lasts)
+        except TimedOut:
+            raise Unavailable("the mock hypervisor does not answer") from None
+
+    async def _answers(self, limit: float = 0.3) -> bool:
+        try:
+            await self._client.call(ListGuests(), Guests, limit)
+        except JitsuError:
+            return False
+        return True
+
+    def _spawn(self) -> None:
+        if self._host is not None and self._host.poll() is None:
+            return
+        descriptor = lifeline()
+        # A session of its own: what stops vmd, Ctrl-C too, must not stop the guests.
+        self._host = subprocess.Popen(
+            [sys.executable, "-m", "jitsu_vmd.mock.host", "--directory", str(self._directory), *self._host_arguments],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            pass_fds=() if descriptor is None else (descriptor,),
+            env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
+        )
+
+
+def _number(vm: VM, key: str) -> float:
+    return float(vm.config.get(key, (KEYS[key].default,))[0])
+
+
+def _failure(vm: VM) -> Literal["never", "start", "crash", "hang"]:
+    match vm.config.get("boot_failure", ("never",))[0]:
+        case "start":
+            return "start"
+        case "crash":
+            return "crash"
+        case "hang":
+            return "hang"
+        case _:
+            return "never"

@@ -1,0 +1,106 @@
+"""A bridge with a suite, guests and clients on it, each in a network namespace that the test makes."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import subprocess
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.support.suite import RunningSuite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BRIDGE = "jt0"
+BRIDGE_MAC = "02:00:5e:00:53:01"
+"""One that was given stays the same, whatever ports come and go."""
+CLONE_NEWNET = 0x40000000
+_NUMBERS = itertools.count()
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+class Lan:
+    """The namespaces: `host`, where the suite runs, and a number of clients."""
+
+    def __init__(self, clients: int) -> None:
+        self.name = f"jt{os.getpid()}-{next(_NUMBERS)}"
+        self.host = f"{self.name}-h"
+        self.clients = [f"{self.name}-c{n}" for n in range(clients)]
+
+    def make(self) -> None:
+        ip("netns", "add", self.host)
+        ip("-n", self.host, "link", "set", "lo", "up")
+        ip("-n", self.host, "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge", "forward_delay", "0")
+        ip("-n", self.host, "address", "add", "10.77.0.1/24", "dev", BRIDGE)
+        ip("-n", self.host, "address", "add", "fd77::1/64", "dev", BRIDGE, "nodad")
+        ip("-n", self.host, "link", "set", BRIDGE, "up")
+        for n, client in enumerate(self.clients):
+            ip("netns", "add", client)
+            ip("-n", self.host, "link", "add", f"c{n}", "type", "veth", "peer", "name", "eth0", "netns", client)
+            ip("-n", self.host, "link", "set", f"c{n}", "master", BRIDGE, "up")
+            ip("-n", client, "address", "add", f"10.77.0.{100 + n}/24", "dev", "eth0")
+            ip("-n", client, "address", "add", f"fd77::{100 + n}/64", "dev", "eth0", "nodad")
+            for link in ("lo", "eth0"):
+                ip("-n", client, "link", "set", link, "up")
+
+    def remove(self) -> None:
+        for namespace in [self.host, *self.clients]:
+            subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
+
+    def run(self, client: int, work: Callable[[], Any]) -> Any:
+        """Return what a function returns that runs as this client."""
+        outcome: list[Any] = []
+
+        def inside() -> None:
+            try:
+                with Path(f"/run/netns/{self.clients[client]}").open("rb") as namespace:
+                    assert not _libc.setns(namespace.fileno(), CLONE_NEWNET)
+                outcome.append((work(), None))
+            except BaseException as error:
+                outcome.append((None, error))
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        result, error = outcome[0]
+        if error is not None:
+            raise error
+        return result
+
+
+def retransmitted() -> int:
+    """Return how many TCP segments have been sent again in the namespace of this thread."""
+    names, values = (
+        line.split() for line in Path("/proc/thread-self/net/snmp").read_text().splitlines() if line.startswith("Tcp:")
+    )
+    return int(values[names.index("RetransSegs")])
+
+
+def guest_toml(name: str, number: int, **keys: object) -> str:
+    """Return the [vm.NAME] section of a guest at 10.77.0.NUMBER and fd77::NUMBER that Synjitsu masks."""
+    shown = {"port": 80, "ttl": 1, "idle_timeout": 3600, "use_synjitsu": "true", "boot_time": 0.3} | keys
+    lines = [f"[vm.{name}]", f'dns = "{name}.jitsu.test"', f'ip = ["10.77.0.{number}", "fd77::{number}"]']
+    return "\n".join([*lines, *(f'{key} = "{value}"' for key, value in shown.items()), ""])
+
+
+@contextmanager
+def lan_suite(directory: Path, toml: str, clients: int = 1) -> Iterator[tuple[Lan, RunningSuite]]:
+    """Run a suite on a bridge."""
+    lan = Lan(clients)
+    whole = f'[dns]\nbind = "0.0.0.0"\n[hypervisor]\nkind = "bridge"\nbridge = "{BRIDGE}"\n'
+    whole += f'[synjitsu]\nbridges = ["{BRIDGE}"]\n{toml}'
+    try:
+        lan.make()
+        with RunningSuite(directory, toml=whole, inside=["ip", "netns", "exec", lan.host]) as suite:
+            yield lan, suite
+    finally:
+        lan.remove()

@@ -1,0 +1,185 @@
+"""Frames are read whatever they are, and those that are sent are right."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.arming import Arming
+from jitsu_synjitsu.rules.filter import MAX_MACS, program
+from jitsu_synjitsu.rules.frames import Kind
+from jitsu_synjitsu.rules.kept import Kept
+from tests.support.frames import (
+    ACK,
+    CLIENT_MAC,
+    RST,
+    SYN,
+    V4,
+    V6,
+    VM_MAC,
+    arp,
+    ethernet,
+    is_right,
+    packet,
+    solicitation,
+    tcp,
+    udp,
+)
+
+BOTH = pytest.mark.parametrize("addresses", [V4, V6])
+FUZZ_FRAMES = int(os.environ.get("FUZZ_FRAMES", "200000"))
+
+
+@BOTH
+def test_a_syn_is_read_with_and_without_a_vlan_tag(addresses: tuple[bytes, bytes]) -> None:
+    for vlan in (0, 7):
+        seen = frames.read(tcp(addresses=addresses, vlan=vlan))
+        assert (seen.kind, seen.source, seen.destination) == (Kind.TCP, CLIENT_MAC, VM_MAC)
+        assert (seen.sender, seen.target) == addresses
+        assert (seen.source_port, seen.target_port, seen.flags) == (40_000, 80, SYN)
+        assert seen.vlan == (b"\x81\0\0\x07" if vlan else b"")
+
+
+def test_who_asks_and_who_tells_is_read() -> None:
+    asks = frames.read(arp(1, CLIENT_MAC, *V4))
+    assert (asks.kind, asks.sender, asks.target) == (Kind.ASKS, *V4)
+    assert frames.read(arp(2, VM_MAC, V4[1], V4[1])).kind is Kind.TELLS
+    asks = frames.read(solicitation(CLIENT_MAC, *V6))
+    assert (asks.kind, asks.sender, asks.target) == (Kind.ASKS, *V6)
+    (advert,) = frames.announcements(VM_MAC, V6[1])
+    assert (frames.read(advert).kind, frames.read(advert).sender) == (Kind.TELLS, V6[1])
+
+
+@BOTH
+def test_what_is_replayed_has_right_checksums_and_the_guests_mac(addresses: tuple[bytes, bytes]) -> None:
+    guest = b"\x02\0\0\0\0\x09"
+    for frame in (tcp(addresses=addresses), udp(9, 7, b"odd", addresses), udp(9, 7, b"x" * 1200, addresses)):
+        broken = frame[:-1] + bytes([frame[-1]])
+        replayed = frames.replayed(broken, frames.read(broken), guest)
+        assert replayed[:6] == guest
+        assert is_right(replayed)
+        assert not is_right(frame)
+        padded = frames.replayed(frame + b"\0" * 6, frames.read(frame), guest)  # Ethernet's own, below 60 bytes
+        assert padded[: len(replayed)] == replayed
+
+
+@BOTH
+def test_a_client_that_nobody_will_answer_is_told_so(addresses: tuple[bytes, bytes]) -> None:
+    syn = tcp(sequence=2**32 - 1, addresses=addresses)
+    told = frames.rejection(syn, frames.read(syn), VM_MAC)
+    assert told is not None
+    seen = frames.read(told)
+    assert (seen.destination, seen.source, seen.sender, seen.target) == (CLIENT_MAC, VM_MAC, *addresses[::-1])
+    assert (seen.source_port, seen.target_port, seen.flags, seen.ack) == (80, 40_000, RST | ACK, 0)
+    assert is_right(told)
+    datagram = udp(9, 7, b"data" * 300, addresses)
+    told = frames.rejection(datagram, frames.read(datagram), VM_MAC)
+    assert told is not None
+    assert is_right(told)
+    seen = frames.read(told)
+    assert (seen.kind, seen.source_port, seen.target_port) == (Kind.UNREACHABLE, 7, 9)
+
+
+@BOTH
+def test_questions_and_answers_are_right(addresses: tuple[bytes, bytes]) -> None:
+    sender, target = addresses
+    ask = arp(1, CLIENT_MAC, sender, target) if len(sender) == 4 else solicitation(CLIENT_MAC, sender, target)
+    answered = frames.read(frames.answer(VM_MAC, target, frames.read(ask)))
+    assert (answered.kind, answered.sender, answered.destination) == (Kind.TELLS, target, CLIENT_MAC)
+    question = frames.read(frames.question(frames.read(tcp(addresses=addresses)), target))
+    assert (question.kind, question.source, question.sender, question.target) == (Kind.ASKS, CLIENT_MAC, sender, target)
+    if len(sender) == 16:
+        assert is_right(frames.answer(VM_MAC, target, frames.read(ask)))
+        assert is_right(frames.question(frames.read(ask), target))
+        for_itself = frames.read(solicitation(CLIENT_MAC, bytes(16), target))
+        assert frames.answer(VM_MAC, target, for_itself)[:6] == frames.ALL_NODES_MAC
+
+
+def test_fragments_and_what_is_cut_short_are_of_no_interest() -> None:
+    whole = tcp()
+    for length in range(len(whole)):
+        assert frames.read(whole[:length]).kind is Kind.OTHER
+    fragment = bytearray(whole)
+    fragment[21] = 1
+    assert frames.read(bytes(fragment)).kind is Kind.OTHER
+    options = packet(0, b"\6\0" + bytes(6) + whole[34:], V6)
+    assert frames.read(options).kind is Kind.TCP
+
+
+def test_no_frame_whatever_is_in_it_is_too_much() -> None:
+    chance = random.Random(int(os.environ.get("FUZZ_SEED", "1")))
+    seeds = [
+        tcp(),
+        tcp(addresses=V6),
+        udp(9, 7, b"data"),
+        udp(9, 7, b"data", V6),
+        arp(1, CLIENT_MAC, *V4),
+        arp(2, VM_MAC, V4[1], V4[1]),
+        solicitation(CLIENT_MAC, *V6),
+        tcp(vlan=3),
+        packet(1, b"\x08\0\0\0\0\1\0\1ping"),
+        packet(1, b"\3\3\0\0\0\0\0\0" + udp(7, 9, b"x")[14:]),
+        packet(58, b"\1\4\0\0\0\0\0\0" + udp(7, 9, b"x", V6)[14:], V6),
+        tcp(80, 61_000, SYN | ACK, addresses=V4[::-1], source=VM_MAC),
+    ]
+    made, now = Arming(Kept(10, 50)), 0.0
+    for n in range(FUZZ_FRAMES):
+        if n % 50 == 0:
+            made.arm("v", [str(ip_address(V4[1])), str(ip_address(V6[1]))], VM_MAC, now + 9, now)
+        frame = bytearray(chance.choice(seeds))
+        for _ in range(chance.randrange(4)):
+            frame[chance.randrange(len(frame))] = chance.choice((0, 1, 255, chance.randrange(256)))
+        if chance.random() < 0.2:
+            del frame[chance.randrange(len(frame)) :]
+        made.frame(bytes(frame), now)
+        now += chance.random() / 50
+        made.passed(now)
+        assert len(made.kept) <= 10
+
+
+@given(st.binary(max_size=200))
+def test_bytes_are_read(data: bytes) -> None:
+    seen = frames.read(data)
+    if seen.kind in (Kind.TCP, Kind.UDP):
+        frames.replayed(data, seen, VM_MAC)
+        frames.rejection(data, seen, VM_MAC)
+
+
+def _passes(code: list[tuple[int, int, int, int]], frame: bytes) -> bool:
+    """Run a classic BPF program, as far as ours go."""
+    at, a = 0, 0
+    sizes = {0x20: 4, 0x28: 2, 0x30: 1}
+    while True:
+        op, yes, no, k = code[at]
+        at += 1
+        if op == 0x06:
+            return k > 0
+        if op in sizes:
+            if k + sizes[op] > len(frame):
+                return False
+            a = int.from_bytes(frame[k : k + sizes[op]], "big")
+        else:
+            at += yes if a == k else no
+
+
+def test_the_kernel_passes_on_what_can_matter_and_nothing_else() -> None:
+    others = [struct.pack("!HI", 0x0200, 1000 + n) for n in range(50)]
+    code = program([*others, VM_MAC])
+    stranger = b"\x02\0\0\0\0\x77"
+    assert _passes(code, tcp())
+    assert _passes(code, tcp(to=CLIENT_MAC, source=VM_MAC))
+    assert _passes(code, arp(1, stranger, *V4))
+    assert _passes(code, solicitation(stranger, *V6))
+    assert not _passes(code, tcp(to=stranger))
+    assert not _passes(code, tcp(to=stranger, addresses=V6))
+    assert not _passes(code, ethernet(0x86DD, b"x" * 60, to=stranger))
+    assert not _passes(program([]), tcp())
+    assert _passes(program([stranger] * (MAX_MACS + 1)), tcp())
+    assert len(program(others * 6)) <= 4096, "the kernel takes no more (BPF_MAXINSNS)"

@@ -1,0 +1,171 @@
+"""What a client sends while a guest boots reaches the guest, once, when it is there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dns.message
+import dns.query
+import dns.rcode
+import pytest
+
+from tests.support.lan import guest_toml, lan_suite, retransmitted
+from tests.support.suite import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.suite import RunningSuite
+
+pytestmark = [
+    pytest.mark.net,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and raw sockets"),
+]
+LIMIT_S = 20.0
+ECHO = 7
+
+
+def summon(name: str, port: int, rdtype: str = "A") -> str:
+    """Ask for a name; return the address, which is told while the guest still boots."""
+    reply = dns.query.udp(dns.message.make_query(f"{name}.jitsu.test", rdtype), "10.77.0.1", port=port, timeout=5)
+    assert reply.rcode() == dns.rcode.NOERROR
+    return str(reply.answer[0][0].to_text())
+
+
+def http(address: str) -> str:
+    with socket.create_connection((address, 80), timeout=LIMIT_S) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return connection.recv(4096).decode()
+
+
+def echoed(address: str, text: str) -> str:
+    with socket.create_connection((address, ECHO), timeout=LIMIT_S) as connection:
+        connection.sendall(text.encode())
+        return connection.recv(4096).decode()
+
+
+def datagram(address: str, data: bytes) -> bytes:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(LIMIT_S)
+        sender.connect((address, ECHO))
+        sender.send(data)
+        return sender.recv(4096)
+
+
+def without_retransmission(suite: RunningSuite, name: str, rdtype: str = "A") -> str:
+    """Fetch a page from a guest that is off; the client's own timer must have had no part in that."""
+    before = retransmitted()
+    page = http(summon(name, suite.port, rdtype))
+    assert retransmitted() == before
+    return page
+
+
+@pytest.mark.parametrize("rdtype", ["A", "AAAA"])
+def test_a_connection_completes_when_the_guest_is_there_not_when_the_client_tries_again(
+    tmp_path: Path, rdtype: str
+) -> None:
+    with lan_suite(tmp_path, guest_toml("www", 10)) as (lan, suite):
+        page = lan.run(0, lambda: without_retransmission(suite, "www", rdtype))
+        assert "This is the VM <b>www</b>" in page
+        assert suite.state("www") == "ready"
+        assert "1 replayed" in suite.jitsu("status")
+        stages = [line.split()[:2] for line in suite.jitsu("trace").splitlines() if "handed over" in line]
+        assert stages == [["handed", "over"]]
+        suite.jitsu("stop", "www")
+        assert "This is the VM" in lan.run(0, lambda: without_retransmission(suite, "www", rdtype)), "and again"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"listen_after": 0.2}, {"announces": "false"}, {"boot_mac": "02:00:5e:00:53:77"}, {"boot_time": 0}],
+    ids=["its link is up before it listens", "it never announces itself", "it has another MAC", "it takes no time"],
+)
+def test_a_guest_of_another_kind_is_masked_as_well(tmp_path: Path, keys: dict[str, object]) -> None:
+    with lan_suite(tmp_path, guest_toml("www", 10, **keys)) as (lan, suite):
+        assert "This is the VM" in lan.run(0, lambda: without_retransmission(suite, "www"))
+
+
+@pytest.mark.parametrize("rdtype", ["A", "AAAA"])
+def test_datagrams_are_kept_too(tmp_path: Path, rdtype: str) -> None:
+    toml = guest_toml("one", 10) + guest_toml("two", 11)
+    with lan_suite(tmp_path, toml) as (lan, suite):
+
+        def ask(name: str, data: bytes) -> bytes:
+            return datagram(summon(name, suite.port, rdtype), data)
+
+        for name, data in (("one", b"hello"), ("two", b"q" * 1350)):
+            assert lan.run(0, partial(ask, name, data)) == data
+
+
+def test_g4_many_connections_of_many_clients_get_each_their_own_answer(tmp_path: Path) -> None:
+    clients, each = 5, 60
+    with lan_suite(tmp_path, guest_toml("www", 10, boot_time=0.6), clients) as (lan, suite):
+
+        def connect(client: int) -> list[str]:
+            address = summon("www", suite.port)
+            before = retransmitted()
+            with ThreadPoolExecutor(each) as threads:  # threads take the namespace of who starts them
+                answers = list(threads.map(lambda n: echoed(address, f"{client}.{n}"), range(each)))
+            assert retransmitted() == before
+            return answers
+
+        with ThreadPoolExecutor(clients) as threads:
+            found = list(threads.map(lambda client: lan.run(client, lambda: connect(client)), range(clients)))
+        assert found == [[f"{client}.{n}" for n in range(each)] for client in range(clients)]
+        assert suite.status()["www"]["starts"] == 1
+
+
+def test_guests_that_boot_at_once_get_each_what_is_theirs(tmp_path: Path) -> None:
+    guests = 12
+    toml = "".join(guest_toml(f"g{n}", 10 + n, boot_time=0.5) for n in range(guests))
+    with lan_suite(tmp_path, toml) as (lan, suite):
+
+        def fetch_all() -> list[str]:
+            with ThreadPoolExecutor(guests) as threads:
+                return list(threads.map(lambda n: http(summon(f"g{n}", suite.port)), range(guests)))
+
+        pages = lan.run(0, fetch_all)
+        assert all(f"<b>g{n}</b>" in page for n, page in enumerate(pages))
+
+
+def test_g4_if_the_boot_fails_clients_are_told_at_once(tmp_path: Path) -> None:
+    toml = guest_toml("www", 10, boot_failure="crash", boot_time=0.5)
+    with lan_suite(tmp_path, toml) as (lan, suite):
+
+        def ask() -> list[str]:
+            address = summon("www", suite.port)
+            with ThreadPoolExecutor(2) as threads:
+                told: list[Future[Any]] = [threads.submit(http, address), threads.submit(datagram, address, b"x")]
+                return [type(each.exception()).__name__ for each in told]
+
+        assert lan.run(0, ask) == ["ConnectionRefusedError"] * 2
+
+
+def test_g7_a_synjitsu_that_dies_costs_what_it_kept_and_no_more(tmp_path: Path) -> None:
+    with lan_suite(tmp_path, guest_toml("www", 10, boot_time=1.0)) as (lan, suite):
+
+        def fetch() -> str:
+            address = summon("www", suite.port)
+            with ThreadPoolExecutor(1) as thread:
+                fetched = thread.submit(http, address)
+                time.sleep(0.3)
+                suite.kill("synjitsu")
+                return fetched.result()
+
+        assert "This is the VM" in lan.run(0, fetch)
+        wait_for(lambda: suite.state("www") == "ready", 10, "www is ready")
+        suite.jitsu("stop", "www")
+        assert "This is the VM" in lan.run(0, lambda: without_retransmission(suite, "www"))
+
+
+def test_nothing_is_left_of_a_suite_that_ended(tmp_path: Path) -> None:
+    with lan_suite(tmp_path, guest_toml("www", 10, boot_time=0)) as (lan, suite):
+        lan.run(0, lambda: without_retransmission(suite, "www"))
+        suite.stop()
+        wait_for(lambda: not suite.processes(), 5, "all processes are gone")
