@@ -9,6 +9,7 @@ import ctypes
 import errno
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,18 @@ MAX_BURST = 64
 RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
 
 log = structlog.get_logger("synjitsu")
+
+
+def hindrances() -> list[str]:
+    """Return what may keep packets from guests, each with what mends it."""
+    found = []
+    for tables in ("iptables", "ip6tables"):
+        switch = Path(f"/proc/sys/net/bridge/bridge-nf-call-{tables}")
+        if switch.exists() and switch.read_text().strip() == "1":
+            found.append(
+                f"bridged packets pass through {tables}, which may drop them: sysctl net.bridge.{switch.name}=0"
+            )
+    return found
 
 
 class BridgeSocket:

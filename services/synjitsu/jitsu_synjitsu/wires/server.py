@@ -16,7 +16,7 @@ from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.handover import HandedOver as Handed
 from jitsu_synjitsu.rules.handover import Send
 from jitsu_synjitsu.rules.kept import Kept
-from jitsu_synjitsu.wires.packet import BridgeSocket
+from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,7 @@ class SynjitsuServer:
         away = [bridge.name for bridge in self._bridges.values() if bridge.wire is None]
         notes = [f"the bridge {name} is not there" for name in away]
         replayed = sum(bridge.arming.replayed for bridge in self._bridges.values())
+        notes += hindrances()
         notes.append(f"holds {', '.join(self._addresses()) or 'no address'}")
         notes.append(f"{len(self._kept)} packets kept, {replayed} replayed")
         return notes
@@ -144,6 +145,8 @@ class SynjitsuServer:
         bridge.wire.open()
         bridge.wire.watch(bridge.arming.macs())
         log.info("listening", bridge=bridge.name)
+        for hindrance in hindrances():
+            log.warning(hindrance)
 
     def _taken(self, bridge: Bridge, frame: bytes) -> None:
         self._perform(bridge, bridge.arming.frame(frame, monotonic()))

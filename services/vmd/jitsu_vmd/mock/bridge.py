@@ -8,7 +8,7 @@ milliseconds. The namespace goes with the process, and the interface with the na
     a line                   forks
                                                         unshares its network, makes its interface, which is down
       <- its pid             <-----------------------   "made"
-                                                        sleeps for the boot time, listens; link up: it announces itself
+                                                        after the boot time: link up, and it announces itself
       <- or an error         <-----------------------   "booted"
     kill -9 the guest        (the kernel reaps it)
 """
@@ -26,9 +26,9 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from ipaddress import ip_address
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from jitsu_vmd.mock.guest import HttpGuest
@@ -165,8 +165,7 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
         _make_interface(request, zygote)
         _say({"number": request["made"], "pid": os.getpid()})
         waiting = "booted"
-        time.sleep(request["boot_time"])
-        asyncio.run(_run(request))
+        asyncio.run(_run(request, monotonic() + request["boot_time"]))
     except OSError as error:
         _say({"number": request[waiting], "error": error.strerror or str(error)})
 
@@ -195,11 +194,13 @@ def _link_up() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"eth0", IFF_UP))
 
 
-async def _run(request: dict[str, Any]) -> None:
-    guest = HttpGuest(request["name"])
+async def _run(request: dict[str, Any], booted_at: float) -> None:
+    """Be there at that time: its link is up then, and whatever that takes has been done before."""
     if request["listen_after"]:
+        await asyncio.sleep(booted_at - monotonic())
         _link_up()
         await asyncio.sleep(request["listen_after"])
+    guest = HttpGuest(request["name"])
     loop = asyncio.get_running_loop()
     for family, every in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         datagrams = socket.socket(family, socket.SOCK_DGRAM)
@@ -210,6 +211,7 @@ async def _run(request: dict[str, Any]) -> None:
     await guest.listen(None, request["port"])
     await asyncio.start_server(_tcp_echo, None, ECHO_PORT, backlog=2048)
     if not request["listen_after"]:
+        await asyncio.sleep(booted_at - monotonic())
         _link_up()
     _say({"number": request["booted"]})
     await asyncio.Event().wait()
