@@ -54,9 +54,9 @@ class Zygote:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
         self._reader: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
 
-    async def start(self) -> None:
-        """Have it ready."""
+    async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "jitsu_vmd.mock.bridge", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -64,6 +64,9 @@ class Zygote:
 
     async def fork(self, **request: Any) -> tuple[int, asyncio.Future[dict[str, Any]]]:
         """Have a guest made; return its pid, and what says that it has booted. Raises OSError."""
+        async with self._starting:  # guests that are wanted at once are of one zygote
+            if self._process is None:
+                await self._start()
         assert self._process is not None
         assert self._process.stdin is not None
         loop = asyncio.get_running_loop()

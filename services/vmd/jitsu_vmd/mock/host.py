@@ -51,7 +51,7 @@ class MockHost:
         self._feed = feed
         self._group = group
         self._slots: dict[str, _Slot] = {}
-        self._zygote: Zygote | None = None
+        self._zygote = Zygote()
         self._called_at = monotonic()
 
     async def start(self, request: StartGuest) -> Done:
@@ -122,9 +122,6 @@ class MockHost:
     async def _guest_of(self, request: StartGuest) -> LoopbackGuest | BridgeGuest:
         if not request.bridge:
             return LoopbackGuest(request.name, request.addresses, request.port, request.boot_time)
-        if self._zygote is None:
-            self._zygote = Zygote()
-            await self._zygote.start()
         wanted = request.model_dump(
             include={"name", "addresses", "port", "boot_time", "mac", "bridge", "listen_after", "announces"}
         )
