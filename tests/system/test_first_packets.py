@@ -150,7 +150,7 @@ def test_g4_if_the_boot_fails_clients_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_g7_a_synjitsu_that_dies_costs_what_it_kept_and_no_more(tmp_path: Path) -> None:
-    with lan_suite(tmp_path, guest_toml("www", 10, boot_time=1.0)) as (lan, suite):
+    with lan_suite(tmp_path, guest_toml("www", 10, boot_time=0.6)) as (lan, suite):
 
         def fetch() -> str:
             address = summon("www", suite.port)

@@ -10,7 +10,7 @@ milliseconds. The namespace goes with the process, and the interface with the na
       <- its pid             <-----------------------   "made"
                                                         after the boot time: link up, and it announces itself
       <- or an error         <-----------------------   "booted"
-    kill -9 the guest        (the kernel reaps it)
+    kill -9 the guest, delete its interface      (the kernel reaps it)
 """
 
 from __future__ import annotations
@@ -111,10 +111,12 @@ class BridgeGuest:
             raise OSError(0, answer["error"])
 
     def power_off(self) -> None:
-        """Vanish, with its interface."""
+        """Vanish, with its interface: the kernel takes its time to end a namespace, and would answer meanwhile."""
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                ip("link", "delete", _outside(self._pid))
 
 
 def ip(*arguments: str, namespace: int | None = None, lines: Sequence[str] = ()) -> None:
@@ -124,6 +126,11 @@ def ip(*arguments: str, namespace: int | None = None, lines: Sequence[str] = ())
     done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(0, f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def _outside(pid: int) -> str:
+    """Return the name of the end of a guest's interface that is on the bridge."""
+    return f"jv{pid}"
 
 
 def make_bridge(name: str, addresses: list[str]) -> bool:
@@ -175,7 +182,7 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
 
 def _make_interface(request: dict[str, Any], zygote: int) -> None:
     """Have an interface on the bridge, down; the kernel will announce its addresses (arp_notify, ndisc_notify)."""
-    outside = f"jv{os.getpid()}"
+    outside = _outside(os.getpid())
     for family, name in (("ipv4", "arp_notify"), ("ipv6", "ndisc_notify")):
         for which in ("all", "default"):
             with contextlib.suppress(OSError):

@@ -29,6 +29,8 @@ from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestChanged, GuestInfo, Gues
 from jitsu_vmd.rules.events import GuestState
 
 IDLE_S = 30.0
+NEVER_S = 1e6
+"""The boot time of a guest that is to fail before it is there."""
 
 log = structlog.get_logger("mock")
 
@@ -125,6 +127,8 @@ class MockHost:
         wanted = request.model_dump(
             include={"name", "addresses", "port", "boot_time", "mac", "bridge", "listen_after", "announces"}
         )
+        if request.failure != "never":
+            wanted["boot_time"] = NEVER_S
         return BridgeGuest(self._zygote, wanted)
 
     async def _boot(self, request: StartGuest, guest: LoopbackGuest | BridgeGuest) -> None:
