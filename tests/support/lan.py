@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.debian import program
 from tests.support.suite import RunningSuite
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Lan:
         self.clients = [f"{self.name}-c{n}" for n in range(clients)]
 
     def make(self) -> None:
+        program("ip", "iproute2")
         ip("netns", "add", self.host)
         ip("-n", self.host, "link", "set", "lo", "up")
         ip("-n", self.host, "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge", "forward_delay", "0")
