@@ -304,6 +304,26 @@ class SynjitsuSettings(Section):
         1024, ge=1, description="Packets kept for one VM.", json_schema_extra={"unit": "packets"}
     )
     max_kept: int = Field(65536, ge=1, description="Packets kept in all.", json_schema_extra={"unit": "packets"})
+    wake_for: Networks = Field(
+        default_factory=list, description="Networks whose traffic may start VMs (wake_on_traffic); empty: all."
+    )
+    wake_rate: Rate = Field(
+        1.0,
+        description="VMs that traffic from one address (IPv6: one /64) may start a second; 0: any number.",
+        json_schema_extra={"unit": "VMs/s"},
+    )
+    wake_burst: Limit = Field(
+        5.0, description="VMs that traffic from one address may start at once.", json_schema_extra={"unit": "VMs"}
+    )
+    wake_rate_of_all: Rate = Field(
+        10.0,
+        description="VMs that all traffic together may start a second, ten times that at once; 0: any number.",
+        json_schema_extra={"unit": "VMs/s"},
+    )
+    watch_activity: bool = Field(
+        True,
+        description="Tell the reaper of open connections and of traffic; the bridge is promiscuous while VMs run.",
+    )
     metrics: Listen = Field("", description=METRICS)
 
 
@@ -332,6 +352,9 @@ class DefaultsSettings(Section):
     response_delay: Seconds = Field(0.1, description=KEYS["response_delay"].doc, json_schema_extra={"unit": "s"})
     stop_mode: StopMode = Field(StopMode.DESTROY, description=KEYS["stop_mode"].doc)
     idle_timeout: Limit | None = Field(None, description=KEYS["idle_timeout"].doc, json_schema_extra={"unit": "s"})
+    max_idle_connection: Limit = Field(
+        7200.0, description=KEYS["max_idle_connection"].doc, json_schema_extra={"unit": "s"}
+    )
     max_wait: MaxWait = Field(1.2, description=KEYS["max_wait"].doc, json_schema_extra={"unit": "s"})
     on_timeout: OnTimeout = Field(OnTimeout.ANSWER, description=KEYS["on_timeout"].doc)
     boot_limit: Limit = Field(60.0, description=KEYS["boot_limit"].doc, json_schema_extra={"unit": "s"})

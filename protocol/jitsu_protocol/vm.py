@@ -133,6 +133,13 @@ class SummonMode(StrEnum):
     ALL = "all"
 
 
+class HandoverKind(StrEnum):
+    """How Synjitsu passes on what it kept."""
+
+    REPLAY = "replay"
+    XENSTORE = "xenstore"
+
+
 class BootFailure(StrEnum):
     """How a guest of the mock hypervisor fails."""
 
@@ -195,6 +202,21 @@ KEYS: dict[str, Key] = {
     "wait_for_key": Key(str, "The answer waits for this Xenstore key, relative to /local/domain/<domid>/."),
     "wait_for_port": Key(Port, "The answer waits until the VM accepts TCP connections here."),
     "use_synjitsu": Key(bool, "Answer as soon as the start is accepted; Synjitsu keeps the first packets.", "false"),
+    "handover": Key(
+        HandoverKind,
+        "How Synjitsu passes connections on: replay for any guest, xenstore for those with the original's TCP stack.",
+        "replay",
+    ),
+    "wake_on_traffic": Key(
+        bool, "A TCP connection or a UDP datagram to the VM while it is off starts it, as a query does.", "false"
+    ),
+    "max_idle_connection": Key(
+        Limit,
+        "An open connection without traffic keeps the VM up that long; its client may have vanished.",
+        "7200",
+        "s",
+        default_from="max_idle_connection",
+    ),
     "idle_timeout": Key(
         Limit,
         "Stopped after that long without activity; at least the TTL.",
@@ -251,6 +273,9 @@ _PLAIN = (
     "stop_mode",
     "response_delay",
     "use_synjitsu",
+    "handover",
+    "wake_on_traffic",
+    "max_idle_connection",
     "wait_for_key",
     "wait_for_port",
     "idle_timeout",
@@ -298,6 +323,9 @@ class VM(BaseModel):
     wait_for_key: str = ""
     wait_for_port: Port | None = None
     use_synjitsu: bool = False
+    handover: HandoverKind = HandoverKind.REPLAY
+    wake_on_traffic: bool = False
+    max_idle_connection: Limit = 7200.0
     idle_timeout: Limit = 120.0
     max_wait: MaxWait = 1.2
     on_timeout: OnTimeout = OnTimeout.ANSWER
@@ -314,6 +342,11 @@ class VM(BaseModel):
         if configured:
             return mac_address(configured[0])
         return ":".join(f"{byte:02x}" for byte in (2, *uuid_module.UUID(self.uuid).bytes[-5:]))
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether Synjitsu holds its addresses while it boots."""
+        return self.use_synjitsu or self.wake_on_traffic
 
     @property
     def bridge(self) -> str:

@@ -7,16 +7,8 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.access import (
-    MAX_BUCKETS,
-    Buckets,
-    Limited,
-    Networks,
-    ResponseLimit,
-    SummonLimit,
-    network,
-    plain,
-)
+from jitsu_dns.rules.access import Limited, ResponseLimit, SummonLimit, network, plain
+from jitsu_protocol.limits import MAX_BUCKETS, Buckets, Networks
 
 
 def raw(text: str) -> bytes:

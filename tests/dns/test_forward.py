@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.access import Networks
 from jitsu_dns.rules.forward import MAX_UNDER_WAY, TOTAL_S, TRY_S, AskServer, Deliver, ForgetServer, Forwarder
 from jitsu_dns.rules.message import Query, parse
 from jitsu_dns.rules.upstream import parse_response
+from jitsu_protocol.limits import Networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,13 +11,14 @@ import dns.message
 import dns.rcode
 
 from jitsu_dns.rules import ready
-from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit
+from jitsu_dns.rules.access import ResponseLimit, SummonLimit
 from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.message import Rcode
 from jitsu_dns.rules.query import Asker, AskSummon, Front, ReportNow, Send
 from jitsu_dns.rules.uses import MAX_USES
 from jitsu_protocol.errors import BackingOff, BootFailed, TimedOut, Unavailable
 from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.limits import Networks
 from jitsu_protocol.messages import VmStatus
 from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import from_config

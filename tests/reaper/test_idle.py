@@ -127,7 +127,7 @@ def test_g3_a_silent_replica_counts_as_use_until_its_lease_and_its_ttl_are_over(
     reaper.report(0.0, replica="lost", lease=50.0)
     wanted = reaper.quiet_until(100.0)
     assert wanted == [(70.0, AskDrain(V))]  # lease of 50 s, then the idle timeout of 20 s
-    assert reaper.policy.activity.silent(30.0) == []
+    assert reaper.policy.activity.silent(30.0) == {}
 
 
 def test_a_replica_that_left_is_not_waited_for() -> None:
@@ -149,11 +149,11 @@ def test_g8_without_any_replica_or_while_blind_nothing_is_stopped() -> None:
 def test_g8_a_reaper_that_returns_counts_everything_as_used_when_it_came() -> None:
     activity = Activity(floor=500.0)
     activity.remember("dns-0", 300.0, 500.0)
-    assert activity.last_use("any", 501.0) == 500.0
-    assert activity.silent(500.0 + SILENT_S) == ["dns-0"]
-    assert activity.last_use("any", 600.0) == 600.0
-    assert activity.last_use("any", 900.0) == 800.0
-    assert activity.last_use("any", 1900.0) == 800.0
+    assert activity.last_use("any", "", 501.0) == 500.0
+    assert activity.silent(500.0 + SILENT_S).keys() == {"dns-0"}
+    assert activity.last_use("any", "", 600.0) == 600.0
+    assert activity.last_use("any", "", 900.0) == 800.0
+    assert activity.last_use("any", "", 1900.0) == 800.0
 
 
 def test_a_batch_that_comes_twice_is_counted_once() -> None:
@@ -229,11 +229,62 @@ def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int) -> 
 def test_g8_nothing_is_stopped_on_a_host_whose_vmd_is_not_heard() -> None:
     reaper = Reaper()
     reaper.report(99.0)
-    reaper.policy.unheard = [""]
+    reaper.policy.unheard = {"": "silent"}
     assert reaper.policy.passed(100.0) == []
-    reaper.policy.unheard = ["beta"]
+    reaper.policy.unheard = {"beta": "silent"}
     assert reaper.policy.passed(100.0) == [AskDrain(V)]
     reaper.policy.begun(V, "d", 100.0)
     reaper.say_state(VmState.DRAINING, 100.0, "d")
-    reaper.policy.unheard = [""]
+    reaper.policy.unheard = {"": "silent"}
     assert [type(action) for action in reaper.policy.passed(100.1)] == [CancelDrain]
+
+
+def synjitsu(now_batch: int, *, host: str = "", age: float | None = None, drains: tuple[str, ...] = ()) -> Report:
+    uses = [] if age is None else [Use(vm=V, name="", count=0, age_s=age)]
+    return Report(
+        replica="synjitsu",
+        service="synjitsu",
+        host=host,
+        instance="s",
+        batch=now_batch,
+        lease_s=100.0,
+        uses=uses,
+        drains=list(drains),
+    )
+
+
+def test_g3_traffic_is_use_and_no_query() -> None:
+    reaper = Reaper()
+    reaper.report(0.0)
+    reaper.policy.report(synjitsu(1, age=1.0), 16.0, WALL)
+    assert reaper.policy.next_deadline(16.0) == 35.0
+    assert reaper.policy.activity.totals == {}
+
+
+def test_g8_traffic_alone_says_nothing_of_queries() -> None:
+    policy = Policy(Activity(floor=0.0), drain_limit_s=3.0)
+    policy.report(synjitsu(1), 1.0, WALL)
+    assert not policy.activity.informed
+    policy.activity.remember("synjitsu", 100.0, 1.0, "synjitsu", "")
+    assert not policy.activity.informed
+
+
+def test_g3_synjitsu_honours_drains_of_its_own_host_only() -> None:
+    for host, stops in (("", False), ("other", True)):
+        reaper = Reaper()
+        reaper.policy.report(synjitsu(1, host=host), 19.0, WALL)
+        reaper.report(19.5)
+        assert reaper.policy.passed(20.0) == [AskDrain(V)]
+        reaper.policy.begun(V, "d", 20.0)
+        reaper.report(20.5, drains=("d",))
+        reaper.say_state(VmState.DRAINING, 20.5, "d")
+        assert bool(reaper.policy.passed(20.5)) is stops
+        reaper.policy.report(synjitsu(2, host=host, drains=("d",)), 20.6, WALL)
+        assert bool(reaper.policy.passed(20.6)) is not stops
+
+
+def test_g3_while_synjitsu_is_silent_somebody_may_be_connected() -> None:
+    for host, wanted in (("", 120.0), ("other", 20.0)):
+        reaper = Reaper()
+        reaper.policy.report(synjitsu(1, host=host), 0.0, WALL)
+        assert reaper.quiet_until(130.0) == [(wanted, AskDrain(V))]

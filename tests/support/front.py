@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import dns.message
 
-from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit
+from jitsu_dns.rules.access import ResponseLimit, SummonLimit
 from jitsu_dns.rules.cookies import Cookies
 from jitsu_dns.rules.query import About, Asker, Front
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import Uses
 from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.limits import Networks
 from jitsu_protocol.messages import Report, VmStatus
 from tests.support.vms import make_vm
 

@@ -8,12 +8,13 @@ import struct
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.arming import Arming
-from jitsu_synjitsu.rules.filter import MAX_MACS, program
+from jitsu_synjitsu.rules.filter import ALL_BYTES, HEAD_BYTES, MAX_INSTRUCTIONS, Interest, program
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import (
@@ -32,6 +33,8 @@ from tests.support.frames import (
     tcp,
     udp,
 )
+from tests.support.synjitsu import wake_limit
+from tests.support.vms import make_vm
 
 BOTH = pytest.mark.parametrize("addresses", [V4, V6])
 FUZZ_FRAMES = int(os.environ.get("FUZZ_FRAMES", "200000"))
@@ -129,18 +132,24 @@ def test_no_frame_whatever_is_in_it_is_too_much() -> None:
         packet(58, b"\1\4\0\0\0\0\0\0" + udp(7, 9, b"x", V6)[14:], V6),
         tcp(80, 61_000, SYN | ACK, addresses=V4[::-1], source=VM_MAC),
     ]
-    made, now = Arming(Kept(10, 50)), 0.0
+    made, activity, now = Arming(Kept(10, 50), wake_limit()), Activity(), 0.0
+    activity.runs(make_vm(), VM_MAC, "", now, unknown=False)
     for n in range(FUZZ_FRAMES):
-        if n % 50 == 0:
+        if n % 100 == 0:
+            made.watch("v", [str(ip_address(V4[1])), str(ip_address(V6[1]))], VM_MAC, now)
+        elif n % 50 == 0:
             made.arm("v", [str(ip_address(V4[1])), str(ip_address(V6[1]))], VM_MAC, now + 9, now)
         frame = bytearray(chance.choice(seeds))
         for _ in range(chance.randrange(4)):
             frame[chance.randrange(len(frame))] = chance.choice((0, 1, 255, chance.randrange(256)))
         if chance.random() < 0.2:
             del frame[chance.randrange(len(frame)) :]
-        made.frame(bytes(frame), now)
+        seen = frames.read(bytes(frame))
+        made.frame(bytes(frame), seen, now)
+        activity.frame(seen, now)
         now += chance.random() / 50
         made.passed(now)
+        activity.passed(now)
         assert len(made.kept) <= 10
 
 
@@ -152,34 +161,78 @@ def test_bytes_are_read(data: bytes) -> None:
         frames.rejection(data, seen, VM_MAC)
 
 
-def _passes(code: list[tuple[int, int, int, int]], frame: bytes) -> bool:
-    """Run a classic BPF program, as far as ours go."""
-    at, a = 0, 0
-    sizes = {0x20: 4, 0x28: 2, 0x30: 1}
+def _taken(code: list[tuple[int, int, int, int]], frame: bytes) -> int:
+    """Run a classic BPF program, as far as ours go; returns how many bytes it takes."""
+    at, a, x = 0, 0, 0
+    sizes = {0x20: 4, 0x28: 2, 0x30: 1, 0x50: 1, 0xB1: 1}
     while True:
         op, yes, no, k = code[at]
         at += 1
         if op == 0x06:
-            return k > 0
+            return k
         if op in sizes:
-            if k + sizes[op] > len(frame):
-                return False
-            a = int.from_bytes(frame[k : k + sizes[op]], "big")
+            offset = k + x if op == 0x50 else k
+            if offset + sizes[op] > len(frame):
+                return 0
+            loaded = int.from_bytes(frame[offset : offset + sizes[op]], "big")
+            if op == 0xB1:
+                x = 4 * (loaded & 0xF)
+            else:
+                a = loaded
+        elif op == 0x05:
+            at += k
         else:
-            at += yes if a == k else no
+            at += yes if {0x15: a == k, 0x25: a > k, 0x45: a & k}[op] else no
 
 
-def test_the_kernel_passes_on_what_can_matter_and_nothing_else() -> None:
-    others = [struct.pack("!HI", 0x0200, 1000 + n) for n in range(50)]
-    code = program([*others, VM_MAC])
-    stranger = b"\x02\0\0\0\0\x77"
-    assert _passes(code, tcp())
-    assert _passes(code, tcp(to=CLIENT_MAC, source=VM_MAC))
-    assert _passes(code, arp(1, stranger, *V4))
-    assert _passes(code, solicitation(stranger, *V6))
-    assert not _passes(code, tcp(to=stranger))
-    assert not _passes(code, tcp(to=stranger, addresses=V6))
-    assert not _passes(code, ethernet(0x86DD, b"x" * 60, to=stranger))
-    assert not _passes(program([]), tcp())
-    assert _passes(program([stranger] * (MAX_MACS + 1)), tcp())
-    assert len(program(others * 6)) <= 4096, "the kernel takes no more (BPF_MAXINSNS)"
+STRANGER = b"\x02\0\0\0\0\x77"
+OTHERS = frozenset(struct.pack("!HI", 0x0200, 1000 + 7 * n) for n in range(50))
+
+
+def test_the_kernel_passes_on_all_of_vms_that_are_held() -> None:
+    code = program(Interest(held=OTHERS | {VM_MAC}))
+    for taken in (tcp(), tcp(to=CLIENT_MAC, source=VM_MAC), arp(1, STRANGER, *V4), solicitation(STRANGER, *V6)):
+        assert _taken(code, taken) == ALL_BYTES
+    for other in (tcp(to=STRANGER), tcp(to=STRANGER, addresses=V6), ethernet(0x86DD, b"x" * 60, to=STRANGER)):
+        assert not _taken(code, other)
+    assert not _taken(program(Interest()), tcp())
+
+
+@pytest.mark.parametrize("addresses", [V4, V6])
+def test_of_vms_that_run_it_passes_on_what_begins_and_ends_connections(addresses: tuple[bytes, bytes]) -> None:
+    code = program(Interest(running=OTHERS | {VM_MAC}))
+    for flags, bytes_taken in (
+        (SYN, HEAD_BYTES),
+        (SYN | ACK, HEAD_BYTES),
+        (RST, HEAD_BYTES),
+        (1 | ACK, HEAD_BYTES),
+        (ACK, 0),
+    ):
+        assert _taken(code, tcp(flags=flags, addresses=addresses)) == bytes_taken
+        assert _taken(code, tcp(flags=flags, addresses=addresses, to=CLIENT_MAC, source=VM_MAC)) == bytes_taken
+        assert not _taken(code, tcp(flags=flags, addresses=addresses, to=STRANGER))
+    assert not _taken(code, udp(1, 2, b"x" * 60, addresses))
+    fragment = bytearray(tcp(flags=SYN))
+    fragment[14 + 6 : 14 + 8] = b"\0\x05"
+    assert not _taken(code, bytes(fragment))
+    awaited = program(Interest(awaited=OTHERS | {VM_MAC}, running=OTHERS | {VM_MAC}))
+    assert _taken(awaited, udp(1, 2, b"x", addresses)) == HEAD_BYTES
+    assert not _taken(awaited, udp(1, 2, b"x", addresses, to=CLIENT_MAC, source=VM_MAC)), "only what is sent to it"
+    assert not _taken(awaited, arp(1, CLIENT_MAC, *V4, to=VM_MAC))
+
+
+@given(st.sets(st.integers(0, 2**32 - 1), max_size=400), st.sets(st.integers(0, 2**32 - 1), max_size=400))
+@settings(max_examples=50)
+def test_the_filter_finds_each_of_many_vms_and_no_other(ours: set[int], theirs: set[int]) -> None:
+    code = program(Interest(held=frozenset(struct.pack("!HI", 0x0200, end) for end in ours)))
+    for end in ours | theirs:
+        assert bool(_taken(code, tcp(to=struct.pack("!HI", 0x0200, end)))) is (end in ours)
+
+
+def test_a_filter_is_never_longer_than_the_kernel_takes_and_then_passes_more() -> None:
+    for count in (100, 1000, 5000):
+        macs = frozenset(struct.pack("!HI", 0x0200, n * 977) for n in range(1, count))
+        for interest in (Interest(held=macs), Interest(awaited=macs, running=macs), Interest(running=macs)):
+            code = program(interest)
+            assert len(code) <= MAX_INSTRUCTIONS
+            assert _taken(code, tcp(to=max(macs)))

@@ -26,6 +26,7 @@ from jitsu_synjitsu.rules.handover import (
 )
 from jitsu_synjitsu.rules.kept import Kept, Outcome
 from tests.support.frames import ACK, CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, arp, packet, solicitation, tcp, udp
+from tests.support.synjitsu import wake_limit
 
 VM_IP = str(ip_address(V4[1]))
 BOTH = pytest.mark.parametrize("addresses", [V4, V6])
@@ -35,17 +36,17 @@ class Synjitsu:
     """One bridge, with shorter words for what the tests say to it."""
 
     def __init__(self, addresses: tuple[bytes, bytes] = V4, limit: float = 60.0) -> None:
-        self.arming = Arming(Kept(10, 100))
+        self.arming = Arming(Kept(10, 100), wake_limit())
         self.client, self.vm = addresses
-        self.told: list[HandedOver] = []
+        self.told: list[str] = []
         self.armed = self.sent(self.arming.arm("v", [str(ip_address(self.vm))], VM_MAC, limit, 0.0))
 
     def sent(self, actions: list[Any]) -> list[tuple[str, bytes]]:
-        self.told += [action for action in actions if isinstance(action, HandedOver)]
+        self.told += [action.vm for action in actions if isinstance(action, HandedOver)]
         return [(action.what, action.frame) for action in actions if isinstance(action, Send)]
 
     def takes(self, frame: bytes, now: float) -> list[tuple[str, bytes]]:
-        return self.sent(self.arming.frame(frame, now))
+        return self.sent(self.arming.frame(frame, frames.read(frame), now))
 
     def at(self, now: float) -> list[tuple[str, bytes]]:
         return self.sent(self.arming.passed(now))
@@ -100,7 +101,7 @@ def test_g4_first_packets_are_replayed_once_oldest_first_and_then_it_is_silent(a
     assert frames.read(sent[0][1]).flags == RST
     assert ports(sent) == [1, 2]
     assert int.from_bytes(sent[1][1][-16:-12], "big") == 6
-    assert made.told == [HandedOver("v")]
+    assert made.told == ["v"]
     assert made.arming.addresses() == []
     assert made.takes(tcp(3, 80, addresses=addresses), 0.4) == []
     assert made.replies(probe, SYN | ACK, 0.5) == []
@@ -125,7 +126,7 @@ def test_a_guest_that_refuses_before_it_listens_is_probed_and_the_client_hears_n
     assert ports(made.replies(probes[0][1], SYN | ACK, now)) == [1]
     assert made.told == []
     assert ports(made.replies(probes[1][1], SYN | ACK, now)) == [2]
-    assert made.told == [HandedOver("v")]
+    assert made.told == ["v"]
 
 
 def test_a_guest_that_never_listens_gets_what_there_is_in_the_end() -> None:
@@ -135,7 +136,7 @@ def test_a_guest_that_never_listens_gets_what_there_is_in_the_end() -> None:
     made.at(0.3 + RISE_LIMIT_S - 0.01)
     assert made.told == []
     assert ports(made.at(0.3 + RISE_LIMIT_S)) == [1]
-    assert made.told == [HandedOver("v")]
+    assert made.told == ["v"]
 
 
 def test_a_segment_that_is_no_answer_to_a_probe_is_none() -> None:
@@ -163,7 +164,7 @@ def test_datagrams_and_echoes_are_replayed_at_once_and_one_that_is_refused_again
     made.takes(packet(1 if v4 else 58, message + quoted, addresses[::-1], source=VM_MAC, to=CLIENT_MAC), 0.301)
     assert whats(made.at(0.301 + RETRY_S)) == ["replay"]
     made.at(0.3 + UDP_WATCH_S)
-    assert made.told == [HandedOver("v")]
+    assert made.told == ["v"]
 
 
 def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
@@ -179,7 +180,7 @@ def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
     assert (what, data[:6]) == ("forward", other)
     assert set(made.arming.macs()) == {VM_MAC}
     made.at(0.3 + MOVED_S)
-    assert made.arming.macs() == []
+    assert made.arming.macs() == frozenset()
     assert made.takes(tcp(1, 80, ACK), 5.0) == []
 
 
@@ -225,7 +226,7 @@ def test_g4_if_the_boot_fails_the_clients_are_told(how: str) -> None:
 def test_what_vmd_says_is_as_good_as_a_frame_of_the_guest() -> None:
     made = Synjitsu()
     assert made.sent(made.arming.disarm("v", "ready", 0.2)) == []
-    assert made.told == [HandedOver("v")]
+    assert made.told == ["v"]
     assert made.announces(0.3) == []
 
 
@@ -235,7 +236,7 @@ def test_arming_again_only_moves_the_limit_and_another_vm_takes_an_address_over(
     assert made.arming.arm("v", [VM_IP], VM_MAC, 9.0, 1.0) == []
     assert "rejection" not in whats(made.at(6.0))
     assert made.arming.arm("w", [VM_IP], b"\x02\0\0\0\0\x03", 9.0, 7.0)
-    assert made.arming.macs() == [b"\x02\0\0\0\0\x03"]
+    assert made.arming.macs() == {b"\x02\0\0\0\0\x03"}
     assert len(made.arming.kept) == 0
 
 

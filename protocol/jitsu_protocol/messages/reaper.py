@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -14,29 +14,35 @@ class Use(NamedTuple):
 
     vm: str
     name: str
+    """"" for use that is no query."""
     count: Annotated[int, Field(ge=0)]  # type: ignore[assignment]  # not the method of tuple
     age_s: Annotated[float, Field(ge=0)]
     """Since the latest query."""
 
 
 class Report(Request):
-    """dns to reaper, about once a second, and at once when a VM starts to drain, or more is left. Answer: Done.
+    """dns and synjitsu to reaper, about once a second, and at once when a VM starts to drain, or more is left.
+    Answer: Done.
 
-    The first report registers the replica: before it is acknowledged, a replica answers nothing warm. A batch is sent
+    The first report registers who reports: before it is acknowledged, a replica answers nothing warm. A batch is sent
     until it is acknowledged, and counted once: a number that is not higher than the last is known already.
     """
 
     kind: ClassVar[str] = "reaper.report"
 
     replica: str
-    """Name of the replica, the same after a restart."""
+    """Name of who reports, the same after a restart."""
+    service: Literal["dns", "synjitsu"] = "dns"
+    """What it sees: queries, or traffic."""
     instance: str
     """Changes at each start of the replica."""
+    host: str | None = None
+    """The host of whose VMs it tells; None for all."""
     address: str = ""
     """HOST:PORT where it serves."""
     batch: int
     lease_s: float = Field(ge=0)
-    """How long it goes on answering warm if it hears from us no more."""
+    """How long it goes on answering warm if it hears from us no more; or how long what it cannot tell us may last."""
     uses: list[Use] = Field(default_factory=list)
     drains: list[str] = Field(default_factory=list)
     """Ids of all drains that it honours: it asks vmd again before it answers for these VMs, and all use from before it

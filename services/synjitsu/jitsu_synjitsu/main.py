@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.process import run
+from jitsu_synjitsu.wires.follow import Follower
+from jitsu_synjitsu.wires.memory import Memory
+from jitsu_synjitsu.wires.reports import Reports
 from jitsu_synjitsu.wires.server import SynjitsuServer
 
 if TYPE_CHECKING:
@@ -12,10 +15,17 @@ if TYPE_CHECKING:
 
 
 async def start(process: Process) -> None:
-    """Attach to the bridges, serve."""
+    """Attach to the bridges, serve, follow the VMs."""
     server = SynjitsuServer(process)
     process.notes = server.notes
     await server.start()
+    memory = Memory(process.settings.bus.directory / "synjitsu.connections")
+    follower = Follower(process, server, memory)
+    reports = Reports(process, server, follower, memory)
+    if server.bridges:
+        process.spawn(follower.run(), "follower")
+    tells = server.bridges and process.settings.synjitsu.watch_activity
+    process.spawn(reports.run() if tells else reports.leave(), "reports")
     process.ready()
 
 

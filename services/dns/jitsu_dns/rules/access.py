@@ -1,4 +1,4 @@
-"""Who may ask, who may summon, and how much of it: client networks, and buckets that refill.
+"""Who may ask, who may summon, and how much of it.
 
 A client is known by its address as bytes, 4 or 16 of them; an IPv4 address in an IPv6 socket counts as IPv4. What is
 limited is limited per network, since an attacker has many addresses in one: a /24 or a /56, as BIND and Knot have it.
@@ -6,17 +6,16 @@ limited is limited per network, since an attacker has many addresses in one: a /
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass, field
 from enum import Enum, auto
-from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+from jitsu_protocol.limits import MAX_BUCKETS, Buckets
 
-MAX_BUCKETS = 100_000
-"""Networks that are limited at once; beyond, the one that was quiet for longest starts anew."""
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from jitsu_protocol.limits import Networks
+
 V4_NETWORK_BYTES = 3
 V6_NETWORK_BYTES = 7
 SLIP = 2
@@ -32,46 +31,6 @@ def plain(address: bytes) -> bytes:
 def network(address: bytes) -> bytes:
     """Return what stands for the network of an address."""
     return address[:V4_NETWORK_BYTES] if len(address) == 4 else address[:V6_NETWORK_BYTES]
-
-
-class Networks:
-    """A set of networks."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        """`texts` are addresses with or without a prefix length; raises ValueError."""
-        parsed = [ip_network(text, strict=False) for text in texts]
-        self._masks = [(each.max_prefixlen // 8, int(each.netmask), int(each.network_address)) for each in parsed]
-
-    def __bool__(self) -> bool:
-        """Say whether there is any."""
-        return bool(self._masks)
-
-    def __contains__(self, address: bytes) -> bool:
-        """Say whether an address is in one of them."""
-        number = int.from_bytes(address, "big")
-        return any(size == len(address) and number & mask == prefix for size, mask, prefix in self._masks)
-
-
-@dataclass
-class Buckets:
-    """Token buckets: each key may have `burst` at once and `rate` a second from then on. A rate of 0 is no limit."""
-
-    rate: float
-    burst: float
-    _levels: OrderedDict[Hashable, tuple[float, float]] = field(default_factory=OrderedDict)
-    """Key -> tokens left, when."""
-
-    def take(self, key: Hashable, now: float, count: int = 1) -> bool:
-        """Take tokens, all or none; False if there are too few."""
-        if not self.rate:
-            return True
-        tokens, at = self._levels.pop(key, (self.burst, now))
-        tokens = min(self.burst, tokens + (now - at) * self.rate)
-        enough = tokens >= count
-        self._levels[key] = (tokens - count if enough else tokens, now)
-        if len(self._levels) > MAX_BUCKETS:
-            self._levels.popitem(last=False)
-        return enough
 
 
 class Limited(Enum):

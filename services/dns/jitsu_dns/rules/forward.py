@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from random import Random
 
-    from jitsu_dns.rules.access import Networks
     from jitsu_dns.rules.message import Query
     from jitsu_dns.rules.upstream import Response
+    from jitsu_protocol.limits import Networks
 
 TRY_S = 0.8
 TOTAL_S = 3.0

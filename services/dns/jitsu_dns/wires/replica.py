@@ -18,7 +18,7 @@ import structlog
 
 from jitsu_dns.rules import forward
 from jitsu_dns.rules import query as rules
-from jitsu_dns.rules.access import Networks, ResponseLimit, SummonLimit, plain
+from jitsu_dns.rules.access import ResponseLimit, SummonLimit, plain
 from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
 from jitsu_dns.rules.message import TYPE_NAMES, Rcode
 from jitsu_dns.rules.notify import Notifier
@@ -32,6 +32,7 @@ from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.follow import follow_states, follow_vms
+from jitsu_protocol.limits import Networks
 from jitsu_protocol.messages import Done, Summon, Summoned
 from jitsu_protocol.sections import server_address
 

@@ -2,7 +2,8 @@
 
 A replica goes on answering for ready VMs until its lease has run out, even if nobody hears from it. So one that is
 silent counts as activity for every VM until then (G3), and a reaper that never heard of any replica knows
-nothing and stops nothing (G8). All times are the reaper's own monotonic seconds.
+nothing and stops nothing (G8). Synjitsu reports as the replicas do, of traffic; while it is silent, connections may be
+open, and its lease is as long as one may be idle. All times are the reaper's own monotonic seconds.
 """
 
 from __future__ import annotations
@@ -22,14 +23,21 @@ MAX_REPLICAS = 1000
 
 @dataclass
 class Replica:
-    """One dns replica, as far as it is known."""
+    """One dns replica, or one Synjitsu, as far as it is known."""
 
     instance: str
     batch: int
     heard_at: float
     lease_s: float
+    service: str = "dns"
+    host: str | None = None
+    """The host whose VMs it is about; None for all."""
     drains: frozenset[str] = frozenset()
     """Drains that it honours."""
+
+    def is_about(self, host: str) -> bool:
+        """Say whether it has to do with the VMs of a host."""
+        return self.host is None or self.host == host
 
 
 @dataclass
@@ -48,24 +56,27 @@ class Activity:
     """No VM counts as unused before this: the reaper was not there, or a replica may have answered unheard."""
     replicas: dict[str, Replica] = field(default_factory=dict)
     informed: bool = False
-    """Some replica has been heard of, ever."""
+    """Some dns replica has been heard of, ever."""
     totals: dict[tuple[str, str], Total] = field(default_factory=dict)
     unsaved: dict[tuple[str, str], None] = field(default_factory=dict)
     """Names whose totals are not in the store yet."""
     _used: dict[str, float] = field(default_factory=dict)
+    _floors: dict[str | None, float] = field(default_factory=dict)
+    """The same for the VMs of one host, or (None) of all."""
 
-    def knows(self, name: str, instance: str) -> bool:
-        """Say whether this start of a replica is registered."""
-        return name in self.replicas and self.replicas[name].instance == instance
+    def knows(self, report: Report) -> bool:
+        """Say whether this start of a replica is registered, with this lease."""
+        known = self.replicas.get(report.replica)
+        return known is not None and (known.instance, known.lease_s) == (report.instance, report.lease_s)
 
-    def remember(self, name: str, lease_s: float, now: float) -> None:
+    def remember(self, name: str, lease_s: float, now: float, service: str = "dns", host: str | None = None) -> None:
         """Take in a replica that an earlier reaper knew: it may still answer."""
-        self.informed = True
-        self.replicas[name] = Replica("", 0, now, lease_s)
+        self.informed |= service == "dns"
+        self.replicas[name] = Replica("", 0, now, lease_s, service, host)
 
     def report(self, report: Report, now: float, wall: float) -> None:
         """Take a report; raises Refused if there are too many replicas. `wall` is Unix time."""
-        self.informed = True
+        self.informed |= report.service == "dns"
         known = self.replicas.get(report.replica)
         if known is None and len(self.replicas) >= MAX_REPLICAS:
             raise Refused(f"{MAX_REPLICAS} dns replicas are registered already")
@@ -76,10 +87,18 @@ class Activity:
             self.replicas.pop(report.replica, None)
         else:
             self.replicas[report.replica] = Replica(
-                report.instance, report.batch, now, report.lease_s, frozenset(report.drains)
+                report.instance,
+                report.batch,
+                now,
+                report.lease_s,
+                report.service,
+                report.host,
+                frozenset(report.drains),
             )
         for use in report.uses:
             self.used(use.vm, now - use.age_s)
+            if not use.name:
+                continue
             total = self.totals.setdefault((use.vm, use.name), Total())
             total.requests += use.count
             total.last_ts = max(total.last_ts, wall - use.age_s)
@@ -100,20 +119,24 @@ class Activity:
         """Note that the store may have lost what it was told last."""
         self.unsaved |= dict.fromkeys(self.totals)
 
-    def last_use(self, vm: str, now: float) -> float:
+    def last_use(self, vm: str, host: str, now: float) -> float:
         """Return when the VM was used last, as far as can be ruled out that it was later."""
         for name, replica in list(self.replicas.items()):
             ends = replica.heard_at + replica.lease_s
             if now - replica.heard_at >= SILENT_S:
-                self.floor = max(self.floor, min(now, ends))
+                self._floors[replica.host] = max(self._floor(replica.host), min(now, ends))
                 if now >= ends:
                     del self.replicas[name]  # it answers nothing warm any more until it registers again
-        return max(self.floor, self._used.get(vm, self.floor))
+        floor = max(self._floor(None), self._floor(host))
+        return max(floor, self._used.get(vm, floor))
 
-    def silent(self, now: float) -> list[str]:
+    def _floor(self, host: str | None) -> float:
+        return max(self.floor, self._floors.get(host, self.floor))
+
+    def silent(self, now: float) -> dict[str, Replica]:
         """Return the replicas that are not heard from."""
-        return [name for name, replica in self.replicas.items() if now - replica.heard_at >= SILENT_S]
+        return {name: replica for name, replica in self.replicas.items() if now - replica.heard_at >= SILENT_S}
 
-    def all_honour(self, drain: str) -> bool:
-        """Say whether every replica has acknowledged a drain."""
-        return all(drain in replica.drains for replica in self.replicas.values())
+    def all_honour(self, drain: str, host: str) -> bool:
+        """Say whether every replica that has to do with a VM of this host has acknowledged its drain."""
+        return all(drain in replica.drains for replica in self.replicas.values() if replica.is_about(host))

@@ -11,7 +11,7 @@ from jitsu_protocol.states import VmState
 from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, CancelDrain, DrainMachine, DrainState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import Report, VmStatus
@@ -31,8 +31,8 @@ class Policy:
         self._not_before: dict[str, float] = {}
         self.blind = "nothing has been heard yet"
         """Why nothing may be stopped now, or nothing."""
-        self.unheard: Collection[str] = ()
-        """Hosts whose vmd is not heard: nothing of theirs is stopped."""
+        self.unheard: Mapping[str, str] = {}
+        """Hosts of which nothing may be stopped now, and why."""
 
     def configure(self, changes: Sequence[VmChanged]) -> None:
         """Take VMs that came, went or are configured otherwise."""
@@ -89,7 +89,7 @@ class Policy:
         for vm, drain in list(self._drains.items()):
             action = drain.look(
                 idle=self._idle_at(vm, now) <= now and self._is_seen(vm),
-                honoured=self.activity.all_honour(drain.drain),
+                honoured=self.activity.all_honour(drain.drain, self.host_of(vm)),
                 now=now,
             )
             if action is not None:
@@ -126,4 +126,4 @@ class Policy:
     def _idle_at(self, vm: str, now: float) -> float:
         if vm not in self._vms:
             return float("inf")
-        return self.activity.last_use(vm, now) + self._vms[vm].idle_timeout
+        return self.activity.last_use(vm, self.host_of(vm), now) + self._vms[vm].idle_timeout

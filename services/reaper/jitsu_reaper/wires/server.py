@@ -73,10 +73,12 @@ class ReaperServer:
     async def start(self) -> None:
         """Learn what earlier reapers knew, then serve."""
         activity = self._policy.activity
-        for path, value in (await told(self._store, REPLICA_ROOT)).items():
+        registered = await told(self._store, REPLICA_ROOT)
+        for path, value in registered.items():
             name, _, leaf = path.removeprefix(REPLICA_ROOT + "/").partition("/")
             if leaf == "lease_s":
-                activity.remember(name, _number(value), monotonic())
+                leaves = {key: registered.get(f"{REPLICA_ROOT}/{name}/{key}") for key in ("service", "host")}
+                activity.remember(name, _number(value), monotonic(), leaves["service"] or "dns", leaves["host"])
         for path, value in (await told(self._store, STATS_ROOT)).items():
             match path.removeprefix(STATS_ROOT + "/").split("/"):
                 case [vm, "dns", name, "total_requests"]:
@@ -92,16 +94,23 @@ class ReaperServer:
     def notes(self) -> list[str]:
         """Return what an operator should know."""
         now = monotonic()
-        replicas = self._policy.activity.replicas
-        ages = [f"{name} (heard {now - each.heard_at:.1f} s ago)" for name, each in sorted(replicas.items())]
-        notes = [f"dns replicas: {', '.join(ages) or 'none'}"]
+        notes = [f"dns replicas: {self._heard('dns', now) or 'none'}"]
+        if synjitsu := self._heard("synjitsu", now):
+            notes.append(f"traffic: {synjitsu}")
         if self._policy.blind:
             notes.append(f"stops nothing: {self._policy.blind}")
-        elif self._policy.unheard:
-            notes.append(
-                f"stops nothing on {', '.join(sorted(map(_shown, self._policy.unheard)))}: its vmd is not heard"
-            )
+        else:
+            for host, reason in sorted(self._policy.unheard.items()):
+                notes.append(f"stops nothing{f' on {host}' if host else ''}: {reason}")
         return notes
+
+    def _heard(self, service: str, now: float) -> str:
+        replicas = self._policy.activity.replicas
+        return ", ".join(
+            f"{name} (heard {now - each.heard_at:.1f} s ago)"
+            for name, each in sorted(replicas.items())
+            if each.service == service
+        )
 
     async def stop(self) -> None:
         """Save what is not saved, as far as there is time."""
@@ -115,7 +124,8 @@ class ReaperServer:
 
         A new replica is registered in the store first, so that a reaper that comes after this one knows of it.
         """
-        if report.leaving or not self._policy.activity.knows(report.replica, report.instance):
+        activity = self._policy.activity
+        if (report.replica in activity.replicas) if report.leaving else not activity.knows(report):
             await self._register(report)
         self._policy.report(report, monotonic(), time.time())
         self._reports.inc()
@@ -123,7 +133,12 @@ class ReaperServer:
         return Done()
 
     async def _register(self, report: Report) -> None:
-        leaves = {"lease_s": f"{report.lease_s:g}", "address": report.address}
+        leaves = {"lease_s": f"{report.lease_s:g}"}
+        if report.service == "dns":
+            leaves["address"] = report.address
+        else:
+            leaves |= {"service": report.service, "host": report.host or ""}
+        done = "left" if report.leaving else "registered"
         await self._store.call(
             Apply(
                 changes=[
@@ -131,7 +146,7 @@ class ReaperServer:
                     for leaf, value in leaves.items()
                 ],
                 author="service:reaper",
-                message=f"Replica {report.replica} {'left' if report.leaving else 'registered'}",
+                message=f"{'Replica ' if report.service == 'dns' else ''}{report.replica} {done}",
                 request=uuid.uuid4().hex,
             ),
             Applied,
@@ -184,15 +199,21 @@ class ReaperServer:
             self._timer = loop.call_later(max(0.001, due - now), self._look)
 
     def _blindness(self) -> str:
+        """Return why nothing may be stopped; what concerns one host only is noted with the policy."""
         if self._vms is None or not self._vms.is_live():
             return "the store is not heard"
-        self._policy.unheard = [host for host, feed in self._states.items() if not feed.is_live()]
-        if len(self._policy.unheard) == len(self._states):
+        silent = self._policy.activity.silent(monotonic())
+        unheard = {host: "its vmd is not heard" for host, feed in self._states.items() if not feed.is_live()}
+        if len(unheard) == len(self._states):
             return "vmd is not heard"
         if not self._policy.activity.informed:
             return "no dns replica has reported yet"
-        silent = self._policy.activity.silent(monotonic())
-        return f"dns replica {silent[0]} is silent and may still answer" if silent else ""
+        for name, replica in silent.items():
+            if replica.host is None:
+                return f"dns replica {name} is silent and may still answer"
+            unheard[replica.host] = f"{name} is silent, and somebody may be connected"
+        self._policy.unheard = unheard
+        return ""
 
     async def _tick_for_ever(self) -> None:
         while True:
@@ -255,10 +276,6 @@ class ReaperServer:
         except JitsuError as error:
             activity.unsaved |= {key: None for key in saving if key in activity.totals}
             log.warning("statistics wait for the store", reason=str(error))
-
-
-def _shown(host: str) -> str:
-    return host or "the host without a name"
 
 
 def _number(text: str) -> float:

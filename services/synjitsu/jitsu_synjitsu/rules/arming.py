@@ -1,4 +1,4 @@
-"""Which VMs are armed, and whose address is whose: every frame finds its machine here."""
+"""Whose addresses are held, and who may wake whom: every frame finds its machine here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.handover import (
     FIRST_PROBE_PORT,
     PROBE_PORTS,
+    ArmTold,
     AskedFor,
     FailureTold,
     GuestFrameSeen,
+    HandedOver,
     Handover,
     HandoverState,
     PacketSeen,
@@ -22,57 +24,117 @@ from jitsu_synjitsu.rules.handover import (
     ReadyTold,
     Send,
     UdpRefused,
+    WakeRefused,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
+    from jitsu_protocol.limits import Buckets, Networks
+    from jitsu_synjitsu.rules.frames import Seen
     from jitsu_synjitsu.rules.handover import Action, Event
     from jitsu_synjitsu.rules.kept import Kept
 
 _FIRST = {Kind.UDP, Kind.ECHO}
+V6_NETWORK_BYTES = 8
+"""A client has a /64 to itself."""
 MOVED_S = 3.0
 """So long clients may go on with the MAC address that was announced: for a second they take no other (arp(7))."""
+DORMANT_S = 30.0
+"""A VM that shows itself though vmd says that it is off is let alone so long; by then vmd has seen it too."""
+
+
+@dataclass
+class WakeLimit:
+    """Who may wake VMs by traffic, and how many: a scan of a network must not boot all that is in it."""
+
+    allowed: Networks
+    """Everyone, if there is none."""
+    of_one: Buckets
+    of_all: Buckets
+
+    def allow(self, address: bytes, now: float) -> bool:
+        """Say whether the owner of an address may wake one more VM now."""
+        if self.allowed and address not in self.allowed:
+            return False
+        source = address if len(address) == 4 else address[:V6_NETWORK_BYTES]
+        return self.of_one.take(source, now) and self.of_all.take("", now)
 
 
 @dataclass
 class Arming:
-    """All VMs that are armed, or to which is handed over just now."""
+    """All VMs whose addresses are held, or to which is handed over just now."""
 
     kept: Kept
+    wakes: WakeLimit
+    unwoken: int = 0
+    """Packets to VMs that are off, from somebody who may not wake more."""
     handed_over: int = 0
     replayed: int = 0
+    changed: bool = False
+    """`macs` has changed; set back by who looks at it."""
+    _watched: dict[str, tuple[tuple[bytes, ...], bytes]] = field(default_factory=dict)
+    """VMs that are off and that traffic may wake: their addresses and MAC address."""
+    _dormant: dict[str, float] = field(default_factory=dict)
+    """Of these, the ones that are let alone, until when."""
     _vms: dict[str, Handover] = field(default_factory=dict)
     _owners: dict[bytes, Handover] = field(default_factory=dict)
     """By IP address."""
     _macs: dict[bytes, Handover] = field(default_factory=dict)
     _moved: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """MAC address that was announced -> the one that the guest turned out to have, and until when that matters."""
+    _learned: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    """VM -> the MAC address that it was said to have, and the one that it has."""
     _ports: itertools.count[int] = field(default_factory=itertools.count)
 
     def addresses(self) -> list[str]:
         """Return every address that is held."""
         return sorted(str(ip_address(address)) for address in self._owners)
 
-    def macs(self) -> list[bytes]:
-        """Return the MAC addresses of all VMs that are armed."""
-        return sorted({*self._macs, *self._moved})
+    def macs(self) -> frozenset[bytes]:
+        """Return the MAC addresses of all VMs whose addresses are held."""
+        return frozenset(self._macs) | frozenset(self._moved)
 
     def arm(self, vm: str, addresses: Sequence[str], mac: bytes, limit: float, now: float) -> list[Action]:
-        """Hold a VM's addresses; asked again, only the limit moves."""
+        """Hold a VM's addresses while it boots; asked again, only the limit moves."""
+        self._watched.pop(vm, None)
+        machine = self._vms.get(vm) or self._hold(vm, _packed(addresses), self.mac_of(vm, mac), now)
+        return self._handle(machine, ArmTold(limit), now)
+
+    def mac_of(self, vm: str, mac: bytes) -> bytes:
+        """Return the MAC address that a VM turned out to have when it was configured to have this one."""
+        configured, real = self._learned.get(vm, (mac, mac))
+        return real if configured == mac else mac
+
+    def watch(self, vm: str, addresses: Sequence[str], mac: bytes, now: float) -> None:
+        """Hold the addresses of a VM that is off, and that traffic may wake."""
+        watched = (_packed(addresses), self.mac_of(vm, mac))
         machine = self._vms.get(vm)
-        if machine is not None:
-            machine.limit = limit
+        if machine is not None and machine.state is HandoverState.WATCHING and self._watched.get(vm) != watched:
+            self._forget(machine)
+            machine = None
+        self._watched[vm] = watched
+        if machine is None:
+            self._hold(vm, *watched, now)
+
+    def unwatch(self, vm: str, now: float, *, runs: bool) -> list[Action]:
+        """Note that a VM starts, `runs`, or is none of those that traffic may wake any more."""
+        self._watched.pop(vm, None)
+        self._dormant.pop(vm, None)
+        machine = self._vms.get(vm)
+        if machine is None or machine.state is not HandoverState.WATCHING:
             return []
-        packed = tuple(ip_address(address).packed for address in addresses)
-        for address in packed:
-            if (other := self._owners.get(address)) is not None:
-                self._forget(other)  # the address has another VM now: the configuration is asked before a VM is armed
-        machine = self._vms[vm] = Handover(vm, packed, mac, limit, self.kept, self._probe_port)
-        self._owners.update(dict.fromkeys(packed, machine))
-        self._macs[mac] = machine
-        return machine.passed(now)
+        return self._handle(machine, ReadyTold() if runs else FailureTold(), now)
+
+    def starts(self, vm: str) -> None:
+        """Note that a VM starts: when its boot is over, its addresses are not watched until that is said again."""
+        self._watched.pop(vm, None)
+
+    def not_woken(self, vm: str, now: float) -> list[Action]:
+        """Note that vmd does not start a VM that traffic should wake."""
+        machine = self._vms.get(vm)
+        return [] if machine is None else self._handle(machine, WakeRefused(), now)
 
     def disarm(self, vm: str, outcome: Literal["ready", "failed"], now: float) -> list[Action]:
         """Let go of a VM; nothing if it is not armed."""
@@ -81,9 +143,8 @@ class Arming:
             return []
         return self._handle(machine, ReadyTold() if outcome == "ready" else FailureTold(), now)
 
-    def frame(self, frame: bytes, now: float) -> list[Action]:
-        """Take a frame from the bridge."""
-        seen = frames.read(frame)
+    def frame(self, frame: bytes, seen: Seen, now: float) -> list[Action]:
+        """Take a frame from the bridge, and what is in it."""
         actions: list[Action] = []
         if (moved := self._moved.get(seen.destination)) is not None and seen.source != moved[0]:
             actions.append(Send(frames.replayed(frame, seen, moved[0]), "forward"))
@@ -93,6 +154,8 @@ class Arming:
             guest = self._owners[seen.sender]  # it has another MAC address than was known
             self._moved[guest.mac] = (seen.source, now + MOVED_S)
             self._macs[seen.source] = guest
+            self._learned[guest.vm] = (guest.mac, seen.source)
+            self.changed = True
         if guest is not None:
             actions += self._handle(guest, GuestFrameSeen(seen.source), now)
             if seen.kind is Kind.TCP:
@@ -106,40 +169,83 @@ class Arming:
         if seen.kind is Kind.ASKS:
             return self._handle(machine, AskedFor(seen), now)
         is_syn = seen.kind is Kind.TCP and seen.flags & (frames.SYN | frames.ACK | frames.RST) == frames.SYN
-        if is_syn or seen.kind in _FIRST:
+        if (is_syn or seen.kind in _FIRST) and self._may_be_kept(machine, seen, now):
             return self._handle(machine, PacketSeen(frame, seen), now)
         return actions
+
+    def _may_be_kept(self, machine: Handover, seen: Seen, now: float) -> bool:
+        """Say whether a packet to a VM that is off is from somebody who may wake it; while it boots all are kept."""
+        if machine.state is not HandoverState.WATCHING:
+            return True
+        if seen.kind is Kind.ECHO or seen.destination != machine.mac:
+            return False
+        if machine.waking or self.wakes.allow(seen.sender, now):
+            return True
+        self.unwoken += 1
+        return False
 
     def next_deadline(self) -> float | None:
         """Return when `passed` wants to be called."""
         due = [machine.next_deadline() for machine in self._vms.values()]
-        return min([*due, *(until for _, until in self._moved.values())], default=None)
+        earliest = min([*due, *(until for _, until in self._moved.values()), *self._dormant.values()], default=None)
+        return None if earliest == float("inf") else earliest
 
     def passed(self, now: float) -> list[Action]:
         """Do what is due."""
         actions: list[Action] = []
-        self._moved = {mac: moved for mac, moved in self._moved.items() if moved[1] > now}
+        if any(until <= now for _, until in self._moved.values()):
+            self._moved = {mac: moved for mac, moved in self._moved.items() if moved[1] > now}
+            self.changed = True
+        for vm in [vm for vm, until in self._dormant.items() if until <= now]:
+            del self._dormant[vm]
+            if vm in self._watched and vm not in self._vms:
+                self._hold(vm, *self._watched[vm], now)
         for machine in list(self._vms.values()):
             if machine.next_deadline() <= now:
-                actions += self._after(machine, machine.passed(now))
+                actions += self._after(machine, machine.passed(now), now)
         return actions
 
     def _handle(self, machine: Handover, event: Event, now: float) -> list[Action]:
-        return self._after(machine, machine.handle(event, now))
+        return self._after(machine, machine.handle(event, now), now)
 
-    def _after(self, machine: Handover, actions: list[Action]) -> list[Action]:
+    def _after(self, machine: Handover, actions: list[Action], now: float) -> list[Action]:
         if machine.state is HandoverState.RELEASED and self._vms.get(machine.vm) is machine:
             self.replayed += machine.replayed
-            self.handed_over += 1
+            self.handed_over += any(isinstance(action, HandedOver) for action in actions)
             self._forget(machine)
+            if machine.vm in self._watched:
+                self._watch_again(machine, now)
         return actions
+
+    def _watch_again(self, machine: Handover, now: float) -> None:
+        """Watch a VM whose boot has failed; one that runs though vmd says it is off, in a while."""
+        if machine.limit == float("inf"):
+            self._dormant[machine.vm] = now + DORMANT_S
+        else:
+            self._hold(machine.vm, *self._watched[machine.vm], now)
+
+    def _hold(self, vm: str, addresses: tuple[bytes, ...], mac: bytes, now: float) -> Handover:
+        for address in addresses:
+            if (other := self._owners.get(address)) is not None:
+                self._forget(other)  # the address has another VM now: the configuration is asked before a VM is armed
+        self._dormant.pop(vm, None)
+        machine = self._vms[vm] = Handover(vm, addresses, mac, now, self.kept, self._probe_port)
+        self._owners.update(dict.fromkeys(addresses, machine))
+        self._macs[mac] = machine
+        self.changed = True
+        return machine
 
     def _forget(self, machine: Handover) -> None:
         self._vms.pop(machine.vm, None)
         self.kept.take(machine.vm)
+        self.changed = True
         for held in (self._owners, self._macs):
             for key in [key for key, owner in held.items() if owner is machine]:
                 del held[key]
 
     def _probe_port(self) -> int:
         return FIRST_PROBE_PORT + next(self._ports) % PROBE_PORTS
+
+
+def _packed(addresses: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(ip_address(address).packed for address in addresses)

@@ -1,6 +1,14 @@
-"""The machine of one armed VM: hold its addresses while it boots, keep first packets, hand over once, let go.
+"""The machine of one VM whose addresses are held: while it is off, if traffic may wake it, and while it boots. Keep
+first packets, hand over once, let go.
 
     state      event                            then
+    watching   AskedFor                         Send: the answer
+    watching   PacketSeen: a SYN, a datagram    kept; Wake, unless that is under way
+    watching   WakeRefused                      Send: a rejection of each attempt; watching still
+    watching   ArmTold                          armed
+    watching   GuestFrameSeen                   it runs, whoever started it: as when armed if anything is kept, else
+                                                released; nothing in the first SETTLE_S: frames of before may be late
+    armed      ArmTold                          the limit moves
     armed      (entered), announcement due      Send: announcements of each address
     armed      AskedFor, not by the guest       Send: the answer
     armed      PacketSeen                       kept
@@ -45,6 +53,7 @@ SILENT_S, ASK_SILENT_S = 5.0, 1.0
 RETRY_S = 0.01
 RISE_LIMIT_S = 4.0
 """No client waits longer for a name (`max_wait`), so a guest that takes longer to listen gets what there is."""
+SETTLE_S = 0.5
 UDP_WATCH_S = 0.1
 """A datagram is refused at once or not at all."""
 FIRST_PROBE_PORT, PROBE_PORTS = 61_000, 4_000
@@ -54,9 +63,22 @@ FIRST_PROBE_PORT, PROBE_PORTS = 61_000, 4_000
 class HandoverState(StrEnum):
     """Where a VM's handover stands."""
 
+    WATCHING = "watching"
     ARMED = "armed"
     RISING = "rising"
     RELEASED = "released"
+
+
+@dataclass(frozen=True)
+class ArmTold:
+    """vmd is about to start the VM; after `limit` the boot counts as failed."""
+
+    limit: float
+
+
+@dataclass(frozen=True)
+class WakeRefused:
+    """vmd does not start the VM."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +127,17 @@ class FailureTold:
     """vmd says that the boot failed."""
 
 
-Event = AskedFor | PacketSeen | GuestFrameSeen | ProbeAnswered | UdpRefused | ReadyTold | FailureTold
+Event = (
+    ArmTold
+    | WakeRefused
+    | AskedFor
+    | PacketSeen
+    | GuestFrameSeen
+    | ProbeAnswered
+    | UdpRefused
+    | ReadyTold
+    | FailureTold
+)
 
 
 @dataclass(frozen=True)
@@ -122,9 +154,17 @@ class HandedOver:
     """Tell vmd that the guest is there, and has all that was kept for it."""
 
     vm: str
+    mac: bytes
 
 
-Action = Send | HandedOver
+@dataclass(frozen=True)
+class Wake:
+    """Ask vmd to summon the VM; answer with WakeRefused if it does not."""
+
+    vm: str
+
+
+Action = Send | HandedOver | Wake
 
 
 class IllegalEvent(Bug):
@@ -148,13 +188,17 @@ class Handover:
     vm: str
     addresses: tuple[bytes, ...]
     mac: bytes
-    limit: float
-    """When the boot counts as failed."""
+    since: float
+    """When it was begun to hold its addresses."""
     kept: Kept
     probe_port: Callable[[], int]
     """Gives another port each time."""
-    state: HandoverState = HandoverState.ARMED
+    limit: float = float("inf")
+    """When the boot counts as failed."""
+    state: HandoverState = HandoverState.WATCHING
     replayed: int = 0
+    waking: bool = False
+    """vmd has been asked to start it."""
     _announce_at: float = 0.0
     _announce_pause: float = ANNOUNCE_FIRST_S
     _ask_at: float = float("inf")
@@ -178,6 +222,8 @@ class Handover:
 
     def next_deadline(self) -> float:
         """Return when `passed` wants to be called."""
+        if self.state is HandoverState.WATCHING:
+            return float("inf")
         if self.state is HandoverState.ARMED:
             return min(self.limit, self._announce_at, self._ask_at)
         due = [probe.due for probe in self._probes.values()] + [due for due, _ in self._udp_again]
@@ -188,7 +234,7 @@ class Handover:
         self._actions = []
         if self.state is HandoverState.ARMED:
             if now >= self.limit:
-                self._give_up(FailureTold(), now)
+                self._let_go(FailureTold(), now)
             else:
                 self._announce(now)
                 self._ask(now)
@@ -196,13 +242,43 @@ class Handover:
             self._rise(now)
         return self._actions
 
+    # --- watching ---
+
+    def _arm(self, event: ArmTold, now: float) -> None:
+        if self.state is HandoverState.WATCHING:
+            self.state = HandoverState.ARMED
+            self._announce(now)
+        self.limit = event.limit
+
+    def _first_packet(self, event: PacketSeen, now: float) -> None:
+        self._keep(event, now)
+        if not self.waking:
+            self.waking = True
+            self._actions.append(Wake(self.vm))
+
+    def _not_woken(self, _: WakeRefused, __: float) -> None:
+        self.waking = False
+        self._reject()
+
+    def _runs_already(self, event: GuestFrameSeen | ReadyTold, now: float) -> None:
+        if isinstance(event, GuestFrameSeen) and now < self.since + SETTLE_S:
+            return
+        if any(True for _ in self.kept.of(self.vm)):
+            self._guest_is_there(event, now)
+        else:
+            self.state = HandoverState.RELEASED
+
+    def _let_go(self, _: FailureTold, __: float) -> None:
+        self.state = HandoverState.RELEASED
+        self._reject()
+
     # --- armed ---
 
     def _announce(self, now: float) -> None:
         if now < self._announce_at:
             return
         if not self._announce_at:
-            self._ask_at = now + SILENT_S
+            self._ask_at = now + (ASK_S if self._askers else SILENT_S)
         self._announce_at = now + self._announce_pause
         self._announce_pause = min(2 * self._announce_pause, ANNOUNCE_MAX_S)
         for address in self.addresses:
@@ -298,10 +374,9 @@ class Handover:
         self.state = HandoverState.RELEASED
         for _, (frame, seen) in self.kept.take(self.vm):
             self._replay(frame, seen)
-        self._actions.append(HandedOver(self.vm))
+        self._actions.append(HandedOver(self.vm, self.mac))
 
-    def _give_up(self, _: FailureTold, __: float) -> None:
-        self.state = HandoverState.RELEASED
+    def _reject(self) -> None:
         for _flow, (frame, seen) in self.kept.take(self.vm):
             rejection = frames.rejection(frame, seen, self.mac)
             if rejection is not None:
@@ -327,25 +402,51 @@ def _same_port(one: Seen, other: Seen) -> bool:
 _H = Handover
 
 TRANSITIONS: dict[HandoverState, dict[type[Any], Callable[[Handover, Any, float], None]]] = {
+    HandoverState.WATCHING: {
+        ArmTold: _H._arm,
+        WakeRefused: _H._not_woken,
+        AskedFor: _H._answer,
+        PacketSeen: _H._first_packet,
+        GuestFrameSeen: _H._runs_already,
+        ProbeAnswered: _H._ignore,
+        UdpRefused: _H._ignore,
+        ReadyTold: _H._runs_already,
+        FailureTold: _H._let_go,
+    },
     HandoverState.ARMED: {
+        ArmTold: _H._arm,
+        WakeRefused: _H._ignore,
         AskedFor: _H._answer,
         PacketSeen: _H._keep,
         GuestFrameSeen: _H._guest_is_there,
         ProbeAnswered: _H._ignore,
         UdpRefused: _H._ignore,
         ReadyTold: _H._guest_is_there,
-        FailureTold: _H._give_up,
+        FailureTold: _H._let_go,
     },
     HandoverState.RISING: {
+        ArmTold: _H._ignore,
+        WakeRefused: _H._ignore,
         AskedFor: _H._ignore,
         PacketSeen: _H._ignore,
         GuestFrameSeen: _H._ignore,
         ProbeAnswered: _H._probed,
         UdpRefused: _H._udp_refused,
         ReadyTold: _H._ignore,
-        FailureTold: _H._give_up,
+        FailureTold: _H._let_go,
     },
     HandoverState.RELEASED: dict.fromkeys(
-        (AskedFor, PacketSeen, GuestFrameSeen, ProbeAnswered, UdpRefused, ReadyTold, FailureTold), _H._ignore
+        (
+            ArmTold,
+            WakeRefused,
+            AskedFor,
+            PacketSeen,
+            GuestFrameSeen,
+            ProbeAnswered,
+            UdpRefused,
+            ReadyTold,
+            FailureTold,
+        ),
+        _H._ignore,
     ),
 }

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.errors import SetupFault
-from jitsu_synjitsu.rules.filter import packed, program
+from jitsu_synjitsu.rules.filter import Interest, packed, program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 _SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 8, 1
 _ATTACH_FILTER = 26
@@ -28,6 +28,7 @@ _VLAN_VALID, _TPID_VALID = 0x10, 0x40
 MAX_FRAME_BYTES = 65_536 + 18
 MAX_BURST = 64
 """Frames taken before others have their turn."""
+MAX_LOOKS = 100
 RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
 
 log = structlog.get_logger("synjitsu")
@@ -52,14 +53,14 @@ class BridgeSocket:
         """Open it; raises SetupFault."""
         self.bridge = bridge
         self._taken = taken
-        self._macs: tuple[bytes, ...] | None = None
+        self._interest: Interest | None = None
         self._is_promiscuous = False
         self.unsent = 0
         """Frames that the bridge did not take."""
         try:
             self._index = socket.if_nametoindex(bridge)
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
-            self.watch(())
+            self.watch(Interest())
             self._socket.setsockopt(_SOL_PACKET, _AUXDATA, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             self._socket.bind((bridge, _ETH_P_ALL))
@@ -73,19 +74,19 @@ class BridgeSocket:
                 f"cannot listen on the bridge {bridge}: {reason}", hint=hints.get(error.errno or errno.ENODEV, "")
             ) from None
 
-    def watch(self, macs: Sequence[bytes]) -> None:
-        """See the frames of these VMs, of nobody else, and none at all if there are none."""
-        if tuple(macs) == self._macs:
+    def watch(self, interest: Interest) -> None:
+        """See of these VMs what is of interest, of others nothing."""
+        if interest == self._interest:
             return
-        self._macs = tuple(macs)
-        code = packed(program(macs))
+        self._interest = interest
+        code = packed(program(interest))
         held = ctypes.create_string_buffer(code, len(code))
         filter_program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(held))
         self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
-        if bool(macs) is not self._is_promiscuous:
-            self._is_promiscuous = bool(macs)
+        if bool(interest) is not self._is_promiscuous:
+            self._is_promiscuous = bool(interest)
             membership = struct.pack("iHH8s", self._index, _PROMISCUOUS, 0, b"")
-            how = _ADD_MEMBERSHIP if macs else _DROP_MEMBERSHIP
+            how = _ADD_MEMBERSHIP if interest else _DROP_MEMBERSHIP
             self._socket.setsockopt(_SOL_PACKET, how, membership)
 
     def open(self) -> None:
@@ -104,19 +105,27 @@ class BridgeSocket:
         except OSError:
             self.unsent += 1
 
-    def _read(self) -> None:
+    def look(self) -> None:
+        """Take the frames that have come until now, as far as that has an end."""
+        for _ in range(MAX_LOOKS):
+            if not self._read():
+                return
+
+    def _read(self) -> bool:
+        """Take a burst of frames; returns whether there may be more."""
         for _ in range(MAX_BURST):
             try:
                 frame, ancillary, _, _ = self._socket.recvmsg(MAX_FRAME_BYTES, 64)
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 log.warning("the bridge cannot be read", bridge=self.bridge, reason=error.strerror)
-                return
+                return False
             for level, kind, data in ancillary:
                 if level == _SOL_PACKET and kind == _AUXDATA:
                     frame = _with_tag(frame, data)
             self._taken(frame)
+        return True
 
 
 def _with_tag(frame: bytes, auxiliary: bytes) -> bytes:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
-from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver
-from jitsu_synjitsu.rules.arming import Arming
+from jitsu_protocol.errors import JitsuError, Unavailable
+from jitsu_protocol.limits import Buckets, Networks
+from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Summon, Summoned
+from jitsu_synjitsu.rules.arming import WakeLimit
 from jitsu_synjitsu.rules.handover import HandedOver as Handed
-from jitsu_synjitsu.rules.handover import Send
+from jitsu_synjitsu.rules.handover import Send, Wake
 from jitsu_synjitsu.rules.kept import Kept
-from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances
+from jitsu_synjitsu.wires.bridge import Bridge
+from jitsu_synjitsu.wires.packet import hindrances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,21 +25,15 @@ if TYPE_CHECKING:
     from jitsu_protocol.process import Process
     from jitsu_synjitsu.rules.handover import Action
 
-LOOK_S = 0.5
-"""How often it is looked whether bridges came or went."""
+LOOK_S = 0.25
+"""How often it is looked whether bridges came or went, and VMs are to be watched again."""
 TELL_TIMEOUT_S = 5.0
+WAKE_TIMEOUT_S = 60.0
+BURST_OF_ALL_S = 10.0
+"""So many seconds' worth of `wake_rate_of_all` may come at once."""
+MAX_ADDRESSES_SHOWN = 6
 
 log = structlog.get_logger("synjitsu")
-
-
-class Bridge:
-    """One bridge by its name: what is held on it, and its socket while it is there."""
-
-    def __init__(self, name: str, arming: Arming) -> None:
-        self.name = name
-        self.arming = arming
-        self.index = 0
-        self.wire: BridgeSocket | None = None
 
 
 class SynjitsuServer:
@@ -48,126 +43,106 @@ class SynjitsuServer:
         self._process = process
         settings = process.settings.synjitsu
         self._kept = Kept(settings.max_kept_per_vm, settings.max_kept)
-        self._bridges = {name: Bridge(name, Arming(self._kept)) for name in settings.bridges}
+        wakes = WakeLimit(
+            Networks(settings.wake_for),
+            Buckets(settings.wake_rate, settings.wake_burst),
+            Buckets(settings.wake_rate_of_all, settings.wake_rate_of_all * BURST_OF_ALL_S),
+        )
+        self.bridges = {name: Bridge(name, self._kept, wakes, self.perform, self._save) for name in settings.bridges}
         self._vmd = process.client("vmd", process.settings.hypervisor.host)
         self._timer: asyncio.TimerHandle | None = None
         self._sent: Counter[str] = Counter()
-        metrics = process.metrics
+        self._publish_metrics()
+
+    def _publish_metrics(self) -> None:
+        metrics = self._process.metrics
         metrics.gauge("armed_addresses", "Addresses held.", lambda: float(len(self._addresses())))
         metrics.gauge("kept_packets", "Packets kept for booting VMs.", lambda: float(len(self._kept)))
         metrics.counted("displaced_packets", "Packets dropped for others.", lambda: float(self._kept.displaced))
         metrics.counted_by("sent_frames", "Frames sent.", ("what",), lambda: {(k,): v for k, v in self._sent.items()})
         metrics.counted("unsent_frames", "Frames that a bridge did not take.", self._unsent)
+        metrics.counted("unwoken_packets", "Packets that might not wake a VM.", self._unwoken)
+        metrics.gauge("connections", "TCP connections open to VMs.", self._connected)
+        metrics.counted("expired_connections", "Connections given up after max_idle_connection.", self._expired)
 
     async def start(self) -> None:
         """Attach to the bridges, and serve."""
         self._look()
         self._process.serve({Arm: self.arm, Disarm: self.disarm})
         self._process.spawn(self._look_for_ever(), "bridges")
-        if not self._bridges:
+        if not self.bridges:
             log.info("no bridge: first packets to booting VMs are not kept, boots are masked by delay only")
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
-        if not self._bridges:
+        if not self.bridges:
             return ["no bridge: boots are masked by delay only"]
-        away = [bridge.name for bridge in self._bridges.values() if bridge.wire is None]
-        notes = [f"the bridge {name} is not there" for name in away]
-        replayed = sum(bridge.arming.replayed for bridge in self._bridges.values())
+        notes = [f"the bridge {name} is not there" for name, bridge in self.bridges.items() if bridge.wire is None]
+        replayed = sum(bridge.arming.replayed for bridge in self.bridges.values())
         notes += hindrances()
-        notes.append(f"holds {', '.join(self._addresses()) or 'no address'}")
+        held = self._addresses()
+        more = f" and {len(held) - MAX_ADDRESSES_SHOWN} more" if len(held) > MAX_ADDRESSES_SHOWN else ""
+        notes.append(f"holds {', '.join(held[:MAX_ADDRESSES_SHOWN]) or 'no address'}{more}")
         notes.append(f"{len(self._kept)} packets kept, {replayed} replayed")
+        notes.append(f"{self._connected():.0f} connections open to VMs that run")
         return notes
 
     def arm(self, request: Arm) -> Done:
         """Answer Arm."""
-        bridge = self._bridge_of(request.bridge)
+        bridge = self.bridge_of(request.bridge)
         mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
-        actions = bridge.arming.arm(request.vm, request.addresses, mac, now + request.limit_s, now)
-        self._perform(bridge, actions)
+        self.perform(bridge, bridge.arming.arm(request.vm, request.addresses, mac, now + request.limit_s, now))
         return Done()
 
     def disarm(self, request: Disarm) -> Done:
         """Answer Disarm."""
-        for bridge in self._bridges.values():
-            self._perform(bridge, bridge.arming.disarm(request.vm, request.outcome, monotonic()))
+        for bridge in self.bridges.values():
+            self.perform(bridge, bridge.arming.disarm(request.vm, request.outcome, monotonic()))
         return Done()
 
-    def _bridge_of(self, name: str) -> Bridge:
-        if not self._bridges:
+    def bridge_of(self, name: str) -> Bridge:
+        """Return the bridge that a VM names, "" for the only one; raises Unavailable."""
+        if not self.bridges:
             raise Unavailable("Synjitsu has no bridge", hint="name some in synjitsu.bridges")
-        if not name and len(self._bridges) > 1:
+        if not name and len(self.bridges) > 1:
             raise Unavailable("Synjitsu has several bridges", hint="say which one is the VM's, with its key nic")
-        bridge = self._bridges.get(name) if name else next(iter(self._bridges.values()))
+        bridge = self.bridges.get(name) if name else next(iter(self.bridges.values()))
         if bridge is None:
             raise Unavailable(f"Synjitsu does not listen on {name}", hint="it is none of synjitsu.bridges")
         if bridge.wire is None:
             raise Unavailable(f"the bridge {bridge.name} is not there")
         return bridge
 
-    # --- bridges ---
-
     async def _look_for_ever(self) -> None:
-        while self._bridges:
+        while self.bridges:
             await asyncio.sleep(LOOK_S)
             self._look()
 
     def _look(self) -> None:
-        """Attach to bridges that came, and let go of those that went."""
-        for bridge in self._bridges.values():
-            index = self._is_there(bridge)
-            if index == bridge.index:
-                continue
-            if bridge.wire is not None:
-                bridge.wire.close()
-                bridge.wire = None
-                log.warning("bridge is gone", bridge=bridge.name)
-            bridge.index = index
-            if index:
-                self._attach(bridge)
-
-    @staticmethod
-    def _is_there(bridge: Bridge) -> int:
-        """Return the bridge's index, 0 if there is none."""
-        try:
-            return socket.if_nametoindex(bridge.name)
-        except OSError:
-            return 0
-
-    def _attach(self, bridge: Bridge) -> None:
-        try:
-            bridge.wire = BridgeSocket(bridge.name, lambda frame: self._taken(bridge, frame))
-        except SetupFault:
-            if self._is_there(bridge):
-                raise
-            bridge.index = 0  # it went at this moment
-            return
-        bridge.wire.open()
-        bridge.wire.watch(bridge.arming.macs())
-        log.info("listening", bridge=bridge.name)
-        for hindrance in hindrances():
-            log.warning(hindrance)
-
-    def _taken(self, bridge: Bridge, frame: bytes) -> None:
-        self._perform(bridge, bridge.arming.frame(frame, monotonic()))
+        for bridge in self.bridges.values():
+            bridge.look()
+            bridge.activity.passed(monotonic())
+            bridge.focus()
 
     # --- the rules' shell ---
 
-    def _perform(self, bridge: Bridge, actions: Sequence[Action]) -> None:
+    def perform(self, bridge: Bridge, actions: Sequence[Action]) -> None:
+        """Do what the rules want done on a bridge, and arm the one timer."""
         for action in actions:
             match action:
                 case Send(frame, what):
-                    if bridge.wire is not None:
-                        bridge.wire.send(frame)
-                        self._sent[what] += 1
-                case Handed(vm):
+                    bridge.send(frame, what)
+                    self._sent[what] += 1
+                case Handed(vm, mac):
+                    bridge.activity.has_mac(vm, mac)
                     self._process.spawn(self._tell(vm))
-        if bridge.wire is not None:
-            bridge.wire.watch(bridge.arming.macs())
+                case Wake(vm):
+                    self._process.spawn(self._wake(bridge, vm))
+        bridge.focus()
         self._arm_timer()
 
     def _arm_timer(self) -> None:
-        dues = [due for each in self._bridges.values() if (due := each.arming.next_deadline()) is not None]
+        dues = [due for each in self.bridges.values() if (due := each.arming.next_deadline()) is not None]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,8 +152,8 @@ class SynjitsuServer:
 
     def _passed(self) -> None:
         self._timer = None
-        for bridge in self._bridges.values():
-            self._perform(bridge, bridge.arming.passed(monotonic()))
+        for bridge in self.bridges.values():
+            self.perform(bridge, bridge.arming.passed(monotonic()))
 
     async def _tell(self, vm: str) -> None:
         try:
@@ -186,8 +161,38 @@ class SynjitsuServer:
         except JitsuError as error:
             log.warning("vmd does not know that it is handed over", vm=vm, reason=str(error))
 
+    async def _wake(self, bridge: Bridge, vm: str) -> None:
+        """Have a VM started that is off; once it is ready, it has what was kept even if nobody has armed it."""
+        try:
+            await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
+        except JitsuError as error:
+            log.info("not woken by traffic", vm=vm, reason=str(error))
+            self.perform(bridge, bridge.arming.not_woken(vm, monotonic()))
+        else:
+            self.perform(bridge, bridge.arming.unwatch(vm, monotonic(), runs=True))
+
+    def _save(self, vm: str) -> None:
+        self._process.spawn(self._saved(vm))
+
+    async def _saved(self, vm: str) -> None:
+        try:
+            await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, TELL_TIMEOUT_S)
+        except JitsuError as error:
+            log.info("vmd does not hear that a VM that drains is used", vm=vm, reason=str(error))
+
+    # --- views ---
+
     def _addresses(self) -> list[str]:
-        return sorted(address for bridge in self._bridges.values() for address in bridge.arming.addresses())
+        return sorted(address for bridge in self.bridges.values() for address in bridge.arming.addresses())
 
     def _unsent(self) -> float:
-        return float(sum(bridge.wire.unsent for bridge in self._bridges.values() if bridge.wire is not None))
+        return float(sum(bridge.wire.unsent for bridge in self.bridges.values() if bridge.wire is not None))
+
+    def _unwoken(self) -> float:
+        return float(sum(bridge.arming.unwoken for bridge in self.bridges.values()))
+
+    def _connected(self) -> float:
+        return float(sum(bridge.activity.connected() for bridge in self.bridges.values()))
+
+    def _expired(self) -> float:
+        return float(sum(bridge.activity.expired for bridge in self.bridges.values()))

@@ -10,7 +10,7 @@ of the call it belongs to; one of an abandoned call only clears `calling`. What 
 taken as true if it was asked after the last change of state, and else looked up again by the shell.
 
     state        event                      then
-    at rest      SummonRequested            starting: arm first if use_synjitsu, else StartGuest; not while it backs off
+    at rest      SummonRequested            starting: armed first if the VM says so, or StartGuest; not if it backs off
     starting     ArmReturned                StartGuest
     starting     StartReturned, no error    booting; an armed summon is answered
     booting      HandoverTold               the mask is met, if nothing else is waited for
@@ -189,7 +189,7 @@ class VmMachine:
             self.used_at = now
             self._armed = self._handed_early = False
             self._enter(_S.STARTING, now)
-            if self.vm.use_synjitsu:
+            if self.vm.is_armed:
                 self._call += 1
                 self._actions.append(ArmSynjitsu(self._call))
             else:
@@ -199,8 +199,8 @@ class VmMachine:
         self.used_at = now
         if self.summon is not None:
             self.summon.joined += 1
-        if self.state is _S.BOOTING and self._armed:
-            self._answer(armed=True)
+        if self.state is _S.BOOTING:
+            self._answer_if_armed()
 
     def _use(self, _: SummonRequested, now: float) -> None:
         self.used_at = now
@@ -239,8 +239,8 @@ class VmMachine:
         self.starts += 1
         self._actions.append(RecordStart())
         self._boot(now, now)
-        if self._armed and self.state is _S.BOOTING:
-            self._answer(armed=True)
+        if self.state is _S.BOOTING:
+            self._answer_if_armed()
 
     def _boot(self, started_at: float, now: float) -> None:
         self.started_at = started_at
@@ -408,6 +408,11 @@ class VmMachine:
 
     def _answer(self, error: JitsuError | None = None, *, armed: bool = False) -> None:
         self._actions.append(AnswerSummons(error, armed))
+
+    def _answer_if_armed(self) -> None:
+        """Answer who waits, if Synjitsu keeps what a client sends at once."""
+        if self._armed and self.vm.use_synjitsu:
+            self._answer(armed=True)
 
     def _disarm(self, outcome: Literal["ready", "failed"]) -> None:
         if self._armed:

@@ -1,0 +1,57 @@
+"""Who may, and how often: client networks, and buckets that refill.
+
+A client is known by its address as bytes, 4 or 16 of them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+MAX_BUCKETS = 100_000
+"""Clients that are limited at once; beyond, the one that was quiet for longest starts anew."""
+
+
+class Networks:
+    """A set of networks."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """`texts` are addresses with or without a prefix length; raises ValueError."""
+        parsed = [ip_network(text, strict=False) for text in texts]
+        self._masks = [(each.max_prefixlen // 8, int(each.netmask), int(each.network_address)) for each in parsed]
+
+    def __bool__(self) -> bool:
+        """Say whether there is any."""
+        return bool(self._masks)
+
+    def __contains__(self, address: bytes) -> bool:
+        """Say whether an address is in one of them."""
+        number = int.from_bytes(address, "big")
+        return any(size == len(address) and number & mask == prefix for size, mask, prefix in self._masks)
+
+
+@dataclass
+class Buckets:
+    """Token buckets: each key may have `burst` at once and `rate` a second from then on. A rate of 0 is no limit."""
+
+    rate: float
+    burst: float
+    _levels: OrderedDict[Hashable, tuple[float, float]] = field(default_factory=OrderedDict)
+    """Key -> tokens left, when."""
+
+    def take(self, key: Hashable, now: float, count: int = 1) -> bool:
+        """Take tokens, all or none; False if there are too few."""
+        if not self.rate:
+            return True
+        tokens, at = self._levels.pop(key, (self.burst, now))
+        tokens = min(self.burst, tokens + (now - at) * self.rate)
+        enough = tokens >= count
+        self._levels[key] = (tokens - count if enough else tokens, now)
+        if len(self._levels) > MAX_BUCKETS:
+            self._levels.popitem(last=False)
+        return enough

@@ -1,0 +1,119 @@
+"""One bridge: the rules for what is on it, and its raw socket while it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import SetupFault
+from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.activity import Activity
+from jitsu_synjitsu.rules.arming import Arming, WakeLimit
+from jitsu_synjitsu.rules.filter import Interest
+from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jitsu_synjitsu.rules.handover import Action
+    from jitsu_synjitsu.rules.kept import Kept
+
+FOCUS_S = 0.02
+"""The filter for running VMs is renewed that often at most, as a long one takes a millisecond to make."""
+
+log = structlog.get_logger("synjitsu")
+
+
+class Bridge:
+    """One bridge by its name."""
+
+    def __init__(
+        self,
+        name: str,
+        kept: Kept,
+        wakes: WakeLimit,
+        perform: Callable[[Bridge, Sequence[Action]], None],
+        save: Callable[[str], None],
+    ) -> None:
+        """`perform` does what the rules want done; `save` is told of a VM that drains and is used."""
+        self.name = name
+        self.arming = Arming(kept, wakes)
+        self.activity = Activity()
+        self.wire: BridgeSocket | None = None
+        self._perform = perform
+        self._save = save
+        self._index = 0
+        self._focuses = False
+
+    def look(self) -> None:
+        """Attach to the bridge if it came, let go of it if it went; raises SetupFault if that is not allowed."""
+        index = self._is_there()
+        if index == self._index:
+            return
+        if self.wire is not None:
+            self.wire.close()
+            self.wire = None
+            log.warning("bridge is gone", bridge=self.name)
+        self._index = index
+        if index:
+            self._attach()
+
+    def _is_there(self) -> int:
+        """Return the bridge's index, 0 if there is none."""
+        try:
+            return socket.if_nametoindex(self.name)
+        except OSError:
+            return 0
+
+    def _attach(self) -> None:
+        try:
+            self.wire = BridgeSocket(self.name, self._taken)
+        except SetupFault:
+            if self._is_there():
+                raise
+            self._index = 0  # it went at this moment
+            return
+        self.wire.open()
+        self.arming.changed = True
+        self.focus()
+        log.info("listening", bridge=self.name)
+        for hindrance in hindrances():
+            log.warning(hindrance)
+
+    def _taken(self, frame: bytes) -> None:
+        seen, now = frames.read(frame), monotonic()
+        saved = self.activity.frame(seen, now)
+        if saved:
+            self._save(saved)
+        self._perform(self, self.arming.frame(frame, seen, now))
+
+    def send(self, frame: bytes, what: str) -> None:
+        """Put a frame on the bridge."""
+        if self.wire is None:
+            return
+        self.wire.send(frame)
+        if what == "probe":
+            self.activity.sent(frames.read(frame), monotonic())
+
+    def focus(self) -> None:
+        """See what is of interest now: of VMs that are held at once, of others soon."""
+        if self.arming.changed:
+            self._focus()
+        elif self.activity.changed and not self._focuses:
+            self._focuses = True
+            asyncio.get_running_loop().call_later(FOCUS_S, self._focus)
+
+    def _focus(self) -> None:
+        self.arming.changed = self.activity.changed = self._focuses = False
+        if self.wire is not None:
+            self.wire.watch(Interest(self.arming.macs(), self.activity.awaited(), self.activity.running()))
+
+    def look_now(self) -> None:
+        """Take all frames that have come until now."""
+        self._focus()
+        if self.wire is not None:
+            self.wire.look()

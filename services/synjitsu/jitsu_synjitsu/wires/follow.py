@@ -1,0 +1,131 @@
+"""What the store and vmd say of this host's VMs, told to the rules: which are off and may be woken, which run."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.follow import follow_states, follow_vms
+from jitsu_protocol.inventory import on_host
+from jitsu_protocol.states import AT_REST, VmState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.messages import VmStatus
+    from jitsu_protocol.process import Process
+    from jitsu_protocol.vm import VM
+    from jitsu_synjitsu.wires.bridge import Bridge
+    from jitsu_synjitsu.wires.memory import Memory
+    from jitsu_synjitsu.wires.server import SynjitsuServer
+
+UNSEEN_S = 2.0
+"""A VM that has been up for longer when it is first heard of may have connections that nobody saw begin."""
+_RUNNING = frozenset({VmState.BOOTING, VmState.READY, VmState.DRAINING})
+
+
+class Follower:
+    """All VMs of this host."""
+
+    def __init__(self, process: Process, server: SynjitsuServer, memory: Memory) -> None:
+        self._process = process
+        self._server = server
+        self._memory = memory
+        self.drained: Callable[[], None] = lambda: None
+        """Called when a VM begins to drain."""
+        self._host = process.settings.hypervisor.host
+        self._watches_activity = process.settings.synjitsu.watch_activity
+        self._vms: dict[str, VM] = {}
+        self._states: dict[str, VmStatus] = {}
+
+    def drains(self) -> list[str]:
+        """Return the drains that are honoured."""
+        activities = [bridge.activity for bridge in self._server.bridges.values()]
+        return [
+            status.drain
+            for status in self._states.values()
+            if status.drain and all(activity.honours(status.uuid, status.drain) for activity in activities)
+        ]
+
+    async def run(self) -> None:
+        """Learn the VMs and their states, and go on to follow them."""
+        store = self._process.client("store")
+        await follow_vms(self._process, store, lambda changes: self._configured(on_host(changes, self._host)))
+        vmd = self._process.client("vmd", self._host)
+        follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
+
+    def _configured(self, changes: Sequence[VmChanged]) -> None:
+        for change in changes:
+            if change.new is not None:
+                if change.old is not None and change.old.bridge != change.new.bridge:
+                    self._forget(change.new.uuid)
+                self._vms[change.new.uuid] = change.new
+                self._apply(change.new.uuid)
+            elif change.old is not None:
+                self._vms.pop(change.old.uuid, None)
+                self._forget(change.old.uuid)
+
+    def _all_states(self, statuses: list[VmStatus], _: str) -> None:
+        for vm in set(self._states) - {status.uuid for status in statuses}:
+            del self._states[vm]
+            self._forget(vm)
+        for status in statuses:
+            self._state(status, gone=False)
+
+    def _state(self, status: VmStatus, gone: bool) -> None:
+        if gone:
+            self._states.pop(status.uuid, None)
+            self._forget(status.uuid)
+        else:
+            self._states[status.uuid] = status
+            self._apply(status.uuid)
+
+    def _forget(self, vm: str) -> None:
+        for bridge in self._server.bridges.values():
+            bridge.activity.rests(vm)
+            self._server.perform(bridge, bridge.arming.unwatch(vm, monotonic(), runs=False))
+
+    def _apply(self, uuid: str) -> None:
+        vm, status = self._vms.get(uuid), self._states.get(uuid)
+        if status is not None and status.drain:
+            self.drained()
+        if vm is None or status is None:
+            return
+        try:
+            bridge = self._server.bridge_of(vm.bridge)
+        except Unavailable:
+            return
+        self._watch(bridge, vm, status.state)
+        if self._watches_activity:
+            self._follow_use(bridge, vm, status)
+        bridge.focus()
+
+    def _watch(self, bridge: Bridge, vm: VM, state: VmState) -> None:
+        mac, now = _mac(vm), monotonic()
+        if state in AT_REST:
+            if vm.wake_on_traffic:
+                bridge.arming.watch(vm.uuid, [str(address) for address in vm.addresses], mac, now)
+            else:
+                self._server.perform(bridge, bridge.arming.unwatch(vm.uuid, now, runs=False))
+        elif state in (VmState.STARTING, VmState.BOOTING):
+            bridge.arming.starts(vm.uuid)
+        elif state in (VmState.READY, VmState.DRAINING):
+            self._server.perform(bridge, bridge.arming.unwatch(vm.uuid, now, runs=True))
+
+    def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:
+        if status.state in _RUNNING:
+            unseen = (status.up_s or 0.0) > UNSEEN_S
+            known = self._memory.take(vm.uuid) if unseen else None
+            bridge.activity.runs(
+                vm, bridge.arming.mac_of(vm.uuid, _mac(vm)), status.drain, monotonic(), unknown=unseen and known is None
+            )
+            if known is not None:
+                bridge.activity.restore(vm.uuid, known)
+        elif status.state is not VmState.STOPPING:
+            bridge.activity.rests(vm.uuid)
+
+
+def _mac(vm: VM) -> bytes:
+    return bytes.fromhex(vm.mac.replace(":", ""))

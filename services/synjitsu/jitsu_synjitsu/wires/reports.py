@@ -1,0 +1,106 @@
+"""What Synjitsu tells the reaper, about once a second and at once when a VM drains (messages/reaper.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.messages import Done, Report
+
+if TYPE_CHECKING:
+    from jitsu_protocol.messages import Use
+    from jitsu_protocol.process import Process
+    from jitsu_synjitsu.wires.follow import Follower
+    from jitsu_synjitsu.wires.memory import Memory
+    from jitsu_synjitsu.wires.server import SynjitsuServer
+
+REPORT_S = 1.0
+REPORT_TIMEOUT_S = 2.0
+MIN_LEASE_S = 60.0
+
+log = structlog.get_logger("synjitsu")
+
+
+class Reports:
+    """The reports of one Synjitsu."""
+
+    def __init__(self, process: Process, server: SynjitsuServer, follower: Follower, memory: Memory) -> None:
+        self._server = server
+        self._follower = follower
+        follower.drained = self._soon
+        self._memory = memory
+        self._reaper = process.client("reaper")
+        host = process.settings.hypervisor.host
+        self._host = host
+        self._name = f"synjitsu-{host}" if host else "synjitsu"
+        self._instance = uuid.uuid4().hex
+        self._batch = 0
+        self._wanted = asyncio.Event()
+
+    def _soon(self) -> None:
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Report for ever."""
+        silent = False
+        while True:
+            self._wanted.clear()
+            try:
+                await self._report()
+            except JitsuError as error:
+                if not silent:
+                    log.warning("the reaper does not take reports", reason=str(error))
+                silent = True
+            else:
+                silent = False
+            bridges = self._server.bridges.values()
+            self._memory.save({vm: each for bridge in bridges for vm, each in bridge.activity.known().items()})
+            try:
+                async with asyncio.timeout(REPORT_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                continue
+
+    async def _report(self) -> None:
+        """Tell what was used, and which drains are honoured: all that came before has been looked at."""
+        for bridge in self._server.bridges.values():
+            bridge.look_now()
+        now = monotonic()
+        activities = [bridge.activity for bridge in self._server.bridges.values()]
+        uses = [(activity, *each) for activity in activities for each in activity.uses(now)]
+        await self._send([use for _, use, _ in uses], self._follower.drains())
+        for activity, use, up_to in uses:
+            activity.told(use.vm, up_to)
+
+    async def _send(self, uses: list[Use], drains: list[str], *, leaving: bool = False) -> None:
+        self._batch += 1
+        longest = max((bridge.activity.longest_idle() for bridge in self._server.bridges.values()), default=0.0)
+        report = Report(
+            replica=self._name,
+            service="synjitsu",
+            host=self._host,
+            instance=self._instance,
+            batch=self._batch,
+            lease_s=max(MIN_LEASE_S, longest),
+            uses=uses,
+            drains=drains,
+            leaving=leaving,
+        )
+        await self._reaper.call(report, Done, REPORT_TIMEOUT_S)
+
+    async def leave(self) -> None:
+        """Say that Synjitsu tells nothing of this host any more.
+
+        One that only stops does not: until it is back nothing may be stopped that somebody may be connected to.
+        """
+        while True:
+            try:
+                await self._send([], [], leaving=True)
+                return
+            except JitsuError:
+                await asyncio.sleep(REPORT_S)
