@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.arming import Arming
-from jitsu_synjitsu.rules.filter import ALL_BYTES, HEAD_BYTES, MAX_INSTRUCTIONS, Interest, program
+from jitsu_synjitsu.rules.filter import ALL_BYTES, HEAD_BYTES, MAX_INSTRUCTIONS, RANDOM, Interest, program
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import (
@@ -170,7 +170,9 @@ def _taken(code: list[tuple[int, int, int, int]], frame: bytes) -> int:
         at += 1
         if op == 0x06:
             return k
-        if op in sizes:
+        if (op, k) == (0x20, RANDOM):
+            a = random.getrandbits(32)
+        elif op in sizes:
             offset = k + x if op == 0x50 else k
             if offset + sizes[op] > len(frame):
                 return 0
@@ -182,7 +184,7 @@ def _taken(code: list[tuple[int, int, int, int]], frame: bytes) -> int:
         elif op == 0x05:
             at += k
         else:
-            at += yes if {0x15: a == k, 0x25: a > k, 0x45: a & k}[op] else no
+            at += yes if {0x15: a == k, 0x25: a > k, 0x35: a >= k, 0x45: a & k}[op] else no
 
 
 STRANGER = b"\x02\0\0\0\0\x77"
@@ -227,6 +229,14 @@ def test_the_filter_finds_each_of_many_vms_and_no_other(ours: set[int], theirs: 
     code = program(Interest(held=frozenset(struct.pack("!HI", 0x0200, end) for end in ours)))
     for end in ours | theirs:
         assert bool(_taken(code, tcp(to=struct.pack("!HI", 0x0200, end)))) is (end in ours)
+
+
+def test_of_what_is_sent_to_a_vm_that_is_flooded_some_is_taken_and_of_what_it_sends_all() -> None:
+    code = program(Interest(held=OTHERS | {VM_MAC}, flooded=frozenset({VM_MAC})))
+    assert 100 < sum(_taken(code, tcp()) > 0 for _ in range(64 * 200)) < 300
+    assert _taken(code, tcp(to=CLIENT_MAC, source=VM_MAC)) == ALL_BYTES
+    assert _taken(code, tcp(to=min(OTHERS))) == ALL_BYTES
+    assert _taken(code, arp(1, CLIENT_MAC, *V4)) == ALL_BYTES
 
 
 def test_a_filter_is_never_longer_than_the_kernel_takes_and_then_passes_more() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.arming import MOVED_S, Arming
+from jitsu_synjitsu.rules.arming import FLOOD_PACKETS, MOVED_S, Arming
+from jitsu_synjitsu.rules.filter import SAMPLE
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.handover import (
     FIRST_PROBE_PORT,
@@ -269,3 +270,18 @@ def test_g4_bounds_hold_and_nothing_is_given_out_twice(steps: list[tuple[int, in
         assert len(kept) <= 8
     assert all(len(kept.take(str(vm))) <= 4 for vm in range(4))
     assert len(kept) == 0
+
+
+def test_a_flood_is_noticed_until_it_is_over() -> None:
+    made = Synjitsu()
+    for n in range(FLOOD_PACKETS + 1):
+        made.takes(tcp(n + 1), 0.1)
+    assert made.arming.flooded() == {VM_MAC}
+    made.arming.count_anew()
+    for n in range(FLOOD_PACKETS // SAMPLE + 1):
+        made.takes(tcp(n + 1), 0.3)
+    made.arming.count_anew()
+    assert made.arming.flooded() == {VM_MAC}, "what is seen is a sample"
+    made.arming.count_anew()
+    assert made.arming.flooded() == frozenset()
+    assert made.arming.floods == 1

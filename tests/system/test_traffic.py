@@ -6,18 +6,19 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.frames import CLIENT_MAC, tcp
 from tests.support.lan import guest_toml, lan_suite, retransmitted
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import ECHO, LIMIT_S, datagram, http, summon
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.lan import Lan
     from tests.support.suite import RunningSuite
 
@@ -181,3 +182,39 @@ def test_g8_while_synjitsu_is_away_nothing_is_stopped(tmp_path: Path) -> None:
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_for(lambda: stopped(suite), LIMIT_S, "the VM is stopped")
+
+
+def flood(address: bytes, mac: bytes, seconds: float) -> int:
+    """Send SYNs of ever other clients as fast as one core can; returns how many."""
+    begun, sent = time.monotonic(), 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        while time.monotonic() < begun + seconds:
+            for _ in range(100):
+                sender = bytes([10, 77, 1 + sent % 200, sent // 200 % 250])
+                raw.send(tcp(1024 + sent // 50_000, 80, addresses=(sender, address), to=mac, source=CLIENT_MAC))
+                sent += 1
+    return sent
+
+
+def resident_kb(pid: int) -> int:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0])
+
+
+def test_g9_a_flood_costs_bounded_memory_and_neither_its_victim_nor_others_their_clients(tmp_path: Path) -> None:
+    toml = guest_toml("victim", 10, boot_time=4, mac="02:00:5e:00:53:10") + guest_toml("other", 11, boot_time=0.3)
+    with lan_suite(tmp_path, toml, clients=3) as (lan, suite), ThreadPoolExecutor(2) as threads:
+        pid = suite.pid("synjitsu")
+        assert pid
+        lan.run(0, lambda: summon("victim", suite.port))
+        before = resident_kb(pid)
+        flooding = threads.submit(lan.run, 0, lambda: flood(b"\x0a\x4d\0\x0a", b"\x02\0\x5e\0\x53\x10", 3.0))
+        time.sleep(0.5)
+        victim = threads.submit(lan.run, 2, lambda: http("10.77.0.10"))
+        for _ in range(3):
+            assert "This is the VM <b>other</b>" in lan.run(1, lambda: served(summon("other", suite.port)))
+            suite.jitsu("stop", "other")
+        sent = flooding.result()
+        assert resident_kb(pid) - before < 32 * 1024
+        assert "This is the VM <b>victim</b>" in victim.result(), f"after {sent} SYNs"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.filter import SAMPLE
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.handover import (
     FIRST_PROBE_PORT,
@@ -41,6 +43,8 @@ V6_NETWORK_BYTES = 8
 """A client has a /64 to itself."""
 MOVED_S = 3.0
 """So long clients may go on with the MAC address that was announced: for a second they take no other (arp(7))."""
+FLOOD_PACKETS = 1000
+"""To one VM between two calls of `count_anew`: more could not be looked at without losing those of others."""
 DORMANT_S = 30.0
 """A VM that shows itself though vmd says that it is off is let alone so long; by then vmd has seen it too."""
 
@@ -70,6 +74,8 @@ class Arming:
     wakes: WakeLimit
     unwoken: int = 0
     """Packets to VMs that are off, from somebody who may not wake more."""
+    floods: int = 0
+    """How often a VM was sent more than can be looked at."""
     handed_over: int = 0
     replayed: int = 0
     changed: bool = False
@@ -86,6 +92,9 @@ class Arming:
     """MAC address that was announced -> the one that the guest turned out to have, and until when that matters."""
     _learned: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     """VM -> the MAC address that it was said to have, and the one that it has."""
+    _packets: Counter[str] = field(default_factory=Counter)
+    """To each VM since `count_anew`."""
+    _flooded: set[str] = field(default_factory=set)
     _ports: itertools.count[int] = field(default_factory=itertools.count)
 
     def addresses(self) -> list[str]:
@@ -166,6 +175,7 @@ class Arming:
         machine = self._owners.get(seen.target)
         if machine is None:
             return actions
+        self._count(machine.vm)
         if seen.kind is Kind.ASKS:
             return self._handle(machine, AskedFor(seen), now)
         is_syn = seen.kind is Kind.TCP and seen.flags & (frames.SYN | frames.ACK | frames.RST) == frames.SYN
@@ -183,6 +193,25 @@ class Arming:
             return True
         self.unwoken += 1
         return False
+
+    def count_anew(self) -> None:
+        """Begin another quarter of a second of counting: a flood may be over."""
+        over = {vm for vm in self._flooded if self._packets[vm] * SAMPLE < FLOOD_PACKETS}
+        if over:
+            self._flooded -= over
+            self.changed = True
+        self._packets.clear()
+
+    def flooded(self) -> frozenset[bytes]:
+        """Return the MAC addresses of VMs that are sent more than can be looked at."""
+        return frozenset(mac for mac, machine in self._macs.items() if machine.vm in self._flooded)
+
+    def _count(self, vm: str) -> None:
+        self._packets[vm] += 1
+        if self._packets[vm] > FLOOD_PACKETS and vm not in self._flooded:
+            self._flooded.add(vm)
+            self.floods += 1
+            self.changed = True
 
     def next_deadline(self) -> float | None:
         """Return when `passed` wants to be called."""

@@ -1,6 +1,7 @@
 """What the kernel passes on from a bridge: a classic BPF program (socket(7), SO_ATTACH_FILTER).
 
     held       VMs that are off or boot: every frame to or from them, all ARP and neighbour discovery
+    flooded    of the held, those that are sent too much: one of SAMPLE frames to them, so that others are still seen
     awaited    running VMs: the next IP packet to them, of which the first bytes are enough
     running    running VMs: the TCP segments with SYN, FIN or RST to and from them, of which the first bytes are enough
 
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 ALL_BYTES = 0x40000
+SAMPLE = 64
 BUCKET = 8
 """Addresses that are compared one after the other."""
 MAX_SHORT_JUMP = 255
 HEAD_BYTES = 160
 """Ethernet with two VLAN tags, IPv6 with some options, TCP."""
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_AT_X, _LOAD_IHL = 0x20, 0x28, 0x30, 0x50, 0xB1
-_JUMP, _IF_EQUAL, _IF_GREATER, _IF_BITS, _RETURN = 0x05, 0x15, 0x25, 0x45, 0x06
+_JUMP, _IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _IF_BITS, _RETURN = 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
+RANDOM = 2**32 - 0x1000 + 56
+"""Loading from here gives a random word (linux/filter.h, SKF_AD_OFF and SKF_AD_RANDOM)."""
 _DESTINATION, _SOURCE, _TYPE, _PAYLOAD = 2, 8, 12, 14
 
 Instruction = tuple[int, int, int, int]
@@ -37,6 +41,7 @@ Instruction = tuple[int, int, int, int]
 _DROP: Instruction = (_RETURN, 0, 0, 0)
 _WHOLE: Instruction = (_RETURN, 0, 0, ALL_BYTES)
 _HEAD: Instruction = (_RETURN, 0, 0, HEAD_BYTES)
+_SAMPLED: list[Instruction] = [(_LOAD_WORD, 0, 0, RANDOM), (_IF_AT_LEAST, 0, 1, 2**32 // SAMPLE), _DROP, _WHOLE]
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Interest:
     """The MAC addresses of VMs, by what is to be seen of them."""
 
     held: frozenset[bytes] = frozenset()
+    flooded: frozenset[bytes] = frozenset()
     awaited: frozenset[bytes] = frozenset()
     running: frozenset[bytes] = frozenset()
 
@@ -57,6 +63,8 @@ def program(interest: Interest) -> list[Instruction]:
     if not interest:
         return [_DROP]
     code: list[Instruction] = []
+    if interest.flooded:
+        code += _searched(interest.flooded, _DESTINATION, _SAMPLED)
     if interest.held:
         code += _searched(interest.held, _DESTINATION, [_WHOLE]) + _searched(interest.held, _SOURCE, [_WHOLE])
         code += _neighbour_discovery()

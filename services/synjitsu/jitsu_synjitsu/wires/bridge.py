@@ -110,7 +110,9 @@ class Bridge:
     def _focus(self) -> None:
         self.arming.changed = self.activity.changed = self._focuses = False
         if self.wire is not None:
-            self.wire.watch(Interest(self.arming.macs(), self.activity.awaited(), self.activity.running()))
+            self.wire.watch(
+                Interest(self.arming.macs(), self.arming.flooded(), self.activity.awaited(), self.activity.running())
+            )
 
     def look_now(self) -> None:
         """Take all frames that have come until now."""

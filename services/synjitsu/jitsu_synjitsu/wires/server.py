@@ -62,6 +62,7 @@ class SynjitsuServer:
         metrics.counted_by("sent_frames", "Frames sent.", ("what",), lambda: {(k,): v for k, v in self._sent.items()})
         metrics.counted("unsent_frames", "Frames that a bridge did not take.", self._unsent)
         metrics.counted("unwoken_packets", "Packets that might not wake a VM.", self._unwoken)
+        metrics.counted("floods", "Times that a VM was sent more than can be looked at.", self._floods)
         metrics.gauge("connections", "TCP connections open to VMs.", self._connected)
         metrics.counted("expired_connections", "Connections given up after max_idle_connection.", self._expired)
 
@@ -121,6 +122,7 @@ class SynjitsuServer:
     def _look(self) -> None:
         for bridge in self.bridges.values():
             bridge.look()
+            bridge.arming.count_anew()
             bridge.activity.passed(monotonic())
             bridge.focus()
 
@@ -190,6 +192,9 @@ class SynjitsuServer:
 
     def _unwoken(self) -> float:
         return float(sum(bridge.arming.unwoken for bridge in self.bridges.values()))
+
+    def _floods(self) -> float:
+        return float(sum(bridge.arming.floods for bridge in self.bridges.values()))
 
     def _connected(self) -> float:
         return float(sum(bridge.activity.connected() for bridge in self.bridges.values()))
