@@ -22,7 +22,7 @@ import dns.message
 import dns.query
 
 from tests.support.lan import guest_toml, lan_suite
-from tests.system.test_first_packets import ECHO, http
+from tests.system.test_first_packets import ECHO, http, summon
 from tests.system.test_traffic import flood
 
 if TYPE_CHECKING:
@@ -82,16 +82,13 @@ def report_load(lan: Lan, suite: RunningSuite) -> None:
     """Print what Synjitsu costs while a guest that runs is busy, and while one that boots is flooded."""
     pid = suite.pid("synjitsu")
     assert pid
-    summoned = lambda name: dns.query.udp(  # noqa: E731
-        dns.message.make_query(f"{name}.jitsu.test", "A"), "10.77.0.1", port=suite.port, timeout=5
-    )
-    lan.run(0, lambda: summoned("with0"))
+    lan.run(0, lambda: summon("with0", suite.port))
     sleep(1)
     begun = cpu_s(pid)
     moved = lan.run(0, lambda: stream("10.77.0.10"))
     share = 100 * (cpu_s(pid) - begun) / LOAD_S
     print(f"a guest that runs, {8 * moved / LOAD_S / 1e9:.1f} Gbit/s: {share:.1f} % of a core")
-    lan.run(0, lambda: summoned("with4"))
+    lan.run(0, lambda: summon("with4", suite.port))
     begun = cpu_s(pid)
     sent = lan.run(0, lambda: flood(b"\x0a\x4d\0\x0e", b"\x02\0\x5e\0\x53\x14", 2.0))
     share = 100 * (cpu_s(pid) - begun) / 2

@@ -13,19 +13,23 @@ import pytest
 INSTALL_LIMIT_S = 300
 
 
-def program(name: str, package: str) -> str:
-    """Return the path of a program; installs its package as root on Debian, leaves the test out elsewhere."""
-    found = _find(name)
+def program(name: str, package: str, at: str = "/usr/sbin") -> str:
+    """Return the path of a program; installs its package as root on Debian, leaves the test out elsewhere.
+
+    `at` is where it is looked for first.
+    """
+    found = _find(name, at)
     if not found and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(package)
-        found = _find(name)
+        found = _find(name, at)
     if not found:
         pytest.skip(f"{name} is not installed: apt-get install {package}")
     return found
 
 
-def _find(name: str) -> str:
-    return shutil.which(name) or next((p for p in (f"/usr/sbin/{name}",) if Path(p).exists()), "")
+def _find(name: str, at: str) -> str:
+    beside = Path(at) / name
+    return str(beside) if beside.exists() else shutil.which(name) or ""
 
 
 @functools.cache
