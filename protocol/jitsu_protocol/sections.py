@@ -320,6 +320,9 @@ class SynjitsuSettings(Section):
         description="VMs that all traffic together may start a second, ten times that at once; 0: any number.",
         json_schema_extra={"unit": "VMs/s"},
     )
+    xenstore: str = Field(
+        "", description="xenstored's socket or the xenbus device, for handover = xenstore; empty: the usual one."
+    )
     watch_activity: bool = Field(
         True,
         description="Tell the reaper of open connections and of traffic; the bridge is promiscuous while VMs run.",

@@ -93,8 +93,8 @@ class Xenstore:
 
     async def unwatch(self, token: bytes) -> None:
         """End a watch."""
-        path, _ = self._watches.pop(token)
-        if self._client is not None:
+        path, _ = self._watches.pop(token, ("", None))
+        if path and self._client is not None:
             with suppress(Unavailable):
                 await self._call(partial(_unwatch, path=path, token=token))
 

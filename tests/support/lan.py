@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,25 +63,24 @@ class Lan:
         """Take a client off the bridge: it says nothing any more."""
         ip("-n", self.host, "link", "set", f"c{client}", "down")
 
-    def run(self, client: int, work: Callable[[], Any]) -> Any:
-        """Return what a function returns that runs as this client."""
-        outcome: list[Any] = []
+    def start(self, client: int, work: Callable[[], Any]) -> Future[Any]:
+        """Run a function as this client, on a thread of its own."""
+        outcome: Future[Any] = Future()
 
         def inside() -> None:
             try:
                 with Path(f"/run/netns/{self.clients[client]}").open("rb") as namespace:
                     assert not _libc.setns(namespace.fileno(), CLONE_NEWNET)
-                outcome.append((work(), None))
+                outcome.set_result(work())
             except BaseException as error:
-                outcome.append((None, error))
+                outcome.set_exception(error)
 
-        thread = threading.Thread(target=inside)
-        thread.start()
-        thread.join()
-        result, error = outcome[0]
-        if error is not None:
-            raise error
-        return result
+        threading.Thread(target=inside).start()
+        return outcome
+
+    def run(self, client: int, work: Callable[[], Any]) -> Any:
+        """Return what a function returns that runs as this client."""
+        return self.start(client, work).result()
 
 
 def retransmitted() -> int:

@@ -171,3 +171,15 @@ def test_it_is_watched_under_the_mac_that_its_clients_know() -> None:
     made.watch(20.0)
     assert made.arming.macs() == {real}
     assert made.takes(tcp(1, to=real), 30.0) == ["Wake"]
+
+
+def test_another_machine_with_its_address_is_told_of_and_is_not_taken_for_the_guest() -> None:
+    made, other = Sleeping(), b"\x02\0\0\0\0\x99"
+    assert made.takes(arp(1, other, V4[1], V4[1]), 5.0) == []
+    assert made.arming.rivals() == {"10.0.0.1": other}
+    assert made.takes(tcp(1), 6.0) == ["Wake"]
+    made.arms(6.1)
+    assert made.arming.rivals() == {"10.0.0.1": other}
+    made.watch(9.0)
+    made.arming.disarm("v", "failed", 9.1)
+    assert made.arming.rivals() == {}, "when it is held again it may be over"

@@ -14,7 +14,7 @@ import dns.query
 import dns.rcode
 import pytest
 
-from tests.support.lan import guest_toml, lan_suite, retransmitted
+from tests.support.lan import guest_toml, ip, lan_suite, retransmitted
 from tests.support.suite import wait_for
 
 if TYPE_CHECKING:
@@ -171,3 +171,48 @@ def test_nothing_is_left_of_a_suite_that_ended(tmp_path: Path) -> None:
         lan.run(0, lambda: without_retransmission(suite, "www"))
         suite.stop()
         wait_for(lambda: not suite.processes(), 5, "all processes are gone")
+
+
+def test_g4_a_thousand_connections_of_fifty_clients_to_one_guest(tmp_path: Path) -> None:
+    each, addresses = 20, 50
+    with lan_suite(tmp_path, guest_toml("www", 10, boot_time=0.8)) as (lan, suite):
+        for n in range(addresses):
+            ip("-n", lan.clients[0], "address", "add", f"10.77.0.{110 + n}/24", "dev", "eth0")
+
+        def one(n: int) -> str:
+            with socket.create_connection(
+                ("10.77.0.10", ECHO), LIMIT_S, (f"10.77.0.{110 + n % addresses}", 0)
+            ) as connection:
+                connection.sendall(f"{n};".encode())
+                connection.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: connection.recv(100), b"")).decode()
+
+        def connect() -> list[str]:
+            summon("www", suite.port)
+            before = retransmitted()
+            with ThreadPoolExecutor(each * addresses) as threads:
+                answers = list(threads.map(one, range(each * addresses)))
+            assert retransmitted() == before
+            return answers
+
+        assert lan.run(0, connect) == [f"{n};" for n in range(each * addresses)], "each its own answer, once"
+        assert suite.status()["www"]["starts"] == 1
+
+
+def test_a_hundred_guests_boot_at_once_with_ten_clients_each(tmp_path: Path) -> None:
+    guests, each = 100, 10
+    toml = "".join(guest_toml(f"g{n}", 10 + n, boot_time=0.6, boot_limit=60) for n in range(guests))
+    with lan_suite(tmp_path, toml) as (lan, suite):
+        ip("-n", lan.clients[0], "address", "flush", "dev", "eth0")
+        ip("-n", lan.clients[0], "address", "add", "10.77.0.200/24", "dev", "eth0")
+
+        def one(n: int) -> str:
+            address = summon(f"g{n % guests}", suite.port)
+            return echoed(address, f"{n}")
+
+        def connect() -> list[str]:
+            with ThreadPoolExecutor(guests * each) as threads:
+                return list(threads.map(one, range(guests * each)))
+
+        assert lan.run(0, connect) == [f"{n}" for n in range(guests * each)]
+        assert {status["starts"] for status in suite.status().values()} == {1}

@@ -20,6 +20,10 @@ class Arm(Request):
     mac: str
     bridge: str = ""
     """Empty: the only one that Synjitsu listens on."""
+    handover: Literal["replay", "xenstore"] = "replay"
+    """What becomes of the SYNs that are kept: sent to the guest, or written into Xenstore."""
+    domain_id: int | None = None
+    """The guest's, as soon as it is known: it may read and write what is in Xenstore for it."""
     limit_s: float
     """After that long without Disarm the boot counts as failed."""
 

@@ -21,6 +21,7 @@ from jitsu_synjitsu.rules.handover import (
     HandedOver,
     Handover,
     HandoverState,
+    ManagedTold,
     PacketSeen,
     ProbeAnswered,
     ReadyTold,
@@ -92,6 +93,7 @@ class Arming:
     """MAC address that was announced -> the one that the guest turned out to have, and until when that matters."""
     _learned: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     """VM -> the MAC address that it was said to have, and the one that it has."""
+    _rivals: dict[bytes, bytes] = field(default_factory=dict)
     _packets: Counter[str] = field(default_factory=Counter)
     """To each VM since `count_anew`."""
     _flooded: set[str] = field(default_factory=set)
@@ -101,15 +103,28 @@ class Arming:
         """Return every address that is held."""
         return sorted(str(ip_address(address)) for address in self._owners)
 
+    def rivals(self) -> dict[str, bytes]:
+        """Return the addresses of VMs that are off which another machine says it has, and its MAC address."""
+        return {str(ip_address(address)): mac for address, mac in self._rivals.items()}
+
     def macs(self) -> frozenset[bytes]:
         """Return the MAC addresses of all VMs whose addresses are held."""
         return frozenset(self._macs) | frozenset(self._moved)
 
-    def arm(self, vm: str, addresses: Sequence[str], mac: bytes, limit: float, now: float) -> list[Action]:
+    def arm(
+        self,
+        vm: str,
+        addresses: Sequence[str],
+        mac: bytes,
+        limit: float,
+        now: float,
+        *,
+        by_xenstore: bool = False,
+    ) -> list[Action]:
         """Hold a VM's addresses while it boots; asked again, only the limit moves."""
         self._watched.pop(vm, None)
         machine = self._vms.get(vm) or self._hold(vm, _packed(addresses), self.mac_of(vm, mac), now)
-        return self._handle(machine, ArmTold(limit), now)
+        return self._handle(machine, ArmTold(limit, by_xenstore), now)
 
     def mac_of(self, vm: str, mac: bytes) -> bytes:
         """Return the MAC address that a VM turned out to have when it was configured to have this one."""
@@ -152,6 +167,11 @@ class Arming:
             return []
         return self._handle(machine, ReadyTold() if outcome == "ready" else FailureTold(), now)
 
+    def managed(self, vm: str, now: float) -> list[Action]:
+        """Note that a guest looks after its address itself, as it says in Xenstore."""
+        machine = self._vms.get(vm)
+        return [] if machine is None else self._handle(machine, ManagedTold(), now)
+
     def frame(self, frame: bytes, seen: Seen, now: float) -> list[Action]:
         """Take a frame from the bridge, and what is in it."""
         actions: list[Action] = []
@@ -161,6 +181,9 @@ class Arming:
         claims = seen.kind in (Kind.ASKS, Kind.TELLS)
         if guest is None and claims and any(seen.sender) and seen.sender in self._owners:
             guest = self._owners[seen.sender]  # it has another MAC address than was known
+            if guest.state is HandoverState.WATCHING:
+                self._rivals[seen.sender] = seen.source
+                return actions
             self._moved[guest.mac] = (seen.source, now + MOVED_S)
             self._macs[seen.source] = guest
             self._learned[guest.vm] = (guest.mac, seen.source)
@@ -260,6 +283,8 @@ class Arming:
         self._dormant.pop(vm, None)
         machine = self._vms[vm] = Handover(vm, addresses, mac, now, self.kept, self._probe_port)
         self._owners.update(dict.fromkeys(addresses, machine))
+        for address in addresses:
+            self._rivals.pop(address, None)
         self._macs[mac] = machine
         self.changed = True
         return machine

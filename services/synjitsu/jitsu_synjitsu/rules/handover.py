@@ -25,6 +25,15 @@ first packets, hand over once, let go.
     any        FailureTold, limit passed        Send: a rejection of each attempt that is left; released
     released   anything                         nothing: the address is the guest's, or nobody's
 
+With `by_xenstore`, for guests with the original's TCP stack, an IPv4 SYN is written into Xenstore (layout.py) as it is
+kept:
+
+    armed      PacketSeen: such a SYN           kept; WriteEntry
+    armed      GuestFrameSeen                   nothing: its stack looks into Xenstore when it is ready to
+    armed      ManagedTold                      as GuestFrameSeen, but such SYNs are the guest's; ClearEntries when it
+                                                has had CLEAR_AFTER_S to take them
+    any        FailureTold, ReadyTold           ClearEntries at once, then as ever
+
 A frame leaves `kept` when it is replayed or rejected, so none reaches the guest twice (G4). While it rises the guest
 answers for its addresses itself, and gets what is sent to it from the bridge: nothing new is kept.
 """
@@ -36,7 +45,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import Bug
-from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules import frames, layout
 from jitsu_synjitsu.rules.frames import Kind, Seen
 
 if TYPE_CHECKING:
@@ -54,6 +63,7 @@ RETRY_S = 0.01
 RISE_LIMIT_S = 4.0
 """No client waits longer for a name (`max_wait`), so a guest that takes longer to listen gets what there is."""
 SETTLE_S = 0.5
+CLEAR_AFTER_S = 4.0
 UDP_WATCH_S = 0.1
 """A datagram is refused at once or not at all."""
 FIRST_PROBE_PORT, PROBE_PORTS = 61_000, 4_000
@@ -74,11 +84,17 @@ class ArmTold:
     """vmd is about to start the VM; after `limit` the boot counts as failed."""
 
     limit: float
+    by_xenstore: bool = False
 
 
 @dataclass(frozen=True)
 class WakeRefused:
     """vmd does not start the VM."""
+
+
+@dataclass(frozen=True)
+class ManagedTold:
+    """The guest says in Xenstore that it looks after its address itself."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,7 @@ class FailureTold:
 Event = (
     ArmTold
     | WakeRefused
+    | ManagedTold
     | AskedFor
     | PacketSeen
     | GuestFrameSeen
@@ -164,7 +181,24 @@ class Wake:
     vm: str
 
 
-Action = Send | HandedOver | Wake
+@dataclass(frozen=True)
+class WriteEntry:
+    """Write a SYN into Xenstore: path -> value."""
+
+    vm: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ClearEntries:
+    """Remove what was written for a VM, after so many seconds."""
+
+    vm: str
+    addresses: tuple[bytes, ...]
+    after_s: float
+
+
+Action = Send | HandedOver | Wake | WriteEntry | ClearEntries
 
 
 class IllegalEvent(Bug):
@@ -197,6 +231,7 @@ class Handover:
     """When the boot counts as failed."""
     state: HandoverState = HandoverState.WATCHING
     replayed: int = 0
+    by_xenstore: bool = False
     waking: bool = False
     """vmd has been asked to start it."""
     _announce_at: float = 0.0
@@ -246,7 +281,9 @@ class Handover:
 
     def _arm(self, event: ArmTold, now: float) -> None:
         if self.state is HandoverState.WATCHING:
-            self.state = HandoverState.ARMED
+            self.state, self.by_xenstore = HandoverState.ARMED, event.by_xenstore
+            for frame, seen in self.kept.of(self.vm):
+                self._write(frame, seen, now)
             self._announce(now)
         self.limit = event.limit
 
@@ -270,6 +307,7 @@ class Handover:
 
     def _let_go(self, _: FailureTold, __: float) -> None:
         self.state = HandoverState.RELEASED
+        self._clear(0.0)
         self._reject()
 
     # --- armed ---
@@ -301,15 +339,44 @@ class Handover:
 
     def _keep(self, event: PacketSeen, now: float) -> None:
         self.kept.keep(self.vm, frames.flow_of(event.seen), (event.frame, event.seen))
+        if self.state is HandoverState.ARMED:
+            self._write(event.frame, event.seen, now)
         self._waits(event.seen.target, event.seen, now)
 
     def _waits(self, address: bytes, asker: Seen, now: float) -> None:
         self._askers[address] = asker
         self._ask_at = min(self._ask_at, now + ASK_S)
 
+    def _write(self, frame: bytes, seen: Seen, now: float) -> None:
+        if self._is_written(seen):
+            self._actions.append(WriteEntry(self.vm, layout.entry(frame, seen, int(now * 250_000) % 2**32)))
+
+    def _is_written(self, seen: Seen) -> bool:
+        return self.by_xenstore and seen.kind is Kind.TCP and len(seen.target) == 4
+
     # --- handing over ---
 
-    def _guest_is_there(self, event: GuestFrameSeen | ReadyTold, now: float) -> None:
+    def _first_frame(self, event: GuestFrameSeen, now: float) -> None:
+        self.mac = event.mac
+        if not self.by_xenstore:
+            self._guest_is_there(event, now)
+
+    def _managed(self, event: ManagedTold, now: float) -> None:
+        if self.by_xenstore:
+            self.kept.take_if(self.vm, lambda item: self._is_written(item[1]))
+            self._clear(CLEAR_AFTER_S)
+            self._guest_is_there(event, now)
+
+    def _clear(self, after_s: float) -> None:
+        if self.by_xenstore:
+            self.by_xenstore = False
+            self._actions.append(ClearEntries(self.vm, self.addresses, after_s))
+
+    def _ready(self, event: ReadyTold, now: float) -> None:
+        self._clear(0.0)
+        self._guest_is_there(event, now)
+
+    def _guest_is_there(self, event: GuestFrameSeen | ReadyTold | ManagedTold, now: float) -> None:
         if isinstance(event, GuestFrameSeen):
             self.mac = event.mac
         self.state, self._rising_since = HandoverState.RISING, now
@@ -406,6 +473,7 @@ TRANSITIONS: dict[HandoverState, dict[type[Any], Callable[[Handover, Any, float]
         ArmTold: _H._arm,
         WakeRefused: _H._not_woken,
         AskedFor: _H._answer,
+        ManagedTold: _H._ignore,
         PacketSeen: _H._first_packet,
         GuestFrameSeen: _H._runs_already,
         ProbeAnswered: _H._ignore,
@@ -418,15 +486,17 @@ TRANSITIONS: dict[HandoverState, dict[type[Any], Callable[[Handover, Any, float]
         WakeRefused: _H._ignore,
         AskedFor: _H._answer,
         PacketSeen: _H._keep,
-        GuestFrameSeen: _H._guest_is_there,
+        ManagedTold: _H._managed,
+        GuestFrameSeen: _H._first_frame,
         ProbeAnswered: _H._ignore,
         UdpRefused: _H._ignore,
-        ReadyTold: _H._guest_is_there,
+        ReadyTold: _H._ready,
         FailureTold: _H._let_go,
     },
     HandoverState.RISING: {
         ArmTold: _H._ignore,
         WakeRefused: _H._ignore,
+        ManagedTold: _H._ignore,
         AskedFor: _H._ignore,
         PacketSeen: _H._ignore,
         GuestFrameSeen: _H._ignore,
@@ -439,6 +509,7 @@ TRANSITIONS: dict[HandoverState, dict[type[Any], Callable[[Handover, Any, float]
         (
             ArmTold,
             WakeRefused,
+            ManagedTold,
             AskedFor,
             PacketSeen,
             GuestFrameSeen,

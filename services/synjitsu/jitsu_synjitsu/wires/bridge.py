@@ -14,7 +14,7 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.arming import Arming, WakeLimit
 from jitsu_synjitsu.rules.filter import Interest
-from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances
+from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances, knows_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,6 +83,17 @@ class Bridge:
         log.info("listening", bridge=self.name)
         for hindrance in hindrances():
             log.warning(hindrance)
+
+    def knows_elsewhere(self, mac: bytes) -> bool:
+        """Say whether the bridge has heard the MAC address of a VM that nobody has held until now."""
+        return mac not in self.arming.macs() and knows_elsewhere(self.name, mac)
+
+    def notes(self) -> list[str]:
+        """Return what keeps Synjitsu from doing its work on this bridge, each with what mends it."""
+        notes = [self.wire.hindrance()] if self.wire is not None else []
+        for address, mac in self.arming.rivals().items():
+            notes.append(f"{address} is held by {mac.hex(':')} too: give one of them another address")
+        return [note for note in notes if note]
 
     def _taken(self, frame: bytes) -> None:
         seen, now = frames.read(frame), monotonic()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 8, 1
 _ATTACH_FILTER = 26
 _ETH_P_ALL = 3
+_IFF_PROMISC = 0x100
 _AUX = struct.Struct("IIIHHHH")  # struct tpacket_auxdata: status, lengths, offsets, vlan_tci, vlan_tpid
 _VLAN_VALID, _TPID_VALID = 0x10, 0x40
 MAX_FRAME_BYTES = 65_536 + 18
@@ -44,6 +45,16 @@ def hindrances() -> list[str]:
                 f"bridged packets pass through {tables}, which may drop them: sysctl net.bridge.{switch.name}=0"
             )
     return found
+
+
+def knows_elsewhere(bridge: str, mac: bytes) -> bool:
+    """Say whether a bridge has heard a MAC address from one of its ports (struct __fdb_entry of linux/if_bridge.h)."""
+    try:
+        table = Path(f"/sys/class/net/{bridge}/brforward").read_bytes()
+    except OSError:
+        return False
+    entries = (table[at : at + 16] for at in range(0, len(table), 16))
+    return any(entry[:6] == mac and not entry[7] for entry in entries)
 
 
 class BridgeSocket:
@@ -88,6 +99,16 @@ class BridgeSocket:
             membership = struct.pack("iHH8s", self._index, _PROMISCUOUS, 0, b"")
             how = _ADD_MEMBERSHIP if interest else _DROP_MEMBERSHIP
             self._socket.setsockopt(_SOL_PACKET, how, membership)
+
+    def hindrance(self) -> str:
+        """Return why not all frames on the bridge are seen, or nothing."""
+        if not self._is_promiscuous:
+            return ""
+        try:
+            flags = int(Path(f"/sys/class/net/{self.bridge}/flags").read_text(), 16)
+        except OSError:
+            return ""
+        return "" if flags & _IFF_PROMISC else f"{self.bridge} is not promiscuous: ip link set {self.bridge} promisc on"
 
     def open(self) -> None:
         """Begin to take frames."""

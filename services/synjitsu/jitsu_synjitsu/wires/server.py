@@ -13,14 +13,15 @@ from jitsu_protocol.errors import JitsuError, Unavailable
 from jitsu_protocol.limits import Buckets, Networks
 from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Summon, Summoned
 from jitsu_synjitsu.rules.arming import WakeLimit
+from jitsu_synjitsu.rules.handover import ClearEntries, Send, Wake, WriteEntry
 from jitsu_synjitsu.rules.handover import HandedOver as Handed
-from jitsu_synjitsu.rules.handover import Send, Wake
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.wires.bridge import Bridge
+from jitsu_synjitsu.wires.entries import Entries
 from jitsu_synjitsu.wires.packet import hindrances
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from jitsu_protocol.process import Process
     from jitsu_synjitsu.rules.handover import Action
@@ -50,6 +51,9 @@ class SynjitsuServer:
         )
         self.bridges = {name: Bridge(name, self._kept, wakes, self.perform, self._save) for name in settings.bridges}
         self._vmd = process.client("vmd", process.settings.hypervisor.host)
+        self._entries = Entries(process, self._managed)
+        self._seen_elsewhere: set[str] = set()
+        """VMs of which that has been logged."""
         self._timer: asyncio.TimerHandle | None = None
         self._sent: Counter[str] = Counter()
         self._publish_metrics()
@@ -81,6 +85,7 @@ class SynjitsuServer:
         notes = [f"the bridge {name} is not there" for name, bridge in self.bridges.items() if bridge.wire is None]
         replayed = sum(bridge.arming.replayed for bridge in self.bridges.values())
         notes += hindrances()
+        notes += [note for bridge in self.bridges.values() for note in bridge.notes()]
         held = self._addresses()
         more = f" and {len(held) - MAX_ADDRESSES_SHOWN} more" if len(held) > MAX_ADDRESSES_SHOWN else ""
         notes.append(f"holds {', '.join(held[:MAX_ADDRESSES_SHOWN]) or 'no address'}{more}")
@@ -88,12 +93,41 @@ class SynjitsuServer:
         notes.append(f"{self._connected():.0f} connections open to VMs that run")
         return notes
 
-    def arm(self, request: Arm) -> Done:
+    def arm(self, request: Arm) -> Done | Awaitable[Done]:
         """Answer Arm."""
+        if request.handover == "xenstore":
+            return self._arm_by_xenstore(request)
+        return self._arm(request)
+
+    async def _arm_by_xenstore(self, request: Arm) -> Done:
+        """Make place for what is handed over; without Xenstore it is sent to the guest, as to any other."""
+        self.bridge_of(request.bridge)
+        try:
+            await self._entries.arm(request.vm, request.addresses, request.domain_id)
+        except Unavailable as error:
+            log.warning("what is kept is not handed over through Xenstore", vm=request.vm, reason=str(error))
+            return self._arm(request)
+        return self._arm(request, by_xenstore=True)
+
+    def _arm(self, request: Arm, *, by_xenstore: bool = False) -> Done:
         bridge = self.bridge_of(request.bridge)
         mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
-        self.perform(bridge, bridge.arming.arm(request.vm, request.addresses, mac, now + request.limit_s, now))
+        limit = now + request.limit_s
+        if bridge.knows_elsewhere(mac) and request.vm not in self._seen_elsewhere:
+            self._seen_elsewhere.add(request.vm)
+            log.warning(
+                "a VM that is off has its MAC address on the bridge: another machine has the same, or it runs",
+                bridge=bridge.name,
+                mac=request.mac,
+                mend=f"bridge fdb show br {bridge.name} | grep {request.mac}; give one of them another (its key mac)",
+            )
+        actions = bridge.arming.arm(request.vm, request.addresses, mac, limit, now, by_xenstore=by_xenstore)
+        self.perform(bridge, actions)
         return Done()
+
+    def _managed(self, vm: str) -> None:
+        for bridge in self.bridges.values():
+            self.perform(bridge, bridge.arming.managed(vm, monotonic()))
 
     def disarm(self, request: Disarm) -> Done:
         """Answer Disarm."""
@@ -138,6 +172,10 @@ class SynjitsuServer:
                 case Handed(vm, mac):
                     bridge.activity.has_mac(vm, mac)
                     self._process.spawn(self._tell(vm))
+                case WriteEntry(vm, values):
+                    self._entries.write(vm, values)
+                case ClearEntries(vm, addresses, after_s):
+                    self._entries.clear(vm, addresses, after_s)
                 case Wake(vm):
                     self._process.spawn(self._wake(bridge, vm))
         bridge.focus()

@@ -403,6 +403,7 @@ class VmDaemon:
             addresses=[str(address) for address in machine.vm.addresses],
             mac=machine.vm.mac,
             bridge=machine.vm.bridge,
+            handover=machine.vm.handover.value,
             limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
         )
 
