@@ -240,7 +240,7 @@ def _router_class() -> type[Any]:
                     poll.register(each.fileno(), select.POLLIN)
                 while self.r_terminator.fileno() not in dict(poll.poll()):
                     self._take(self.connection.recv())
-            except Exception as error:
+            except Exception as error:  # pyxs documents no closed set, and this thread must end in an orderly way
                 log.debug("xenstore connection ended", reason=str(error))
             finally:
                 with suppress(Exception):
