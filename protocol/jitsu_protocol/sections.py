@@ -7,11 +7,11 @@ import re
 import tempfile
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from jitsu_protocol.vm import (
+from jitsu_protocol.keys import (
     KEYS,
     DnsName,
     HostName,
@@ -21,10 +21,10 @@ from jitsu_protocol.vm import (
     Seconds,
     StopMode,
     Ttl,
-    as_text,
     dns_name,
     host_name,
 )
+from jitsu_protocol.vm import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +89,16 @@ def _hosts(texts: list[str]) -> list[str]:
     return texts
 
 
+def _connections(texts: list[str]) -> list[str]:
+    kinds = get_args(HypervisorKind)
+    for text in texts:
+        parts = text.split()
+        if len(parts) not in (2, 3) or parts[1] not in kinds:
+            raise ValueError(f"{text!r} is neither NAME KIND nor NAME KIND URI, with one of {', '.join(kinds)}")
+        host_name(parts[0])
+    return texts
+
+
 def server_address(text: str, port: int = 53) -> tuple[str, int]:
     """Read ADDRESS or ADDRESS@PORT, as Knot and NSD write it; raises ValueError."""
     address, at, given = text.partition("@")
@@ -110,6 +120,7 @@ def _glue_text(text: str) -> str:
     return f"{dns_name(name)}={ip_address(address)}"
 
 
+HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt"]
 IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
@@ -119,6 +130,7 @@ Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], Before
 Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
 Secondaries = Annotated[list[str], BeforeValidator(_split), AfterValidator(_secondaries)]
 Hosts = Annotated[list[str], BeforeValidator(_split), AfterValidator(_hosts)]
+Connections = Annotated[list[str], BeforeValidator(_split), AfterValidator(_connections)]
 Lines = Annotated[list[str], BeforeValidator(_split_lines)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
@@ -276,10 +288,10 @@ class DnsSettings(Section):
 class HypervisorSettings(Section):
     """The hypervisor, and vmd that drives it."""
 
-    kind: Literal["mock", "loopback", "bridge"] = Field(
+    kind: HypervisorKind = Field(
         "mock",
         description="mock (the same as loopback): guests on 127.x.y.z, no privileges; "
-        "bridge: mock guests in network namespaces on a bridge, needs root.",
+        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt.",
     )
     bridge: str = Field(
         "jitsu0",
@@ -292,7 +304,23 @@ class HypervisorSettings(Section):
     host: HostName | Literal[""] = Field(
         "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
     )
-    connect: str = Field("", description="Connection string; the mock hypervisor needs none.")
+    connect: str = Field("", description="Connection URI of libvirt; empty: qemu:///system.")
+    connections: Connections = Field(
+        default_factory=list,
+        description="Further hypervisors, for VMs that name them with `hypervisor`, each as `NAME KIND` "
+        "or `NAME KIND URI`; as sections: [hypervisor.NAME] with kind and connect.",
+    )
+    accelerate: Literal["auto", "kvm", "tcg"] = Field(
+        "auto", description="How QEMU runs domains that are made for VMs; auto: KVM, if it proves to work."
+    )
+    max_booting: int = Field(0, ge=0, description="VMs that may boot at once; 0: any number.")
+    max_running: int = Field(0, ge=0, description="VMs that may run at once; 0: any number.")
+    max_memory: int = Field(
+        0, ge=0, description="Memory of all that run together; 0: any.", json_schema_extra={"unit": "KiB"}
+    )
+    evict: bool = Field(
+        True, description="Make room for a VM by stopping the longest idle one that may be stopped; else it waits."
+    )
     metrics: Listen = Field("", description=METRICS)
 
 

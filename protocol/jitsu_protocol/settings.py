@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
 )
 
+from jitsu_protocol.keys import KEYS
 from jitsu_protocol.sections import (
     SECTION_OF,
     SECTIONS,
@@ -32,16 +33,7 @@ from jitsu_protocol.sections import (
     SynjitsuSettings,
 )
 from jitsu_protocol.toml import TomlFault, TomlFile
-from jitsu_protocol.vm import (
-    KEYS,
-    VM,
-    Holdings,
-    InvalidVm,
-    as_text,
-    from_config,
-    nearest,
-    reason,
-)
+from jitsu_protocol.vm import VM, Holdings, InvalidVm, as_text, from_config, nearest, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -192,7 +184,12 @@ def _section(
         if f"{name}.{key}" in presets:
             values[key] = presets[f"{name}.{key}"]
     for key, value in table.items():
-        if toml is not None:
+        if toml is None:
+            continue
+        if name == "hypervisor" and isinstance(value, dict):
+            values.setdefault("connections", []).append(_connection(toml, key, value, faults))
+            where["connections"] = toml.at(name, key)
+        else:
             values[key], where[key] = value, toml.at(name, key)
     for key in model.model_fields:
         variable = f"JITSU_{name}_{key}".upper()
@@ -210,6 +207,15 @@ def _section(
             text = unknown if detail["type"] == "extra_forbidden" else reason(detail)
             faults.append(f"{where.get(key, name)}: {text}")
         return None
+
+
+def _connection(toml: TomlFile, name: str, table: Mapping[str, Any], faults: list[str]) -> str:
+    """Return [hypervisor.NAME] as an entry of hypervisor.connections."""
+    known = ("kind", "connect")
+    faults += [
+        f"{toml.at('hypervisor', name, key)}: unknown key{nearest(key, known)}" for key in table if key not in known
+    ]
+    return " ".join([name, str(table.get("kind", "libvirt")), *([str(table["connect"])] if "connect" in table else [])])
 
 
 def _vm_tables(toml: TomlFile, faults: list[str]) -> list[VmText]:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.vm import VM, Holdings, InvalidVm, dns_name, from_config, from_tree, to_tree
+from jitsu_protocol.keys import dns_name
+from jitsu_protocol.vm import VM, Holdings, InvalidVm, from_config, from_tree, to_tree
 from tests.support.vms import make_vm
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)

@@ -255,7 +255,7 @@ def synjitsu(now_batch: int, *, host: str = "", age: float | None = None, drains
 
 def test_g3_traffic_is_use_and_no_query() -> None:
     reaper = Reaper()
-    reaper.report(0.0)
+    reaper.report(15.5)
     reaper.policy.report(synjitsu(1, age=1.0), 16.0, WALL)
     assert reaper.policy.next_deadline(16.0) == 35.0
     assert reaper.policy.activity.totals == {}

@@ -118,6 +118,9 @@ class VmStatus(BaseModel):
     """Since the last summon that reached vmd, if it runs."""
     starts: int = 0
     last_error: str = ""
+    mac: str = ""
+    bridge: str = ""
+    """Of the interface at which it is reached, as far as is known."""
     retry_after_s: float | None = None
     """While it backs off: until the next try is allowed."""
 

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jitsu_protocol.vm import VM
     from jitsu_vmd.rules.events import GuestState
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A network interface of a VM."""
+
+    mac: str
+    bridge: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Guest:
     """How long it has been running, if the hypervisor knows."""
     reason: str = ""
     """Why it is not running, if that is known."""
+    nics: tuple[Nic, ...] = ()
 
 
 class Hypervisor(Protocol):
@@ -34,14 +43,17 @@ class Hypervisor(Protocol):
     watches_keys: bool
     """Whether `wait_for_key` can be watched for its guests."""
 
+    def refusal(self, vm: VM) -> str:
+        """Return why it cannot do what a VM's keys ask for, or nothing."""
+
     async def open(self) -> None:
         """Connect; raises SetupFault if that can never succeed, Unavailable if it may later."""
 
     async def run(self, changed: Callable[[str], None]) -> None:
         """Until cancelled, call `changed` with the uuid of a VM to look at again, "" for all."""
 
-    async def guests(self) -> dict[str, Guest]:
-        """Return all VMs that are known to the hypervisor, by uuid; those it lacks are off."""
+    async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
+        """Return what is known of these VMs, by uuid; those it lacks are off."""
 
     async def start(self, vm: VM) -> None:
         """Start a VM that is off; returns when the hypervisor has accepted that."""
@@ -60,3 +72,15 @@ class Hypervisor(Protocol):
 
     async def suspend(self, vm: VM) -> None:
         """Suspend a VM to disk; returns when that is done."""
+
+    async def pause(self, vm: VM) -> None:
+        """Stop a VM's processors; it keeps its memory."""
+
+    async def forget(self, vm: VM) -> None:
+        """Remove what was made for a VM that is configured no more, and off."""
+
+    async def domain_id(self, vm: VM) -> int | None:
+        """Return the id that a VM has in Xenstore while it runs, None where there is no Xenstore."""
+
+    async def wait_for_key(self, vm: VM) -> None:
+        """Return when the VM's key is in Xenstore; only asked if `watches_keys`."""

@@ -2,65 +2,63 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-import structlog
-
-from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.follow import follow_vms, told
 from jitsu_protocol.inventory import on_host
 from jitsu_protocol.process import run
 from jitsu_protocol.vm import STATS_ROOT
+from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.server import VmDaemon
 
 if TYPE_CHECKING:
     from jitsu_protocol.process import Process
     from jitsu_vmd.hypervisor import Hypervisor
 
-RETRY_S = 1.0
 
-log = structlog.get_logger("vmd")
+def hypervisors_for(process: Process) -> dict[str, Hypervisor]:
+    """Return the hypervisors that are configured, by name."""
+    settings = process.settings.hypervisor
+    backends = {"": _hypervisor(process, settings.kind, settings.connect)}
+    for text in settings.connections:
+        name, kind, *uri = text.split()
+        backends[name] = _hypervisor(process, kind, uri[0] if uri else "")
+    return backends
 
 
-def hypervisor_for(process: Process) -> Hypervisor:
-    """Return the hypervisor that is configured; its library is loaded only here."""
-    if process.settings.hypervisor.kind == "bridge":
-        from jitsu_vmd.hypervisors.bridge import Bridge
+def _hypervisor(process: Process, kind: str, uri: str) -> Hypervisor:
+    """Return one hypervisor; its library is loaded only here."""
+    match kind:
+        case "libvirt":
+            from jitsu_vmd.hypervisors.libvirt import Libvirt
 
-        return Bridge(process)
-    from jitsu_vmd.hypervisors.loopback import Loopback
+            return Libvirt(process, uri)
+        case "bridge":
+            from jitsu_vmd.hypervisors.bridge import Bridge
 
-    return Loopback(process)
+            return Bridge(process)
+        case _:
+            from jitsu_vmd.hypervisors.loopback import Loopback
+
+            return Loopback(process)
 
 
 async def start(process: Process) -> None:
-    """Learn the VMs from the store and their states from the hypervisor, then serve."""
-    hypervisor = hypervisor_for(process)
-    feed = process.publish("vm")
-    daemon = VmDaemon(process, hypervisor, feed)
+    """Learn the VMs from the store and their states from the hypervisors, then serve."""
+    hypervisors = Hypervisors(hypervisors_for(process), process.spawn)
+    daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
-    await _open(hypervisor)
+    await hypervisors.open()
     store = process.client("store")
     daemon.restore(await told(store, STATS_ROOT))
     await follow_vms(
         process, store, lambda changes: daemon.configure(on_host(changes, process.host)), daemon.record_again
     )
     await daemon.reconcile()
-    process.spawn(hypervisor.run(daemon.changed), "hypervisor")
+    hypervisors.run(daemon.changed)
     process.spawn(daemon.look_for_ever(), "reconcile")
     process.serve(daemon.handlers())
     process.ready()
-
-
-async def _open(hypervisor: Hypervisor) -> None:
-    while True:
-        try:
-            await hypervisor.open()
-            return
-        except Unavailable as error:
-            log.warning("waiting for the hypervisor", hypervisor=hypervisor.name, reason=str(error))
-            await asyncio.sleep(RETRY_S)
 
 
 def main() -> None:

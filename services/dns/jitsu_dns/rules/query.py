@@ -46,8 +46,8 @@ from jitsu_dns.rules.ready import Ready, ReadyPackets
 from jitsu_dns.rules.table import Hit, Warm
 from jitsu_dns.rules.transfer import is_older, messages, serial_in
 from jitsu_protocol.errors import BackingOff, BootFailed, JitsuError, TimedOut
+from jitsu_protocol.keys import OnTimeout, SummonMode
 from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import OnTimeout, SummonMode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence

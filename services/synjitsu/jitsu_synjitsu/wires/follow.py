@@ -94,16 +94,16 @@ class Follower:
         if vm is None or status is None:
             return
         try:
-            bridge = self._server.bridge_of(vm.bridge)
+            bridge = self._server.bridge_of(status.bridge or vm.bridge)
         except Unavailable:
             return
-        self._watch(bridge, vm, status.state)
+        self._watch(bridge, vm, status)
         if self._watches_activity:
             self._follow_use(bridge, vm, status)
         bridge.focus()
 
-    def _watch(self, bridge: Bridge, vm: VM, state: VmState) -> None:
-        mac, now = _mac(vm), monotonic()
+    def _watch(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:
+        state, mac, now = status.state, _mac(vm, status), monotonic()
         if state in AT_REST:
             if vm.wake_on_traffic:
                 bridge.arming.watch(vm.uuid, [str(address) for address in vm.addresses], mac, now)
@@ -119,7 +119,11 @@ class Follower:
             unseen = (status.up_s or 0.0) > UNSEEN_S
             known = self._memory.take(vm.uuid) if unseen else None
             bridge.activity.runs(
-                vm, bridge.arming.mac_of(vm.uuid, _mac(vm)), status.drain, monotonic(), unknown=unseen and known is None
+                vm,
+                bridge.arming.mac_of(vm.uuid, _mac(vm, status)),
+                status.drain,
+                monotonic(),
+                unknown=unseen and known is None,
             )
             if known is not None:
                 bridge.activity.restore(vm.uuid, known)
@@ -127,5 +131,5 @@ class Follower:
             bridge.activity.rests(vm.uuid)
 
 
-def _mac(vm: VM) -> bytes:
-    return bytes.fromhex(vm.mac.replace(":", ""))
+def _mac(vm: VM, status: VmStatus) -> bytes:
+    return bytes.fromhex((status.mac or vm.mac).replace(":", ""))

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import SetupFault
-from jitsu_protocol.vm import KEYS
+from jitsu_protocol.keys import KEYS
 from jitsu_vmd.mock.client import MockHypervisor
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jitsu_protocol.errors import JitsuError, SetupFault, TimedOut, Unavailable
+from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Done
 from jitsu_protocol.process import lifeline
-from jitsu_protocol.vm import KEYS
 from jitsu_vmd.hypervisor import Guest
 from jitsu_vmd.mock.messages import SOCKET, TOPIC, Guests, ListGuests, StartGuest, StopGuest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
     from jitsu_protocol.bus import Snapshot
@@ -77,7 +77,11 @@ class MockHypervisor:
                 log.warning("mock hypervisor is gone, and its guests with it; starting it again")
                 self._spawn()
 
-    async def guests(self) -> dict[str, Guest]:
+    def refusal(self, _: VM) -> str:
+        """Refuse nothing: what only others can do, a key to wait for, counts for nothing here."""
+        return ""
+
+    async def guests(self, _: Sequence[VM]) -> dict[str, Guest]:
         """List the guests."""
         listed = await self._client.call(ListGuests(), Guests, CALL_LIMIT_S)
         return {uuid: Guest(info.state, info.up_s, info.reason) for uuid, info in listed.guests.items()}
@@ -116,7 +120,22 @@ class MockHypervisor:
         """Suspend a guest."""
         await self._stop(vm, "suspend", 0.0)
 
-    async def _stop(self, vm: VM, how: Literal["destroy", "shutdown", "suspend"], lasts: float) -> None:
+    async def pause(self, vm: VM) -> None:
+        """Pause a guest."""
+        await self._stop(vm, "pause", 0.0)
+
+    async def forget(self, _: VM) -> None:
+        """Nothing was made for it."""
+
+    async def domain_id(self, _: VM) -> int | None:
+        """There is no Xenstore."""
+        return None
+
+    async def wait_for_key(self, vm: VM) -> None:
+        """Never asked."""
+        raise Unavailable(f"{vm.name}: the mock hypervisor has no Xenstore")
+
+    async def _stop(self, vm: VM, how: Literal["destroy", "shutdown", "suspend", "pause"], lasts: float) -> None:
         await self._call(StopGuest(uuid=vm.uuid, how=how, shutdown_time=lasts), lasts)
 
     async def _call(self, request: Request, lasts: float) -> None:

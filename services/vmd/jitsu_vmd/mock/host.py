@@ -84,7 +84,7 @@ class MockHost:
             return Done()
         if request.how == "shutdown" and request.shutdown_time:
             await asyncio.sleep(request.shutdown_time)
-        self._power_off(request.uuid, GuestState.SUSPENDED if request.how == "suspend" else GuestState.OFF, "")
+        self._power_off(request.uuid, _STOPPED[request.how], "")
         return Done()
 
     def list_guests(self, _: ListGuests) -> Guests:
@@ -149,6 +149,14 @@ class MockHost:
             slot.boot.cancel()
         slot.state, slot.reason, slot.guest, slot.boot = state, reason, None, None
         self._feed.publish(TOPIC, GuestChanged(uuid=uuid))
+
+
+_STOPPED = {
+    "destroy": GuestState.OFF,
+    "shutdown": GuestState.OFF,
+    "suspend": GuestState.SUSPENDED,
+    "pause": GuestState.PAUSED,
+}
 
 
 class _Stopped(Exception):

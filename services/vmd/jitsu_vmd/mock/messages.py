@@ -42,7 +42,7 @@ class StopGuest(Request):
     kind: ClassVar[str] = "mock.stop"
 
     uuid: str
-    how: Literal["destroy", "shutdown", "suspend"]
+    how: Literal["destroy", "shutdown", "suspend", "pause"]
     shutdown_time: float = 0.0
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from jitsu_protocol.errors import JitsuError
+    from jitsu_protocol.keys import StopMode
     from jitsu_protocol.messages import Trigger
-    from jitsu_protocol.vm import StopMode
 
 How = Literal["start", "resume", "unpause"]
 

@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from jitsu_protocol.errors import BackingOff, BootFailed, Bug, JitsuError, Refused, Unavailable
+from jitsu_protocol.keys import StopMode
 from jitsu_protocol.states import AT_REST, VmState, may_follow
-from jitsu_protocol.vm import StopMode
 from jitsu_vmd.rules.backoff import Backoff
 from jitsu_vmd.rules.events import (
     Action,
@@ -212,9 +212,6 @@ class VmMachine:
     def _begin_later(self, event: SummonRequested, _: float) -> None:
         self._again = self._again or event
 
-    def _not_yet(self, _: SummonRequested, __: float) -> None:
-        self._answer(Unavailable(f"{self.vm.name}: the hypervisor has not told its state yet"))
-
     def _armed_or_not(self, event: ArmReturned, now: float) -> None:
         if event.call != self._call or self.calling:
             return
@@ -353,7 +350,7 @@ class VmMachine:
             self.error = f"could not be stopped: {event.error}"
             return
         self.backoff.forget()
-        self._enter(_S.SUSPENDED if self._stopping_mode is StopMode.SUSPEND else _S.OFF, now)
+        self._enter(_STOPPED[self._stopping_mode], now)
         if again is not None:
             self._begin(again, now)
 
@@ -375,6 +372,9 @@ class VmMachine:
             self._boot(now - up, now)
         elif self.state is not (found := _FOUND[event.guest]) and self.state is not _S.FAILED:
             self._enter(found, now)
+        again, self._again = self._again, None
+        if again is not None:
+            TRANSITIONS[self.state][SummonRequested](self, again, now)
 
     def _lost(self, event: GuestSeen, now: float) -> None:
         """Ready or draining: it may be gone."""
@@ -438,6 +438,13 @@ _FOUND: dict[GuestState, VmState] = {
     GuestState.PAUSED: _S.PAUSED,
 }
 
+_STOPPED: dict[StopMode, VmState] = {
+    StopMode.DESTROY: _S.OFF,
+    StopMode.SHUTDOWN: _S.OFF,
+    StopMode.SUSPEND: _S.SUSPENDED,
+    StopMode.PAUSE: _S.PAUSED,
+}
+
 _HOW: dict[VmState, How] = {_S.SUSPENDED: "resume", _S.PAUSED: "unpause"}
 
 _M = VmMachine
@@ -465,7 +472,7 @@ _AT_REST: _Row = {
 
 TRANSITIONS: dict[VmState, _Row] = {
     **dict.fromkeys(AT_REST, _AT_REST),
-    _S.UNKNOWN: {**_ALWAYS, SummonRequested: _M._not_yet, GuestSeen: _M._found},
+    _S.UNKNOWN: {**_ALWAYS, SummonRequested: _M._begin_later, GuestSeen: _M._found},
     _S.STARTING: {
         **_ALWAYS,
         SummonRequested: _M._join,

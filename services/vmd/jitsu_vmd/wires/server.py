@@ -35,8 +35,8 @@ from jitsu_protocol.messages import (
     VmStatus,
 )
 from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import STATS_ROOT, VM, StopMode
-from jitsu_vmd.hypervisor import Guest
+from jitsu_protocol.vm import STATS_ROOT, VM
+from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
 from jitsu_vmd.wires.probe import wait_for_port
@@ -46,9 +46,10 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.bus import FeedServer, Handler, RpcClient
     from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.keys import StopMode
     from jitsu_protocol.messages import Request
     from jitsu_protocol.process import Process
-    from jitsu_vmd.hypervisor import Hypervisor
+    from jitsu_vmd.wires.hypervisors import Hypervisors
 
 TIMELINES_KEPT = 1000
 RECONCILE_S = 10.0
@@ -65,9 +66,9 @@ log = structlog.get_logger("vmd")
 class VmDaemon:
     """All VMs of one hypervisor."""
 
-    def __init__(self, process: Process, hypervisor: Hypervisor, feed: FeedServer) -> None:
+    def __init__(self, process: Process, hypervisors: Hypervisors, feed: FeedServer) -> None:
         self._process = process
-        self._hypervisor = hypervisor
+        self._hypervisors = hypervisors
         self._feed = feed
         self._store: RpcClient = process.client("store")
         self._synjitsu: RpcClient = process.client("synjitsu")
@@ -85,8 +86,10 @@ class VmDaemon:
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
         self._hinted: set[str] = set()
         self._serving = False
-        self.trouble = ""
-        """Why the hypervisor does not answer, while it does not."""
+        self._nics: dict[str, tuple[Nic, ...]] = {}
+        """The interfaces of VMs, as their hypervisor has them."""
+        self._refusals: dict[str, str] = {}
+        """VM -> why it cannot run as it is configured."""
         metrics = process.metrics
         self._summons = metrics.counter("summons", "Summons that ended.", ["trigger", "outcome"])
         self._joined = metrics.counter("joined_summons", "Requests that joined a summon under way.")
@@ -111,8 +114,7 @@ class VmDaemon:
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
-        trouble = f" does not answer: {self.trouble}" if self.trouble else ""
-        return [f"hypervisor {self._hypervisor.name}{trouble}"]
+        return self._hypervisors.notes()
 
     # --- requests ---
 
@@ -121,6 +123,10 @@ class VmDaemon:
         if request.vm not in self._machines:
             return self._summon_unknown(request)
         machine = self._machines[request.vm]
+        if refusal := self._refusals.get(request.vm):
+            raise Unavailable(f"{machine.vm.name}: {refusal}")
+        if machine.state is VmState.UNKNOWN and (trouble := self._hypervisors.trouble(machine.vm)):
+            raise Unavailable(f"{machine.vm.name}: its hypervisor does not answer: {trouble}")
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(request.vm, set()).add(future)
         if machine.state in (VmState.STARTING, VmState.BOOTING):
@@ -222,14 +228,28 @@ class VmDaemon:
     def _put(self, vm: VM) -> None:
         self._removed.discard(vm.uuid)
         if vm.uuid in self._machines:
-            self._machines[vm.uuid].vm = vm
+            machine = self._machines[vm.uuid]
+            machine.vm = vm
+            self._check(machine)
+            self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
+            self._look(vm.uuid)
             return
-        if vm.wait_for_key and not self._hypervisor.watches_keys:
-            log.warning("wait_for_key is not watched on this hypervisor", vm=vm.name)
-        machine = VmMachine(vm, watches_keys=self._hypervisor.watches_keys)
+        machine = VmMachine(vm)
+        self._check(machine)
         machine.starts = self._starts.get(vm.uuid, 0)
         self._machines[vm.uuid] = machine
         self._look(vm.uuid)
+
+    def _check(self, machine: VmMachine) -> None:
+        """See whether its hypervisor can run a VM as it is configured."""
+        vm = machine.vm
+        refusal = self._hypervisors.refusal(vm)
+        if not refusal:
+            self._refusals.pop(vm.uuid, None)
+            machine.watches_keys = self._hypervisors.of(vm).watches_keys
+        elif self._refusals.get(vm.uuid) != refusal:
+            self._refusals[vm.uuid] = refusal
+            log.warning("cannot run as it is configured", vm=vm.name, reason=refusal)
 
     def _remove(self, vm: str) -> None:
         machine = self._machines[vm]
@@ -250,6 +270,9 @@ class VmDaemon:
             self._removed.discard(vm)
             del self._machines[vm]
             self._starts[vm] = machine.starts
+            self._nics.pop(vm, None)
+            if not self._refusals.pop(vm, ""):
+                self._spawn(self._forget(machine.vm))
             for path in (f"{STATS_ROOT}/{vm}/start_ts", f"{STATS_ROOT}/{vm}/total_starts"):
                 self._recorded.pop(path, None)
             timer = self._timers.pop(vm, None)
@@ -356,20 +379,20 @@ class VmDaemon:
     # --- calls to the world ---
 
     async def _start_guest(self, machine: VmMachine, call: int, how: events.How) -> None:
-        error = await self._call_hypervisor(getattr(self._hypervisor, how)(machine.vm))
+        error = await self._call_hypervisor(machine.vm, how)
         self._handle(machine, events.StartReturned(call, error))
         self._look_if_hinted(machine)
 
     async def _stop_guest(self, machine: VmMachine, call: int, mode: StopMode) -> None:
         self._stops.labels(mode.value).inc()
-        error = await self._call_hypervisor(getattr(self._hypervisor, mode.value)(machine.vm))
+        error = await self._call_hypervisor(machine.vm, mode.value)
         self._handle(machine, events.StopReturned(call, error))
         self._look_if_hinted(machine)
 
-    async def _call_hypervisor(self, work: Awaitable[None]) -> str:
+    async def _call_hypervisor(self, vm: VM, how: str) -> str:
         """Return "" or why it failed; a fault in a backend must not end the daemon, so nothing passes."""
         try:
-            await work
+            await getattr(self._hypervisors.of(vm), how)(vm)
         except JitsuError as error:
             return str(error)
         except Exception as error:
@@ -377,9 +400,16 @@ class VmDaemon:
             return f"{type(error).__name__}: {error}"
         return ""
 
+    async def _forget(self, vm: VM) -> None:
+        if reason := await self._call_hypervisor(vm, "forget"):
+            log.warning("what was made for a VM is left", vm=vm.name, reason=reason)
+
     async def _watch_guest(self, machine: VmMachine, call: int) -> None:
         if machine.vm.wait_for_port is not None:
             await wait_for_port(machine.vm)
+        elif machine.watches_keys and machine.vm.wait_for_key:
+            if reason := await self._call_hypervisor(machine.vm, "wait_for_key"):
+                log.warning("its key is not watched", vm=machine.vm.name, reason=reason)
         else:
             await self._while_armed(machine)
         self._handle(machine, events.MaskSignalled(call))
@@ -397,12 +427,19 @@ class VmDaemon:
                 log.warning("Synjitsu is gone: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
                 return
 
+    def _nic(self, vm: VM) -> Nic:
+        """Return the interface at which a VM is reached: on the bridge that it names, else its first."""
+        nics = self._nics.get(vm.uuid, ())
+        chosen = next((nic for nic in nics if nic.bridge == vm.bridge), nics[0] if nics else Nic(""))
+        return Nic(chosen.mac or vm.mac, vm.bridge or chosen.bridge)
+
     def _arm(self, machine: VmMachine) -> Arm:
+        nic = self._nic(machine.vm)
         return Arm(
             vm=machine.vm.uuid,
             addresses=[str(address) for address in machine.vm.addresses],
-            mac=machine.vm.mac,
-            bridge=machine.vm.bridge,
+            mac=nic.mac,
+            bridge=nic.bridge,
             handover=machine.vm.handover.value,
             limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
         )
@@ -470,19 +507,18 @@ class VmDaemon:
         """Compare what is believed with what the hypervisor says, for the VMs that are to be looked at."""
         looking, self._looking = self._looking, set()
         as_of = monotonic()
-        try:
-            guests = await self._hypervisor.guests()
-        except JitsuError as error:
-            if not self.trouble:
-                log.error("the hypervisor does not answer", hypervisor=self._hypervisor.name, reason=str(error))
-            self.trouble = str(error)
-            self._looking |= looking
-            return
-        self.trouble = ""
-        for vm in list(self._machines) if "" in looking else looking & set(self._machines):
-            machine = self._machines[vm]
-            guest = guests.get(vm, Guest(events.GuestState.OFF))
-            self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
+        machines = {vm: machine for vm, machine in self._machines.items() if "" in looking or vm in looking}
+        guests, heard = await self._hypervisors.guests([machine.vm for machine in machines.values()])
+        for vm, machine in machines.items():
+            if vm not in heard:
+                self._looking.add(vm)
+            elif self._machines.get(vm) is machine:
+                self._check(machine)
+                guest = guests.get(vm, Guest(events.GuestState.OFF))
+                if guest.nics != self._nics.get(vm, ()):
+                    self._nics[vm] = guest.nics
+                    self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
+                self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
 
     # --- views ---
 
@@ -499,7 +535,9 @@ class VmDaemon:
             up_s=now - machine.started_at if runs and machine.started_at is not None else None,
             idle_s=now - machine.used_at if runs else None,
             starts=machine.starts,
-            last_error=machine.error,
+            last_error=machine.error or self._refusals.get(machine.vm.uuid, ""),
+            mac=self._nic(machine.vm).mac,
+            bridge=self._nic(machine.vm).bridge,
             retry_after_s=wait if wait > 0 else None,
         )
 

@@ -1,0 +1,259 @@
+"""The keys of a VM: the type, unit, default and meaning of each, and what their values may be."""
+
+from __future__ import annotations
+
+import re
+import uuid as uuid_module
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+MAX_WAIT_LIMIT_S = 4.0  # a stub resolver asks again after 5 s (resolv.conf(5), `timeout`)
+MAX_TTL_S = 2**31 - 1  # RFC 2181, section 8
+MAX_SECONDS = 10 * 365 * 86400.0  # longer than that is a typing error
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+def dns_name(text: str) -> str:
+    """Return a host name in lower case without its final dot (RFC 1035, 2.3.1; RFC 2181, 11).
+
+    Raises ValueError with the reason if it is none. Underscores are allowed, as in service names.
+    """
+    if not text.isascii():
+        raise ValueError(f"{text!r} is not ASCII: write its xn-- form")
+    name = text.lower().removesuffix(".")
+    if not name:
+        raise ValueError("the name is empty")
+    if len(name) > 253:
+        raise ValueError(f"the name is {len(name)} characters long, 253 are allowed")
+    for label in name.split("."):
+        if not label:
+            raise ValueError(f"{text!r} is no DNS name: it has an empty label")
+        if len(label) > 63:
+            raise ValueError(f"{text!r} is no DNS name: the label {label!r} exceeds 63 characters")
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"{text!r} is no DNS name: {label!r} may hold letters, digits and inner hyphens")
+    return name
+
+
+def owner_name(text: str) -> str:
+    """Return a name that a record may have: a host name, or one whose first label is * (RFC 4592)."""
+    if text.startswith("*.") and text.count(".") > 1:
+        return "*." + dns_name(text[2:])
+    return dns_name(text)
+
+
+def _address(value: object) -> IPv4Address | IPv6Address:
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    text = str(value)
+    try:
+        address = IPv6Address(text) if ":" in text else IPv4Address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address") from None
+    if address.is_multicast or address.is_unspecified:
+        raise ValueError(f"{text!r} cannot be the address of a VM")
+    return address
+
+
+def _uuid(value: object) -> str:
+    try:
+        return str(uuid_module.UUID(str(value)))
+    except ValueError:
+        raise ValueError(f"{str(value)!r} is no UUID") from None
+
+
+def _vm_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.+-]{0,127}", text):
+        raise ValueError(f"{text!r} is no VM name: letters, digits and . _ + - are allowed")
+    return text
+
+
+def host_name(text: str) -> str:
+    """Check the name of a host with a vmd of its own: it is part of a file's name; raises ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}", text):
+        raise ValueError(f"{text!r} is no name of a host: letters, digits and - are allowed, 32 at most")
+    return text
+
+
+def mac_address(text: str) -> str:
+    """Check a MAC address of one interface and return it in lower case; raises ValueError."""
+    if not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text) or int(text[1], 16) & 1:
+        raise ValueError(f"{text!r} is no MAC address of an interface, as 02:00:5e:00:53:01 is one")
+    return text.lower()
+
+
+class StopMode(StrEnum):
+    """How an idle VM is stopped."""
+
+    DESTROY = "destroy"
+    SUSPEND = "suspend"
+    SHUTDOWN = "shutdown"
+    PAUSE = "pause"
+
+
+class OnTimeout(StrEnum):
+    """What dns says when `max_wait` is over and the VM is not ready."""
+
+    ANSWER = "answer"
+    SERVFAIL = "servfail"
+
+
+class SummonMode(StrEnum):
+    """How many of the VMs that share a name a cold query summons."""
+
+    ONE = "one"
+    ALL = "all"
+
+
+class ReadySign(StrEnum):
+    """What shows that a guest is there."""
+
+    FIRST_FRAME = "first-frame"
+
+
+class HandoverKind(StrEnum):
+    """How Synjitsu passes on what it kept."""
+
+    REPLAY = "replay"
+    XENSTORE = "xenstore"
+
+
+class BootFailure(StrEnum):
+    """How a guest of the mock hypervisor fails."""
+
+    NEVER = "never"
+    START = "start"
+    CRASH = "crash"
+    HANG = "hang"
+
+
+DnsName = Annotated[str, AfterValidator(dns_name)]
+OwnerName = Annotated[str, AfterValidator(owner_name)]
+Address = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
+HostName = Annotated[str, AfterValidator(host_name)]
+Mac = Annotated[str, AfterValidator(mac_address)]
+VmId = Annotated[str, BeforeValidator(_uuid)]
+VmName = Annotated[str, AfterValidator(_vm_name)]
+Ttl = Annotated[int, Field(ge=0, le=MAX_TTL_S)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Limit = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+MaxWait = Annotated[float, Field(gt=0, le=MAX_WAIT_LIMIT_S, allow_inf_nan=False)]
+Memory = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1024)]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a VM, as it may stand in jitsu.toml or in the original's strings."""
+
+    type: Any
+    """What its text must parse as."""
+    doc: str
+    default: str = ""
+    unit: str = ""
+    repeats: bool = False
+    default_from: str = ""
+    """The key of `[defaults]` that supplies it where the VM is silent."""
+
+
+KEYS: dict[str, Key] = {
+    "dns": Key(OwnerName, "A DNS name of the VM; `*.NAME` stands for all below it. Required.", repeats=True),
+    "alias": Key(DnsName, "Another name, answered with a CNAME to the VM's first.", repeats=True),
+    "ip": Key(Address, "The VM's address. Required.", repeats=True),
+    "name": Key(VmName, "The VM's name, on the hypervisor too.", "the first `dns` name"),
+    "uuid": Key(VmId, "The VM's UUID.", "made from the name"),
+    "hypervisor": Key(str, "The hypervisor that runs it, one of hypervisor.connections.", "that of hypervisor.kind"),
+    "priority": Key(int, "Without room for all, an idle one gives way to those of its own and higher.", "0"),
+    "host": Key(HostName, "The host whose vmd runs it, one of bus.hosts.", "the vmd of bus.vmd_rpc"),
+    "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl"),
+    "stop_mode": Key(
+        StopMode,
+        "How it is stopped when idle: destroy, suspend (to disk), shutdown (by the guest) or pause (in memory).",
+        "destroy",
+        default_from="stop_mode",
+    ),
+    "response_delay": Key(
+        Seconds,
+        "How long the answer is held back once the VM has started (or its key or port is there).",
+        "0.1",
+        "s",
+        default_from="response_delay",
+    ),
+    "wait_for_key": Key(str, "The answer waits for this Xenstore key, relative to /local/domain/<domid>/."),
+    "wait_for_port": Key(Port, "The answer waits until the VM accepts TCP connections here."),
+    "ready": Key(ReadySign, "first-frame: the answer waits until Synjitsu has seen a frame of the guest's own."),
+    "use_synjitsu": Key(bool, "Answer as soon as the start is accepted; Synjitsu keeps the first packets.", "false"),
+    "handover": Key(
+        HandoverKind,
+        "How Synjitsu passes connections on: replay for any guest, xenstore for those with the original's TCP stack.",
+        "replay",
+    ),
+    "wake_on_traffic": Key(
+        bool, "A TCP connection or a UDP datagram to the VM while it is off starts it, as a query does.", "false"
+    ),
+    "max_idle_connection": Key(
+        Limit,
+        "An open connection without traffic keeps the VM up that long; its client may have vanished.",
+        "7200",
+        "s",
+        default_from="max_idle_connection",
+    ),
+    "idle_timeout": Key(
+        Limit,
+        "Stopped after that long without activity; at least the TTL.",
+        "2 x TTL",
+        "s",
+        default_from="idle_timeout",
+    ),
+    "max_wait": Key(
+        MaxWait,
+        "A query waits at most that long; never above 4.",
+        "1.2",
+        "s",
+        default_from="max_wait",
+    ),
+    "on_timeout": Key(
+        OnTimeout,
+        "What is said when max_wait is over: answer or servfail.",
+        "answer",
+        default_from="on_timeout",
+    ),
+    "summon": Key(
+        SummonMode,
+        "Lets VMs share a name, if all of them say it; a query while none is ready starts one or all of them.",
+    ),
+    "boot_limit": Key(Limit, "A boot that takes longer has failed.", "60", "s", default_from="boot_limit"),
+    # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
+    "kernel": Key(str, "Kernel image of the domain."),
+    "initrd": Key(str, "Initial RAM disk of the domain."),
+    "memory": Key(Memory, "Memory of the domain.", "65536", "KiB"),
+    "vcpus": Key(Count, "Processors of the domain.", "1"),
+    "shutdown_limit": Key(Limit, "A guest that has not shut down after that long is destroyed.", "60", "s"),
+    "domain_xml": Key(str, "libvirt: file with the domain's XML; its name and uuid are replaced by the VM's."),
+    "cmdline": Key(str, "Command line of the kernel."),
+    "nic": Key(str, "Bridge of a network interface.", repeats=True),
+    "mac": Key(Mac, "MAC address of its first interface.", "made from the UUID"),
+    "script": Key(str, "Script of a network interface, reused in turn.", repeats=True),
+    "disk": Key(str, "device-or-file@xvda.", repeats=True),
+    "rumprun_config": Key(str, "JSON file with the configuration of a Rumprun unikernel."),
+    # Keys of the mock hypervisor.
+    "port": Key(Port, "Mock: TCP port on which the guest answers HTTP.", "8080"),
+    "start_time": Key(Seconds, "Mock: how long the hypervisor's start call takes.", "0", "s"),
+    "boot_time": Key(Seconds, "Mock: from the start to the guest's first answer.", "0.05", "s"),
+    "boot_jitter": Key(Seconds, "Mock: up to that much is added to each boot.", "0", "s"),
+    "shutdown_time": Key(Seconds, "Mock: how long a clean shutdown takes.", "0.05", "s"),
+    "listen_after": Key(Seconds, "Mock bridge: how long after its link is up the guest listens.", "0", "s"),
+    "announces": Key(bool, "Mock bridge: whether the guest announces its addresses.", "true"),
+    "boot_mac": Key(Mac, "Mock bridge: the guest has this MAC address, whatever `mac` says."),
+    "boot_failure": Key(
+        BootFailure,
+        "Mock: never; start (the start call fails); crash (the guest dies while booting); hang (it never answers).",
+        "never",
+    ),
+}

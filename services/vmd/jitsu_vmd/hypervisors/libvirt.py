@@ -1,0 +1,359 @@
+"""libvirt (libvirt-python): domains of any URI, those that there are and those that are made for VMs.
+
+libvirt's calls block, so each runs on a thread of its own pool: one that hangs delays no other VM. Its events come on
+another thread, which all connections share. A connection that is lost is made again each second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, SetupFault, Unavailable
+from jitsu_vmd.hypervisor import Guest, Nic
+from jitsu_vmd.rules import domain as rules
+from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.wires.kvm import kvm_works
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jitsu_protocol.process import Process
+    from jitsu_protocol.vm import VM
+
+DEFAULT_URI = "qemu:///system"
+MAX_THREADS = 128
+LOOK_LIMIT_S, OPEN_LIMIT_S = 5.0, 10.0
+RETRY_S = 1.0
+KEEPALIVE_S, KEEPALIVE_COUNT = 3, 3
+ASK_AGAIN_S = 5.0
+"""A guest that still boots does not hear that it shall shut down."""
+WATCH_S = 0.5
+
+log = structlog.get_logger("vmd")
+
+
+class Libvirt:
+    """The domains of one URI."""
+
+    watches_keys = False
+
+    def __init__(self, process: Process, uri: str) -> None:
+        self._settings = process.settings.hypervisor
+        self._uri = uri or DEFAULT_URI
+        self.name = f"libvirt ({self._uri})"
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="libvirt")
+        self._library: Any = None
+        self._connection: Any = None
+        self._kind: rules.DomainType = "qemu"
+        self._vms: dict[str, str] = {}
+        """Domain's uuid -> the VM's."""
+        self._nics: dict[str, tuple[Nic, ...]] = {}
+        """By domain's uuid."""
+        self._defined: dict[str, str] = {}
+        """VM -> the XML that it was defined with."""
+        self._faults: dict[str, str] = {}
+        """VM -> why its domain could not be defined."""
+        self._looking: asyncio.Future[dict[str, Guest]] | None = None
+        self._changed: Callable[[str], None] = lambda _: None
+        self._loop = asyncio.get_event_loop()
+
+    def refusal(self, vm: VM) -> str:
+        """Return why libvirt cannot do what a VM's keys ask for, or nothing."""
+        if vm.wait_for_key:
+            return "wait_for_key: this hypervisor has no Xenstore"
+        if not rules.is_made(vm):
+            return ""
+        try:
+            self._xml(vm)
+        except rules.DomainFault as fault:
+            return str(fault)
+        missing = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
+        return f"{missing[0]}: there is no file {vm.key(missing[0])}" if missing else ""
+
+    # --- the connection ---
+
+    async def open(self) -> None:
+        """Connect."""
+        try:
+            import libvirt
+        except ImportError:
+            raise SetupFault(
+                "libvirt-python is not installed",
+                hint='pip install "jitsu-vmd[libvirt]", or apt-get install python3-libvirt',
+            ) from None
+        self._library = libvirt
+        self._loop = asyncio.get_running_loop()
+        _run_events(libvirt)
+        await self._connect()
+
+    async def _connect(self) -> None:
+        self._connection = await self._limited(self._connected, OPEN_LIMIT_S, f"{self._uri} cannot be opened")
+        kind = await self._limited(self._connection.getType, LOOK_LIMIT_S, "its type is not told")
+        if kind == "QEMU":
+            wants = self._settings.accelerate
+            self._kind = "kvm" if wants == "kvm" or (wants == "auto" and await kvm_works()) else "qemu"
+        else:
+            self._kind = "xen" if kind == "Xen" else "test"
+        self._defined.clear()
+        log.info("connected", hypervisor=self.name, domains=self._kind)
+
+    def _connected(self) -> Any:
+        connection = self._library.open(self._uri)
+        with suppress(self._library.libvirtError):  # a local driver has no need of it
+            connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
+        lifecycle = self._library.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        with suppress(self._library.libvirtError):  # a driver without events is looked at now and then
+            connection.domainEventRegisterAny(None, lifecycle, self._happened, None)
+        return connection
+
+    async def run(self, changed: Callable[[str], None]) -> None:
+        """Tell what happens to domains, and connect again when the connection is lost."""
+        self._changed = changed
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if self._connection is not None and await self._is_alive():
+                continue
+            self._connection = None
+            try:
+                await self._connect()
+            except JitsuError as error:
+                log.debug("libvirt is away", reason=str(error))
+            else:
+                changed("")
+
+    async def _is_alive(self) -> bool:
+        try:
+            return bool(await self._limited(self._connection.isAlive, LOOK_LIMIT_S, ""))
+        except JitsuError:
+            return False
+
+    def _happened(self, _: Any, domain: Any, event: int, __: int, ___: Any) -> None:
+        """Take an event, on libvirt's thread."""
+        uuid = domain.UUIDString()
+        if event in (self._library.VIR_DOMAIN_EVENT_DEFINED, self._library.VIR_DOMAIN_EVENT_UNDEFINED):
+            self._nics.pop(uuid, None)
+        with suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe(self._tell, uuid)
+
+    def _tell(self, domain: str) -> None:
+        if domain in self._vms:
+            self._changed(self._vms[domain])
+
+    # --- looking ---
+
+    async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
+        """Look at the domains of these VMs."""
+        if self._looking is not None and not self._looking.done():
+            raise Unavailable(f"{self._uri} does not answer")
+        self._looking = self._in_thread(lambda: self._look(self._live(), list(vms)))
+        found: dict[str, Guest] = await self._within(
+            asyncio.shield(self._looking), LOOK_LIMIT_S, f"{self._uri} does not answer"
+        )
+        return found
+
+    def _look(self, connection: Any, vms: list[VM]) -> dict[str, Guest]:
+        domains = connection.listAllDomains(0)
+        by_uuid = {each.UUIDString(): each for each in domains}
+        by_name = {each.name(): each for each in domains}
+        found = {}
+        for vm in vms:
+            domain = by_uuid.get(vm.uuid) or (None if "uuid" in vm.config else by_name.get(vm.name))
+            if rules.is_made(vm):
+                domain = self._keep_defined(connection, vm, domain)
+            if domain is not None:
+                with suppress(self._library.libvirtError):  # it is gone meanwhile
+                    found[vm.uuid] = self._guest(vm, domain)
+        return found
+
+    def _keep_defined(self, connection: Any, vm: VM, domain: Any) -> Any:
+        """Define the domain of a VM as it is configured, unless it runs: a summon shall find that done."""
+        try:
+            xml = self._xml(vm)
+            if domain is not None and (domain.isActive() or self._defined.get(vm.uuid) == xml):
+                return domain
+            if domain is not None and domain.UUIDString() != vm.uuid:
+                raise rules.DomainFault(f"a domain {vm.name} is there already, with another uuid")
+            domain = connection.defineXML(xml)
+        except (rules.DomainFault, self._library.libvirtError) as error:
+            self._faults[vm.uuid] = str(error)
+            return domain
+        self._faults.pop(vm.uuid, None)
+        self._defined[vm.uuid] = xml
+        return domain
+
+    def _xml(self, vm: VM) -> str:
+        template = ""
+        if path := vm.key("domain_xml"):
+            try:
+                template = Path(path).read_text()
+            except OSError as error:
+                raise rules.DomainFault(f"domain_xml: {path} cannot be read: {error.strerror}") from None
+        return rules.domain_xml(vm, self._kind, self._settings.bridge, template)
+
+    def _guest(self, vm: VM, domain: Any) -> Guest:
+        uuid = domain.UUIDString()
+        self._vms[uuid] = vm.uuid
+        if uuid not in self._nics:
+            self._nics[uuid] = tuple(Nic(mac, bridge) for mac, bridge in rules.nics(domain.XMLDesc(0)))
+        state, reason = domain.state()
+        return Guest(self._state(domain, state), reason=self._reason(state, reason), nics=self._nics[uuid])
+
+    def _state(self, domain: Any, state: int) -> GuestState:
+        library = self._library
+        match state:
+            case library.VIR_DOMAIN_PAUSED | library.VIR_DOMAIN_PMSUSPENDED:
+                return GuestState.PAUSED
+            case library.VIR_DOMAIN_SHUTOFF:
+                return GuestState.SUSPENDED if domain.hasManagedSaveImage(0) else GuestState.OFF
+            case library.VIR_DOMAIN_CRASHED:
+                return GuestState.CRASHED
+            case _:
+                return GuestState.RUNNING
+
+    def _reason(self, state: int, reason: int) -> str:
+        library = self._library
+        if state == library.VIR_DOMAIN_CRASHED or (state, reason) == (
+            library.VIR_DOMAIN_SHUTOFF,
+            library.VIR_DOMAIN_SHUTOFF_CRASHED,
+        ):
+            return "the guest crashed"
+        return ""
+
+    # --- calls ---
+
+    async def start(self, vm: VM) -> None:
+        """Start a domain, or restore it from its managed save."""
+        if fault := self._faults.get(vm.uuid):
+            raise BootFailed(f"its domain cannot be defined: {fault}")
+        await self._on_domain(vm, lambda domain: domain.isActive() or domain.create())
+
+    resume = start
+
+    async def unpause(self, vm: VM) -> None:
+        """Let a paused domain run on."""
+
+        def go_on(domain: Any) -> None:
+            if domain.state()[0] == self._library.VIR_DOMAIN_PMSUSPENDED:
+                domain.pMWakeup()
+            else:
+                domain.resume()
+
+        await self._on_domain(vm, go_on)
+
+    async def shutdown(self, vm: VM) -> None:
+        """Ask the guest to shut down, until it has or its time is over."""
+        ends = monotonic() + float(vm.key("shutdown_limit"))
+        asked_at = 0.0
+        while await self._on_domain(vm, lambda domain: domain.isActive()):
+            if monotonic() >= ends:
+                log.warning("has not shut down in time, destroyed", vm=vm.name)
+                await self.destroy(vm)
+                return
+            if monotonic() >= asked_at + ASK_AGAIN_S:
+                asked_at = monotonic()
+                await self._on_domain(vm, lambda domain: domain.isActive() and domain.shutdown())
+            await asyncio.sleep(WATCH_S)
+
+    async def destroy(self, vm: VM) -> None:
+        """Stop a domain at once."""
+        await self._on_domain(vm, lambda domain: domain.isActive() and domain.destroy())
+
+    async def suspend(self, vm: VM) -> None:
+        """Save a domain (virsh managedsave)."""
+        await self._on_domain(vm, lambda domain: domain.managedSave(0))
+
+    async def pause(self, vm: VM) -> None:
+        """Pause a domain (virsh suspend)."""
+        await self._on_domain(vm, lambda domain: domain.suspend())
+
+    async def forget(self, vm: VM) -> None:
+        """Undefine the domain that was made for a VM."""
+        self._defined.pop(vm.uuid, None)
+        if rules.is_made(vm):
+            saved = self._library.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            with suppress(NotFound):
+                await self._on_domain(vm, lambda domain: domain.undefineFlags(saved))
+
+    async def domain_id(self, vm: VM) -> int | None:
+        """Return the domain's id on Xen."""
+        if self._kind != "xen":
+            return None
+        found: int = await self._on_domain(vm, lambda domain: domain.ID())
+        return found if found > 0 else None
+
+    async def wait_for_key(self, vm: VM) -> None:
+        """Never asked."""
+        raise Unavailable(f"{self.name} has no Xenstore")
+
+    # --- threads ---
+
+    async def _on_domain(self, vm: VM, work: Callable[[Any], Any]) -> Any:
+        """Do something with a VM's domain; vmd limits how long that may take."""
+        return await self._in_thread(lambda: work(self._domain(self._live(), vm)))
+
+    def _domain(self, connection: Any, vm: VM) -> Any:
+        try:
+            if rules.is_made(vm) or "uuid" in vm.config:
+                return connection.lookupByUUIDString(vm.uuid)
+            return connection.lookupByName(vm.name)
+        except self._library.libvirtError as error:
+            if error.get_error_code() == self._library.VIR_ERR_NO_DOMAIN:
+                raise NotFound(
+                    f"{self._uri} has no domain {vm.name}",
+                    hint="virsh define it, or say with kernel or domain_xml what it is",
+                ) from None
+            raise
+
+    def _live(self) -> Any:
+        if self._connection is None:
+            raise Unavailable(f"{self._uri} is not connected")
+        return self._connection
+
+    def _in_thread(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(self._caught, work))
+
+    def _caught(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except self._library.libvirtError as error:
+            raise Unavailable(error.get_error_message() or str(error)) from None
+
+    async def _limited(self, work: Callable[[], Any], limit: float, otherwise: str) -> Any:
+        return await self._within(self._in_thread(work), limit, otherwise)
+
+    @staticmethod
+    async def _within(work: asyncio.Future[Any], limit: float, otherwise: str) -> Any:
+        try:
+            async with asyncio.timeout(limit):
+                return await work
+        except TimeoutError:
+            raise Unavailable(otherwise) from None
+
+
+_events: threading.Thread | None = None
+
+
+def _run_events(libvirt: Any) -> None:
+    """Run libvirt's own event loop on a thread, once for all connections; before the first is opened."""
+    global _events
+    if _events is not None:
+        return
+    libvirt.registerErrorHandler(lambda _, __: None, None)  # errors are raised, and logged where that is known
+    libvirt.virEventRegisterDefaultImpl()
+
+    def run() -> None:
+        while True:
+            with suppress(libvirt.libvirtError):
+                libvirt.virEventRunDefaultImpl()
+
+    _events = threading.Thread(target=run, name="libvirt events", daemon=True)
+    _events.start()

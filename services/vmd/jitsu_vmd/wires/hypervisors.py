@@ -1,0 +1,124 @@
+"""All hypervisors of one vmd, by name; "" is that of VMs that name none. One that is silent holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from typing import Any
+
+    from jitsu_protocol.vm import VM
+    from jitsu_vmd.hypervisor import Guest, Hypervisor
+
+RETRY_S = 1.0
+FIRST_OPEN_S = 3.0
+"""vmd serves after that long, even if a hypervisor is away."""
+
+log = structlog.get_logger("vmd")
+
+
+class Hypervisors:
+    """They are opened, looked at, and chosen for a VM here."""
+
+    def __init__(
+        self, backends: Mapping[str, Hypervisor], spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        self._backends = backends
+        self._spawn = spawn
+        self.troubles: dict[str, str] = dict.fromkeys(backends, "it is not connected yet")
+        """Name -> why it does not answer, for those that do not."""
+
+    def of(self, vm: VM) -> Hypervisor:
+        """Return a VM's hypervisor; raises Unavailable."""
+        name = _name(vm)
+        if name not in self._backends:
+            raise Unavailable(f"{vm.name}: hypervisor: {name} is none of hypervisor.connections")
+        return self._backends[name]
+
+    def refusal(self, vm: VM) -> str:
+        """Return why a VM cannot run as it is configured, or nothing."""
+        try:
+            return self.of(vm).refusal(vm)
+        except Unavailable as error:
+            return str(error)
+
+    def trouble(self, vm: VM) -> str:
+        """Return why a VM's hypervisor does not answer, or nothing."""
+        return self.troubles.get(_name(vm), "")
+
+    def notes(self) -> list[str]:
+        """Return a line about each."""
+        notes = []
+        for name, backend in self._backends.items():
+            trouble = f" does not answer: {self.troubles[name]}" if name in self.troubles else ""
+            notes.append(f"hypervisor {f'{name}: ' if name else ''}{backend.name}{trouble}")
+        return notes
+
+    async def open(self) -> None:
+        """Connect to all, as far as that can be done now; raises SetupFault."""
+        opening = [asyncio.ensure_future(self._open(backend)) for backend in self._backends.values()]
+        done, pending = await asyncio.wait(opening, timeout=FIRST_OPEN_S)
+        for each in done:
+            each.result()
+        for each in pending:
+            self._spawn(_finished(each))
+
+    @staticmethod
+    async def _open(backend: Hypervisor) -> None:
+        waits = False
+        while True:
+            try:
+                await backend.open()
+            except Unavailable as error:
+                if not waits:
+                    log.warning("waiting for the hypervisor", hypervisor=backend.name, reason=str(error))
+                waits = True
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def run(self, changed: Callable[[str], None]) -> None:
+        """Have each tell what changes."""
+        for backend in self._backends.values():
+            self._spawn(backend.run(changed))
+
+    async def guests(self, vms: Collection[VM]) -> tuple[dict[str, Guest], set[str]]:
+        """Return what is known of these VMs, and the uuids of those whose hypervisor has answered."""
+        theirs: dict[str, list[VM]] = {name: [] for name in self._backends}
+        for vm in vms:
+            theirs.get(_name(vm), []).append(vm)
+        asked = [name for name in theirs if theirs[name] or name in self.troubles]
+        answers = await asyncio.gather(*(self._guests(name, theirs[name]) for name in asked))
+        found: dict[str, Guest] = {}
+        heard: set[str] = set()
+        for name, answer in zip(asked, answers, strict=True):
+            if answer is not None:
+                found |= answer
+                heard |= {vm.uuid for vm in theirs[name]}
+        return found, heard
+
+    async def _guests(self, name: str, vms: list[VM]) -> dict[str, Guest] | None:
+        backend = self._backends[name]
+        try:
+            found = await backend.guests(vms)
+        except JitsuError as error:
+            if self.troubles.get(name) != str(error):
+                log.error("the hypervisor does not answer", hypervisor=backend.name, reason=str(error))
+            self.troubles[name] = str(error)
+            return None
+        self.troubles.pop(name, None)
+        return found
+
+
+def _name(vm: VM) -> str:
+    return vm.config.get("hypervisor", ("",))[0]
+
+
+async def _finished(work: asyncio.Future[None]) -> None:
+    await work
