@@ -10,6 +10,7 @@ TIERS = {
     "unit": "pure rules and single sockets",
     "suite": "real processes on loopback",
     "net": "namespaces and bridges, as root",
+    "libvirt": "libvirt's drivers and real guests, as root",
 }
 
 

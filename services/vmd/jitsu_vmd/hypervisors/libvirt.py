@@ -202,10 +202,11 @@ class Libvirt:
     def _guest(self, vm: VM, domain: Any) -> Guest:
         uuid = domain.UUIDString()
         self._vms[uuid] = vm.uuid
-        if uuid not in self._nics:
-            self._nics[uuid] = tuple(Nic(mac, bridge) for mac, bridge in rules.nics(domain.XMLDesc(0)))
+        nics = self._nics.get(uuid)  # an event may remove them at any moment
+        if nics is None:
+            nics = self._nics[uuid] = tuple(Nic(mac, bridge) for mac, bridge in rules.nics(domain.XMLDesc(0)))
         state, reason = domain.state()
-        return Guest(self._state(domain, state), reason=self._reason(state, reason), nics=self._nics[uuid])
+        return Guest(self._state(domain, state), reason=self._reason(state, reason), nics=nics)
 
     def _state(self, domain: Any, state: int) -> GuestState:
         library = self._library
@@ -265,7 +266,8 @@ class Libvirt:
 
     async def destroy(self, vm: VM) -> None:
         """Stop a domain at once."""
-        await self._on_domain(vm, lambda domain: domain.isActive() and domain.destroy())
+        with suppress(NotFound):
+            await self._on_domain(vm, lambda domain: domain.isActive() and domain.destroy())
 
     async def suspend(self, vm: VM) -> None:
         """Save a domain (virsh managedsave)."""

@@ -1,0 +1,98 @@
+"""A libvirtd of our own in a network namespace, and the guest that guests/build.py makes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+URI = "qemu:///system"
+START_LIMIT_S = 20.0
+BUILD = Path(__file__).parents[2] / "guests" / "build.py"
+
+
+@functools.cache
+def guest_image() -> Path:
+    """Return the directory of the guest's kernel and initrd, where QEMU's own user may read them."""
+    directory = Path(tempfile.gettempdir()) / f"jitsu-guest-{os.getpid()}"
+    subprocess.run([sys.executable, BUILD, directory], check=True, stdout=subprocess.DEVNULL)
+    for path in (directory, *directory.iterdir()):
+        path.chmod(0o755)
+    return directory
+
+
+def remove_guest_image() -> None:
+    for path in (Path(tempfile.gettempdir()) / f"jitsu-guest-{os.getpid()}").glob("*"):
+        path.unlink()
+    with suppress(FileNotFoundError):
+        (Path(tempfile.gettempdir()) / f"jitsu-guest-{os.getpid()}").rmdir()
+
+
+def virsh(*arguments: str, check: bool = True) -> str:
+    done = subprocess.run(
+        ["virsh", "-q", "-c", URI, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class Libvirtd:
+    """The daemon, which can be stopped and started again; its domains go on."""
+
+    def __init__(self, inside: Sequence[str]) -> None:
+        """`inside` are the words before the command, `ip netns exec NAME`."""
+        self._inside = inside
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        if virsh("version", check=False):
+            pytest.skip("a libvirtd runs already: it is not ours to test with")
+        for name in ("virtlogd", "libvirtd"):
+            if name not in self._processes:
+                self._processes[name] = subprocess.Popen(
+                    [*self._inside, f"/usr/sbin/{name}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
+        ends = time.monotonic() + START_LIMIT_S
+        while not virsh("version", check=False):
+            assert time.monotonic() < ends, "libvirtd does not start"
+            time.sleep(0.05)
+
+    def stop(self, name: str = "libvirtd", number: int = signal.SIGTERM) -> None:
+        process = self._processes.pop(name, None)
+        if process is not None:
+            process.send_signal(number)
+            process.wait()
+
+    def pid(self) -> int:
+        return self._processes["libvirtd"].pid
+
+    def destroy_all(self) -> None:
+        """Leave no domain behind."""
+        for name in virsh("list", "--all", "--name", check=False).split():
+            virsh("destroy", name, check=False)
+            virsh("undefine", name, "--managed-save", check=False)
+
+
+@contextmanager
+def running_libvirtd(inside: Sequence[str]) -> Iterator[Libvirtd]:
+    """Run it."""
+    daemon = Libvirtd(inside)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.destroy_all()
+        for name in ("libvirtd", "virtlogd"):
+            daemon.stop(name)

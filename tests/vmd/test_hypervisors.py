@@ -1,0 +1,258 @@
+"""What vmd may expect of every hypervisor, asked of each that there is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jitsu_protocol.errors import JitsuError, NotFound
+from jitsu_protocol.vm import from_config
+from jitsu_vmd.mock.client import MockHypervisor
+from jitsu_vmd.rules.events import GuestState
+from tests.support.lan import BRIDGE, Lan
+from tests.support.libvirtd import URI, guest_image, remove_guest_image, running_libvirtd
+from tests.support.process import running_process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from jitsu_protocol.vm import VM
+    from jitsu_vmd.hypervisor import Hypervisor
+
+LIMIT_S = 30.0
+libvirt = pytest.mark.libvirt
+BACKENDS = [
+    pytest.param("mock", marks=pytest.mark.suite),
+    pytest.param("libvirt test", marks=libvirt),
+    pytest.param("libvirt qemu", marks=[libvirt, pytest.mark.timeout(300)]),
+]
+
+
+@pytest.fixture(scope="module")
+def qemu() -> Iterator[None]:
+    """Run libvirtd in a network namespace."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    lan = Lan(0)
+    try:
+        lan.make()
+        with running_libvirtd(["ip", "netns", "exec", lan.host]):
+            yield
+    finally:
+        lan.remove()
+        remove_guest_image()
+
+
+@pytest.fixture(params=BACKENDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "libvirt qemu":
+        request.getfixturevalue("qemu")
+    return str(request.param)
+
+
+class Running:
+    """A hypervisor, a VM of it, and what it has told."""
+
+    def __init__(self, hypervisor: Hypervisor, vm: VM) -> None:
+        self.hypervisor = hypervisor
+        self.vm = vm
+        self.told: list[str] = []
+
+    async def state(self) -> GuestState:
+        guests = await self.hypervisor.guests([self.vm])
+        return guests[self.vm.uuid].state if self.vm.uuid in guests else GuestState.OFF
+
+    async def becomes(self, state: GuestState) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while await self.state() is not state:
+                await asyncio.sleep(0.05)
+
+    async def tells(self, what: Callable[[], object]) -> None:
+        """Wait until the hypervisor has said that the VM changed."""
+        async with asyncio.timeout(5):
+            while not what():
+                await asyncio.sleep(0.02)
+
+
+def vm_of(kind: str, **keys: str) -> VM:
+    config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
+    if kind != "mock":
+        image = guest_image() if kind == "libvirt qemu" else Path("/none")
+        config |= {"kernel": f"{image}/kernel", "initrd": f"{image}/initrd", "memory": "98304", "nic": BRIDGE}
+        config |= {"cmdline": "console=ttyS0 quiet jitsu.ip=10.77.0.9/24", "shutdown_limit": "20"}
+    return from_config({key: [value] for key, value in (config | keys).items()}, {})
+
+
+@asynccontextmanager
+async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Running]:
+    settings = {}
+    if kind != "mock":
+        uri = "test:///default" if kind == "libvirt test" else URI
+        settings = {"hypervisor__kind": "libvirt", "hypervisor__connect": uri, "hypervisor__accelerate": "tcg"}
+    async with running_process("vmd", directory, **settings) as process:
+        from jitsu_vmd.main import hypervisors_for
+
+        hypervisor = hypervisors_for(process)[""]
+        await hypervisor.open()
+        made = Running(hypervisor, vm_of(kind, **keys))
+        process.spawn(hypervisor.run(made.told.append))
+        await hypervisor.guests([made.vm])
+        await asyncio.sleep(0.3)  # the feed of the mock connects
+        try:
+            yield made
+        finally:
+            await hypervisor.destroy(made.vm)
+            await hypervisor.forget(made.vm)
+            if isinstance(hypervisor, MockHypervisor) and hypervisor._host is not None:
+                hypervisor._host.terminate()
+                hypervisor._host.wait()
+
+
+async def test_a_vm_is_started_and_destroyed_and_that_is_told(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        assert await made.state() is GuestState.OFF
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING, "one that runs is left alone"
+        made.told.clear()
+        await made.hypervisor.destroy(made.vm)
+        assert await made.state() is GuestState.OFF
+        await made.tells(lambda: made.vm.uuid in made.told)
+        await made.hypervisor.destroy(made.vm)
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING, "and again"
+
+
+async def test_a_vm_is_paused_and_runs_on(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        await made.hypervisor.pause(made.vm)
+        assert await made.state() is GuestState.PAUSED
+        await made.hypervisor.unpause(made.vm)
+        assert await made.state() is GuestState.RUNNING
+
+
+async def test_a_vm_is_suspended_to_disk_and_resumed(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        await made.hypervisor.suspend(made.vm)
+        assert await made.state() is GuestState.SUSPENDED
+        await made.hypervisor.resume(made.vm)
+        assert await made.state() is GuestState.RUNNING
+
+
+async def test_a_guest_is_asked_to_shut_down(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        async with asyncio.timeout(LIMIT_S):
+            await made.hypervisor.shutdown(made.vm)
+        assert await made.state() is GuestState.OFF
+
+
+async def test_a_vm_that_it_can_run_is_not_refused(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        assert made.hypervisor.refusal(made.vm) == (
+            "" if kind != "libvirt test" else "kernel: there is no file /none/kernel"
+        )
+        assert await made.hypervisor.domain_id(made.vm) is None
+
+
+@pytest.fixture(params=[pytest.param("libvirt test", marks=libvirt), pytest.param("libvirt qemu", marks=libvirt)])
+def real(request: pytest.FixtureRequest) -> str:
+    if request.param == "libvirt qemu":
+        request.getfixturevalue("qemu")
+    return str(request.param)
+
+
+async def test_what_a_domain_has_is_told_and_it_is_gone_when_the_vm_is(real: str, tmp_path: Path) -> None:
+    async with running(real, tmp_path, mac="02:00:5e:00:53:99") as made:
+        guests = await made.hypervisor.guests([made.vm])
+        assert [(nic.mac, nic.bridge) for nic in guests[made.vm.uuid].nics] == [("02:00:5e:00:53:99", BRIDGE)]
+        await made.hypervisor.forget(made.vm)
+        with pytest.raises(NotFound):
+            await made.hypervisor.pause(made.vm)
+
+
+async def test_a_vm_that_was_never_defined_is_told_of(real: str, tmp_path: Path) -> None:
+    async with running(real, tmp_path) as made:
+        stranger = from_config({"name": ["nobody"], "dns": ["n.jitsu.test"], "ip": ["127.88.0.2"]}, {})
+        with pytest.raises(NotFound, match="has no domain nobody") as caught:
+            await made.hypervisor.start(stranger)
+        assert "virsh define" in caught.value.hint
+
+
+@libvirt
+async def test_a_domain_that_others_defined_is_used_by_its_name_or_uuid(tmp_path: Path) -> None:
+    async with running("libvirt test", tmp_path) as made:
+        by_name = from_config({"name": ["test"], "dns": ["t.jitsu.test"], "ip": ["127.88.0.3"]}, {})
+        guests = await made.hypervisor.guests([by_name])
+        assert guests[by_name.uuid].state is GuestState.RUNNING, "libvirt's test driver has one that runs"
+        uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+        by_uuid = from_config({"name": ["x"], "uuid": [uuid], "dns": ["u.jitsu.test"], "ip": ["127.88.0.4"]}, {})
+        assert (await made.hypervisor.guests([by_uuid]))[uuid].state is GuestState.RUNNING
+        await made.hypervisor.pause(by_name)
+        assert (await made.hypervisor.guests([by_uuid]))[uuid].state is GuestState.PAUSED
+        await made.tells(lambda: uuid in made.told)
+        await made.hypervisor.unpause(by_uuid)
+
+
+@libvirt
+async def test_a_domain_of_the_operators_own_xml(tmp_path: Path) -> None:
+    xml = tmp_path / "own.xml"
+    xml.write_text("<domain type='test'><name>other</name><memory>8192</memory><os><type>hvm</type></os></domain>")
+    async with running("libvirt test", tmp_path) as made:
+        keys = {"name": "own", "dns": "o.jitsu.test", "ip": "127.88.0.5", "domain_xml": str(xml)}
+        vm = from_config({key: [value] for key, value in keys.items()}, {})
+        await made.hypervisor.guests([vm])
+        await made.hypervisor.start(vm)
+        assert (await made.hypervisor.guests([vm]))[vm.uuid].state is GuestState.RUNNING
+        await made.hypervisor.destroy(vm)
+        await made.hypervisor.forget(vm)
+
+
+@libvirt
+@pytest.mark.parametrize(
+    ("keys", "refusal"),
+    [
+        ({"wait_for_key": "data/status"}, "wait_for_key: this hypervisor has no Xenstore"),
+        ({"domain_xml": "/nowhere.xml"}, "domain_xml: /nowhere.xml cannot be read: No such file or directory"),
+        ({"disk": "/no-target"}, "disk: '/no-target' is not DEVICE-OR-FILE@TARGET, as /images/www.img@vda is"),
+    ],
+)
+async def test_what_it_cannot_do_is_refused_before_it_is_asked_to(
+    tmp_path: Path, keys: dict[str, str], refusal: str
+) -> None:
+    async with running("libvirt test", tmp_path) as made:
+        assert made.hypervisor.refusal(vm_of("libvirt test", **keys)) == refusal
+
+
+@libvirt
+async def test_a_call_that_hangs_delays_no_other_and_looking_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    import libvirt as library
+
+    goes_on = threading.Event()
+    async with running("libvirt test", tmp_path) as made:
+        real_create = library.virDomain.create
+        monkeypatch.setattr(library.virDomain, "create", lambda _: goes_on.wait(10))
+        hangs = asyncio.ensure_future(made.hypervisor.start(made.vm))
+        await asyncio.sleep(0.1)
+        assert await made.state() is GuestState.OFF, "others, and looking, go on"
+        monkeypatch.setattr(library.virConnect, "listAllDomains", lambda *_: goes_on.wait(10) and [])
+        monkeypatch.setattr("jitsu_vmd.hypervisors.libvirt.LOOK_LIMIT_S", 0.2)
+        for _ in range(2):
+            with pytest.raises(JitsuError, match="does not answer"):
+                await made.hypervisor.guests([made.vm])
+        goes_on.set()
+        await hangs
+        monkeypatch.setattr(library.virDomain, "create", real_create)
+        monkeypatch.undo()
