@@ -99,14 +99,21 @@ def guest_toml(name: str, number: int, **keys: object) -> str:
 
 
 @contextmanager
-def lan_suite(directory: Path, toml: str, clients: int = 1) -> Iterator[tuple[Lan, RunningSuite]]:
-    """Run a suite on a bridge."""
-    lan = Lan(clients)
-    whole = f'[dns]\nbind = "0.0.0.0"\n[hypervisor]\nkind = "bridge"\nbridge = "{BRIDGE}"\n'
+def lan_suite(
+    directory: Path, toml: str, clients: int = 1, lan: Lan | None = None
+) -> Iterator[tuple[Lan, RunningSuite]]:
+    """Run a suite on a bridge: one that is made for it, with mock guests; or on one that is there."""
+    whole = '[dns]\nbind = "0.0.0.0"\n'
+    if lan is None:
+        whole += f'[hypervisor]\nkind = "bridge"\nbridge = "{BRIDGE}"\n'
     whole += f'[synjitsu]\nbridges = ["{BRIDGE}"]\n{toml}'
+    made = None
     try:
-        lan.make()
+        if lan is None:
+            lan = made = Lan(clients)
+            made.make()
         with RunningSuite(directory, toml=whole, inside=["ip", "netns", "exec", lan.host]) as suite:
             yield lan, suite
     finally:
-        lan.remove()
+        if made is not None:
+            made.remove()
