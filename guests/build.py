@@ -54,11 +54,14 @@ echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
 echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify
 echo 1 > /proc/sys/net/ipv6/conf/eth0/ndisc_notify
 for address in $addresses; do ip address add "$address" dev eth0; done
-ip link set eth0 up
-[ "$after" = 0 ] || sleep "$after"
+serve() {
+  httpd -h /www
+  /bin/echoes &
+}
 echo "<html><body>This is the VM <b>$name</b></body></html>" > /www/index.html
-httpd -h /www
-/bin/echoes &
+[ "$after" = 0 ] && serve  # before anybody can reach it
+ip link set eth0 up
+[ "$after" = 0 ] || { sleep "$after"; serve; }
 echo "jitsu: $name is up" > /dev/console
 acpid -c /etc/acpi -l /dev/null 2> /dev/null
 while true; do sleep 3600; done

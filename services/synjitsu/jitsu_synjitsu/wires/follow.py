@@ -36,6 +36,7 @@ class Follower:
         self.drained: Callable[[], None] = lambda: None
         """Called when a VM begins to drain."""
         self._host = process.settings.hypervisor.host
+        server.armed = self._armed
         self._watches_activity = process.settings.synjitsu.watch_activity
         self._vms: dict[str, VM] = {}
         self._states: dict[str, VmStatus] = {}
@@ -114,6 +115,12 @@ class Follower:
         elif state in (VmState.READY, VmState.DRAINING):
             self._server.perform(bridge, bridge.arming.unwatch(vm.uuid, now, runs=True))
 
+    def _armed(self, uuid: str, bridge: Bridge, mac: bytes) -> None:
+        """Note that a VM is about to run: one that resumes is connected before vmd's feed says that it boots."""
+        vm = self._vms.get(uuid)
+        if vm is not None and self._watches_activity:
+            bridge.activity.runs(vm, bridge.arming.mac_of(uuid, mac), "", monotonic(), unknown=False)
+
     def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:
         if status.state in _RUNNING:
             unseen = (status.up_s or 0.0) > UNSEEN_S
@@ -127,7 +134,7 @@ class Follower:
             )
             if known is not None:
                 bridge.activity.restore(vm.uuid, known)
-        elif status.state is not VmState.STOPPING:
+        elif status.state not in (VmState.STARTING, VmState.STOPPING):
             bridge.activity.rests(vm.uuid)
 
 

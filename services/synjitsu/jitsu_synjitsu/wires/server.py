@@ -21,7 +21,7 @@ from jitsu_synjitsu.wires.entries import Entries
 from jitsu_synjitsu.wires.packet import hindrances
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from jitsu_protocol.process import Process
     from jitsu_synjitsu.rules.handover import Action
@@ -51,6 +51,8 @@ class SynjitsuServer:
         )
         self.bridges = {name: Bridge(name, self._kept, wakes, self.perform, self._save) for name in settings.bridges}
         self._vmd = process.client("vmd", process.settings.hypervisor.host)
+        self.armed: Callable[[str, Bridge, bytes], None] = lambda *_: None
+        """Told of each VM that is about to boot, before it does."""
         self._entries = Entries(process, self._managed)
         self._seen_elsewhere: set[str] = set()
         """VMs of which that has been logged."""
@@ -113,6 +115,7 @@ class SynjitsuServer:
         bridge = self.bridge_of(request.bridge)
         mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
         limit = now + request.limit_s
+        self.armed(request.vm, bridge, mac)
         if bridge.knows_elsewhere(mac) and request.vm not in self._seen_elsewhere:
             self._seen_elsewhere.add(request.vm)
             log.warning(
