@@ -169,7 +169,6 @@ KEYS: dict[str, Key] = {
     "name": Key(VmName, "The VM's name, on the hypervisor too.", "the first `dns` name"),
     "uuid": Key(VmId, "The VM's UUID.", "made from the name"),
     "hypervisor": Key(str, "The hypervisor that runs it, one of hypervisor.connections.", "that of hypervisor.kind"),
-    "priority": Key(int, "Without room for all, an idle one gives way to those of its own and higher.", "0"),
     "host": Key(HostName, "The host whose vmd runs it, one of bus.hosts.", "the vmd of bus.vmd_rpc"),
     "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl"),
     "stop_mode": Key(

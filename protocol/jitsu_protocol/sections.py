@@ -313,13 +313,13 @@ class HypervisorSettings(Section):
     accelerate: Literal["auto", "kvm", "tcg"] = Field(
         "auto", description="How QEMU runs domains that are made for VMs; auto: KVM, if it proves to work."
     )
-    max_booting: int = Field(0, ge=0, description="VMs that may boot at once; 0: any number.")
-    max_running: int = Field(0, ge=0, description="VMs that may run at once; 0: any number.")
+    max_booting: int = Field(0, ge=0, description="VMs that may boot at once; others wait. 0: any number.")
+    max_running: int = Field(0, ge=0, description="VMs that may run at once; others wait. 0: any number.")
     max_memory: int = Field(
-        0, ge=0, description="Memory of all that run together; 0: any.", json_schema_extra={"unit": "KiB"}
-    )
-    evict: bool = Field(
-        True, description="Make room for a VM by stopping the longest idle one that may be stopped; else it waits."
+        0,
+        ge=0,
+        description="Memory of all VMs that run or are paused; others wait. 0: any.",
+        json_schema_extra={"unit": "KiB"},
     )
     metrics: Listen = Field("", description=METRICS)
 

@@ -161,3 +161,20 @@ async def test_what_is_not_an_address_boots_nothing(tmp_path: Path) -> None:
         assert (await ask("nobody.jitsu.test", suite.port)).rcode == "NXDOMAIN"
         assert (await ask("www.example.org", suite.port)).rcode == "REFUSED"
         assert suite.state("www") == "off"
+
+
+async def test_g10_no_more_boot_at_once_than_may_and_the_others_have_their_turn(tmp_path: Path) -> None:
+    count, most = 12, 3
+    toml = f"[hypervisor]\nmax_booting = {most}\n" + "".join(
+        vm_toml(f"n{n}", f"127.2.9.{n + 1}", boot_time=0.2, wait_for_port=8080, ttl=30, max_wait=4)
+        for n in range(count)
+    )
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        asking = asyncio.create_task(ask_all([f"n{n}.jitsu.test" for n in range(count)], suite.port))
+        seen = 0
+        while not asking.done():
+            rows = await asyncio.to_thread(suite.status)
+            seen = max(seen, sum(row["state"] in ("starting", "booting") for row in rows.values()))
+        assert [answer.addresses for answer in await asking] == [[f"127.2.9.{n + 1}"] for n in range(count)]
+        assert 0 < seen <= most
+        assert {row["starts"] for row in (await asyncio.to_thread(suite.status)).values()} == {1}

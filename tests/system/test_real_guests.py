@@ -91,7 +91,6 @@ def test_an_unmodified_guest_is_connected_when_it_listens(
     tmp_path: Path, lan: Lan, libvirtd: Libvirtd, rdtype: str
 ) -> None:
     with lan_suite(tmp_path, settings() + guest("www", 10), lan=lan) as (_, suite):
-
         assert "This is the VM <b>www</b>" in lan.run(0, lambda: page(summon("www", suite.port, rdtype)))
         assert suite.state("www") == "ready"
         assert "1 replayed" in suite.jitsu("status")

@@ -34,10 +34,11 @@ from jitsu_protocol.messages import (
     VmStateChanged,
     VmStatus,
 )
-from jitsu_protocol.states import VmState
+from jitsu_protocol.states import AT_REST, VmState
 from jitsu_protocol.vm import STATS_ROOT, VM
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import events
+from jitsu_vmd.rules.room import Room
 from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
 from jitsu_vmd.wires.probe import wait_for_port
 
@@ -86,6 +87,8 @@ class VmDaemon:
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
         self._hinted: set[str] = set()
         self._serving = False
+        limits = process.settings.hypervisor
+        self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
         self._nics: dict[str, tuple[Nic, ...]] = {}
         """The interfaces of VMs, as their hypervisor has them."""
         self._refusals: dict[str, str] = {}
@@ -95,6 +98,7 @@ class VmDaemon:
         self._joined = metrics.counter("joined_summons", "Requests that joined a summon under way.")
         self._stops = metrics.counter("stops", "Stop calls to the hypervisor.", ["mode"])
         self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
+        metrics.gauge("queued", "VMs that wait for room to start.", lambda: float(len(self._room)))
         for state in VmState:
             metrics.gauge(f"vms_{state}", f"VMs that are {state}.", self._counter_of(state))
 
@@ -114,7 +118,8 @@ class VmDaemon:
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
-        return self._hypervisors.notes()
+        waits = [f"{len(self._room)} VMs wait for room to start"] if len(self._room) else []
+        return self._hypervisors.notes() + waits
 
     # --- requests ---
 
@@ -131,7 +136,12 @@ class VmDaemon:
         self._waiting.setdefault(request.vm, set()).add(future)
         if machine.state in (VmState.STARTING, VmState.BOOTING):
             self._joined.inc()
-        self._handle(machine, events.SummonRequested(request.trigger, request.waited_s))
+        event = events.SummonRequested(request.trigger, request.waited_s)
+        if lack := machine.state in AT_REST and self._room.lack(machine.vm, self._machines.values()):
+            if not self._room.queue(request.vm, event, monotonic()):
+                raise Unavailable(f"{machine.vm.name}: {lack}, and too many VMs wait for that")
+        else:
+            self._handle(machine, event)
         return future.result() if future.done() else self._waited(request.vm, future)
 
     async def _waited(self, vm: str, future: asyncio.Future[Message]) -> Message:
@@ -243,7 +253,7 @@ class VmDaemon:
     def _check(self, machine: VmMachine) -> None:
         """See whether its hypervisor can run a VM as it is configured."""
         vm = machine.vm
-        refusal = self._hypervisors.refusal(vm)
+        refusal = self._room.never(vm) or self._hypervisors.refusal(vm)
         if not refusal:
             self._refusals.pop(vm.uuid, None)
             machine.watches_keys = self._hypervisors.of(vm).watches_keys
@@ -320,10 +330,18 @@ class VmDaemon:
         self._log_state(machine)
         if machine.state is not VmState.BOOTING and machine.vm.uuid in self._watches:
             self._watches.pop(machine.vm.uuid).cancel()
+        if len(self._room):
+            asyncio.get_running_loop().call_soon(self._admit)
         if machine.state is not VmState.STOPPING:
             for settled in self._settled.pop(machine.vm.uuid, []):
                 if not settled.done():
                     settled.set_result(None)
+
+    def _admit(self) -> None:
+        """Start those that there is room for now."""
+        while (admitted := self._room.next(self._machines, monotonic())) is not None:
+            vm, event = admitted
+            self._handle(self._machines[vm], event)
 
     def _log_state(self, machine: VmMachine) -> None:
         vm = machine.vm.name
