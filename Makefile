@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt fuzz lint bench bench-dns bench-store bench-synjitsu docs pins clean
+.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -70,6 +70,10 @@ bench-store: setup
 # Some minutes, as root.
 bench-synjitsu: setup
 	$(BIN)/python -m bench.synjitsu
+
+# A minute, as root.
+bench-libvirt: setup-libvirt
+	$(BIN)/python -m bench.libvirt
 
 # Pages that are made from the code.
 docs: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -14,10 +15,15 @@ import dns.query
 import dns.rcode
 import pytest
 
+from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.frames import Kind
+from jitsu_synjitsu.rules.handover import FIRST_PROBE_PORT
+from tests.support.frames import ACK, CLIENT_MAC, SYN, arp, tcp
 from tests.support.lan import guest_toml, ip, lan_suite, retransmitted
 from tests.support.suite import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.suite import RunningSuite
@@ -216,3 +222,48 @@ def test_a_hundred_guests_boot_at_once_with_ten_clients_each(tmp_path: Path) -> 
 
         assert lan.run(0, connect) == [f"{n}" for n in range(guests * each)]
         assert {status["starts"] for status in suite.status().values()} == {1}
+
+
+class Tagged:
+    """Sends and takes whole frames on eth0, with their VLAN tags (packet(7), PACKET_AUXDATA)."""
+
+    def __init__(self) -> None:
+        self.raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.raw.setsockopt(263, 8, 1)
+        self.raw.bind(("eth0", 0))
+        self.raw.settimeout(LIMIT_S)
+
+    def takes(self, wanted: Callable[[frames.Seen], bool]) -> frames.Seen:
+        """Return the next frame that is wanted."""
+        while True:
+            data, ancillary, _, _ = self.raw.recvmsg(2048, 64)
+            for _, _, extra in ancillary:
+                status, _, _, _, _, tci, _ = struct.unpack("IIIHHHH", extra)
+                if status & 0x10:
+                    data = data[:12] + struct.pack("!HH", 0x8100, tci) + data[12:]
+            seen = frames.read(data)
+            if wanted(seen):
+                return seen
+
+
+def test_clients_and_guests_on_a_tagged_vlan_are_served_as_others_are(tmp_path: Path) -> None:
+    mac, theirs, vm = b"\x02\0\x5e\0\x53\x10", b"\x0a\x4d\7\x64", b"\x0a\x4d\7\x0a"
+    toml = guest_toml("www", 10, boot_failure="hang", mac=mac.hex(":"))
+    toml = toml.replace('"10.77.0.10", "fd77::10"', '"10.77.7.10"')
+    tag = b"\x81\0\0\7"
+    with lan_suite(tmp_path, toml, clients=2) as (lan, suite):
+        lan.run(0, lambda: summon("www", suite.port))
+        client, guest = lan.run(0, Tagged), lan.run(1, Tagged)
+        client.raw.send(arp(1, CLIENT_MAC, theirs, vm, vlan=7))
+        assert client.takes(lambda seen: seen.kind is Kind.TELLS and seen.target == theirs).vlan == tag
+        client.raw.send(tcp(40_000, 80, addresses=(theirs, vm), to=mac, vlan=7))
+        time.sleep(0.2)
+        guest.raw.send(arp(1, mac, vm, vm, vlan=7))
+        probe = guest.takes(lambda seen: seen.kind is Kind.TCP and seen.source_port >= FIRST_PROBE_PORT)
+        answer = tcp(80, probe.source_port, SYN | ACK, 9, 6, (vm, theirs), to=CLIENT_MAC, source=mac, vlan=7)
+        guest.raw.send(answer)
+        replayed = guest.takes(lambda seen: seen.kind is Kind.TCP and seen.source_port == 40_000)
+        assert (probe.vlan, replayed.vlan, replayed.source) == (tag, tag, CLIENT_MAC)
+        wait_for(lambda: suite.state("www") == "ready", LIMIT_S, "it is handed over")
+        client.raw.close()
+        guest.raw.close()
