@@ -120,7 +120,7 @@ def _glue_text(text: str) -> str:
     return f"{dns_name(name)}={ip_address(address)}"
 
 
-HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt"]
+HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "xapi"]
 IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
@@ -291,7 +291,7 @@ class HypervisorSettings(Section):
     kind: HypervisorKind = Field(
         "mock",
         description="mock (the same as loopback): guests on 127.x.y.z, no privileges; "
-        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt.",
+        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt; xapi.",
     )
     bridge: str = Field(
         "jitsu0",
@@ -304,7 +304,12 @@ class HypervisorSettings(Section):
     host: HostName | Literal[""] = Field(
         "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
     )
-    connect: str = Field("", description="Connection URI of libvirt; empty: qemu:///system.")
+    connect: str = Field(
+        "", description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST."
+    )
+    user: str = Field("root", description="XAPI: who logs in.")
+    password_file: str = Field("", description="XAPI: file with the password.")
+    ca_file: str = Field("", description="XAPI: certificates that vouch for its own; empty: the system's.")
     connections: Connections = Field(
         default_factory=list,
         description="Further hypervisors, for VMs that name them with `hypervisor`, each as `NAME KIND` "

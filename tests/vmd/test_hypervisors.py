@@ -12,11 +12,11 @@ import pytest
 
 from jitsu_protocol.errors import JitsuError, NotFound
 from jitsu_protocol.vm import from_config
-from jitsu_vmd.mock.client import MockHypervisor
 from jitsu_vmd.rules.events import GuestState
 from tests.support.lan import BRIDGE, Lan
 from tests.support.libvirtd import URI, guest_image, remove_guest_image, running_libvirtd
 from tests.support.process import running_process
+from tests.support.xapi import FakeXapi, password_file, self_signed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,6 +28,7 @@ LIMIT_S = 30.0
 libvirt = pytest.mark.libvirt
 BACKENDS = [
     pytest.param("mock", marks=pytest.mark.suite),
+    "xapi",
     pytest.param("libvirt test", marks=libvirt),
     pytest.param("libvirt qemu", marks=[libvirt, pytest.mark.timeout(300)]),
 ]
@@ -81,7 +82,7 @@ class Running:
 
 def vm_of(kind: str, **keys: str) -> VM:
     config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
-    if kind != "mock":
+    if kind.startswith("libvirt"):
         image = guest_image() if kind == "libvirt qemu" else Path("/none")
         config |= {"kernel": f"{image}/kernel", "initrd": f"{image}/initrd", "memory": "98304", "nic": BRIDGE}
         config |= {"cmdline": "console=ttyS0 quiet jitsu.ip=10.77.0.9/24", "shutdown_limit": "20"}
@@ -90,27 +91,56 @@ def vm_of(kind: str, **keys: str) -> VM:
 
 @asynccontextmanager
 async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Running]:
-    settings = {}
-    if kind != "mock":
+    """Run a hypervisor, with one VM that may be started."""
+    vm = vm_of(kind, **keys)
+    if kind == "mock":
+        async with _running(vm, directory) as made:
+            yield made
+            host = made.hypervisor._host  # type: ignore[attr-defined]
+            await made.hypervisor.destroy(vm)
+            host.terminate()
+            host.wait()
+    elif kind == "xapi":
+        with FakeXapi() as xapi:
+            xapi.add(vm.name)
+            async with running_xapi(vm, directory, xapi) as made:
+                yield made
+    else:
         uri = "test:///default" if kind == "libvirt test" else URI
         settings = {"hypervisor__kind": "libvirt", "hypervisor__connect": uri, "hypervisor__accelerate": "tcg"}
+        async with _running(vm, directory, **settings) as made:
+            try:
+                yield made
+            finally:
+                await made.hypervisor.destroy(vm)
+                await made.hypervisor.forget(vm)
+
+
+@asynccontextmanager
+async def running_xapi(vm: VM, directory: Path, xapi: FakeXapi, **settings: str) -> AsyncIterator[Running]:
+    """Run a hypervisor against an XAPI."""
+    password = str(password_file(directory))
+    shown = {"hypervisor__kind": "xapi", "hypervisor__connect": xapi.uri, "hypervisor__password_file": password}
+    async with _running(vm, directory, **(shown | settings)) as made:
+        yield made
+        xapi.close_sessions()  # whoever waits for events
+
+
+@asynccontextmanager
+async def _running(vm: VM, directory: Path, **settings: str) -> AsyncIterator[Running]:
     async with running_process("vmd", directory, **settings) as process:
         from jitsu_vmd.main import hypervisors_for
 
         hypervisor = hypervisors_for(process)[""]
         await hypervisor.open()
-        made = Running(hypervisor, vm_of(kind, **keys))
-        process.spawn(hypervisor.run(made.told.append))
+        made = Running(hypervisor, vm)
+        follows = process.spawn(hypervisor.run(made.told.append))
         await hypervisor.guests([made.vm])
         await asyncio.sleep(0.3)  # the feed of the mock connects
         try:
             yield made
         finally:
-            await hypervisor.destroy(made.vm)
-            await hypervisor.forget(made.vm)
-            if isinstance(hypervisor, MockHypervisor) and hypervisor._host is not None:
-                hypervisor._host.terminate()
-                hypervisor._host.wait()
+            follows.cancel()
 
 
 async def test_a_vm_is_started_and_destroyed_and_that_is_told(kind: str, tmp_path: Path) -> None:
@@ -256,3 +286,131 @@ async def test_a_call_that_hangs_delays_no_other_and_looking_says_so(
         await hangs
         monkeypatch.setattr(library.virDomain, "create", real_create)
         monkeypatch.undo()
+
+
+# --- XAPI ----------------------------------------------------------------------------------------
+
+STRANGER = "0d0f4f2a-6a69-5473-8175-76302e320001"
+
+
+async def test_xapi_an_ambiguous_name_is_an_error_and_a_uuid_is_not(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        xapi.add("twice")
+        chosen = xapi.add("twice", STRANGER)
+        by_name = vm_of("xapi", name="twice")
+        by_uuid = vm_of("xapi", name="twice", uuid=STRANGER)
+        async with running_xapi(by_name, tmp_path, xapi) as made:
+            with pytest.raises(JitsuError, match="2 VMs of the pool are called twice"):
+                await made.hypervisor.start(by_name)
+            assert await made.hypervisor.guests([by_name]) == {}
+            await made.hypervisor.start(by_uuid)
+            assert xapi.vms[chosen]["power_state"] == "Running"
+            for missing in (vm_of("xapi", name="none"), vm_of("xapi", uuid="0d0f4f2a-6a69-5473-8175-76302e320009")):
+                with pytest.raises(NotFound, match="the pool has no VM"):
+                    await made.hypervisor.start(missing)
+
+
+async def test_xapi_templates_and_snapshots_are_no_vms(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        xapi.add("jitsu-conforms", is_a_template=True)
+        xapi.add("jitsu-conforms", is_a_snapshot=True, power_state="Suspended")
+        async with running_xapi(vm_of("xapi"), tmp_path, xapi) as made:
+            assert await made.hypervisor.guests([made.vm]) == {}
+
+
+async def test_xapi_tells_the_interfaces_of_a_vm_in_their_order(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        xapi.add("jitsu-conforms", bridges=("OpaqueRef:net0", "OpaqueRef:net1"))
+        async with running_xapi(vm_of("xapi"), tmp_path, xapi) as made:
+            guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+            assert [(nic.mac, nic.bridge) for nic in guest.nics] == [
+                ("02:00:5e:00:53:40", "xenbr0"),
+                ("02:00:5e:00:53:41", "xenbr1"),
+            ]
+
+
+async def test_xapi_a_session_that_has_expired_is_renewed(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        xapi.add("jitsu-conforms")
+        async with running_xapi(vm_of("xapi"), tmp_path, xapi) as made:
+            for _ in range(3):
+                before = xapi.logins
+                xapi.sessions.clear()
+                assert await made.state() is GuestState.OFF
+                assert xapi.logins > before
+
+
+async def test_xapi_a_host_that_is_no_master_any_more_is_left_for_the_one_that_is(tmp_path: Path) -> None:
+    with FakeXapi() as slave, FakeXapi(host="127.0.0.2", port=int(slave.uri.rpartition(":")[2])) as master:
+        master.add("jitsu-conforms")
+        slave.master = "127.0.0.2"
+        async with running_xapi(vm_of("xapi"), tmp_path, slave) as made:
+            await made.hypervisor.start(made.vm)
+            assert await made.state() is GuestState.RUNNING
+        assert "VM.start" in master.calls
+        assert "VM.start" not in slave.calls
+        master.close_sessions()
+
+
+async def test_xapi_what_others_do_is_told_within_a_second(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        ref = xapi.add("jitsu-conforms")
+        async with running_xapi(vm_of("xapi"), tmp_path, xapi) as made:
+            for state, seen in (("Running", GuestState.RUNNING), ("Halted", GuestState.OFF)):
+                made.told.clear()
+                xapi.becomes(ref, state)
+                async with asyncio.timeout(1):
+                    await made.tells(lambda: made.vm.uuid in made.told)
+                assert await made.state() is seen
+
+
+async def test_xapi_a_guest_that_does_not_hear_is_halted(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        ref = xapi.add("jitsu-conforms", power_state="Running")
+        xapi.deaf = True
+        vm = vm_of("xapi", shutdown_limit="0.3")
+        async with running_xapi(vm, tmp_path, xapi) as made:
+            await made.hypervisor.shutdown(vm)
+            assert xapi.vms[ref]["power_state"] == "Halted"
+            assert "VM.destroy" not in xapi.calls, "that would remove it"
+
+
+async def test_xapi_certificates_and_passwords_are_checked(tmp_path: Path) -> None:
+    vm = vm_of("xapi")
+    certificate = self_signed(tmp_path)
+    with FakeXapi(certificate) as xapi:
+        xapi.add(vm.name)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with running_xapi(vm, tmp_path, xapi):
+                pass
+        assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value.exceptions[0])
+        trusted = {"hypervisor__ca_file": str(certificate)}
+        async with running_xapi(vm, tmp_path, xapi, **trusted) as made:
+            assert await made.state() is GuestState.OFF
+        (tmp_path / "wrong").write_text("wrong")
+        with pytest.raises(ExceptionGroup) as caught:
+            async with running_xapi(vm, tmp_path, xapi, **trusted, hypervisor__password_file=str(tmp_path / "wrong")):
+                pass
+        assert "XAPI takes neither user nor password" in str(caught.value.exceptions[0])
+
+
+async def test_xapi_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        async with running_xapi(vm_of("xapi"), tmp_path, xapi) as made:
+            assert "the pool has already" in made.hypervisor.refusal(vm_of("xapi", kernel="/boot/x"))
+            assert "no access to Xenstore" in made.hypervisor.refusal(vm_of("xapi", wait_for_key="data/status"))
+
+
+async def test_xapi_is_away_and_comes_back(tmp_path: Path) -> None:
+    vm = vm_of("xapi")
+    with FakeXapi() as xapi:
+        xapi.add(vm.name)
+        port = int(xapi.uri.rpartition(":")[2])
+        async with running_xapi(vm, tmp_path, xapi) as made:
+            xapi.close()
+            with pytest.raises(JitsuError, match="cannot be reached"):
+                await made.state()
+            with FakeXapi(port=port) as again:
+                again.add(vm.name, power_state="Running")
+                assert await made.state() is GuestState.RUNNING
+                again.close_sessions()

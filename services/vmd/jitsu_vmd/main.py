@@ -33,6 +33,10 @@ def _hypervisor(process: Process, kind: str, uri: str) -> Hypervisor:
             from jitsu_vmd.hypervisors.libvirt import Libvirt
 
             return Libvirt(process, uri)
+        case "xapi":
+            from jitsu_vmd.hypervisors.xapi import Xapi
+
+            return Xapi(process, uri)
         case "bridge":
             from jitsu_vmd.hypervisors.bridge import Bridge
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.kvm import kvm_works
+from jitsu_vmd.wires.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
 
 DEFAULT_URI = "qemu:///system"
-MAX_THREADS = 128
 LOOK_LIMIT_S, OPEN_LIMIT_S = 5.0, 10.0
 RETRY_S = 1.0
 KEEPALIVE_S, KEEPALIVE_COUNT = 3, 3
@@ -50,7 +48,7 @@ class Libvirt:
         self._settings = process.settings.hypervisor
         self._uri = uri or DEFAULT_URI
         self.name = f"libvirt ({self._uri})"
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="libvirt")
+        self._threads = Threads(self._uri, self._translated)
         self._library: Any = None
         self._connection: Any = None
         self._kind: rules.DomainType = "qemu"
@@ -62,7 +60,6 @@ class Libvirt:
         """VM -> the XML that it was defined with."""
         self._faults: dict[str, str] = {}
         """VM -> why its domain could not be defined."""
-        self._looking: asyncio.Future[dict[str, Guest]] | None = None
         self._changed: Callable[[str], None] = lambda _: None
         self._loop = asyncio.get_event_loop()
 
@@ -96,8 +93,9 @@ class Libvirt:
         await self._connect()
 
     async def _connect(self) -> None:
-        self._connection = await self._limited(self._connected, OPEN_LIMIT_S, f"{self._uri} cannot be opened")
-        kind = await self._limited(self._connection.getType, LOOK_LIMIT_S, "its type is not told")
+        otherwise = f"{self._uri} does not answer"
+        self._connection = await self._threads.within(OPEN_LIMIT_S, otherwise, self._connected)
+        kind = await self._threads.within(LOOK_LIMIT_S, otherwise, self._connection.getType)
         if kind == "QEMU":
             wants = self._settings.accelerate
             self._kind = "kvm" if wants == "kvm" or (wants == "auto" and await kvm_works()) else "qemu"
@@ -132,7 +130,7 @@ class Libvirt:
 
     async def _is_alive(self) -> bool:
         try:
-            return bool(await self._limited(self._connection.isAlive, LOOK_LIMIT_S, ""))
+            return bool(await self._threads.within(LOOK_LIMIT_S, "", self._connection.isAlive))
         except JitsuError:
             return False
 
@@ -152,13 +150,7 @@ class Libvirt:
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Look at the domains of these VMs."""
-        if self._looking is not None and not self._looking.done():
-            raise Unavailable(f"{self._uri} does not answer")
-        self._looking = self._in_thread(lambda: self._look(self._live(), list(vms)))
-        found: dict[str, Guest] = await self._within(
-            asyncio.shield(self._looking), LOOK_LIMIT_S, f"{self._uri} does not answer"
-        )
-        return found
+        return await self._threads.look(LOOK_LIMIT_S, lambda: self._look(self._live(), list(vms)))
 
     def _look(self, connection: Any, vms: list[VM]) -> dict[str, Guest]:
         domains = connection.listAllDomains(0)
@@ -300,7 +292,7 @@ class Libvirt:
 
     async def _on_domain(self, vm: VM, work: Callable[[Any], Any]) -> Any:
         """Do something with a VM's domain; vmd limits how long that may take."""
-        return await self._in_thread(lambda: work(self._domain(self._live(), vm)))
+        return await self._threads.run(lambda: work(self._domain(self._live(), vm)))
 
     def _domain(self, connection: Any, vm: VM) -> Any:
         try:
@@ -320,25 +312,10 @@ class Libvirt:
             raise Unavailable(f"{self._uri} is not connected")
         return self._connection
 
-    def _in_thread(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, partial(self._caught, work))
-
-    def _caught(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except self._library.libvirtError as error:
-            raise Unavailable(error.get_error_message() or str(error)) from None
-
-    async def _limited(self, work: Callable[[], Any], limit: float, otherwise: str) -> Any:
-        return await self._within(self._in_thread(work), limit, otherwise)
-
-    @staticmethod
-    async def _within(work: asyncio.Future[Any], limit: float, otherwise: str) -> Any:
-        try:
-            async with asyncio.timeout(limit):
-                return await work
-        except TimeoutError:
-            raise Unavailable(otherwise) from None
+    def _translated(self, error: Exception) -> Exception | None:
+        if self._library is not None and isinstance(error, self._library.libvirtError):
+            return Unavailable(error.get_error_message() or str(error))
+        return None
 
 
 _events: threading.Thread | None = None

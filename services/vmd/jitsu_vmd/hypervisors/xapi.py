@@ -1,0 +1,284 @@
+"""XAPI (XenAPI), of XenServer and XCP-ng: VMs that a pool has already.
+
+Calls block, so each runs on a thread with a session of its own; XenAPI logs in again when one has expired. A host that
+is not the pool's master names it, and is left for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import ssl
+import threading
+import xmlrpc.client
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError, NotFound, SetupFault, Unavailable
+from jitsu_vmd.hypervisor import Guest, Nic
+from jitsu_vmd.rules import domain as rules
+from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.wires.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jitsu_protocol.process import Process
+    from jitsu_protocol.vm import VM
+
+LOOK_LIMIT_S, OPEN_LIMIT_S = 10.0, 15.0
+EVENT_WAIT_S = 30.0
+RETRY_S = 1.0
+VERSION, ORIGINATOR = "1.0", "jitsu"
+_STATES = {
+    "Halted": GuestState.OFF,
+    "Running": GuestState.RUNNING,
+    "Suspended": GuestState.SUSPENDED,
+    "Paused": GuestState.PAUSED,
+}
+
+log = structlog.get_logger("vmd")
+
+
+class Xapi:
+    """The VMs of one pool."""
+
+    watches_keys = False
+
+    def __init__(self, process: Process, uri: str) -> None:
+        self._settings = process.settings.hypervisor
+        self._uri = uri
+        self.name = f"XAPI ({uri})"
+        self._threads = Threads(self.name, self._translated)
+        self._local = threading.local()
+        self._library: Any = None
+        self._refs: dict[str, str] = {}
+        """XAPI's reference -> uuid of the VM."""
+        self._nics: dict[str, tuple[Nic, ...]] = {}
+        """By reference."""
+
+    def refusal(self, vm: VM) -> str:
+        """Return why XAPI cannot do what a VM's keys ask for, or nothing."""
+        if vm.wait_for_key:
+            return "wait_for_key: XAPI gives no access to Xenstore"
+        if rules.is_made(vm):
+            return "kernel and domain_xml: on XAPI a VM is one that the pool has already"
+        return ""
+
+    # --- sessions ---
+
+    async def open(self) -> None:
+        """Log in."""
+        try:
+            from XenAPI import XenAPI
+        except ImportError:
+            raise SetupFault("XenAPI is not installed", hint='pip install "jitsu-vmd[xapi]"') from None
+        if urlsplit(self._uri).scheme not in ("http", "https"):
+            raise SetupFault(f"hypervisor.connect: {self._uri!r} is no address of XAPI, as https://host is one")
+        if self._settings.password_file and not Path(self._settings.password_file).exists():
+            raise SetupFault(f"hypervisor.password_file: there is no file {self._settings.password_file}")
+        self._library = XenAPI
+        await self._threads.within(OPEN_LIMIT_S, f"{self._uri} does not answer", self._session)
+        log.info("connected", hypervisor=self.name)
+
+    def _session(self) -> Any:
+        """Return this thread's session."""
+        session = getattr(self._local, "session", None)
+        if session is None or self._local.uri != self._uri:
+            session = self._local.session = self._logged_in()
+            self._local.uri = self._uri
+        return session
+
+    def _logged_in(self) -> Any:
+        password = ""
+        if self._settings.password_file:
+            password = Path(self._settings.password_file).read_text().rstrip("\n")
+        for _ in range(3):  # a host names the master, which may have changed meanwhile
+            session = self._library.Session(self._uri, transport=self._transport())
+            try:
+                session.xenapi.login_with_password(self._settings.user, password, VERSION, ORIGINATOR)
+            except self._library.Failure as failure:
+                if failure.details[0] != "HOST_IS_SLAVE":
+                    raise
+                self._follow(failure.details[1])
+            else:
+                return session
+        raise Unavailable(f"{self._uri} and others name each other as the pool's master")
+
+    def _follow(self, master: str) -> None:
+        parts = urlsplit(self._uri)
+        port = f":{parts.port}" if parts.port else ""
+        host = f"[{master}]" if ":" in master else master
+        log.warning("the pool has another master", was=self._uri, master=master)
+        self._uri = f"{parts.scheme}://{host}{port}"
+
+    def _transport(self) -> xmlrpc.client.Transport:
+        if urlsplit(self._uri).scheme == "http":
+            return xmlrpc.client.Transport()
+        context = ssl.create_default_context(cafile=self._settings.ca_file or None)
+        return xmlrpc.client.SafeTransport(context=context)
+
+    def _translated(self, error: Exception) -> Exception | None:
+        self._local.session = None  # a connection that failed once is not used again
+        if self._library is not None and isinstance(error, self._library.Failure):
+            code, *details = map(str, error.details)
+            if code == "HOST_IS_SLAVE" and details:
+                self._follow(details[0])
+            if code == "SESSION_AUTHENTICATION_FAILED":
+                return Unavailable("XAPI takes neither user nor password", hint="see hypervisor.password_file")
+            return Unavailable(f"XAPI says {code}{': ' + ', '.join(details) if details else ''}")
+        if isinstance(error, xmlrpc.client.ProtocolError):
+            return Unavailable(f"{self._uri} answers {error.errcode} {error.errmsg}")
+        if isinstance(error, (OSError, xmlrpc.client.Error, http.client.HTTPException)):
+            return Unavailable(f"{self._uri} cannot be reached: {error}")
+        return None
+
+    # --- looking ---
+
+    async def run(self, changed: Callable[[str], None]) -> None:
+        """Follow XAPI's events."""
+        token = ""
+        while True:
+            try:
+                token, refs = await self._threads.run(partial(self._next_events, token))
+            except JitsuError as error:
+                log.debug("no events from XAPI", reason=str(error))
+                token = ""
+                await asyncio.sleep(RETRY_S)
+                changed("")
+                continue
+            for ref in refs:
+                self._nics.pop(ref, None)
+                if ref in self._refs:
+                    changed(self._refs[ref])
+
+    def _next_events(self, token: str) -> tuple[str, set[str]]:
+        answer = self._session().xenapi.event_from(["vm"], token, EVENT_WAIT_S)
+        return str(answer["token"]), {str(event["ref"]) for event in answer["events"]}
+
+    async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
+        """Look at these VMs."""
+        return await self._threads.look(LOOK_LIMIT_S, lambda: self._look(list(vms)))
+
+    def _look(self, vms: list[VM]) -> dict[str, Guest]:
+        session = self._session()
+        records = {
+            ref: record
+            for ref, record in session.xenapi.VM.get_all_records().items()
+            if not record["is_a_template"] and not record["is_a_snapshot"] and not record["is_control_domain"]
+        }
+        by_uuid = {record["uuid"]: ref for ref, record in records.items()}
+        by_name: dict[str, list[str]] = {}
+        for ref, record in records.items():
+            by_name.setdefault(record["name_label"], []).append(ref)
+        found = {}
+        for vm in vms:
+            refs = [by_uuid[vm.uuid]] if vm.uuid in by_uuid else by_name.get(vm.name, [])
+            if "uuid" in vm.config:
+                refs = refs if vm.uuid in by_uuid else []
+            if len(refs) == 1:
+                self._refs[refs[0]] = vm.uuid
+                found[vm.uuid] = self._guest(session, refs[0], records[refs[0]])
+        return found
+
+    def _guest(self, session: Any, ref: str, record: dict[str, Any]) -> Guest:
+        nics = self._nics.get(ref)
+        if nics is None:
+            vifs = [session.xenapi.VIF.get_record(each) for each in record["VIFs"]]
+            nics = tuple(
+                Nic(vif["MAC"].lower(), session.xenapi.network.get_bridge(vif["network"]))
+                for vif in sorted(vifs, key=lambda vif: int(vif["device"]))
+            )
+            self._nics[ref] = nics
+        return Guest(_STATES.get(record["power_state"], GuestState.OFF), nics=nics)
+
+    # --- calls ---
+
+    async def start(self, vm: VM) -> None:
+        """Start a VM."""
+
+        def begin(session: Any, ref: str) -> None:
+            if session.xenapi.VM.get_power_state(ref) != "Running":
+                session.xenapi.VM.start(ref, False, False)
+
+        await self._on_vm(vm, begin)
+
+    async def resume(self, vm: VM) -> None:
+        """Resume a VM from its suspend image."""
+        await self._on_vm(vm, lambda session, ref: session.xenapi.VM.resume(ref, False, False))
+
+    async def unpause(self, vm: VM) -> None:
+        """Let a paused VM run on."""
+        await self._on_vm(vm, lambda session, ref: session.xenapi.VM.unpause(ref))
+
+    async def shutdown(self, vm: VM) -> None:
+        """Ask the guest to shut down; XAPI waits for it, and we for XAPI as long as the VM says."""
+        limit = float(vm.key("shutdown_limit"))
+        begun = monotonic()
+        try:
+            async with asyncio.timeout(limit):
+                await self._on_vm(vm, lambda session, ref: session.xenapi.VM.clean_shutdown(ref))
+        except (TimeoutError, JitsuError) as error:
+            if isinstance(error, NotFound):
+                raise
+            took = round(monotonic() - begun, 1)
+            log.warning("has not shut down, destroyed", vm=vm.name, after_s=took, reason=str(error))
+            await self.destroy(vm)
+
+    async def destroy(self, vm: VM) -> None:
+        """Stop a VM at once; what XAPI calls VM.destroy would remove it."""
+
+        def halt(session: Any, ref: str) -> None:
+            if session.xenapi.VM.get_power_state(ref) != "Halted":
+                session.xenapi.VM.hard_shutdown(ref)
+
+        with suppress(NotFound):
+            await self._on_vm(vm, halt)
+
+    async def suspend(self, vm: VM) -> None:
+        """Suspend a VM to disk."""
+        await self._on_vm(vm, lambda session, ref: session.xenapi.VM.suspend(ref))
+
+    async def pause(self, vm: VM) -> None:
+        """Pause a VM."""
+        await self._on_vm(vm, lambda session, ref: session.xenapi.VM.pause(ref))
+
+    async def forget(self, _: VM) -> None:
+        """Nothing was made for it."""
+
+    async def domain_id(self, _: VM) -> int | None:
+        """XAPI's Xenstore is its host's own."""
+        return None
+
+    async def wait_for_key(self, vm: VM) -> None:
+        """Never asked."""
+        raise Unavailable(f"{vm.name}: {self.name} gives no access to Xenstore")
+
+    async def _on_vm(self, vm: VM, work: Callable[[Any, str], None]) -> None:
+        def with_session() -> None:
+            session = self._session()
+            work(session, self._ref(session, vm))
+
+        await self._threads.run(with_session)
+
+    def _ref(self, session: Any, vm: VM) -> str:
+        """Return XAPI's reference of a VM; an ambiguous name is an error."""
+        if "uuid" in vm.config:
+            try:
+                return str(session.xenapi.VM.get_by_uuid(vm.uuid))
+            except self._library.Failure as failure:
+                if failure.details[0] != "UUID_INVALID":
+                    raise
+            raise NotFound(f"the pool has no VM with the uuid {vm.uuid}", hint="xe vm-list shows those that there are")
+        refs = session.xenapi.VM.get_by_name_label(vm.name)
+        if not refs:
+            raise NotFound(f"the pool has no VM {vm.name}", hint="xe vm-list shows those that there are")
+        if len(refs) > 1:
+            raise Unavailable(f"{len(refs)} VMs of the pool are called {vm.name}", hint="say which, with its key uuid")
+        return str(refs[0])
