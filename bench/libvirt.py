@@ -16,7 +16,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from tests.support.lan import Lan, lan_suite
-from tests.support.libvirtd import guest_image, remove_guest_image, running_libvirtd, virsh
+from tests.support.libvirtd import guest_image, running_libvirtd, virsh
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import summon
 from tests.system.test_real_guests import guest, page, settings
@@ -103,7 +103,6 @@ def main() -> int:
                 print(f"{way:<8}{shown}   {query / hand:.2f} ({query - hand:+.0f} ms)", flush=True)
     finally:
         lan.remove()
-        remove_guest_image()
     return 0
 
 

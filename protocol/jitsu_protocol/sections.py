@@ -120,7 +120,7 @@ def _glue_text(text: str) -> str:
     return f"{dns_name(name)}={ip_address(address)}"
 
 
-HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "xapi"]
+HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "libxl", "xapi"]
 IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
@@ -291,7 +291,7 @@ class HypervisorSettings(Section):
     kind: HypervisorKind = Field(
         "mock",
         description="mock (the same as loopback): guests on 127.x.y.z, no privileges; "
-        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt; xapi.",
+        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt; libxl (on dom0, with xl); xapi.",
     )
     bridge: str = Field(
         "jitsu0",
@@ -307,6 +307,8 @@ class HypervisorSettings(Section):
     connect: str = Field(
         "", description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST."
     )
+    save_directory: str = Field("/var/lib/jitsu/saved", description="libxl: where suspended domains are kept.")
+    xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")
     user: str = Field("root", description="XAPI: who logs in.")
     password_file: str = Field("", description="XAPI: file with the password.")
     ca_file: str = Field("", description="XAPI: certificates that vouch for its own; empty: the system's.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
-import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,18 +27,12 @@ BUILD = Path(__file__).parents[2] / "guests" / "build.py"
 @functools.cache
 def guest_image() -> Path:
     """Return the directory of the guest's kernel and initrd, where QEMU's own user may read them."""
-    directory = Path(tempfile.gettempdir()) / f"jitsu-guest-{os.getpid()}"
+    directory = Path(tempfile.mkdtemp(prefix="jitsu-guest-"))
+    atexit.register(shutil.rmtree, directory)
     subprocess.run([sys.executable, BUILD, directory], check=True, stdout=subprocess.DEVNULL)
     for path in (directory, *directory.iterdir()):
         path.chmod(0o755)
     return directory
-
-
-def remove_guest_image() -> None:
-    for path in (Path(tempfile.gettempdir()) / f"jitsu-guest-{os.getpid()}").glob("*"):
-        path.unlink()
-    with suppress(FileNotFoundError):
-        (Path(tempfile.gettempdir()) / f"jitsu-guest-{os.getpid()}").rmdir()
 
 
 def virsh(*arguments: str, check: bool = True) -> str:

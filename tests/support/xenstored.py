@@ -25,6 +25,8 @@ class Xenstored:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.socket = directory / "run" / "socket"
+        self.hypervisor = directory / "hv"
+        """Where fakexen.c plays Xen."""
         for part in ("run", "lib", "hv"):
             (directory / part).mkdir(parents=True, exist_ok=True)
         self._program = program("xenstored", "xen-utils-4.17", at="/usr/lib/xen-4.17/bin")
@@ -35,7 +37,7 @@ class Xenstored:
             "XENSTORED_RUNDIR": str(directory / "run"),
             "XENSTORED_ROOTDIR": str(directory / "lib"),
             "XENSTORED_PATH": str(self.socket),
-            "FAKEXEN_DIR": str(directory / "hv"),
+            "FAKEXEN_DIR": str(self.hypervisor),
             "LD_PRELOAD": str(library),
         }
         self.process: subprocess.Popen[bytes] | None = None

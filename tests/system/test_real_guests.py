@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.lan import BRIDGE, Lan, lan_suite
-from tests.support.libvirtd import URI, Libvirtd, guest_image, remove_guest_image, running_libvirtd, virsh
+from tests.support.libvirtd import URI, Libvirtd, guest_image, running_libvirtd, virsh
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import ECHO, datagram, summon
 
@@ -40,11 +40,8 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture(scope="module")
 def libvirtd(lan: Lan) -> Iterator[Libvirtd]:
-    try:
-        with running_libvirtd(["ip", "netns", "exec", lan.host]) as daemon:
-            yield daemon
-    finally:
-        remove_guest_image()
+    with running_libvirtd(["ip", "netns", "exec", lan.host]) as daemon:
+        yield daemon
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,14 @@ import pytest
 
 from jitsu_protocol.errors import JitsuError, NotFound
 from jitsu_protocol.vm import from_config
+from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.rules.events import GuestState
+from tests.support import fake_xl
 from tests.support.lan import BRIDGE, Lan
-from tests.support.libvirtd import URI, guest_image, remove_guest_image, running_libvirtd
+from tests.support.libvirtd import URI, guest_image, running_libvirtd
 from tests.support.process import running_process
 from tests.support.xapi import FakeXapi, password_file, self_signed
+from tests.support.xenstored import Xenstored, running_xenstored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,10 +28,12 @@ if TYPE_CHECKING:
     from jitsu_vmd.hypervisor import Hypervisor
 
 LIMIT_S = 30.0
+STRANGER = "0d0f4f2a-6a69-5473-8175-76302e320001"
 libvirt = pytest.mark.libvirt
 BACKENDS = [
     pytest.param("mock", marks=pytest.mark.suite),
     "xapi",
+    pytest.param("libxl", marks=pytest.mark.suite),
     pytest.param("libvirt test", marks=libvirt),
     pytest.param("libvirt qemu", marks=[libvirt, pytest.mark.timeout(300)]),
 ]
@@ -46,7 +51,6 @@ def qemu() -> Iterator[None]:
             yield
     finally:
         lan.remove()
-        remove_guest_image()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -82,6 +86,8 @@ class Running:
 
 def vm_of(kind: str, **keys: str) -> VM:
     config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
+    if kind == "libxl":
+        config |= {"kernel": "/proc/version", "nic": "xenbr0"}
     if kind.startswith("libvirt"):
         image = guest_image() if kind == "libvirt qemu" else Path("/none")
         config |= {"kernel": f"{image}/kernel", "initrd": f"{image}/initrd", "memory": "98304", "nic": BRIDGE}
@@ -100,6 +106,9 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             await made.hypervisor.destroy(vm)
             host.terminate()
             host.wait()
+    elif kind == "libxl":
+        async with running_libxl(vm, directory) as (made, _):
+            yield made
     elif kind == "xapi":
         with FakeXapi() as xapi:
             xapi.add(vm.name)
@@ -114,6 +123,27 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             finally:
                 await made.hypervisor.destroy(vm)
                 await made.hypervisor.forget(vm)
+
+
+@asynccontextmanager
+async def running_libxl(vm: VM, directory: Path) -> AsyncIterator[tuple[Running, Xenstored]]:
+    """Run libxl's backend with an xl that plays Xen, and an unmodified xenstored."""
+    if os.geteuid():
+        pytest.skip("needs root: xenstored")
+    home = directory / "fake-xl"
+    home.mkdir()
+    with running_xenstored(directory / "xen") as daemon, pytest.MonkeyPatch.context() as patch:
+        fake_xl.install(directory / "bin")
+        patch.setenv("PATH", f"{directory / 'bin'}:{os.environ['PATH']}")
+        patch.setenv("FAKEXEN_DIR", str(daemon.hypervisor))
+        patch.setenv("FAKE_XL", str(home))
+        patch.setenv("XENSTORED_PATH", str(daemon.socket))
+        settings = {"hypervisor__kind": "libxl", "hypervisor__xenstore": str(daemon.socket)}
+        async with _running(vm, directory, **settings, hypervisor__save_directory=str(directory / "saved")) as made:
+            try:
+                yield made, daemon
+            finally:
+                made.hypervisor._xenstore.close()  # type: ignore[attr-defined]
 
 
 @asynccontextmanager
@@ -153,7 +183,7 @@ async def test_a_vm_is_started_and_destroyed_and_that_is_told(kind: str, tmp_pat
         made.told.clear()
         await made.hypervisor.destroy(made.vm)
         assert await made.state() is GuestState.OFF
-        await made.tells(lambda: made.vm.uuid in made.told)
+        await made.tells(lambda: {made.vm.uuid, ""} & set(made.told))
         await made.hypervisor.destroy(made.vm)
         await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING, "and again"
@@ -190,7 +220,7 @@ async def test_a_vm_that_it_can_run_is_not_refused(kind: str, tmp_path: Path) ->
         assert made.hypervisor.refusal(made.vm) == (
             "" if kind != "libvirt test" else "kernel: there is no file /none/kernel"
         )
-        assert await made.hypervisor.domain_id(made.vm) is None
+        assert await made.hypervisor.domain_id(made.vm) is None, "it is off"
 
 
 @pytest.fixture(params=[pytest.param("libvirt test", marks=libvirt), pytest.param("libvirt qemu", marks=libvirt)])
@@ -288,9 +318,68 @@ async def test_a_call_that_hangs_delays_no_other_and_looking_says_so(
         monkeypatch.undo()
 
 
-# --- XAPI ----------------------------------------------------------------------------------------
+# --- libxl: with an xl that plays Xen -------------------------------------------------------------
 
-STRANGER = "0d0f4f2a-6a69-5473-8175-76302e320001"
+
+async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "rumprun.json").write_text('{\n "cmdline": "nginx",\n "net": {"if": "xenif0"}\n}\n')
+    vm = vm_of("libxl", rumprun_config=str(tmp_path / "rumprun.json"))
+    async with running_libxl(vm, tmp_path) as (made, _):
+        xenstore = made.hypervisor._xenstore  # type: ignore[attr-defined]
+        seen: list[GuestState] = []
+        real_change = xenstore.change
+
+        async def change(values: dict[str, str]) -> None:
+            seen.append(await made.state())
+            await real_change(values)
+
+        xenstore.change = change
+        await made.hypervisor.start(vm)
+        assert seen == [GuestState.PAUSED]
+        assert await made.state() is GuestState.RUNNING
+        domain = await made.hypervisor.domain_id(vm)
+        written = await xenstore.read(f"/local/domain/{domain}/rumprun/cfg")
+        assert written == '{"cmdline":"nginx","net":{"if":"xenif0"}}'
+
+
+async def test_libxl_waits_for_a_key_of_the_guest(tmp_path: Path) -> None:
+    vm = vm_of("libxl", wait_for_key="data/status")
+    async with running_libxl(vm, tmp_path) as (made, daemon):
+        await made.hypervisor.start(vm)
+        domain = await made.hypervisor.domain_id(vm)
+        waits = asyncio.ensure_future(made.hypervisor.wait_for_key(vm))
+        await asyncio.sleep(0.2)
+        assert not waits.done()
+        other = Xenstore(str(daemon.socket), asyncio.ensure_future)
+        await other.change({f"/local/domain/{domain}/data/status": "up"})
+        other.close()
+        async with asyncio.timeout(2):
+            await waits
+
+
+async def test_libxl_says_why_xl_has_failed(tmp_path: Path) -> None:
+    vm = vm_of("libxl")
+    async with running_libxl(vm, tmp_path) as (made, _):
+        await made.hypervisor.start(vm_of("libxl", uuid=STRANGER))
+        with pytest.raises(JitsuError, match=r"xl create: .*Domain with name jitsu-conforms exists"):
+            await made.hypervisor.start(vm)
+
+
+@pytest.mark.parametrize(
+    ("keys", "refusal"),
+    [
+        ({"kernel": "/nowhere"}, "kernel: there is no file /nowhere"),
+        ({"disk": "x"}, "disk: 'x' is not DEVICE-OR-FILE@TARGET"),
+        ({"cmdline": 'a "quote"'}, "cannot stand in a configuration of xl"),
+        ({"rumprun_config": "/proc/version"}, "rumprun_config: it is no JSON"),
+    ],
+)
+async def test_libxl_refuses_what_it_cannot_do(tmp_path: Path, keys: dict[str, str], refusal: str) -> None:
+    async with running_libxl(vm_of("libxl"), tmp_path) as (made, _):
+        assert refusal in made.hypervisor.refusal(vm_of("libxl", **keys))
+
+
+# --- XAPI ----------------------------------------------------------------------------------------
 
 
 async def test_xapi_an_ambiguous_name_is_an_error_and_a_uuid_is_not(tmp_path: Path) -> None:

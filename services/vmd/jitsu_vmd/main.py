@@ -33,6 +33,10 @@ def _hypervisor(process: Process, kind: str, uri: str) -> Hypervisor:
             from jitsu_vmd.hypervisors.libvirt import Libvirt
 
             return Libvirt(process, uri)
+        case "libxl":
+            from jitsu_vmd.hypervisors.libxl import Libxl
+
+            return Libxl(process)
         case "xapi":
             from jitsu_vmd.hypervisors.xapi import Xapi
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
     Arm,
     CancelDrain,
@@ -435,12 +436,18 @@ class VmDaemon:
     async def _while_armed(self, machine: VmMachine) -> None:
         """Return when Synjitsu holds the VM's addresses no more, and will not say when the guest is there.
 
-        One that died meanwhile and is back holds them again.
+        One that died meanwhile and is back holds them again. A guest that looks into Xenstore may do so from when it is
+        known which domain it is.
         """
+        domain: int | None = None
+        waits = 0.0 if machine.vm.handover is HandoverKind.XENSTORE else REARM_S
         while True:
-            await asyncio.sleep(REARM_S)
+            await asyncio.sleep(waits)
+            waits = REARM_S
             try:
-                await self._synjitsu.call(self._arm(machine), Done, REARM_S)
+                if machine.vm.handover is HandoverKind.XENSTORE and domain is None:
+                    domain = await self._hypervisors.of(machine.vm).domain_id(machine.vm)
+                await self._synjitsu.call(self._arm(machine, domain), Done, REARM_S)
             except JitsuError as error:
                 log.warning("Synjitsu is gone: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
                 return
@@ -451,7 +458,7 @@ class VmDaemon:
         chosen = next((nic for nic in nics if nic.bridge == vm.bridge), nics[0] if nics else Nic(""))
         return Nic(chosen.mac or vm.mac, vm.bridge or chosen.bridge)
 
-    def _arm(self, machine: VmMachine) -> Arm:
+    def _arm(self, machine: VmMachine, domain: int | None = None) -> Arm:
         nic = self._nic(machine.vm)
         return Arm(
             vm=machine.vm.uuid,
@@ -459,6 +466,7 @@ class VmDaemon:
             mac=nic.mac,
             bridge=nic.bridge,
             handover=machine.vm.handover.value,
+            domain_id=domain,
             limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
         )
 
