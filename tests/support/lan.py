@@ -103,7 +103,7 @@ def lan_suite(
     directory: Path, toml: str, clients: int = 1, lan: Lan | None = None
 ) -> Iterator[tuple[Lan, RunningSuite]]:
     """Run a suite on a bridge: one that is made for it, with mock guests; or on one that is there."""
-    whole = '[dns]\nbind = "0.0.0.0"\n'
+    whole = '[dns]\nbind = "0.0.0.0"\nsummon_rate = 0\n'  # a test's clients are all of one network
     if lan is None:
         whole += f'[hypervisor]\nkind = "bridge"\nbridge = "{BRIDGE}"\n'
     whole += f'[synjitsu]\nbridges = ["{BRIDGE}"]\n{toml}'

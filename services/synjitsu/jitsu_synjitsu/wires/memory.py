@@ -39,11 +39,12 @@ class Memory:
         known = self._read | known
         if known == self._written:
             return
+        self._written = known
         new = self._path.with_suffix(".new")
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             new.write_bytes(msgpack.packb(known))
             new.replace(self._path)
-            self._written = known
         except OSError as error:
             log.warning("open connections are not saved", file=str(self._path), reason=error.strerror)
 
