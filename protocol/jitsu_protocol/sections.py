@@ -296,7 +296,7 @@ class HypervisorSettings(Section):
     bridge: str = Field(
         "jitsu0",
         pattern=r"^[A-Za-z0-9_.-]{1,15}$",
-        description="Of the mock kind bridge: the bridge of guests without `nic`; made, and removed, if there is none.",
+        description="The bridge of VMs without `nic`; the mock kind bridge makes, and removes, it if there is none.",
     )
     bridge_addresses: Texts = Field(
         default_factory=list, description="Addresses that the bridge gets when it is made, as 10.0.0.1/24."
