@@ -18,7 +18,6 @@ from jitsu_synjitsu.rules.handover import (
     AskedFor,
     FailureTold,
     GuestFrameSeen,
-    HandedOver,
     Handover,
     HandoverState,
     ManagedTold,
@@ -77,7 +76,6 @@ class Arming:
     """Packets to VMs that are off, from somebody who may not wake more."""
     floods: int = 0
     """How often a VM was sent more than can be looked at."""
-    handed_over: int = 0
     replayed: int = 0
     changed: bool = False
     """`macs` has changed; set back by who looks at it."""
@@ -263,7 +261,6 @@ class Arming:
     def _after(self, machine: Handover, actions: list[Action], now: float) -> list[Action]:
         if machine.state is HandoverState.RELEASED and self._vms.get(machine.vm) is machine:
             self.replayed += machine.replayed
-            self.handed_over += any(isinstance(action, HandedOver) for action in actions)
             self._forget(machine)
             if machine.vm in self._watched:
                 self._watch_again(machine, now)
