@@ -92,6 +92,15 @@ def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
         sys.exit(130)
 
 
+def local(work: Callable[[], None]) -> None:
+    """Run a command that needs no suite; an error becomes one line and status 1."""
+    try:
+        work()
+    except (JitsuError, OSError) as error:
+        print(f"jitsu: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+
+
 def completing(found: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
     """Return what completes a word, nothing if no suite answers: a shell is no place for errors."""
 

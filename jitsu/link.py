@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq.asyncio
 
 from jitsu_protocol.bus import FeedClient, RpcClient
+from jitsu_protocol.curve import Curve
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
 from jitsu_protocol.vm import VM_ROOT, nearest
 from jitsu_protocol.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from jitsu_protocol.messages import CommitChanges, Request, VmStatus
     from jitsu_protocol.sections import BusSettings
@@ -33,9 +34,14 @@ class Link:
     """Calls to each service."""
 
     def __init__(
-        self, bus: BusSettings, context: zmq.asyncio.Context, clients: dict[tuple[str, str], RpcClient]
+        self,
+        bus: BusSettings,
+        context: zmq.asyncio.Context,
+        clients: dict[tuple[str, str], RpcClient],
+        curve: Curve | None,
     ) -> None:
         """`clients` are by service and host."""
+        self._curve = curve
         self._bus = bus
         self._context = context
         self._clients = clients
@@ -94,6 +100,8 @@ class Link:
             ask=watched.ask,
             reset=watched.reset,
             apply=watched.apply,
+            curve=self._curve,
+            owner="store",
         )
         task = asyncio.create_task(feed.run())
         try:
@@ -123,11 +131,19 @@ class Link:
 async def connect(bus: BusSettings) -> AsyncIterator[Link]:
     """Connect to the suite."""
     context = zmq.asyncio.Context()
-    owners = [(owner, "") for owner in OWNERS] + [("vmd", host) for host in bus.vmds[1:]]
-    clients = {(owner, host): RpcClient(context, bus.endpoint(owner, "rpc", host), owner) for owner, host in owners}
-    tasks = [asyncio.create_task(client.run()) for client in clients.values()]
+    tasks: list[asyncio.Task[None]] = []
+    spawn: Callable[[Coroutine[Any, Any, None]], None] = lambda work: tasks.append(asyncio.create_task(work))  # noqa: E731
     try:
-        yield Link(bus, context, clients)
+        keys = bus.keys_directory
+        curve = None if keys is None else Curve(context, keys, "operator", spawn)
+        owners = [(owner, "") for owner in OWNERS] + [("vmd", host) for host in bus.vmds[1:]]
+        clients = {
+            (owner, host): RpcClient(context, bus.endpoint(owner, "rpc", host), owner, curve, host)
+            for owner, host in owners
+        }
+        for client in clients.values():
+            spawn(client.run())
+        yield Link(bus, context, clients, curve)
     finally:
         for task in tasks:
             task.cancel()

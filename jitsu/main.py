@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import jitsu.keys
 import jitsu.running
-import jitsu.state  # noqa: F401  both register their commands
+import jitsu.state  # noqa: F401  they register their commands
 from jitsu.cli import app
 
 

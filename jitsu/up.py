@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.settings import Settings
 
-READY_LIMIT_S = 30.0
+READY_LIMIT_S = 120.0
 STOP_ORDER = (("dns",), ("reaper", "vmd", "synjitsu"), ("store",))
 """Who says goodbye to whom decides who stops first."""
 STOP_LIMIT_S = 0.8

@@ -11,6 +11,7 @@ TIERS = {
     "suite": "real processes on loopback",
     "net": "namespaces and bridges, as root",
     "libvirt": "libvirt's drivers and real guests, as root",
+    "xen": "a real dom0, which QEMU emulates",
 }
 
 
@@ -22,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which tiers ran, and which tests were left out and why."""
     selected = str(config.getoption("-m"))
-    ran = [tier for tier in TIERS if tier in selected.split()] if selected else list(TIERS)
+    ran = [tier for tier in TIERS if tier in selected.replace("not ", "not-").split()] if selected else list(TIERS)
     ran = ["unit"] if selected.startswith("not") else ran
     terminalreporter.write_line(f"tiers: {', '.join(f'{tier} ({TIERS.get(tier, tier)})' for tier in ran)}")
     for report in terminalreporter.stats.get("skipped", []):

@@ -13,13 +13,13 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
 import structlog
 import zmq
 import zmq.asyncio
 
-from jitsu_protocol import errors
+from jitsu_protocol import access, errors
 from jitsu_protocol.calls import MAX_WAITING_CALLS, Answered, Calls, Expired
 from jitsu_protocol.codec import MAX_FRAME_BYTES, Envelope, body_as, decode, encode, id_of
 from jitsu_protocol.feed import HEARTBEAT_S, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
@@ -28,6 +28,7 @@ from jitsu_protocol.messages import Failure, FeedItem, Message, Request
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jitsu_protocol.curve import Curve
     from jitsu_protocol.feed import Action
 
 log = structlog.get_logger("bus")
@@ -45,6 +46,8 @@ SNAPSHOT_TIMEOUT_S = 5.0
 RECONNECT_MS = 10
 RECONNECT_MAX_MS = 200
 """An owner that returns is heard within that time: G7 allows a second."""
+HEARTBEAT_MS, DEAD_MS, CONNECT_MS = 500, 1500, 500
+"""On tcp: a network that was cut and is joined again is noticed before TCP's own retransmission comes round."""
 
 
 class Counter(Protocol):
@@ -58,7 +61,7 @@ def _uncounted(reason: str) -> None:
     log.debug("message dropped", reason=reason)
 
 
-def _bind(socket: zmq.asyncio.Socket, endpoint: str) -> Callable[[], None]:
+def _bind(socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None) -> Callable[[], None]:
     """Bind a socket and return what closes it; raises SetupFault if the endpoint cannot be had.
 
     ZeroMQ takes an ipc path over from a living owner without a word, so a lock file beside it keeps a second
@@ -74,7 +77,10 @@ def _bind(socket: zmq.asyncio.Socket, endpoint: str) -> Callable[[], None]:
     try:
         if endpoint.startswith("ipc://"):
             lock = _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), endpoint)
-        socket.bind(endpoint)
+        if _is_secured(curve, endpoint):
+            curve.bind(socket, endpoint)
+        else:
+            socket.bind(endpoint)
     except errors.SetupFault:
         close()
         raise
@@ -84,6 +90,17 @@ def _bind(socket: zmq.asyncio.Socket, endpoint: str) -> Callable[[], None]:
             f"cannot bind {endpoint}: {error.strerror}", hint="is it in use, and may this user create it?"
         ) from None
     return close
+
+
+def _connect(socket: zmq.asyncio.Socket, endpoint: str, owner: str, host: str, curve: Curve | None) -> None:
+    if _is_secured(curve, endpoint):
+        curve.connect(socket, endpoint, owner, host)
+    else:
+        socket.connect(endpoint)
+
+
+def _is_secured(curve: Curve | None, endpoint: str) -> TypeGuard[Curve]:
+    return curve is not None and endpoint.startswith("tcp://")
 
 
 def _lock(path: Path, endpoint: str) -> int:
@@ -100,8 +117,12 @@ def _lock(path: Path, endpoint: str) -> int:
     return descriptor
 
 
-def _socket(context: zmq.asyncio.Context, kind: int) -> zmq.asyncio.Socket:
+def _socket(context: zmq.asyncio.Context, kind: int, endpoint: str) -> zmq.asyncio.Socket:
     socket = context.socket(kind)
+    if endpoint.startswith("tcp://"):
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
@@ -115,11 +136,14 @@ def _send(socket: zmq.asyncio.Socket, frames: Sequence[bytes]) -> bool:
     return bool(future.done() and future.exception() is None)
 
 
-async def _received(socket: zmq.asyncio.Socket) -> AsyncIterator[list[bytes]]:
-    """Yield messages for ever; while many wait, others have their turn between them."""
+async def _received(socket: zmq.asyncio.Socket, *, copy: bool = True) -> AsyncIterator[list[Any]]:
+    """Yield messages for ever; while many wait, others have their turn between them.
+
+    Without `copy` their parts are frames that know who sent them.
+    """
     while True:
         for _ in range(MAX_IN_A_ROW):
-            yield await socket.recv_multipart()
+            yield await socket.recv_multipart(copy=copy)
         await asyncio.sleep(0)
 
 
@@ -132,25 +156,33 @@ class RpcServer:
         endpoint: str,
         handlers: Mapping[type[Request], Handler],
         dropped: Counter = _uncounted,
+        curve: Curve | None = None,
     ) -> None:
         """`handlers` may be coroutines or plain functions; a JitsuError that one raises becomes the reply."""
-        self._socket = _socket(context, zmq.ROUTER)
+        self._curve = curve if _is_secured(curve, endpoint) else None
+        self._socket = _socket(context, zmq.ROUTER, endpoint)
         self._handlers = {cls.kind: (cls, handler) for cls, handler in handlers.items()}
         self._answered = Answered()
         self._peers: dict[bytes, bytes] = {}  # of each request under way: who asked for it last
         self._dropped = dropped
-        self._close = _bind(self._socket, endpoint)
+        self._close = _bind(self._socket, endpoint, curve)
 
     async def run(self) -> None:
         """Serve until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                async for frames in _received(self._socket):
-                    self._received(frames, group)
+                if self._curve is None:
+                    async for frames in _received(self._socket):
+                        self._received(frames, group)
+                else:
+                    async for frames in _received(self._socket, copy=False):
+                        role = self._curve.role(frames[-1].get("User-Id"))
+                        self._received([frame.bytes for frame in frames], group, role)
         finally:
             self._close()
 
-    def _received(self, frames: list[bytes], group: asyncio.TaskGroup) -> None:
+    def _received(self, frames: list[bytes], group: asyncio.TaskGroup, role: str | None = None) -> None:
+        """Take a request; `role` is whose key its sender has, None where there are no keys."""
         if len(frames) != 2:
             self._dropped("parts")
             return
@@ -166,6 +198,14 @@ class RpcServer:
         if not envelope.id:
             self._dropped("no-id")
             return
+        if role is not None:
+            try:
+                access.check(role, envelope.kind)
+            except errors.Forbidden as error:
+                self._dropped(error.code)
+                log.warning("refused", role=role, kind=envelope.kind[:64])
+                self._reply(peer, envelope.id, error)
+                return
         todo = self._answered.begin(envelope.id)
         if isinstance(todo, bytes):
             _send(self._socket, [peer, todo])
@@ -231,13 +271,15 @@ def _as_jitsu_error(error: Exception, kind: str) -> errors.JitsuError:
 class RpcClient:
     """The DEALER of a caller; any number of calls at once."""
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str, name: str) -> None:
-        """`name` is what errors call the owner."""
-        self._socket = _socket(context, zmq.DEALER)
+    def __init__(
+        self, context: zmq.asyncio.Context, endpoint: str, name: str, curve: Curve | None = None, host: str = ""
+    ) -> None:
+        """`name` is the owner's; `host` says which vmd."""
+        self._socket = _socket(context, zmq.DEALER, endpoint)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for an owner that is away
         self._socket.setsockopt(zmq.SNDHWM, MAX_WAITING_CALLS)
-        self._socket.connect(endpoint)
-        self._name = name
+        _connect(self._socket, endpoint, name, host, curve)
+        self._name = f"{name} of {host}" if host else name
         self._calls = Calls()
         self._frames: dict[bytes, tuple[Request, asyncio.Future[tuple[str, dict[str, Any]]]]] = {}
         self._prefix = uuid.uuid4().bytes
@@ -322,10 +364,12 @@ class RpcClient:
 class FeedServer:
     """The PUB socket of an owner: one numbered feed for each topic."""
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str, topics: Sequence[str]) -> None:
-        self._socket = _socket(context, zmq.PUB)
+    def __init__(
+        self, context: zmq.asyncio.Context, endpoint: str, topics: Sequence[str], curve: Curve | None = None
+    ) -> None:
+        self._socket = _socket(context, zmq.PUB, endpoint)
         self.feeds = {topic: Publisher(epoch=uuid.uuid4().hex) for topic in topics}
-        self._close = _bind(self._socket, endpoint)
+        self._close = _bind(self._socket, endpoint, curve)
 
     def publish(self, topic: str, body: Message) -> None:
         """Send the next item of a topic; a subscriber that cannot take it sees the gap."""
@@ -362,11 +406,14 @@ class FeedClient:
         ask: Callable[[], Awaitable[Snapshot]],
         reset: Callable[[Any], None],
         apply: Callable[[FeedItem], None],
+        curve: Curve | None = None,
+        owner: str = "",
+        host: str = "",
     ) -> None:
         """`ask` calls the owner's rpc; `reset` takes its state, `apply` each later item, in order."""
-        self._socket = _socket(context, zmq.SUB)
+        self._socket = _socket(context, zmq.SUB, endpoint)
         self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
-        self._socket.connect(endpoint)
+        _connect(self._socket, endpoint, owner, host, curve)
         self._topic = topic
         self._ask, self._reset, self._apply = ask, reset, apply
         self._machine = Subscription()

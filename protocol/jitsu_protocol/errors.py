@@ -85,6 +85,12 @@ class Refused(JitsuError):
     code = "refused"
 
 
+class Forbidden(Refused):
+    """The caller's key does not allow that."""
+
+    code = "forbidden"
+
+
 class BootFailed(JitsuError):
     """The hypervisor could not start the VM, or the VM never came up."""
 
@@ -145,6 +151,7 @@ _BY_CODE: dict[str, type[JitsuError]] = {
         Invalid,
         Conflict,
         Refused,
+        Forbidden,
         BootFailed,
         BackingOff,
         Unavailable,

@@ -22,6 +22,7 @@ import zmq.asyncio
 
 from jitsu_protocol import __version__
 from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
+from jitsu_protocol.curve import Curve
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.metrics import Metrics
@@ -57,6 +58,8 @@ class Process:
         self.stopping: Callable[[], Awaitable[None]] | None = None
         """Awaited between the signal and the end, for what must still be said."""
         self._context = zmq.asyncio.Context()
+        keys = settings.bus.keys_directory
+        self._curve = None if keys is None else Curve(self._context, keys, service, self.spawn, self.metrics.dropped)
         self._started = monotonic()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
@@ -67,25 +70,26 @@ class Process:
         """Bind this service's rpc."""
         endpoint = self.settings.bus.endpoint(self.service, "rpc", self.host)
         every: dict[type[Request], Handler] = {Ping: self._pong, **handlers}
-        self.spawn(RpcServer(self._context, endpoint, every, self.metrics.dropped).run(), "rpc")
+        self.spawn(RpcServer(self._context, endpoint, every, self.metrics.dropped, self._curve).run(), "rpc")
 
     def publish(self, *topics: str) -> FeedServer:
         """Bind this service's feed."""
-        server = FeedServer(self._context, self.settings.bus.endpoint(self.service, "feed", self.host), topics)
+        endpoint = self.settings.bus.endpoint(self.service, "feed", self.host)
+        server = FeedServer(self._context, endpoint, topics, self._curve)
         self.spawn(server.run(), "feed")
         return server
 
     def client(self, owner: str, host: str = "") -> RpcClient:
         """Connect to another service's rpc."""
-        return self.connect(self.settings.bus.endpoint(owner, "rpc", host), f"{owner} of {host}" if host else owner)
+        return self.connect(self.settings.bus.endpoint(owner, "rpc", host), owner, host)
 
     def vmds(self) -> dict[str, RpcClient]:
         """Connect to every vmd: host -> client."""
         return {host: self.client("vmd", host) for host in self.settings.bus.vmds}
 
-    def connect(self, endpoint: str, owner: str) -> RpcClient:
+    def connect(self, endpoint: str, owner: str, host: str = "") -> RpcClient:
         """Connect to an rpc by its endpoint."""
-        client = RpcClient(self._context, endpoint, owner)
+        client = RpcClient(self._context, endpoint, owner, self._curve, host)
         self.spawn(client.run(), f"client of {owner}")
         return client
 
@@ -102,7 +106,17 @@ class Process:
     ) -> FeedClient:
         """Connect to another service's feed."""
         endpoint = endpoint or self.settings.bus.endpoint(owner, "feed", host)
-        client = FeedClient(self._context, endpoint, topic, ask=ask, reset=reset, apply=apply)
+        client = FeedClient(
+            self._context,
+            endpoint,
+            topic,
+            ask=ask,
+            reset=reset,
+            apply=apply,
+            curve=self._curve,
+            owner=owner,
+            host=host,
+        )
         self.spawn(client.run(), f"feed of {owner}")
         return client
 

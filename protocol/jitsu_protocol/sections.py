@@ -158,7 +158,10 @@ class BusSettings(Section):
         description="Further hosts with a vmd of their own, each as `NAME RPC-ENDPOINT FEED-ENDPOINT`, "
         "or `NAME` alone for ipc.",
     )
-    allow_plain_tcp: bool = Field(False, description="Let tcp endpoints beyond loopback carry readable messages.")
+    keys: str = Field("", description="Directory of keys (`jitsu keys init`): every tcp endpoint uses CURVE.")
+    allow_plain_tcp: bool = Field(
+        False, description="Without keys: let tcp endpoints beyond loopback carry readable messages."
+    )
 
     @property
     def directory(self) -> Path:
@@ -177,6 +180,12 @@ class BusSettings(Section):
             return given[socket == "feed"] if given else f"ipc://{self.directory}/{owner}-{name}.{socket}"
         configured = getattr(self, f"{owner}_{socket}", "")
         return str(configured or f"ipc://{self.directory}/{owner}.{socket}")
+
+    @property
+    def keys_directory(self) -> Path | None:
+        """Directory of keys, if there is something that needs them."""
+        is_on_tcp = any(endpoint.startswith("tcp://") for _, endpoint in self.endpoints())
+        return Path(self.keys) if self.keys and is_on_tcp else None
 
     def endpoints(self) -> Iterator[tuple[str, str]]:
         """Yield the key and the endpoint of every socket."""

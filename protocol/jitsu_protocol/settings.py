@@ -264,10 +264,11 @@ def _plain_tcp(bus: BusSettings) -> list[str]:
             faults.append(
                 f"bus.runtime_dir: {rest!r} is too long for a Unix socket ({MAX_IPC_PATH_BYTES} characters at most)"
             )
-        elif scheme == "tcp" and not bus.allow_plain_tcp and not _is_loopback(rest):
+        elif scheme == "tcp" and not (bus.keys or bus.allow_plain_tcp or _is_loopback(rest)):
             faults.append(
                 f"bus.{key}: {endpoint} is not loopback, and its messages can be read "
-                "and forged on the way; set bus.allow_plain_tcp = true if that is what you want"
+                "and forged on the way: `jitsu keys init DIRECTORY`, and name that in bus.keys "
+                "(or set bus.allow_plain_tcp = true if plain tcp is what you want)"
             )
     return faults
 

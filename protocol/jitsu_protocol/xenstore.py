@@ -9,6 +9,10 @@ Of pyxs the packets and connections are used, and its router and commands replac
 - expect the answer to WATCH to carry the number of the question, which the kernel's xenbus device does not do;
 - write no empty value and no character but printable ASCII.
 
+And with one of the kernel: a request that is written to its xenbus device is kept where the next one is put, until
+xenstored has taken it (xenbus_dev_frontend.c). So a call waits until the one before is done; and no two transactions of
+ours disturb each other.
+
 Numbers of requests begin again after 2^32 of them. A call that is not answered in time counts as a lost connection.
 """
 
@@ -18,6 +22,7 @@ import asyncio
 import itertools
 import select
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -126,7 +131,7 @@ class Xenstore:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LIMIT_S):
-                return await loop.run_in_executor(self._threads, command, client)
+                return await loop.run_in_executor(self._threads, _in_turn, command, client)
         except TimeoutError:
             self._lost(client)
             raise Unavailable(f"Xenstore has not answered within {LIMIT_S:g} s") from None
@@ -231,6 +236,7 @@ def _router_class() -> type[Any]:
         def __init__(self, connection: Any, told: Callable[[bytes], object]) -> None:
             super().__init__(connection)
             self.told = told
+            self.turn = threading.Lock()
             self.ended: Callable[[], object] = lambda: None
 
         def __call__(self) -> None:
@@ -275,6 +281,11 @@ def _router_class() -> type[Any]:
             self._fail_all()
 
     return Quick
+
+
+def _in_turn(command: Callable[[Any], Any], client: Any) -> Any:
+    with client.router.turn:
+        return command(client)
 
 
 def _ask(client: Any, op: str, *fields: str, transaction: int = 0, missing: bool = False) -> bytes | None:

@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import struct
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,12 +21,9 @@ from tests.support.xenstored import Xenstored, running_xenstored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
-pytestmark = [
-    pytest.mark.suite,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: xenstored"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: xenstored")
+suite = pytest.mark.suite
 
 
 @pytest.fixture
@@ -33,13 +32,43 @@ def daemon(tmp_path: Path) -> Iterator[Xenstored]:
         yield running
 
 
-@pytest.fixture
-async def store(daemon: Xenstored) -> AsyncIterator[Xenstore]:
+@asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[Xenstore]:
     tasks: list[asyncio.Task[None]] = []
-    made = Xenstore(str(daemon.socket), lambda work: tasks.append(asyncio.create_task(work)))
+    made = Xenstore(str(path), lambda work: tasks.append(asyncio.create_task(work)))
     yield made
     made.close()
     await asyncio.gather(*tasks)
+
+
+@pytest.fixture
+async def stoppable(daemon: Xenstored) -> AsyncIterator[Xenstore]:
+    """A Xenstore whose daemon the test may stop."""
+    async with connected(daemon.socket) as made:
+        yield made
+
+
+PLACES = [
+    pytest.param("xenstored", marks=pytest.mark.suite),
+    *(pytest.param(each, marks=pytest.mark.xen) for each in ("/run/xenstored/socket", "/dev/xen/xenbus")),
+]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Say where Xenstore is: without Xen, and in a dom0 in each way that there is."""
+    if request.param == "xenstored":
+        with running_xenstored(tmp_path) as running:
+            yield running.socket
+    else:
+        yield Path(request.param)
+
+
+@pytest.fixture
+async def store(place: Path) -> AsyncIterator[Xenstore]:
+    async with connected(place) as made:
+        yield made
+        await made.change(dict.fromkeys(("/ip", "/count", "/n", "/local/domain/3"), None))
 
 
 async def test_values_are_written_read_listed_and_removed(store: Xenstore) -> None:
@@ -68,14 +97,14 @@ async def test_a_transaction_that_others_disturb_is_tried_again(store: Xenstore)
     assert sorted(await store.children("/count")) == ["0", "1", "2"]
 
 
-async def test_permissions_are_given(daemon: Xenstored, store: Xenstore) -> None:
+async def test_permissions_are_given(place: Path, store: Xenstore) -> None:
     await store.change({"/ip/b": ""}, {"/ip/b": "n0 b5"})
     process = await asyncio.create_subprocess_exec(
         "xenstore-ls",
         "-p",
         "/ip",
         stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"XENSTORED_PATH": str(daemon.socket)},
+        env=os.environ if str(place).startswith("/dev") else os.environ | {"XENSTORED_PATH": str(place)},
     )
     shown, _ = await process.communicate()
     assert b"(n0,b5)" in shown
@@ -108,34 +137,37 @@ async def test_wait_for_returns_when_the_key_comes(store: Xenstore) -> None:
         assert await asyncio.gather(*waits) == ["up"] * 3
 
 
-async def test_a_watch_goes_on_over_a_new_daemon(daemon: Xenstored, store: Xenstore) -> None:
-    wait = asyncio.create_task(store.wait_for("/late"))
+@suite
+async def test_a_watch_goes_on_over_a_new_daemon(daemon: Xenstored, stoppable: Xenstore) -> None:
+    wait = asyncio.create_task(stoppable.wait_for("/late"))
     await asyncio.sleep(0.1)
     daemon.stop()
     await asyncio.sleep(0.1)
     with pytest.raises(Unavailable, match="xenstored"):
-        await store.read("/late")
+        await stoppable.read("/late")
     daemon.start()
-    await store.change({"/late": "here"})
+    await stoppable.change({"/late": "here"})
     async with asyncio.timeout(5):
         assert await wait == "here"
 
 
-async def test_a_watch_that_is_set_while_nobody_is_there_lasts(daemon: Xenstored, store: Xenstore) -> None:
+@suite
+async def test_a_watch_that_is_set_while_nobody_is_there_lasts(daemon: Xenstored, stoppable: Xenstore) -> None:
     daemon.stop()
-    wait = asyncio.create_task(store.wait_for("/late"))
+    wait = asyncio.create_task(stoppable.wait_for("/late"))
     await asyncio.sleep(0.1)
     daemon.start()
-    await store.change({"/late": "here"})
+    await stoppable.change({"/late": "here"})
     async with asyncio.timeout(5):
         assert await wait == "here"
 
 
-async def test_calls_under_way_fail_when_the_connection_is_lost(daemon: Xenstored, store: Xenstore) -> None:
+@suite
+async def test_calls_under_way_fail_when_the_connection_is_lost(daemon: Xenstored, stoppable: Xenstore) -> None:
     assert daemon.process is not None
-    await store.read("/")
+    await stoppable.read("/")
     daemon.process.send_signal(signal.SIGSTOP)
-    calls = [asyncio.create_task(store.read("/x")) for _ in range(3)]
+    calls = [asyncio.create_task(stoppable.read("/x")) for _ in range(3)]
     await asyncio.sleep(0.1)
     daemon.stop()
     async with asyncio.timeout(module.LIMIT_S / 2):
@@ -143,18 +175,19 @@ async def test_calls_under_way_fail_when_the_connection_is_lost(daemon: Xenstore
     assert [type(each) for each in failed] == [Unavailable] * 3
 
 
+@suite
 async def test_g9_a_daemon_that_hangs_costs_a_call_its_deadline_and_no_thread(
-    daemon: Xenstored, store: Xenstore, monkeypatch: pytest.MonkeyPatch
+    daemon: Xenstored, stoppable: Xenstore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LIMIT_S", 0.3)
     assert daemon.process is not None
-    await store.read("/")
+    await stoppable.read("/")
     for _ in range(10):  # more than there are threads
         daemon.process.send_signal(signal.SIGSTOP)
         with pytest.raises(Unavailable, match="not answered"):
-            await store.read("/x")
+            await stoppable.read("/x")
         daemon.process.send_signal(signal.SIGCONT)
-        assert await store.read("/x") is None
+        assert await stoppable.read("/x") is None
 
 
 async def test_requests_are_numbered_for_ever(store: Xenstore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +198,7 @@ async def test_requests_are_numbered_for_ever(store: Xenstore, monkeypatch: pyte
     assert await store.read("/n") == "4"
 
 
+@suite
 async def test_file_descriptors_over_1023_do_as_well(daemon: Xenstored) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(2048, limits[0]), limits[1]))
@@ -180,6 +214,7 @@ async def test_file_descriptors_over_1023_do_as_well(daemon: Xenstored) -> None:
             os.close(each)
 
 
+@suite
 async def test_an_answer_to_watch_without_a_number_is_taken_as_xenbus_gives_it(tmp_path: Path) -> None:
     """Play the kernel's device: WATCH is answered with number 0, after its first event (xenbus_dev_frontend.c)."""
 
@@ -211,6 +246,7 @@ async def test_an_answer_to_watch_without_a_number_is_taken_as_xenbus_gives_it(t
     server.close()
 
 
+@suite
 async def test_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     async with asyncio.TaskGroup() as group:
         made = Xenstore(str(tmp_path / "none"), group.create_task)
@@ -220,6 +256,7 @@ async def test_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
         made.close()
 
 
+@suite
 async def test_g9_a_peer_that_is_no_xenstored_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_S", 0.3)
     with socket.socket(socket.AF_UNIX) as listener:

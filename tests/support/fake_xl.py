@@ -13,18 +13,27 @@ import re
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyxs
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.support.xenstored import Xenstored
 
 HEAD = "Name                     ID   Mem VCPUs\tState\tTime(s)   UUID          Reason-Code\tSecurity Label"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 Domains = dict[str, dict[str, Any]]
 
 
-def install(directory: Path) -> None:
-    """Put it where a PATH finds it as `xl`."""
+def install(directory: Path, daemon: Xenstored, patch: pytest.MonkeyPatch) -> None:
+    """Have `xl` mean this, beside this xenstored; its files are in a directory that is made."""
     directory.mkdir()
+    patch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    patch.setenv("FAKE_XL", str(directory))
+    patch.setenv("FAKEXEN_DIR", str(daemon.hypervisor))
+    patch.setenv("XENSTORED_PATH", str(daemon.socket))
     script = directory / "xl"
     root = Path(__file__).parents[2]
     script.write_text(
@@ -83,8 +92,9 @@ def row(name: str, number: str, state: str, uuid: str) -> None:
 def create(text: str, domains: Domains, home: Path, *, paused: bool) -> int:
     keys = dict(re.findall(r'^(\w+) = "?([^"\n]*)"?$', text, re.MULTILINE))
     if any(each["name"] == keys["name"] for each in domains.values()):
-        said = f"libxl_create.c:1222:initiate_domain_create: Domain with name {keys['name']} exists."
-        print(f"libxl: error: {said}", file=sys.stderr)
+        said = f'libxl_domain.c:81:libxl__domain_rename: Domain 7:Domain with name "{keys["name"]}" already exists.'
+        then = "libxl_domain.c:1064:domain_destroy_cb: Domain 7:Destruction of domain failed"
+        print(f"libxl: error: {said}\nlibxl: error: {then}", file=sys.stderr)
         return 3
     return introduce({"name": keys["name"], "uuid": keys["uuid"], "paused": paused}, domains, home)
 

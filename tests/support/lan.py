@@ -33,14 +33,16 @@ def ip(*arguments: str) -> None:
 class Lan:
     """The namespaces: `host`, where the suite runs, and a number of clients."""
 
-    def __init__(self, clients: int) -> None:
+    def __init__(self, clients: int, host_pid: int = 0) -> None:
+        """`host_pid` is a process whose namespace is that of the host; else one is made."""
+        self._host_pid = host_pid
         self.name = f"jt{os.getpid()}-{next(_NUMBERS)}"
         self.host = f"{self.name}-h"
         self.clients = [f"{self.name}-c{n}" for n in range(clients)]
 
     def make(self) -> None:
         program("ip", "iproute2")
-        ip("netns", "add", self.host)
+        ip(*(["netns", "attach", self.host, str(self._host_pid)] if self._host_pid else ["netns", "add", self.host]))
         ip("-n", self.host, "link", "set", "lo", "up")
         ip("-n", self.host, "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge", "forward_delay", "0")
         ip("-n", self.host, "address", "add", "10.77.0.1/24", "dev", BRIDGE)
@@ -56,12 +58,18 @@ class Lan:
                 ip("-n", client, "link", "set", link, "up")
 
     def remove(self) -> None:
+        if self._host_pid:
+            subprocess.run(["ip", "-n", self.host, "link", "delete", BRIDGE], capture_output=True, check=False)
         for namespace in [self.host, *self.clients]:
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
 
     def unplug(self, client: int) -> None:
         """Take a client off the bridge: it says nothing any more."""
         ip("-n", self.host, "link", "set", f"c{client}", "down")
+
+    def plug(self, client: int) -> None:
+        """Have a client on the bridge again."""
+        ip("-n", self.host, "link", "set", f"c{client}", "up")
 
     def start(self, client: int, work: Callable[[], Any]) -> Future[Any]:
         """Run a function as this client, on a thread of its own."""

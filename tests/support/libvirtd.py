@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import shutil
 import signal
 import subprocess
@@ -19,25 +20,30 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-URI = "qemu:///system"
+URI, XEN_URI = "qemu:///system", "xen:///system"
 START_LIMIT_S = 20.0
-BUILD = Path(__file__).parents[2] / "guests" / "build.py"
+ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
 def guest_image() -> Path:
-    """Return the directory of the guest's kernel and initrd, where QEMU's own user may read them."""
+    """Return the directory of the guest's kernel and initrd, where QEMU's own user may read them.
+
+    JITSU_GUEST_IMAGE says where they are already.
+    """
+    if made := os.environ.get("JITSU_GUEST_IMAGE"):
+        return Path(made)
     directory = Path(tempfile.mkdtemp(prefix="jitsu-guest-"))
     atexit.register(shutil.rmtree, directory)
-    subprocess.run([sys.executable, BUILD, directory], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "guests.build", directory], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     for path in (directory, *directory.iterdir()):
         path.chmod(0o755)
     return directory
 
 
-def virsh(*arguments: str, check: bool = True) -> str:
+def virsh(*arguments: str, check: bool = True, uri: str = URI) -> str:
     done = subprocess.run(
-        ["virsh", "-q", "-c", URI, *arguments], capture_output=True, text=True, check=False, timeout=60
+        ["virsh", "-q", "-c", uri, *arguments], capture_output=True, text=True, check=False, timeout=60
     )
     assert not check or done.returncode == 0, done.stderr
     return done.stdout
@@ -46,13 +52,14 @@ def virsh(*arguments: str, check: bool = True) -> str:
 class Libvirtd:
     """The daemon, which can be stopped and started again; its domains go on."""
 
-    def __init__(self, inside: Sequence[str]) -> None:
-        """`inside` are the words before the command, `ip netns exec NAME`."""
+    def __init__(self, inside: Sequence[str], uri: str) -> None:
+        """`inside` are the words before the command, `ip netns exec NAME`; `uri` is the driver that is used."""
         self._inside = inside
+        self._uri = uri
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
-        if virsh("version", check=False):
+        if virsh("version", check=False, uri=self._uri):
             pytest.skip("a libvirtd runs already: it is not ours to test with")
         for name in ("virtlogd", "libvirtd"):
             if name not in self._processes:
@@ -60,7 +67,7 @@ class Libvirtd:
                     [*self._inside, f"/usr/sbin/{name}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
         ends = time.monotonic() + START_LIMIT_S
-        while not virsh("version", check=False):
+        while not virsh("version", check=False, uri=self._uri):
             assert time.monotonic() < ends, "libvirtd does not start"
             time.sleep(0.05)
 
@@ -75,15 +82,16 @@ class Libvirtd:
 
     def destroy_all(self) -> None:
         """Leave no domain behind."""
-        for name in virsh("list", "--all", "--name", check=False).split():
-            virsh("destroy", name, check=False)
-            virsh("undefine", name, "--managed-save", check=False)
+        for name in virsh("list", "--all", "--name", check=False, uri=self._uri).split():
+            if name != "Domain-0":
+                virsh("destroy", name, check=False, uri=self._uri)
+                virsh("undefine", name, "--managed-save", check=False, uri=self._uri)
 
 
 @contextmanager
-def running_libvirtd(inside: Sequence[str]) -> Iterator[Libvirtd]:
+def running_libvirtd(inside: Sequence[str] = (), uri: str = URI) -> Iterator[Libvirtd]:
     """Run it."""
-    daemon = Libvirtd(inside)
+    daemon = Libvirtd(inside, uri)
     try:
         daemon.start()
         yield daemon

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 FIRST_PORT, PORTS_EACH = 20_000, 4_000
 _PORTS = itertools.count(os.getpid() % PORTS_EACH)
 READY_LINE = "Ctrl-C stops everything."
-START_LIMIT_S = 40.0
+START_LIMIT_S = 40.0 * float(os.environ.get("JITSU_TESTS_SLOWER", "1"))
+"""Under emulation processes start slowly."""
 JITSU = [sys.executable, "-m", "jitsu.main"]
 
 
@@ -79,6 +80,7 @@ class RunningSuite:
     ) -> None:
         """`inside` are the words before the command, `ip netns exec NAME`."""
         self.directory = directory
+        self._inside = inside
         self.port = free_port()
         self.output: list[str] = []
         self._bus = {"runtime_dir": str(directory / "run"), **tomllib.loads(toml).get("bus", {})}
@@ -129,8 +131,8 @@ class RunningSuite:
     def jitsu(self, *arguments: str, check: bool = True) -> str:
         """Run a jitsu command against it and return what it printed."""
         done = subprocess.run(
-            [*JITSU, "--runtime-dir", str(self.directory / "run"), *arguments],
-            env={**os.environ, "JITSU_BUS_HOSTS": "\n".join(self._bus.get("hosts", []))},
+            [*self._inside, *JITSU, "--runtime-dir", str(self.directory / "run"), *arguments],
+            env={**os.environ, **self._bus_environment()},
             capture_output=True,
             text=True,
             timeout=60,
@@ -140,11 +142,19 @@ class RunningSuite:
             assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout + done.stderr
 
+    def bus(self) -> BusSettings:
+        """Return where its sockets are."""
+        return BusSettings.model_validate(self._bus)
+
+    def _bus_environment(self) -> dict[str, str]:
+        shown = {key: value if isinstance(value, list) else [value] for key, value in self._bus.items()}
+        return {f"JITSU_BUS_{key.upper()}": "\n".join(map(str, values)) for key, values in shown.items()}
+
     def status(self) -> dict[str, dict[str, Any]]:
         """Return the rows of `jitsu status` by VM name, without the half second that a command costs."""
 
         async def ask() -> list[dict[str, Any]]:
-            async with connect(BusSettings.model_validate(self._bus)) as link:
+            async with connect(self.bus()) as link:
                 return status_rows(await link.vms(), await link.leaves())
 
         with ThreadPoolExecutor(1) as thread:  # a test may have an event loop of its own
@@ -186,16 +196,21 @@ class RunningSuite:
 
 
 @contextmanager
-def beside(suite: RunningSuite, service: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a further service on a suite's bus, ready when this returns; the test may have ended it."""
+def beside(
+    suite: RunningSuite, service: str, inside: Sequence[str] = (), **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a further service on a suite's bus, ready when this returns; the test may have ended it.
+
+    `inside` are the words before the command, `ip netns exec NAME`.
+    """
     directory = {"JITSU_BUS_RUNTIME_DIR": str(suite.directory / "run")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-        address = f"jitsu-test-{os.getpid()}-{next(_PORTS)}"
-        notified.bind("\0" + address)
+        address = str(suite.directory / f"notify-{next(_PORTS)}")  # not abstract: those are of one network namespace
+        notified.bind(address)
         notified.settimeout(START_LIMIT_S)
         process = subprocess.Popen(
-            [sys.executable, "-m", f"jitsu_{service}.main"],
-            env={**os.environ, **directory, **environment, "NOTIFY_SOCKET": "@" + address},
+            [*inside, sys.executable, "-m", f"jitsu_{service}.main"],
+            env={**os.environ, **directory, **environment, "NOTIFY_SOCKET": address},
         )
         try:
             assert notified.recv(100) == b"READY=1"

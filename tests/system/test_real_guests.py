@@ -72,9 +72,9 @@ def settings(more: str = "") -> str:
     return f'[hypervisor]\nkind = "libvirt"\nconnect = "{URI}"\naccelerate = "tcg"\n{more}\n'
 
 
-def page(address: str) -> str:
+def page(address: str, limit_s: float = LIMIT_S) -> str:
     """Fetch a page from a busybox httpd."""
-    with socket.create_connection((address, 80), timeout=LIMIT_S) as connection:
+    with socket.create_connection((address, 80), timeout=limit_s) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.rules.events import GuestState
 from tests.support import fake_xl
 from tests.support.lan import BRIDGE, Lan
-from tests.support.libvirtd import URI, guest_image, running_libvirtd
+from tests.support.libvirtd import URI, XEN_URI, guest_image, running_libvirtd
 from tests.support.process import running_process
 from tests.support.xapi import FakeXapi, password_file, self_signed
-from tests.support.xenstored import Xenstored, running_xenstored
+from tests.support.xenstored import running_xenstored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
     from jitsu_vmd.hypervisor import Hypervisor
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 STRANGER = "0d0f4f2a-6a69-5473-8175-76302e320001"
 libvirt = pytest.mark.libvirt
+XEN = [pytest.mark.xen, pytest.mark.timeout(300)]
 BACKENDS = [
     pytest.param("mock", marks=pytest.mark.suite),
     "xapi",
     pytest.param("libxl", marks=pytest.mark.suite),
     pytest.param("libvirt test", marks=libvirt),
     pytest.param("libvirt qemu", marks=[libvirt, pytest.mark.timeout(300)]),
+    pytest.param("libxl xen", marks=XEN),
 ]
+LIBXL = [pytest.param("libxl", marks=pytest.mark.suite), pytest.param("libxl xen", marks=XEN)]
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +56,36 @@ def qemu() -> Iterator[None]:
         lan.remove()
 
 
+@pytest.fixture(scope="module")
+def dom0() -> Iterator[None]:
+    """Have a bridge beside Xen."""
+    lan = Lan(0, host_pid=os.getpid())
+    try:
+        lan.make()
+        yield
+    finally:
+        lan.remove()
+
+
+@pytest.fixture(scope="module")
+def libvirt_in_dom0(dom0: None) -> Iterator[None]:
+    """Run libvirtd beside Xen."""
+    with running_libvirtd(uri=XEN_URI):
+        yield
+
+
+NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0"}
+
+
+def with_what_it_needs(request: pytest.FixtureRequest) -> str:
+    if request.param in NEEDS:
+        request.getfixturevalue(NEEDS[request.param])
+    return str(request.param)
+
+
 @pytest.fixture(params=BACKENDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    if request.param == "libvirt qemu":
-        request.getfixturevalue("qemu")
-    return str(request.param)
+    return with_what_it_needs(request)
 
 
 class Running:
@@ -77,6 +105,15 @@ class Running:
             while await self.state() is not state:
                 await asyncio.sleep(0.05)
 
+    async def boots(self) -> None:
+        """Wait until a guest of Xen says that it can be suspended."""
+        store = Xenstore("", asyncio.ensure_future)
+        key = f"/local/domain/{await self.hypervisor.domain_id(self.vm)}/control/feature-suspend"
+        async with asyncio.timeout(LIMIT_S):
+            while await store.read(key) != "1":
+                await asyncio.sleep(0.2)
+        store.close()
+
     async def tells(self, what: Callable[[], object]) -> None:
         """Wait until the hypervisor has said that the VM changed."""
         async with asyncio.timeout(5):
@@ -84,14 +121,20 @@ class Running:
                 await asyncio.sleep(0.02)
 
 
+@pytest.fixture(params=LIBXL)
+def libxl(request: pytest.FixtureRequest) -> str:
+    return with_what_it_needs(request)
+
+
 def vm_of(kind: str, **keys: str) -> VM:
     config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
     if kind == "libxl":
         config |= {"kernel": "/proc/version", "nic": "xenbr0"}
-    if kind.startswith("libvirt"):
-        image = guest_image() if kind == "libvirt qemu" else Path("/none")
+    elif kind.startswith(("libvirt", "libxl")):
+        image = Path("/none") if kind == "libvirt test" else guest_image()
+        console = "hvc0" if kind.endswith("xen") else "ttyS0"
         config |= {"kernel": f"{image}/kernel", "initrd": f"{image}/initrd", "memory": "98304", "nic": BRIDGE}
-        config |= {"cmdline": "console=ttyS0 quiet jitsu.ip=10.77.0.9/24", "shutdown_limit": "20"}
+        config |= {"cmdline": f"console={console} quiet jitsu.ip=10.77.0.9/24", "shutdown_limit": "60"}
     return from_config({key: [value] for key, value in (config | keys).items()}, {})
 
 
@@ -106,8 +149,8 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             await made.hypervisor.destroy(vm)
             host.terminate()
             host.wait()
-    elif kind == "libxl":
-        async with running_libxl(vm, directory) as (made, _):
+    elif kind.startswith("libxl"):
+        async with running_libxl(kind, vm, directory) as made:
             yield made
     elif kind == "xapi":
         with FakeXapi() as xapi:
@@ -115,7 +158,7 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             async with running_xapi(vm, directory, xapi) as made:
                 yield made
     else:
-        uri = "test:///default" if kind == "libvirt test" else URI
+        uri = {"libvirt test": "test:///default", "libvirt qemu": URI, "libvirt xen": XEN_URI}[kind]
         settings = {"hypervisor__kind": "libvirt", "hypervisor__connect": uri, "hypervisor__accelerate": "tcg"}
         async with _running(vm, directory, **settings) as made:
             try:
@@ -126,23 +169,22 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
 
 
 @asynccontextmanager
-async def running_libxl(vm: VM, directory: Path) -> AsyncIterator[tuple[Running, Xenstored]]:
-    """Run libxl's backend with an xl that plays Xen, and an unmodified xenstored."""
+async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Running]:
+    """Run libxl's backend: with an xl that plays Xen and an unmodified xenstored, or in a dom0."""
     if os.geteuid():
         pytest.skip("needs root: xenstored")
-    home = directory / "fake-xl"
-    home.mkdir()
-    with running_xenstored(directory / "xen") as daemon, pytest.MonkeyPatch.context() as patch:
-        fake_xl.install(directory / "bin")
-        patch.setenv("PATH", f"{directory / 'bin'}:{os.environ['PATH']}")
-        patch.setenv("FAKEXEN_DIR", str(daemon.hypervisor))
-        patch.setenv("FAKE_XL", str(home))
-        patch.setenv("XENSTORED_PATH", str(daemon.socket))
-        settings = {"hypervisor__kind": "libxl", "hypervisor__xenstore": str(daemon.socket)}
-        async with _running(vm, directory, **settings, hypervisor__save_directory=str(directory / "saved")) as made:
+    settings = {"hypervisor__kind": "libxl", "hypervisor__save_directory": str(directory / "saved")}
+    with ExitStack() as stack:
+        if kind == "libxl":
+            daemon = stack.enter_context(running_xenstored(directory / "xen"))
+            fake_xl.install(directory / "fake", daemon, stack.enter_context(pytest.MonkeyPatch.context()))
+            settings["hypervisor__xenstore"] = str(daemon.socket)
+        async with _running(vm, directory, **settings) as made:
             try:
-                yield made, daemon
+                yield made
             finally:
+                await made.hypervisor.destroy(vm)
+                await made.hypervisor.forget(vm)
                 made.hypervisor._xenstore.close()  # type: ignore[attr-defined]
 
 
@@ -201,6 +243,8 @@ async def test_a_vm_is_paused_and_runs_on(kind: str, tmp_path: Path) -> None:
 async def test_a_vm_is_suspended_to_disk_and_resumed(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
         await made.hypervisor.start(made.vm)
+        if kind == "libxl xen":
+            await made.boots()
         await made.hypervisor.suspend(made.vm)
         assert await made.state() is GuestState.SUSPENDED
         await made.hypervisor.resume(made.vm)
@@ -225,9 +269,7 @@ async def test_a_vm_that_it_can_run_is_not_refused(kind: str, tmp_path: Path) ->
 
 @pytest.fixture(params=[pytest.param("libvirt test", marks=libvirt), pytest.param("libvirt qemu", marks=libvirt)])
 def real(request: pytest.FixtureRequest) -> str:
-    if request.param == "libvirt qemu":
-        request.getfixturevalue("qemu")
-    return str(request.param)
+    return with_what_it_needs(request)
 
 
 async def test_what_a_domain_has_is_told_and_it_is_gone_when_the_vm_is(real: str, tmp_path: Path) -> None:
@@ -318,13 +360,13 @@ async def test_a_call_that_hangs_delays_no_other_and_looking_says_so(
         monkeypatch.undo()
 
 
-# --- libxl: with an xl that plays Xen -------------------------------------------------------------
+# --- libxl: with an xl that plays Xen, and in a dom0 -------------------------------------------------------------
 
 
-async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(tmp_path: Path) -> None:
+async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(libxl: str, tmp_path: Path) -> None:
     (tmp_path / "rumprun.json").write_text('{\n "cmdline": "nginx",\n "net": {"if": "xenif0"}\n}\n')
-    vm = vm_of("libxl", rumprun_config=str(tmp_path / "rumprun.json"))
-    async with running_libxl(vm, tmp_path) as (made, _):
+    vm = vm_of(libxl, rumprun_config=str(tmp_path / "rumprun.json"))
+    async with running_libxl(libxl, vm, tmp_path) as made:
         xenstore = made.hypervisor._xenstore  # type: ignore[attr-defined]
         seen: list[GuestState] = []
         real_change = xenstore.change
@@ -342,29 +384,58 @@ async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(tmp_
         assert written == '{"cmdline":"nginx","net":{"if":"xenif0"}}'
 
 
+@pytest.mark.suite
 async def test_libxl_waits_for_a_key_of_the_guest(tmp_path: Path) -> None:
     vm = vm_of("libxl", wait_for_key="data/status")
-    async with running_libxl(vm, tmp_path) as (made, daemon):
+    async with running_libxl("libxl", vm, tmp_path) as made:
         await made.hypervisor.start(vm)
-        domain = await made.hypervisor.domain_id(vm)
-        waits = asyncio.ensure_future(made.hypervisor.wait_for_key(vm))
-        await asyncio.sleep(0.2)
-        assert not waits.done()
-        other = Xenstore(str(daemon.socket), asyncio.ensure_future)
-        await other.change({f"/local/domain/{domain}/data/status": "up"})
-        other.close()
-        async with asyncio.timeout(2):
-            await waits
+        await key_comes(made)
 
 
-async def test_libxl_says_why_xl_has_failed(tmp_path: Path) -> None:
-    vm = vm_of("libxl")
-    async with running_libxl(vm, tmp_path) as (made, _):
-        await made.hypervisor.start(vm_of("libxl", uuid=STRANGER))
-        with pytest.raises(JitsuError, match=r"xl create: .*Domain with name jitsu-conforms exists"):
+async def key_comes(made: Running) -> None:
+    """See that vmd's wait for the VM's key ends when the key is there."""
+    domain = await made.hypervisor.domain_id(made.vm)
+    waits = asyncio.ensure_future(made.hypervisor.wait_for_key(made.vm))
+    await asyncio.sleep(0.5)
+    assert not waits.done()
+    other = Xenstore(made.hypervisor._settings.xenstore, asyncio.ensure_future)  # type: ignore[attr-defined]
+    await other.change({f"/local/domain/{domain}/{made.vm.wait_for_key}": "up"})
+    other.close()
+    async with asyncio.timeout(5):
+        await waits
+
+
+@pytest.mark.xen
+@pytest.mark.timeout(300)
+async def test_libvirt_does_the_same_with_a_guest_of_xen(libvirt_in_dom0: None, tmp_path: Path) -> None:
+    async with running("libvirt xen", tmp_path, wait_for_key="data/status") as made:
+        assert made.hypervisor.refusal(made.vm) == ""
+        await made.hypervisor.start(made.vm)
+        await key_comes(made)
+        await made.boots()
+        await made.hypervisor.pause(made.vm)
+        assert await made.state() is GuestState.PAUSED
+        await made.hypervisor.unpause(made.vm)
+        await made.hypervisor.suspend(made.vm)
+        assert await made.state() is GuestState.SUSPENDED
+        await made.hypervisor.resume(made.vm)
+        assert await made.state() is GuestState.RUNNING
+        made.told.clear()
+        await made.hypervisor.shutdown(made.vm)
+        assert await made.state() is GuestState.OFF
+        await made.tells(lambda: made.vm.uuid in made.told)
+
+
+async def test_libxl_says_why_xl_has_failed(libxl: str, tmp_path: Path) -> None:
+    vm, other = vm_of(libxl), vm_of(libxl, uuid=STRANGER)
+    async with running_libxl(libxl, vm, tmp_path) as made:
+        await made.hypervisor.start(other)
+        with pytest.raises(JitsuError, match=r'xl create: .*Domain with name "jitsu-conforms" already exists'):
             await made.hypervisor.start(vm)
+        await made.hypervisor.destroy(other)
 
 
+@pytest.mark.suite
 @pytest.mark.parametrize(
     ("keys", "refusal"),
     [
@@ -375,7 +446,7 @@ async def test_libxl_says_why_xl_has_failed(tmp_path: Path) -> None:
     ],
 )
 async def test_libxl_refuses_what_it_cannot_do(tmp_path: Path, keys: dict[str, str], refusal: str) -> None:
-    async with running_libxl(vm_of("libxl"), tmp_path) as (made, _):
+    async with running_libxl("libxl", vm_of("libxl"), tmp_path) as made:
         assert refusal in made.hypervisor.refusal(vm_of("libxl", **keys))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jitsu_vmd.rules.events import GuestState
-from jitsu_vmd.rules.xl import XlFault, config, listed
+from jitsu_vmd.rules.xl import XlFault, config, listed, reason
 from tests.support.vms import make_vm
 
 HEAD = "Name                     ID   Mem VCPUs\tState\tTime(s)   UUID          Reason-Code\tSecurity Label\n"
@@ -35,6 +35,14 @@ def test_the_list_of_domains_is_read() -> None:
     ]
     assert listed("") == []
     assert listed("what is this\n") == []
+
+
+def test_the_first_error_is_the_reason() -> None:
+    assert reason("Parsing config\nlibxl: error: x.c:1:f: no memory\nlibxl: error: y.c:2:g: not destroyed\n") == (
+        "libxl: error: x.c:1:f: no memory"
+    )
+    assert reason("www is an invalid domain identifier (rc=-6)\n") == "www is an invalid domain identifier (rc=-6)"
+    assert reason("") == ""
 
 
 def test_a_domain_is_configured_as_the_originals_keys_say() -> None:

@@ -38,6 +38,7 @@ from jitsu_protocol.messages.store import (
     Push,
     Read,
     Record,
+    Register,
     Value,
 )
 from jitsu_protocol.messages.synjitsu import Arm, Disarm
@@ -102,6 +103,7 @@ __all__ = [
     "Push",
     "Read",
     "Record",
+    "Register",
     "Report",
     "Request",
     "StopDrained",

@@ -79,7 +79,7 @@ class Leaves(Message):
 
 
 class Apply(Request):
-    """Anyone to store: change the tree of a branch, all of it or nothing. Answer: Applied.
+    """An operator to store: change the tree of a branch, all of it or nothing. Answer: Applied.
 
     The answer comes when the change is on the disk (G5). Sent twice it is carried out once: the id of the request is
     kept in the commit.
@@ -97,6 +97,19 @@ class Apply(Request):
     """The commit that the change is based on; if it is given and not the latest, conflict."""
     expect: dict[str, str | None] = Field(default_factory=dict)
     """Path -> the value that it must have now, None for no value; if one has not, conflict, with the values."""
+
+
+class Register(Request):
+    """The reaper to store: who answers for a name or watches a bridge, with how long that counts. Answer: Applied."""
+
+    kind: ClassVar[str] = "store.register"
+
+    replica: str
+    leaves: dict[str, str | None]
+    """Below its place in the tree; None for what is gone."""
+    message: str
+    request: str
+    """As of Apply."""
 
 
 class Applied(Message):

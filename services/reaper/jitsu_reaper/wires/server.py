@@ -16,13 +16,12 @@ from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.follow import follow_states, follow_vms, told
 from jitsu_protocol.messages import (
     Applied,
-    Apply,
     CancelDrain,
-    Change,
     Done,
     Drain,
     Draining,
     Record,
+    Register,
     Report,
     StopDrained,
 )
@@ -140,12 +139,9 @@ class ReaperServer:
             leaves |= {"service": report.service, "host": report.host or ""}
         done = "left" if report.leaving else "registered"
         await self._store.call(
-            Apply(
-                changes=[
-                    Change(path=f"{REPLICA_ROOT}/{report.replica}/{leaf}", value=None if report.leaving else value)
-                    for leaf, value in leaves.items()
-                ],
-                author="service:reaper",
+            Register(
+                replica=report.replica,
+                leaves=dict.fromkeys(leaves) if report.leaving else dict(leaves),
                 message=f"{'Replica ' if report.service == 'dns' else ''}{report.replica} {done}",
                 request=uuid.uuid4().hex,
             ),

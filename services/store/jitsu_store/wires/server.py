@@ -39,8 +39,10 @@ from jitsu_protocol.messages import (
     Push,
     Read,
     Record,
+    Register,
     Value,
 )
+from jitsu_protocol.vm import REPLICA_ROOT
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import State
 from jitsu_store.wires.git import GitRepository, check_branch_name
@@ -103,6 +105,7 @@ class StoreServer:
             ChangesSince: self.changes_since,
             ListBranches: self.list_branches,
             Apply: self.apply,
+            Register: self.register,
             Record: self.record,
             CreateBranch: self.create_branch,
             DeleteBranch: self.delete_branch,
@@ -247,6 +250,18 @@ class StoreServer:
     async def apply(self, request: Apply) -> Message:
         """Answer Apply."""
         return await self._counted(self._writer.apply(request))
+
+    async def register(self, request: Register) -> Message:
+        """Answer Register."""
+        place = f"{REPLICA_ROOT}/{request.replica}"
+        return await self.apply(
+            Apply(
+                changes=[Change(path=f"{place}/{leaf}", value=value) for leaf, value in request.leaves.items()],
+                author="service:reaper",
+                message=request.message,
+                request=request.request,
+            )
+        )
 
     async def merge(self, request: Merge) -> Message:
         """Answer Merge."""

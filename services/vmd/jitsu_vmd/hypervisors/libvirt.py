@@ -12,10 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import structlog
 
 from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, SetupFault, Unavailable
+from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules.events import GuestState
@@ -42,11 +44,11 @@ log = structlog.get_logger("vmd")
 class Libvirt:
     """The domains of one URI."""
 
-    watches_keys = False
-
     def __init__(self, process: Process, uri: str) -> None:
         self._settings = process.settings.hypervisor
         self._uri = uri or DEFAULT_URI
+        self._xenstore = Xenstore(self._settings.xenstore, process.spawn) if _is_this_dom0(self._uri) else None
+        self.watches_keys = self._xenstore is not None
         self.name = f"libvirt ({self._uri})"
         self._threads = Threads(self._uri, self._translated)
         self._library: Any = None
@@ -65,8 +67,8 @@ class Libvirt:
 
     def refusal(self, vm: VM) -> str:
         """Return why libvirt cannot do what a VM's keys ask for, or nothing."""
-        if vm.wait_for_key:
-            return "wait_for_key: this hypervisor has no Xenstore"
+        if vm.wait_for_key and not self.watches_keys:
+            return "wait_for_key: this hypervisor has no Xenstore" + (" here" if _is_xen(self._uri) else "")
         if not rules.is_made(vm):
             return ""
         try:
@@ -285,8 +287,11 @@ class Libvirt:
         return found if found > 0 else None
 
     async def wait_for_key(self, vm: VM) -> None:
-        """Never asked."""
-        raise Unavailable(f"{self.name} has no Xenstore")
+        """Return when the VM's key is in this dom0's Xenstore."""
+        domain = await self.domain_id(vm)
+        if self._xenstore is None or domain is None:
+            raise NotFound(f"{vm.name} has no domain in Xenstore")
+        await self._xenstore.wait_for(f"/local/domain/{domain}/{vm.wait_for_key}")
 
     # --- threads ---
 
@@ -316,6 +321,14 @@ class Libvirt:
         if self._library is not None and isinstance(error, self._library.libvirtError):
             return Unavailable(error.get_error_message() or str(error))
         return None
+
+
+def _is_xen(uri: str) -> bool:
+    return urlsplit(uri).scheme.partition("+")[0] == "xen"
+
+
+def _is_this_dom0(uri: str) -> bool:
+    return _is_xen(uri) and not urlsplit(uri).netloc
 
 
 _events: threading.Thread | None = None

@@ -205,6 +205,6 @@ class Libxl:
             await process.wait()
             raise
         if process.returncode:
-            reasons = [line for line in err.decode("utf-8", "replace").splitlines() if line.strip()]
-            raise Unavailable(f"xl {arguments[0]}: {reasons[-1] if reasons else f'status {process.returncode}'}")
+            reason = rules.reason(err.decode("utf-8", "replace"))
+            raise Unavailable(f"xl {arguments[0]}: {reason or f'status {process.returncode}'}")
         return out.decode("utf-8", "replace")

@@ -47,6 +47,12 @@ def _state(letters: str) -> GuestState:
     return GuestState.PAUSED if "p" in letters else GuestState.RUNNING
 
 
+def reason(text: str) -> str:
+    """Return why xl failed, from what it printed: its first error has led to the others."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line), lines[-1] if lines else "")
+
+
 def config(vm: VM, bridge: str) -> str:
     """Return the configuration of a VM's domain; raises XlFault. `bridge` is that of a VM without a `nic`."""
     if not vm.key("kernel"):

@@ -1,0 +1,176 @@
+"""`jitsu keys`: directories of keys (jitsu_protocol/curve.py) are made, added to, rotated."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import zmq.auth
+
+from jitsu.cli import app, local
+from jitsu_protocol.access import ROLES
+from jitsu_protocol.errors import BadRequest, Conflict, NotFound
+
+BEFORE = "before"
+"""The word in the name of a public key that was rotated and still counts."""
+_NAME = re.compile(rf"({'|'.join(ROLES)})(\.[A-Za-z0-9_-]+)?")
+
+
+def init(directory: Path) -> list[str]:
+    """Make a key pair for each role that has none; returns their names."""
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    (directory / "public").mkdir(mode=0o755, exist_ok=True)
+    made = [role for role in ROLES if not (directory / f"{role}.key_secret").exists()]
+    for role in made:
+        _make(directory, role, directory, role)
+    return made
+
+
+def add(directory: Path, name: str, target: Path) -> None:
+    """Make a further key of a role, ROLE.WORD, for another machine or person.
+
+    The public key joins those of `directory`; `target` becomes a directory of keys with all of these and the secret
+    one, as that machine or person needs it.
+    """
+    role, _, word = name.partition(".")
+    if not _NAME.fullmatch(name) or not word:
+        raise BadRequest(f"{name!r} is not ROLE.WORD", hint=f"a role is one of {', '.join(ROLES)}")
+    if (directory / "public" / f"{name}.key").exists():
+        raise Conflict(f"there is a key {name} already", hint="drop it first, or choose another word")
+    if (target / f"{role}.key_secret").exists():
+        raise Conflict(f"{target} has a key of {role} already")
+    (target / "public").mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make(directory, name, target, role)
+    for public in sorted((directory / "public").glob("*.key")):
+        shutil.copyfile(public, target / "public" / public.name)
+
+
+def rotate(directory: Path, role: str) -> None:
+    """Give a role of this machine a new key pair; the one before still counts until it is dropped."""
+    if role not in ROLES:
+        raise BadRequest(f"{role!r} is no role", hint=f"one of {', '.join(ROLES)}")
+    public = directory / "public" / f"{role}.key"
+    if not public.exists():
+        raise NotFound(f"{directory} has no key of {role}", hint=f"`jitsu keys init {directory}` makes it")
+    shutil.copyfile(public, _named(directory, f"{role}.{BEFORE}"))
+    _make(directory, role, directory, role)
+
+
+def drop(directory: Path, name: str) -> None:
+    """Have a public key count no more."""
+    path = _named(directory, name)
+    if not path.exists():
+        raise NotFound(f"no key is called {name}", hint=f"`jitsu keys list {directory}` shows them")
+    path.unlink()
+
+
+def listed(directory: Path) -> list[tuple[str, str, bool]]:
+    """Return of each public key its name, itself, and whether its secret key is here."""
+    found = []
+    for path in sorted((directory / "public").glob("*.key")):
+        name = path.name.removesuffix(".key")
+        public, _ = zmq.auth.load_certificate(path)
+        secret = directory / f"{name}.key_secret"
+        is_here = secret.exists() and zmq.auth.load_certificate(secret)[0] == public
+        found.append((name, public.decode(), is_here))
+    return found
+
+
+def _named(directory: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise BadRequest(f"{name!r} is no name of a key", hint="ROLE or ROLE.WORD")
+    return directory / "public" / f"{name}.key"
+
+
+def _make(directory: Path, name: str, target: Path, role: str) -> None:
+    """Make a pair: its public half in `directory`, the whole in `target`, each there at once or not at all."""
+    mask = os.umask(0o077)
+    try:
+        with tempfile.TemporaryDirectory(dir=target) as scratch:
+            public, secret = map(Path, zmq.auth.create_certificates(scratch, role))
+            shutil.move(shutil.copyfile(secret, f"{scratch}/whole"), target / f"{role}.key_secret")
+            shutil.copyfile(public, f"{scratch}/half")
+            Path(scratch, "half").chmod(0o644)
+            shutil.move(f"{scratch}/half", directory / "public" / f"{name}.key")
+    finally:
+        os.umask(mask)
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+commands = typer.Typer(help="Keys for the bus on tcp: each service's and operator's own.", no_args_is_help=True)
+app.add_typer(commands, name="keys")
+
+Directory = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="As bus.keys names it.")]
+
+
+@commands.command("init")
+def init_command(directory: Directory) -> None:
+    """Make a key pair for each service and for operators; what is there stays."""
+
+    def work() -> None:
+        made = init(directory)
+        print(f"made in {directory}: {', '.join(made)}" if made else f"{directory} has all keys already")
+        print(f'Say `keys = "{directory.resolve()}"` in [bus] of jitsu.toml. Each *.key_secret goes only where its')
+        print("service runs, owned by that service's user; public/ goes everywhere.")
+
+    local(work)
+
+
+@commands.command("list")
+def list_command(directory: Directory) -> None:
+    """Show the public keys that are known, and which of the secret ones are here."""
+
+    def work() -> None:
+        rows = listed(directory)
+        if not rows:
+            raise NotFound(f"there are no keys in {directory}", hint=f"`jitsu keys init {directory}` makes them")
+        for name, public, is_here in rows:
+            print(f"{name:<24} {public}{'  (secret key here)' if is_here else ''}")
+
+    local(work)
+
+
+@commands.command("add")
+def add_command(
+    directory: Directory,
+    name: Annotated[str, typer.Argument(metavar="ROLE.WORD", help="dns.london, operator.alice, vmd.HOST")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Where its directory of keys is made.")],
+) -> None:
+    """Make a further key of a role, for another machine or person."""
+
+    def work() -> None:
+        add(directory, name, target)
+        print(f"{name} is known in {directory}/public; {target} is for the machine that is to use it")
+
+    local(work)
+
+
+@commands.command("rotate")
+def rotate_command(directory: Directory, role: Annotated[str, typer.Argument(metavar="ROLE")]) -> None:
+    """Give a role a new key pair; everything goes on, and the key before still counts until it is dropped."""
+
+    def work() -> None:
+        rotate(directory, role)
+        print(f"{role} has a new key. Copy public/ to the other machines, then:")
+        print(f"jitsu keys drop {directory} {role}.{BEFORE}")
+
+    local(work)
+
+
+@commands.command("drop")
+def drop_command(
+    directory: Directory, name: Annotated[str, typer.Argument(metavar="NAME", help="As `jitsu keys list` shows it.")]
+) -> None:
+    """Have a public key count no more: who has it is refused within a second."""
+
+    def work() -> None:
+        drop(directory, name)
+        print(f"{name} is not known any more")
+
+    local(work)
