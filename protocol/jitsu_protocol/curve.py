@@ -32,7 +32,7 @@ from jitsu_protocol.access import ROLES
 from jitsu_protocol.errors import SetupFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
 LOOK_S = 1.0
@@ -40,6 +40,7 @@ QUIET_S = 10.0
 """Of many refusals one in that time is logged; all are counted."""
 HANDSHAKE_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 """The second: the peer has seen first that its keys and ours do not fit, and has gone."""
+INSIST_S = 0.2
 REBIND_TRIES, REBIND_S = 50, 0.02
 DOMAIN = "jitsu"
 """ZAP's (RFC 27 of ZeroMQ)."""
@@ -138,6 +139,7 @@ class Curve:
     def connect(self, socket: zmq.asyncio.Socket, endpoint: str, owner: str, host: str) -> None:
         """Connect a socket to an owner, and to nobody who has not its key."""
         self._dress(used := _Socket(socket, endpoint, owner, host))
+        self._spawn(self._insist(used, socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)))
         socket.connect(endpoint)
         self._sockets.append(used)
 
@@ -171,12 +173,21 @@ class Curve:
 
     async def _monitor(self, monitor: Any, endpoint: str) -> None:
         """Count peers that speak no CURVE, or expect another key of us."""
-        with suppress(zmq.ZMQError):  # the socket is closed
-            while True:
-                event = parse_monitor_message(await monitor.recv_multipart())
-                if event["event"] == zmq.EVENT_MONITOR_STOPPED:
-                    return
-                self._turned_away("handshake", "a peer without the right keys is refused", endpoint=endpoint)
+        async for _ in _events(monitor):
+            self._turned_away("handshake", "a peer without the right keys is refused", endpoint=endpoint)
+
+    async def _insist(self, used: _Socket, monitor: Any) -> None:
+        """Connect again when the owner refuses our key, which it may know a moment later; ZeroMQ would not."""
+        async for _ in _events(monitor):
+            self._turned_away("refused-by-owner", "our key is refused", owner=used.owner, endpoint=used.endpoint)
+            await asyncio.sleep(INSIST_S)
+            self._connect_again(used)
+
+    def _connect_again(self, used: _Socket) -> None:
+        with suppress(zmq.ZMQError):  # it has ended by itself
+            used.socket.disconnect(used.endpoint)
+        self._dress(used)
+        used.socket.connect(used.endpoint)
 
     # --- new keys ---
 
@@ -212,9 +223,7 @@ class Curve:
                 if is_other:
                     await self._rebind(used)
             elif is_other or before.expected(used.owner, used.host) != self._keys.expected(used.owner, used.host):
-                used.socket.disconnect(used.endpoint)
-                self._dress(used)
-                used.socket.connect(used.endpoint)
+                self._connect_again(used)
 
     async def _rebind(self, used: _Socket) -> None:
         used.socket.unbind(used.endpoint)
@@ -225,3 +234,10 @@ class Curve:
                 return
             await asyncio.sleep(REBIND_S)
         raise SetupFault(f"cannot bind {used.endpoint} again with its new key")
+
+
+async def _events(monitor: Any) -> AsyncIterator[None]:
+    """Yield for each event of a socket's monitor, until the socket is closed."""
+    with suppress(zmq.ZMQError):
+        while parse_monitor_message(await monitor.recv_multipart())["event"] != zmq.EVENT_MONITOR_STOPPED:
+            yield

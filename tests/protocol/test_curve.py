@@ -42,6 +42,9 @@ class Suite:
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.feed = f"tcp://127.0.0.1:{free_port()}"
         self.refused: list[str] = []
+        """By the store."""
+        self.told: list[str] = []
+        """By its clients."""
         self.tasks: list[asyncio.Task[Any]] = []
         self._contexts: list[zmq.asyncio.Context] = []
         self._group = group
@@ -61,7 +64,8 @@ class Suite:
 
     def curve(self, role: str, keys: Path) -> tuple[Curve, zmq.asyncio.Context]:
         context = self.context()
-        return Curve(context, keys, role, self.spawn, self.refused.append), context
+        counts = self.refused if role == "store" else self.told
+        return Curve(context, keys, role, self.spawn, counts.append), context
 
     def client(self, role: str, keys: Path | None = None) -> RpcClient:
         curve, context = self.curve(role, keys or self.keys)
@@ -112,6 +116,7 @@ async def test_a_client_with_an_unknown_key_is_refused_and_counted(tmp_path: Pat
         with pytest.raises(TimedOut):
             await made.client("operator", other).call(Ping(), Pong, 1.0)
         assert set(made.refused) == {"unknown-key"}
+        assert set(made.told) == {"refused-by-owner"}
 
 
 async def test_a_client_that_expects_another_server_is_not_answered(tmp_path: Path) -> None:
