@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt docs pins clean
+.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-compose test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -30,7 +30,7 @@ test: setup
 	@$(MAKE) --no-print-directory test-libvirt
 
 test-unit: setup
-	$(BIN)/pytest -q -m "not suite and not net and not libvirt and not xen" -n 2
+	$(BIN)/pytest -q -m "not suite and not net and not libvirt and not xen and not compose" -n 2
 
 # Those that hold to durations have the machine to themselves.
 test-suite: setup
@@ -44,6 +44,10 @@ test-net: setup
 # As root: libvirt's test driver, and QEMU guests on a bridge in a network namespace, without KVM unless that works.
 test-libvirt: setup-libvirt
 	$(BIN)/pytest -q -m libvirt --durations=5
+
+# As root: compose.yaml, with a dockerd of its own; docker.io, docker-compose and debootstrap are installed when absent.
+test-compose: setup
+	$(BIN)/pytest -q -s -m compose --durations=5
 
 # As root: a Xen dom0 in QEMU's emulation, with this machine's root file system and this checkout in it.
 XEN_PACKAGES := xen-hypervisor-4.17-amd64 xen-utils-4.17 xenstore-utils linux-image-amd64 libvirt-daemon-driver-xen

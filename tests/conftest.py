@@ -11,6 +11,7 @@ TIERS = {
     "suite": "real processes on loopback",
     "net": "namespaces and bridges, as root",
     "libvirt": "libvirt's drivers and real guests, as root",
+    "compose": "containers, as root",
     "xen": "a real dom0, which QEMU emulates",
 }
 

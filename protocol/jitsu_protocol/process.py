@@ -135,9 +135,12 @@ class Process:
         )
 
     async def beat(self) -> None:
-        """Keep /healthz content for as long as the event loop turns."""
+        """Keep /healthz and the service manager's watchdog content for as long as the event loop turns."""
+        is_watched = "WATCHDOG_USEC" in os.environ
         while True:
             self.metrics.beat()
+            if is_watched:
+                notify("WATCHDOG=1")
             await asyncio.sleep(BEAT_S)
 
     def close(self) -> None:

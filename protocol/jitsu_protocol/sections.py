@@ -314,7 +314,9 @@ class HypervisorSettings(Section):
         "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
     )
     connect: str = Field(
-        "", description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST."
+        "",
+        description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST. "
+        "Mock kinds: directory of a host process that others run.",
     )
     save_directory: str = Field("/var/lib/jitsu/saved", description="libxl: where suspended domains are kept.")
     xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")

@@ -73,11 +73,19 @@ class Lan:
 
     def start(self, client: int, work: Callable[[], Any]) -> Future[Any]:
         """Run a function as this client, on a thread of its own."""
+        return self._start(self.clients[client], work)
+
+    def run_on_host(self, work: Callable[[], Any]) -> Any:
+        """Return what a function returns that runs in the host's namespace; threads that it starts are there too."""
+        return self._start(self.host, work).result()
+
+    @staticmethod
+    def _start(name: str, work: Callable[[], Any]) -> Future[Any]:
         outcome: Future[Any] = Future()
 
         def inside() -> None:
             try:
-                with Path(f"/run/netns/{self.clients[client]}").open("rb") as namespace:
+                with Path(f"/run/netns/{name}").open("rb") as namespace:
                     assert not _libc.setns(namespace.fileno(), CLONE_NEWNET)
                 outcome.set_result(work())
             except BaseException as error:

@@ -16,6 +16,6 @@ xenstored
 xenconsoled
 cd "$checkout" || exit
 CI=true JITSU_GUEST_IMAGE="$checkout/.cache/xen/guest" JITSU_TESTS_SLOWER=5 PYTHONDONTWRITEBYTECODE=1 \
-  "$python" -m pytest -q -m xen -p no:cacheprovider -p no:xdist --color=no --tb=short --durations=10 "$@"
+  "$python" -m pytest -q -m xen -p no:cacheprovider -p no:xdist --color=no --tb=short --durations=10 -o faulthandler_timeout=0 "$@"
 echo "dom0: status $?"
 sleep infinity

@@ -6,6 +6,7 @@ import asyncio
 import random
 import secrets
 import signal
+import socket
 import time
 import uuid
 from collections import Counter
@@ -25,6 +26,7 @@ from jitsu_dns.rules.notify import Notifier
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import MAX_USES, Uses
+from jitsu_dns.wires.activation import inherited
 from jitsu_dns.wires.forward import ForwardSockets, own_networks, servers_of
 from jitsu_dns.wires.notify import NotifySockets
 from jitsu_dns.wires.query_log import QueryLog
@@ -37,7 +39,6 @@ from jitsu_protocol.messages import Done, Summon, Summoned
 from jitsu_protocol.sections import server_address
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Hashable, Sequence
 
     from jitsu_dns.wires.datagrams import Address, Datagrams
@@ -316,7 +317,17 @@ class Replica:
 
 
 def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
-    """Return the sockets for UDP and TCP, on the same port; raises SetupFault."""
+    """Return the sockets for UDP and TCP, on the same port: those of the service manager, else new ones.
+
+    Raises SetupFault.
+    """
+    if given := inherited():
+        try:
+            return given[socket.SOCK_DGRAM], given[socket.SOCK_STREAM]
+        except KeyError:
+            raise SetupFault(
+                "the service manager has given one socket", hint="it needs ListenDatagram= and ListenStream="
+            ) from None
     for left in reversed(range(ANY_PORT_TRIES)):
         udp = bind_udp(settings.bind, settings.port, reuse_port=settings.reuse_port)
         try:

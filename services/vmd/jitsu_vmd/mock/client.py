@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -36,14 +37,19 @@ log = structlog.get_logger("loopback")
 
 
 class MockHypervisor:
-    """The client of the host process (mock/host.py), which it starts when there is none."""
+    """The client of the host process (mock/host.py), which it starts when there is none.
+
+    `hypervisor.connect` is the directory of one that others run, as a machine that is not ours.
+    """
 
     name = "mock"
     watches_keys = False
 
     def __init__(self, process: Process) -> None:
         self._vmd = process
-        self._directory = process.settings.bus.directory
+        given = process.settings.hypervisor.connect
+        self._directory = Path(given) if given else process.settings.bus.directory
+        self._is_others = bool(given)
         self._client = process.connect(f"ipc://{self._directory}/{SOCKET}.rpc", "mock hypervisor")
         self._host: subprocess.Popen[bytes] | None = None
         self._host_arguments: list[str] = []
@@ -53,6 +59,8 @@ class MockHypervisor:
         if (self._directory / f"{SOCKET}.rpc").exists() and await self._answers():
             log.info("mock hypervisor found running")
             return
+        if self._is_others:
+            raise Unavailable(f"no mock hypervisor runs in {self._directory}")
         self._spawn()
         for _ in range(int(SPAWN_LIMIT_S / 0.1)):
             if await self._answers(0.1):
@@ -73,7 +81,7 @@ class MockHypervisor:
         feed = self._vmd.subscribe("mock", TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply, endpoint=endpoint)
         while True:
             await asyncio.sleep(WATCH_S)
-            if not feed.is_live() and not await self._answers():
+            if not self._is_others and not feed.is_live() and not await self._answers():
                 log.warning("mock hypervisor is gone, and its guests with it; starting it again")
                 self._spawn()
 

@@ -163,7 +163,7 @@ class _Stopped(Exception):
     """A signal, the lifeline, or nobody needs us."""
 
 
-async def _serve(directory: Path, bridge: str, bridge_addresses: list[str]) -> int:
+async def _serve(directory: Path, bridge: str, bridge_addresses: list[str], *, stays: bool) -> int:
     context = zmq.asyncio.Context()
     host: MockHost | None = None
     pid_file = directory / f"{SOCKET}.pid"
@@ -189,9 +189,10 @@ async def _serve(directory: Path, bridge: str, bridge_addresses: list[str]) -> i
             pid_file.write_text(str(os.getpid()))
             group.create_task(feed.run())
             group.create_task(server.run())
-            idle = group.create_task(host.until_idle())
-            stopped = group.create_task(stop.wait())
-            await asyncio.wait([idle, stopped], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Task[object]] = [group.create_task(stop.wait())]
+            if not stays:
+                ends.append(group.create_task(host.until_idle()))
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             raise _Stopped
     except* _Stopped:
         pass
@@ -216,10 +217,11 @@ def main() -> None:
         "--bridge", default="", help="of guests of the bridge kind; made, and removed, if there is none"
     )
     parser.add_argument("--bridge-address", action="append", default=[], help="that the bridge gets when it is made")
+    parser.add_argument("--stay", action="store_true", help="even if nobody asks for guests")
     given = parser.parse_args()
     configure_logging(LogSettings.model_validate({}), "mock")
     try:
-        sys.exit(run_loop(_serve(given.directory, given.bridge, given.bridge_address)))
+        sys.exit(run_loop(_serve(given.directory, given.bridge, given.bridge_address, stays=given.stay)))
     except* SetupFault:
         sys.exit(2)  # another host has the sockets
 

@@ -1,0 +1,166 @@
+"""compose.yaml in a network namespace of its own: a dockerd that is ours, images from a base that is made here.
+
+Nothing can be pulled: the base is Debian's, made by debootstrap and kept in .cache/compose of the checkout, and what
+pip installs into the images is taken from wheels that are fetched beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import docker
+
+from tests.support.debian import program
+from tests.support.lan import Lan
+from tests.support.suite import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache" / "compose"
+WHEELS = ROOT / "build" / "wheels"
+BUILD_ONLY = ("python3-venv", "python3-pip-whl", "python3-setuptools-whl")
+IN_BASE = ("python3", "iproute2", "curl", "dnsutils")
+START_LIMIT_S, UP_LIMIT_S = 60, 120
+PROJECT = "jitsu"
+
+
+class Compose:
+    """The suite in containers."""
+
+    def __init__(self, lan: Lan, socket: Path) -> None:
+        self.lan = lan
+        self._host = f"unix://{socket}"
+        self.docker: Any = docker.DockerClient(base_url=self._host, timeout=60)
+
+    def __call__(self, *arguments: str, check: bool = True, limit_s: float = 900) -> str:
+        """Run docker-compose and return what it printed."""
+        environment = {"DOCKER_HOST": self._host, "JITSU_BASE": "base", "JITSU_BUILD_BASE": "build-base"}
+        done = subprocess.run(
+            ["docker-compose", "-p", PROJECT, *arguments],
+            env={**os.environ, **environment, "JITSU_PIP_FLAGS": "--no-index", "COMPOSE_HTTP_TIMEOUT": "300"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + ("" if check else done.stderr)
+
+    def client(self, *command: str, check: bool = True) -> str:
+        """Run a command in the client's container."""
+        return self("exec", "-T", "client", *command, check=check, limit_s=60)
+
+    def containers(self, service: str) -> list[Any]:
+        """Return a service's containers that run."""
+        label = f"com.docker.compose.service={service}"
+        return list(self.docker.containers.list(filters={"label": [label], "status": "running"}))
+
+    def inside(self, work: Any) -> Any:
+        """Run a function on the machine that the containers run on."""
+        return self.lan.run_on_host(work)
+
+
+@contextmanager
+def running_compose() -> Iterator[Compose]:
+    """Run a dockerd, with all images built."""
+    program("dockerd", "docker.io")
+    program("docker-compose", "docker-compose", at="/usr/bin")
+    base = _base()
+    _wheels()
+    lan = Lan(0)
+    directory = Path(tempfile.mkdtemp(prefix="jitsu-docker-"))
+    socket = directory / "docker.sock"
+    lan.make()
+    # In a mount namespace of its own as well: what it mounts goes with it.
+    apart = ["nsenter", f"--net=/run/netns/{lan.host}", "unshare", "--mount"]
+    places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+    own = [word for flag, name in places.items() for word in (f"--{flag}", str(directory / name))]
+    daemon = subprocess.Popen(
+        [*apart, "dockerd", "--host", f"unix://{socket}", "--bridge", "none", *own],
+        stdout=subprocess.DEVNULL,
+        stderr=(directory / "log").open("wb"),
+        env={**os.environ, "DOCKER_RAMDISK": "true"},
+    )
+    try:
+        wait_for(lambda: _answers(daemon, socket, directory), START_LIMIT_S, "dockerd answers")
+        compose = Compose(lan, socket)
+        for name in ("build-base", "base"):
+            compose.docker.api.import_image_from_file(str(base / f"{name}.tar"), repository=name, tag="latest")
+        compose("build")
+        try:
+            yield compose
+        finally:
+            compose("down", "-v", "-t", "1", check=False)
+            compose.docker.close()
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        lan.remove()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _answers(daemon: subprocess.Popen[bytes], socket: Path, directory: Path) -> bool:
+    assert daemon.poll() is None, (directory / "log").read_text()[-2000:]
+    try:
+        client = docker.DockerClient(base_url=f"unix://{socket}")
+        client.ping()
+        client.close()
+    except (docker.errors.DockerException, OSError):
+        return False
+    return True
+
+
+def _base() -> Path:
+    """Make Debian's base twice: with what only building needs, and without."""
+    if (CACHE / "base.tar").exists():
+        return CACHE
+    debootstrap = program("debootstrap", "debootstrap")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "root"
+        include = f"--include={','.join((*IN_BASE, 'python3-venv'))}"
+        mirror = "http://deb.debian.org/debian"
+        subprocess.run(
+            [debootstrap, "--variant=minbase", include, "bookworm", root, mirror],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _pack(root, CACHE / "build-base.tar")
+        remove = ["chroot", str(root), "dpkg", "--purge", "--force-depends", "python3.11-venv", *BUILD_ONLY]
+        subprocess.run(remove, check=True, stdout=subprocess.DEVNULL)
+        _pack(root, CACHE / "base.tar")
+    return CACHE
+
+
+def _pack(root: Path, target: Path) -> None:
+    left_out = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
+    partial = target.with_suffix(".new")
+    exclude = [f"--exclude=./{each}/*" for each in left_out]
+    subprocess.run(["tar", "-C", root, "-cf", partial, *exclude, "."], check=True)
+    partial.rename(target)
+
+
+def _wheels() -> None:
+    """Fetch what pip is to find: from wherever this machine's pip has it."""
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    members = ["./protocol", *sorted(f"./{each.relative_to(ROOT)}" for each in (ROOT / "services").glob("*/")), "."]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "-w", WHEELS, "hatchling", *members],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+    )
+    for ours in WHEELS.glob("jitsu*"):
+        ours.unlink()

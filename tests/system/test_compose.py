@@ -1,0 +1,185 @@
+"""compose.yaml: the suite in containers, seen by its client and by who looks after it, while containers are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+import pytest
+
+from tests.support.compose import UP_LIMIT_S, Compose, running_compose
+from tests.support.suite import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.compose,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: dockerd"),
+]
+SERVICES = ("store", "vmd", "dns", "synjitsu", "reaper")
+DNS, WWW, API = "172.31.77.53", "172.31.77.200", "172.31.77.201"
+ECHO = 7
+MAX_WAIT_S = 1.2
+TRIES = 3
+CHAOS_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def compose() -> Iterator[Compose]:
+    with running_compose() as made:
+        yield made
+
+
+@pytest.fixture
+def up(compose: Compose) -> Iterator[Compose]:
+    compose("up", "-d")
+    wait_for(lambda: all_healthy(compose), UP_LIMIT_S, "all services are healthy")
+    wait_for(lambda: "blog" in compose.client("jitsu", "status", check=False), UP_LIMIT_S, "the VMs are configured")
+    yield compose
+    compose("down", "-v", "-t", "1")
+
+
+def all_healthy(compose: Compose) -> bool:
+    return all(
+        (found := compose.containers(service))
+        and all(each.attrs["State"]["Health"]["Status"] == "healthy" for each in found)
+        for service in SERVICES
+    )
+
+
+def test_images_hold_one_service_each_and_nothing_to_build_with(compose: Compose) -> None:
+    base = compose.docker.images.get("base").attrs["Size"]
+    print()
+    for service in (*SERVICES, "tool"):
+        image = compose.docker.images.get(f"jitsu-{service}")
+        size = image.attrs["Size"]
+        print(f"jitsu-{service}: {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} MB of its own")
+        history = " ".join(layer["CreatedBy"] for layer in image.history())
+        for word in ("pip install", "gcc", "build-essential", "python3-venv", "apt-get install -y python3-pip"):
+            assert word not in history, f"{service}: {word}"
+        assert image.attrs["Config"]["User"] == "10001:10001"
+        imports = "; ".join(
+            f"print('{other}', importlib.util.find_spec('jitsu_{other}') is not None)" for other in SERVICES
+        )
+        run = compose.docker.containers.run
+        found = run(image, ["python3", "-c", f"import importlib.util; {imports}"], network_mode="none", remove=True)
+        has = {line.split()[0] for line in found.decode().splitlines() if line.endswith("True")}
+        assert has == (set(SERVICES) if service == "tool" else {service})
+        tools = run(image, ["sh", "-c", "command -v gcc pip pip3 cc make; true"], network_mode="none", remove=True)
+        assert tools == b""
+
+
+def test_a_client_resolves_and_fetches_through_synjitsu(up: Compose) -> None:
+    begun = time.monotonic()
+    assert "This is the VM <b>www</b>" in up.client("curl", "-sS", "-m", "10", "http://www.jitsu.test/")
+    print(f"\nthe first page: {time.monotonic() - begun:.2f} s, with docker-compose's own")
+    status = up.client("jitsu", "status")
+    assert "1 replayed" in status, status
+    assert "WWW" not in status
+    up("up", "-d", "--scale", "dns=4", "--no-recreate")
+    wait_for(lambda: len(up.containers("dns")) == 4 and all_healthy(up), UP_LIMIT_S, "four replicas are healthy")
+    told = up.client("jitsu", "status")
+    assert told.count("dns-") == 4, told
+    answers = {up.client("dig", f"@{DNS}", "+short", "hostname.bind", "CH", "TXT") for _ in range(40)}
+    assert len(answers) == 4, "all four answer at the one address"
+
+
+class Load:
+    """A resolver that asks again when it is not answered, on and on."""
+
+    def __init__(self, name: str, address: str, pause_s: float) -> None:
+        self.name, self.address, self.pause_s = name, address, pause_s
+        self.asked = 0
+        self.failures: list[str] = []
+        self.lost = 0
+        self.slowest = 0.0
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            self.asked += 1
+            if failure := self._resolve():
+                self.failures.append(failure)
+            time.sleep(self.pause_s)
+
+    def _resolve(self) -> str:
+        seen = []
+        for _ in range(TRIES):
+            query = dns.message.make_query(self.name, "A")
+            begun = time.monotonic()
+            try:
+                answer = dns.query.udp(query, DNS, timeout=2.0)
+            except (dns.exception.Timeout, OSError) as error:
+                self.lost += 1
+                seen.append(type(error).__name__)
+                continue
+            self.slowest = max(self.slowest, time.monotonic() - begun)
+            if answer.rcode() == dns.rcode.NOERROR and answer.answer and str(answer.answer[0][0]) == self.address:
+                return ""
+            seen.append(dns.rcode.to_text(answer.rcode()))
+        return f"{self.name} at {time.monotonic():.1f}: {seen}"
+
+
+def test_g1_g2_g3_g7_containers_are_killed_at_random_under_load(up: Compose) -> None:
+    chance = random.Random(7)
+    up("up", "-d", "--scale", "dns=4", "--no-recreate")
+    wait_for(lambda: len(up.containers("dns")) == 4 and all_healthy(up), UP_LIMIT_S, "four replicas are healthy")
+    killed: list[str] = []
+    loads = [Load("www.jitsu.test", WWW, 0.01), Load("www.jitsu.test", WWW, 0.02)]
+
+    def connection() -> socket.socket:
+        made = socket.create_connection((WWW, ECHO), timeout=10)
+        made.sendall(b"x")
+        assert made.recv(1) == b"x"
+        return made
+
+    def chaos() -> None:
+        assert not loads[0]._resolve()
+        threads = [threading.Thread(target=load.run) for load in loads]
+        with connection() as held:
+            for thread in threads:
+                thread.start()
+            ends = time.monotonic() + CHAOS_S
+            while time.monotonic() < ends:
+                service = chance.choice(SERVICES)
+                container = chance.choice(up.containers(service) or [None])
+                if container is not None:
+                    os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
+                    killed.append(service)
+                time.sleep(chance.uniform(0.5, 2.5))
+                held.sendall(b"y")
+                assert held.recv(1) == b"y", "a connection is held: its VM is not stopped"
+            for load in loads:
+                load.stop.set()
+            for thread in threads:
+                thread.join()
+
+    up.inside(chaos)
+    asked, lost = sum(load.asked for load in loads), sum(load.lost for load in loads)
+    slowest = max(load.slowest for load in loads)
+    print(
+        f"\nkilled {', '.join(killed)}: {asked} names asked for, {lost} questions lost, slowest answer {slowest:.3f} s"
+    )
+    assert set(killed) == set(SERVICES)
+    assert [each for load in loads for each in load.failures] == [], "each is answered, if asked again"
+    assert slowest < MAX_WAIT_S + 0.1
+    wait_for(lambda: len(up.containers("dns")) == 4 and all_healthy(up), UP_LIMIT_S, "all are back")
+    status = up.client("jitsu", "status")
+    row = next(line.split() for line in status.splitlines() if line.startswith("www"))
+    assert row[1] == "ready", status
+    assert "This is the VM <b>api</b>" in up.client("curl", "-sS", "-m", "10", "http://api.jitsu.test/"), (
+        "and a cold one"
+    )
+    page = up.client("curl", "-sS", "-m", "10", "http://www.jitsu.test/")
+    assert float(page.partition("has been up for ")[2].split()[0]) > CHAOS_S, f"started twice: {page}"
