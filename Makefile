@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-compose test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt docs pins clean
+.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-compose test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -47,7 +47,7 @@ test-libvirt: setup-libvirt
 
 # As root: compose.yaml, with a dockerd of its own; docker.io, docker-compose and debootstrap are installed when absent.
 test-compose: setup
-	$(BIN)/pytest -q -s -m compose --durations=5
+	$(BIN)/pytest -q -s -m compose -o faulthandler_timeout=0 --durations=5
 
 # As root: a Xen dom0 in QEMU's emulation, with this machine's root file system and this checkout in it.
 XEN_PACKAGES := xen-hypervisor-4.17-amd64 xen-utils-4.17 xenstore-utils linux-image-amd64 libvirt-daemon-driver-xen
@@ -85,6 +85,26 @@ bench-synjitsu: setup
 # A minute, as root.
 bench-libvirt: setup-libvirt
 	$(BIN)/python -m bench.libvirt
+
+# The suite for a machine with systemd: programs, units, manual pages, completions, /etc/jitsu. DESTDIR=... for packages;
+# WITH="libvirt-python pyxs" for what else is to be there.
+SERVICES := store vmd dns synjitsu reaper
+PREFIX := $(DESTDIR)/usr
+install: setup
+	mkdir -p $(PREFIX)/bin $(PREFIX)/lib/systemd/system $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d $(DESTDIR)/etc/jitsu
+	$(BIN)/pip install -q --upgrade --no-build-isolation --target $(PREFIX)/lib/jitsu $(patsubst %,./%,$(MEMBERS)) $(WITH)
+	rm -rf $(PREFIX)/lib/jitsu/bin
+	for each in jitsu $(SERVICES:%=jitsu-%); do \
+	  printf '#!/bin/sh\nPYTHONPATH=/usr/lib/jitsu exec python3 -P -m %s.main "$$@"\n' $$(echo $$each | tr - _) \
+	    > $(PREFIX)/bin/$$each && chmod 755 $(PREFIX)/bin/$$each; done
+	install -m 644 deploy/systemd/jitsu*.service deploy/systemd/jitsu*.socket deploy/systemd/jitsu.target $(PREFIX)/lib/systemd/system
+	install -m 644 deploy/systemd/jitsu.sysusers $(PREFIX)/lib/sysusers.d/jitsu.conf
+	install -m 644 deploy/systemd/jitsu.tmpfiles $(PREFIX)/lib/tmpfiles.d/jitsu.conf
+	[ -e $(DESTDIR)/etc/jitsu/jitsu.toml ] || install -m 640 deploy/jitsu.toml $(DESTDIR)/etc/jitsu/jitsu.toml
+	$(BIN)/python -m deploy.man $(PREFIX)/share/man
+	mkdir -p $(PREFIX)/share/bash-completion/completions $(PREFIX)/share/zsh/vendor-completions
+	_JITSU_COMPLETE=source_bash $(BIN)/jitsu > $(PREFIX)/share/bash-completion/completions/jitsu
+	_JITSU_COMPLETE=source_zsh $(BIN)/jitsu > $(PREFIX)/share/zsh/vendor-completions/_jitsu
 
 # Pages that are made from the code.
 docs: setup

@@ -48,7 +48,9 @@ def up(
     bind: str | None = _original("-b", "--bind", metavar="ADDR", help="Address the DNS server binds."),
     listen: str | None = _original("-l", "--listen", metavar="PORT", help="Port it listens on."),
     connection: str | None = _original("-c", "--connect", metavar="URI", help="Hypervisor's connection string."),
-    backend: str | None = _original("-x", "--backend", metavar="NAME", help="Hypervisor: mock."),
+    backend: str | None = _original(
+        "-x", "--backend", metavar="NAME", help="Hypervisor: libvirt (if -c is given), libxl, xapi, mock."
+    ),
     delay: str | None = _original("-d", "--delay", metavar="SECONDS", help="Response delay after the VM has started."),
     forwarder: str | None = _original(
         "-f", "--forwarder", metavar="ADDR", help="Where names not held are forwarded; 0.0.0.0: nowhere."
@@ -78,7 +80,7 @@ def up(
         "dns.forward": forwarder,
         "dns.forward_port": forwarder_port,
         "hypervisor.connect": connection,
-        "hypervisor.kind": backend,
+        "hypervisor.kind": backend or ("libvirt" if connection is not None else None),
         "defaults.response_delay": delay,
         "defaults.stop_mode": mode,
         "defaults.ttl": ttl,

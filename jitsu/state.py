@@ -14,6 +14,8 @@ import typer
 from jitsu import show
 from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, commit
 from jitsu.cli import JsonOption, app, author, completing, with_link
+from jitsu.export import toml, vms_in
+from jitsu.legacy import parse_strings
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import (
     MASTER,
@@ -213,25 +215,41 @@ def unset(path: PathArgument, branch: BranchOption = MASTER) -> None:
 
 @app.command()
 def apply(
-    file: Path,
+    what: Annotated[list[str], typer.Argument(metavar="FILE | KEY=VALUE,...", help="A jitsu.toml, or VMs one each.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the difference.")] = False,
     branch: BranchOption = MASTER,
 ) -> None:
-    """Make the VMs those of a jitsu.toml, in one commit: others are removed. Print the difference."""
+    """Make the VMs those of a jitsu.toml, in one commit: others are removed. Or add or change those of strings.
+
+    Prints the difference.
+    """
+    is_file = len(what) == 1 and ("=" not in what[0] or Path(what[0]).exists())
 
     async def change(link: Link) -> None:
         listed = await link.call("store", List(prefix=VM_ROOT, branch=branch), Leaves, READ_TIMEOUT_S)
-        changes = changes_for(vms, listed.leaves, exact=True)
+        changes = changes_for(vms, listed.leaves, exact=is_file)
         if changes and not dry_run:
-            await commit(link, changes, f"Apply {file.name}", author(), branch, base=listed.commit)
+            about = Path(what[0]).name if is_file else ", ".join(vm.name for vm in vms)
+            await commit(link, changes, f"Apply {about}", author(), branch, base=listed.commit)
         print("\n".join(change_lines(changes)) or "nothing to change")
 
     try:
-        vms = load(file, os.environ, {}).vms
+        vms = load(Path(what[0]), os.environ, {}).vms if is_file else load(None, {}, {}, parse_strings(what)).vms
     except SettingsFault as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_SETUP)
     with_link(change)
+
+
+@app.command()
+def export(branch: BranchOption = MASTER) -> None:
+    """Print the VMs as the sections of a jitsu.toml that `jitsu apply` takes."""
+
+    async def work(link: Link) -> None:
+        listed = await link.call("store", List(prefix=VM_ROOT, branch=branch), Leaves, READ_TIMEOUT_S)
+        print(toml(vms_in(listed.leaves)), end="")
+
+    with_link(work)
 
 
 # --- branches ------------------------------------------------------------------------------------

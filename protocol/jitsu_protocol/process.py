@@ -26,6 +26,7 @@ from jitsu_protocol.curve import Curve
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.metrics import Metrics
+from jitsu_protocol.sections import SECTION_OF
 from jitsu_protocol.settings import Settings, SettingsFault, load_service
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ async def _serve(service: str, settings: Settings, start: Callable[[Process], Aw
         async with asyncio.TaskGroup() as group:
             stop = asyncio.Event()
             on_stop_signals(stop.set)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, settings)
             process = Process(service, settings, group)
             if settings.metrics(service):
                 unserve = process.metrics.serve(settings.metrics(service))
@@ -210,6 +212,29 @@ async def _serve(service: str, settings: Settings, start: Callable[[Process], Aw
         if process is not None:
             process.close()
     return status
+
+
+def _reload(service: str, running: Settings) -> None:
+    """Read the configuration again: take what can change in a process that runs, and say what cannot.
+
+    VMs are not read here: they are the store's, and `jitsu apply` changes them.
+    """
+    try:
+        read = load_service(service, sys.argv[1:], os.environ)
+    except SettingsFault as fault:
+        log.error("the configuration is not taken", service=service, reason=str(fault))
+        return
+    configure_logging(read.log, service)
+    waiting = [
+        f"{section}.{key}"
+        for section in ("bus", SECTION_OF[service])
+        for key, value in getattr(read, section)
+        if value != getattr(getattr(running, section), key)
+    ]
+    if waiting:
+        log.warning("read again; a restart is needed for", service=service, keys=", ".join(waiting))
+    else:
+        log.info("read again", service=service)
 
 
 async def _starting(start: Callable[[Process], Awaitable[None]], process: Process) -> None:

@@ -144,7 +144,7 @@ def load_service(service: str, argv: Sequence[str], environ: Mapping[str, str]) 
                 flag.replace("_", "-"),
                 dest=f"{name}.{key}",
                 metavar="VALUE",
-                help=f"{field.description} [{_default(field)}]".replace("%", "%%"),
+                help=f"{field.description} [{default_of(field)}]".replace("%", "%%"),
             )
     flags = dict(vars(parser.parse_args(argv)))
     file = flags.pop("config", environ.get("JITSU_CONFIG"))
@@ -281,7 +281,8 @@ def _is_loopback(rest: str) -> bool:
 MAX_IPC_PATH_BYTES = 100  # sun_path holds 108 (unix(7)); a lock file beside it ends in .lock
 
 
-def _default(field: Any) -> str:
+def default_of(field: Any) -> str:
+    """Return a setting's default as text, "" if it has none."""
     default = field.get_default(call_default_factory=True)
     if isinstance(default, list):
         return ", ".join(map(as_text, default))
@@ -304,7 +305,7 @@ def reference() -> str:
             extra = field.json_schema_extra
             unit = extra.get("unit", "") if isinstance(extra, dict) else ""
             kind = _type_text(field.annotation, str(unit))
-            lines.append(f"| `{key}` | {kind} | {_default(field)} | {field.description} |")
+            lines.append(f"| `{key}` | {kind} | {default_of(field)} | {field.description} |")
     lines += ["", "## [vm.NAME]", "", "One VM. The same keys stand in `key=value,...` strings.", ""]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, about in KEYS.items():

@@ -17,6 +17,7 @@ import pytest
 from jitsu_protocol import xenstore as module
 from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.xenstore import Xenstore
+from tests.support.suite import SLOWER
 from tests.support.xenstored import Xenstored, running_xenstored
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ PLACES = [
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Say where Xenstore is: without Xen, and in a dom0 in each way that there is."""
+    monkeypatch.setattr(module, "LIMIT_S", module.LIMIT_S * SLOWER)
     if request.param == "xenstored":
         with running_xenstored(tmp_path) as running:
             yield running.socket

@@ -86,12 +86,13 @@ def running_compose() -> Iterator[Compose]:
     apart = ["nsenter", f"--net=/run/netns/{lan.host}", "unshare", "--mount"]
     places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
     own = [word for flag, name in places.items() for word in (f"--{flag}", str(directory / name))]
-    daemon = subprocess.Popen(
-        [*apart, "dockerd", "--host", f"unix://{socket}", "--bridge", "none", *own],
-        stdout=subprocess.DEVNULL,
-        stderr=(directory / "log").open("wb"),
-        env={**os.environ, "DOCKER_RAMDISK": "true"},
-    )
+    with (directory / "log").open("wb") as said:
+        daemon = subprocess.Popen(
+            [*apart, "dockerd", "--host", f"unix://{socket}", "--bridge", "none", *own],
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env={**os.environ, "DOCKER_RAMDISK": "true"},
+        )
     try:
         wait_for(lambda: _answers(daemon, socket, directory), START_LIMIT_S, "dockerd answers")
         compose = Compose(lan, socket)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 FIRST_PORT, PORTS_EACH = 20_000, 4_000
 _PORTS = itertools.count(os.getpid() % PORTS_EACH)
 READY_LINE = "Ctrl-C stops everything."
-START_LIMIT_S = 40.0 * float(os.environ.get("JITSU_TESTS_SLOWER", "1"))
-"""Under emulation processes start slowly."""
+SLOWER = float(os.environ.get("JITSU_TESTS_SLOWER", "1"))
+"""Under emulation all takes that many times as long."""
+START_LIMIT_S = 40.0 * SLOWER
 JITSU = [sys.executable, "-m", "jitsu.main"]
 
 
@@ -197,11 +198,16 @@ class RunningSuite:
 
 @contextmanager
 def beside(
-    suite: RunningSuite, service: str, inside: Sequence[str] = (), **environment: str
+    suite: RunningSuite,
+    service: str,
+    inside: Sequence[str] = (),
+    descriptors: Sequence[int] = (),
+    /,
+    **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a further service on a suite's bus, ready when this returns; the test may have ended it.
 
-    `inside` are the words before the command, `ip netns exec NAME`.
+    `inside` are the words before the command, `ip netns exec NAME`; `descriptors` are inherited.
     """
     directory = {"JITSU_BUS_RUNTIME_DIR": str(suite.directory / "run")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
@@ -211,6 +217,7 @@ def beside(
         process = subprocess.Popen(
             [*inside, sys.executable, "-m", f"jitsu_{service}.main"],
             env={**os.environ, **directory, **environment, "NOTIFY_SOCKET": address},
+            pass_fds=descriptors,
         )
         try:
             assert notified.recv(100) == b"READY=1"

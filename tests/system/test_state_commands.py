@@ -83,6 +83,30 @@ def test_a_vm_that_is_unset_is_gone(suite: RunningSuite) -> None:
     wait_for(lambda: "more" not in suite.status(), 5, "vmd follows")
 
 
+def test_vms_come_as_the_originals_strings_and_leave_as_a_file(suite: RunningSuite) -> None:
+    strings = (
+        "dns=a.jitsu.test,dns=b.jitsu.test,ip=127.2.40.20,name=two,ttl=9",
+        "dns=c.jitsu.test,ip=127.2.40.21,name=c",
+    )
+    assert "+ jitsu/vm/" in suite.jitsu("apply", *strings)
+    wait_for(lambda: {"www", "two", "c"} <= set(suite.status()), 5, "they are there, and others stay")
+    assert suite.jitsu("apply", *strings) == "nothing to change\n"
+    assert "'ip' is not key=value" in suite.jitsu("apply", "dns=x.jitsu.test,ip", check=False)
+    shown = suite.jitsu("export")
+    assert '[vm.two]\ndns = ["a.jitsu.test", "b.jitsu.test"]\nip = "127.2.40.20"\nttl = 9\n' in shown
+    file = suite.directory / "exported.toml"
+    file.write_text(shown)
+    assert suite.jitsu("apply", str(file), "--dry-run") == "nothing to change\n"
+    uuid = suite.status()["c"]["uuid"]
+    suite.jitsu("set", f"jitsu/vm/{uuid}/dns/c.jitsu.test/ttl", "77")
+    suite.jitsu("set", f"jitsu/vm/{uuid}/stop_mode", "suspend")
+    changed = suite.jitsu("export")
+    assert "ttl = 77" in changed
+    assert 'stop_mode = "suspend"' in changed
+    for name in ("two", "c"):
+        suite.jitsu("unset", f"jitsu/vm/{suite.status()[name]['uuid']}")
+
+
 def test_a_watcher_prints_each_change_once_though_the_store_dies_meanwhile(suite: RunningSuite, vm: str) -> None:
     since = json.loads(suite.jitsu("log", "-n", "1", "--json"))[0]["id"]
     lines: list[str] = []

@@ -1,0 +1,124 @@
+"""Write the manual pages of all commands: python -m deploy.man DIRECTORY.
+
+They are made from the settings models, and from what `jitsu --help` is made from.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import jitsu.main
+from jitsu_protocol import __version__
+from jitsu_protocol.sections import SECTION_OF, SECTIONS
+from jitsu_protocol.settings import default_of
+
+WHAT = {
+    "store": "keeps the state of Jitsu: what VMs there are, in a Git repository",
+    "vmd": "starts, watches and stops virtual machines",
+    "dns": "answers DNS queries, and has the VM of a name started",
+    "synjitsu": "keeps the first packets to VMs that boot, and gives them to the VM when it is up",
+    "reaper": "stops VMs that nobody uses",
+}
+EXIT = {
+    "0": "stopped by a signal",
+    "1": "failed while running",
+    "2": "cannot run as configured; the message says why",
+    "3": "the store is damaged (jitsu-store)",
+    "4": "the store cannot be written to (jitsu-store)",
+}
+
+
+def main() -> int:
+    """Write them."""
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    target = Path(sys.argv[1])
+    pages = {"man1/jitsu.1": _tool(), **{f"man8/jitsu-{service}.8": _service(service) for service in WHAT}}
+    for name, page in pages.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page)
+    return 0
+
+
+def _service(service: str) -> str:
+    name = f"jitsu-{service}"
+    lines = [_head(name, 8), ".SH NAME", f"{name} \\- {WHAT[service]}", ".SH SYNOPSIS", f".B {name}"]
+    lines += ["[\\fB\\-\\-config\\fR \\fIFILE\\fR] [\\fB\\-\\-\\fIKEY\\fR \\fIVALUE\\fR]...", ".SH DESCRIPTION"]
+    what = f"{WHAT[service][0].upper()}{WHAT[service][1:]}."
+    bus = "One of the five processes of Jitsu; they find each other on the bus (ZeroMQ), where the configuration says."
+    lines += [_text(what), _text(bus), ".SH OPTIONS"]
+    lines += [".TP", "\\fB\\-\\-config\\fR \\fIFILE\\fR", "jitsu.toml; else that of JITSU_CONFIG."]
+    own = SECTION_OF[service]
+    for section in (own, "bus", "log"):
+        for key, field in SECTIONS[section].model_fields.items():
+            flag = (f"--{key}" if section == own else f"--{section}-{key}").replace("_", "-")
+            default = default_of(field)
+            lines += [".TP", f"\\fB{_text(flag)}\\fR \\fIVALUE\\fR", _text(field.description or "")]
+            lines += [_text(f"Default: {default}.")] if default else []
+    variables = f"JITSU_<SECTION>_<KEY> for each option, for example JITSU_{own.upper()}_METRICS."
+    lines += [".SH ENVIRONMENT", _text(f"{variables} A flag counts before it, and it before the file.")]
+    lines += [".SH SIGNALS", ".TP", "SIGTERM, SIGINT", "End in good order.", ".TP", "SIGHUP"]
+    lines += ["Read the configuration again: logging changes at once; what needs a restart is logged."]
+    if service == "dns":
+        lines += [".TP", "SIGUSR2", "Begin or end to log queries."]
+    lines += [".SH EXIT STATUS"]
+    for status, meaning in EXIT.items():
+        lines += [".TP", status, meaning]
+    lines += [".SH SEE ALSO", ".BR jitsu (1)", ""]
+    return "\n".join(lines)
+
+
+def _tool() -> str:
+    group: Any = typer.main.get_command(jitsu.main.app)
+    lines = [_head("jitsu", 1), ".SH NAME", "jitsu \\- start virtual machines when their names are looked up"]
+    flags = "[\\fB\\-\\-config\\fR \\fIFILE\\fR] [\\fB\\-\\-runtime\\-dir\\fR \\fIDIR\\fR]"
+    lines += [".SH SYNOPSIS", ".B jitsu", f"{flags} \\fICOMMAND\\fR ..."]
+    lines += [".SH DESCRIPTION", _text(group.help), ".SH OPTIONS", *_options(group), ".SH COMMANDS"]
+    for name, command in group.commands.items():
+        lines += _command(name, command)
+    lines += [".SH FILES", ".TP", "/etc/jitsu/jitsu.toml", "The configuration that the units read.", ".SH SEE ALSO"]
+    lines += [", ".join(f"\\fBjitsu\\-{service}\\fR(8)" for service in WHAT), ""]
+    return "\n".join(lines)
+
+
+def _command(name: str, command: Any) -> list[str]:
+    lines = []
+    if hasattr(command, "commands"):
+        for sub, each in command.commands.items():
+            lines += _command(f"{name} {sub}", each)
+        return lines
+    words = [param.metavar or param.name.upper() for param in command.params if param.param_type_name == "argument"]
+    arguments = " ".join(words)
+    return [f".SS {_text(f'jitsu {name} {arguments}'.strip())}", _text(command.help or ""), *_options(command)]
+
+
+def _options(command: Any) -> list[str]:
+    lines = []
+    for param in command.params:
+        if param.param_type_name == "option" and not param.hidden and param.help:
+            flags = ", ".join([*param.opts, *param.secondary_opts])
+            value = "" if param.is_flag else f" \\fI{_text(param.metavar or 'VALUE')}\\fR"
+            lines += [".TP", f"\\fB{_text(flags)}\\fR{value}", _text(param.help)]
+    return lines
+
+
+def _head(name: str, section: int) -> str:
+    return f'.TH {name.upper()} {section} "" "Jitsu {__version__}" "Jitsu"'
+
+
+def _text(text: str) -> str:
+    """Return text as roff(7) takes it."""
+    plain = re.sub(r"\s+", " ", re.sub(r"[`*]", "", text)).strip()
+    escaped = plain.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
+
+
+if __name__ == "__main__":
+    sys.exit(main())

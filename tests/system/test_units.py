@@ -1,0 +1,149 @@
+"""What `make install` puts in place, and how services run under a service manager."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.debian import program
+from tests.support.dns import ask
+from tests.support.suite import RunningSuite, beside, vm_toml, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.suite
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("jitsu*.service"))
+MOST = {"dns@": 2.0, "store": 2.0, "reaper": 2.0, "vmd": 4.0, "synjitsu": 4.0}
+"""Of 10, what systemd-analyze finds exposed."""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Install into a directory that looks like a root to systemd-analyze."""
+    root = tmp_path_factory.mktemp("root")
+    subprocess.run(["make", "install", f"DESTDIR={root}"], cwd=ROOT, check=True, capture_output=True, timeout=300)
+    for directory in ("bin", "sbin"):
+        (root / directory).symlink_to(f"usr/{directory}")
+    for name in ("sh", "kill"):
+        shutil.copy(shutil.which(name) or f"/bin/{name}", root / "usr/bin" / name)
+    shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True, dirs_exist_ok=True)
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.mark.timeout(400)
+def test_every_unit_is_right(installed: Path) -> None:
+    program("systemd-analyze", "systemd", at="/usr/bin")
+    names = [unit.name.replace("@.", "@dns-0.") for unit in UNITS]
+    checked = [*names, "jitsu.target", "jitsu-dns@dns-0.socket"]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", f"--root={installed}", "--man=no", "--recursive-errors=no", *checked],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "jitsu" in line]
+    assert (done.returncode, said) == (0, [])
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_each_unit_may_do_little(unit: Path) -> None:
+    program("systemd-analyze", "systemd", at="/usr/bin")
+    shown = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    level = re.search(r"exposure level for \S+: ([\d.]+)", shown)
+    assert level is not None, shown
+    print(f"{unit.name}: {level[1]}")
+    assert float(level[1]) <= MOST[unit.stem.removeprefix("jitsu-")]
+
+
+def test_installed_commands_run_and_have_manual_pages(installed: Path) -> None:
+    for name in ("jitsu", *(f"jitsu-{unit.stem.removeprefix('jitsu-').rstrip('@')}" for unit in UNITS)):
+        wrapper = (installed / "usr/bin" / name).read_text()
+        argv = wrapper.splitlines()[-1].replace("/usr/lib/jitsu", str(installed / "usr/lib/jitsu"))
+        argv = argv.replace("exec python3", f"exec {sys.executable}").replace('"$@"', "--help")
+        done = subprocess.run(["sh", "-c", argv], capture_output=True, text=True, check=False, cwd=installed)
+        assert done.returncode == 0, done.stderr
+        assert "--config" in done.stdout
+        page = installed / "usr/share/man" / ("man1/jitsu.1" if name == "jitsu" else f"man8/{name}.8")
+        assert ".SH SYNOPSIS" in page.read_text()
+    assert "jitsu" in (installed / "usr/share/bash-completion/completions/jitsu").read_text()
+    settings = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from jitsu_protocol.settings import load; from pathlib import Path; "
+            "load(Path(sys.argv[1]), {}, {})",
+            installed / "etc/jitsu/jitsu.toml",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert settings.returncode == 0, settings.stderr
+
+
+async def test_dns_takes_the_port_that_the_service_manager_has_bound(tmp_path: Path) -> None:
+    with (
+        RunningSuite(tmp_path, toml=vm_toml("www", "127.8.11.1", boot_time=0)) as suite,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        port = udp.getsockname()[1]
+        tcp.bind(("127.0.0.1", port))
+        tcp.listen()
+        # What the unit's process inherits are its descriptors 3 and 4; LISTEN_PID says for whom they are.
+        hand_over = f'exec 3<&{udp.fileno()} 4<&{tcp.fileno()}; LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"'
+        inside = ["bash", "-c", hand_over, "unit"]
+        own = {"JITSU_DNS_REPLICA": "unit", "JITSU_DNS_PORT": "53", "JITSU_DNS_FORWARD": "off"}
+        with beside(suite, "dns", inside, (udp.fileno(), tcp.fileno()), **own):
+            assert (await ask("www.jitsu.test", port)).addresses == ["127.8.11.1"]
+
+
+def test_a_watchdog_is_fed_and_sighup_reads_the_configuration_again(tmp_path: Path) -> None:
+    toml = tmp_path / "reaper.toml"
+    toml.write_text('[log]\nlevel = "info"\n')
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+        (tmp_path / "said").open("wb") as said,
+    ):
+        address = str(tmp_path / "notify")
+        notified.bind(address)
+        notified.settimeout(20)
+        runtime = {"JITSU_BUS_RUNTIME_DIR": str(tmp_path / "own")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jitsu_store.main", "--config", str(toml)],
+            env={**os.environ, **runtime, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"},
+            stderr=said,
+        )
+        try:
+            told = {notified.recv(100) for _ in range(3)}
+            assert told == {b"READY=1", b"WATCHDOG=1"}
+            toml.write_text('[log]\nlevel = "warning"\n[store]\nmetrics = "127.0.0.1:1"\n')
+            process.send_signal(signal.SIGHUP)
+            log = tmp_path / "said"
+            wait_for(lambda: "a restart is needed for" in log.read_text(), 10, "what waits is told")
+            assert "store.metrics" in log.read_text()
+            toml.write_text("[stroe]\n")
+            process.send_signal(signal.SIGHUP)
+            wait_for(lambda: "the configuration is not taken" in log.read_text(), 10, "a mistake is told")
+            assert process.poll() is None
+        finally:
+            process.terminate()
+            process.wait(20)
