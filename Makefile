@@ -28,6 +28,7 @@ test: setup
 	@$(MAKE) --no-print-directory test-suite
 	@$(MAKE) --no-print-directory test-net
 	@$(MAKE) --no-print-directory test-libvirt
+	@$(MAKE) --no-print-directory test-compose
 
 test-unit: setup
 	$(BIN)/pytest -q -m "not suite and not net and not libvirt and not xen and not compose" -n 2

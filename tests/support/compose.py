@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker
+import requests
 
 from tests.support.debian import program
 from tests.support.lan import Lan
@@ -113,13 +114,13 @@ def running_compose() -> Iterator[Compose]:
 
 def _answers(daemon: subprocess.Popen[bytes], socket: Path, directory: Path) -> bool:
     assert daemon.poll() is None, (directory / "log").read_text()[-2000:]
-    try:
-        client = docker.DockerClient(base_url=f"unix://{socket}")
-        client.ping()
-        client.close()
-    except (docker.errors.DockerException, OSError):
+    if not socket.exists():
         return False
-    return True
+    with closing(docker.APIClient(base_url=f"unix://{socket}", version="1.41")) as client:
+        try:
+            return bool(client.ping())
+        except (docker.errors.DockerException, requests.ConnectionError):
+            return False
 
 
 def _base() -> Path:
