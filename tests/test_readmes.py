@@ -6,10 +6,13 @@ import re
 import shlex
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 
+import jitsu.main  # noqa: F401  all commands
+from jitsu.cli import app
 from jitsu_protocol.sections import SECTION_OF
 from jitsu_protocol.settings import load_service
 from tests.support.suite import RunningSuite, free_port, vm_toml
@@ -52,6 +55,31 @@ def test_the_metrics_in_each_readme_are_those_that_are_exposed(service: str, exp
     listed = set(re.findall(r"^\| `(jitsu_\w+)` \|", readme(service), re.MULTILINE))
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", exposed[service], re.MULTILINE))
     assert listed == {name for name in kinds if not name.endswith("_created")}
+
+
+def documented() -> list[str]:
+    """Return every command line of the tool in the pages: those on lines of their own, and those in the text."""
+    found = set()
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]:
+        text = page.read_text()
+        lines = re.findall(r"^ *(?:\$ )?(?:\.venv/bin/)?(jitsu (?!up:)[a-z].*?)(?: {2,}.*| +#.*)?$", text, re.MULTILINE)
+        inline = re.findall(r"`(jitsu [a-z][^`\[]*)`", text)
+        found |= {line for line in (*lines, *inline) if not re.search(r"\.\.\.|\[|[|/] ", line)}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("line", documented())
+def test_the_tools_commands_in_the_pages_are_accepted(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("jitsu", words[:0], resilient_parsing=True)
+    while hasattr(command, "commands"):
+        assert words, f"{line}: which command?"
+        name, words = words[0], words[1:]
+        assert name in command.commands, f"{line}: there is no command {name}"
+        command = command.commands[name]
+    if words:  # else the text only names it
+        command.make_context(command.name, words, parent=context)
 
 
 def test_links_between_pages_lead_somewhere() -> None:
