@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jitsu_protocol.vm import VM
 
 DomainType = Literal["kvm", "qemu", "xen", "test"]
@@ -63,6 +65,16 @@ def nics(xml: str) -> tuple[tuple[str, str], ...]:
             )
         )
     return tuple(found)
+
+
+def reached_at(nics: Sequence[tuple[str, str]], mac: str, bridge: str) -> tuple[str, str]:
+    """Return MAC address and bridge of the interface at which a VM is reached.
+
+    It is that on the bridge that the VM names (`bridge`), else its first. Where the domain tells no MAC address, or there
+    is no domain yet, it has the VM's own by its configuration (`mac`).
+    """
+    chosen = next((nic for nic in nics if nic[1] == bridge), nics[0] if nics else ("", ""))
+    return chosen[0] or mac, bridge or chosen[1]
 
 
 def _from_template(vm: VM, template: str) -> str:

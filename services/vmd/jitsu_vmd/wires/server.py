@@ -39,6 +39,7 @@ from jitsu_protocol.states import AT_REST, VmState
 from jitsu_protocol.vm import STATS_ROOT, VM
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import events
+from jitsu_vmd.rules.domain import reached_at
 from jitsu_vmd.rules.room import Room
 from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
 from jitsu_vmd.wires.probe import wait_for_port
@@ -453,10 +454,8 @@ class VmDaemon:
                 return
 
     def _nic(self, vm: VM) -> Nic:
-        """Return the interface at which a VM is reached: on the bridge that it names, else its first."""
-        nics = self._nics.get(vm.uuid, ())
-        chosen = next((nic for nic in nics if nic.bridge == vm.bridge), nics[0] if nics else Nic(""))
-        return Nic(chosen.mac or vm.mac, vm.bridge or chosen.bridge)
+        nics = [(nic.mac, nic.bridge) for nic in self._nics.get(vm.uuid, ())]
+        return Nic(*reached_at(nics, vm.mac, vm.bridge))
 
     def _arm(self, machine: VmMachine, domain: int | None = None) -> Arm:
         nic = self._nic(machine.vm)
