@@ -34,14 +34,15 @@ def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
     if vm is None:
         return ["", f"Serving what the store holds: {jitsu} status shows it. Ctrl-C stops everything."]
     name, address = next(iter(vm.names)), vm.addresses[0]
-    port = vm.config.get("port", ("8080",))[0]
+    is_mock = settings.hypervisor.kind in ("mock", "loopback", "bridge")
+    port = vm.config.get("port", ("8080" if is_mock else "",))[0]
     return [
         "",
         f"{len(settings.vms)} VM{'s are' if len(settings.vms) > 1 else ' is'} off until somebody asks for"
         f" {'them' if len(settings.vms) > 1 else 'it'}. In another terminal:",
         "",
         f"    dig @{settings.dns.bind} -p {settings.dns.port} {name} +short",
-        f"    curl http://{address}:{port}/",
+        *([f"    curl http://{address}:{port}/"] if port else []),
         f"    {jitsu} status      # what runs, and since when",
         f"    {jitsu} trace       # where the milliseconds went",
         f"    {jitsu} tree        # the state, as Git keeps it",

@@ -53,6 +53,8 @@ class Libvirt:
         self._threads = Threads(self._uri, self._translated)
         self._library: Any = None
         self._connection: Any = None
+        self._away = ""
+        """Why it could not be connected, the last time."""
         self._kind: rules.DomainType = "qemu"
         self._vms: dict[str, str] = {}
         """Domain's uuid -> the VM's."""
@@ -96,7 +98,11 @@ class Libvirt:
 
     async def _connect(self) -> None:
         otherwise = f"{self._uri} does not answer"
-        self._connection = await self._threads.within(OPEN_LIMIT_S, otherwise, self._connected)
+        try:
+            self._connection = await self._threads.within(OPEN_LIMIT_S, otherwise, self._connected)
+        except JitsuError as error:
+            self._away = error.message
+            raise
         kind = await self._threads.within(LOOK_LIMIT_S, otherwise, self._connection.getType)
         if kind == "QEMU":
             wants = self._settings.accelerate
@@ -314,7 +320,7 @@ class Libvirt:
 
     def _live(self) -> Any:
         if self._connection is None:
-            raise Unavailable(f"{self._uri} is not connected")
+            raise Unavailable(f"{self._uri} is not connected{f': {self._away}' if self._away else ''}")
         return self._connection
 
     def _translated(self, error: Exception) -> Exception | None:

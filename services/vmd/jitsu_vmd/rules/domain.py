@@ -70,8 +70,8 @@ def nics(xml: str) -> tuple[tuple[str, str], ...]:
 def reached_at(nics: Sequence[tuple[str, str]], mac: str, bridge: str) -> tuple[str, str]:
     """Return MAC address and bridge of the interface at which a VM is reached.
 
-    It is that on the bridge that the VM names (`bridge`), else its first. Where the domain tells no MAC address, or there
-    is no domain yet, it has the VM's own by its configuration (`mac`).
+    It is that on the bridge that the VM names (`bridge`), else its first. Where the domain tells no MAC address, or
+    there is no domain yet, it has the VM's own by its configuration (`mac`).
     """
     chosen = next((nic for nic in nics if nic[1] == bridge), nics[0] if nics else ("", ""))
     return chosen[0] or mac, bridge or chosen[1]
