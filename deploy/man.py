@@ -12,7 +12,8 @@ from typing import Any
 
 import typer
 
-import jitsu.main
+import jitsu.main  # noqa: F401  all commands
+from jitsu.cli import app
 from jitsu_protocol import __version__
 from jitsu_protocol.sections import SECTION_OF, SECTIONS
 from jitsu_protocol.settings import default_of
@@ -76,7 +77,7 @@ def _service(service: str) -> str:
 
 
 def _tool() -> str:
-    group: Any = typer.main.get_command(jitsu.main.app)
+    group: Any = typer.main.get_command(app)
     lines = [_head("jitsu", 1), ".SH NAME", "jitsu \\- start virtual machines when their names are looked up"]
     flags = "[\\fB\\-\\-config\\fR \\fIFILE\\fR] [\\fB\\-\\-runtime\\-dir\\fR \\fIDIR\\fR]"
     lines += [".SH SYNOPSIS", ".B jitsu", f"{flags} \\fICOMMAND\\fR ..."]
