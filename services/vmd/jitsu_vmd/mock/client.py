@@ -49,8 +49,8 @@ class MockHypervisor:
     def __init__(self, process: Process) -> None:
         self._vmd = process
         given = process.settings.hypervisor.connect
-        self._directory = Path(given) if given else process.settings.bus.directory
-        self._is_others = bool(given)
+        self._is_others = given.startswith("/")  # else it is what another kind of hypervisor connects to
+        self._directory = Path(given) if self._is_others else process.settings.bus.directory
         self._client = process.connect(f"ipc://{self._directory}/{SOCKET}.rpc", "mock hypervisor")
         self._host: subprocess.Popen[bytes] | None = None
         self._host_arguments: list[str] = []
