@@ -17,7 +17,7 @@ from jitsu_protocol.vm import VM_ROOT, nearest
 from jitsu_protocol.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from jitsu_protocol.messages import CommitChanges, Request, VmStatus
     from jitsu_protocol.sections import BusSettings
@@ -132,7 +132,10 @@ async def connect(bus: BusSettings) -> AsyncIterator[Link]:
     """Connect to the suite."""
     context = zmq.asyncio.Context()
     tasks: list[asyncio.Task[None]] = []
-    spawn: Callable[[Coroutine[Any, Any, None]], None] = lambda work: tasks.append(asyncio.create_task(work))  # noqa: E731
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+
     try:
         keys = bus.keys_directory
         curve = None if keys is None else Curve(context, keys, "operator", spawn)

@@ -184,6 +184,9 @@ class Curve:
             self._connect_again(used)
 
     def _connect_again(self, used: _Socket) -> None:
+        if not self._keys.expected(used.owner, used.host):
+            log.warning("no key of an owner is known any more: it is not connected again", owner=used.owner)
+            return
         with suppress(zmq.ZMQError):  # it has ended by itself
             used.socket.disconnect(used.endpoint)
         self._dress(used)

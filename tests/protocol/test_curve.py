@@ -241,6 +241,24 @@ async def test_a_key_that_was_dropped_is_refused_at_once(tmp_path: Path, monkeyp
             await client.call(Ping(), Pong, LIMIT_S)
 
 
+async def test_g9_an_owners_key_that_is_dropped_by_mistake_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    async with suite(tmp_path) as made:
+        client = made.client("dns")
+        await client.call(Ping(), Pong, LIMIT_S)
+        public = made.keys / "public" / "store.key"
+        kept = public.read_bytes()
+        drop(made.keys, "store")
+        await asyncio.sleep(0.4)
+        await client.call(Ping(), Pong, LIMIT_S)
+        public.write_bytes(kept)
+        rotate(made.keys, "dns")
+        await asyncio.sleep(0.4)
+        await client.call(Ping(), Pong, LIMIT_S)
+
+
 def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
     assert sorted(init(tmp_path)) == sorted(ROLES)
     assert init(tmp_path) == [], "what is there stays"

@@ -132,9 +132,8 @@ def _base() -> Path:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "root"
         include = f"--include={','.join((*IN_BASE, 'python3-venv'))}"
-        mirror = "http://deb.debian.org/debian"
         subprocess.run(
-            [debootstrap, "--variant=minbase", include, "bookworm", root, mirror],
+            [debootstrap, "--variant=minbase", include, "bookworm", root],
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -73,7 +73,6 @@ async def test_a_suite_with_keys_serves_and_refuses_who_may_not(tmp_path: Path) 
     with keyed_suite(tmp_path) as (suite, _, metrics):
         assert (await ask("www.jitsu.test", suite.port)).addresses == ["127.8.9.1"]
         assert suite.state("www") == "ready"
-        assert "plain tcp" not in suite.jitsu("status")
         change = Apply(changes=[], message="", author="operator:mallory", request=uuid.uuid4().hex)
         with pytest.raises(Forbidden, match=r"a key of reaper may not send store\.apply"):
             await call(suite, "reaper", change)
