@@ -119,6 +119,23 @@ async def test_a_client_with_an_unknown_key_is_refused_and_counted(tmp_path: Pat
         assert set(made.told) == {"refused-by-owner"}
 
 
+async def test_a_client_whose_key_becomes_known_later_is_answered_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    async with suite(tmp_path) as made:
+        add(made.keys, "dns.later", tmp_path / "later")
+        public = made.keys / "public" / "dns.later.key"
+        kept = public.read_bytes()
+        public.unlink()
+        await asyncio.sleep(0.4)
+        client = made.client("dns", tmp_path / "later")
+        with pytest.raises(TimedOut):
+            await client.call(Ping(), Pong, 1.0)
+        public.write_bytes(kept)
+        await client.call(Ping(), Pong, LIMIT_S)
+
+
 async def test_a_client_that_expects_another_server_is_not_answered(tmp_path: Path) -> None:
     async with suite(tmp_path) as made:
         other = tmp_path / "other"

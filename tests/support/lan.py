@@ -67,9 +67,13 @@ class Lan:
         """Take a client off the bridge: it says nothing any more."""
         ip("-n", self.host, "link", "set", f"c{client}", "down")
 
-    def plug(self, client: int) -> None:
-        """Have a client on the bridge again."""
-        ip("-n", self.host, "link", "set", f"c{client}", "up")
+    def cut(self, client: int) -> None:
+        """Let nothing through between a client and the bridge; both see a link that is up."""
+        ip("-n", self.host, "link", "set", f"c{client}", "nomaster")
+
+    def join(self, client: int) -> None:
+        """End what `cut` did."""
+        ip("-n", self.host, "link", "set", f"c{client}", "master", BRIDGE)
 
     def start(self, client: int, work: Callable[[], Any]) -> Future[Any]:
         """Run a function as this client, on a thread of its own."""

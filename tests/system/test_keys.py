@@ -126,11 +126,11 @@ def test_g7_a_replica_in_another_network_is_cut_off_and_right_again_within_a_sec
                     return answer.addresses, answer.ttl
 
                 assert far() == (["127.8.9.2"], 60)
-                lan.unplug(0)
+                lan.cut(0)
                 suite.jitsu("set", f"jitsu/vm/{UUID}/dns/www.jitsu.test/ttl", "7")
                 time.sleep(10)
                 assert far() == (["127.8.9.2"], 60), "within its lease it answers what it knows"
-                lan.plug(0)
+                lan.join(0)
                 wait_for(lambda: far()[1] == 7, 1.0, "it is right again")
     finally:
         lan.remove()
