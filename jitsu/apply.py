@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import getpass
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.messages import MASTER, Applied, Apply, Change
+from jitsu_protocol.errors import Refused, Unavailable, UnknownKind
+from jitsu_protocol.messages import MASTER, Applied, Apply, Change, Check, Checked
 from jitsu_protocol.vm import VM_ROOT, to_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from jitsu.link import Link
     from jitsu_protocol.vm import VM
 
 APPLY_TIMEOUT_S = 60.0
+CHECK_TIMEOUT_S = 10.0
+CHECKED_AT_ONCE = 500
 
 
 def operator() -> str:
@@ -50,6 +54,63 @@ def change_lines(changes: Iterable[Change]) -> list[str]:
         if change.value is not None:
             lines.append(f'+ {change.path} "{change.value}"')
     return lines
+
+
+async def check(link: Link, changes: Iterable[Change], leaves: Mapping[str, str]) -> None:
+    """See whether hypervisors could run the VMs that these changes of leaves lead to.
+
+    Raises Refused with a line for each that could not and, as far as is known, could before. Whoever mends one thing of
+    several is let do it, and is told what is left.
+    """
+    after = dict(leaves)
+    changed = set()
+    for change in changes:
+        if change.path.startswith(VM_ROOT + "/"):
+            changed.add(change.path.removeprefix(VM_ROOT + "/").partition("/")[0])
+        if change.value is None:
+            after.pop(change.path, None)
+        else:
+            after[change.path] = change.value
+    vms = _by_vm(after, changed)
+    found = await _refusals(link, vms)
+    earlier = await _refusals(link, _by_vm(leaves, found.keys())) if found else {}
+    lines = {vm: f"{_name(vms[vm], vm)}: {reason}" for vm, reason in found.items()}
+    if refused := sorted(line for vm, line in lines.items() if vm not in earlier):
+        raise Refused("; ".join(refused), hint="with --force it is done all the same")
+    for line in sorted(lines.values()):
+        print(f"still not to be run: {line}", file=sys.stderr)
+
+
+async def _refusals(link: Link, vms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return why hypervisors could not run VMs; says so where that cannot be known now."""
+    by_host: dict[str, list[str]] = {}
+    for vm, own in vms.items():
+        by_host.setdefault(own.get("host", ""), []).append(vm)
+    found: dict[str, str] = {}
+    for host, theirs in by_host.items():
+        if host not in link.hosts:
+            found |= dict.fromkeys(theirs, f"host: {host} is none of bus.hosts")
+            continue
+        try:
+            for n in range(0, len(theirs), CHECKED_AT_ONCE):
+                part = {vm: dict(vms[vm]) for vm in theirs[n : n + CHECKED_AT_ONCE]}
+                found |= (await link.call("vmd", Check(vms=part), Checked, CHECK_TIMEOUT_S, host)).refusals
+        except (Unavailable, UnknownKind) as error:
+            print(f"not checked whether a hypervisor can run them: {error}", file=sys.stderr)
+    return found
+
+
+def _by_vm(leaves: Mapping[str, str], vms: Collection[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for path, value in leaves.items():
+        vm, _, leaf = path.removeprefix(VM_ROOT + "/").partition("/")
+        if vm in vms:
+            found.setdefault(vm, {})[leaf] = value
+    return found
+
+
+def _name(leaves: Mapping[str, str], vm: str) -> str:
+    return leaves.get("config/name/0") or leaves.get("config/dns/0") or vm
 
 
 async def commit(

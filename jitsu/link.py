@@ -46,6 +46,11 @@ class Link:
         self._context = context
         self._clients = clients
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts that have a vmd, "" for that of bus.vmd_rpc."""
+        return frozenset(host for owner, host in self._clients if owner == "vmd")
+
     async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S, host: str = "") -> R:
         """Call a service, one with a host's name the vmd there; raises Unavailable at once if no suite is there."""
         endpoint = self._bus.endpoint(owner, "rpc", host)

@@ -52,6 +52,7 @@ def status_rows(vms: Sequence[VmStatus], leaves: Mapping[str, str]) -> list[dict
                 "idle_s": now - last if last else None,
                 "last_error": vm.last_error,
                 "retry_after_s": vm.retry_after_s,
+                "waits_for": vm.waits_for,
             }
         )
     return rows
@@ -70,6 +71,8 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         error = row["last_error"]
         if row["retry_after_s"] is not None:
             error += f" (next try in {duration(row['retry_after_s'])})"
+        if row["waits_for"]:
+            error = f"waits to start: {row['waits_for']}"
         style = STYLES.get(row["state"], "")
         table.add_row(
             row["name"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jitsu import show
-from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, commit
+from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit
 from jitsu.cli import JsonOption, app, author, completing, with_link
 from jitsu.export import toml, vms_in
 from jitsu.legacy import parse_strings
@@ -75,6 +75,7 @@ PathArgument = Annotated[str, typer.Argument(autocompletion=_complete_path)]
 BelowArgument = Annotated[str, typer.Argument(help="Only what is below this path.", autocompletion=_complete_path)]
 BranchOption = Annotated[str, typer.Option("--branch", "-b", help="On this branch.", autocompletion=_complete_branch)]
 BranchArgument = Annotated[str, typer.Argument(autocompletion=_complete_branch)]
+ForceOption = Annotated[bool, typer.Option("--force", help="Even if a hypervisor says that it could not run it.")]
 RevisionArgument = Annotated[str, typer.Argument(help="A branch or a commit.", autocompletion=_complete_branch)]
 
 
@@ -186,6 +187,7 @@ def set_value(
         str | None, typer.Option("--expect", metavar="VALUE", help="Only if this is the value now.")
     ] = None,
     message: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
+    force: ForceOption = False,
 ) -> None:
     """Change the value at a path; running processes follow."""
 
@@ -193,6 +195,10 @@ def set_value(
         clean = path.strip("/")
         expected = {} if expect is None else {clean: expect}
         changes = [Change(path=clean, value=value)]
+        if not force and clean.startswith(f"{VM_ROOT}/"):
+            own = "/".join(clean.split("/")[:3])
+            listed = await link.call("store", List(prefix=own, branch=branch), Leaves, READ_TIMEOUT_S)
+            await check(link, changes, listed.leaves)
         _print_applied(await commit(link, changes, message or f"Set {clean}", author(), branch, expected))
 
     with_link(change)
@@ -217,6 +223,7 @@ def unset(path: PathArgument, branch: BranchOption = MASTER) -> None:
 def apply(
     what: Annotated[list[str], typer.Argument(metavar="FILE | KEY=VALUE,...", help="A jitsu.toml, or VMs one each.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the difference.")] = False,
+    force: ForceOption = False,
     branch: BranchOption = MASTER,
 ) -> None:
     """Make the VMs those of a jitsu.toml, in one commit: others are removed. Or add or change those of strings.
@@ -228,6 +235,8 @@ def apply(
     async def change(link: Link) -> None:
         listed = await link.call("store", List(prefix=VM_ROOT, branch=branch), Leaves, READ_TIMEOUT_S)
         changes = changes_for(vms, listed.leaves, exact=is_file)
+        if not force:
+            await check(link, changes, listed.leaves)
         if changes and not dry_run:
             about = Path(what[0]).name if is_file else ", ".join(vm.name for vm in vms)
             await commit(link, changes, f"Apply {about}", author(), branch, base=listed.commit)

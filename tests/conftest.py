@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
 
 TIERS = {
     "unit": "pure rules and single sockets",
@@ -37,3 +43,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and isinstance(reporter, pytest.TerminalReporter) and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Have tests run on the event loop that all processes use."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -62,15 +62,17 @@ def documented() -> list[str]:
     found = set()
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]:
         text = page.read_text()
-        lines = re.findall(r"^ *(?:\$ )?(?:\.venv/bin/)?(jitsu (?!up:)[a-z].*?)(?: {2,}.*| +#.*)?$", text, re.MULTILINE)
-        inline = re.findall(r"`(jitsu [a-z][^`\[]*)`", text)
-        found |= {line for line in (*lines, *inline) if not re.search(r"\.\.\.|\[|[|/] ", line)}
+        lines = re.findall(
+            r"^ *(?:\$ )?(?:\.venv/bin/)?(jitsu (?!up:)[a-z-].*?)(?: {2,}.*| +#.*)?$", text, re.MULTILINE
+        )
+        inline = re.findall(r"`(jitsu [a-z][^`\[\n]*)`", text)
+        found |= {line for line in (*lines, *inline) if not re.search(r"\.\.\.|\[|\|| / ", line)}
     return sorted(found)
 
 
 @pytest.mark.parametrize("line", documented())
 def test_the_tools_commands_in_the_pages_are_accepted(line: str) -> None:
-    words = shlex.split(line)[1:]
+    words = shlex.split(re.sub(r"^jitsu --as \S+", "jitsu", line))[1:]
     command: Any = typer.main.get_command(app)
     context = command.make_context("jitsu", words[:0], resilient_parsing=True)
     while hasattr(command, "commands"):

@@ -146,6 +146,7 @@ Limit = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 MaxWait = Annotated[float, Field(gt=0, le=MAX_WAIT_LIMIT_S, allow_inf_nan=False)]
 Memory = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1, le=1024)]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,16 @@ KEYS: dict[str, Key] = {
         "Lets VMs share a name, if all of them say it; a query while none is ready starts one or all of them.",
     ),
     "boot_limit": Key(Limit, "A boot that takes longer has failed.", "60", "s", default_from="boot_limit"),
+    "evict": Key(
+        bool,
+        "It may be stopped before its idle_timeout for another VM that finds no room (hypervisor.max_running, "
+        "max_memory): once all answers for it are past their TTL and nobody is connected.",
+        "false",
+        default_from="evict",
+    ),
+    "priority": Key(
+        Priority, "Where room is short, the higher starts first; a VM is evicted for one of at least its own.", "0"
+    ),
     # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
     "kernel": Key(str, "Kernel image of the domain."),
     "initrd": Key(str, "Initial RAM disk of the domain."),

@@ -26,7 +26,6 @@ from jitsu_protocol.curve import Curve
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.metrics import Metrics
-from jitsu_protocol.sections import SECTION_OF
 from jitsu_protocol.settings import Settings, SettingsFault, load_service
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ class Process:
         self.notes: Callable[[], list[str]] = list
         self.stopping: Callable[[], Awaitable[None]] | None = None
         """Awaited between the signal and the end, for what must still be said."""
+        self.take: Callable[[Settings], None] = lambda _: None
+        """Called when settings that are live have changed."""
         self._context = zmq.asyncio.Context()
         keys = settings.bus.keys_directory
         self._curve = None if keys is None else Curve(self._context, keys, service, self.spawn, self.metrics.dropped)
@@ -135,6 +136,26 @@ class Process:
             notes=self.notes(),
         )
 
+    def reload(self) -> None:
+        """Read the configuration again: take what can change in a process that runs, and say what cannot.
+
+        VMs are not read here: they are the store's, and `jitsu apply` changes them.
+        """
+        try:
+            read = load_service(self.service, sys.argv[1:], os.environ)
+        except SettingsFault as fault:
+            log.error("the configuration is not taken", service=self.service, reason=str(fault))
+            return
+        configure_logging(read.log, self.service)
+        taken, waiting = self.settings.with_live(read, self.service)
+        if taken != self.settings:
+            self.settings = taken
+            self.take(taken)
+        if waiting:
+            log.warning("read again; a restart is needed for", service=self.service, keys=", ".join(waiting))
+        else:
+            log.info("read again", service=self.service)
+
     async def beat(self) -> None:
         """Keep /healthz and the service manager's watchdog content for as long as the event loop turns."""
         is_watched = "WATCHDOG_USEC" in os.environ
@@ -184,8 +205,8 @@ async def _serve(service: str, settings: Settings, start: Callable[[Process], Aw
         async with asyncio.TaskGroup() as group:
             stop = asyncio.Event()
             on_stop_signals(stop.set)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, settings)
             process = Process(service, settings, group)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, process.reload)
             if settings.metrics(service):
                 unserve = process.metrics.serve(settings.metrics(service))
             process.spawn(process.beat(), "beat")
@@ -212,29 +233,6 @@ async def _serve(service: str, settings: Settings, start: Callable[[Process], Aw
         if process is not None:
             process.close()
     return status
-
-
-def _reload(service: str, running: Settings) -> None:
-    """Read the configuration again: take what can change in a process that runs, and say what cannot.
-
-    VMs are not read here: they are the store's, and `jitsu apply` changes them.
-    """
-    try:
-        read = load_service(service, sys.argv[1:], os.environ)
-    except SettingsFault as fault:
-        log.error("the configuration is not taken", service=service, reason=str(fault))
-        return
-    configure_logging(read.log, service)
-    waiting = [
-        f"{section}.{key}"
-        for section in ("bus", SECTION_OF[service])
-        for key, value in getattr(read, section)
-        if value != getattr(getattr(running, section), key)
-    ]
-    if waiting:
-        log.warning("read again; a restart is needed for", service=service, keys=", ".join(waiting))
-    else:
-        log.info("read again", service=service)
 
 
 async def _starting(start: Callable[[Process], Awaitable[None]], process: Process) -> None:

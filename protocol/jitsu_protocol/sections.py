@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from jitsu_protocol.keys import (
     KEYS,
@@ -134,6 +134,8 @@ Connections = Annotated[list[str], BeforeValidator(_split), AfterValidator(_conn
 Lines = Annotated[list[str], BeforeValidator(_split_lines)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
+LIVE: dict[str, JsonValue] = {"live": True}
+"""A process that runs takes another value at SIGHUP."""
 METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
 
 
@@ -247,7 +249,9 @@ class DnsSettings(Section):
         description="Servers that may transfer the zones (AXFR over TCP) and are notified of changes: "
         "ADDRESS or ADDRESS@PORT.",
     )
-    log_queries: bool = Field(False, description="Log each query; SIGUSR2 switches that while the server runs.")
+    log_queries: bool = Field(
+        False, description="Log each query; SIGUSR2 switches that while the server runs.", json_schema_extra=LIVE
+    )
     version: str = Field("jitsu", max_length=255, description="What version.bind is answered; empty: nothing.")
     max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="Queries that may wait for a VM at once.")
     max_tcp: int = Field(1_000, ge=1, le=100_000, description="TCP connections open at once.")
@@ -264,14 +268,18 @@ class DnsSettings(Section):
     forward_for: Networks = Field(
         default_factory=list, description="Networks for which that is done; empty: loopback and this host's own."
     )
-    summon_for: Networks = Field(default_factory=list, description="Networks whose queries may start VMs; empty: all.")
+    summon_for: Networks = Field(
+        default_factory=list,
+        description="Networks whose queries may start VMs; empty: all.",
+        json_schema_extra=LIVE,
+    )
     summon_rate: Rate = Field(
         10.0,
         description="VMs that queries of one network (/24, /56) may start a second; 0: any number.",
-        json_schema_extra={"unit": "VMs/s"},
+        json_schema_extra={"unit": "VMs/s", **LIVE},
     )
     summon_burst: Limit = Field(
-        100.0, description="VMs that one network may start at once.", json_schema_extra={"unit": "VMs"}
+        100.0, description="VMs that one network may start at once.", json_schema_extra={"unit": "VMs", **LIVE}
     )
     response_rate: Rate = Field(
         200.0,
@@ -331,13 +339,20 @@ class HypervisorSettings(Section):
     accelerate: Literal["auto", "kvm", "tcg"] = Field(
         "auto", description="How QEMU runs domains that are made for VMs; auto: KVM, if it proves to work."
     )
-    max_booting: int = Field(0, ge=0, description="VMs that may boot at once; others wait. 0: any number.")
-    max_running: int = Field(0, ge=0, description="VMs that may run at once; others wait. 0: any number.")
+    max_booting: int = Field(
+        0, ge=0, description="VMs that may boot at once; others wait. 0: any number.", json_schema_extra=LIVE
+    )
+    max_running: int = Field(
+        0,
+        ge=0,
+        description="VMs that may run at once; others wait (see evict). 0: any number.",
+        json_schema_extra=LIVE,
+    )
     max_memory: int = Field(
         0,
         ge=0,
         description="Memory of all VMs that run or are paused; others wait. 0: any.",
-        json_schema_extra={"unit": "KiB"},
+        json_schema_extra={"unit": "KiB", **LIVE},
     )
     metrics: Listen = Field("", description=METRICS)
 
@@ -382,7 +397,7 @@ class ReaperSettings(Section):
     drain_limit: Limit = Field(
         3.0,
         description="Replicas have that long to acknowledge a drain.",
-        json_schema_extra={"unit": "s"},
+        json_schema_extra={"unit": "s", **LIVE},
     )
     metrics: Listen = Field("", description=METRICS)
 
@@ -407,6 +422,7 @@ class DefaultsSettings(Section):
     max_wait: MaxWait = Field(1.2, description=KEYS["max_wait"].doc, json_schema_extra={"unit": "s"})
     on_timeout: OnTimeout = Field(OnTimeout.ANSWER, description=KEYS["on_timeout"].doc)
     boot_limit: Limit = Field(60.0, description=KEYS["boot_limit"].doc, json_schema_extra={"unit": "s"})
+    evict: bool = Field(False, description=KEYS["evict"].doc)
 
     def as_texts(self) -> dict[str, str]:
         """Return the defaults in the form that `vm.from_config` takes."""

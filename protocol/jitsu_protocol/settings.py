@@ -38,6 +38,8 @@ from jitsu_protocol.vm import VM, Holdings, InvalidVm, as_text, from_config, nea
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from pydantic.fields import FieldInfo
+
 
 class Settings(BaseModel):
     """All settings of the suite."""
@@ -58,6 +60,17 @@ class Settings(BaseModel):
     def metrics(self, service: str) -> str:
         """Return the HOST:PORT of a service's metrics, or nothing."""
         return str(getattr(self, SECTION_OF[service]).metrics)
+
+    def with_live(self, read: Settings, service: str) -> tuple[Settings, list[str]]:
+        """Return these settings with what is live of others, and the keys of a service that wait for its restart."""
+        updated, waiting = {}, []
+        for section in ("bus", SECTION_OF[service]):
+            own, new = getattr(self, section), getattr(read, section)
+            changed = {key: value for key, value in new if value != getattr(own, key)}
+            live = {key: value for key, value in changed.items() if is_live(type(own).model_fields[key])}
+            waiting += [f"{section}.{key}" for key in changed if key not in live]
+            updated[section] = own.model_copy(update=live)
+        return self.model_copy(update=updated), waiting
 
     def as_environment(self) -> dict[str, str]:
         """Return all settings as environment variables, so that a child needs no file and no flags."""
@@ -281,6 +294,11 @@ def _is_loopback(rest: str) -> bool:
 MAX_IPC_PATH_BYTES = 100  # sun_path holds 108 (unix(7)); a lock file beside it ends in .lock
 
 
+def is_live(field: FieldInfo) -> bool:
+    """Say whether a process that runs takes another value of a setting."""
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("live"))
+
+
 def default_of(field: Any) -> str:
     """Return a setting's default as text, "" if it has none."""
     default = field.get_default(call_default_factory=True)
@@ -295,8 +313,9 @@ def reference() -> str:
         "# Configuration",
         "",
         "One file, `jitsu.toml`, is read by all processes. A flag counts before an environment variable",
-        "(`JITSU_<SECTION>_<KEY>`), that before the file. Durations are in seconds. This page is made from",
-        "the settings models by `make docs`.",
+        "(`JITSU_<SECTION>_<KEY>`), that before the file. Durations are in seconds. What is *live* a process that runs",
+        "takes at SIGHUP; the level and format of its log too. This page is made from the settings models by",
+        "`make docs`.",
     ]
     for name, model in SECTIONS.items():
         lines += ["", f"## [{name}]", "", (model.__doc__ or "").strip(), ""]
@@ -305,7 +324,8 @@ def reference() -> str:
             extra = field.json_schema_extra
             unit = extra.get("unit", "") if isinstance(extra, dict) else ""
             kind = _type_text(field.annotation, str(unit))
-            lines.append(f"| `{key}` | {kind} | {default_of(field)} | {field.description} |")
+            live = " Live." if is_live(field) else ""
+            lines.append(f"| `{key}` | {kind} | {default_of(field)} | {field.description}{live} |")
     lines += ["", "## [vm.NAME]", "", "One VM. The same keys stand in `key=value,...` strings.", ""]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, about in KEYS.items():

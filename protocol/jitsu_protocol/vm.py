@@ -25,6 +25,7 @@ from jitsu_protocol.keys import (
     OnTimeout,
     OwnerName,
     Port,
+    Priority,
     ReadySign,
     Seconds,
     StopMode,
@@ -47,6 +48,9 @@ REPLICA_ROOT = "jitsu/replica"
 UUID_NAMESPACE = uuid_module.UUID("6d0f4f2a-6a69-5473-8175-76302e320000")
 """A VM without a configured uuid gets uuid5(this, its name): the same at every start."""
 
+MIN_IDLE_S = 1.0
+"""A VM whose answers may not be kept at all is used for that long."""
+
 _SYNONYMS = {"mode": "stop_mode"}  # the original's flag is called so
 
 _PLAIN = (
@@ -63,6 +67,8 @@ _PLAIN = (
     "max_wait",
     "on_timeout",
     "boot_limit",
+    "evict",
+    "priority",
     "summon",
     "host",
 )
@@ -112,6 +118,8 @@ class VM(BaseModel):
     max_wait: MaxWait = 1.2
     on_timeout: OnTimeout = OnTimeout.ANSWER
     boot_limit: Limit = 60.0
+    evict: bool = False
+    priority: Priority = 0
     summon: SummonMode | None = None
     host: HostName | Literal[""] = ""
     config: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -143,6 +151,11 @@ class VM(BaseModel):
     def ttl(self) -> int:
         """The longest TTL of its names, in seconds."""
         return max(self.names.values())
+
+    @property
+    def evict_timeout(self) -> float:
+        """How long it must have been without activity to be stopped for another, in seconds; by G3 at least its TTL."""
+        return min(max(float(self.ttl), MIN_IDLE_S), self.idle_timeout)
 
 
 def uuid_for(name: str) -> str:
@@ -330,7 +343,7 @@ def _build(fields: dict[str, Any]) -> VM:
     if both := set(vm.names) & set(vm.aliases):
         raise InvalidVm([Fault("alias", f"{min(both)} is a name of this VM already")])
     if "idle_timeout" not in fields:
-        return vm.model_copy(update={"idle_timeout": max(2.0 * vm.ttl, 1.0)})
+        return vm.model_copy(update={"idle_timeout": max(2.0 * vm.ttl, MIN_IDLE_S)})
     if vm.idle_timeout < vm.ttl:
         # Guarantee G3: no VM is stopped while an answer for it is still within its TTL.
         raise InvalidVm([Fault("idle_timeout", f"{vm.idle_timeout:g} s is less than the TTL of {vm.ttl} s")])

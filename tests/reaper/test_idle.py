@@ -176,11 +176,15 @@ def test_a_vm_started_by_hand_or_found_running_gets_its_time_too() -> None:
 
 
 @settings(max_examples=300)
-@given(st.integers(0, 2**32))
-def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int) -> None:
+@given(st.integers(0, 2**32), st.booleans())
+def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int, is_evicted: bool) -> None:
     """Two replicas that lose reports, see drains late and die; a stop is approved only when no answer is in its TTL."""
     chance = random.Random(seed)
     reaper = Reaper()
+    if is_evicted:
+        other = make_vm("other", "127.0.1.2")
+        reaper.policy.configure([VmChanged(VM_WWW, make_vm(ttl="10", evict="true")), VmChanged(None, other)])
+        reaper.policy.state(VmStatus(uuid=other.uuid, name="other", state=VmState.OFF, wants_room=True), 0.0)
     now, drain, batches = 0.0, "", {"a": 0, "b": 0}
     honours: dict[str, str] = {"a": "", "b": ""}
     unreported: dict[str, float | None] = {"a": None, "b": None}

@@ -6,6 +6,7 @@ pip installs into the images is taken from wheels that are fetched beside it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "compose"
 WHEELS = ROOT / "build" / "wheels"
-BUILD_ONLY = ("python3-venv", "python3-pip-whl", "python3-setuptools-whl")
+NEWCOMER_ONLY = (
+    *("make", "git", "git-man", "liberror-perl", "perl", "perl-modules-5.36", "libperl5.36"),
+    *("libgdbm6", "libgdbm-compat4", "libcurl3-gnutls"),
+)
+"""Git and make, and what comes with them."""
+BUILD_ONLY = ("python3.11-venv", "python3-venv", "python3-pip-whl", "python3-setuptools-whl")
+BASES = ("newcomer", "build-base", "base")
 IN_BASE = ("python3", "iproute2", "curl", "dnsutils")
 START_LIMIT_S, UP_LIMIT_S = 60, 120
 PROJECT = "jitsu"
@@ -97,7 +104,7 @@ def running_compose() -> Iterator[Compose]:
     try:
         wait_for(lambda: _answers(daemon, socket, directory), START_LIMIT_S, "dockerd answers")
         compose = Compose(lan, socket)
-        for name in ("build-base", "base"):
+        for name in BASES:
             compose.docker.api.import_image_from_file(str(base / f"{name}.tar"), repository=name, tag="latest")
         compose("build")
         try:
@@ -124,24 +131,26 @@ def _answers(daemon: subprocess.Popen[bytes], socket: Path, directory: Path) -> 
 
 
 def _base() -> Path:
-    """Make Debian's base twice: with what only building needs, and without."""
-    if (CACHE / "base.tar").exists():
+    """Make Debian's base three times: with what a newcomer needs, with what only building needs, and without."""
+    if all((CACHE / f"{name}.tar").exists() for name in BASES):
         return CACHE
     debootstrap = program("debootstrap", "debootstrap")
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "root"
-        include = f"--include={','.join((*IN_BASE, 'python3-venv'))}"
+        include = f"--include={','.join((*IN_BASE, 'python3-venv', 'git', 'make'))}"
         subprocess.run(
             [debootstrap, "--variant=minbase", include, "bookworm", root],
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _pack(root, CACHE / "build-base.tar")
-        remove = ["chroot", str(root), "dpkg", "--purge", "--force-depends", "python3.11-venv", *BUILD_ONLY]
-        subprocess.run(remove, check=True, stdout=subprocess.DEVNULL)
-        _pack(root, CACHE / "base.tar")
+        removed: dict[str, tuple[str, ...]] = dict(zip(BASES, ((), NEWCOMER_ONLY, BUILD_ONLY), strict=True))
+        for name, packages in removed.items():
+            if packages:
+                purge = ["chroot", str(root), "dpkg", "--purge", "--force-depends", *packages]
+                subprocess.run(purge, check=True, stdout=subprocess.DEVNULL)
+            _pack(root, CACHE / f"{name}.tar")
     return CACHE
 
 
@@ -151,6 +160,30 @@ def _pack(root: Path, target: Path) -> None:
     exclude = [f"--exclude=./{each}/*" for each in left_out]
     subprocess.run(["tar", "-C", root, "-cf", partial, *exclude, "."], check=True)
     partial.rename(target)
+
+
+def requirements() -> Path:
+    """Fetch what `make setup` installs, as it is published: its hashes are compared."""
+    wanted = ROOT / "requirements-dev.txt"
+    fetched = CACHE / f"requirements-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
+    if not fetched.exists():
+        partial = fetched.with_suffix(".new")
+        shutil.rmtree(partial, ignore_errors=True)
+        fetch = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--require-hashes",
+            "-d",
+            str(partial),
+            "-r",
+            str(wanted),
+        ]
+        subprocess.run(fetch, check=True, capture_output=True)
+        partial.rename(fetched)
+    return fetched
 
 
 def _wheels() -> None:

@@ -12,8 +12,9 @@ import os
 import re
 import socket
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyxs
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 HEAD = "Name                     ID   Mem VCPUs\tState\tTime(s)   UUID          Reason-Code\tSecurity Label"
 NO_UUID = "00000000-0000-0000-0000-000000000000"
+DAEMON_LIMIT_S = 600.0
 Domains = dict[str, dict[str, Any]]
 
 
@@ -49,8 +51,12 @@ def main() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = home / "domains.json"
         domains: Domains = json.loads(known.read_text()) if known.exists() else {}
+        before = set(domains)
         status = run(sys.argv[1:], domains, home)
         known.write_text(json.dumps(domains))
+    for number in set(domains) - before:
+        if os.fork() == 0:
+            attend(int(number))
     return status
 
 
@@ -109,6 +115,18 @@ def introduce(domain: dict[str, Any], domains: Domains, home: Path) -> int:
         store.introduce_domain(number, 1, 1)
         store.write(f"/local/domain/{number}/name".encode(), domain["name"].encode())
     return 0
+
+
+def attend(number: int) -> NoReturn:
+    """Stay until the domain is gone, with all descriptors that were inherited, and a log instead of what is printed."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for printed in (0, 1, 2):
+        os.dup2(nothing, printed)
+    ends = time.monotonic() + DAEMON_LIMIT_S
+    while page(number).exists() and time.monotonic() < ends:
+        time.sleep(0.1)
+    os._exit(0)
 
 
 def release(number: str, domains: Domains) -> None:

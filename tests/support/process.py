@@ -1,17 +1,21 @@
-"""A process as services have one, in a test's own event loop."""
+"""A process as services have one, in a test's own event loop; and services that run alone."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.process import Process
 from jitsu_protocol.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 
 class _Over(Exception):
@@ -33,3 +37,30 @@ async def running_process(service: str, directory: Path, **settings: str) -> Asy
             raise _Over
     except* _Over:
         pass
+
+
+@contextmanager
+def running_service(argv: Sequence[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a service's own command in a directory; it must still run at the end.
+
+    What it logs is COMMAND.log there. A mock host that it leaves behind in `run`, where guests outlive vmd, is stopped.
+    """
+    log = directory / f"{argv[0]}.log"
+    program = Path(sys.executable).with_name(argv[0])
+    with log.open("ab") as said:
+        process = subprocess.Popen(
+            [program, *argv[1:]],
+            cwd=directory,
+            stdout=said,
+            stderr=said,
+            env={**os.environ, "JITSU_DNS_FORWARD": "off"},
+        )
+    try:
+        yield process
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(20)
+        host = directory / "run" / "mock.pid"
+        if argv[0] == "jitsu-vmd" and host.exists():
+            os.kill(int(host.read_text()), signal.SIGKILL)

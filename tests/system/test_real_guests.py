@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
 
+import dns.message
+import dns.query
+import dns.rcode
 import pytest
 
 from tests.support.lan import BRIDGE, Lan, lan_suite
@@ -26,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: libvirtd, bridges"),
 ]
 LIMIT_S = 40.0
+HANGS_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,11 @@ def page(address: str, limit_s: float = LIMIT_S) -> str:
     with socket.create_connection((address, 80), timeout=limit_s) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+
+
+def rcode(name: str, port: int) -> str:
+    query = dns.message.make_query(name, "A", use_edns=0)
+    return dns.rcode.to_text(dns.query.udp(query, "10.77.0.1", port=port, timeout=5).rcode())
 
 
 def stopped(suite: RunningSuite, name: str, state: str) -> None:
@@ -187,3 +197,52 @@ def test_a_vm_that_cannot_boot_says_why(tmp_path: Path, lan: Lan, libvirtd: Libv
         assert "kernel: there is no file /nowhere/kernel" in suite.jitsu("start", "www", check=False)
         assert "kernel: there is no file /nowhere/kernel" in suite.jitsu("status")
         assert "nosuchbridge" in suite.jitsu("start", "big", check=False)
+
+
+def test_g1_g2_a_call_that_hangs_for_a_minute_is_bounded_and_starts_nothing_twice(
+    tmp_path: Path, lan: Lan, libvirtd: Libvirtd
+) -> None:
+    other = '[vm.other]\ndns = "other.jitsu.test"\nip = "10.77.0.11"\nhypervisor = "mocked"\nport = 80\nttl = 1\n'
+    more = f'bridge = "{BRIDGE}"\n[hypervisor.mocked]\nkind = "bridge"'
+    toml = settings(more) + guest("www", 10, use_synjitsu="false", on_timeout="servfail", max_wait=1) + other
+    with lan_suite(tmp_path, toml, lan=lan) as (_, suite):
+        wait_for(lambda: "www" in virsh("list", "--all", "--name"), LIMIT_S, "it is defined")
+        os.kill(libvirtd.pid(), signal.SIGSTOP)
+        goes_on = time.monotonic() + HANGS_S
+        try:
+            while time.monotonic() < goes_on:
+                begun = time.monotonic()
+                assert lan.run(0, lambda: rcode("www.jitsu.test", suite.port)) == "SERVFAIL"
+                assert time.monotonic() - begun < 1 + 0.1 + 0.4  # max_wait; what asking costs here
+                assert "other" in lan.run(0, lambda: page(summon("other", suite.port)))
+                time.sleep(2)
+            assert "does not answer" in suite.jitsu("status")
+        finally:
+            os.kill(libvirtd.pid(), signal.SIGCONT)
+        wait_for(lambda: "does not answer" not in suite.jitsu("status"), LIMIT_S, "it is connected again")
+        wait_for(lambda: suite.jitsu("start", "www", check=False).startswith("www is ready"), LIMIT_S, "www is ready")
+        assert virsh("list", "--name").split() == ["www"]
+        assert suite.status()["www"]["starts"] <= 1, "the hypervisor was told to start it once, or it was found running"
+        suite.jitsu("stop", "www")
+
+
+def test_g2_a_start_that_succeeds_for_a_vm_that_never_comes_up_ends_with_a_reason(
+    tmp_path: Path, lan: Lan, libvirtd: Libvirtd
+) -> None:
+    mute = guest("www", 10, cmdline="console=ttyS0 quiet", wait_for_port=80, use_synjitsu="false", boot_limit=6)
+    with lan_suite(tmp_path, settings() + mute, lan=lan) as (_, suite):
+        assert "not ready 6 s after its start" in suite.jitsu("start", "www", check=False)
+        wait_for(lambda: virsh("domstate", "www").strip() == "shut off", LIMIT_S, "what is left of it is stopped")
+        assert lan.run(0, lambda: rcode("www.jitsu.test", suite.port)) == "SERVFAIL"
+        row = suite.status()["www"]
+        assert row["state"] == "failed"
+        assert row["retry_after_s"] > 0
+
+
+def test_g2_a_vm_that_dies_while_booting_is_told_of_at_once(tmp_path: Path, lan: Lan, libvirtd: Libvirtd) -> None:
+    dies = guest("www", 10, wait_for_port=80, use_synjitsu="false")
+    with lan_suite(tmp_path, settings() + dies, lan=lan) as (_, suite):
+        started = lan.start(0, lambda: suite.jitsu("start", "www", check=False))
+        stopped(suite, "www", "booting")
+        virsh("destroy", "www")
+        assert "the VM is off while it should boot" in started.result(5)

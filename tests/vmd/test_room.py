@@ -7,41 +7,60 @@ import pytest
 from jitsu_protocol.states import VmState
 from jitsu_vmd.rules import room as module
 from jitsu_vmd.rules.events import SummonRequested
-from jitsu_vmd.rules.room import PATIENCE_S, Room
+from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room
 from jitsu_vmd.rules.summon import VmMachine
 from tests.support.vms import make_vm
 
 EVENT = SummonRequested("dns")
+BOOTING = Lack("1 VMs are booting (hypervisor.max_booting)", of_room=False)
+RUNNING = Lack("1 VMs are running (hypervisor.max_running)", of_room=True)
 
 
-def machines(**states: str) -> dict[str, VmMachine]:
-    """Return VMs of 64 MiB in these states, by name."""
-    made = {}
-    for n, (name, state) in enumerate(states.items()):
-        machine = VmMachine(make_vm(name, f"127.0.3.{n + 1}"))
+class Machines(dict[str, VmMachine]):
+    """VMs of 64 MiB, by uuid."""
+
+    def add(self, name: str, state: str, **keys: str) -> str:
+        machine = VmMachine(make_vm(name, f"127.0.3.{len(self) + 1}", **keys))
         machine.state = VmState(state)
-        made[name] = machine
+        self[machine.vm.uuid] = machine
+        return machine.vm.uuid
+
+
+def machines(**states: str) -> Machines:
+    made = Machines()
+    for name, state in states.items():
+        made.add(name, state)
     return made
 
 
 @pytest.mark.parametrize(
     ("room", "states", "lack"),
     [
-        (Room(), {"a": "booting", "b": "ready"}, ""),
-        (Room(max_booting=2), {"a": "booting", "b": "ready"}, ""),
-        (Room(max_booting=2), {"a": "booting", "b": "starting"}, "2 VMs are booting (hypervisor.max_booting)"),
-        (Room(max_running=2), {"a": "booting", "b": "off", "c": "paused"}, ""),
-        (Room(max_running=2), {"a": "draining", "b": "stopping"}, "2 VMs are running (hypervisor.max_running)"),
-        (Room(max_memory=3 * 65536), {"a": "ready", "b": "paused", "c": "off"}, ""),
+        (Room(), {"a": "booting", "b": "ready"}, None),
+        (Room(max_booting=2), {"a": "booting", "b": "ready"}, None),
+        (Room(max_booting=1), {"a": "booting", "b": "ready"}, BOOTING),
+        (Room(max_booting=1), {"a": "starting"}, BOOTING),
+        (Room(max_running=2), {"a": "booting", "b": "off", "c": "paused"}, None),
+        (Room(max_running=1), {"a": "draining"}, RUNNING),
+        (Room(max_running=1), {"a": "stopping"}, RUNNING),
+        (Room(max_memory=3 * 65536), {"a": "ready", "b": "paused", "c": "off"}, None),
         (
             Room(max_memory=2 * 65536),
             {"a": "ready", "b": "paused"},
-            "131072 KiB of 131072 are in use (hypervisor.max_memory)",
+            Lack("131072 KiB of 131072 are in use (hypervisor.max_memory)", of_room=True),
         ),
     ],
 )
-def test_what_keeps_a_vm_from_starting(room: Room, states: dict[str, str], lack: str) -> None:
-    assert room.lack(make_vm("new", "127.0.3.99"), machines(**states).values()) == lack
+def test_what_keeps_a_vm_from_starting(room: Room, states: dict[str, str], lack: Lack | None) -> None:
+    vms = machines(**states)
+    new = vms[vms.add("new", "off")].vm
+    assert room.lack(new, vms) == lack
+
+
+def test_a_paused_vm_has_its_memory_already() -> None:
+    vms = machines(a="ready")
+    new = vms.add("new", "paused")
+    assert Room(max_memory=2 * 65536).lack(vms[new].vm, vms) is None
 
 
 def test_a_vm_that_never_fits_is_refused() -> None:
@@ -51,33 +70,102 @@ def test_a_vm_that_never_fits_is_refused() -> None:
 
 
 def test_those_that_wait_start_in_turn_as_room_comes() -> None:
-    vms = machines(a="booting", b="off", c="off")
+    vms = Machines()
+    a, b, c = vms.add("a", "booting"), vms.add("b", "off"), vms.add("c", "off")
     room = Room(max_booting=1)
-    assert room.queue("b", EVENT, 0.0)
-    assert room.queue("c", EVENT, 0.1)
-    assert room.queue("b", EVENT, 0.2), "asked for twice it waits once"
+    assert room.queue(b, EVENT, BOOTING, 0.0)
+    assert room.queue(c, EVENT, BOOTING, 0.1)
+    assert room.queue(b, EVENT, BOOTING, 0.2), "asked for twice it waits once"
     assert len(room) == 2
     assert room.next(vms, 0.3) is None
-    vms["a"].state = VmState.READY
-    assert room.next(vms, 0.4) == ("b", EVENT)
-    vms["b"].state = VmState.STARTING
+    vms[a].state = VmState.READY
+    assert room.next(vms, 0.4) == (b, EVENT)
+    vms[b].state = VmState.STARTING
     assert room.next(vms, 0.5) is None
-    vms["b"].state = VmState.FAILED
-    assert room.next(vms, 0.6) == ("c", EVENT)
+    vms[b].state = VmState.FAILED
+    assert room.next(vms, 0.6) == (c, EVENT)
     assert room.next(vms, 0.7) is None
 
 
-def test_who_has_waited_for_too_long_or_is_gone_is_given_up() -> None:
+def test_the_higher_priority_starts_first_and_nobody_takes_what_it_waits_for() -> None:
+    vms = Machines()
+    a = vms.add("a", "ready", memory="1024")
+    big, small = vms.add("big", "off", memory="3072", priority="5"), vms.add("small", "off", memory="1024")
+    room = Room(max_memory=3072)
+    lack = room.lack(vms[big].vm, vms)
+    assert lack is not None
+    assert lack.of_room
+    room.queue(big, EVENT, lack, 1.0)
+    ahead = room.lack(vms[small].vm, vms)
+    assert ahead == Lack("1 VMs of higher priority wait for room", of_room=False)
+    room.queue(small, EVENT, ahead, 0.0)
+    assert room.next(vms, 2.0) is None, "there is room for the small one, but that is not its turn"
+    vms[a].state = VmState.OFF
+    assert room.next(vms, 3.0) == (big, EVENT)
+    vms[big].state = VmState.STARTING
+    assert room.next(vms, 4.0) is None
+    vms[big].state = VmState.OFF
+    assert room.next(vms, 5.0) == (small, EVENT)
+
+
+def test_one_that_waits_for_a_boot_only_holds_up_nobody() -> None:
+    vms = Machines()
+    vms.add("a", "booting")
+    high, low = vms.add("high", "off", priority="5"), vms.add("low", "off")
     room = Room(max_booting=1)
-    room.queue("gone", EVENT, 0.0)
-    room.queue("b", EVENT, 0.0)
-    assert room.next(machines(b="off"), PATIENCE_S + 1) is None
-    assert len(room) == 0
+    room.queue(high, EVENT, BOOTING, 0.0)
+    assert room.lack(vms[low].vm, vms) == BOOTING
+
+
+def test_what_is_waited_for_is_known() -> None:
+    vms = Machines()
+    a, b = vms.add("a", "booting"), vms.add("b", "off")
+    room = Room(max_booting=1, max_running=1)
+    room.queue(b, EVENT, BOOTING, 0.0)
+    assert room.waits(b) == BOOTING
+    assert room.waits(a) is None
+    vms[a].state = VmState.READY
+    assert room.next(vms, 0.1) is None
+    assert room.waiting() == {b: RUNNING}
+
+
+@pytest.mark.parametrize(
+    ("running", "waits", "lack", "gives_way"),
+    [
+        ({"evict": "true"}, {}, RUNNING, True),
+        ({}, {}, RUNNING, False),
+        ({"evict": "true"}, {}, BOOTING, False),
+        ({"evict": "true", "priority": "1"}, {}, RUNNING, False),
+        ({"evict": "true", "priority": "1"}, {"priority": "1"}, RUNNING, True),
+    ],
+)
+def test_who_gives_way(running: dict[str, str], waits: dict[str, str], lack: Lack, gives_way: bool) -> None:
+    vms = Machines()
+    a, b = vms.add("a", "ready", **running), vms.add("b", "off", **waits)
+    room = Room(max_running=1)
+    assert not room.gives_way(vms[a].vm, vms)
+    room.queue(b, EVENT, lack, 0.0)
+    assert room.gives_way(vms[a].vm, vms) is gives_way
+
+
+def test_who_has_not_been_asked_for_again_or_is_gone_is_given_up() -> None:
+    vms = Machines()
+    vms.add("a", "booting")
+    b, c = vms.add("b", "off"), vms.add("c", "off")
+    room = Room(max_booting=1)
+    for vm in ("gone", b, c):
+        room.queue(vm, EVENT, BOOTING, 0.0)
+    room.queue(c, EVENT, BOOTING, 1.0)
+    assert room.next_deadline() == PATIENCE_S
+    assert room.next(vms, PATIENCE_S) is None
+    assert room.waiting() == {c: BOOTING}
+    assert room.next(vms, PATIENCE_S + 1) is None
+    assert room.next_deadline() is None
 
 
 def test_g9_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_QUEUED", 1)
     room = Room(max_booting=1)
-    assert room.queue("a", EVENT, 0.0)
-    assert not room.queue("b", EVENT, 0.0)
-    assert room.queue("a", EVENT, 0.0)
+    assert room.queue("a", EVENT, BOOTING, 0.0)
+    assert not room.queue("b", EVENT, BOOTING, 0.0)
+    assert room.queue("a", EVENT, BOOTING, 0.0)

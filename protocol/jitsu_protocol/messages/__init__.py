@@ -44,6 +44,8 @@ from jitsu_protocol.messages.store import (
 from jitsu_protocol.messages.synjitsu import Arm, Disarm
 from jitsu_protocol.messages.vmd import (
     CancelDrain,
+    Check,
+    Checked,
     Drain,
     Draining,
     HandedOver,
@@ -73,6 +75,8 @@ __all__ = [
     "Change",
     "ChangesList",
     "ChangesSince",
+    "Check",
+    "Checked",
     "Commit",
     "CommitChanges",
     "Committed",

@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from jitsu_protocol.messages.base import Message, Request
+from jitsu_protocol.vm import REPLICA_ROOT
 
 MASTER = "master"
 """The branch that runs."""
@@ -110,6 +111,16 @@ class Register(Request):
     message: str
     request: str
     """As of Apply."""
+
+    def as_apply(self) -> Apply:
+        """Return the change that this is."""
+        place = f"{REPLICA_ROOT}/{self.replica}"
+        return Apply(
+            changes=[Change(path=f"{place}/{leaf}", value=value) for leaf, value in self.leaves.items()],
+            author="service:reaper",
+            message=self.message,
+            request=self.request,
+        )
 
 
 class Applied(Message):

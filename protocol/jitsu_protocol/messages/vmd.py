@@ -39,7 +39,8 @@ class Summoned(Message):
 class Drain(Request):
     """reaper to vmd: this VM is idle as far as I know; tell everybody. Answer: Draining.
 
-    Refused if the VM is not ready, or was summoned within its idle timeout. Sent twice it gives the same drain.
+    Refused if the VM is not ready, or was summoned within its idle timeout; its `evict_timeout`, while it is to give
+    way to a VM that `wants_room`. Sent twice it gives the same drain.
     vmd takes the drain back by itself if no StopDrained follows.
     """
 
@@ -93,6 +94,24 @@ class HandedOver(Request):
     vm: str
 
 
+class Check(Request):
+    """jitsu to vmd: could its hypervisors run VMs as they would be configured? Answer: Checked."""
+
+    kind: ClassVar[str] = "vmd.check"
+
+    vms: dict[str, dict[str, str]] = Field(max_length=1000)
+    """UUID -> leaves below `jitsu/vm/<uuid>/`."""
+
+
+class Checked(Message):
+    """The answer to Check."""
+
+    kind: ClassVar[str] = "vmd.checked"
+
+    refusals: dict[str, str]
+    """UUID -> the reason, for those that could not."""
+
+
 class ListVms(Request):
     """Anyone to vmd: all VMs and their states. Answer: VmList. Also the snapshot of vmd's feed."""
 
@@ -123,6 +142,10 @@ class VmStatus(BaseModel):
     """Of the interface at which it is reached, as far as is known."""
     retry_after_s: float | None = None
     """While it backs off: until the next try is allowed."""
+    waits_for: str = ""
+    """Why a VM that is wanted is not started yet."""
+    wants_room: bool = False
+    """That ends when another VM on its host is stopped (`evict`)."""
 
 
 class VmList(Message):

@@ -18,6 +18,7 @@ async def start(process: Process) -> None:
     """Bind the port, learn what there is to know, serve."""
     replica = Replica(process)
     process.stopping = replica.stop
+    process.take = replica.take
     await replica.start()
     gc.collect()
     gc.freeze()  # the table of 100,000 names holds a million objects: to look through them takes longer than any query

@@ -16,6 +16,7 @@ async def start(process: Process) -> None:
     server = ReaperServer(process)
     process.notes = server.notes
     process.stopping = server.stop
+    process.take = server.take
     await server.start()
     process.ready()
 

@@ -56,6 +56,7 @@ async def start(process: Process) -> None:
     hypervisors = Hypervisors(hypervisors_for(process), process.spawn)
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
+    process.take = daemon.take
     await hypervisors.open()
     store = process.client("store")
     daemon.restore(await told(store, STATS_ROOT))

@@ -178,7 +178,7 @@ class Front:
         self._secondaries: Collection[bytes] = ()
         if notify is not None:
             self._secondaries = {ip_address(address).packed for address, _ in notify.secondaries}
-        self._summons, self._cookies = summons, cookies
+        self.summons, self._cookies = summons, cookies
         self._about = about
         self._wall_ahead_s = wall_ahead_s
         self._states: dict[str, VmStatus] = {}
@@ -460,7 +460,7 @@ class Front:
         if node not in self._asked:
             chosen = self._choose(node, hit.qtype, set())
             new = sum(vm not in self._summoning for vm in chosen)
-            if new and (reason := self._summons.refusal(asker.address, new, now)):
+            if new and (reason := self.summons.refusal(asker.address, new, now)):
                 return self._respond(
                     query, asker, Rcode.REFUSED, "denied", extras=_with(extras, Ede.PROHIBITED, reason)
                 )

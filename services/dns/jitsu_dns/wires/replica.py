@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
     from jitsu_protocol.sections import DnsSettings
+    from jitsu_protocol.settings import Settings
 
 ANY_PORT_TRIES = 20
 """A port that is free for UDP need not be so for TCP: with port 0 another one is tried."""
@@ -117,6 +118,11 @@ class Replica:
         self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
 
+    def take(self, settings: Settings) -> None:
+        """Take other limits on who may start VMs; buckets are full again."""
+        self._front.summons = _summon_limit(settings.dns)
+        self._query_log.is_on = settings.dns.log_queries
+
     async def stop(self) -> None:
         """Say goodbye to the reaper, so that it counts on this replica no more."""
         while self._front.count(MAX_USES):
@@ -129,7 +135,8 @@ class Replica:
                     self._uses.acknowledged(sent_at)
             await self._reaper.call(self._uses.report((), monotonic(), leaving=True), Done, LEAVING_TIMEOUT_S)
         except (JitsuError, TimeoutError) as error:
-            log.warning("the reaper does not know that this replica leaves", reason=str(error))
+            reason = str(error) or "it does not answer in time"
+            log.warning("the reaper does not know that this replica leaves", reason=reason)
 
     # --- queries ---
 
@@ -357,21 +364,25 @@ def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
         glue=glue,
         own_addresses=() if unspecified else (settings.bind,),
     )
-    exempt = Networks(settings.exempt)
     table = Table(settings.zones, authority, static, notes_changes=bool(settings.secondaries))
     secondaries = [server_address(text) for text in settings.secondaries]
     return rules.Front(
         table,
         uses,
         settings.max_waiting,
-        summons=SummonLimit(Networks(settings.summon_for), exempt, settings.summon_rate, settings.summon_burst),
-        responses=ResponseLimit(settings.response_rate, exempt),
+        summons=_summon_limit(settings),
+        responses=ResponseLimit(settings.response_rate, Networks(settings.exempt)),
         cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
         about=rules.About(settings.version, settings.replica, settings.tcp_idle),
         forward=_forwarder(settings),
         notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
         wall_ahead_s=time.time() - monotonic(),
     )
+
+
+def _summon_limit(settings: DnsSettings) -> SummonLimit:
+    allowed, exempt = Networks(settings.summon_for), Networks(settings.exempt)
+    return SummonLimit(allowed, exempt, settings.summon_rate, settings.summon_burst)
 
 
 def _forwarder(settings: DnsSettings) -> forward.Forwarder | None:

@@ -7,6 +7,7 @@ how.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ async def run_workers(settings: Settings) -> int:
         [_worker(settings, number) for number in range(dns.workers)], lambda line: log.info(line.strip())
     )
     on_stop_signals(workers.stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _say_that_workers_wait)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(workers.keep(child)) for child in workers.children]
         tasks.append(group.create_task(_tell_when_ready(workers)))
@@ -46,6 +48,10 @@ async def run_workers(settings: Settings) -> int:
             task.cancel()
     await workers.let_go(STOP_LIMIT_S)
     return workers.status
+
+
+def _say_that_workers_wait() -> None:
+    log.warning("workers take their configuration when they start: restart this replica")
 
 
 async def _tell_when_ready(workers: Children) -> None:

@@ -59,6 +59,8 @@ class DrainMachine:
 
     vm: str
     limit_s: float
+    for_room: bool = False
+    """It is evicted: it has not been idle for its own `idle_timeout`, but another VM waits for its room."""
     state: DrainState = DrainState.ASKING
     drain: str = ""
     deadline: float = float("inf")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.errors import JitsuError, UnknownKind
 from jitsu_protocol.follow import follow_states, follow_vms, told
 from jitsu_protocol.messages import (
     Applied,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
+    from jitsu_protocol.settings import Settings
 
 CALL_TIMEOUT_S = 2.0
 LEAVING_TIMEOUT_S = 0.5
@@ -111,6 +112,10 @@ class ReaperServer:
             if each.service == service
         )
 
+    def take(self, settings: Settings) -> None:
+        """Take other limits, for drains that begin from now on."""
+        self._policy.drain_limit_s = settings.reaper.drain_limit
+
     async def stop(self) -> None:
         """Save what is not saved, as far as there is time."""
         with suppress(TimeoutError):
@@ -138,16 +143,16 @@ class ReaperServer:
         else:
             leaves |= {"service": report.service, "host": report.host or ""}
         done = "left" if report.leaving else "registered"
-        await self._store.call(
-            Register(
-                replica=report.replica,
-                leaves=dict.fromkeys(leaves) if report.leaving else dict(leaves),
-                message=f"{'Replica ' if report.service == 'dns' else ''}{report.replica} {done}",
-                request=uuid.uuid4().hex,
-            ),
-            Applied,
-            CALL_TIMEOUT_S,
+        register = Register(
+            replica=report.replica,
+            leaves=dict.fromkeys(leaves) if report.leaving else dict(leaves),
+            message=f"{'Replica ' if report.service == 'dns' else ''}{report.replica} {done}",
+            request=uuid.uuid4().hex,
         )
+        try:
+            await self._store.call(register, Applied, CALL_TIMEOUT_S)
+        except UnknownKind:  # a store of protocol 1.0
+            await self._store.call(register.as_apply(), Applied, CALL_TIMEOUT_S)
 
     # --- what the others say ---
 

@@ -42,7 +42,6 @@ from jitsu_protocol.messages import (
     Register,
     Value,
 )
-from jitsu_protocol.vm import REPLICA_ROOT
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import State
 from jitsu_store.wires.git import GitRepository, check_branch_name
@@ -253,15 +252,7 @@ class StoreServer:
 
     async def register(self, request: Register) -> Message:
         """Answer Register."""
-        place = f"{REPLICA_ROOT}/{request.replica}"
-        return await self.apply(
-            Apply(
-                changes=[Change(path=f"{place}/{leaf}", value=value) for leaf, value in request.leaves.items()],
-                author="service:reaper",
-                message=request.message,
-                request=request.request,
-            )
-        )
+        return await self.apply(request.as_apply())
 
     async def merge(self, request: Merge) -> Message:
         """Answer Merge."""

@@ -20,6 +20,7 @@ from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import xl as rules
 from jitsu_vmd.rules.domain import nth_mac
 from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.wires import commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,20 +192,7 @@ class Libxl:
     @staticmethod
     async def _xl(*arguments: str) -> str:
         """Run xl; vmd limits how long that may take."""
-        process = await asyncio.create_subprocess_exec(
-            "xl",
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            out, err = await process.communicate()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
-        if process.returncode:
-            reason = rules.reason(err.decode("utf-8", "replace"))
-            raise Unavailable(f"xl {arguments[0]}: {reason or f'status {process.returncode}'}")
-        return out.decode("utf-8", "replace")
+        status, out, err = await commands.run("xl", *arguments)
+        if status:
+            raise Unavailable(f"xl {arguments[0]}: {rules.reason(err) or f'status {status}'}")
+        return out

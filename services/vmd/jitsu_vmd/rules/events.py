@@ -74,6 +74,9 @@ class GuestSeen:
 class DrainRequested:
     """The reaper finds the VM idle."""
 
+    for_room: bool = False
+    """Another VM waits for its room."""
+
 
 @dataclass(frozen=True)
 class DrainCancelled:

@@ -292,9 +292,9 @@ class VmMachine:
 
     # --- stopping ---
 
-    def _drain(self, _: DrainRequested, now: float) -> None:
+    def _drain(self, event: DrainRequested, now: float) -> None:
         idle = now - self.used_at
-        if idle < self.vm.idle_timeout:
+        if idle < (self.vm.evict_timeout if event.for_room else self.vm.idle_timeout):
             raise Refused(f"{self.vm.name} is not idle: it was summoned {idle:.1f} s ago")
         self._drains += 1
         self.drain = f"{self.vm.uuid}/{self._drains}/{now:.6f}"

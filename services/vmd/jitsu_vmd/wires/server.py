@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections import deque
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
     Arm,
     CancelDrain,
+    Check,
+    Checked,
     Disarm,
     Done,
     Drain,
@@ -28,20 +29,19 @@ from jitsu_protocol.messages import (
     StopDrained,
     Summon,
     Summoned,
-    Timeline,
-    Timelines,
     Trace,
     VmList,
     VmStateChanged,
     VmStatus,
 )
 from jitsu_protocol.states import AT_REST, VmState
-from jitsu_protocol.vm import STATS_ROOT, VM
+from jitsu_protocol.vm import STATS_ROOT, VM, InvalidVm, from_tree
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.domain import reached_at
-from jitsu_vmd.rules.room import Room
+from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room
 from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
+from jitsu_vmd.wires.history import History
 from jitsu_vmd.wires.probe import wait_for_port
 
 if TYPE_CHECKING:
@@ -52,14 +52,15 @@ if TYPE_CHECKING:
     from jitsu_protocol.keys import StopMode
     from jitsu_protocol.messages import Request
     from jitsu_protocol.process import Process
+    from jitsu_protocol.settings import Settings
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
-TIMELINES_KEPT = 1000
 RECONCILE_S = 10.0
 """Lifecycle events tell at once what happens to guests; this finds what they missed."""
 UNKNOWN_VM_WAIT_S = 0.5
 """dns may hear of a new VM some milliseconds before vmd does."""
 RECORD_TIMEOUT_S = 30.0
+TELL_LACK_S = 0.1
 ARM_MARGIN_S = 5.0
 REARM_S = 1.0
 
@@ -82,7 +83,6 @@ class VmDaemon:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, int] = {}
         self._recorded: dict[str, str] = {}  # statistics of this process, by path
-        self._timelines: deque[Timeline] = deque(maxlen=TIMELINES_KEPT)
         self._looking: set[str] = set()
         self._look_wanted = asyncio.Event()
         self._configured = asyncio.Event()
@@ -91,15 +91,17 @@ class VmDaemon:
         self._serving = False
         limits = process.settings.hypervisor
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
+        self._lacks: dict[str, Lack] = {}
+        """What those wait for that find no room, as the feed has it."""
+        self._give_up: asyncio.TimerHandle | None = None
         self._nics: dict[str, tuple[Nic, ...]] = {}
         """The interfaces of VMs, as their hypervisor has them."""
         self._refusals: dict[str, str] = {}
         """VM -> why it cannot run as it is configured."""
         metrics = process.metrics
-        self._summons = metrics.counter("summons", "Summons that ended.", ["trigger", "outcome"])
+        self._history = History(metrics)
         self._joined = metrics.counter("joined_summons", "Requests that joined a summon under way.")
         self._stops = metrics.counter("stops", "Stop calls to the hypervisor.", ["mode"])
-        self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
         metrics.gauge("queued", "VMs that wait for room to start.", lambda: float(len(self._room)))
         for state in VmState:
             metrics.gauge(f"vms_{state}", f"VMs that are {state}.", self._counter_of(state))
@@ -113,8 +115,9 @@ class VmDaemon:
             StopDrained: self.stop_drained,
             CancelDrain: self.cancel_drain,
             OperatorStop: self.operator_stop,
+            Check: self.check,
             ListVms: self.list_vms,
-            Trace: self.trace,
+            Trace: self._history.trace,
             HandedOver: self.handed_over,
         }
 
@@ -139,15 +142,29 @@ class VmDaemon:
         if machine.state in (VmState.STARTING, VmState.BOOTING):
             self._joined.inc()
         event = events.SummonRequested(request.trigger, request.waited_s)
-        if lack := machine.state in AT_REST and self._room.lack(machine.vm, self._machines.values()):
-            if not self._room.queue(request.vm, event, monotonic()):
-                raise Unavailable(f"{machine.vm.name}: {lack}, and too many VMs wait for that")
-        else:
-            self._handle(machine, event)
+        if machine.state in AT_REST and (lack := self._room.lack(machine.vm, self._machines)) is not None:
+            return self._queued(machine, event, lack, future)
+        self._handle(machine, event)
         return future.result() if future.done() else self._waited(request.vm, future)
 
-    async def _waited(self, vm: str, future: asyncio.Future[Message]) -> Message:
+    def _queued(
+        self, machine: VmMachine, event: events.SummonRequested, lack: Lack, future: asyncio.Future[Message]
+    ) -> Awaitable[Message]:
+        vm = machine.vm
+        if not self._room.queue(vm.uuid, event, lack, monotonic()):
+            raise Unavailable(f"{vm.name}: {lack.reason}, and too many VMs wait for that")
+        asyncio.get_running_loop().call_soon(self._admit)
+        patience = PATIENCE_S
+        if event.trigger == "dns":  # is told in time to answer with the reason
+            patience = max(vm.max_wait - event.waited_s - TELL_LACK_S, TELL_LACK_S)
+        return self._waited(vm.uuid, future, patience)
+
+    async def _waited(self, vm: str, future: asyncio.Future[Message], patience: float | None = None) -> Message:
+        """Wait for the answer to a summon; a VM that finds no room within `patience` may still do so later."""
         try:
+            await asyncio.wait((future,), timeout=patience)
+            if not future.done() and (lack := self._room.waits(vm)) is not None:
+                raise Unavailable(f"{self._machine(vm).vm.name} waits for room: {lack.reason}")
             return await future
         finally:
             waiting = self._waiting.get(vm)
@@ -171,7 +188,7 @@ class VmDaemon:
     def drain(self, request: Drain) -> Draining:
         """Answer Drain."""
         machine = self._machine(request.vm)
-        self._handle(machine, events.DrainRequested())
+        self._handle(machine, events.DrainRequested(self._room.gives_way(machine.vm, self._machines)))
         return Draining(drain=machine.drain)
 
     def stop_drained(self, request: StopDrained) -> Done:
@@ -202,6 +219,14 @@ class VmDaemon:
             raise Unavailable(f"{machine.vm.name} {machine.error or 'was started again'}")
         return Done()
 
+    def check(self, request: Check) -> Checked:
+        """Answer Check."""
+        refusals = {}
+        for vm, leaves in request.vms.items():
+            with suppress(InvalidVm):  # the store has more to say about such a one
+                refusals[vm] = self._refusal(from_tree(vm, leaves))
+        return Checked(refusals={vm: refusal for vm, refusal in refusals.items() if refusal})
+
     def list_vms(self, _: ListVms) -> VmList:
         """Answer ListVms."""
         feed = self._feed.feeds["vm"]
@@ -209,17 +234,20 @@ class VmDaemon:
         vms = [self._status(machine, now) for machine in self._machines.values()]
         return VmList(vms=vms, epoch=feed.epoch, number=feed.number)
 
-    def trace(self, request: Trace) -> Timelines:
-        """Answer Trace."""
-        found = [each for each in self._timelines if not request.vm or request.vm in (each.vm, each.name)]
-        return Timelines(timelines=found[-request.limit :])
-
     def _machine(self, vm: str) -> VmMachine:
         if vm not in self._machines:
             raise NotFound(f"no VM has the uuid {vm[:64]!r}")
         return self._machines[vm]
 
     # --- configuration ---
+
+    def take(self, settings: Settings) -> None:
+        """Take other limits."""
+        limits = settings.hypervisor
+        self._room.limit(limits.max_booting, limits.max_running, limits.max_memory)
+        for machine in self._machines.values():
+            self._check(machine)
+        self._admit()
 
     def restore(self, statistics: dict[str, str]) -> None:
         """Take the number of starts from the store's statistics (path -> value)."""
@@ -255,13 +283,16 @@ class VmDaemon:
     def _check(self, machine: VmMachine) -> None:
         """See whether its hypervisor can run a VM as it is configured."""
         vm = machine.vm
-        refusal = self._room.never(vm) or self._hypervisors.refusal(vm)
+        refusal = self._refusal(vm)
         if not refusal:
             self._refusals.pop(vm.uuid, None)
             machine.watches_keys = self._hypervisors.of(vm).watches_keys
         elif self._refusals.get(vm.uuid) != refusal:
             self._refusals[vm.uuid] = refusal
             log.warning("cannot run as it is configured", vm=vm.name, reason=refusal)
+
+    def _refusal(self, vm: VM) -> str:
+        return self._room.never(vm) or self._hypervisors.refusal(vm)
 
     def _remove(self, vm: str) -> None:
         machine = self._machines[vm]
@@ -323,7 +354,7 @@ class VmDaemon:
                     self._published(machine)
                 case events.RecordStart():
                     self._record_start(machine)
-        self._keep_timelines(machine)
+        self._history.take(machine)
         self._arm_timer(machine)
         self._forget_if_removed(machine)
 
@@ -344,6 +375,15 @@ class VmDaemon:
         while (admitted := self._room.next(self._machines, monotonic())) is not None:
             vm, event = admitted
             self._handle(self._machines[vm], event)
+        told, self._lacks = self._lacks, self._room.waiting()
+        for vm in told.keys() | self._lacks.keys():
+            if vm in self._machines and told.get(vm) != self._lacks.get(vm):
+                self._feed.publish("vm", VmStateChanged(vm=self._status(self._machines[vm], monotonic())))
+        if self._give_up is not None:
+            self._give_up.cancel()
+            self._give_up = None
+        if (deadline := self._room.next_deadline()) is not None:
+            self._give_up = asyncio.get_running_loop().call_later(max(0.0, deadline - monotonic()), self._admit)
 
     def _log_state(self, machine: VmMachine) -> None:
         vm = machine.vm.name
@@ -363,25 +403,6 @@ class VmDaemon:
                 future.set_exception(error)
             else:
                 future.set_result(Summoned(armed=armed))
-
-    def _keep_timelines(self, machine: VmMachine) -> None:
-        for done in machine.finished:
-            begun, ended = dict(done.stages)["summon"], done.stages[-1][1]
-            self._summons.labels(done.trigger, "ready" if done.outcome == "ready" else "failed").inc()
-            self._boot.observe(ended - begun)
-            self._timelines.append(
-                Timeline(
-                    summon=uuid.uuid4().hex[:12],
-                    vm=machine.vm.uuid,
-                    name=machine.vm.name,
-                    trigger=done.trigger,
-                    ts=time.time() - (monotonic() - begun),
-                    joined=done.joined,
-                    stages=done.stages,
-                    outcome=done.outcome,
-                )
-            )
-        machine.finished.clear()
 
     def _arm_timer(self, machine: VmMachine) -> None:
         vm = machine.vm.uuid
@@ -550,6 +571,7 @@ class VmDaemon:
     def _status(self, machine: VmMachine, now: float) -> VmStatus:
         runs = machine.runs()
         wait = machine.backoff.wait(now)
+        lack = self._room.waits(machine.vm.uuid)
         return VmStatus(
             uuid=machine.vm.uuid,
             name=machine.vm.name,
@@ -564,6 +586,8 @@ class VmDaemon:
             mac=self._nic(machine.vm).mac,
             bridge=self._nic(machine.vm).bridge,
             retry_after_s=wait if wait > 0 else None,
+            waits_for="" if lack is None else lack.reason,
+            wants_room=lack is not None and lack.of_room,
         )
 
     def _counter_of(self, state: VmState) -> Any:

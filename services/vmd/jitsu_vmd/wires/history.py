@@ -1,0 +1,51 @@
+"""The latest summons, each with its timeline, for `jitsu trace` and the metrics."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.messages import Timeline, Timelines, Trace
+
+if TYPE_CHECKING:
+    from jitsu_protocol.metrics import Metrics
+    from jitsu_vmd.rules.summon import VmMachine
+
+KEPT = 1000
+
+
+class History:
+    """Summons that have ended."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._timelines: deque[Timeline] = deque(maxlen=KEPT)
+        self._summons = metrics.counter("summons", "Summons that ended.", ["trigger", "outcome"])
+        self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
+
+    def take(self, machine: VmMachine) -> None:
+        """Take over what has ended of a machine's."""
+        for done in machine.finished:
+            begun, ended = dict(done.stages)["summon"], done.stages[-1][1]
+            self._summons.labels(done.trigger, "ready" if done.outcome == "ready" else "failed").inc()
+            self._boot.observe(ended - begun)
+            self._timelines.append(
+                Timeline(
+                    summon=uuid.uuid4().hex[:12],
+                    vm=machine.vm.uuid,
+                    name=machine.vm.name,
+                    trigger=done.trigger,
+                    ts=time.time() - (monotonic() - begun),
+                    joined=done.joined,
+                    stages=done.stages,
+                    outcome=done.outcome,
+                )
+            )
+        machine.finished.clear()
+
+    def trace(self, request: Trace) -> Timelines:
+        """Answer Trace."""
+        found = [each for each in self._timelines if not request.vm or request.vm in (each.vm, each.name)]
+        return Timelines(timelines=found[-request.limit :])

@@ -1,0 +1,124 @@
+"""Every command line in the pages is run, as it is written but for names, ports and directories."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from jitsu_protocol.vm import uuid_for
+from tests.support.dns import ask
+from tests.support.process import running_service
+from tests.support.suite import RunningSuite, free_port, wait_for
+from tests.test_readmes import ROOT, SERVICES, documented, readme
+
+UP = "jitsu up"
+NAMED_ONLY = {"jitsu apply", "jitsu set", "jitsu keys init", UP}
+"""These stand in the text for what they do; their arguments are told elsewhere."""
+IN_TURN = (
+    *("jitsu --as vm:UUID branch", "jitsu --as vm:UUID set", "jitsu --as vm:UUID merge"),
+    *("jitsu branch", "jitsu set", "jitsu diff", "jitsu merge", "jitsu push", "jitsu pull"),
+    *("jitsu keys init", "jitsu keys add", "jitsu keys rotate", "jitsu keys drop"),
+    *("jitsu start", "jitsu trace", "jitsu stop"),
+)
+
+
+def turn(line: str) -> int:
+    return next((n for n, begin in enumerate(IN_TURN) if line.startswith(begin)), len(IN_TURN))
+
+
+def readmes_toml() -> str:
+    """Return the jitsu.toml of the README."""
+    found = re.search(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.suite
+@pytest.mark.alone  # the addresses are those of the pages
+def test_the_tools_commands_work(tmp_path: Path) -> None:
+    places = {
+        "/etc/jitsu/keys": tmp_path / "keys",
+        "/tmp/london": tmp_path / "london",
+        "DIRECTORY": tmp_path / "more-keys",
+        "REMOTE": tmp_path / "remote.git",
+        "UUID": uuid_for("www"),
+        "NAME": "www",
+        "www.example.org": "www.jitsu.test",
+    }
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "remote.git"], check=True)
+    with RunningSuite(tmp_path, toml=readmes_toml()) as suite:
+        environment = {
+            **os.environ,
+            "JITSU_BUS_RUNTIME_DIR": str(suite.bus().directory),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        lines = sorted(set(documented()) - NAMED_ONLY, key=turn)
+        assert len(lines) >= 20
+        for line in lines:
+            if line.startswith(UP):
+                continue
+            shown = line
+            for written, meant in places.items():
+                shown = shown.replace(written, str(meant))
+            done = subprocess.run(
+                ["sh", "-c", shown],
+                env=environment,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+            assert done.stderr == "", line
+
+
+@pytest.mark.suite
+@pytest.mark.alone
+@pytest.mark.parametrize("line", [line for line in documented() if line.startswith(f"{UP} ") and "xen:" not in line])
+async def test_a_suite_comes_up_as_it_is_written(tmp_path: Path, line: str) -> None:
+    arguments = shlex.split(line)[2:]
+    is_file = arguments == ["--config", "jitsu.toml"]
+    with RunningSuite(tmp_path, [] if is_file else arguments, readmes_toml() if is_file else "") as suite:
+        assert (await ask("www.jitsu.test", suite.port)).addresses == ["127.0.1.1"]
+
+
+@pytest.mark.suite
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: Synjitsu's raw sockets")
+async def test_services_run_as_their_readmes_say(tmp_path: Path) -> None:
+    port = free_port()
+    with ExitStack() as running:
+        for service in ("store", *(each for each in SERVICES if each != "store")):
+            for line in re.findall(rf"^    (jitsu-{service} .+)$", readme(service), re.MULTILINE):
+                running.enter_context(running_service(shlex.split(line.replace("5300", str(port))), tmp_path))
+
+        def jitsu(*arguments: str) -> str:
+            command = [sys.executable, "-m", "jitsu.main", "--runtime-dir", "run", *arguments]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+            return done.stdout
+
+        def all_are_up() -> bool:
+            said = jitsu("status")
+            return all(re.search(rf"^{each} +up", said, re.MULTILINE) for each in SERVICES if each != "dns")
+
+        wait_for(all_are_up, 30, "all services answer")
+        wait_for(lambda: "dns-1" in jitsu("status"), 30, "both replicas report")
+        jitsu("apply", "dns=www.jitsu.test,ip=127.2.50.1,name=www")
+        wait_for(lambda: "www" in jitsu("status"), 10, "the VM is configured")
+        assert (await ask("www.jitsu.test", port)).addresses == ["127.2.50.1"]
+
+
+@pytest.mark.libvirt
+def test_the_originals_command_line_waits_for_xen(tmp_path: Path) -> None:
+    (line,) = [line for line in documented() if "xen:///" in line]
+    with RunningSuite(tmp_path, shlex.split(line)[2:]) as suite:
+        said = suite.jitsu("status")
+        assert re.search(r"mirage-www +unknown +www\.openmirage\.org +192\.168\.0\.22", said)
+        assert "hypervisor libvirt (xen:///) does not answer" in said
