@@ -52,7 +52,7 @@ test-compose: setup
 	$(BIN)/pytest -q -s -m compose -o faulthandler_timeout=0 --durations=5
 
 # As root: a Xen dom0 in QEMU's emulation, with this machine's root file system and this checkout in it.
-XEN_PACKAGES := xen-hypervisor-4.17-amd64 xen-utils-4.17 xenstore-utils linux-image-amd64 libvirt-daemon-driver-xen
+XEN_PACKAGES := lz4 xen-hypervisor-4.17-amd64 xen-utils-4.17 xenstore-utils linux-image-amd64 libvirt-daemon-driver-xen
 test-xen: setup-libvirt
 	dpkg -s $(XEN_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(XEN_PACKAGES) >/dev/null </dev/null; }
