@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import tomllib
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +84,35 @@ def test_the_tools_commands_in_the_pages_are_accepted(line: str) -> None:
         command = command.commands[name]
     if words:  # else the text only names it
         command.make_context(command.name, words, parent=context)
+
+
+def all_pages() -> str:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]
+    return "\n".join(page.read_text() for page in pages)
+
+
+def operating(command: str) -> list[str]:
+    """Return the lines of docs/operate.md that are this program's, in their order."""
+    return re.findall(rf"^    ({command} .*?)(?: +#.*)?$", (ROOT / "docs" / "operate.md").read_text(), re.MULTILINE)
+
+
+def test_what_make_is_asked_for_in_the_pages_can_be_made() -> None:
+    lines = set(re.findall(r"(?:^    |`)(make [a-z][^`\n#]*)", all_pages(), re.MULTILINE))
+    assert len(lines) >= 12
+    for line in lines:
+        shown = line.split("=...")[0].rpartition(" ")[0] if "=..." in line else line
+        done = subprocess.run(
+            ["sh", "-c", f"{shown.strip()} -n"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
+def test_what_pip_is_asked_for_in_the_pages_is_there() -> None:
+    asked = re.findall(r'pip install "jitsu-(\w+)\[(\w+)\]"', all_pages())
+    assert asked
+    for service, extra in asked:
+        project = tomllib.loads((ROOT / "services" / service / "pyproject.toml").read_text())["project"]
+        assert extra in project["optional-dependencies"], f"jitsu-{service}[{extra}]"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import threading
@@ -20,6 +21,7 @@ import pytest
 
 from tests.support.compose import ROOT, UP_LIMIT_S, Compose, requirements, running_compose
 from tests.support.suite import wait_for
+from tests.test_readmes import operating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ ECHO = 7
 MAX_WAIT_S = 1.2
 TRIES = 3
 CHAOS_S = 30.0
+TYPING_S = 2.0
+"""What is counted is shown within a second."""
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +190,19 @@ def test_g1_g2_g3_g7_containers_are_killed_at_random_under_load(up: Compose) -> 
     assert float(page.partition("has been up for ")[2].split()[0]) > CHAOS_S, f"started twice: {page}"
 
 
+def test_the_pages_lines_do_what_they_say(compose: Compose) -> None:
+    first, fetch, scale = (shlex.split(line)[2:] for line in operating("docker compose"))
+    try:
+        compose(*first)
+        wait_for(lambda: all_healthy(compose), UP_LIMIT_S, "all services are healthy")
+        fetch.insert(1, "-T")  # there is no terminal here
+        wait_for(lambda: "This is the VM" in compose(*fetch, check=False), UP_LIMIT_S, "the client fetches")
+        compose(*scale)
+        wait_for(lambda: len(compose.containers("dns")) == 4, UP_LIMIT_S, "four replicas")
+    finally:
+        compose("down", "-v", "-t", "1")
+
+
 def test_a_newcomer_is_there_with_two_commands(compose: Compose) -> None:
     """In a bare Debian with python3, venv, git, make, curl and dig, by somebody who is not root."""
     page = (ROOT / "README.md").read_text().partition("## Try it")[2].partition("\n## ")[0]
@@ -197,6 +214,7 @@ def test_a_newcomer_is_there_with_two_commands(compose: Compose) -> None:
         run(f"cd jitsu && exec setsid sh -c 'echo $$ >~/pid; exec {first} >~/said 2>&1'", detach=True)
         wait_for(lambda: "Ctrl-C stops everything" in run("cat said")[1], UP_LIMIT_S, "make up")
         for command, shown in typed.items():
+            time.sleep(TYPING_S)
             status, said = run(f"cd jitsu && {command}")
             assert shape(said) == shape(shown), command
             assert (status == 0) is ("Failed to connect" not in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -113,6 +114,9 @@ async def test_services_run_as_their_readmes_say(tmp_path: Path) -> None:
         jitsu("apply", "dns=www.jitsu.test,ip=127.2.50.1,name=www")
         wait_for(lambda: "www" in jitsu("status"), 10, "the VM is configured")
         assert (await ask("www.jitsu.test", port)).addresses == ["127.2.50.1"]
+        (look,) = re.findall(r"`(git -C state.git [^`]+)`", readme("store"))
+        shown = await asyncio.to_thread(subprocess.check_output, shlex.split(look), cwd=tmp_path, text=True)
+        assert "Apply www" in shown
 
 
 @pytest.mark.libvirt

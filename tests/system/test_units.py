@@ -57,6 +57,25 @@ def test_every_unit_is_right(installed: Path) -> None:
     assert (done.returncode, said) == (0, [])
 
 
+def test_what_the_page_says_after_the_installation_can_be_done(installed: Path) -> None:
+    """In the installed tree instead of this machine: what starts services, and needs their manager, is left out."""
+    program("systemctl", "systemd", at="/usr/bin")
+    page = (ROOT / "docs" / "operate.md").read_text()
+    lines = re.findall(r"^    (systemd-sysusers .*|systemctl .*)$|`(systemctl enable [^`]+)`", page, re.MULTILINE)
+    commands = [part.strip() for found in lines for line in found if line for part in line.split("&&")]
+    assert len(commands) == 5
+    for command in commands:
+        if command != "systemctl daemon-reload":
+            name, _, rest = command.replace(" --now", "").partition(" ")
+            done = subprocess.run(
+                [name, f"--root={installed}", *rest.split()], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert re.search(r"^jitsu:", (installed / "etc/passwd").read_text(), re.MULTILINE)
+    wanted = {link.name for link in (installed / "etc/systemd/system").glob("*.wants/*")}
+    assert wanted >= {"jitsu-dns@dns-0.socket", "jitsu-dns@dns-1.service", "jitsu.target"}
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_each_unit_may_do_little(unit: Path) -> None:
     program("systemd-analyze", "systemd", at="/usr/bin")
