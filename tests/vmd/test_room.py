@@ -120,13 +120,24 @@ def test_one_that_waits_for_a_boot_only_holds_up_nobody() -> None:
 def test_what_is_waited_for_is_known() -> None:
     vms = Machines()
     a, b = vms.add("a", "booting"), vms.add("b", "off")
-    room = Room(max_booting=1, max_running=1)
+    room = Room(max_booting=1)
     room.queue(b, EVENT, BOOTING, 0.0)
     assert room.waits(b) == BOOTING
     assert room.waits(a) is None
-    vms[a].state = VmState.READY
+    room.limit(1, 1, 0)
     assert room.next(vms, 0.1) is None
-    assert room.waiting() == {b: RUNNING}
+    assert room.waiting() == {b: RUNNING}, "room can be made while others boot"
+
+
+def test_one_that_was_started_before_its_turn_waits_no_more() -> None:
+    vms = Machines()
+    vms.add("a", "ready")
+    b = vms.add("b", "off")
+    room = Room(max_running=1)
+    room.queue(b, EVENT, RUNNING, 0.0)
+    vms[b].state = VmState.READY
+    assert room.next(vms, 0.1) is None
+    assert room.waiting() == {}
 
 
 @pytest.mark.parametrize(

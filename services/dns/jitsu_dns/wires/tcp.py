@@ -52,10 +52,13 @@ class TcpServer:
         self.connections: dict[Connection, None] = {}
         """Those that have asked something latest come last."""
 
-    async def run(self, bound: socket.socket) -> None:
-        """Serve until cancelled."""
+    async def open(self, bound: socket.socket) -> asyncio.Server:
+        """Accept connections from now on."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(self), sock=bound, backlog=BACKLOG)
+        return await loop.create_server(lambda: Connection(self), sock=bound, backlog=BACKLOG)
+
+    async def run(self, server: asyncio.Server) -> None:
+        """Serve until cancelled."""
         try:
             await asyncio.Event().wait()
         finally:

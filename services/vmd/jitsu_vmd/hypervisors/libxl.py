@@ -47,7 +47,6 @@ class Libxl:
         self._directory = process.settings.bus.directory / "xl"
         self._saves = Path(self._settings.save_directory)
         self._xenstore = Xenstore(self._settings.xenstore, process.spawn)
-        self._looks = False
 
     def refusal(self, vm: VM) -> str:
         """Return why libxl cannot do what a VM's keys ask for, or nothing."""
@@ -85,13 +84,7 @@ class Libxl:
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Look at these VMs' domains."""
-        if self._looks:
-            raise Unavailable("xl does not answer")
-        self._looks = True
-        try:
-            domains = {each.uuid: each for each in await self._list()}
-        finally:
-            self._looks = False
+        domains = {each.uuid: each for each in await self._list()}
         found = {}
         for vm in vms:
             nics = vm.config.get("nic", (self._settings.bridge,))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.states import VmState
+from jitsu_protocol.states import AT_REST, VmState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,14 +80,14 @@ class Room:
         return lack
 
     def _lack(self, machine: VmMachine, usage: _Usage) -> Lack | None:
-        if self.max_booting and usage.booting >= self.max_booting:
-            return Lack(f"{usage.booting} VMs are booting (hypervisor.max_booting)", of_room=False)
         if self.max_running and usage.running >= self.max_running:
             return Lack(f"{usage.running} VMs are running (hypervisor.max_running)", of_room=True)
         own = memory(machine.vm)
         used = usage.memory - (own if machine.state is VmState.PAUSED else 0)
         if self.max_memory and used + own > self.max_memory:
             return Lack(f"{used} KiB of {self.max_memory} are in use (hypervisor.max_memory)", of_room=True)
+        if self.max_booting and usage.booting >= self.max_booting:
+            return Lack(f"{usage.booting} VMs are booting (hypervisor.max_booting)", of_room=False)
         return None
 
     def _ahead(self, vm: VM, machines: Mapping[str, VmMachine]) -> int:
@@ -129,7 +129,9 @@ class Room:
     def next(self, machines: Mapping[str, VmMachine], now: float) -> tuple[str, SummonRequested] | None:
         """Take out the first that may start now; what the others wait for is known anew when there is none."""
         for vm, waiting in list(self._queue.items()):
-            if vm not in machines or now >= waiting.asked_at + PATIENCE_S:
+            # Who asked when there was room again has had it started before its turn.
+            waits = vm in machines and machines[vm].state in AT_REST and now < waiting.asked_at + PATIENCE_S
+            if not waits:
                 del self._queue[vm]
         usage = _usage(machines.values())
         kept = None  # the highest priority that waits for room
