@@ -24,6 +24,7 @@ pytestmark = pytest.mark.suite
 
 TWO_RUN = "[hypervisor]\nmax_running = 2\n"
 FOREVER = 3600
+TTL_S = 10
 
 
 async def is_state(suite: RunningSuite, vm: str, state: str, limit_s: float = 10.0) -> None:
@@ -32,7 +33,7 @@ async def is_state(suite: RunningSuite, vm: str, state: str, limit_s: float = 10
 
 async def test_the_longest_idle_vm_that_may_be_stopped_makes_room_within_the_query(tmp_path: Path) -> None:
     toml = TWO_RUN + "".join(
-        vm_toml(name, f"127.2.30.{n}", ttl=1, idle_timeout=FOREVER, evict=evict)
+        vm_toml(name, f"127.2.30.{n}", ttl=1, idle_timeout=FOREVER, evict=evict, max_wait=4)
         for n, (name, evict) in enumerate({"kept": False, "longest": True, "later": True, "new": True}.items(), 1)
     )
     with RunningSuite(tmp_path, toml=toml.replace("max_running = 2", "max_running = 3")) as suite:
@@ -47,7 +48,7 @@ async def test_the_longest_idle_vm_that_may_be_stopped_makes_room_within_the_que
 
 async def test_g3_nothing_that_was_answered_within_its_ttl_makes_room_and_the_refusal_says_why(tmp_path: Path) -> None:
     toml = TWO_RUN + "".join(
-        vm_toml(name, f"127.2.31.{n}", ttl=4, idle_timeout=FOREVER, evict=True)
+        vm_toml(name, f"127.2.31.{n}", ttl=TTL_S, idle_timeout=FOREVER, evict=True)
         for n, name in enumerate(("a", "b", "c"), 1)
     )
     with RunningSuite(tmp_path, toml=toml) as suite:
@@ -59,15 +60,15 @@ async def test_g3_nothing_that_was_answered_within_its_ttl_makes_room_and_the_re
         assert refused.seconds < 1.3
         assert [suite.state(name) for name in ("a", "b", "c")] == ["ready", "ready", "off"]
         assert "waits to start: 2 VMs" in suite.jitsu("status")
-        await is_state(suite, "c", "ready")  # it is started all the same, once there is room
+        await is_state(suite, "c", "ready", 2 * TTL_S)  # it is started all the same, once there is room
         assert [suite.state(name) for name in ("a", "b")] == ["off", "ready"]
 
 
 async def test_a_vm_that_is_connected_to_or_more_important_is_left_and_the_important_wait_less(tmp_path: Path) -> None:
     toml = TWO_RUN + "".join(
-        vm_toml(name, f"127.2.32.{n}", ttl=1, idle_timeout=FOREVER, evict=evict, priority=priority)
-        for n, (name, evict, priority) in enumerate(
-            (("a", True, 5), ("b", False, 0), ("low", True, 1), ("high", True, 5)), 1
+        vm_toml(name, f"127.2.32.{n}", ttl=1, idle_timeout=FOREVER, evict=evict, priority=priority, max_wait=max_wait)
+        for n, (name, evict, priority, max_wait) in enumerate(
+            (("a", True, 5, 1), ("b", False, 0, 1), ("low", True, 1, 1), ("high", True, 5, 4)), 1
         )
     )
     with RunningSuite(tmp_path, toml=toml) as suite:
