@@ -145,7 +145,10 @@ def status(
             return 0
         console = Console(width=None if sys.stdout.isatty() else 160)
         if not watch:
-            console.print(await _status_view(link))
+            rows, services = await _status(link)
+            console.print(show.status_table(rows), "")
+            for line in show.service_lines(services):
+                console.print(Text(line), soft_wrap=True)  # whoever reads them by program finds them whole
             return 0
         with Live(await _status_view(link), console=console, auto_refresh=False) as live:
             while True:

@@ -92,8 +92,13 @@ def test_a_scan_of_the_network_does_not_boot_the_network(tmp_path: Path) -> None
                 each.close()
 
         lan.run(0, scan)
-        woken = [name for name, status in suite.status().items() if status["starts"]]
-        assert len(woken) == 5
+
+        def woken() -> int:
+            return sum(bool(status["starts"]) for status in suite.status().values())
+
+        wait_for(lambda: woken() >= 5, 10, "as many as may are started")
+        time.sleep(1.0)
+        assert woken() == 5, "and no more"
 
 
 def idle_toml(**keys: object) -> str:
