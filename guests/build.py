@@ -53,7 +53,7 @@ echo 1 > /proc/sys/net/ipv6/conf/eth0/ndisc_notify
 for address in $addresses; do ip address add "$address" dev eth0; done
 serve() {{
   httpd -h /www
-  /bin/echoes &
+  /bin/echoes
 }}
 mkdir /www
 echo "<html><body>This is the VM <b>$name</b></body></html>" > /www/index.html
