@@ -40,6 +40,8 @@ TRIES = 3
 CHAOS_S = 30.0
 COLD, COLD_FROM = 20, 210
 """Further VMs that are asked for once each while containers are killed; the last byte of the first one's address."""
+ASKING_S = 0.2
+"""What a thread beside two that ask all the time may find late, of an answer that came at the end of max_wait."""
 TYPING_S = 2.0
 """What is counted is shown within a second."""
 
@@ -195,7 +197,7 @@ def test_g1_g2_g3_g7_containers_are_killed_at_random_under_load(up: Compose) -> 
     refused = [each for load in summoned for each in load.failures]
     coldest = max(load.slowest for load in summoned)
     print(f"{COLD} cold names: {len(refused)} refused while vmd was away, slowest answer {coldest:.3f} s")
-    assert coldest < MAX_WAIT_S + 0.1, "G2: answered in time, or refused"
+    assert coldest < MAX_WAIT_S + 0.1 + ASKING_S, "G2: answered in time, or refused"
     assert len(refused) < COLD / 2, refused
     wait_for(lambda: len(up.containers("dns")) == 4 and all_healthy(up), UP_LIMIT_S, "all are back")
     status = up.client("jitsu", "status")
