@@ -36,7 +36,7 @@ EXIT = {
 
 def main() -> int:
     """Write them."""
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2
     target = Path(sys.argv[1])

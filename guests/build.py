@@ -71,7 +71,7 @@ exec poweroff -f
 
 def main() -> int:
     """Make it."""
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2
     target = Path(sys.argv[1])

@@ -49,7 +49,7 @@ class Link:
     @property
     def hosts(self) -> frozenset[str]:
         """The hosts that have a vmd, "" for that of bus.vmd_rpc."""
-        return frozenset(host for owner, host in self._clients if owner == "vmd")
+        return frozenset(self._bus.vmds)
 
     async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S, host: str = "") -> R:
         """Call a service, one with a host's name the vmd there; raises Unavailable at once if no suite is there."""

@@ -48,6 +48,9 @@ def test_tests_are_no_packages_and_nothing_is_loose() -> None:
     assert tracked("tests/**/__init__.py", "tests/__init__.py") == []
     for folder in MEMBERS:
         assert list((ROOT / folder).glob("*.py")) == []
+    # What a page is generated into must not be committed, whatever directory a slip has named.
+    assert tracked("*.[18]", "*.new", "*.log") == []
+    assert [path for path in tracked() if re.search(r"(^|/)[-~ ]", str(path.relative_to(ROOT)))] == []
 
 
 def test_no_file_and_no_function_grows_without_end() -> None:

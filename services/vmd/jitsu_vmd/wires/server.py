@@ -93,7 +93,7 @@ class VmDaemon:
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
         self._lacks: dict[str, Lack] = {}
         """What those wait for that find no room, as the feed has it."""
-        self._give_up: asyncio.TimerHandle | None = None
+        self._admits: asyncio.TimerHandle | None = None
         self._nics: dict[str, tuple[Nic, ...]] = {}
         """The interfaces of VMs, as their hypervisor has them."""
         self._refusals: dict[str, str] = {}
@@ -153,7 +153,7 @@ class VmDaemon:
         vm = machine.vm
         if not self._room.queue(vm.uuid, event, lack, monotonic()):
             raise Unavailable(f"{vm.name}: {lack.reason}, and too many VMs wait for that")
-        asyncio.get_running_loop().call_soon(self._admit)
+        self._admit_in(0.0)
         patience = PATIENCE_S
         if event.trigger == "dns":  # is told in time to answer with the reason
             patience = max(vm.max_wait - event.waited_s - TELL_LACK_S, TELL_LACK_S)
@@ -364,11 +364,17 @@ class VmDaemon:
         if machine.state is not VmState.BOOTING and machine.vm.uuid in self._watches:
             self._watches.pop(machine.vm.uuid).cancel()
         if len(self._room):
-            asyncio.get_running_loop().call_soon(self._admit)
+            self._admit_in(0.0)
         if machine.state is not VmState.STOPPING:
             for settled in self._settled.pop(machine.vm.uuid, []):
                 if not settled.done():
                     settled.set_result(None)
+
+    def _admit_in(self, seconds: float) -> None:
+        """Look once after many events: a look is at every VM that waits."""
+        if self._admits is not None:
+            self._admits.cancel()
+        self._admits = asyncio.get_running_loop().call_later(seconds, self._admit)
 
     def _admit(self) -> None:
         """Start those that there is room for now."""
@@ -379,11 +385,8 @@ class VmDaemon:
         for vm in told.keys() | self._lacks.keys():
             if vm in self._machines and told.get(vm) != self._lacks.get(vm):
                 self._feed.publish("vm", VmStateChanged(vm=self._status(self._machines[vm], monotonic())))
-        if self._give_up is not None:
-            self._give_up.cancel()
-            self._give_up = None
         if (deadline := self._room.next_deadline()) is not None:
-            self._give_up = asyncio.get_running_loop().call_later(max(0.0, deadline - monotonic()), self._admit)
+            self._admit_in(max(0.0, deadline - monotonic()))
 
     def _log_state(self, machine: VmMachine) -> None:
         vm = machine.vm.name
