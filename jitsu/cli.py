@@ -16,6 +16,7 @@ from jitsu.link import Link, connect
 from jitsu_protocol import identity
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, configure_logging
+from jitsu_protocol.sections import MACHINE_DIRECTORY, runtime_directory
 from jitsu_protocol.settings import Settings, SettingsFault, VmText, load
 
 T = TypeVar("T")
@@ -29,6 +30,8 @@ app = typer.Typer(
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="jitsu.toml")]
 DirectoryOption = Annotated[str, typer.Option("--runtime-dir", metavar="DIR", help="Where the suite's sockets are.")]
+MACHINE_CONFIG = Path("/etc/jitsu/jitsu.toml")
+"""What `make install` puts in place; root and members of the group jitsu may read it."""
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 
@@ -70,6 +73,19 @@ def settings(
     return load(Where.config, os.environ, flags, texts or (), presets)
 
 
+def _of_the_suite_that_runs() -> Settings:
+    """Return the settings of the suite that commands are for; raises SettingsFault.
+
+    It is the one that the options or the environment name; else this user's own, if one runs; else the machine's.
+    """
+    named = Where.config or Where.runtime_dir or os.environ.get("JITSU_BUS_RUNTIME_DIR")
+    own = Path(runtime_directory())
+    runs_own = own != MACHINE_DIRECTORY and (own / "store.rpc").exists()
+    if not named and not runs_own and os.access(MACHINE_CONFIG, os.R_OK):
+        Where.config, Where.runtime_dir = MACHINE_CONFIG, str(MACHINE_DIRECTORY)
+    return settings()
+
+
 def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
     """Run a command against the suite; an error becomes one line and status 1."""
 
@@ -78,7 +94,7 @@ def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
             return await work(link) or 0
 
     try:
-        found = settings()
+        found = _of_the_suite_that_runs()
         bus = found.bus
         configure_logging(found.log.model_copy(update={"level": "error"}), "jitsu")
         sys.exit(asyncio.run(run()))
@@ -105,7 +121,7 @@ def completing(found: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
     """Return what completes a word, nothing if no suite answers: a shell is no place for errors."""
 
     async def run() -> list[T]:
-        async with connect(settings().bus) as link:
+        async with connect(_of_the_suite_that_runs().bus) as link:
             return await found(link)
 
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -88,12 +90,19 @@ def _named(directory: Path, name: str) -> Path:
 
 
 def _make(directory: Path, name: str, target: Path, role: str) -> None:
-    """Make a pair: its public half in `directory`, the whole in `target`, each there at once or not at all."""
+    """Make a pair: its public half in `directory`, the whole in `target`, each there at once or not at all.
+
+    As root, the secret one becomes that of the service's own user, if this machine has it (deploy/systemd).
+    """
     mask = os.umask(0o077)
     try:
         with tempfile.TemporaryDirectory(dir=target) as scratch:
             public, secret = map(Path, zmq.auth.create_certificates(scratch, role))
-            shutil.move(shutil.copyfile(secret, f"{scratch}/whole"), target / f"{role}.key_secret")
+            whole = shutil.copyfile(secret, Path(scratch, "whole"))
+            if os.geteuid() == 0:
+                with suppress(KeyError):
+                    os.chown(whole, pwd.getpwnam(f"jitsu-{role}").pw_uid, -1)
+            shutil.move(whole, target / f"{role}.key_secret")
             shutil.copyfile(public, f"{scratch}/half")
             Path(scratch, "half").chmod(0o644)
             shutil.move(f"{scratch}/half", directory / "public" / f"{name}.key")

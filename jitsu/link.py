@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.curve import Curve
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
+from jitsu_protocol.sections import MACHINE_DIRECTORY
 from jitsu_protocol.vm import VM_ROOT, nearest
 from jitsu_protocol.watch import Watch
 
@@ -55,10 +57,10 @@ class Link:
         """Call a service, one with a host's name the vmd there; raises Unavailable at once if no suite is there."""
         endpoint = self._bus.endpoint(owner, "rpc", host)
         if endpoint.startswith("ipc://") and not Path(endpoint.removeprefix("ipc://")).exists():
-            raise Unavailable(
-                f"no jitsu-{owner} runs in {self._bus.directory}",
-                hint="start the suite with `jitsu up`, or name its directory with --runtime-dir",
-            )
+            hint = "start the suite with `jitsu up`, or name its directory with --runtime-dir"
+            if MACHINE_DIRECTORY.exists() and not os.access(MACHINE_DIRECTORY, os.X_OK):
+                hint = "the suite of this machine is for root and members of the group jitsu"
+            raise Unavailable(f"no jitsu-{owner} runs in {self._bus.directory}", hint=hint)
         return await self._clients[owner, host].call(request, reply, timeout)
 
     async def pings(self) -> dict[str, Pong | None]:

@@ -11,6 +11,7 @@ from jitsu_protocol.codec import body_as
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.inventory import Inventory
 from jitsu_protocol.messages import Committed, Leaves, List, ListVms, VmList, VmStateChanged
+from jitsu_protocol.process import notify
 from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
@@ -112,18 +113,28 @@ async def _page(store: RpcClient, after: str) -> Leaves:
 
 async def told(store: RpcClient, prefix: str) -> dict[str, str]:
     """Return the statistics below a path, when the store can tell them."""
+    waits = False
     while True:
         try:
             return (await store.call(List(prefix=prefix, topic="stats"), Leaves, PATIENCE_S)).leaves
-        except JitsuError as error:
-            log.info("waiting for the store", reason=str(error))
+        except JitsuError:
+            waits = _waits_for("the store", waits)
 
 
 async def _patiently(feed: FeedClient, owner: str) -> None:
+    waits = False
     while True:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await feed.synced.wait()
             return
         except TimeoutError:
-            log.info(f"waiting for {owner}")
+            waits = _waits_for(owner, waits)
+
+
+def _waits_for(owner: str, is_told: bool) -> bool:
+    """Tell the operator once, and the service manager, which shows it until this process is ready."""
+    if not is_told:
+        log.info(f"waiting for {owner}")
+        notify(f"STATUS=waiting for {owner}")
+    return True

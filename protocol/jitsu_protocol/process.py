@@ -124,7 +124,7 @@ class Process:
 
     def ready(self) -> None:
         """Tell the service manager that this process does its work now."""
-        told = notify("READY=1")
+        told = notify("READY=1\nSTATUS=")
         (log.debug if told else log.info)("ready", pid=os.getpid())  # who supervises says it to the operator
 
     def _pong(self, _: Ping) -> Pong:

@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+MACHINE_DIRECTORY = Path("/run/jitsu")
+
+
 def runtime_directory() -> str:
     """Return where sockets are when nobody says: /run/jitsu for root, else below XDG_RUNTIME_DIR or /tmp."""
     if os.geteuid() == 0:
-        return "/run/jitsu"
+        return str(MACHINE_DIRECTORY)
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and os.access(base, os.W_OK):
         return f"{base}/jitsu"
@@ -326,7 +329,7 @@ class HypervisorSettings(Section):
         description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST. "
         "Mock kinds: directory of a host process that others run.",
     )
-    save_directory: str = Field("/var/lib/jitsu/saved", description="libxl: where suspended domains are kept.")
+    save_directory: str = Field("/var/lib/jitsu-vmd/saved", description="libxl: where suspended domains are kept.")
     xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")
     user: str = Field("root", description="XAPI: who logs in.")
     password_file: str = Field("", description="XAPI: file with the password.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pygit2
@@ -55,6 +57,32 @@ async def test_a_request_that_is_sent_twice_is_one_commit_even_after_a_restart(t
         assert await store.apply({"a/b": "1"}, request="r1") == first
         assert await store.get("a/b") == "2"
         assert (await store.server.list(List())).commit == second
+
+
+async def test_a_store_that_is_stopped_while_it_writes_leaves_branches_at_what_is_there(tmp_path: Path) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a/b": "1"})
+        repository = store.server._repository
+        land = repository.land
+
+        def held_up(*arguments: Any) -> None:
+            begun.set()
+            go_on.wait(10)
+            land(*arguments)
+            ended.set()
+
+        repository.land = held_up  # type: ignore[assignment, method-assign]
+        writing = asyncio.create_task(store.apply({"a/b": "2"}, request="r2"))
+        await asyncio.to_thread(begun.wait, 10)
+    go_on.set()  # its writer has been cancelled
+    assert await asyncio.to_thread(ended.wait, 10)
+    with suppress(asyncio.CancelledError):
+        writing.cancel()
+        await writing
+    async with running(tmp_path / "db") as store:
+        store.git("fsck", "--strict")
+        assert await store.get("a/b") in ("1", "2")
 
 
 async def test_the_serial_grows_with_each_change_of_the_zones_and_with_no_other_and_survives_a_restart(

@@ -1,7 +1,7 @@
 """compose.yaml in a network namespace of its own: a dockerd that is ours, images from a base that is made here.
 
-Nothing can be pulled: the base is Debian's, made by debootstrap and kept in .cache/compose of the checkout, and what
-pip installs into the images is taken from wheels that are fetched beside it.
+Nothing can be pulled: the base is Debian's (bases.py), and what pip installs into the images is taken from wheels that
+are fetched beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import requests
 
+from tests.support.bases import BASES, CACHE, ROOT, bases
 from tests.support.debian import program
 from tests.support.lan import Lan
 from tests.support.suite import wait_for
@@ -26,17 +27,7 @@ from tests.support.suite import wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
-CACHE = ROOT / ".cache" / "compose"
 WHEELS = ROOT / "build" / "wheels"
-NEWCOMER_ONLY = (
-    *("make", "git", "git-man", "liberror-perl", "perl", "perl-modules-5.36", "libperl5.36"),
-    *("libgdbm6", "libgdbm-compat4", "libcurl3-gnutls"),
-)
-"""Git and make, and what comes with them."""
-BUILD_ONLY = ("python3.11-venv", "python3-venv", "python3-pip-whl", "python3-setuptools-whl")
-BASES = ("newcomer", "build-base", "base")
-IN_BASE = ("python3", "iproute2", "curl", "dnsutils")
 START_LIMIT_S, UP_LIMIT_S = 60, 120
 PROJECT = "jitsu"
 
@@ -84,7 +75,7 @@ def running_compose() -> Iterator[Compose]:
     """Run a dockerd, with all images built."""
     program("dockerd", "docker.io")
     program("docker-compose", "docker-compose", at="/usr/bin")
-    base = _base()
+    base = bases()
     _wheels()
     lan = Lan(0)
     directory = Path(tempfile.mkdtemp(prefix="jitsu-docker-"))
@@ -128,38 +119,6 @@ def _answers(daemon: subprocess.Popen[bytes], socket: Path, directory: Path) -> 
             return bool(client.ping())
         except (docker.errors.DockerException, requests.ConnectionError):
             return False
-
-
-def _base() -> Path:
-    """Make Debian's base three times: with what a newcomer needs, with what only building needs, and without."""
-    if all((CACHE / f"{name}.tar").exists() for name in BASES):
-        return CACHE
-    debootstrap = program("debootstrap", "debootstrap")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory) / "root"
-        include = f"--include={','.join((*IN_BASE, 'python3-venv', 'git', 'make'))}"
-        subprocess.run(
-            [debootstrap, "--variant=minbase", include, "bookworm", root],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        removed: dict[str, tuple[str, ...]] = dict(zip(BASES, ((), NEWCOMER_ONLY, BUILD_ONLY), strict=True))
-        for name, packages in removed.items():
-            if packages:
-                purge = ["chroot", str(root), "dpkg", "--purge", "--force-depends", *packages]
-                subprocess.run(purge, check=True, stdout=subprocess.DEVNULL)
-            _pack(root, CACHE / f"{name}.tar")
-    return CACHE
-
-
-def _pack(root: Path, target: Path) -> None:
-    left_out = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
-    partial = target.with_suffix(".new")
-    exclude = [f"--exclude=./{each}/*" for each in left_out]
-    subprocess.run(["tar", "-C", root, "-cf", partial, *exclude, "."], check=True)
-    partial.rename(target)
 
 
 def requirements() -> Path:

@@ -62,11 +62,11 @@ class StoreProcess:
         pid = self._process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-    def kill(self) -> None:
-        """kill -9 it, and its packer."""
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal, kill -9, to it and its packer."""
         assert self._process is not None
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, number)
         self._process.communicate(timeout=20)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -120,11 +120,11 @@ class ForkedStore(StoreProcess):
     def _is_running(self) -> bool:
         return Path(f"/proc/{self._pid}").exists()
 
-    def kill(self) -> None:
-        """kill -9 it, and its packer."""
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal, kill -9, to it and its packer."""
         if self._pid:
             with suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGKILL)
+                os.killpg(self._pid, number)
             self._ask("wait")
             self._pid = 0
 

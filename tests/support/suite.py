@@ -220,7 +220,8 @@ def beside(
             pass_fds=descriptors,
         )
         try:
-            assert notified.recv(100) == b"READY=1"
+            while b"READY=1" not in notified.recv(100):
+                pass  # it says what it waits for
             yield process
         finally:
             process.terminate()

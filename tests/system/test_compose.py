@@ -20,7 +20,8 @@ import dns.query
 import dns.rcode
 import pytest
 
-from tests.support.compose import ROOT, UP_LIMIT_S, Compose, requirements, running_compose
+from tests.support.bases import ROOT
+from tests.support.compose import UP_LIMIT_S, Compose, requirements, running_compose
 from tests.support.suite import wait_for
 from tests.test_readmes import operating
 

@@ -1,4 +1,4 @@
-"""The store as a process: killed while it writes, read by stock git meanwhile."""
+"""The store as a process: stopped and killed while it writes, read by stock git meanwhile."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_g5_g6_a_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path
             await asyncio.sleep(
                 chance.uniform(0.4, 0.8) if number % 10 == 9 else chance.uniform(0.0, 0.1)
             )  # at times into a packing
-            store.kill()
+            store.kill(signal.SIGTERM if number % 4 == 1 else signal.SIGKILL)
             await asyncio.gather(*tasks)
             git(tmp_path / "db", "fsck", "--strict")
             repository = GitRepository(tmp_path / "db")

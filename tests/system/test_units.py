@@ -153,7 +153,7 @@ def test_a_watchdog_is_fed_and_sighup_reads_the_configuration_again(tmp_path: Pa
         )
         try:
             told = {notified.recv(100) for _ in range(3)}
-            assert told == {b"READY=1", b"WATCHDOG=1"}
+            assert told == {b"READY=1\nSTATUS=", b"WATCHDOG=1"}
             toml.write_text('[log]\nlevel = "warning"\n[store]\nmetrics = "127.0.0.1:1"\n')
             process.send_signal(signal.SIGHUP)
             log = tmp_path / "said"

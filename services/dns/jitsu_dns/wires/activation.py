@@ -8,14 +8,20 @@ import socket
 FIRST_DESCRIPTOR = 3
 
 
-def inherited() -> dict[int, socket.socket]:
-    """Return the sockets that were handed over, by type: SOCK_DGRAM, SOCK_STREAM. They are handed over once."""
-    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
-        return {}
-    found = {}
+def is_activated() -> bool:
+    """Return whether sockets are there for this process."""
+    return os.environ.get("LISTEN_PID", "") == str(os.getpid())
+
+
+def inherited() -> list[socket.socket]:
+    """Return the sockets that were handed over. They are handed over once."""
+    if not is_activated():
+        return []
+    del os.environ["LISTEN_PID"]
+    found = []
     for number in range(int(os.environ.pop("LISTEN_FDS", "0"))):
         bound = socket.socket(fileno=FIRST_DESCRIPTOR + number)
         bound.setblocking(False)
         os.set_inheritable(bound.fileno(), False)
-        found[int(bound.type)] = bound
+        found.append(bound)
     return found

@@ -68,10 +68,10 @@ class Replica:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        settings = process.settings.dns
+        self._udp_socket, self._tcp_socket = _bound(process.settings.dns)
+        address, self.port = self._udp_socket.getsockname()[:2]
+        settings = process.settings.dns.model_copy(update={"bind": address})  # that of the service manager's socket
         self._settings = settings
-        self._udp_socket, self._tcp_socket = _bound(settings)
-        self.port: int = self._udp_socket.getsockname()[1]
         self._store = process.client("store")
         self._vmds = process.vmds()
         self._reaper = process.client("reaper")
@@ -330,11 +330,13 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
     """
     if given := inherited():
         try:
-            return given[socket.SOCK_DGRAM], given[socket.SOCK_STREAM]
-        except KeyError:
+            udp, tcp = (each for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM) for each in given if each.type == kind)
+        except ValueError:
             raise SetupFault(
-                "the service manager has given one socket", hint="it needs ListenDatagram= and ListenStream="
+                "a replica takes one socket for UDP and one for TCP from the service manager",
+                hint="give it one ListenDatagram= and one ListenStream=: 53 is all addresses, else a replica for each",
             ) from None
+        return udp, tcp
     for left in reversed(range(ANY_PORT_TRIES)):
         udp = bind_udp(settings.bind, settings.port, reuse_port=settings.reuse_port)
         try:

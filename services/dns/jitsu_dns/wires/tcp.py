@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
+from jitsu_dns.rules.access import plain
 from jitsu_dns.wires.udp import cannot_bind
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
         if len(self._server.connections) >= self._server.max_connections:
             next(iter(self._server.connections)).abort()
         host = self._transport.get_extra_info("peername")[0].partition("%")[0]
-        self.address = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+        self.address = plain(socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host))
         self._server.connections[self] = None
         self._restart_timer()
 

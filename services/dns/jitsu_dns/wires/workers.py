@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from jitsu_dns.wires.activation import is_activated
 from jitsu_protocol.children import Child, Children, numbered_metrics
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.process import notify, on_stop_signals
@@ -29,8 +30,15 @@ log = structlog.get_logger("dns")
 async def run_workers(settings: Settings) -> int:
     """Run the workers until a signal; returns the exit status."""
     dns = settings.dns
+    fault = None
     if dns.port == 0:
         fault = SetupFault("dns.workers share one port, and 0 is any", hint="give dns.port (-l), or workers = 1")
+    elif is_activated():
+        fault = SetupFault(
+            "dns.workers cannot share a socket of the service manager",
+            hint="say workers = 1 and enable more of jitsu-dns@NAME.socket and .service, which share the port",
+        )
+    if fault is not None:
         print(f"jitsu-dns: {fault}", file=sys.stderr)
         return fault.status
     workers = Children(
@@ -57,7 +65,7 @@ def _say_that_workers_wait() -> None:
 async def _tell_when_ready(workers: Children) -> None:
     for child in workers.children:
         await child.ready.wait()
-    notify("READY=1")
+    notify("READY=1\nSTATUS=")
 
 
 def _worker(settings: Settings, number: int) -> Child:

@@ -27,7 +27,7 @@ from jitsu_store.rules.pack import PackWriter
 from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 BRANCHES = "refs/heads/"
@@ -192,17 +192,21 @@ class GitRepository:
         """Forget what is staged: it is not wanted."""
         self._staged.clear()
 
-    def land(self, moves: Mapping[str, tuple[Id | None, Id | None]]) -> None:
+    def staged(self) -> list[GitObject]:
+        """Return what is staged, for `land`."""
+        return list(self._staged.values())
+
+    def land(self, staged: Sequence[GitObject], moves: Mapping[str, tuple[Id | None, Id | None]]) -> None:
         """Bring what is staged to the disk, then move branches: name -> (from, to), None for a branch that is not.
 
         Raises Unavailable, or Conflict if a branch does not stand where expected; then nothing has happened. For
-        another thread.
+        another thread, which a stop of the store does not interrupt.
         """
         try:
             with ExitStack() as open_files:
                 landing = Landing(self._durable)
-                if self._staged:
-                    self._write_pack(landing, open_files)
+                if staged:
+                    self._write_pack(staged, landing, open_files)
                 for branch, (old, new) in moves.items():
                     if new is not None:
                         path = self.path / BRANCHES / branch
@@ -219,11 +223,11 @@ class GitRepository:
                 f"cannot write to the store {self.path}: {error}", hint="is the disk full or read-only?"
             ) from None
 
-    def _write_pack(self, landing: Landing, open_files: ExitStack) -> None:
+    def _write_pack(self, staged: Sequence[GitObject], landing: Landing, open_files: ExitStack) -> None:
         directory = pack_directory(self.path)
         file, path = open_files.enter_context(temporary_pack(directory))
-        writer = PackWriter(file.write, len(self._staged))
-        for each in self._staged.values():
+        writer = PackWriter(file.write, len(staged))
+        for each in staged:
             writer.add(each)
         index = writer.finish()
         index_file, index_path = open_files.enter_context(temporary_pack(directory))

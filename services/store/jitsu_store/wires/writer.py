@@ -165,7 +165,8 @@ class Writer:
             self.repository.drop_staged()
             return None
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.repository.land, moves)
+            staged = self.repository.staged()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self.repository.land, staged, moves)
         except JitsuError as error:
             for undo in reversed(batch.undo):
                 self.state.undo(undo)

@@ -1,0 +1,270 @@
+"""A machine with systemd on which docs/operate.md was followed: what was installed runs, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import dns.message
+import dns.query
+import dns.rcode
+import pytest
+
+from tests.support.bases import ROOT
+from tests.support.lan import BRIDGE, Lan
+from tests.support.libvirtd import guest_image
+from tests.support.machine import Machine, running_machine
+from tests.support.suite import wait_for
+from tests.system.test_first_packets import ECHO
+from tests.system.test_real_guests import guest, page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: systemd-nspawn, bridges"),
+]
+SERVICES = ("store", "vmd", "dns@dns-0", "synjitsu", "reaper")
+CONFIG = "/etc/jitsu/jitsu.toml"
+LIMIT_S = 40.0
+SOON_S = 10.0
+HOST, HOST6 = "10.77.0.1", "fd77::1"
+
+
+def lines(section: str) -> list[str]:
+    """Return the command lines of a section of docs/operate.md."""
+    text = (ROOT / "docs" / "operate.md").read_text()
+    part = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^    (\S.*)$", part, re.MULTILINE)
+    assert found, section
+    return found
+
+
+@pytest.fixture(scope="module")
+def lan() -> Iterator[Lan]:
+    lan = Lan(1)
+    try:
+        lan.make()
+        yield lan
+    finally:
+        lan.remove()
+
+
+@pytest.fixture(scope="module")
+def machine(lan: Lan) -> Iterator[Machine]:
+    """What the page says was done, with two VMs."""
+    with running_machine(lan, guest_image()) as machine:
+        install, *then = lines("On a machine with systemd")
+        assert install.startswith("make install")
+        toml = machine.root / CONFIG[1:]
+        for line in then:
+            if "enable" in line:
+                given = toml.read_text().replace('# bridges = ["br0"]', f'bridges = ["{BRIDGE}"]')
+                toml.write_text(given + guest("www", 10, idle_timeout=5) + guest("kept", 11))
+            machine(line)
+        yield machine
+
+
+def ask(lan: Lan, name: str, where: str = HOST, tcp: bool = False) -> dns.message.Message:
+    query = dns.message.make_query(f"{name}.jitsu.test", "A")
+    send = dns.query.tcp if tcp else dns.query.udp
+    answer: dns.message.Message = lan.run(0, lambda: send(query, where, timeout=SOON_S))
+    return answer
+
+
+def address(lan: Lan, name: str, where: str = HOST, tcp: bool = False) -> str:
+    answer = ask(lan, name, where, tcp)
+    assert answer.rcode() == dns.rcode.NOERROR, answer
+    return str(answer.answer[0][0])
+
+
+def state(machine: Machine, name: str) -> str:
+    return next(line.split()[1] for line in machine("jitsu status").splitlines() if line.startswith(f"{name} "))
+
+
+def show(machine: Machine, unit: str, what: str) -> str:
+    return machine(f"systemctl show --value --property={what} jitsu-{unit}.service").strip()
+
+
+def all_run(machine: Machine) -> bool:
+    return all(show(machine, unit, "ActiveState") == "active" for unit in SERVICES)
+
+
+def test_a_name_summons_a_guest_that_is_stopped_when_idle(machine: Machine, lan: Lan) -> None:
+    assert all_run(machine)
+    assert "This is the VM <b>www</b>" in lan.run(0, lambda: page(address(lan, "www")))
+    assert "1 replayed" in machine("jitsu status")
+    assert machine("virsh -q list --name").split() == ["www"]
+    wait_for(lambda: state(machine, "www") == "off", LIMIT_S, "it is stopped")
+    assert machine("virsh -q list --name").split() == []
+
+
+@pytest.mark.parametrize("where", [HOST, HOST6])
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+def test_all_addresses_of_the_machine_are_asked(machine: Machine, lan: Lan, where: str, tcp: bool) -> None:
+    if where == HOST6:
+        allowed = machine.root / CONFIG[1:]
+        allowed.write_text(allowed.read_text().replace('summon_for = ["127', 'summon_for = ["fd77::/64", "127'))
+        machine("systemctl restart jitsu-dns@dns-0")
+    assert address(lan, "kept", where, tcp) == "10.77.0.11"
+
+
+def test_g7_each_service_is_killed_and_comes_back(machine: Machine, lan: Lan) -> None:
+    def connect() -> socket.socket:
+        connection = socket.create_connection((address(lan, "kept"), ECHO), timeout=LIMIT_S)
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"
+        return connection
+
+    domain = None
+    with lan.run(0, connect) as held:
+        domain = machine("virsh domid kept")
+        for unit in SERVICES:
+            pid = show(machine, unit, "MainPID")
+            for _ in range(3):
+                machine(f"systemctl kill --signal=KILL jitsu-{unit}.service")
+                wait_for(
+                    lambda unit=unit, pid=pid: show(machine, unit, "MainPID") not in ("0", pid),  # type: ignore[misc]
+                    SOON_S,
+                    f"{unit} is started again",
+                )
+                assert address(lan, "kept") == "10.77.0.11", "who asks waits for the socket that systemd holds"
+            held.sendall(b"y")
+            assert held.recv(1) == b"y"
+        wait_for(lambda: all_run(machine), SOON_S, "all are ready")
+    wait_for(lambda: state(machine, "kept") == "ready", SOON_S, "vmd has found it")
+    assert machine("virsh domid kept") == domain
+
+
+def test_a_service_that_hangs_is_killed_by_the_watchdog(machine: Machine, lan: Lan) -> None:
+    drop_in = machine.root / "etc/systemd/system/jitsu-dns@.service.d/watchdog.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nWatchdogSec=3\n")
+    machine("systemctl daemon-reload && systemctl restart jitsu-dns@dns-0")
+    pid = show(machine, "dns@dns-0", "MainPID")
+    machine(f"kill -STOP {pid}")
+    assert address(lan, "kept") == "10.77.0.11"
+    assert show(machine, "dns@dns-0", "MainPID") != pid
+    assert "Watchdog timeout" in machine("journalctl --no-pager -u jitsu-dns@dns-0")
+
+
+def test_settings_are_reloaded(machine: Machine, lan: Lan) -> None:
+    config = machine.root / CONFIG[1:]
+    before = config.read_text()
+    config.write_text(before.replace("[dns]\n", "[dns]\nlog_queries = true\nmax_tcp = 7\n"))
+    machine("systemctl reload 'jitsu-*.service'")
+    said = "journalctl --no-pager -u jitsu-dns@dns-0"
+    wait_for(lambda: "a restart is needed for" in machine(said), SOON_S, "what waits is told")
+    assert "dns.max_tcp" in machine(said)
+    assert address(lan, "kept") == "10.77.0.11"
+    wait_for(lambda: "kept.jitsu.test" in machine(said), SOON_S, "queries are logged")
+    config.write_text(before)
+    machine("systemctl reload 'jitsu-*.service'")
+
+
+def test_a_further_replica_shares_the_port(machine: Machine, lan: Lan) -> None:
+    text = (ROOT / "docs" / "operate.md").read_text()
+    (command,) = re.findall(r"`(systemctl enable --now jitsu-dns@dns-1[^`]+)`", text)
+    machine(command)
+    try:
+
+        def replicas() -> set[str]:
+            query = dns.message.make_query("hostname.bind", "TXT", "CH")
+            asked = (lan.run(0, lambda: dns.query.udp(query, HOST, timeout=SOON_S)) for _ in range(40))
+            return {str(answer.answer[0][0]).strip('"') for answer in asked}
+
+        assert replicas() == {"dns-0", "dns-1"}
+        assert machine("jitsu status").count("dns-") == 2
+    finally:
+        machine(command.replace("enable", "disable"))
+
+
+def test_who_may_operate(machine: Machine) -> None:
+    machine("useradd -m alice; useradd -m bob; usermod -aG jitsu alice")
+    assert "hypervisor libvirt (qemu:///system)" in machine("jitsu status", user="alice")
+    refused = machine("jitsu status", user="bob", check=False)
+    assert "for root and members of the group jitsu" in refused
+    assert "Permission denied" in machine(f"cat {CONFIG}", user="bob", check=False)
+
+
+def test_a_mistake_is_told_and_not_tried_again(machine: Machine) -> None:
+    config = machine.root / CONFIG[1:]
+    before = config.read_text()
+    config.write_text(before.replace("[store]", "[store]\nrepo = 7"))
+    try:
+        machine("systemctl restart jitsu-store", check=False)
+        assert show(machine, "store", "ExecMainStatus") == "2"
+        assert show(machine, "store", "ActiveState") == "failed"
+        assert "store.repo" in machine("systemctl status --no-pager jitsu-store", check=False)
+    finally:
+        config.write_text(before)
+        machine("systemctl restart jitsu-store")
+    wait_for(lambda: "repository" in machine("jitsu status"), SOON_S, "the store is back")
+
+
+def test_a_backup_is_made_and_put_back(machine: Machine) -> None:
+    save, restore, *_ = lines("Backup")
+    machine(save)
+    machine("systemctl stop jitsu-store && mv /var/lib/jitsu/store.git /var/lib/jitsu/moved.git")
+    machine(restore)
+    machine("systemctl start jitsu-store")
+    wait_for(lambda: "kept" in machine("jitsu status", check=False), SOON_S, "it is back")
+    head = "runuser -u jitsu-store -- git -C /var/lib/jitsu/{}.git rev-parse HEAD~1"
+    before, after = (machine(head.format(name)) for name in ("moved", "store"))
+    assert before == after
+
+
+def test_keys_of_a_suite_on_tcp(machine: Machine, lan: Lan) -> None:
+    config = machine.root / CONFIG[1:]
+    before = config.read_text()
+    make = next(line for line in lines("DNS servers elsewhere") if line.startswith("jitsu keys init"))
+    machine(make)
+    sockets = ("store_rpc", "store_feed", "vmd_rpc", "vmd_feed", "synjitsu_rpc", "reaper_rpc")
+    bus = "".join(f'{name} = "tcp://127.0.0.1:{port}"\n' for port, name in enumerate(sockets, 7001))
+    config.write_text(f'[bus]\nkeys = "/etc/jitsu/keys"\n{bus}\n{before}')
+    try:
+        machine("systemctl restart jitsu.target")
+        assert "hypervisor libvirt" in machine("jitsu status")
+        assert address(lan, "kept") == "10.77.0.11"
+        told = machine("cat /etc/jitsu/keys/reaper.key_secret", user="jitsu-dns", check=False)
+        assert "Permission denied" in told, "one service does not read another's key"
+        machine("jitsu keys rotate /etc/jitsu/keys store")
+        time.sleep(2)
+        assert "hypervisor libvirt" in machine("jitsu status"), "the new key is the service's to read"
+    finally:
+        config.write_text(before)
+        machine("systemctl restart jitsu.target")
+
+
+def test_after_a_reboot_all_is_as_before(machine: Machine, lan: Lan) -> None:
+    starts = machine("jitsu status --json")
+    machine.off()
+    machine.on()
+    assert all_run(machine)
+    assert "kept" in starts
+    assert state(machine, "kept") == "off"
+    assert "This is the VM <b>kept</b>" in lan.run(0, lambda: page(address(lan, "kept")))
+
+
+def test_the_sandbox_is_in_nobodys_way(machine: Machine) -> None:
+    said = machine("journalctl --no-pager -u 'jitsu*'")
+    assert "Started jitsu-vmd.service" in said
+    for word in ("Traceback", "Operation not permitted", "Permission denied", "Read-only", '"level": "error"'):
+        assert word not in said, said
+
+
+def test_it_is_stopped_as_a_whole(machine: Machine, lan: Lan) -> None:
+    machine("systemctl stop jitsu.target jitsu-dns@dns-0.socket")
+    assert all(show(machine, unit, "ActiveState") == "inactive" for unit in SERVICES)
+    assert machine("pgrep -f 'jitsu[_]'", check=False) == ""
+    sockets = shlex.split(machine("ls /run/jitsu"))
+    assert [name for name in sockets if not name.endswith((".lock", ".connections"))] == []
+    with pytest.raises(OSError, match="refused"):
+        lan.run(0, lambda: socket.create_connection((HOST, 53), timeout=SOON_S))
+    assert machine("virsh -q list --name").split() == ["kept"], "VMs go on"
