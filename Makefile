@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-compose test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
+.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -22,7 +22,7 @@ setup-libvirt: .venv/libvirt-ready
 up: setup
 	@$(BIN)/jitsu up $(ARGS)
 
-ROOT_TIERS := test-net test-libvirt test-compose
+ROOT_TIERS := test-net test-libvirt test-systemd test-compose
 # Every tier; at the end of each stands what was left out and why, which in CI is a failure.
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
@@ -32,7 +32,8 @@ test: setup
 	else for tier in $(ROOT_TIERS); do $(MAKE) --no-print-directory $$tier || exit; done; fi
 
 test-unit: setup
-	$(BIN)/pytest -q -m "not suite and not net and not libvirt and not xen and not compose" -n 2
+	$(BIN)/pytest -q -m "not suite and not net and not libvirt and not xen and not systemd \
+	  and not compose and not newcomer" -n 2
 
 # Those that hold to durations have the machine to themselves.
 test-suite: setup
@@ -47,9 +48,18 @@ test-net: setup
 test-libvirt: setup-libvirt
 	$(BIN)/pytest -q -m libvirt --durations=5
 
+# As root: what docs/operate.md says, on a machine with systemd, libvirt and QEMU; debootstrap and systemd-nspawn are
+# installed when absent.
+test-systemd: setup-libvirt
+	$(BIN)/pytest -q -m systemd --durations=5
+
 # As root: compose.yaml, with a dockerd of its own; docker.io, docker-compose and debootstrap are installed when absent.
 test-compose: setup
 	$(BIN)/pytest -q -s -m compose -o faulthandler_timeout=0 --durations=5
+
+# As root: README.md's two commands, the second of which is `make test`, by somebody who is not root in a bare Debian.
+test-newcomer: setup
+	$(BIN)/pytest -q -s -m newcomer -o faulthandler_timeout=0
 
 # As root: a Xen dom0 in QEMU's emulation, with this machine's root file system and this checkout in it.
 XEN_PACKAGES := lz4 xen-hypervisor-4.17-amd64 xen-utils-4.17 xenstore-utils linux-image-amd64 libvirt-daemon-driver-xen

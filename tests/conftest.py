@@ -17,7 +17,9 @@ TIERS = {
     "suite": "real processes on loopback",
     "net": "namespaces and bridges, as root",
     "libvirt": "libvirt's drivers and real guests, as root",
+    "systemd": "what is installed on a machine, as root",
     "compose": "containers, as root",
+    "newcomer": "README.md's commands in a bare Debian",
     "xen": "a real dom0, which QEMU emulates",
 }
 

@@ -219,7 +219,7 @@ async def test_a_disk_that_takes_nothing_refuses_the_whole_batch_and_readers_see
         await store.apply({"a": "1", "b": "1"})
         writer: Any = store.server._writer
 
-        def full(_: object) -> None:
+        def full(*_: Any) -> None:
             # While the disk works, readers are served what is known to be on it.
             asyncio.run_coroutine_threadsafe(look(), loop).result(5)
             raise Unavailable("the disk is full")
@@ -265,7 +265,7 @@ async def test_statistics_that_the_disk_did_not_take_wait_for_the_next_time(
         store.server.record(Record(values={"jitsu/stats/v/total_starts": "1"}, service="vmd"))
         writer: Any = store.server._writer
 
-        def full(_: object) -> None:
+        def full(*_: Any) -> None:
             raise Unavailable("the disk is full")
 
         with monkeypatch.context() as patch:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import requests
 
-from tests.support.bases import BASES, CACHE, ROOT, bases
+from tests.support.bases import CACHE, ROOT, bases
 from tests.support.debian import program
 from tests.support.lan import Lan
 from tests.support.suite import wait_for
@@ -32,13 +32,21 @@ START_LIMIT_S, UP_LIMIT_S = 60, 120
 PROJECT = "jitsu"
 
 
-class Compose:
-    """The suite in containers."""
+class Docker:
+    """A dockerd of our own."""
 
     def __init__(self, lan: Lan, socket: Path) -> None:
         self.lan = lan
-        self._host = f"unix://{socket}"
-        self.docker: Any = docker.DockerClient(base_url=self._host, timeout=60)
+        self.host = f"unix://{socket}"
+        self.daemon: Any = docker.DockerClient(base_url=self.host, timeout=60)
+
+
+class Compose:
+    """The suite in containers."""
+
+    def __init__(self, running: Docker) -> None:
+        self.docker = running.daemon
+        self._lan, self._host = running.lan, running.host
 
     def __call__(self, *arguments: str, check: bool = True, limit_s: float = 900) -> str:
         """Run docker-compose and return what it printed."""
@@ -67,16 +75,28 @@ class Compose:
 
     def inside(self, work: Any) -> Any:
         """Run a function on the machine that the containers run on."""
-        return self.lan.run_on_host(work)
+        return self._lan.run_on_host(work)
 
 
 @contextmanager
 def running_compose() -> Iterator[Compose]:
     """Run a dockerd, with all images built."""
-    program("dockerd", "docker.io")
     program("docker-compose", "docker-compose", at="/usr/bin")
-    base = bases()
     _wheels()
+    with running_docker("build-base", "base") as running:
+        compose = Compose(running)
+        compose("build")
+        try:
+            yield compose
+        finally:
+            compose("down", "-v", "-t", "1", check=False)
+
+
+@contextmanager
+def running_docker(*names: str) -> Iterator[Docker]:
+    """Run a dockerd that has these bases."""
+    program("dockerd", "docker.io")
+    made = bases()
     lan = Lan(0)
     directory = Path(tempfile.mkdtemp(prefix="jitsu-docker-"))
     socket = directory / "docker.sock"
@@ -94,15 +114,13 @@ def running_compose() -> Iterator[Compose]:
         )
     try:
         wait_for(lambda: _answers(daemon, socket, directory), START_LIMIT_S, "dockerd answers")
-        compose = Compose(lan, socket)
-        for name in BASES:
-            compose.docker.api.import_image_from_file(str(base / f"{name}.tar"), repository=name, tag="latest")
-        compose("build")
+        running = Docker(lan, socket)
+        for name in names:
+            running.daemon.api.import_image_from_file(str(made / f"{name}.tar"), repository=name, tag="latest")
         try:
-            yield compose
+            yield running
         finally:
-            compose("down", "-v", "-t", "1", check=False)
-            compose.docker.close()
+            running.daemon.close()
     finally:
         daemon.terminate()
         daemon.wait(60)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shlex
 import signal
 import socket
 import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dns.exception
 import dns.message
@@ -20,13 +18,12 @@ import dns.query
 import dns.rcode
 import pytest
 
-from tests.support.bases import ROOT
-from tests.support.compose import UP_LIMIT_S, Compose, requirements, running_compose
+from tests.support.compose import UP_LIMIT_S, Compose, running_compose
 from tests.support.suite import wait_for
 from tests.test_readmes import operating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = [
     pytest.mark.compose,
@@ -226,55 +223,3 @@ def test_the_pages_lines_do_what_they_say(compose: Compose) -> None:
         wait_for(lambda: len(compose.containers("dns")) == 4, UP_LIMIT_S, "four replicas")
     finally:
         compose("down", "-v", "-t", "1")
-
-
-def test_a_newcomer_is_there_with_two_commands(compose: Compose) -> None:
-    """In a bare Debian with python3, venv, git, make, curl and dig, by somebody who is not root."""
-    page = (ROOT / "README.md").read_text().partition("## Try it")[2].partition("\n## ")[0]
-    first, second = re.findall(r"^    (make \w+) ", page, re.MULTILINE)
-    typed = dict(re.findall(r"^\$ (.+)\n((?:[^$`].*\n)*)", page, re.MULTILINE))
-    assert len(typed) >= 5
-    with newcomer(compose) as run:
-        assert run("git clone -q /src/.git jitsu && echo no-progress-meter >.curlrc") == (0, "")
-        run(f"cd jitsu && exec setsid sh -c 'echo $$ >~/pid; exec {first} >~/said 2>&1'", detach=True)
-        wait_for(lambda: "Ctrl-C stops everything" in run("cat said")[1], UP_LIMIT_S, "make up")
-        for command, shown in typed.items():
-            time.sleep(TYPING_S)
-            status, said = run(f"cd jitsu && {command}")
-            assert shape(said) == shape(shown), command
-            assert (status == 0) is ("Failed to connect" not in shown)
-        run("kill -INT -$(cat pid)")  # as Ctrl-C does
-        wait_for(lambda: run("grep -las 'jitsu[_]' /proc/[0-9]*/cmdline")[1] == "", 15, "everything is stopped")
-        some = "test_readmes or test_g1_a_thousand or test_g2_max_wait or test_g7_kill_9"
-        status, said = run(f"cd jitsu && PYTEST_ADDOPTS=\"-k '{some}'\" {second}")
-        assert status == 0, said[-3000:]
-        assert "left out: test-net test-libvirt test-compose: they need root" in said
-
-
-def shape(said: str) -> list[str]:
-    """Return lines without what differs from one time to the next: numbers, bars and how wide a column is."""
-    lines = (re.sub(r"[\d.:]+|[━ ]+|(?<=jitsu-)[0-9a-z]+", " ", line).strip() for line in said.splitlines())
-    return [re.sub(r" +", " ", line) for line in lines if line]
-
-
-@contextmanager
-def newcomer(compose: Compose) -> Iterator[Callable[..., tuple[int, str]]]:
-    container = compose.docker.containers.run(
-        "newcomer",
-        ["sleep", "infinity"],
-        detach=True,
-        network_mode="none",
-        environment={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"},
-        volumes={str(ROOT): {"bind": "/src", "mode": "ro"}, str(requirements()): {"bind": "/wheels", "mode": "ro"}},
-    )
-
-    def run(command: str, **options: Any) -> tuple[int, str]:
-        done = container.exec_run(["sh", "-c", command], user="new", workdir="/home/new", **options)
-        return done.exit_code, (done.output or b"").decode()
-
-    try:
-        for command in ("useradd -m new", "git config --system --add safe.directory *"):
-            assert container.exec_run(command.split()).exit_code == 0
-        yield run
-    finally:
-        container.remove(force=True)

@@ -1,0 +1,83 @@
+"""README.md's two commands as written, in a bare Debian, by somebody who is not root and has no network."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.bases import ROOT
+from tests.support.compose import UP_LIMIT_S, requirements, running_docker
+from tests.support.suite import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = [
+    pytest.mark.newcomer,
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: dockerd"),
+]
+TYPING_S = 2.0
+"""What is counted is shown within a second."""
+
+
+def test_a_newcomer_is_there_with_two_commands() -> None:
+    """With python3, venv, git, make, curl and dig."""
+    page = (ROOT / "README.md").read_text().partition("## Try it")[2].partition("\n## ")[0]
+    first, second = re.findall(r"^    (make \w+) ", page, re.MULTILINE)
+    typed = dict(re.findall(r"^\$ (.+)\n((?:[^$`].*\n)*)", page, re.MULTILINE))
+    assert len(typed) >= 5
+    with newcomer() as run:
+        assert run("git clone -q /src/.git jitsu && echo no-progress-meter >.curlrc") == (0, "")
+        run(f"cd jitsu && exec setsid sh -c 'echo $$ >~/pid; exec {first} >~/said 2>&1'", detach=True)
+        wait_for(lambda: "Ctrl-C stops everything" in run("cat said")[1], UP_LIMIT_S, "make up")
+        for command, shown in typed.items():
+            time.sleep(TYPING_S)
+            status, said = run(f"cd jitsu && {command}")
+            assert shape(said) == shape(shown), command
+            assert (status == 0) is ("Failed to connect" not in shown)
+        run("kill -INT -$(cat pid)")  # as Ctrl-C does
+        wait_for(lambda: run("grep -las 'jitsu[_]' /proc/[0-9]*/cmdline")[1] == "", 15, "everything is stopped")
+        begun = time.monotonic()
+        status, said = run(f"cd jitsu && {second}")
+        print(f"\n{said}\n{second}: {time.monotonic() - begun:.0f} s")
+        assert status == 0
+        left_out = re.search(r"^left out: (test-.*): they need root$", said, re.MULTILINE)
+        assert left_out is not None
+        assert f"ROOT_TIERS := {left_out[1]}\n" in (ROOT / "Makefile").read_text()
+
+
+def shape(said: str) -> list[str]:
+    """Return lines without what differs from one time to the next: numbers, bars and how wide a column is."""
+    lines = (re.sub(r"[\d.:]+|[━ ]+|(?<=jitsu-)[0-9a-z]+", " ", line).strip() for line in said.splitlines())
+    return [re.sub(r" +", " ", line) for line in lines if line]
+
+
+@contextmanager
+def newcomer() -> Iterator[Callable[..., tuple[int, str]]]:
+    with running_docker("newcomer") as docker:
+        container = docker.daemon.containers.run(
+            "newcomer",
+            ["sleep", "infinity"],
+            detach=True,
+            network_mode="none",
+            sysctls={"net.ipv6.conf.all.disable_ipv6": "0"},
+            environment={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels"},
+            volumes={str(ROOT): {"bind": "/src", "mode": "ro"}, str(requirements()): {"bind": "/wheels", "mode": "ro"}},
+        )
+
+        def run(command: str, **options: Any) -> tuple[int, str]:
+            done = container.exec_run(["sh", "-c", command], user="new", workdir="/home/new", **options)
+            return done.exit_code, (done.output or b"").decode()
+
+        try:
+            for command in ("useradd -m new", "git config --system --add safe.directory *"):
+                assert container.exec_run(command.split()).exit_code == 0
+            yield run
+        finally:
+            container.remove(force=True)
