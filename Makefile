@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
+.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -61,6 +61,10 @@ test-compose: setup
 test-newcomer: setup
 	$(BIN)/pytest -q -s -m newcomer -o faulthandler_timeout=0
 
+# As root: of lint, unit and suite what test-newcomer has left out.
+test-left-out: setup
+	$(BIN)/pytest -q -n 2 @.cache/left-out
+
 # As root: a Xen dom0 in QEMU's emulation, with this machine's root file system and this checkout in it.
 XEN_PACKAGES := lz4 xen-hypervisor-4.17-amd64 xen-utils-4.17 xenstore-utils linux-image-amd64 libvirt-daemon-driver-xen
 test-xen: setup-libvirt
@@ -68,9 +72,9 @@ test-xen: setup-libvirt
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(XEN_PACKAGES) >/dev/null </dev/null; }
 	$(BIN)/python -m tests.xen.dom0
 
-# Ten million packets that nobody meant; SEED=N gives others.
+# Ten million packets that nobody meant; SEED=N gives others, PACKETS=N fewer.
 fuzz: setup
-	FUZZ_PACKETS=10000000 FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q tests/dns/test_fuzz.py -o timeout=0 -o faulthandler_timeout=0
+	FUZZ_PACKETS=$(or $(PACKETS),10000000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q tests/dns/test_fuzz.py -o timeout=0 -o faulthandler_timeout=0
 
 lint: setup
 	$(BIN)/ruff check .
@@ -78,6 +82,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# With JITSU_BENCH_BRIEF=1 each is done in seconds, only to see that it works.
 bench: setup
 	$(BIN)/python -m bench.cold_start
 

@@ -23,18 +23,21 @@ import dns.query
 
 from bench.dns_peers import ZONE
 from bench.dns_warm import LOAD_CORE, load, names_of, pin, resident_mb, summon_all, toml_of
+from bench.size import sized
 from jitsu.link import connect
 from jitsu_protocol.messages import Applied, Apply, Change
 from jitsu_protocol.sections import BusSettings
 from tests.support.dns import ask_all
 from tests.support.suite import RunningSuite, vm_toml, wait_for
 
-NAMES, COLD = 100_000, 1_000
-CHANGES, CHANGE_EVERY_S = 8, 0.7
-BEFORE_S = 3.0
+NAMES, COLD = sized((100_000, 1_000), (1_000, 20))
+CHANGES, CHANGE_EVERY_S = sized(8, 2), 0.7
+EACH_S = sized(5.0, 0.5)
+BEFORE_S = sized(3.0, 1.5)
 """Of the load, without a change."""
-WARM_RATE = 5_000
-CHANGING_RATE = 80_000
+WARM_RATE = sized(5_000, 500)
+WARM_S = sized(6.0, 3.0)
+CHANGING_RATE = sized(80_000, 2_000)
 """Half of what the server can; the generator must leave its core to the other processes for a while too."""
 
 
@@ -98,8 +101,8 @@ def large(directory: Path) -> None:
             f"{NAMES:,} names of {len(set(names.values())):,} VMs: dns has {resident_mb(pid):.0f} MB when it is ready"
         )
         summon_all(suite.port, file)
-        load(suite.port, file, 5.0)
-        load(suite.port, file, 5.0, edns=True)
+        load(suite.port, file, EACH_S)
+        load(suite.port, file, EACH_S, edns=True)
         print(f"each asked for, plain and with EDNS: {resident_mb(pid):.0f} MB")
         pin(suite, nice=False)
         os.sched_setaffinity(0, {LOAD_CORE})
@@ -119,7 +122,7 @@ def cold_beside_warm(directory: Path) -> None:
         wait_for(lambda: suite.state("warm") == "ready", 5, "warm is")
         pin(suite, nice=False)
         with ThreadPoolExecutor(1) as thread:
-            loaded = thread.submit(load, suite.port, file, 6.0, rate=WARM_RATE, first=True)
+            loaded = thread.submit(load, suite.port, file, WARM_S, rate=WARM_RATE, first=True)
             sleep(2.0)
             begun = monotonic()
             answers = asyncio.run(ask_all([f"c{n}.jitsu.test" for n in range(COLD)], suite.port))
@@ -128,7 +131,7 @@ def cold_beside_warm(directory: Path) -> None:
         right = sum(answer.rcode == "NOERROR" and len(answer.addresses) == 1 for answer in answers)
         print(f"{COLD:,} cold names at once: {right:,} answered rightly, the last after {took:.2f} s")
         print(
-            f"warm meanwhile, {WARM_RATE:,} queries a second for 6 s: p50 {found['p50_ms']:.2f} ms, "
+            f"warm meanwhile, {WARM_RATE:,} queries a second for {WARM_S:.0f} s: p50 {found['p50_ms']:.2f} ms, "
             f"p99 {found['p99_ms']:.2f} ms, {found['wrong']} wrong, {found['lost']} lost"
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from bench.size import sized
 from tests.support.lan import Lan, lan_suite
 from tests.support.libvirtd import guest_image, running_libvirtd, virsh
 from tests.support.suite import wait_for
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.suite import RunningSuite
 
-ROUNDS = 5
+ROUNDS = sized(5, 1)
 POLL_S = 0.005
 ADDRESS = "10.77.0.10"
 

@@ -17,6 +17,7 @@ import uuid
 from pathlib import Path
 from time import monotonic
 
+from bench.size import sized
 from jitsu_protocol.messages import Done, History, Log, Record
 from jitsu_protocol.vm import STATS_ROOT, VM_ROOT
 from jitsu_store.wires.files import TEMPORARY
@@ -24,12 +25,13 @@ from jitsu_store.wires.upkeep import QUIET_S
 from tests.support.store import git
 from tests.support.store_process import StoreProcess, store_process
 
-VMS = 10_000
-SINGLE_CHANGES = 2000
+VMS = sized(10_000, 50)
+SINGLE_CHANGES = sized(2000, 20)
 CLIENTS = 4
-STATISTICS_S = 10
+STATISTICS_S = sized(10, 1)
 STATISTICS_PER_S = 200
 LATENCY_PAUSE_S = 0
+SETTLED_S = sized(QUIET_S + 10, 1.0)
 
 
 def vm_leaves(number: int, vm: str) -> dict[str, str]:
@@ -64,7 +66,7 @@ async def filled(store: StoreProcess, vms: list[str]) -> None:
     """Give the store its VMs, a thousand at a time."""
     for begin in range(0, VMS, 1000):
         changes: dict[str, str | None] = {}
-        for number in range(begin, begin + 1000):
+        for number in range(begin, min(VMS, begin + 1000)):
             changes |= vm_leaves(number, vms[number])
         await store.apply(changes, timeout=60)
 
@@ -113,7 +115,7 @@ async def packed(path: Path) -> None:
     """Wait until the packer has nothing left to do."""
     packs = path / "objects" / "pack"
     quiet_since, seen = monotonic(), -1
-    while monotonic() < quiet_since + QUIET_S + 10:
+    while monotonic() < quiet_since + SETTLED_S:
         now = len(list(packs.glob("*.pack")))
         if now != seen or list(packs.glob(TEMPORARY + "*")):  # one that is being written
             quiet_since, seen = monotonic(), now
@@ -122,7 +124,7 @@ async def packed(path: Path) -> None:
 
 async def main() -> int:
     """Run the benchmark."""
-    changes = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    changes = int(sys.argv[1]) if len(sys.argv) > 1 else sized(100_000, 200)
     vms = [str(uuid.UUID(int=random.Random(0).getrandbits(128) ^ number << 64)) for number in range(VMS)]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "db"

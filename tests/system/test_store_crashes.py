@@ -25,6 +25,8 @@ pytestmark = pytest.mark.suite
 KILLS = 100
 WRITERS = 4
 KEYS = 25
+KILLED_S = 0.2
+"""A store that has not answered for so long has been killed; what it still did is among what is possible."""
 
 
 class Writer:
@@ -38,13 +40,13 @@ class Writer:
         self.possible: dict[str, set[int]] = {}
         """Path -> what was acknowledged last, and what was tried after that."""
 
-    async def write(self, store: StoreProcess) -> None:
+    async def write(self, store: StoreProcess, patience_s: float = KILLED_S) -> None:
         while True:
             self._count += 1
             path = f"load/{self._number}/{self._count % KEYS}/value"
             self.possible.setdefault(path, {0}).add(self._count)
             try:
-                await store.apply({path: str(self._count)}, timeout=0.2)
+                await store.apply({path: str(self._count)}, timeout=patience_s)
             except TimedOut:
                 return  # it has been killed
             self.possible[path] = {self._count}
@@ -86,7 +88,7 @@ async def test_stock_git_reads_and_clones_while_writes_go_on(tmp_path: Path) -> 
     async with store_process(tmp_path / "db", tmp_path / "run") as store:
         await store.start()
         writers = [Writer(number) for number in range(WRITERS)]
-        tasks = [asyncio.create_task(writer.write(store)) for writer in writers]
+        tasks = [asyncio.create_task(writer.write(store, patience_s=30)) for writer in writers]
         try:
             for number in range(8):
                 await asyncio.sleep(0.3)  # enough for some rounds of packing

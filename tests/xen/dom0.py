@@ -32,6 +32,8 @@ CPU = "Penryn"
 """With more (max, EPYC) dom0 does not come up under QEMU's emulation; with AMD's libvirt's driver for Xen does not."""
 XEN = "console=com1 com1=115200 dom0_mem=2048M noreboot loglvl=warning"
 SHARE = "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"
+UNIT = "jitsu-dom0.service"
+"""The only one of dom0's systemd that is started: the machine's own take minutes there."""
 MODULES = [
     *("xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xenfs", "xen-netback"),
     *("bridge", "veth", "af_packet", "virtio_pci", "9pnet_virtio", "9p", "overlay"),
@@ -49,7 +51,15 @@ mount -t overlay -o lowerdir=/below,upperdir=/above/upper,workdir=/above/work ro
 mount -t proc proc /root/proc
 mount -t sysfs sysfs /root/sys
 mount -t devtmpfs dev /root/dev
-exec switch_root /root /bin/sh {ROOT}/tests/xen/dom0.sh {ROOT} {sys.executable} {shlex.join([*TESTS, *sys.argv[1:]])}
+cat > /root/etc/systemd/system/{UNIT} <<'END'
+[Unit]
+DefaultDependencies=no
+[Service]
+StandardOutput=tty
+TTYPath=/dev/console
+ExecStart=/bin/sh {ROOT}/tests/xen/dom0.sh {ROOT} {sys.executable} {shlex.join([*TESTS, *sys.argv[1:]])}
+END
+exec switch_root /root /lib/systemd/systemd
 """
 
 
@@ -64,7 +74,7 @@ def main() -> int:
         "-append",
         XEN,
         "-initrd",
-        f"{kernel} console=hvc0 quiet panic=-1,{CACHE}/initrd",
+        f"{kernel} console=hvc0 quiet panic=-1 fstab=no systemd.unit={UNIT},{CACHE}/initrd",
     ]
     share = ["-fsdev", SHARE, "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
     machine = subprocess.Popen(
@@ -104,6 +114,8 @@ def make(scratch: Path) -> Path:
         guest = CACHE / "guest" / "kernel"
         guest.write_bytes(uncompressed(guest.read_bytes()))
         shutil.copy(kernel, stamp)
+    install = ["make", "install", f"DESTDIR={CACHE}/installed", "WITH=pyxs"]
+    subprocess.run(install, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     applets = ["sh", "mount", "insmod", "switch_root", "mkdir", "cat"]
     (CACHE / "initrd").write_bytes(initramfs(scratch, applets, {"init": INIT.encode()}, modules, MODULES))
     return stamp

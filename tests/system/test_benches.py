@@ -1,0 +1,43 @@
+"""The benchmarks that the pages name run as they are written there, briefly."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_readmes import ROOT, all_pages
+
+LINES = sorted(set(re.findall(r"`((?:make|python -m) (?:bench|fuzz)[^`]*)`", all_pages())))
+TIERS = {"make bench-libvirt": pytest.mark.libvirt, "make bench-synjitsu": pytest.mark.net}
+BRIEFLY = {"JITSU_BENCH_BRIEF": "1", "PACKETS": "5000"}
+FIGURES = {
+    "make bench": r"query to the reply +[\d.]+ +[\d.]+ +[\d.]+\n",
+    "make bench-dns": r"(?s)Jitsu +\d+ \(1\.00\).*Jitsu's dns process: \d+ MB\n.*cold names at once",
+    "make bench-libvirt": r"cold +\d+ +\d+ +\d+ +\d+ .*\nsaved .*\npaused .*\n",
+    "make bench-store": r"one key changed, acknowledged and on the disk +median [\d.]+ ms\n",
+    "make bench-synjitsu": r"0\.50 s with +[\d.-]+ +[\d.-]+ .* ms\n",
+    "make fuzz": r"\d+ passed",
+    "python -m bench.dns_large": r"change visible after its acknowledgement: [\d.]+ ms",
+}
+"""Something that each must print."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("line", [pytest.param(line, marks=TIERS.get(line, pytest.mark.suite)) for line in LINES])
+def test_it_runs_as_it_is_written(line: str) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, **BRIEFLY, "PATH": path}
+    for inherited in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+        environment.pop(inherited, None)
+    done = subprocess.run(["sh", "-c", line], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(FIGURES[line], done.stdout), done.stdout
+
+
+def test_every_benchmark_is_named() -> None:
+    assert set(LINES) == set(FIGURES)
