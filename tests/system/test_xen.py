@@ -111,6 +111,10 @@ def test_the_units_boot_a_guest_on_dom0(tmp_path: Path, lan: Lan) -> None:
             done = subprocess.run(command.split(), capture_output=True, text=True, check=False, timeout=LIMIT_S)
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}{said.read_text()}"
         assert domains() == ["www"]
+        shows = ["systemctl", "show", "--value", "--property=MainPID", "jitsu-vmd"]
+        vmd = Path("/proc", subprocess.run(shows, check=True, capture_output=True, text=True).stdout.strip())
+        assert "Seccomp:\t2\n" in (vmd / "status").read_text(), "it is in its sandbox"
+        assert (vmd / "ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
         shown = lan.run(0, lambda: wait_for(lambda: fetched("10.77.0.10"), LIMIT_S, "the guest answers"))
         assert "This is the VM <b>www</b>" in shown
         subprocess.run(["jitsu", "stop", "www"], check=True, timeout=LIMIT_S)

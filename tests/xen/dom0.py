@@ -59,7 +59,7 @@ StandardOutput=tty
 TTYPath=/dev/console
 ExecStart=/bin/sh {ROOT}/tests/xen/dom0.sh {ROOT} {sys.executable} {shlex.join([*TESTS, *sys.argv[1:]])}
 END
-exec switch_root /root /lib/systemd/systemd
+exec switch_root /root /lib/systemd/systemd --unit={UNIT}
 """
 
 
@@ -74,7 +74,7 @@ def main() -> int:
         "-append",
         XEN,
         "-initrd",
-        f"{kernel} console=hvc0 quiet panic=-1 fstab=no systemd.unit={UNIT},{CACHE}/initrd",
+        f"{kernel} console=hvc0 quiet panic=-1 fstab=no,{CACHE}/initrd",
     ]
     share = ["-fsdev", SHARE, "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
     machine = subprocess.Popen(
