@@ -66,7 +66,7 @@ def _service(service: str) -> str:
     variables = f"JITSU_<SECTION>_<KEY> for each option, for example JITSU_{own.upper()}_METRICS."
     lines += [".SH ENVIRONMENT", _text(f"{variables} A flag counts before it, and it before the file.")]
     lines += [".SH SIGNALS", ".TP", "SIGTERM, SIGINT", "End in good order.", ".TP", "SIGHUP"]
-    lines += ["Read the configuration again: logging changes at once; what needs a restart is logged."]
+    lines += ["Read the configuration again: some settings change at once; those that need a restart are logged."]
     if service == "dns":
         lines += [".TP", "SIGUSR2", "Begin or end to log queries."]
     lines += [".SH EXIT STATUS"]

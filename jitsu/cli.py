@@ -22,7 +22,9 @@ from jitsu_protocol.settings import Settings, SettingsFault, VmText, load
 T = TypeVar("T")
 
 app = typer.Typer(
-    help="Start virtual machines when their names are looked up.",
+    help="Start virtual machines when their names are looked up.\n\n"
+    "Commands are for the suite that --config or --runtime-dir names; else for your own, if one runs; "
+    "else for this machine's.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -73,7 +75,7 @@ def settings(
     return load(Where.config, os.environ, flags, texts or (), presets)
 
 
-def _of_the_suite_that_runs() -> Settings:
+def of_the_suite_that_runs() -> Settings:
     """Return the settings of the suite that commands are for; raises SettingsFault.
 
     It is the one that the options or the environment name; else this user's own, if one runs; else the machine's.
@@ -94,7 +96,7 @@ def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
             return await work(link) or 0
 
     try:
-        found = _of_the_suite_that_runs()
+        found = of_the_suite_that_runs()
         bus = found.bus
         configure_logging(found.log.model_copy(update={"level": "error"}), "jitsu")
         sys.exit(asyncio.run(run()))
@@ -121,7 +123,7 @@ def completing(found: Callable[[Link], Awaitable[list[T]]]) -> list[T]:
     """Return what completes a word, nothing if no suite answers: a shell is no place for errors."""
 
     async def run() -> list[T]:
-        async with connect(_of_the_suite_that_runs().bus) as link:
+        async with connect(of_the_suite_that_runs().bus) as link:
             return await found(link)
 
     try:

@@ -45,6 +45,15 @@ async def test_pipelined_queries_are_answered_as_their_answers_come(tmp_path: Pa
         writer.close()
 
 
+async def test_who_asks_over_ipv4_is_known_as_such_where_all_addresses_are_bound(tmp_path: Path) -> None:
+    toml = '[dns]\nbind = "::"\nsummon_for = ["127.0.0.0/8"]\n' + vm_toml("www", "127.2.12.1", boot_time=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        reader, writer = await asyncio.open_connection("127.0.0.1", suite.port)
+        writer.write(framed("www.jitsu.test"))
+        assert [str(each) for each in (await read_answer(reader)).answer[0]] == ["127.2.12.1"]
+        writer.close()
+
+
 async def test_a_client_that_goes_away_or_sends_nonsense_hurts_nobody(tmp_path: Path) -> None:
     with RunningSuite(tmp_path, toml=vm_toml("www", "127.2.11.1", response_delay=0.3)) as suite:
         for rubbish in (framed("www.jitsu.test"), b"\0\0", b"\xff\xff\0", b"\0\5rubbi", b"GET / HTTP/1.1\r\n\r\n"):

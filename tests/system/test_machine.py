@@ -185,6 +185,26 @@ def test_a_further_replica_shares_the_port(machine: Machine, lan: Lan) -> None:
         machine(command.replace("enable", "disable"))
 
 
+def test_the_port_of_one_address_beside_who_has_it_on_others(machine: Machine, lan: Lan) -> None:
+    page = (ROOT / "docs" / "operate.md").read_text()
+    (drop_in,) = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
+    path = machine.root / "etc/systemd/system/jitsu-dns@dns-0.socket.d/address.conf"
+    restart = "systemctl daemon-reload && systemctl restart jitsu-dns@dns-0.socket jitsu-dns@dns-0.service"
+    machine("systemctl stop jitsu-dns@dns-0.socket jitsu-dns@dns-0.service")
+    machine("systemd-run --unit=other --service-type=exec python3 -m http.server --bind 127.0.0.1 53")
+    try:
+        wait_for(lambda: ":53" in machine("ss -ltnH sport = :53"), SOON_S, "it has the port")
+        assert "failed" in machine("systemctl start jitsu-dns@dns-0.socket", check=False)
+        path.parent.mkdir()
+        path.write_text(drop_in.replace("192.0.2.1", HOST))
+        machine(restart)
+        assert address(lan, "kept") == "10.77.0.11"
+    finally:
+        machine("systemctl stop other")
+        path.unlink(missing_ok=True)
+        machine(restart)
+
+
 def test_who_may_operate(machine: Machine) -> None:
     machine("useradd -m alice; useradd -m bob; usermod -aG jitsu alice")
     assert "hypervisor libvirt (qemu:///system)" in machine("jitsu status", user="alice")
@@ -202,10 +222,13 @@ def test_a_mistake_is_told_and_not_tried_again(machine: Machine) -> None:
         assert show(machine, "store", "ExecMainStatus") == "2"
         assert show(machine, "store", "ActiveState") == "failed"
         assert "store.repo" in machine("systemctl status --no-pager jitsu-store", check=False)
+        machine("systemctl restart --no-block jitsu-reaper")
+        wait_for(lambda: show(machine, "reaper", "StatusText") == "waiting for the store", SOON_S, "others say why")
     finally:
         config.write_text(before)
         machine("systemctl restart jitsu-store")
-    wait_for(lambda: "repository" in machine("jitsu status"), SOON_S, "the store is back")
+    wait_for(lambda: all_run(machine), SOON_S, "the store is back")
+    assert show(machine, "reaper", "StatusText") == ""
 
 
 def test_a_backup_is_made_and_put_back(machine: Machine) -> None:

@@ -120,6 +120,10 @@ def test_installed_commands_run_and_have_manual_pages(installed: Path) -> None:
     assert settings.returncode == 0, settings.stderr
 
 
+HAND_OVER = 'exec 3<&{} 4<&{}; LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"'
+"""What a unit's process inherits are its descriptors 3 and 4; LISTEN_PID says for whom they are (sd_listen_fds(3))."""
+
+
 async def test_dns_takes_the_port_that_the_service_manager_has_bound(tmp_path: Path) -> None:
     with (
         RunningSuite(tmp_path, toml=vm_toml("www", "127.8.11.1", boot_time=0)) as suite,
@@ -130,12 +134,35 @@ async def test_dns_takes_the_port_that_the_service_manager_has_bound(tmp_path: P
         port = udp.getsockname()[1]
         tcp.bind(("127.0.0.1", port))
         tcp.listen()
-        # What the unit's process inherits are its descriptors 3 and 4; LISTEN_PID says for whom they are.
-        hand_over = f'exec 3<&{udp.fileno()} 4<&{tcp.fileno()}; LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"'
-        inside = ["bash", "-c", hand_over, "unit"]
+        inside = ["bash", "-c", HAND_OVER.format(udp.fileno(), tcp.fileno()), "unit"]
         own = {"JITSU_DNS_REPLICA": "unit", "JITSU_DNS_PORT": "53", "JITSU_DNS_FORWARD": "off"}
         with beside(suite, "dns", inside, (udp.fileno(), tcp.fileno()), **own):
             assert (await ask("www.jitsu.test", port)).addresses == ["127.8.11.1"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "own", "said"),
+    [
+        ((socket.SOCK_DGRAM, socket.SOCK_DGRAM), {}, "one socket for UDP and one for TCP"),
+        ((socket.SOCK_DGRAM, socket.SOCK_STREAM), {"JITSU_DNS_WORKERS": "2"}, "say workers = 1"),
+    ],
+)
+def test_sockets_that_nobody_would_read_are_refused(
+    tmp_path: Path, kinds: tuple[socket.SocketKind, socket.SocketKind], own: dict[str, str], said: str
+) -> None:
+    with socket.socket(socket.AF_INET, kinds[0]) as first, socket.socket(socket.AF_INET, kinds[1]) as second:
+        inside = ["bash", "-c", HAND_OVER.format(first.fileno(), second.fileno()), "unit"]
+        done = subprocess.run(
+            [*inside, sys.executable, "-m", "jitsu_dns.main"],
+            env={**os.environ, **own, "JITSU_BUS_RUNTIME_DIR": str(tmp_path)},
+            pass_fds=(first.fileno(), second.fileno()),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert said in done.stderr
 
 
 def test_a_watchdog_is_fed_and_sighup_reads_the_configuration_again(tmp_path: Path) -> None:

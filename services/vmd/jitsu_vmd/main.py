@@ -57,6 +57,7 @@ async def start(process: Process) -> None:
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
     process.take = daemon.take
+    process.stopping = hypervisors.settle
     await hypervisors.open()
     store = process.client("store")
     daemon.restore(await told(store, STATS_ROOT))

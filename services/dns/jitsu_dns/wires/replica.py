@@ -329,14 +329,13 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
     Raises SetupFault.
     """
     if given := inherited():
-        try:
-            udp, tcp = (each for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM) for each in given if each.type == kind)
-        except ValueError:
+        by_kind = {each.type: each for each in given}
+        if len(given) != 2 or len(by_kind) != 2:
             raise SetupFault(
                 "a replica takes one socket for UDP and one for TCP from the service manager",
                 hint="give it one ListenDatagram= and one ListenStream=: 53 is all addresses, else a replica for each",
-            ) from None
-        return udp, tcp
+            )
+        return by_kind[socket.SOCK_DGRAM], by_kind[socket.SOCK_STREAM]
     for left in reversed(range(ANY_PORT_TRIES)):
         udp = bind_udp(settings.bind, settings.port, reuse_port=settings.reuse_port)
         try:

@@ -1,4 +1,4 @@
-"""Disk and sockets."""
+"""Where store touches the world; nothing is decided here."""
 
 import os
 import ssl

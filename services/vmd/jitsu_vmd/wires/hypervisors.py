@@ -20,6 +20,11 @@ RETRY_S = 1.0
 FIRST_OPEN_S = 3.0
 """vmd serves after that long, even if a hypervisor is away."""
 
+CHANGES = frozenset({"start", "resume", "unpause", "suspend", "pause", "destroy"})
+"""Calls that leave half a domain behind if they are cut off."""
+SETTLE_S = 10.0
+"""They are waited for that long when vmd is asked to stop."""
+
 log = structlog.get_logger("vmd")
 
 
@@ -33,6 +38,7 @@ class Hypervisors:
         self._spawn = spawn
         self.troubles: dict[str, str] = dict.fromkeys(backends, "it is not connected yet")
         """Name -> why it does not answer, for those that do not."""
+        self._under_way: set[asyncio.Future[None]] = set()
 
     def of(self, vm: VM) -> Hypervisor:
         """Return a VM's hypervisor; raises Unavailable."""
@@ -87,6 +93,30 @@ class Hypervisors:
         """Have each tell what changes."""
         for backend in self._backends.values():
             self._spawn(backend.run(changed))
+
+    async def call(self, vm: VM, how: str) -> str:
+        """Call a VM's hypervisor; return "" or why it failed. A fault in a backend must not end vmd: nothing passes."""
+        ended = asyncio.get_running_loop().create_future()
+        if how in CHANGES:
+            self._under_way.add(ended)
+        try:
+            await getattr(self.of(vm), how)(vm)
+        except JitsuError as error:
+            return str(error)
+        except Exception as error:
+            log.error("hypervisor call failed unexpectedly", exc_info=error)
+            return f"{type(error).__name__}: {error}"
+        finally:
+            self._under_way.discard(ended)
+            if not ended.done():
+                ended.set_result(None)
+        return ""
+
+    async def settle(self) -> None:
+        """Wait for the calls that are under way and change domains."""
+        if self._under_way:
+            log.info("waiting for calls that are under way", calls=len(self._under_way))
+            await asyncio.wait(self._under_way, timeout=SETTLE_S)
 
     async def guests(self, vms: Collection[VM]) -> tuple[dict[str, Guest], set[str]]:
         """Return what is known of these VMs, and the uuids of those whose hypervisor has answered."""

@@ -423,36 +423,25 @@ class VmDaemon:
     # --- calls to the world ---
 
     async def _start_guest(self, machine: VmMachine, call: int, how: events.How) -> None:
-        error = await self._call_hypervisor(machine.vm, how)
+        error = await self._hypervisors.call(machine.vm, how)
         self._handle(machine, events.StartReturned(call, error))
         self._look_if_hinted(machine)
 
     async def _stop_guest(self, machine: VmMachine, call: int, mode: StopMode) -> None:
         self._stops.labels(mode.value).inc()
-        error = await self._call_hypervisor(machine.vm, mode.value)
+        error = await self._hypervisors.call(machine.vm, mode.value)
         self._handle(machine, events.StopReturned(call, error))
         self._look_if_hinted(machine)
 
-    async def _call_hypervisor(self, vm: VM, how: str) -> str:
-        """Return "" or why it failed; a fault in a backend must not end the daemon, so nothing passes."""
-        try:
-            await getattr(self._hypervisors.of(vm), how)(vm)
-        except JitsuError as error:
-            return str(error)
-        except Exception as error:
-            log.error("hypervisor call failed unexpectedly", exc_info=error)
-            return f"{type(error).__name__}: {error}"
-        return ""
-
     async def _forget(self, vm: VM) -> None:
-        if reason := await self._call_hypervisor(vm, "forget"):
+        if reason := await self._hypervisors.call(vm, "forget"):
             log.warning("what was made for a VM is left", vm=vm.name, reason=reason)
 
     async def _watch_guest(self, machine: VmMachine, call: int) -> None:
         if machine.vm.wait_for_port is not None:
             await wait_for_port(machine.vm)
         elif machine.watches_keys and machine.vm.wait_for_key:
-            if reason := await self._call_hypervisor(machine.vm, "wait_for_key"):
+            if reason := await self._hypervisors.call(machine.vm, "wait_for_key"):
                 log.warning("its key is not watched", vm=machine.vm.name, reason=reason)
         else:
             await self._while_armed(machine)
