@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -189,20 +188,21 @@ def test_the_port_of_one_address_beside_who_has_it_on_others(machine: Machine, l
     page = (ROOT / "docs" / "operate.md").read_text()
     (drop_in,) = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
     path = machine.root / "etc/systemd/system/jitsu-dns@dns-0.socket.d/address.conf"
-    restart = "systemctl daemon-reload && systemctl restart jitsu-dns@dns-0.socket jitsu-dns@dns-0.service"
-    machine("systemctl stop jitsu-dns@dns-0.socket jitsu-dns@dns-0.service")
+    start = "systemctl daemon-reload && systemctl start jitsu-dns@dns-0.socket jitsu-dns@dns-0.service"
+    stop = "systemctl stop jitsu-dns@dns-0.socket jitsu-dns@dns-0.service"
+    machine(stop)
     machine("systemd-run --unit=other --service-type=exec python3 -m http.server --bind 127.0.0.1 53")
     try:
         wait_for(lambda: ":53" in machine("ss -ltnH sport = :53"), SOON_S, "it has the port")
         assert "failed" in machine("systemctl start jitsu-dns@dns-0.socket", check=False)
         path.parent.mkdir()
         path.write_text(drop_in.replace("192.0.2.1", HOST))
-        machine(restart)
+        machine(start)
         assert address(lan, "kept") == "10.77.0.11"
     finally:
-        machine("systemctl stop other")
+        machine(f"systemctl stop other && {stop}")
         path.unlink(missing_ok=True)
-        machine(restart)
+        machine(start)
 
 
 def test_who_may_operate(machine: Machine) -> None:
@@ -222,6 +222,7 @@ def test_a_mistake_is_told_and_not_tried_again(machine: Machine) -> None:
         assert show(machine, "store", "ExecMainStatus") == "2"
         assert show(machine, "store", "ActiveState") == "failed"
         assert "store.repo" in machine("systemctl status --no-pager jitsu-store", check=False)
+        config.write_text(before)
         machine("systemctl restart --no-block jitsu-reaper")
         wait_for(lambda: show(machine, "reaper", "StatusText") == "waiting for the store", SOON_S, "others say why")
     finally:
@@ -286,8 +287,6 @@ def test_it_is_stopped_as_a_whole(machine: Machine, lan: Lan) -> None:
     machine("systemctl stop jitsu.target jitsu-dns@dns-0.socket")
     assert all(show(machine, unit, "ActiveState") == "inactive" for unit in SERVICES)
     assert machine("pgrep -f 'jitsu[_]'", check=False) == ""
-    sockets = shlex.split(machine("ls /run/jitsu"))
-    assert [name for name in sockets if not name.endswith((".lock", ".connections"))] == []
     with pytest.raises(OSError, match="refused"):
         lan.run(0, lambda: socket.create_connection((HOST, 53), timeout=SOON_S))
     assert machine("virsh -q list --name").split() == ["kept"], "VMs go on"
