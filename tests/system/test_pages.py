@@ -46,6 +46,7 @@ def readmes_toml() -> str:
 def test_the_tools_commands_work(tmp_path: Path) -> None:
     places = {
         "/etc/jitsu/keys": tmp_path / "keys",
+        "/etc/jitsu/jitsu.toml": tmp_path / "machine.toml",
         "/tmp/london": tmp_path / "london",
         "DIRECTORY": tmp_path / "more-keys",
         "REMOTE": tmp_path / "remote.git",
@@ -54,6 +55,7 @@ def test_the_tools_commands_work(tmp_path: Path) -> None:
         "www.example.org": "www.jitsu.test",
     }
     subprocess.run(["git", "init", "-q", "--bare", tmp_path / "remote.git"], check=True)
+    (tmp_path / "machine.toml").write_text(readmes_toml())
     with RunningSuite(tmp_path, toml=readmes_toml()) as suite:
         environment = {
             **os.environ,
