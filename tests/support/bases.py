@@ -50,10 +50,10 @@ def bases() -> Path:
 
 @contextmanager
 def unpacked_machine() -> Iterator[Path]:
-    """Give a root file system with systemd, libvirt and QEMU."""
+    """Give a root file system with systemd, libvirt and QEMU, in a directory that goes with it."""
     with tempfile.TemporaryDirectory(prefix="jitsu-machine-") as directory:
-        root = Path(directory)
-        root.chmod(0o755)
+        root = Path(directory) / "root"
+        root.mkdir()
         kept = CACHE / f"{MACHINE}.tar"
         if kept.exists():
             _quietly("tar", "-C", root, "-xf", kept)

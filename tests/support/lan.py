@@ -103,6 +103,17 @@ class Lan:
         return self.start(client, work).result()
 
 
+@contextmanager
+def made_lan(clients: int, host_pid: int = 0) -> Iterator[Lan]:
+    """Make the namespaces, and remove them."""
+    lan = Lan(clients, host_pid)
+    try:
+        lan.make()
+        yield lan
+    finally:
+        lan.remove()
+
+
 def retransmitted() -> int:
     """Return how many TCP segments have been sent again in the namespace of this thread."""
     names, values = (

@@ -38,7 +38,7 @@ class Machine:
         """Boot until everything that is enabled has started."""
         nspawn = program("systemd-nspawn", "systemd-container", at="/usr/bin")
         flags = ["--boot", "--register=no", "--keep-unit", "--console=pipe", "--capability=all", "--quiet"]
-        with (self.root.parent / f"{self.root.name}.console").open("ab") as said:
+        with (self.root.parent / "console").open("ab") as said:
             self._process = subprocess.Popen(
                 [
                     *(nspawn, *flags, f"--directory={self.root}", "--bind=/dev/net/tun"),

@@ -14,7 +14,7 @@ import dns.rcode
 import pytest
 
 from tests.support.bases import ROOT
-from tests.support.lan import BRIDGE, Lan
+from tests.support.lan import BRIDGE, Lan, made_lan
 from tests.support.libvirtd import guest_image
 from tests.support.machine import Machine, running_machine
 from tests.support.suite import wait_for
@@ -47,12 +47,8 @@ def lines(section: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lan() -> Iterator[Lan]:
-    lan = Lan(1)
-    try:
-        lan.make()
+    with made_lan(1) as lan:
         yield lan
-    finally:
-        lan.remove()
 
 
 @pytest.fixture(scope="module")

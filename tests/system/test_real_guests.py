@@ -13,7 +13,7 @@ import dns.query
 import dns.rcode
 import pytest
 
-from tests.support.lan import BRIDGE, Lan, lan_suite
+from tests.support.lan import BRIDGE, Lan, lan_suite, made_lan
 from tests.support.libvirtd import URI, Libvirtd, guest_image, running_libvirtd, virsh
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import ECHO, datagram, summon
@@ -35,12 +35,8 @@ HANGS_S = 60.0
 
 @pytest.fixture(scope="module")
 def lan() -> Iterator[Lan]:
-    lan = Lan(1)
-    try:
-        lan.make()
+    with made_lan(1) as lan:
         yield lan
-    finally:
-        lan.remove()
 
 
 @pytest.fixture(scope="module")

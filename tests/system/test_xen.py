@@ -13,7 +13,7 @@ import dns.message
 import dns.query
 import pytest
 
-from tests.support.lan import BRIDGE, Lan, lan_suite
+from tests.support.lan import BRIDGE, Lan, lan_suite, made_lan
 from tests.support.libvirtd import guest_image
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import datagram
@@ -37,12 +37,8 @@ LIMIT_S = 300.0
 
 @pytest.fixture(scope="module")
 def lan() -> Iterator[Lan]:
-    lan = Lan(1, host_pid=os.getpid())
-    try:
-        lan.make()
+    with made_lan(1, host_pid=os.getpid()) as lan:
         yield lan
-    finally:
-        lan.remove()
 
 
 def toml(directory: Path) -> str:
