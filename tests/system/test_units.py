@@ -74,9 +74,10 @@ def test_what_the_page_says_after_the_installation_can_be_done(installed: Path) 
                 [name, f"--root={installed}", *rest.split()], capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert re.search(r"^jitsu:", (installed / "etc/passwd").read_text(), re.MULTILINE)
+    users = set(re.findall(r"^(jitsu-\w+):", (installed / "etc/passwd").read_text(), re.MULTILINE))
+    assert users == {"jitsu-store", "jitsu-dns", "jitsu-synjitsu", "jitsu-reaper"}
     wanted = {link.name for link in (installed / "etc/systemd/system").glob("*.wants/*")}
-    assert wanted >= {"jitsu-dns@dns-0.socket", "jitsu-dns@dns-1.service", "jitsu.target"}
+    assert wanted >= {"jitsu-dns@dns-0.socket", "jitsu-dns@dns-1.socket", "jitsu-dns@dns-1.service", "jitsu.target"}
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
