@@ -286,3 +286,5 @@ def test_it_is_stopped_as_a_whole(machine: Machine, lan: Lan) -> None:
     with pytest.raises(OSError, match="refused"):
         lan.run(0, lambda: socket.create_connection((HOST, 53), timeout=SOON_S))
     assert machine("virsh -q list --name").split() == ["kept"], "VMs go on"
+    machine("systemctl start jitsu.target")
+    assert address(lan, "kept") == "10.77.0.11"
