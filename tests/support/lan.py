@@ -68,12 +68,22 @@ class Lan:
         ip("-n", self.host, "link", "set", f"c{client}", "down")
 
     def cut(self, client: int) -> None:
-        """Let nothing through between a client and the bridge; both see a link that is up."""
+        """Let nothing through between a client and the bridge; both see a link that is up.
+
+        A bridge without any port would see that it is alone, and take up to a second to notice that it is not any more.
+        """
+        assert len(self.clients) > 1, "the bridge needs another port"
         ip("-n", self.host, "link", "set", f"c{client}", "nomaster")
 
     def join(self, client: int) -> None:
         """End what `cut` did."""
         ip("-n", self.host, "link", "set", f"c{client}", "master", BRIDGE)
+
+    def tcp_connections(self, client: int) -> list[str]:
+        """Return the host kernel's connections with a client, with those that it is still ending."""
+        inside = ["ip", "netns", "exec", self.host]
+        command = [*inside, "ss", "-Htn", "state", "connected", "dst", f"10.77.0.{100 + client}"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
     def start(self, client: int, work: Callable[[], Any]) -> Future[Any]:
         """Run a function as this client, on a thread of its own."""
