@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from jitsu.apply import operator
-from jitsu.link import Link, connect
+from jitsu.link import OWNERS, Link, connect, listens
 from jitsu_protocol import identity
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, configure_logging
@@ -82,7 +82,7 @@ def of_the_suite_that_runs() -> Settings:
     """
     named = Where.config or Where.runtime_dir or os.environ.get("JITSU_BUS_RUNTIME_DIR")
     own = Path(runtime_directory())
-    runs_own = own != MACHINE_DIRECTORY and (own / "store.rpc").exists()
+    runs_own = own != MACHINE_DIRECTORY and any(listens(own / f"{owner}.rpc") for owner in OWNERS)
     if not named and not runs_own and os.access(MACHINE_CONFIG, os.R_OK):
         Where.config, Where.runtime_dir = MACHINE_CONFIG, str(MACHINE_DIRECTORY)
     return settings()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq.asyncio
@@ -26,10 +28,29 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 0.7
+GONE_S = 3.0
+"""A service that is started again is back sooner: its unit waits for a quarter of a second, it needs one or two."""
+PROBE_S = 0.1
 OWNERS = ("store", "vmd", "synjitsu", "reaper")
 """The services that have an rpc."""
 
+SYSTEMD = Path("/run/systemd/system")
+"""Is there if systemd runs the machine: sd_booted(3)."""
+
 R = TypeVar("R", bound=Message)
+
+
+def listens(path: Path) -> bool:
+    """Say whether somebody listens on a UNIX socket: its file outlives the process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True  # it has too much to do to take one more
+        except OSError:
+            return False
+        return True
 
 
 class Link:
@@ -53,15 +74,43 @@ class Link:
         """The hosts that have a vmd, "" for that of bus.vmd_rpc."""
         return frozenset(self._bus.vmds)
 
+    def runs(self, owner: str, host: str = "") -> bool:
+        """Say whether a service listens; of one that is reached over tcp that is not known, and taken for granted."""
+        path = self._path(owner, host)
+        return path is None or listens(path)
+
+    def absent(self, owner: str) -> Unavailable:
+        """Return the error that says that a service does not run, and what to do."""
+        hint = "start the suite with `jitsu up`, or name its directory with --runtime-dir"
+        if MACHINE_DIRECTORY.exists() and not os.access(MACHINE_DIRECTORY, os.X_OK):
+            hint = "the suite of this machine is for root and members of the group jitsu"
+        elif self._bus.directory == MACHINE_DIRECTORY and SYSTEMD.exists():
+            hint = f"`systemctl status jitsu-{owner}` says why"
+        return Unavailable(f"no jitsu-{owner} runs in {self._bus.directory}", hint=hint)
+
     async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S, host: str = "") -> R:
-        """Call a service, one with a host's name the vmd there; raises Unavailable at once if no suite is there."""
+        """Call a service, one with a host's name the vmd there.
+
+        Raises Unavailable at once if it has never run there, and if it has, when nobody has listened for GONE_S.
+        """
+        path = self._path(owner, host)
+        if path is not None and not os.access(path, os.F_OK):
+            raise self.absent(owner)
+        answer = asyncio.ensure_future(self._clients[owner, host].call(request, reply, timeout))
+        listened_at = monotonic()
+        try:
+            while not (await asyncio.wait({answer}, timeout=PROBE_S))[0]:
+                if path is None or listens(path):
+                    listened_at = monotonic()
+                elif monotonic() - listened_at >= GONE_S:
+                    raise self.absent(owner)
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    def _path(self, owner: str, host: str) -> Path | None:
         endpoint = self._bus.endpoint(owner, "rpc", host)
-        if endpoint.startswith("ipc://") and not Path(endpoint.removeprefix("ipc://")).exists():
-            hint = "start the suite with `jitsu up`, or name its directory with --runtime-dir"
-            if MACHINE_DIRECTORY.exists() and not os.access(MACHINE_DIRECTORY, os.X_OK):
-                hint = "the suite of this machine is for root and members of the group jitsu"
-            raise Unavailable(f"no jitsu-{owner} runs in {self._bus.directory}", hint=hint)
-        return await self._clients[owner, host].call(request, reply, timeout)
+        return Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
 
     async def pings(self) -> dict[str, Pong | None]:
         """Return what each service says of itself, None if it does not answer."""

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,6 +19,7 @@ from rich.text import Text
 from jitsu import demo, legacy, show
 from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, settings, with_link
 from jitsu.dig import Told, ask_replicas, replicas_at
+from jitsu.link import OWNERS
 from jitsu.up import Suite
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.messages import Done, OperatorStop, Summon, Summoned, Timelines, Trace
@@ -28,6 +29,7 @@ from jitsu_protocol.vm import REPLICA_ROOT
 
 if TYPE_CHECKING:
     from jitsu.link import Link
+    from jitsu_protocol.messages import Pong
     from jitsu_protocol.settings import Settings
 
 WATCH_S = 1.0
@@ -138,37 +140,54 @@ def status(
     """Show each VM: state, names, address, uptime, starts, queries, idle for, last error."""
 
     async def show_status(link: Link) -> int:
+        if watch and not as_json:
+            await _watch_status(link)
+        shown = await _status(link)
         if as_json:
-            rows, services = await _status(link)
-            answers = {name: None if pong is None else pong.model_dump() for name, pong in services.items()}
-            print(json.dumps({"vms": rows, "services": answers}, indent=2))
-            return 0
-        console = Console(width=None if sys.stdout.isatty() else 160)
-        if not watch:
-            rows, services = await _status(link)
-            console.print(show.status_table(rows), "")
-            for line in show.service_lines(services):
-                console.print(Text(line), soft_wrap=True)  # whoever reads them by program finds them whole
-            return 0
-        with Live(await _status_view(link), console=console, auto_refresh=False) as live:
-            while True:
-                await asyncio.sleep(WATCH_S)
-                try:
-                    live.update(await _status_view(link), refresh=True)
-                except JitsuError as error:
-                    live.update(Text(str(error)), refresh=True)
+            answers = {name: None if pong is None else pong.model_dump() for name, pong in shown.services.items()}
+            print(json.dumps({"vms": shown.rows, "services": answers}, indent=2))
+        else:
+            if shown.trouble is None:
+                Console(width=None if sys.stdout.isatty() else 160).print(show.status_table(shown.rows), "")
+            for line in show.service_lines(shown.services):
+                print(line)  # whoever reads them by program finds them whole
+        if shown.trouble is not None:
+            raise shown.trouble
+        return 0
 
     with_link(show_status)
 
 
-async def _status(link: Link) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+@dataclass(frozen=True)
+class _Status:
+    """What there is to see: without rows if it cannot be had, and why."""
+
+    rows: list[dict[str, Any]]
+    services: dict[str, Pong | None]
+    trouble: JitsuError | None = None
+
+
+async def _status(link: Link) -> _Status:
+    """Look; raises Unavailable if no service runs at all."""
     services = await link.pings()
-    return show.status_rows(await link.vms(), await link.leaves()), services
+    if not any(link.runs(owner) for owner in OWNERS):
+        raise link.absent("store")
+    try:
+        return _Status(show.status_rows(await link.vms(), await link.leaves()), services)
+    except JitsuError as error:
+        return _Status([], services, error)
 
 
-async def _status_view(link: Link) -> Group:
-    rows, services = await _status(link)
-    return Group(show.status_table(rows), "", *(Text(line) for line in show.service_lines(services)))
+async def _watch_status(link: Link) -> NoReturn:
+    with Live(auto_refresh=False) as live:
+        while True:
+            try:
+                shown = await _status(link)
+                notes = [*show.service_lines(shown.services), str(shown.trouble or "")]
+                live.update(Group(show.status_table(shown.rows), "", *map(Text, notes)), refresh=True)
+            except JitsuError as error:
+                live.update(Text(str(error)), refresh=True)
+            await asyncio.sleep(WATCH_S)
 
 
 @app.command()

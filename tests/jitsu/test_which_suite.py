@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,8 +39,19 @@ def test_the_machines_if_none_of_ones_own_runs(places: tuple[Path, Path]) -> Non
 def test_ones_own_before_the_machines(places: tuple[Path, Path]) -> None:
     own, machine = places
     machine.write_text('[store]\npath = "/var/lib/its.git"\n')
-    (own / "store.rpc").touch()
-    assert cli.of_the_suite_that_runs().store.path != "/var/lib/its.git"
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(own / "vmd.rpc"))
+        service.listen()
+        assert cli.of_the_suite_that_runs().store.path != "/var/lib/its.git"
+
+
+def test_the_machines_if_ones_own_was_killed(places: tuple[Path, Path]) -> None:
+    own, machine = places
+    machine.write_text('[store]\npath = "/var/lib/its.git"\n')
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(own / "store.rpc"))
+    assert (own / "store.rpc").exists()
+    assert cli.of_the_suite_that_runs().store.path == "/var/lib/its.git"
 
 
 def test_the_one_that_is_named(places: tuple[Path, Path], tmp_path: Path) -> None:

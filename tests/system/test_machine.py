@@ -206,6 +206,8 @@ def test_who_may_operate(machine: Machine) -> None:
     assert "hypervisor libvirt (qemu:///system)" in machine("jitsu status", user="alice")
     refused = machine("jitsu status", user="bob", check=False)
     assert "for root and members of the group jitsu" in refused
+    refused = machine("jitsu --runtime-dir /run/jitsu set a b", user="bob", check=False)
+    assert "for root and members of the group jitsu" in refused
     assert "Permission denied" in machine(f"cat {CONFIG}", user="bob", check=False)
 
 
@@ -286,5 +288,7 @@ def test_it_is_stopped_as_a_whole(machine: Machine, lan: Lan) -> None:
     with pytest.raises(OSError, match="refused"):
         lan.run(0, lambda: socket.create_connection((HOST, 53), timeout=SOON_S))
     assert machine("virsh -q list --name").split() == ["kept"], "VMs go on"
+    told = "no jitsu-store runs in /run/jitsu (`systemctl status jitsu-store` says why)"
+    assert told in machine("jitsu status", check=False)
     machine("systemctl start jitsu.target")
     assert address(lan, "kept") == "10.77.0.11"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 from typing import TYPE_CHECKING
@@ -46,6 +47,20 @@ def test_every_listing_has_a_form_for_scripts(suite: RunningSuite, vm: str) -> N
     suite.jitsu("set", f"{vm}/response_delay", "0.4", "--branch", "scripted")
     assert json.loads(suite.jitsu("merge", "scripted", "--json"))["changed"] == 0
     assert suite.jitsu("branch", "scripted", "--delete") == "scripted is deleted\n"
+
+
+def test_a_status_without_vmd_says_what_there_is(suite: RunningSuite) -> None:
+    pid = suite.pid("vmd")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        told = suite.jitsu("status", check=False)
+        assert "\nvmd       does not answer\n" in told
+        assert told.startswith("store     up ")
+        assert told.endswith("jitsu: vmd does not answer (is jitsu-vmd running?)\n")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "www" in suite.jitsu("status")
 
 
 def test_errors_say_what_is_near_and_what_to_do(suite: RunningSuite, vm: str) -> None:
