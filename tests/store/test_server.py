@@ -7,7 +7,6 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import pygit2
 import pytest
 
 from jitsu_protocol.errors import BadRequest, Conflict, Invalid, NotFound, Refused, Unavailable
@@ -25,7 +24,6 @@ from jitsu_protocol.messages import (
     Record,
 )
 from jitsu_protocol.vm import to_tree
-from jitsu_store.wires.git import _Credentials
 from jitsu_store.wires.packer import Packer
 from tests.support.store import ME, Store, git, running
 from tests.support.vms import make_vm
@@ -455,12 +453,6 @@ async def test_history_goes_to_another_repository_and_comes_from_it(tmp_path: Pa
         with pytest.raises(Unavailable):
             await store.server.push(Push(remote=str(tmp_path / "nowhere"), author=ME))
         store.git("fsck", "--strict")
-
-
-def test_only_hosts_that_are_known_are_spoken_to() -> None:
-    assert _Credentials().certificate_check(None, True, b"example.org")
-    with pytest.raises(pygit2.GitError, match="is not known"):
-        _Credentials().certificate_check(None, False, b"example.org")
 
 
 async def test_a_branch_that_another_program_has_moved_is_not_overwritten(tmp_path: Path) -> None:

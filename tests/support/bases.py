@@ -28,6 +28,7 @@ MACHINE = "machine"
 IN_MACHINE = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "procps"),
     *("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86"),
+    "openssh-server",
 )
 
 
@@ -50,7 +51,7 @@ def bases() -> Path:
 
 @contextmanager
 def unpacked_machine() -> Iterator[Path]:
-    """Give a root file system with systemd, libvirt and QEMU, in a directory that goes with it."""
+    """Give a root file system with systemd, libvirt, QEMU and sshd, in a directory that goes with it."""
     with tempfile.TemporaryDirectory(prefix="jitsu-machine-") as directory:
         root = Path(directory) / "root"
         root.mkdir()

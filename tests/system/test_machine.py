@@ -33,6 +33,7 @@ SERVICES = ("store", "vmd", "dns@dns-0", "synjitsu", "reaper")
 CONFIG = "/etc/jitsu/jitsu.toml"
 LIMIT_S = 40.0
 SOON_S = 10.0
+STORES = ("/var/lib/jitsu/store.git", "/srv/jitsu.git")
 HOST, HOST6 = "10.77.0.1", "fd77::1"
 
 
@@ -240,6 +241,21 @@ def test_a_backup_is_made_and_put_back(machine: Machine) -> None:
     head = "runuser -u jitsu-store -- git -C /var/lib/jitsu/{}.git rev-parse HEAD~1"
     before, after = (machine(head.format(name)) for name in ("moved", "store"))
     assert before == after
+
+
+def test_the_history_is_pushed_over_ssh(machine: Machine) -> None:
+    *_, directory, key, keyscan, push = (line.replace("backup.example.org", HOST) for line in lines("Backup"))
+    machine("useradd -m git && install -d -o git /srv/jitsu.git && runuser -u git -- git init -q --bare /srv/jitsu.git")
+    machine("systemctl start ssh")
+    machine(directory)
+    machine(key)
+    assert "is not known" in machine(push, check=False)
+    machine(keyscan)
+    assert "no key of the ssh agent" in machine(push, check=False)
+    machine("install -D -o git /var/lib/jitsu/.ssh/id_ed25519.pub ~git/.ssh/authorized_keys")
+    machine(push)
+    here, there = (machine(f"git -c safe.directory='*' -C {each} rev-parse master") for each in STORES)
+    assert here == there
 
 
 def test_keys_of_a_suite_on_tcp(machine: Machine, lan: Lan) -> None:

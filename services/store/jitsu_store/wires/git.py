@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pygit2
 from pygit2.enums import ObjectType, SortMode
@@ -24,6 +24,7 @@ from jitsu_protocol.errors import (
 from jitsu_store.rules import objects
 from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind
 from jitsu_store.rules.pack import PackWriter
+from jitsu_store.wires.credentials import Credentials
 from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class GitRepository:
         """Send a branch to another repository; raises Conflict if it would lose commits there."""
         refused: list[str] = []
 
-        class Callbacks(_Credentials):
+        class Callbacks(Credentials):
             def push_update_reference(self, refname: str, message: str | None) -> None:
                 if message:
                     refused.append(f"{refname}: {message}")
@@ -264,7 +265,7 @@ class GitRepository:
         kept = f"refs/jitsu/fetched/{branch}"
         with self._remote_complaints(remote):
             self._repository.remotes.create_anonymous(remote).fetch(
-                [f"+{BRANCHES}{branch}:{kept}"], callbacks=_Credentials()
+                [f"+{BRANCHES}{branch}:{kept}"], callbacks=Credentials()
             )
         reference = self._repository.references.get(kept)
         if reference is None:
@@ -312,26 +313,6 @@ def _target(reference: pygit2.Reference) -> Id:
     target = reference.resolve().target
     assert isinstance(target, pygit2.Oid)  # it is resolved
     return bytes(target.raw)
-
-
-class _Credentials(pygit2.RemoteCallbacks):
-    """Keys of the ssh agent, once; only hosts that known_hosts, or the certificate authorities, vouch for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._asked = False
-
-    def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:
-        if not valid:  # pygit2 by itself takes every ssh host
-            name = host.decode("utf-8", "replace")
-            raise pygit2.GitError(f"the key of {name} is not known (ssh to it once, or add it to known_hosts)")
-        return True
-
-    def credentials(self, url: str, username_from_url: str | None, allowed_types: Any) -> Any:
-        if self._asked or not allowed_types & pygit2.enums.CredentialType.SSH_KEY:
-            raise pygit2.GitError("no key of the ssh agent was accepted (ssh-add -l lists them)")
-        self._asked = True
-        return pygit2.KeypairFromAgent(username_from_url or "git")
 
 
 def check_branch_name(name: str) -> None:
