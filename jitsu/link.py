@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 0.7
-GONE_S = 3.0
+GONE_S = 5.0
 """A service that is started again is back sooner: its unit waits for a quarter of a second, it needs one or two."""
 PROBE_S = 0.1
 OWNERS = ("store", "vmd", "synjitsu", "reaper")
