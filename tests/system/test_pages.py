@@ -50,6 +50,7 @@ def test_the_tools_commands_work(tmp_path: Path) -> None:
         "/tmp/london": tmp_path / "london",
         "DIRECTORY": tmp_path / "more-keys",
         "REMOTE": tmp_path / "remote.git",
+        "ssh://git@backup.example.org/srv/jitsu.git": tmp_path / "remote.git",  # test_machine.py has an sshd
         "UUID": uuid_for("www"),
         "NAME": "www",
         "www.example.org": "www.jitsu.test",
