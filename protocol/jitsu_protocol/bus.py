@@ -426,7 +426,7 @@ class FeedClient:
 
     def is_live(self) -> bool:
         """Say whether the owner is heard and nothing was missed."""
-        return self._machine.is_live(monotonic())
+        return self._machine.is_live()
 
     async def run(self) -> None:
         """Follow the feed until cancelled."""

@@ -11,7 +11,10 @@ the last number in a heartbeat. The subscriber's machine:
     live       number known already         nothing
     live       gap, or another epoch        AskSnapshot; syncing
     any        snapshot asked, none came    AskSnapshot again after RESYNC_S
-    live       silence for STALE_S          AskSnapshot; syncing  (`is_live` says no; the last state stands)
+    live       SILENT_TICKS without a word  AskSnapshot; syncing  (`is_live` says no; the last state stands)
+
+Silence is counted in ticks of the subscriber, between which it reads its socket: one that was held up itself (a host
+that swaps, a stopped container) has let one tick pass, however long that was, and reads what was said meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from typing import Any
 from jitsu_protocol.messages import FeedItem, Message
 
 HEARTBEAT_S = 0.5
-STALE_S = 2.0  # four heartbeats
+TICK_S = HEARTBEAT_S
+SILENT_TICKS = 4
 RESYNC_S = 0.25
 MAX_KEPT_ITEMS = 10_000
 
@@ -80,15 +84,16 @@ class Subscription:
     _live: bool = False
     _kept: list[FeedItem] = field(default_factory=list)
     _asked_at: float | None = None
-    _heard_at: float | None = None
+    _ticked_at: float = 0.0
+    _silent_ticks: int = 0
 
-    def is_live(self, now: float) -> bool:
+    def is_live(self) -> bool:
         """Say whether what is known is what the owner says, as far as can be known."""
-        return self._live and self._heard_at is not None and now - self._heard_at < STALE_S
+        return self._live
 
     def received(self, item: FeedItem, now: float) -> list[Action]:
         """Take an item or a heartbeat from the socket."""
-        self._heard_at = now
+        self._silent_ticks = 0
         if not self._live:
             if item.body is not None:
                 if len(self._kept) >= MAX_KEPT_ITEMS:
@@ -108,7 +113,8 @@ class Subscription:
         kept, self._kept = self._kept, []
         later = [item for item in kept if item.epoch == epoch and item.number > number]
         self.epoch, self.number = epoch, number
-        self._asked_at, self._heard_at, self._live = None, now, True
+        self._asked_at, self._live = None, True
+        self._ticked_at, self._silent_ticks = now, 0
         actions: list[Action] = [Reset(snapshot)]
         for item in later:
             actions += self.received(item, now)
@@ -120,13 +126,17 @@ class Subscription:
 
     def next_deadline(self, now: float) -> float:
         """Return when `passed` wants to be called."""
-        if self._live and self._heard_at is not None:
-            return self._heard_at + STALE_S
+        if self._live:
+            return self._ticked_at + TICK_S
         return now if self._asked_at is None else self._asked_at + RESYNC_S
 
     def passed(self, now: float) -> list[Action]:
         """Look at the clock."""
-        return self._ask(now) if now >= self.next_deadline(now) else []
+        if now < self.next_deadline(now):
+            return []
+        self._ticked_at = now
+        self._silent_ticks += 1
+        return [] if self._live and self._silent_ticks < SILENT_TICKS else self._ask(now)
 
     def _ask(self, now: float) -> list[Action]:
         self._live = False

@@ -5,7 +5,17 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_protocol.feed import RESYNC_S, STALE_S, Action, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
+from jitsu_protocol.feed import (
+    RESYNC_S,
+    SILENT_TICKS,
+    TICK_S,
+    Action,
+    ApplyItem,
+    AskSnapshot,
+    Publisher,
+    Reset,
+    Subscription,
+)
 from jitsu_protocol.messages import Done
 
 
@@ -45,7 +55,7 @@ def test_snapshot_then_items_in_order() -> None:
         reader.perform(reader.machine.received(item, 0.0))
     reader.perform(reader.machine.snapshot("e", 1, [1], 0.0))
     assert reader.state == [1, 2]
-    assert reader.machine.is_live(0.0)
+    assert reader.machine.is_live()
 
 
 def test_a_gap_a_new_epoch_and_a_telling_heartbeat_ask_for_a_snapshot() -> None:
@@ -60,7 +70,7 @@ def test_a_gap_a_new_epoch_and_a_telling_heartbeat_ask_for_a_snapshot() -> None:
         machine.snapshot("e", 3, None, 0.0)
         assert machine.received(Publisher("e", 3).heartbeat(), 0.0) == []
         assert machine.received(telling, 0.1) == [AskSnapshot()]
-        assert not machine.is_live(0.1)
+        assert not machine.is_live()
 
 
 def test_an_item_that_is_known_already_changes_nothing() -> None:
@@ -68,19 +78,45 @@ def test_an_item_that_is_known_already_changes_nothing() -> None:
     machine.passed(0.0)
     machine.snapshot("e", 3, None, 0.0)
     assert machine.received(Publisher("e", 2).item(Done()), 0.0) == []
-    assert machine.is_live(0.0)
+    assert machine.is_live()
 
 
 def test_silence_makes_it_stale_and_asks_again() -> None:
     machine = Subscription()
     machine.passed(0.0)
     machine.snapshot("e", 3, None, 0.0)
-    assert machine.next_deadline(0.0) == STALE_S
-    assert not machine.is_live(STALE_S)
-    assert machine.passed(STALE_S) == [AskSnapshot()]
-    assert machine.passed(STALE_S + RESYNC_S / 2) == []
-    machine.failed(STALE_S + RESYNC_S)
-    assert machine.passed(STALE_S + 2 * RESYNC_S) == [AskSnapshot()]
+    stale = SILENT_TICKS * TICK_S
+    for tick in range(1, SILENT_TICKS):
+        assert machine.next_deadline(0.0) == tick * TICK_S
+        assert machine.passed(tick * TICK_S) == []
+        assert machine.is_live()
+    assert machine.passed(stale) == [AskSnapshot()]
+    assert not machine.is_live()
+    assert machine.passed(stale + RESYNC_S / 2) == []
+    machine.failed(stale + RESYNC_S)
+    assert machine.passed(stale + 2 * RESYNC_S) == [AskSnapshot()]
+
+
+def test_an_owner_that_is_heard_now_and_then_is_live() -> None:
+    machine, now = Subscription(), 0.0
+    machine.passed(now)
+    machine.snapshot("e", 3, None, now)
+    while now < 60.0:
+        for _ in range(SILENT_TICKS - 1):
+            now += TICK_S
+            assert machine.passed(now) == []
+        machine.received(Publisher("e", 3).heartbeat(), now)
+
+
+def test_a_subscriber_that_was_held_up_reads_before_it_takes_anybody_for_silent() -> None:
+    machine = Subscription()
+    machine.passed(0.0)
+    machine.snapshot("e", 3, None, 0.0)
+    assert machine.passed(60.0) == []
+    assert machine.is_live()
+    machine.received(Publisher("e", 3).heartbeat(), 60.001)
+    assert machine.passed(60.0 + TICK_S) == []
+    assert machine.is_live()
 
 
 @settings(max_examples=300)

@@ -9,7 +9,7 @@ from jitsu_protocol.messages import Report, Use, VmStatus
 from jitsu_protocol.states import VmState
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.drain import RETRY_S, AskDrain, AskStop, CancelDrain
-from jitsu_reaper.rules.idle import Policy
+from tests.support.reaper import SteadyPolicy
 from tests.support.vms import make_vm
 
 TTL, IDLE = 10.0, 1000.0
@@ -24,7 +24,7 @@ class Host:
             name: make_vm(name, f"127.0.2.{n + 1}", ttl="10", idle_timeout="1000", **{"evict": "true"} | extra)
             for n, (name, extra) in enumerate(keys.items())
         }
-        self.policy = Policy(Activity(floor=0.0), drain_limit_s=3.0)
+        self.policy = SteadyPolicy(Activity(floor=0.0), drain_limit_s=3.0)
         self.policy.configure([VmChanged(None, vm) for vm in self.vms.values()])
         self.policy.blind = ""
         self._batch = 0

@@ -110,8 +110,10 @@ class RunningSuite:
             raise AssertionError("jitsu up did not come up:\n" + "\n".join(self.output)) from None
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop()
+        if kind is not None:  # pytest shows what was printed with the failure
+            print(f"{self.directory.name}: jitsu up said:", *self.output, sep="\n")
 
     def _is_up(self) -> bool:
         assert self.process.poll() is None, "\n".join(self.output)

@@ -62,6 +62,40 @@ async def test_g7_a_replica_that_is_cut_off_answers_for_its_lease_and_is_right_w
         assert suite.status()["www"]["starts"] == 1
 
 
+async def test_g8_a_replica_that_died_holds_up_nothing_once_its_lease_is_over(tmp_path: Path) -> None:
+    toml = vm_toml("www", "127.8.6.1", ttl=1, idle_timeout=2, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        extra = {"JITSU_DNS_REPLICA": "extra", "JITSU_DNS_LEASE": "8", "JITSU_DNS_PORT": str(free_port())}
+        with beside(suite, "dns", **extra) as process:
+            wait_for(lambda: "extra" in suite.jitsu("status"), 5, "the reaper knows it")
+            process.kill()
+        await ask("www.jitsu.test", suite.port)
+        wait_for(lambda: "dns replica extra is silent and may still answer" in suite.jitsu("status"), 8, "silent")
+        assert suite.state("www") == "ready"
+        wait_for(lambda: suite.state("www") == "off", 20, "it stops when the lease is over")
+        assert "extra" not in suite.jitsu("status")
+        assert "gone: its lease has run out" in "\n".join(suite.output)
+        assert "Replica extra gone: its lease has run out" in suite.jitsu("log")
+        suite.kill("reaper")
+        wait_for(lambda: "dns-0 (heard" in suite.jitsu("status"), 8, "another reaper")
+        assert "extra" not in suite.jitsu("status"), "and it does not wait for it either"
+
+
+async def test_g7_a_suite_that_was_held_up_judges_nobody_by_that(tmp_path: Path) -> None:
+    """As when the host swaps, or a container is paused: all that was to be heard meanwhile is still to be read."""
+    toml = vm_toml("www", "127.8.7.1", start_time=30, boot_limit=60)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        asking = asyncio.create_task(ask("www.jitsu.test", suite.port))
+        await asyncio.to_thread(wait_for, lambda: suite.state("www") == "starting", 5, "it starts")
+        held_up = suite.processes()
+        for pid in held_up:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(3)
+        for pid in held_up:
+            os.kill(pid, signal.SIGCONT)
+        assert (await asking).addresses == ["127.8.7.1"]
+
+
 async def test_one_jitsu_dns_may_be_several_processes(tmp_path: Path) -> None:
     toml = vm_toml("www", "127.8.4.1", ttl=60, boot_time=0, response_delay=0)
     with RunningSuite(tmp_path, toml=toml) as suite:

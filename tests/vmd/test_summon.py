@@ -154,6 +154,8 @@ def test_a_guest_that_is_there_before_its_start_call_returns_is_ready_when_it_do
     assert machine.handle(HandoverTold(), 1.1) == []
     only(AnswerSummons, machine.handle(StartReturned(start.call), 1.2))
     assert machine.state is VmState.READY
+    (log,) = machine.finished
+    assert log.stages[-3:] == [("handed over", 1.1), ("start returned", 1.2), ("ready", 1.2)]
 
 
 def test_a_synjitsu_that_is_gone_while_a_vm_boots_leaves_it_to_the_delay() -> None:

@@ -4,6 +4,15 @@ A replica goes on answering for ready VMs until its lease has run out, even if n
 silent counts as activity for every VM until then (G3), and a reaper that never heard of any replica knows
 nothing and stops nothing (G8). Synjitsu reports as the replicas do, of traffic; while it is silent, connections may be
 open, and its lease is as long as one may be idle. All times are the reaper's own monotonic seconds.
+
+    replica      event                        then
+    heard        SILENT_S without a report    silent: every VM that it is about counts as used until now
+    silent       a report                     heard
+    silent       its lease is over            gone: the VMs count as used when the lease ended, and no later
+    any          another start of it reports  heard; the VMs count as used now: who died did not report its last second
+
+A reaper that was held up itself (a host that swaps, a stopped container) has heard nobody meanwhile, and what they said
+waits to be read: it judges silence again when it has listened for `AWAY_S`.
 """
 
 from __future__ import annotations
@@ -19,6 +28,8 @@ if TYPE_CHECKING:
 SILENT_S = 4.0
 """Replicas report every second; four missing reports are silence."""
 MAX_REPLICAS = 1000
+AWAY_S = 2.0
+"""The reaper looks at the clock every second; if it was later than this it was held up."""
 
 
 @dataclass
@@ -63,6 +74,31 @@ class Activity:
     _used: dict[str, float] = field(default_factory=dict)
     _floors: dict[str | None, float] = field(default_factory=dict)
     """The same for the VMs of one host, or (None) of all."""
+    _looked_at: float = 0.0
+    _listens_until: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin now."""
+        self._looked_at = self._listens_until = self.floor
+
+    def passed(self, now: float) -> dict[str, Replica]:
+        """Look at the clock, every second at least; return the replicas that are gone."""
+        if now - self._looked_at > AWAY_S:
+            self._listens_until = now + AWAY_S
+        self._looked_at = now
+        if self.listens(now):
+            return {}
+        gone = {}
+        for name, replica in self.silent(now).items():
+            ends = replica.heard_at + replica.lease_s
+            self._used_until(replica, min(now, ends))
+            if now >= ends:
+                gone[name] = self.replicas.pop(name)  # it answers nothing warm any more until it registers again
+        return gone
+
+    def listens(self, now: float) -> bool:
+        """Say whether the reaper was held up, and has to hear the others before it judges anything."""
+        return now < self._listens_until
 
     def knows(self, report: Report) -> bool:
         """Say whether this start of a replica is registered, with this lease."""
@@ -83,6 +119,8 @@ class Activity:
         if known is not None and known.instance == report.instance and report.batch <= known.batch:
             known.heard_at = now  # sent again because the answer was lost
             return
+        if known is not None and known.instance != report.instance:
+            self._used_until(known, now)
         if report.leaving:
             self.replicas.pop(report.replica, None)
         else:
@@ -119,16 +157,14 @@ class Activity:
         """Note that the store may have lost what it was told last."""
         self.unsaved |= dict.fromkeys(self.totals)
 
-    def last_use(self, vm: str, host: str, now: float) -> float:
-        """Return when the VM was used last, as far as can be ruled out that it was later."""
-        for name, replica in list(self.replicas.items()):
-            ends = replica.heard_at + replica.lease_s
-            if now - replica.heard_at >= SILENT_S:
-                self._floors[replica.host] = max(self._floor(replica.host), min(now, ends))
-                if now >= ends:
-                    del self.replicas[name]  # it answers nothing warm any more until it registers again
+    def last_use(self, vm: str, host: str) -> float:
+        """Return when the VM was used last, as far as could be ruled out by `passed` that it was later."""
         floor = max(self._floor(None), self._floor(host))
         return max(floor, self._used.get(vm, floor))
+
+    def _used_until(self, replica: Replica, at: float) -> None:
+        """Count the VMs that a replica is about as used until then."""
+        self._floors[replica.host] = max(self._floor(replica.host), at)
 
     def _floor(self, host: str | None) -> float:
         return max(self.floor, self._floors.get(host, self.floor))

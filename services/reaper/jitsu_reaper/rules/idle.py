@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import Report, VmStatus
     from jitsu_protocol.vm import VM
-    from jitsu_reaper.rules.activity import Activity
+    from jitsu_reaper.rules.activity import Activity, Replica
 
 
 _LEAVING = frozenset({VmState.DRAINING, VmState.STOPPING})
@@ -42,6 +42,9 @@ class Policy:
         """Why nothing may be stopped now, or nothing."""
         self.unheard: Mapping[str, str] = {}
         """Hosts of which nothing may be stopped now, and why."""
+        self.gone: dict[str, Replica] = {}
+        """Replicas whose lease ran out, for the shell to take."""
+        self._listens = False
 
     def configure(self, changes: Sequence[VmChanged]) -> None:
         """Take VMs that came, went or are configured otherwise."""
@@ -99,11 +102,13 @@ class Policy:
         self._not_before[vm] = now + RETRY_S
 
     def passed(self, now: float) -> list[Action]:
-        """Look at everything; call it after each event and when `next_deadline` has come."""
+        """Look at everything; call it after each event, when `next_deadline` has come, and every second."""
+        self.gone |= self.activity.passed(now)
+        self._listens = self.activity.listens(now)
         actions: list[Action] = []
         for vm, drain in list(self._drains.items()):
             action = drain.look(
-                idle=self._drained_at(vm, drain, now) <= now and self._is_seen(vm),
+                idle=self._drained_at(vm, drain) <= now and self._is_seen(vm),
                 honoured=self.activity.all_honour(drain.drain, self.host_of(vm)),
                 now=now,
             )
@@ -112,7 +117,7 @@ class Policy:
             if isinstance(action, CancelDrain):
                 self.ended(vm, now)
         for vm in self._vms:
-            if self._may_drain(vm) and max(self._idle_at(vm, now), self._not_before.get(vm, now)) <= now:
+            if self._may_drain(vm) and max(self._idle_at(vm), self._not_before.get(vm, now)) <= now:
                 self._drains[vm] = DrainMachine(vm, self.drain_limit_s)
                 actions.append(AskDrain(vm))
         for host in sorted(set(self._wanting.values())):
@@ -125,7 +130,7 @@ class Policy:
         leaving = sum(vm in self._drains or self._states[vm].state in _LEAVING for vm in there)
         priorities = sorted((self._vms[vm].priority for vm in self._wanting_on(host)), reverse=True)
         due = sorted(
-            (self._vms[vm].priority, self.activity.last_use(vm, host, now), vm)
+            (self._vms[vm].priority, self.activity.last_use(vm, host), vm)
             for vm in there
             if self._may_evict(vm) and self._evictable_at(vm, now) <= now
         )
@@ -141,25 +146,25 @@ class Policy:
 
     def _evictable_at(self, vm: str, now: float) -> float:
         """Return when a VM may be drained for another."""
-        used = self.activity.last_use(vm, self.host_of(vm), now)
+        used = self.activity.last_use(vm, self.host_of(vm))
         return max(used + self._vms[vm].evict_timeout, self._not_before.get(vm, now))
 
-    def _gives_way_at(self, vm: str, now: float) -> float:
+    def _gives_way_at(self, vm: str) -> float:
         """Return when a VM that drains for another was idle enough for that; never, if none waits any more."""
         if vm not in self._vms:
             return float("inf")
         own = self._vms[vm]
         wanted = any(self._vms[each].priority >= own.priority for each in self._wanting_on(self.host_of(vm)))
-        return self.activity.last_use(vm, self.host_of(vm), now) + own.evict_timeout if wanted else float("inf")
+        return self.activity.last_use(vm, self.host_of(vm)) + own.evict_timeout if wanted else float("inf")
 
-    def _drained_at(self, vm: str, drain: DrainMachine, now: float) -> float:
-        idle_at = self._idle_at(vm, now)
-        return min(idle_at, self._gives_way_at(vm, now)) if drain.for_room else idle_at
+    def _drained_at(self, vm: str, drain: DrainMachine) -> float:
+        idle_at = self._idle_at(vm)
+        return min(idle_at, self._gives_way_at(vm)) if drain.for_room else idle_at
 
     def next_deadline(self, now: float) -> float | None:
         """Return when `passed` wants to be called."""
         due = [drain.deadline for drain in self._drains.values() if drain.state is DrainState.WAITING]
-        due += [max(self._idle_at(vm, now), self._not_before.get(vm, now)) for vm in self._vms if self._may_drain(vm)]
+        due += [max(self._idle_at(vm), self._not_before.get(vm, now)) for vm in self._vms if self._may_drain(vm)]
         hosts = set(self._wanting.values())
         evictable = (
             self._evictable_at(vm, now)
@@ -180,14 +185,14 @@ class Policy:
     def _is_seen(self, vm: str) -> bool:
         """Say whether enough is heard to stop a VM (G8)."""
         known = self._states.get(vm)
-        return not self.blind and (known is None or known.host not in self.unheard)
+        return not (self.blind or self._listens) and (known is None or known.host not in self.unheard)
 
     def host_of(self, vm: str) -> str:
         """Return the host whose vmd runs a VM."""
         known = self._states.get(vm)
         return "" if known is None else known.host
 
-    def _idle_at(self, vm: str, now: float) -> float:
+    def _idle_at(self, vm: str) -> float:
         if vm not in self._vms:
             return float("inf")
-        return self.activity.last_use(vm, self.host_of(vm), now) + self._vms[vm].idle_timeout
+        return self.activity.last_use(vm, self.host_of(vm)) + self._vms[vm].idle_timeout

@@ -142,11 +142,31 @@ class ReaperServer:
             leaves["address"] = report.address
         else:
             leaves |= {"service": report.service, "host": report.host or ""}
-        done = "left" if report.leaving else "registered"
+        if report.leaving:
+            await self._note(report.replica, report.service, dict.fromkeys(leaves), "left")
+        else:
+            await self._note(report.replica, report.service, dict(leaves), "registered")
+
+    async def _unregister_gone(self) -> None:
+        """Have the store forget who will not say goodbye, so that a reaper that comes after this one waits for none."""
+        gone, self._policy.gone = self._policy.gone, {}
+        for name, replica in gone.items():
+            if name in self._policy.activity.replicas:
+                continue  # it is back
+            leaves = ("lease_s", "address") if replica.service == "dns" else ("lease_s", "service", "host")
+            try:
+                await self._note(name, replica.service, dict.fromkeys(leaves), "gone: its lease has run out")
+            except JitsuError as error:
+                self._policy.gone.setdefault(name, replica)  # once more a second later
+                log.debug("still registered", replica=name, reason=str(error))
+            else:
+                log.warning("gone: its lease has run out", replica=name)
+
+    async def _note(self, replica: str, service: str, leaves: dict[str, str | None], about: str) -> None:
         register = Register(
-            replica=report.replica,
-            leaves=dict.fromkeys(leaves) if report.leaving else dict(leaves),
-            message=f"{'Replica ' if report.service == 'dns' else ''}{report.replica} {done}",
+            replica=replica,
+            leaves=leaves,
+            message=f"{'Replica ' if service == 'dns' else ''}{replica} {about}",
             request=uuid.uuid4().hex,
         )
         try:
@@ -259,6 +279,7 @@ class ReaperServer:
         while True:
             await asyncio.sleep(SAVE_S)
             await self._save()
+            await self._unregister_gone()
 
     async def _save(self) -> None:
         activity = self._policy.activity

@@ -261,8 +261,9 @@ class VmMachine:
         if met is not None and met <= now:
             self._become_ready(now)
 
-    def _handed_over_early(self, _: HandoverTold, __: float) -> None:
+    def _handed_over_early(self, _: HandoverTold, now: float) -> None:
         self._handed_early = True
+        self._stage("handed over", now)
 
     def _handed_over(self, _: HandoverTold, now: float) -> None:
         if self._masking is None:
