@@ -86,11 +86,13 @@ async def is_answered(name: str, port: int, addresses: list[str], ttl: int | Non
 
 
 async def test_delay_mask_and_stop_mode_hold_from_the_next_query(tmp_path: Path) -> None:
-    with RunningSuite(tmp_path, toml=vm_toml("www", "127.2.21.1", ttl=1, response_delay=0.6)) as suite:
+    toml = vm_toml("www", "127.2.21.1", ttl=1, idle_timeout=60, response_delay=0.6)
+    with RunningSuite(tmp_path, toml=toml) as suite:
         (vm,) = vms(tmp_path, vm_toml("www", "127.2.21.1"))
         assert (await ask("www.jitsu.test", suite.port)).seconds >= 0.6
         suite.jitsu("set", f"{VM_ROOT}/{vm.uuid}/response_delay", "0.2")
         suite.jitsu("set", f"{VM_ROOT}/{vm.uuid}/stop_mode", "suspend")
+        suite.jitsu("set", f"{VM_ROOT}/{vm.uuid}/idle_timeout", "2")
         await asyncio.to_thread(wait_for, lambda: suite.state("www") == "suspended", 15, "www is suspended when idle")
         assert 0.2 <= (await ask("www.jitsu.test", suite.port)).seconds < 0.6
         suite.jitsu("set", f"{VM_ROOT}/{vm.uuid}/max_wait", "0.3")
