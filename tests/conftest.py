@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+LOOP_MARGIN_S = 2.0
+"""By so much an event loop ends a test before pytest-timeout would."""
 TIERS = {
     "unit": "pure rules and single sockets",
     "suite": "real processes on loopback",
@@ -27,6 +31,22 @@ TIERS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that ask for more time than others: at the end one of two workers would wait for them."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            marker = item.get_closest_marker("timeout")
+            limit_s = float(marker.args[0] if marker is not None else item.config.getini("timeout"))
+            item.obj = _within(limit_s - LOOP_MARGIN_S, item.obj)
+
+
+def _within(limit_s: float, test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """End a test that waits on its event loop for ever: uvloop drops what pytest-timeout's signal handler raises."""
+
+    @functools.wraps(test)
+    async def limited(*arguments: Any, **keywords: Any) -> None:
+        async with asyncio.timeout(limit_s):
+            await test(*arguments, **keywords)
+
+    return limited
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
