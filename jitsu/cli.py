@@ -15,7 +15,8 @@ from jitsu.apply import operator
 from jitsu.link import OWNERS, Link, connect, listens
 from jitsu_protocol import identity
 from jitsu_protocol.errors import JitsuError
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, configure_logging
+from jitsu_protocol.logs import configure_logging
+from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
 from jitsu_protocol.sections import MACHINE_DIRECTORY, runtime_directory
 from jitsu_protocol.settings import Settings, SettingsFault, VmText, load
 

@@ -22,8 +22,9 @@ from jitsu.dig import Told, ask_replicas, replicas_at
 from jitsu.link import OWNERS
 from jitsu.up import Suite
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
+from jitsu_protocol.logs import STANDARD_OUTPUT, configure_logging, stream_to
 from jitsu_protocol.messages import Done, OperatorStop, Summon, Summoned, Timelines, Trace
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, configure_logging
+from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
 from jitsu_protocol.settings import SettingsFault
 from jitsu_protocol.vm import REPLICA_ROOT
 
@@ -124,9 +125,10 @@ def _own_name() -> str:
 
 
 def _say(line: str) -> None:
-    """Print a line in one piece: the children write to the same terminal."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """Print a line in one piece: the children write to the same terminal; and never wait: they need their parent."""
+    output = stream_to(STANDARD_OUTPUT)
+    output.write(line + "\n")
+    output.flush()
 
 
 # --- looking -------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -20,10 +19,11 @@ import structlog
 import uvloop
 import zmq.asyncio
 
-from jitsu_protocol import __version__
+from jitsu_protocol import __version__, logs
 from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
 from jitsu_protocol.curve import Curve
 from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.metrics import Metrics
 from jitsu_protocol.settings import Settings, SettingsFault, load_service
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.bus import Handler, Snapshot
     from jitsu_protocol.messages import FeedItem, Request
-    from jitsu_protocol.sections import LogSettings
 
 EXIT_FAILED = 1
 EXIT_SETUP = 2
@@ -161,6 +160,7 @@ class Process:
         is_watched = "WATCHDOG_USEC" in os.environ
         while True:
             self.metrics.beat()
+            logs.flush()
             if is_watched:
                 notify("WATCHDOG=1")
             await asyncio.sleep(BEAT_S)
@@ -280,41 +280,3 @@ def notify(state: str) -> bool:
         sender.connect("\0" + address[1:] if address.startswith("@") else address)
         sender.send(state.encode())
     return True
-
-
-def configure_logging(settings: LogSettings, service: str) -> None:
-    """Log to standard error: for humans on a terminal, else a JSON object a line."""
-    human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
-    renderer: Any = _human_line if human else structlog.processors.JSONRenderer()
-    exceptions: Any = structlog.processors.ExceptionRenderer() if human else structlog.processors.dict_tracebacks
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if human else "iso", utc=not human),
-            _with_service(service),
-            exceptions,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-
-
-def _with_service(service: str) -> Any:
-    def add(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-        event.setdefault("service", service)
-        return event
-
-    return add
-
-
-def _human_line(_: Any, __: str, event: dict[str, Any]) -> str:
-    """Render `12:00:01.123 vmd       boot failed  vm=www reason=...`."""
-    stamp = str(event.pop("timestamp"))[:12]
-    service, level = event.pop("service"), event.pop("level")
-    message, trace = event.pop("event"), event.pop("exception", "")
-    pairs = " ".join(f"{key}={value}" for key, value in event.items())
-    mark = "" if level in ("info", "debug") else f"{level}: "
-    line = f"{stamp} {service:<9} {mark}{message}  {pairs}".rstrip()
-    return f"{line}\n{trace}" if trace else line

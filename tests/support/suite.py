@@ -204,12 +204,13 @@ def beside(
     service: str,
     inside: Sequence[str] = (),
     descriptors: Sequence[int] = (),
+    stderr: int | None = None,
     /,
     **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a further service on a suite's bus, ready when this returns; the test may have ended it.
 
-    `inside` are the words before the command, `ip netns exec NAME`; `descriptors` are inherited.
+    `inside` are the words before the command, `ip netns exec NAME`; `descriptors` are inherited, `stderr` gets its log.
     """
     directory = {"JITSU_BUS_RUNTIME_DIR": str(suite.directory / "run")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
@@ -220,6 +221,7 @@ def beside(
             [*inside, sys.executable, "-m", f"jitsu_{service}.main"],
             env={**os.environ, **directory, **environment, "NOTIFY_SOCKET": address},
             pass_fds=descriptors,
+            stderr=stderr,
         )
         try:
             while b"READY=1" not in notified.recv(100):

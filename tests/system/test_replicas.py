@@ -146,3 +146,18 @@ async def test_queries_are_logged_from_one_signal_to_the_next(tmp_path: Path) ->
             ("www.jitsu.test", "A", "NOERROR", "127.0.0.1"),
             ("x\\032y.jitsu.test", "TXT", "NXDOMAIN", "127.0.0.1"),
         ]
+
+
+async def test_a_log_that_nobody_reads_holds_no_query_up(tmp_path: Path) -> None:
+    queries = 1000  # a line of each is more than a pipe takes
+    toml = vm_toml("www", "127.8.8.1", ttl=60, boot_time=0, response_delay=0)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        reads, writes = os.pipe()
+        port = free_port()
+        own = {"JITSU_DNS_REPLICA": "unread", "JITSU_DNS_PORT": str(port), "JITSU_DNS_LOG_QUERIES": "true"}
+        with beside(suite, "dns", (), (), writes, **own) as process, os.fdopen(reads) as log:
+            os.close(writes)
+            for _ in range(queries):
+                assert (await ask("www.jitsu.test", port)).addresses == ["127.8.8.1"]
+            process.terminate()
+            assert log.read().count('"query"') == queries, "what was kept came later"

@@ -20,8 +20,9 @@ import zmq.asyncio
 
 from jitsu_protocol.bus import FeedServer, Handler, RpcServer
 from jitsu_protocol.errors import BootFailed, SetupFault
+from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import Done, Request
-from jitsu_protocol.process import EXIT_SETUP, configure_logging, on_stop_signals, run_loop
+from jitsu_protocol.process import EXIT_SETUP, on_stop_signals, run_loop
 from jitsu_protocol.sections import LogSettings
 from jitsu_vmd.mock.bridge import BridgeGuest, Zygote, ip, make_bridge
 from jitsu_vmd.mock.guest import LoopbackGuest
