@@ -6,7 +6,6 @@ Each object has a `run()` that lasts as long as its socket; it belongs in the pr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import uuid
@@ -22,7 +21,7 @@ import zmq.asyncio
 from jitsu_protocol import access, errors
 from jitsu_protocol.calls import MAX_WAITING_CALLS, Answered, Calls, Expired
 from jitsu_protocol.codec import MAX_FRAME_BYTES, Envelope, body_as, decode, encode, id_of
-from jitsu_protocol.feed import HEARTBEAT_S, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
+from jitsu_protocol.feed import HEARTBEAT_S, RESYNC_S, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
 from jitsu_protocol.messages import Failure, FeedItem, Message, Request
 
 if TYPE_CHECKING:
@@ -428,19 +427,25 @@ class FeedClient:
         """Say whether the owner is heard and nothing was missed."""
         return self._machine.is_live()
 
+    def is_heard(self) -> bool:
+        """Say whether the owner is heard; something may have been missed, and is asked for."""
+        return self._machine.is_heard()
+
     async def run(self) -> None:
         """Follow the feed until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                while True:
-                    self._perform(self._machine.passed(monotonic()), group)
-                    wait = max(0.0, self._machine.next_deadline(monotonic()) - monotonic())
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(wait):
-                            async for frames in _received(self._socket):
-                                self._received(frames, group)
+                group.create_task(self._look_at_the_clock(group))
+                async for frames in _received(self._socket):  # under no timeout: one that comes with an item loses it
+                    self._received(frames, group)
         finally:
             self._socket.close()
+
+    async def _look_at_the_clock(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._perform(self._machine.passed(monotonic()), group)
+            now = monotonic()
+            await asyncio.sleep(min(max(0.0, self._machine.next_deadline(now) - now), RESYNC_S))
 
     def _received(self, frames: list[bytes], group: asyncio.TaskGroup) -> None:
         try:

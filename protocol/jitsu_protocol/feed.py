@@ -91,6 +91,10 @@ class Subscription:
         """Say whether what is known is what the owner says, as far as can be known."""
         return self._live
 
+    def is_heard(self) -> bool:
+        """Say whether the owner says anything; what is known may be what it said a moment ago."""
+        return bool(self.epoch) and self._silent_ticks < SILENT_TICKS
+
     def received(self, item: FeedItem, now: float) -> list[Action]:
         """Take an item or a heartbeat from the socket."""
         self._silent_ticks = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from jitsu_protocol import errors
+from jitsu_protocol import errors, feed
 from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
 from jitsu_protocol.codec import decode
 from jitsu_protocol.messages import Done, Drain, Draining, FeedItem, Message, Ping, Pong
@@ -181,13 +182,15 @@ class Numbers:
         self.server = FeedServer(context, endpoint, ["n", "other"])
         self.owned: list[str] = []
         self.seen: list[str] = []
+        self.snapshots = 0
         self.client = FeedClient(
             context, endpoint, "n", ask=self.ask, reset=self.reset, apply=lambda item: self.apply(item)
         )
 
     async def ask(self) -> Snapshot:
-        feed = self.server.feeds["n"]
-        return feed.epoch, feed.number, list(self.owned)
+        self.snapshots += 1
+        publisher = self.server.feeds["n"]
+        return publisher.epoch, publisher.number, list(self.owned)
 
     def reset(self, state: Any) -> None:
         self.seen = list(state)
@@ -213,3 +216,24 @@ async def test_a_feed_brings_everything_in_order(context: zmq.asyncio.Context, t
         while numbers.seen != numbers.owned:
             await asyncio.sleep(0.01)
         assert numbers.client.is_live()
+
+
+async def test_an_item_that_comes_when_the_clock_is_looked_at_is_not_lost(
+    context: zmq.asyncio.Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "TICK_S", 0.001)
+    monkeypatch.setattr(feed, "SILENT_TICKS", 1_000_000)
+    numbers = Numbers(context, f"ipc://{tmp_path}/x.feed")
+    async with running(numbers.server, numbers.client):
+        await numbers.client.synced.wait()
+        while numbers.seen != numbers.owned or not numbers.seen:
+            numbers.add("until it is subscribed")
+            await asyncio.sleep(0.05)
+        numbers.snapshots = 0
+        for number in range(1000):
+            numbers.add(str(number))
+            time.sleep(0.001)  # noqa: ASYNC251 a loop that is busy finds the item and the tick at once
+            await asyncio.sleep(0)
+        while numbers.seen != numbers.owned:
+            await asyncio.sleep(0.01)
+        assert numbers.snapshots == 0, "nothing had to be asked for again"

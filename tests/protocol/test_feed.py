@@ -71,6 +71,7 @@ def test_a_gap_a_new_epoch_and_a_telling_heartbeat_ask_for_a_snapshot() -> None:
         assert machine.received(Publisher("e", 3).heartbeat(), 0.0) == []
         assert machine.received(telling, 0.1) == [AskSnapshot()]
         assert not machine.is_live()
+        assert machine.is_heard()
 
 
 def test_an_item_that_is_known_already_changes_nothing() -> None:
@@ -90,11 +91,22 @@ def test_silence_makes_it_stale_and_asks_again() -> None:
         assert machine.next_deadline(0.0) == tick * TICK_S
         assert machine.passed(tick * TICK_S) == []
         assert machine.is_live()
+    assert machine.is_heard()
     assert machine.passed(stale) == [AskSnapshot()]
     assert not machine.is_live()
+    assert not machine.is_heard()
     assert machine.passed(stale + RESYNC_S / 2) == []
     machine.failed(stale + RESYNC_S)
     assert machine.passed(stale + 2 * RESYNC_S) == [AskSnapshot()]
+    assert not machine.is_heard()
+    machine.received(Publisher("e", 3).heartbeat(), stale + 2 * RESYNC_S)
+    assert machine.is_heard()
+
+
+def test_nobody_is_heard_before_there_was_a_snapshot() -> None:
+    machine = Subscription()
+    machine.received(Publisher("e", 3).heartbeat(), 0.0)
+    assert not machine.is_heard()
 
 
 def test_an_owner_that_is_heard_now_and_then_is_live() -> None:

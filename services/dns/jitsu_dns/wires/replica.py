@@ -217,7 +217,7 @@ class Replica:
 
     def _passed(self) -> None:
         self._timer = None
-        self._front.unheard = [host for host, feed in self._states.items() if not feed.is_live()]
+        self._front.unheard = [host for host, feed in self._states.items() if not feed.is_heard()]
         self._front.passed(monotonic())
         self._after()
 
