@@ -14,7 +14,7 @@ from jitsu_dns.rules import ready
 from jitsu_dns.rules.access import ResponseLimit, SummonLimit
 from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.message import Rcode
-from jitsu_dns.rules.query import Asker, AskSummon, Front, ReportNow, Send
+from jitsu_dns.rules.query import UNDER_WAY, Asker, AskSummon, Front, ReportNow, Send
 from jitsu_dns.rules.uses import MAX_USES
 from jitsu_protocol.errors import BackingOff, BootFailed, TimedOut, Unavailable
 from jitsu_protocol.inventory import VmChanged
@@ -323,6 +323,20 @@ def test_g10_a_network_starts_no_more_than_its_share() -> None:
     answers = [ask(made, 1.0, f"n{n}.jitsu.test", id=n) for n in range(10)]
     assert [answer is None for answer in answers] == [True] * 3 + [False] * 7
     assert len(made.take()) == 3
+
+
+def test_a_query_for_a_vm_that_runs_starts_none_though_it_asks_vmd() -> None:
+    for summons in (
+        SummonLimit(NOBODY, NOBODY, rate=1, burst=1),
+        SummonLimit(Networks(["198.51.100.0/24"]), NOBODY, 0, 1),
+    ):
+        made = front(registered=False, summons=summons)
+        for value in UNDER_WAY:
+            state(made, value)
+            for n in range(3):
+                assert ask(made, 1.0, id=n) is None
+                made.summoned(VM_WWW.uuid, 1.0)
+                assert len(sent(made)) == 1
 
 
 def test_g10_limited_warm_answers_are_dropped_or_truncated_whatever_path_they_take() -> None:

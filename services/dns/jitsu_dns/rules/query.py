@@ -459,7 +459,7 @@ class Front:
         chosen: set[str] = set()
         if node not in self._asked:
             chosen = self._choose(node, hit.qtype, set())
-            new = sum(vm not in self._summoning for vm in chosen)
+            new = sum(vm not in self._summoning and self._state(vm) not in UNDER_WAY for vm in chosen)
             if new and (reason := self.summons.refusal(asker.address, new, now)):
                 return self._respond(
                     query, asker, Rcode.REFUSED, "denied", extras=_with(extras, Ede.PROHIBITED, reason)
