@@ -130,13 +130,12 @@ def flush() -> None:
 
 
 def configure_logging(settings: LogSettings, service: str) -> None:
-    """Log as the settings say."""
+    """Log to standard error as the settings say: for humans on a terminal, else a JSON object a line."""
     human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: Any = _human_line if human else structlog.processors.JSONRenderer()
     exceptions: Any = structlog.processors.ExceptionRenderer() if human else structlog.processors.dict_tracebacks
-    stream: Any = (
-        stream_to(STANDARD_ERROR) if sys.stderr is sys.__stderr__ else sys.stderr
-    )  # a test may have put its own there
+    is_replaced = sys.stderr is not sys.__stderr__  # by a test
+    stream: Any = sys.stderr if is_replaced else stream_to(STANDARD_ERROR)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
