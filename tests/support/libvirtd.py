@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,29 +51,46 @@ def virsh(*arguments: str, check: bool = True, uri: str = URI) -> str:
 
 
 class Libvirtd:
-    """The daemon, which can be stopped and started again; its domains go on."""
+    """The daemon, which can be stopped and started again; its domains go on.
+
+    One that crashes is started again, as its systemd unit says (Restart=on-failure): libvirtd 9.0 does at times when
+    many of its connections end at once (virEventGLibTimeoutRemoveIdle).
+    """
 
     def __init__(self, inside: Sequence[str], uri: str) -> None:
         """`inside` are the words before the command, `ip netns exec NAME`; `uri` is the driver that is used."""
         self._inside = inside
         self._uri = uri
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._changing = threading.Lock()
 
     def start(self) -> None:
         if virsh("version", check=False, uri=self._uri):
             pytest.skip("a libvirtd runs already: it is not ours to test with")
         for name in ("virtlogd", "libvirtd"):
             if name not in self._processes:
-                self._processes[name] = subprocess.Popen(
-                    [*self._inside, f"/usr/sbin/{name}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                )
+                self._run(name)
         ends = time.monotonic() + START_LIMIT_S
         while not virsh("version", check=False, uri=self._uri):
             assert time.monotonic() < ends, "libvirtd does not start"
             time.sleep(0.05)
 
+    def _run(self, name: str) -> None:
+        command = [*self._inside, f"/usr/sbin/{name}"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._processes[name] = process
+        threading.Thread(target=self._run_again, args=[name, process], daemon=True).start()
+
+    def _run_again(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        status = process.wait()
+        with self._changing:
+            if self._processes.get(name) is process and status:
+                print(f"{name} has ended with {status}: it is started again")
+                self._run(name)
+
     def stop(self, name: str = "libvirtd", number: int = signal.SIGTERM) -> None:
-        process = self._processes.pop(name, None)
+        with self._changing:
+            process = self._processes.pop(name, None)
         if process is not None:
             process.send_signal(number)
             process.wait()

@@ -25,7 +25,13 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "xen"
 HYPERVISOR = Path("/boot/xen-4.17-amd64.gz")
 LIMIT_S = 1800
-TESTS = ["tests/protocol/test_xenstore.py", "tests/vmd/test_hypervisors.py", "tests/system/test_xen.py"]
+TESTS = [
+    "tests/protocol/test_xenstore.py",
+    "tests/vmd/test_hypervisors.py",
+    "tests/vmd/test_libvirt.py",
+    "tests/vmd/test_libxl.py",
+    "tests/system/test_xen.py",
+]
 """Those with something that is marked `xen`: to look for it in all of them takes minutes there."""
 QEMU = ["qemu-system-x86_64", "-M", "pc", "-m", "3072", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"]
 CPU = "Penryn"

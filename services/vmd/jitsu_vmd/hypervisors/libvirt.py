@@ -1,13 +1,12 @@
 """libvirt (libvirt-python): domains of any URI, those that there are and those that are made for VMs.
 
 libvirt's calls block, so each runs on a thread of its own pool: one that hangs delays no other VM. Its events come on
-another thread, which all connections share. A connection that is lost is made again each second.
+another thread, which all connections share (wires/libvirtd.py). A connection that is lost is made again each second.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -16,12 +15,13 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, SetupFault, Unavailable
+from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, Unavailable
 from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.kvm import kvm_works
+from jitsu_vmd.wires.libvirtd import LOOK_LIMIT_S, Connections
 from jitsu_vmd.wires.threads import Threads
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
 
 DEFAULT_URI = "qemu:///system"
-LOOK_LIMIT_S, OPEN_LIMIT_S = 5.0, 10.0
 RETRY_S = 1.0
-KEEPALIVE_S, KEEPALIVE_COUNT = 3, 3
 ASK_AGAIN_S = 5.0
 """A guest that still boots does not hear that it shall shut down."""
 WATCH_S = 0.5
@@ -51,10 +49,7 @@ class Libvirt:
         self.watches_keys = self._xenstore is not None
         self.name = f"libvirt ({self._uri})"
         self._threads = Threads(self._uri, self._translated)
-        self._library: Any = None
-        self._connection: Any = None
-        self._away = ""
-        """Why it could not be connected, the last time."""
+        self._connections = Connections(self._uri, self._threads, self._happened)
         self._kind: rules.DomainType = "qemu"
         self._vms: dict[str, str] = {}
         """Domain's uuid -> the VM's."""
@@ -82,53 +77,34 @@ class Libvirt:
 
     # --- the connection ---
 
+    @property
+    def _library(self) -> Any:
+        return self._connections.library
+
     async def open(self) -> None:
         """Connect."""
-        try:
-            import libvirt
-        except ImportError:
-            raise SetupFault(
-                "libvirt-python is not installed",
-                hint='pip install "jitsu-vmd[libvirt]", or apt-get install python3-libvirt',
-            ) from None
-        self._library = libvirt
         self._loop = asyncio.get_running_loop()
-        _run_events(libvirt)
+        self._connections.load()
         await self._connect()
 
     async def _connect(self) -> None:
-        otherwise = f"{self._uri} does not answer"
-        try:
-            self._connection = await self._threads.within(OPEN_LIMIT_S, otherwise, self._connected)
-        except JitsuError as error:
-            self._away = error.message
-            raise
-        kind = await self._threads.within(LOOK_LIMIT_S, otherwise, self._connection.getType)
-        if kind == "QEMU":
+        driver = await self._connections.connect()
+        if driver == "QEMU":
             wants = self._settings.accelerate
             self._kind = "kvm" if wants == "kvm" or (wants == "auto" and await kvm_works()) else "qemu"
         else:
-            self._kind = "xen" if kind == "Xen" else "test"
+            self._kind = "xen" if driver == "Xen" else "test"
         self._defined.clear()
         log.info("connected", hypervisor=self.name, domains=self._kind)
-
-    def _connected(self) -> Any:
-        connection = self._library.open(self._uri)
-        with suppress(self._library.libvirtError):  # a local driver has no need of it
-            connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
-        lifecycle = self._library.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-        with suppress(self._library.libvirtError):  # a driver without events is looked at now and then
-            connection.domainEventRegisterAny(None, lifecycle, self._happened, None)
-        return connection
 
     async def run(self, changed: Callable[[str], None]) -> None:
         """Tell what happens to domains, and connect again when the connection is lost."""
         self._changed = changed
         while True:
             await asyncio.sleep(RETRY_S)
-            if self._connection is not None and await self._is_alive():
+            if await self._connections.is_alive():
                 continue
-            self._connection = None
+            self._connections.lose()
             try:
                 await self._connect()
             except JitsuError as error:
@@ -136,13 +112,7 @@ class Libvirt:
             else:
                 changed("")
 
-    async def _is_alive(self) -> bool:
-        try:
-            return bool(await self._threads.within(LOOK_LIMIT_S, "", self._connection.isAlive))
-        except JitsuError:
-            return False
-
-    def _happened(self, _: Any, domain: Any, event: int, __: int, ___: Any) -> None:
+    def _happened(self, domain: Any, event: int) -> None:
         """Take an event, on libvirt's thread."""
         uuid = domain.UUIDString()
         if event in (self._library.VIR_DOMAIN_EVENT_DEFINED, self._library.VIR_DOMAIN_EVENT_UNDEFINED):
@@ -158,7 +128,7 @@ class Libvirt:
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Look at the domains of these VMs."""
-        return await self._threads.look(LOOK_LIMIT_S, lambda: self._look(self._live(), list(vms)))
+        return await self._threads.look(LOOK_LIMIT_S, lambda: self._look(self._connections.mine(), list(vms)))
 
     def _look(self, connection: Any, vms: list[VM]) -> dict[str, Guest]:
         domains = connection.listAllDomains(0)
@@ -303,7 +273,7 @@ class Libvirt:
 
     async def _on_domain(self, vm: VM, work: Callable[[Any], Any]) -> Any:
         """Do something with a VM's domain; vmd limits how long that may take."""
-        return await self._threads.run(lambda: work(self._domain(self._live(), vm)))
+        return await self._threads.run(lambda: work(self._domain(self._connections.mine(), vm)))
 
     def _domain(self, connection: Any, vm: VM) -> Any:
         try:
@@ -318,11 +288,6 @@ class Libvirt:
                 ) from None
             raise
 
-    def _live(self) -> Any:
-        if self._connection is None:
-            raise Unavailable(f"{self._uri} is not connected{f': {self._away}' if self._away else ''}")
-        return self._connection
-
     def _translated(self, error: Exception) -> Exception | None:
         if self._library is not None and isinstance(error, self._library.libvirtError):
             return Unavailable(error.get_error_message() or str(error))
@@ -335,23 +300,3 @@ def _is_xen(uri: str) -> bool:
 
 def _is_this_dom0(uri: str) -> bool:
     return _is_xen(uri) and not urlsplit(uri).netloc
-
-
-_events: threading.Thread | None = None
-
-
-def _run_events(libvirt: Any) -> None:
-    """Run libvirt's own event loop on a thread, once for all connections; before the first is opened."""
-    global _events
-    if _events is not None:
-        return
-    libvirt.registerErrorHandler(lambda _, __: None, None)  # errors are raised, and logged where that is known
-    libvirt.virEventRegisterDefaultImpl()
-
-    def run() -> None:
-        while True:
-            with suppress(libvirt.libvirtError):
-                libvirt.virEventRunDefaultImpl()
-
-    _events = threading.Thread(target=run, name="libvirt events", daemon=True)
-    _events.start()

@@ -40,7 +40,7 @@ class Threads:
 
     async def within(self, limit: float, otherwise: str, work: Callable[[], T]) -> T:
         """Do something on a thread and wait for it; raises Unavailable (`otherwise`) if it takes longer."""
-        return await self._limited(self.run(work), limit, otherwise)
+        return await limited(self.run(work), limit, otherwise)
 
     async def look(self, limit: float, work: Callable[[], T]) -> T:
         """The same for what is done now and then; it is not begun again while it still hangs."""
@@ -49,12 +49,13 @@ class Threads:
             raise Unavailable(otherwise)
         looking = self.run(work)
         self._looking = looking  # type: ignore[assignment]  # a future of anything
-        return await self._limited(asyncio.shield(looking), limit, otherwise)
+        return await limited(asyncio.shield(looking), limit, otherwise)
 
-    @staticmethod
-    async def _limited(work: asyncio.Future[T], limit: float, otherwise: str) -> T:
-        try:
-            async with asyncio.timeout(limit):
-                return await work
-        except TimeoutError:
-            raise Unavailable(otherwise) from None
+
+async def limited(work: asyncio.Future[T], limit: float, otherwise: str) -> T:
+    """Wait for it; raises Unavailable (`otherwise`) if it takes longer than `limit`, in seconds."""
+    try:
+        async with asyncio.timeout(limit):
+            return await work
+    except TimeoutError:
+        raise Unavailable(otherwise) from None

@@ -1,0 +1,175 @@
+"""A hypervisor's backend as vmd has it, with one VM; what the tests of each and of all use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jitsu_protocol.vm import from_config
+from jitsu_protocol.xenstore import Xenstore
+from jitsu_vmd.rules.events import GuestState
+from tests.support import fake_xl
+from tests.support.lan import BRIDGE
+from tests.support.libvirtd import URI, XEN_URI, guest_image
+from tests.support.process import running_process
+from tests.support.suite import SLOWER
+from tests.support.xapi import FakeXapi, password_file
+from tests.support.xenstored import running_xenstored
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from jitsu_protocol.vm import VM
+    from jitsu_vmd.hypervisor import Hypervisor
+
+LIMIT_S = 30.0 * SLOWER
+NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0"}
+XEN = [pytest.mark.xen, pytest.mark.timeout(300)]
+libvirt = pytest.mark.libvirt
+
+
+def with_what_it_needs(request: pytest.FixtureRequest) -> str:
+    """Return the kind that a fixture is asked for, and run what that takes."""
+    if request.param in NEEDS:
+        request.getfixturevalue(NEEDS[request.param])
+    return str(request.param)
+
+
+class Running:
+    """A hypervisor, a VM of it, and what it has told."""
+
+    def __init__(self, hypervisor: Hypervisor, vm: VM) -> None:
+        self.hypervisor = hypervisor
+        self.vm = vm
+        self.told: list[str] = []
+
+    async def state(self) -> GuestState:
+        guests = await self.hypervisor.guests([self.vm])
+        return guests[self.vm.uuid].state if self.vm.uuid in guests else GuestState.OFF
+
+    async def becomes(self, state: GuestState) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while await self.state() is not state:
+                await asyncio.sleep(0.05)
+
+    async def boots(self) -> None:
+        """Wait until a guest of Xen says that it can be suspended."""
+        store = Xenstore("", asyncio.ensure_future)
+        key = f"/local/domain/{await self.hypervisor.domain_id(self.vm)}/control/feature-suspend"
+        async with asyncio.timeout(LIMIT_S):
+            while await store.read(key) != "1":
+                await asyncio.sleep(0.2)
+        store.close()
+
+    async def tells(self, what: Callable[[], object]) -> None:
+        """Wait until the hypervisor has said that the VM changed."""
+        async with asyncio.timeout(5):
+            while not what():
+                await asyncio.sleep(0.02)
+
+
+def vm_of(kind: str, **keys: str) -> VM:
+    config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
+    if kind == "libxl":
+        config |= {"kernel": "/proc/version", "nic": "xenbr0"}
+    elif kind.startswith(("libvirt", "libxl")):
+        image = Path("/none") if kind == "libvirt test" else guest_image()
+        console = "hvc0" if kind.endswith("xen") else "ttyS0"
+        config |= {"kernel": f"{image}/kernel", "initrd": f"{image}/initrd", "memory": "98304", "nic": BRIDGE}
+        config |= {"cmdline": f"console={console} quiet jitsu.ip=10.77.0.9/24", "shutdown_limit": "600"}
+    return from_config({key: [value] for key, value in (config | keys).items()}, {})
+
+
+@asynccontextmanager
+async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Running]:
+    """Run a hypervisor, with one VM that may be started."""
+    vm = vm_of(kind, **keys)
+    if kind == "mock":
+        async with _running(vm, directory) as made:
+            yield made
+            host = made.hypervisor._host  # type: ignore[attr-defined]
+            await made.hypervisor.destroy(vm)
+            host.terminate()
+            host.wait()
+    elif kind.startswith("libxl"):
+        async with running_libxl(kind, vm, directory) as made:
+            yield made
+    elif kind == "xapi":
+        with FakeXapi() as xapi:
+            xapi.add(vm.name)
+            async with running_xapi(vm, directory, xapi) as made:
+                yield made
+    else:
+        uri = {"libvirt test": "test:///default", "libvirt qemu": URI, "libvirt xen": XEN_URI}[kind]
+        settings = {"hypervisor__kind": "libvirt", "hypervisor__connect": uri, "hypervisor__accelerate": "tcg"}
+        async with _running(vm, directory, **settings) as made:
+            try:
+                yield made
+            finally:
+                await made.hypervisor.destroy(vm)
+                await made.hypervisor.forget(vm)
+
+
+@asynccontextmanager
+async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Running]:
+    """Run libxl's backend: with an xl that plays Xen and an unmodified xenstored, or in a dom0."""
+    if os.geteuid():
+        pytest.skip("needs root: xenstored")
+    settings = {"hypervisor__kind": "libxl", "hypervisor__save_directory": str(directory / "saved")}
+    with ExitStack() as stack:
+        if kind == "libxl":
+            daemon = stack.enter_context(running_xenstored(directory / "xen"))
+            fake_xl.install(directory / "fake", daemon, stack.enter_context(pytest.MonkeyPatch.context()))
+            settings["hypervisor__xenstore"] = str(daemon.socket)
+        async with _running(vm, directory, **settings) as made:
+            try:
+                yield made
+            finally:
+                await made.hypervisor.destroy(vm)
+                await made.hypervisor.forget(vm)
+                made.hypervisor._xenstore.close()  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def running_xapi(vm: VM, directory: Path, xapi: FakeXapi, **settings: str) -> AsyncIterator[Running]:
+    """Run a hypervisor against an XAPI."""
+    password = str(password_file(directory))
+    shown = {"hypervisor__kind": "xapi", "hypervisor__connect": xapi.uri, "hypervisor__password_file": password}
+    async with _running(vm, directory, **(shown | settings)) as made:
+        yield made
+        xapi.close_sessions()  # whoever waits for events
+
+
+@asynccontextmanager
+async def _running(vm: VM, directory: Path, **settings: str) -> AsyncIterator[Running]:
+    async with running_process("vmd", directory, **settings) as process:
+        from jitsu_vmd.main import hypervisors_for
+
+        hypervisor = hypervisors_for(process)[""]
+        await hypervisor.open()
+        made = Running(hypervisor, vm)
+        follows = process.spawn(hypervisor.run(made.told.append))
+        await hypervisor.guests([made.vm])
+        await asyncio.sleep(0.3)  # the feed of the mock connects
+        try:
+            yield made
+        finally:
+            follows.cancel()
+
+
+async def key_comes(made: Running) -> None:
+    """See that vmd's wait for the VM's key ends when the key is there."""
+    domain = await made.hypervisor.domain_id(made.vm)
+    waits = asyncio.ensure_future(made.hypervisor.wait_for_key(made.vm))
+    await asyncio.sleep(0.5)
+    assert not waits.done()
+    other = Xenstore(made.hypervisor._settings.xenstore, asyncio.ensure_future)  # type: ignore[attr-defined]
+    await other.change({f"/local/domain/{domain}/{made.vm.wait_for_key}": "up"})
+    other.close()
+    async with asyncio.timeout(2 * SLOWER):
+        await waits

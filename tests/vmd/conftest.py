@@ -1,0 +1,46 @@
+"""What real hypervisors need."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.lan import Lan
+from tests.support.libvirtd import XEN_URI, Libvirtd, running_libvirtd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def qemu() -> Iterator[Libvirtd]:
+    """Run libvirtd in a network namespace."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    lan = Lan(0)
+    try:
+        lan.make()
+        with running_libvirtd(["ip", "netns", "exec", lan.host]) as daemon:
+            yield daemon
+    finally:
+        lan.remove()
+
+
+@pytest.fixture(scope="module")
+def dom0() -> Iterator[None]:
+    """Have a bridge beside Xen."""
+    lan = Lan(0, host_pid=os.getpid())
+    try:
+        lan.make()
+        yield
+    finally:
+        lan.remove()
+
+
+@pytest.fixture(scope="module")
+def libvirt_in_dom0(dom0: None) -> Iterator[None]:
+    """Run libvirtd beside Xen."""
+    with running_libvirtd(uri=XEN_URI):
+        yield
