@@ -19,6 +19,7 @@ import zmq
 import zmq.asyncio
 
 from jitsu_protocol import access, errors
+from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.calls import MAX_WAITING_CALLS, Answered, Calls, Expired
 from jitsu_protocol.codec import MAX_FRAME_BYTES, Envelope, body_as, decode, encode, id_of
 from jitsu_protocol.feed import HEARTBEAT_S, RESYNC_S, ApplyItem, AskSnapshot, Publisher, Reset, Subscription
@@ -286,7 +287,7 @@ class RpcClient:
         self._frames: dict[bytes, tuple[Request, asyncio.Future[tuple[str, dict[str, Any]]]]] = {}
         self._prefix = uuid.uuid4().bytes
         self._count = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._passed)
 
     async def run(self) -> None:
         """Take replies until cancelled."""
@@ -295,8 +296,7 @@ class RpcClient:
                 if len(frames) == 1:
                     self._received(frames[0])
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._alarm.set(None)
             self._socket.close()
 
     async def call(self, request: Request, reply: type[R], timeout: float) -> R:
@@ -313,7 +313,7 @@ class RpcClient:
         self._frames[id] = (request, future)
         try:
             self._send(id, frame)
-            self._arm()
+            self._alarm.set(self._calls.next_deadline())
             kind, body = await future
         finally:
             self._calls.answered(id)
@@ -332,20 +332,7 @@ class RpcClient:
             if not future.done():
                 future.set_result((envelope.kind, envelope.body))
 
-    def _arm(self) -> None:
-        due = self._calls.next_deadline()
-        if self._timer is not None and (due is None or due < self._timer_at or self._timer.cancelled()):
-            self._timer.cancel()
-            self._timer = None
-        if due is not None and self._timer is None:
-            self._timer_at = due
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, due - monotonic()), self._passed)
-
-    _timer_at = 0.0
-
     def _passed(self) -> None:
-        self._timer = None
         for action in self._calls.passed(monotonic()):
             request, future = self._frames[action.id]
             if future.done():
@@ -356,7 +343,7 @@ class RpcClient:
                 )
             else:
                 self._send(action.id, encode(request, id=action.id, timeout=action.timeout))
-        self._arm()
+        self._alarm.set(self._calls.next_deadline())
 
     def _send(self, id: bytes, frame: bytes) -> None:
         if not _send(self._socket, [frame]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import zmq.asyncio
 
 from jitsu_protocol import errors, feed
 from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
-from jitsu_protocol.codec import decode
+from jitsu_protocol.codec import decode, encode
 from jitsu_protocol.messages import Done, Drain, Draining, FeedItem, Message, Ping, Pong
 
 if TYPE_CHECKING:
@@ -91,6 +92,34 @@ async def test_nobody_there_is_a_timeout_that_says_whom(context: zmq.asyncio.Con
     async with running(client):
         with pytest.raises(errors.TimedOut, match="is jitsu-vmd running"):
             await client.call(Ping(), Pong, 0.2)
+
+
+async def test_a_reply_that_came_while_the_caller_was_held_up_is_a_reply(
+    context: zmq.asyncio.Context, endpoint: str
+) -> None:
+    owner: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    owner.bind(endpoint)
+    asked, held_up = threading.Event(), threading.Event()
+
+    def answer() -> None:
+        peer, frame = owner.recv_multipart()
+        asked.set()
+        held_up.wait()
+        owner.send_multipart([peer, encode(pong(Ping()), id=decode(frame).id)])
+
+    client = RpcClient(context, endpoint, "x")
+    async with running(client):
+        call = asyncio.create_task(client.call(Ping(), Pong, 0.3))
+        await asyncio.sleep(0)
+        answers = threading.Thread(target=answer)
+        answers.start()
+        while not asked.is_set():
+            await asyncio.sleep(0)
+        held_up.set()
+        time.sleep(1)  # noqa: ASYNC251  # the host swaps, the container is paused
+        assert (await call).service == "x"
+    answers.join()
+    owner.close()
 
 
 async def test_a_call_survives_an_owner_that_restarts(context: zmq.asyncio.Context, endpoint: str) -> None:

@@ -158,3 +158,8 @@ def lan_suite(
     finally:
         if made is not None:
             made.remove()
+
+
+def taken_macs(suite: RunningSuite) -> list[str]:
+    """Return what was said of VMs that are off and whose MAC address is on the bridge."""
+    return [line for line in suite.output if "has its MAC address on the bridge" in line]

@@ -18,8 +18,8 @@ import pytest
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.handover import FIRST_PROBE_PORT
-from tests.support.frames import ACK, CLIENT_MAC, SYN, arp, tcp
-from tests.support.lan import guest_toml, ip, lan_suite, retransmitted
+from tests.support.frames import ACK, CLIENT_MAC, SYN, arp, ethernet, tcp
+from tests.support.lan import guest_toml, ip, lan_suite, retransmitted, taken_macs
 from tests.support.suite import wait_for
 
 if TYPE_CHECKING:
@@ -168,8 +168,28 @@ def test_g7_a_synjitsu_that_dies_costs_what_it_kept_and_no_more(tmp_path: Path) 
 
         assert "This is the VM" in lan.run(0, fetch)
         wait_for(lambda: suite.state("www") == "ready", 10, "www is ready")
+        assert taken_macs(suite) == [], "Synjitsu that is back finds the guest itself on the bridge"
         suite.jitsu("stop", "www")
         assert "This is the VM" in lan.run(0, lambda: without_retransmission(suite, "www"))
+
+
+def speak() -> None:
+    """Send a frame from CLIENT_MAC (IEEE 802's type for experiments)."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(ethernet(0x88B5, b"somebody is here", to=b"\xff" * 6))
+
+
+def test_a_vm_that_is_off_and_whose_mac_another_has_is_warned_of_once(tmp_path: Path) -> None:
+    taken = CLIENT_MAC.hex(":")
+    with lan_suite(tmp_path, guest_toml("www", 10, mac=taken)) as (lan, suite):
+        lan.run(0, speak)
+        for _ in range(2):
+            lan.run(0, lambda: summon("www", suite.port))
+            suite.jitsu("stop", "www")
+        wait_for(lambda: taken_macs(suite), 5, "it is told")
+        (line,) = taken_macs(suite)
+        assert f"bridge fdb show br jt0 | grep {taken}; give one of them another (its key mac)" in line
 
 
 def test_nothing_is_left_of_a_suite_that_ended(tmp_path: Path) -> None:

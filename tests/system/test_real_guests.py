@@ -14,7 +14,7 @@ import dns.query
 import dns.rcode
 import pytest
 
-from tests.support.lan import BRIDGE, Lan, lan_suite, made_lan
+from tests.support.lan import BRIDGE, Lan, lan_suite, made_lan, taken_macs
 from tests.support.libvirtd import URI, Libvirtd, guest_image, running_libvirtd, virsh
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import ECHO, datagram, summon
@@ -122,6 +122,7 @@ def test_an_idle_vm_is_stopped_as_it_says_and_comes_back(
             stopped(suite, "www", state)
             assert virsh("domstate", "www").strip() == shown
             assert suite.status()["www"]["starts"] == starts
+        assert taken_macs(suite) == [], "that of one that is paused is its own"
         suite.jitsu("stop", "www", check=False)
 
 

@@ -24,6 +24,8 @@ class Arm(Request):
     """What becomes of the SYNs that are kept: sent to the guest, or written into Xenstore."""
     domain_id: int | None = None
     """The guest's, as soon as it is known: it may read and write what is in Xenstore for it."""
+    is_there: bool = False
+    """The guest is paused, or boots already: the MAC address on the bridge may be its own."""
     limit_s: float
     """After that long without Disarm the boot counts as failed."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from jitsu_protocol.alarm import Alarm
+
 if TYPE_CHECKING:
     from jitsu_dns.rules.notify import Notifier
 
@@ -22,7 +24,7 @@ class NotifySockets:
         self._notifier = notifier
         self._bind = ip_address(bind)
         self._transports: dict[int, asyncio.DatagramTransport] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self.go_on)
 
     async def open(self) -> None:
         """Bind."""
@@ -44,12 +46,7 @@ class NotifySockets:
             self._transports[ip_address(each.server[0]).version].sendto(each.data, each.server)
         if self._notifier.unheard > unheard:
             log.warning("a secondary does not answer that it heard of a change: it asks at its next refresh")
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due = self._notifier.next_deadline()
-        if due is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - monotonic()), self.go_on)
+        self._alarm.set(self._notifier.next_deadline())
 
 
 class _Answers(asyncio.DatagramProtocol):

@@ -32,6 +32,7 @@ from jitsu_dns.wires.notify import NotifySockets
 from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
+from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.follow import follow_states, follow_vms
 from jitsu_protocol.limits import Networks
@@ -89,11 +90,11 @@ class Replica:
         self._forward = (
             None if self._front.forward is None else ForwardSockets(self._front.forward, self._after, process.spawn)
         )
-        self._forward_timer: asyncio.TimerHandle | None = None
+        self._forward_alarm = Alarm(self._forward_passed)
         self._notify = None if self._front.notify is None else NotifySockets(self._front.notify, settings.bind)
         self._query_log = QueryLog(is_on=settings.log_queries)
         self._limits_responses = settings.response_rate > 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._passed)
         self._serial = 0
         self._states: dict[str, FeedClient] = {}
         self._report_wanted = asyncio.Event()
@@ -173,13 +174,7 @@ class Replica:
         for wait in self._front.counts.waits:
             self._waits.observe(wait)
         self._front.counts.waits.clear()
-        due = self._front.next_deadline()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, due - monotonic()), self._passed)
+        self._alarm.set(self._front.next_deadline())
 
     def _give_on(self) -> None:
         """Do what the forwarder wants done; what fails at once makes it want more."""
@@ -195,16 +190,9 @@ class Replica:
                         sockets.forget(attempt)
                     case forward.Deliver(client, data):
                         self._send(client, data)
-        if self._forward_timer is not None:
-            self._forward_timer.cancel()
-            self._forward_timer = None
-        due = forwarder.next_deadline()
-        if due is not None:
-            loop = asyncio.get_running_loop()
-            self._forward_timer = loop.call_later(max(0.0, due - monotonic()), self._forward_passed)
+        self._forward_alarm.set(forwarder.next_deadline())
 
     def _forward_passed(self) -> None:
-        self._forward_timer = None
         if self._front.forward is not None:
             self._front.forward.passed(monotonic())
         self._after()
@@ -216,7 +204,6 @@ class Replica:
             self._udp.send(data, client)
 
     def _passed(self) -> None:
-        self._timer = None
         self._front.unheard = [host for host, feed in self._states.items() if not feed.is_heard()]
         self._front.passed(monotonic())
         self._after()

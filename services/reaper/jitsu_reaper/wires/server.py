@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, UnknownKind
 from jitsu_protocol.follow import follow_states, follow_vms, told
 from jitsu_protocol.messages import (
@@ -62,7 +63,7 @@ class ReaperServer:
         self._vms: FeedClient | None = None
         self._states: dict[str, FeedClient] = {}
         self._names: dict[str, str] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._look)
         self._looks = False
         """A look is due soon."""
         metrics = process.metrics
@@ -211,13 +212,8 @@ class ReaperServer:
                     self._process.spawn(self._stop(vm, drain))
                 case rules.CancelDrain(vm, drain):
                     self._process.spawn(self._cancel(vm, drain))
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         due = self._policy.next_deadline(now)
-        if due is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.001, due - now), self._look)
+        self._alarm.set(due and max(now + 0.001, due))
 
     def _blindness(self) -> str:
         """Return why nothing may be stopped; what concerns one host only is noted with the policy."""

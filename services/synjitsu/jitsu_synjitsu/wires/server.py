@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, Unavailable
 from jitsu_protocol.limits import Buckets, Networks
 from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Summon, Summoned
@@ -56,7 +57,7 @@ class SynjitsuServer:
         self._entries = Entries(process, self._managed)
         self._seen_elsewhere: set[str] = set()
         """VMs of which that has been logged."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._passed)
         self._sent: Counter[str] = Counter()
         self._publish_metrics()
 
@@ -116,7 +117,8 @@ class SynjitsuServer:
         mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
         limit = now + request.limit_s
         self.armed(request.vm, bridge, mac)
-        if bridge.knows_elsewhere(mac) and request.vm not in self._seen_elsewhere:
+        is_known = request.is_there or request.vm in self._seen_elsewhere
+        if not is_known and bridge.knows_elsewhere(mac):
             self._seen_elsewhere.add(request.vm)
             log.warning(
                 "a VM that is off has its MAC address on the bridge: another machine has the same, or it runs",
@@ -182,19 +184,10 @@ class SynjitsuServer:
                 case Wake(vm):
                     self._process.spawn(self._wake(bridge, vm))
         bridge.focus()
-        self._arm_timer()
-
-    def _arm_timer(self) -> None:
         dues = [due for each in self.bridges.values() if (due := each.arming.next_deadline()) is not None]
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if dues:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, min(dues) - monotonic()), self._passed)
+        self._alarm.set(min(dues, default=None))
 
     def _passed(self) -> None:
-        self._timer = None
         for bridge in self.bridges.values():
             self.perform(bridge, bridge.arming.passed(monotonic()))
 

@@ -125,6 +125,7 @@ class ArmSynjitsu:
     """Ask Synjitsu to hold the address; answer with ArmReturned."""
 
     call: int
+    how: How
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ class VmMachine:
             self._enter(_S.STARTING, now)
             if self.vm.is_armed:
                 self._call += 1
-                self._actions.append(ArmSynjitsu(self._call))
+                self._actions.append(ArmSynjitsu(self._call, self._how))
             else:
                 self._start(now)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
@@ -79,7 +81,7 @@ class VmDaemon:
         self._machines: dict[str, VmMachine] = {}
         self._removed: set[str] = set()
         self._waiting: dict[str, set[asyncio.Future[Message]]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._alarms: dict[str, Alarm] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, int] = {}
         self._recorded: dict[str, str] = {}  # statistics of this process, by path
@@ -93,7 +95,7 @@ class VmDaemon:
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
         self._lacks: dict[str, Lack] = {}
         """What those wait for that find no room, as the feed has it."""
-        self._admits: asyncio.TimerHandle | None = None
+        self._admits = Alarm(self._admit)
         self._nics: dict[str, tuple[Nic, ...]] = {}
         """The interfaces of VMs, as their hypervisor has them."""
         self._refusals: dict[str, str] = {}
@@ -318,9 +320,8 @@ class VmDaemon:
                 self._spawn(self._forget(machine.vm))
             for path in (f"{STATS_ROOT}/{vm}/start_ts", f"{STATS_ROOT}/{vm}/total_starts"):
                 self._recorded.pop(path, None)
-            timer = self._timers.pop(vm, None)
-            if timer is not None:
-                timer.cancel()
+            if vm in self._alarms:
+                self._alarms.pop(vm).set(None)
             self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic()), gone=True))
 
     # --- the machines' shell ---
@@ -330,7 +331,6 @@ class VmDaemon:
 
     def _passed(self, vm: str) -> None:
         machine = self._machines[vm]
-        self._timers.pop(vm, None)
         self._perform(machine, machine.passed(monotonic()))
 
     def _perform(self, machine: VmMachine, actions: Sequence[events.Action]) -> None:
@@ -338,8 +338,8 @@ class VmDaemon:
         # Who waits is answered first: a client's time counts, a subscriber's does not.
         for action in sorted(actions, key=lambda action: not isinstance(action, events.AnswerSummons)):
             match action:
-                case events.ArmSynjitsu(call):
-                    self._spawn(self._arm_synjitsu(machine, call))
+                case events.ArmSynjitsu(call, how):
+                    self._spawn(self._arm_synjitsu(machine, call, how))
                 case events.DisarmSynjitsu(outcome):
                     self._spawn(self._tell("synjitsu", self._synjitsu, Disarm(vm=vm.uuid, outcome=outcome)))
                 case events.StartGuest(call, how):
@@ -355,7 +355,8 @@ class VmDaemon:
                 case events.RecordStart():
                     self._record_start(machine)
         self._history.take(machine)
-        self._arm_timer(machine)
+        if self._machines.get(vm.uuid) is machine:
+            self._alarms.setdefault(vm.uuid, Alarm(partial(self._passed, vm.uuid))).set(machine.next_deadline())
         self._forget_if_removed(machine)
 
     def _published(self, machine: VmMachine) -> None:
@@ -372,9 +373,7 @@ class VmDaemon:
 
     def _admit_in(self, seconds: float) -> None:
         """Look once after many events: a look is at every VM that waits."""
-        if self._admits is not None:
-            self._admits.cancel()
-        self._admits = asyncio.get_running_loop().call_later(seconds, self._admit)
+        self._admits.set(monotonic() + seconds)
 
     def _admit(self) -> None:
         """Start those that there is room for now."""
@@ -386,7 +385,7 @@ class VmDaemon:
             if vm in self._machines and told.get(vm) != self._lacks.get(vm):
                 self._feed.publish("vm", VmStateChanged(vm=self._status(self._machines[vm], monotonic())))
         if (deadline := self._room.next_deadline()) is not None:
-            self._admit_in(max(0.0, deadline - monotonic()))
+            self._admits.set(deadline)
 
     def _log_state(self, machine: VmMachine) -> None:
         vm = machine.vm.name
@@ -406,16 +405,6 @@ class VmDaemon:
                 future.set_exception(error)
             else:
                 future.set_result(Summoned(armed=armed))
-
-    def _arm_timer(self, machine: VmMachine) -> None:
-        vm = machine.vm.uuid
-        timer = self._timers.pop(vm, None)
-        if timer is not None:
-            timer.cancel()
-        deadline = machine.next_deadline()
-        if deadline is not None and self._machines.get(vm) is machine:
-            loop = asyncio.get_running_loop()
-            self._timers[vm] = loop.call_later(max(0.0, deadline - monotonic()), self._passed, vm)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._process.spawn(work)
@@ -461,7 +450,7 @@ class VmDaemon:
             try:
                 if machine.vm.handover is HandoverKind.XENSTORE and domain is None:
                     domain = await self._hypervisors.of(machine.vm).domain_id(machine.vm)
-                await self._synjitsu.call(self._arm(machine, domain), Done, REARM_S)
+                await self._synjitsu.call(self._arm(machine, domain, is_there=True), Done, REARM_S)
             except JitsuError as error:
                 log.warning("Synjitsu is gone: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
                 return
@@ -470,7 +459,7 @@ class VmDaemon:
         nics = [(nic.mac, nic.bridge) for nic in self._nics.get(vm.uuid, ())]
         return Nic(*reached_at(nics, vm.mac, vm.bridge))
 
-    def _arm(self, machine: VmMachine, domain: int | None = None) -> Arm:
+    def _arm(self, machine: VmMachine, domain: int | None = None, *, is_there: bool) -> Arm:
         nic = self._nic(machine.vm)
         return Arm(
             vm=machine.vm.uuid,
@@ -479,12 +468,13 @@ class VmDaemon:
             bridge=nic.bridge,
             handover=machine.vm.handover.value,
             domain_id=domain,
+            is_there=is_there,
             limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
         )
 
-    async def _arm_synjitsu(self, machine: VmMachine, call: int) -> None:
+    async def _arm_synjitsu(self, machine: VmMachine, call: int, how: events.How) -> None:
         try:
-            await self._synjitsu.call(self._arm(machine), Done, ARM_LIMIT_S)
+            await self._synjitsu.call(self._arm(machine, is_there=how == "unpause"), Done, ARM_LIMIT_S)
             armed = True
         except JitsuError as error:
             log.warning("Synjitsu is not armed: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
