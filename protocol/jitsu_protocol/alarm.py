@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HELD_UP_S = 0.25
-LISTEN_S = 0.05
+LISTEN_S = 0.2
+"""Time for what takes some steps: a probe that connects, a message that another process answers."""
 
 
 class Alarm:

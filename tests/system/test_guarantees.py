@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -97,11 +98,11 @@ async def test_g8_a_reaper_without_replicas_stops_nothing(tmp_path: Path) -> Non
         await ask("www.jitsu.test", suite.port)
         pid = suite.pid("dns")
         assert pid is not None
-        os.kill(pid, 19)  # SIGSTOP: it is there, but says nothing
+        os.kill(pid, signal.SIGSTOP)  # it is there, but says nothing
         await asyncio.sleep(6)
         assert suite.state("www") == "ready"
         assert "silent" in suite.jitsu("status")
-        os.kill(pid, 18)  # SIGCONT
+        os.kill(pid, signal.SIGCONT)
         await asyncio.to_thread(wait_for, lambda: suite.state("www") == "off", 10, "idle stops")
 
 
@@ -128,6 +129,20 @@ async def test_g2_a_boot_that_fails_is_servfail_with_a_reason_and_backs_off(tmp_
         assert "not ready 0.5 s after its start" in (await ask("hang.jitsu.test", suite.port)).extended_error
         assert (await ask("good.jitsu.test", suite.port)).addresses == ["127.2.6.2"]
         assert suite.status()["bad"]["starts"] == 0
+
+
+async def test_a_vmd_that_was_held_up_for_longer_than_a_boot_may_take_fails_none(tmp_path: Path) -> None:
+    toml = vm_toml("www", "127.2.8.1", boot_time=0.5, wait_for_port=8080, max_wait=0.1, boot_limit=2, idle_timeout=60)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        await ask("www.jitsu.test", suite.port)
+        pid = suite.pid("vmd")
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(4)
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.to_thread(wait_for, lambda: suite.state("www") != "booting", 10, "it is over")
+        row = suite.status()["www"]
+        assert (row["state"], row["starts"], row["last_error"]) == ("ready", 1, "")
 
 
 @pytest.mark.alone

@@ -124,6 +124,16 @@ def test_a_port_is_waited_for_and_the_delay_counts_from_then() -> None:
     assert machine.state is VmState.READY
 
 
+def test_a_guest_that_was_seen_within_its_limit_has_not_failed_though_clients_wait_longer() -> None:
+    machine = booting(wait_for_port="80", boot_limit="3")
+    watch = machine._call
+    machine.handle(MaskSignalled(watch), 3.9)
+    machine.passed(4.0)
+    assert (machine.state, machine.next_deadline()) == (VmState.BOOTING, 4.4)
+    machine.passed(4.4)
+    assert machine.state is VmState.READY
+
+
 def test_a_ready_vm_is_answered_at_once() -> None:
     assert only(AnswerSummons, ready().handle(DNS, 2.0)).error is None
 

@@ -15,7 +15,8 @@ taken as true if it was asked after the last change of state, and else looked up
     starting     StartReturned, no error    booting; an armed summon is answered
     booting      HandoverTold               the mask is met, if nothing else is waited for
     booting      mask met                   ready; everybody who waits is answered
-    starting, booting  error, death, boot_limit passed    failed: everybody is told why; back off
+    starting, booting  error, death    failed: everybody is told why; back off
+    starting, booting  boot_limit passed, and the guest not seen    failed
     ready        DrainRequested, idle       draining
     draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed    ready
     draining     StopApproved for this drain               stopping
@@ -168,8 +169,11 @@ class VmMachine:
             _S.STOPPING: self.since + STOP_LIMIT_S,
         }
         limit = limits.get(self.state)
-        met = self._masking.met_at() if self.state is _S.BOOTING and self._masking is not None else None
-        return limit if limit is None or met is None else min(limit, met)
+        masking = self._masking if self.state is _S.BOOTING else None
+        met = None if masking is None else masking.met_at()
+        if limit is None or masking is None or met is None:
+            return limit
+        return met if masking.waits_for_signal() else min(limit, met)  # a guest that was seen in time is there
 
     def runs(self) -> bool:
         """Say whether the guest is there, as far as is known."""
