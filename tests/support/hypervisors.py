@@ -52,6 +52,15 @@ class Running:
         guests = await self.hypervisor.guests([self.vm])
         return guests[self.vm.uuid].state if self.vm.uuid in guests else GuestState.OFF
 
+    @asynccontextmanager
+    async def forgotten(self) -> AsyncIterator[None]:
+        """Leave nothing of the VM."""
+        try:
+            yield
+        finally:
+            await self.hypervisor.destroy(self.vm)
+            await self.hypervisor.forget(self.vm)
+
     async def becomes(self, state: GuestState) -> None:
         async with asyncio.timeout(LIMIT_S):
             while await self.state() is not state:
@@ -107,12 +116,8 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
     else:
         uri = {"libvirt test": "test:///default", "libvirt qemu": URI, "libvirt xen": XEN_URI}[kind]
         settings = {"hypervisor__kind": "libvirt", "hypervisor__connect": uri, "hypervisor__accelerate": "tcg"}
-        async with _running(vm, directory, **settings) as made:
-            try:
-                yield made
-            finally:
-                await made.hypervisor.destroy(vm)
-                await made.hypervisor.forget(vm)
+        async with _running(vm, directory, **settings) as made, made.forgotten():
+            yield made
 
 
 @asynccontextmanager
@@ -128,10 +133,9 @@ async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Run
             settings["hypervisor__xenstore"] = str(daemon.socket)
         async with _running(vm, directory, **settings) as made:
             try:
-                yield made
+                async with made.forgotten():
+                    yield made
             finally:
-                await made.hypervisor.destroy(vm)
-                await made.hypervisor.forget(vm)
                 made.hypervisor._xenstore.close()  # type: ignore[attr-defined]
 
 
