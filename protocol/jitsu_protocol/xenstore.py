@@ -23,7 +23,6 @@ import itertools
 import select
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -32,12 +31,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
 LIMIT_S = 2.0
 RETRY_S = 1.0
+MAX_THREADS = 8
 MAX_TRIES = 50
 """Of a transaction that others interfere with."""
 DEVICES = (Path("/dev/xen/xenbus"), Path("/proc/xen/xenbus"))
@@ -55,7 +56,7 @@ class Xenstore:
         self._spawn = spawn
         self._client: Any = None
         self._connecting = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="xenstore")
+        self._threads = DaemonThreads(MAX_THREADS, "xenstore")
         self._watches: dict[bytes, tuple[str, Callable[[], None]]] = {}
         self._tokens = itertools.count(1)
         self._returns = False
@@ -122,7 +123,7 @@ class Xenstore:
         """End it."""
         self._watches.clear()
         self._lost(self._client)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown()
 
     # --- the connection ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -42,6 +42,7 @@ from jitsu_protocol.messages import (
     Register,
     Value,
 )
+from jitsu_protocol.threads import DaemonThreads
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import State
 from jitsu_store.wires.git import GitRepository, check_branch_name
@@ -81,7 +82,8 @@ class StoreServer:
         head = repository.head(MASTER)
         self._state = State(repository.leaves(head))
         # Each thread has a handle of its own: what reads history, and what speaks to other hosts, keeps nobody waiting.
-        self._disk, self._history, self._network = (ThreadPoolExecutor(1, name) for name in ("disk", "log", "net"))
+        self._disk, self._history = (ThreadPoolExecutor(1, name) for name in ("disk", "log"))
+        self._network = DaemonThreads(1, "net")  # a remote that is silent keeps the store from no end
         self._past = GitRepository(repository.path)
         self._remote = GitRepository(repository.path)
         self._writer = Writer(repository, self._state, self._disk, self._landed)
@@ -361,7 +363,7 @@ class StoreServer:
         return await self._in_thread(self._history, self._past, work)
 
     @staticmethod
-    async def _in_thread(thread: ThreadPoolExecutor, git: GitRepository, work: Callable[[GitRepository], T]) -> T:
+    async def _in_thread(thread: Executor, git: GitRepository, work: Callable[[GitRepository], T]) -> T:
         def run() -> T:
             git.reopen()
             return work(git)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+from jitsu_protocol.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_AT_ONCE = 64
-_threads = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="command")
+_threads = DaemonThreads(MAX_AT_ONCE, "command")
 
 
 async def run(*argv: str) -> tuple[int, str, str]:

@@ -1,17 +1,12 @@
-"""Blocking libraries on threads: a call that hangs holds up no other, nor the end of the process.
-
-The threads are daemons, which those of concurrent.futures cannot be: before it exits, Python waits for each of them.
-"""
+"""Blocking libraries on threads: a call that hangs holds up no other, and looking at all VMs says so."""
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,34 +21,22 @@ class Threads:
     def __init__(self, name: str, translated: Callable[[Exception], Exception | None]) -> None:
         """`translated` returns what is raised for an error of the library, None for one that is not its own."""
         self._name = name
+        self._threads = DaemonThreads(MAX_THREADS, name)
         self._translated = translated
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._count = 0
         self._looking: asyncio.Future[object] | None = None
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do something on a thread; when all are busy, as soon as one is not."""
-        future: Future[T] = Future()
-        self._work.put((future, work))
-        if not self._idle.acquire(blocking=False) and self._count < MAX_THREADS:
-            self._count += 1
-            threading.Thread(target=self._serve, name=f"{self._name} {self._count}", daemon=True).start()
-        return asyncio.wrap_future(future)
+        """Do something on a thread."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._caught, work)
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                future, work = self._work.get_nowait()
-            except queue.Empty:
-                self._idle.release()
-                future, work = self._work.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except Exception as error:  # whatever the library raises, its translation says what it means
-                    future.set_exception(self._translated(error) or error)
-            del future, work
+    def _caught(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except Exception as error:  # whatever the library raises, its translation says what it means
+            known = self._translated(error)
+            if known is None:
+                raise
+            raise known from None
 
     async def within(self, limit: float, otherwise: str, work: Callable[[], T]) -> T:
         """Do something on a thread and wait for it; raises Unavailable (`otherwise`) if it takes longer."""
