@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -453,6 +454,22 @@ async def test_history_goes_to_another_repository_and_comes_from_it(tmp_path: Pa
         with pytest.raises(Unavailable):
             await store.server.push(Push(remote=str(tmp_path / "nowhere"), author=ME))
         store.git("fsck", "--strict")
+
+
+@pytest.mark.parametrize("scheme", ["git", "http", "ssh"])
+async def test_a_remote_that_is_silent_is_left_and_another_has_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setattr("jitsu_store.wires.git.SILENT_LIMIT_MS", 200)
+    git(tmp_path, "init", "-q", "--bare", "-b", "master", "other.git")
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a": "1"})
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            remote = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x"
+            with pytest.raises(Unavailable, match=r"(?i)timed out"):
+                await store.server.push(Push(remote=remote, author=ME))
+        await store.server.push(Push(remote=str(tmp_path / "other.git"), author=ME))
+    assert git(tmp_path / "other.git", "show", "master:a") == "1"
 
 
 async def test_a_branch_that_another_program_has_moved_is_not_overwritten(tmp_path: Path) -> None:

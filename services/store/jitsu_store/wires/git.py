@@ -35,6 +35,8 @@ BRANCHES = "refs/heads/"
 LOCK = "jitsu-store.lock"
 MIN_REVISION_CHARACTERS = 4
 MAX_OPEN_PACKS = 128
+CONNECT_LIMIT_MS, SILENT_LIMIT_MS = 10_000, 60_000
+"""For a remote: others that are asked for later wait for it."""
 RECENT_KEPT = 1000
 MAX_RECENT_BYTES = 4096
 """Small objects just written: libgit2 would have to look for their packs first."""
@@ -301,6 +303,7 @@ class GitRepository:
 
     @contextmanager
     def _remote_complaints(self, remote: str) -> Iterator[None]:
+        pygit2.settings.server_connect_timeout, pygit2.settings.server_timeout = CONNECT_LIMIT_MS, SILENT_LIMIT_MS
         try:
             yield
         except (pygit2.GitError, ValueError, KeyError, OSError) as error:
