@@ -53,6 +53,8 @@ class Connections:
         self._main: _Main | None = None
         self._opening: asyncio.Future[_Main] | None = None
         self._of_thread = threading.local()
+        self._opens = threading.Lock()
+        """One at a time: sshd takes but ten that have not logged in yet (MaxStartups)."""
         self._away = ""
         """Why it could not be connected, the last time."""
 
@@ -112,11 +114,17 @@ class Connections:
             return main.connection
         if getattr(own, "main", None) is not main or not own.connection.isAlive():
             own.main = own.connection = None  # the last reference to it closes it
-            own.connection = self._opened()
+            with self._opens:
+                self._still(main)
+                own.connection = self._opened()
             own.main = main
-            if self._live() is not main:  # it hung meanwhile, and who asked has given up
-                raise Unavailable(f"{self._uri} does not answer")
+            self._still(main)
         return own.connection
+
+    def _still(self, main: _Main) -> None:
+        """Raise Unavailable if it hung meanwhile: who asked has given up."""
+        if self._live() is not main:
+            raise Unavailable(f"{self._uri} does not answer")
 
     def _live(self) -> _Main:
         main = self._main
