@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from jitsu_protocol.keys import dns_name
+from jitsu_protocol import vm as vm_module
+from jitsu_protocol.keys import KEYS, dns_name
 from jitsu_protocol.vm import VM, Holdings, InvalidVm, from_config, from_tree, to_tree
 from tests.support.vms import make_vm
 
@@ -148,6 +152,20 @@ def test_an_originals_tree_opens() -> None:
     }
     vm = from_tree("1ca00000-0000-0000-0000-000000000b60", tree)
     assert (vm.name, vm.wait_for_key, vm.ttl) == ("rump-xl", "", 60)
+
+
+def test_what_checks_a_key_is_made_once_and_not_for_each_vm(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def counted(type: Any) -> TypeAdapter[Any]:
+        nonlocal made
+        made += 1
+        return TypeAdapter(type)
+
+    monkeypatch.setattr(vm_module, "TypeAdapter", counted)
+    for number in range(2 * len(KEYS)):
+        make_vm(f"vm{number}")
+    assert made <= len(KEYS)
 
 
 def test_a_leaf_of_its_own_counts_before_what_was_configured() -> None:
