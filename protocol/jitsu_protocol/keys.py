@@ -7,7 +7,7 @@ import uuid as uuid_module
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -161,6 +161,13 @@ class Key:
     repeats: bool = False
     default_from: str = ""
     """The key of `[defaults]` that supplies it where the VM is silent."""
+    set_by: Literal["operator", "vm"] = "operator"
+    """Who may change it: operators only, or also the VM itself, if it was given an identity.
+
+    vmd acts as root on many keys (`script`, `disk`, `kernel`), and names and addresses are taken from a common stock.
+    A VM may therefore change only the keys that affect nobody but itself: its TTLs, its delays, how its boot is masked
+    and how it is stopped. docs/security.md has the list.
+    """
 
 
 KEYS: dict[str, Key] = {
@@ -171,12 +178,13 @@ KEYS: dict[str, Key] = {
     "uuid": Key(VmId, "The VM's UUID.", "made from the name"),
     "hypervisor": Key(str, "The hypervisor that runs it, one of hypervisor.connections.", "that of hypervisor.kind"),
     "host": Key(HostName, "The host whose vmd runs it, one of bus.hosts.", "the vmd of bus.vmd_rpc"),
-    "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl"),
+    "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl", set_by="vm"),
     "stop_mode": Key(
         StopMode,
         "How it is stopped when idle: destroy, suspend (to disk), shutdown (by the guest) or pause (in memory).",
         "destroy",
         default_from="stop_mode",
+        set_by="vm",
     ),
     "response_delay": Key(
         Seconds,
@@ -184,15 +192,23 @@ KEYS: dict[str, Key] = {
         "0.1",
         "s",
         default_from="response_delay",
+        set_by="vm",
     ),
-    "wait_for_key": Key(str, "The answer waits for this Xenstore key, relative to /local/domain/<domid>/."),
-    "wait_for_port": Key(Port, "The answer waits until the VM accepts TCP connections here."),
-    "ready": Key(ReadySign, "first-frame: the answer waits until Synjitsu has seen a frame of the guest's own."),
-    "use_synjitsu": Key(bool, "Answer as soon as the start is accepted; Synjitsu keeps the first packets.", "false"),
+    "wait_for_key": Key(
+        str, "The answer waits for this Xenstore key, relative to /local/domain/<domid>/.", set_by="vm"
+    ),
+    "wait_for_port": Key(Port, "The answer waits until the VM accepts TCP connections here.", set_by="vm"),
+    "ready": Key(
+        ReadySign, "first-frame: the answer waits until Synjitsu has seen a frame of the guest's own.", set_by="vm"
+    ),
+    "use_synjitsu": Key(
+        bool, "Answer as soon as the start is accepted; Synjitsu keeps the first packets.", "false", set_by="vm"
+    ),
     "handover": Key(
         HandoverKind,
         "How Synjitsu passes connections on: replay for any guest, xenstore for those with the original's TCP stack.",
         "replay",
+        set_by="vm",
     ),
     "wake_on_traffic": Key(
         bool, "A TCP connection or a UDP datagram to the VM while it is off starts it, as a query does.", "false"
@@ -212,17 +228,14 @@ KEYS: dict[str, Key] = {
         default_from="idle_timeout",
     ),
     "max_wait": Key(
-        MaxWait,
-        "A query waits at most that long; never above 4.",
-        "1.2",
-        "s",
-        default_from="max_wait",
+        MaxWait, "A query waits at most that long; never above 4.", "1.2", "s", default_from="max_wait", set_by="vm"
     ),
     "on_timeout": Key(
         OnTimeout,
         "What is said when max_wait is over: answer or servfail.",
         "answer",
         default_from="on_timeout",
+        set_by="vm",
     ),
     "summon": Key(
         SummonMode,

@@ -391,11 +391,19 @@ async def test_a_vm_changes_itself_by_a_branch_and_nothing_else(tmp_path: Path) 
         with pytest.raises(Refused):
             await store.branch("mine", who=who)
         await store.branch(one.uuid, who=who)
-        await store.apply({f"jitsu/vm/{one.uuid}/ip": "127.0.1.8"}, one.uuid, who)
+        await store.apply({f"jitsu/vm/{one.uuid}/response_delay": "0.3"}, one.uuid, who)
+        for leaf in ("ip", "config/script/0", "config/dns/0", "dns/two.jitsu.test/ttl"):
+            with pytest.raises(Refused, match="a VM may not"):
+                await store.apply({f"jitsu/vm/{one.uuid}/{leaf}": "/tmp/x"}, one.uuid, who)
         with pytest.raises(Refused, match="only below"):
             await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.9"}, one.uuid, who)
         assert (await store.merge(one.uuid, who=who)).changed == 1
-        assert await store.get(f"jitsu/vm/{one.uuid}/ip") == "127.0.1.8"
+        assert await store.get(f"jitsu/vm/{one.uuid}/response_delay") == "0.3"
+        await store.apply({f"jitsu/vm/{one.uuid}/config/dns/1": "other.test"}, one.uuid)  # an operator, on its branch
+        with pytest.raises(Refused, match="may not have the name"):
+            await store.apply({f"jitsu/vm/{one.uuid}/dns/other.test/ttl": "5"}, one.uuid, who)  # not its name on master
+        with pytest.raises(Refused, match="may not change its dns"):
+            await store.merge(one.uuid, who=who)
         await store.apply({f"jitsu/vm/{two.uuid}/ip": "127.0.1.9"}, one.uuid)  # an operator puts something on it
         with pytest.raises(Refused, match="only below"):
             await store.merge(one.uuid, who=who)

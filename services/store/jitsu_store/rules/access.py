@@ -1,8 +1,9 @@
-"""Who may write what. A refusal says which rule stands against it.
+"""Who may write what. A refusal names the rule that was broken.
 
 operator   everything
 service    its own statistics below jitsu/stats/; the reaper also who its replicas are, below jitsu/replica/
-VM         below jitsu/vm/<its uuid>/, on branches that begin with its uuid; what is there it may merge into master
+VM         its own keys of which keys.py says `set_by="vm"`, and the TTL of names that an operator gave it or that lie
+           below one of those; on branches that begin with its uuid, which it may merge into master
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.identity import Role
+from jitsu_protocol.keys import KEYS, owner_name
 from jitsu_protocol.messages import MASTER
-from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf
 from jitsu_store.rules.tree import is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from jitsu_protocol.identity import Identity
 
 _STATISTICS = {"vmd": {"start_ts", "total_starts"}, "reaper": {"last_request_ts", "total_requests"}}
 
 
-def write_refusal(who: Identity, branch: str, paths: Iterable[str]) -> str:
-    """Return why somebody may not change these paths of a branch, or nothing."""
+def write_refusal(who: Identity, branch: str, paths: Iterable[str], names: Collection[str] = ()) -> str:
+    """Return why somebody may not change these paths of a branch, or nothing; `names` are as of `names_of`."""
     match who.role:
         case Role.OPERATOR:
             return ""
@@ -33,7 +35,7 @@ def write_refusal(who: Identity, branch: str, paths: Iterable[str]) -> str:
                     return f"a service writes only its statistics, not {path} on {branch}"
             return ""
         case Role.VM:
-            return branch_refusal(who, branch) or _paths_refusal(who, paths)
+            return branch_refusal(who, branch) or _paths_refusal(who, paths, names)
 
 
 def record_refusal(service: str, paths: Iterable[str]) -> str:
@@ -44,8 +46,8 @@ def record_refusal(service: str, paths: Iterable[str]) -> str:
     return ""
 
 
-def merge_refusal(who: Identity, branch: str, into: str, paths: Iterable[str]) -> str:
-    """Return why somebody may not merge a branch that changes these paths, or nothing."""
+def merge_refusal(who: Identity, branch: str, into: str, paths: Iterable[str], names: Collection[str] = ()) -> str:
+    """Return why somebody may not merge a branch that changes these paths, or nothing; `names` as of `names_of`."""
     match who.role:
         case Role.OPERATOR:
             return ""
@@ -53,7 +55,7 @@ def merge_refusal(who: Identity, branch: str, into: str, paths: Iterable[str]) -
             return "a service does not merge branches"
         case Role.VM:
             target = "" if into == MASTER else branch_refusal(who, into)
-            return branch_refusal(who, branch) or target or _paths_refusal(who, paths)
+            return branch_refusal(who, branch) or target or _paths_refusal(who, paths, names)
 
 
 def branch_refusal(who: Identity, branch: str) -> str:
@@ -73,8 +75,42 @@ def operator_refusal(who: Identity, what: str) -> str:
     return "" if who.role is Role.OPERATOR else f"only an operator may {what}"
 
 
-def _paths_refusal(who: Identity, paths: Iterable[str]) -> str:
+def names_of(who: Identity, leaves: Mapping[str, str]) -> frozenset[str]:
+    """Return the DNS names that a VM has on master; `leaves` are those below `jitsu/vm/<its uuid>`."""
+    start = f"{VM_ROOT}/{who.name}/"
+    names = set()
+    for path, value in leaves.items():
+        match path.removeprefix(start).split("/"):
+            case ["config", "dns", _]:
+                names.add(value)
+            case ["dns", name, "ttl"]:
+                names.add(name)
+    return frozenset(map(_canonical, names))
+
+
+def _paths_refusal(who: Identity, paths: Iterable[str], names: Collection[str]) -> str:
+    start = f"{VM_ROOT}/{who.name}/"
     for path in paths:
-        if not path.startswith(f"{VM_ROOT}/{who.name}/"):
-            return f"a VM writes only below {VM_ROOT}/{who.name}/, not at {path}"
+        leaf = path.removeprefix(start)
+        if leaf == path:
+            return f"a VM writes only below {start}, not at {path[:100]}"
+        key = key_of_leaf(leaf)
+        if not key or KEYS[key].set_by != "vm":
+            return f"a VM may not change its {key or leaf[:100]}; only an operator may"
+        if leaf.startswith("dns/") and not _is_own(leaf.split("/")[1], names):
+            allowed = ", ".join(sorted(names)) or "none"
+            return f"a VM may not have the name {leaf.split('/')[1]}: its names are {allowed}, and those below them"
     return ""
+
+
+def _is_own(name: str, names: Collection[str]) -> bool:
+    """Say whether a name is one of these or lies below one; below `*.a.b` lies all that ends in `.a.b`."""
+    name = _canonical(name)
+    return name in names or any(name.endswith("." + held.removeprefix("*.")) for held in names)
+
+
+def _canonical(name: str) -> str:
+    try:
+        return owner_name(name)
+    except ValueError:
+        return name

@@ -22,6 +22,7 @@ import structlog
 from jitsu_protocol import identity
 from jitsu_protocol.errors import BadRequest, Conflict, Invalid, JitsuError, NotFound, Refused
 from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, DeleteBranch, Done, Merge, Message
+from jitsu_protocol.vm import VM_ROOT
 from jitsu_store.rules import access, merge, tree
 from jitsu_store.wires.git import check_branch_name
 
@@ -197,7 +198,7 @@ class Writer:
         head = self._head(request.branch, batch)
         who = identity.parse(request.author)
         asked = tree.wanted(request.changes)
-        _refuse(access.write_refusal(who, request.branch, asked))
+        _refuse(access.write_refusal(who, request.branch, asked, self._names_of(who)))
         if request.base and (head is None or request.base != head.hex()):
             now = head.hex() if head is not None else "nothing"
             raise Conflict(
@@ -221,7 +222,7 @@ class Writer:
             raise NotFound(f"the branch {request.branch} has no commit")
         base = None if ours is None else self.repository.merge_base(ours, theirs)
         changed = self.repository.differing(base, theirs)
-        _refuse(access.merge_refusal(who, request.branch, request.into, changed))
+        _refuse(access.merge_refusal(who, request.branch, request.into, changed, self._names_of(who)))
         if base == theirs and ours is not None:
             return Applied(commit=ours.hex(), changed=0)
         merged = merge.merge(changed, lambda path: self._current(request.into, ours, path))
@@ -273,6 +274,12 @@ class Writer:
         if head is None and branch != MASTER:
             raise NotFound(f"there is no branch {branch[:100]!r}", hint="`jitsu branch` lists them, and makes one")
         return head
+
+    def _names_of(self, who: identity.Identity) -> frozenset[str]:
+        """Return the names that a VM has on master, whatever its branch says."""
+        if who.role is not identity.Role.VM:
+            return frozenset()
+        return access.names_of(who, self.state.tree.below(f"{VM_ROOT}/{who.name}"))
 
     def _current(self, branch: str, head: Id | None, path: str) -> str | None:
         if branch == MASTER:
