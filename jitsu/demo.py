@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jitsu_protocol.settings import Settings
+    from jitsu_protocol.vm import VM
 
 PRESETS = {"defaults.ttl": "10", "dns.port": "5300"}
 
@@ -30,10 +31,11 @@ def texts() -> list[VmText]:
 
 def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
     """Return what a newcomer may type now; `jitsu` is how this very tool is called."""
-    vm = min(settings.vms, key=lambda each: each.addresses[0]) if settings.vms else None
+    vm = min(settings.vms, key=_by_first_address, default=None)
     if vm is None:
         return ["", f"Serving what the store holds: {jitsu} status shows it. Ctrl-C stops everything."]
     name, address = next(iter(vm.names)), vm.addresses[0]
+    host = f"[{address}]" if address.version == 6 else str(address)
     is_mock = settings.hypervisor.kind in ("mock", "loopback", "bridge")
     port = vm.config.get("port", ("8080" if is_mock else "",))[0]
     return [
@@ -42,10 +44,16 @@ def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
         f" {'them' if len(settings.vms) > 1 else 'it'}. In another terminal:",
         "",
         f"    dig @{settings.dns.bind} -p {settings.dns.port} {name} +short",
-        *([f"    curl http://{address}:{port}/"] if port else []),
+        *([f"    curl http://{host}:{port}/"] if port else []),
         f"    {jitsu} status      # what runs, and since when",
         f"    {jitsu} trace       # where the milliseconds went",
         f"    {jitsu} tree        # the state, as Git keeps it",
         "",
         f"A VM stops when it has been idle for {vm.idle_timeout:g} s. Ctrl-C stops everything.",
     ]
+
+
+def _by_first_address(vm: VM) -> tuple[int, int]:
+    """Sort IPv4 before IPv6: addresses of different families cannot be compared."""
+    address = vm.addresses[0]
+    return address.version, int(address)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import os
 import secrets
-import shutil
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu.apply import changes_for, commit, operator
 from jitsu.link import connect
+from jitsu.runtime_directory import FIRST_STORE, RuntimeDirectory
 from jitsu_protocol.children import Child, Children, numbered_metrics
-from jitsu_protocol.errors import JitsuError, SetupFault
+from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.process import EXIT_SETUP
 from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from jitsu_protocol.settings import Settings
 
@@ -37,10 +34,14 @@ class Suite:
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._say = say
-        self._directory = settings.bus.directory
+        self._directory = RuntimeDirectory(settings.bus.directory)
+        self._children = Children([], say)
+
+    def _make_children(self) -> None:
+        settings, directory = self._settings, self._directory
         base = settings.as_environment()
-        base["JITSU_BUS_RUNTIME_DIR"] = str(self._directory)
-        base["JITSU_STORE_PATH"] = settings.store.path or str(self._directory / "store.git")
+        base["JITSU_BUS_RUNTIME_DIR"] = str(directory.path)
+        base["JITSU_STORE_PATH"] = settings.store.path or str(self._new_store())
         base["JITSU_DNS_COOKIE_SECRET"] = settings.dns.cookie_secret or secrets.token_hex(16)
         children = [Child(service, service, dict(base)) for service in ("store", "vmd", "synjitsu", "reaper")]
         replicas = settings.dns.replicas
@@ -50,16 +51,24 @@ class Suite:
                 own["JITSU_DNS_REUSE_PORT"] = "true"
             own["JITSU_DNS_METRICS"] = numbered_metrics(settings.dns.metrics, number * settings.dns.workers)
             children.append(Child(f"dns-{number}" if replicas > 1 else "dns", "dns", base | own))
-        self._children = Children(children, say)
+        self._children.children += children
+
+    def _new_store(self) -> Path:
+        path = self._directory.new_store()
+        if path.name != FIRST_STORE:
+            earlier = path.with_name(FIRST_STORE)
+            self._say(f"note: {earlier} is left as it is; serve it with --persistdb {earlier}, or move it away")
+        return path
 
     async def run(self, next_steps: Callable[[], Sequence[str]]) -> int:
         """Run until a signal; returns the exit status. Raises SetupFault if the directory is in use."""
         children, stop = self._children, self._children.stop
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        lock = self._claim()
+        self._directory.claim()
         try:
-            self._say(f"jitsu up: {len(children.children)} processes in {self._directory}")
+            self._make_children()
+            self._say(f"jitsu up: {len(children.children)} processes in {self._directory.path}")
             async with asyncio.TaskGroup() as group:
                 keepers = [group.create_task(children.keep(child)) for child in children.children]
                 starting = group.create_task(self._start(next_steps))
@@ -73,9 +82,8 @@ class Suite:
                     keeper.cancel()
         finally:
             if not await children.let_go(STOP_LIMIT_S):
-                self._kill_mock_host()  # it is no child of ours
-            self._clean()
-            os.close(lock)
+                self._directory.kill_mock_host()
+            self._directory.release()
         return children.status
 
     async def _start(self, next_steps: Callable[[], Sequence[str]]) -> None:
@@ -104,44 +112,3 @@ class Suite:
                 changes = changes_for(self._settings.vms, await link.leaves(VM_ROOT))
                 if changes:
                     await commit(link, changes, "Configuration given to jitsu up", operator())
-
-    # --- the runtime directory ---
-
-    def _claim(self) -> int:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._is_ours()
-        lock = os.open(self._directory / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise SetupFault(
-                f"another jitsu up runs in {self._directory}",
-                hint="stop it, or give this one a directory of its own with --runtime-dir",
-            ) from None
-        return lock
-
-    def _is_ours(self) -> None:
-        """Refuse a directory that somebody else has made: in /tmp anybody can make one."""
-        if self._directory.stat().st_uid != os.geteuid():
-            raise SetupFault(f"{self._directory} belongs to another user", hint="choose another with --runtime-dir")
-
-    def _clean(self) -> None:
-        """Leave no file behind."""
-        for name in ("store", "vmd", "synjitsu", "reaper", "mock"):
-            for kind in ("rpc", "feed"):
-                for suffix in ("", ".lock"):
-                    (self._directory / f"{name}.{kind}{suffix}").unlink(missing_ok=True)
-        if not self._settings.store.path:
-            shutil.rmtree(self._directory / "store.git", ignore_errors=True)
-        (self._directory / "up.lock").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._directory.rmdir()
-
-    def _kill_mock_host(self) -> None:
-        pid_file = self._directory / "mock.pid"
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(pid_file.read_text())
-            if b"jitsu_vmd.mock.host" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
-        pid_file.unlink(missing_ok=True)

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.process import EXIT_SETUP, LIFELINE_VARIABLE
+from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, LIFELINE_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 10.0
@@ -67,9 +67,7 @@ class Children:
     async def keep(self, child: Child) -> None:
         """Run a child until all are to end."""
         while not self.stop.is_set():
-            await self._spawn(child)
-            assert child.process is not None
-            status = await child.process.wait()
+            status = await self._run(child)
             if self.stop.is_set():
                 return
             if status >= EXIT_SETUP:
@@ -110,41 +108,49 @@ class Children:
             self._lifeline_held.close()
         return True
 
-    async def _spawn(self, child: Child) -> None:
+    async def _run(self, child: Child) -> int:
+        """Start a child and wait until it ends; returns its exit status, negative for a signal."""
         child.ready.clear()
         child.started_at = monotonic()
-        address = f"@jitsu-{os.getpid()}-{child.name}"
-        notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        notified.bind("\0" + address[1:])
-        loop = asyncio.get_running_loop()
-
-        def read() -> None:
-            with contextlib.suppress(OSError):
-                if b"READY=1" in notified.recv(4096):
-                    loop.remove_reader(notified)
-                    notified.close()
-                    child.ready.set()
-                    self._say(f"  {child.name:<9} ready  {monotonic() - child.started_at:.2f} s")
-
-        loop.add_reader(notified, read)
         lifeline = self._lifeline.fileno()
-        child.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            f"jitsu_{child.service}.main",
-            env={**os.environ, **child.environment, "NOTIFY_SOCKET": address, LIFELINE_VARIABLE: str(lifeline)},
-            pass_fds=(lifeline,),
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others in order
-        )
+        with self._notifications(child) as address:
+            try:
+                child.process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    f"jitsu_{child.service}.main",
+                    env={**os.environ, **child.environment, "NOTIFY_SOCKET": address, LIFELINE_VARIABLE: str(lifeline)},
+                    pass_fds=(lifeline,),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others in order
+                )
+            except OSError as error:  # too many processes or open files, no memory: that may pass
+                self._say(f"  {child.name:<9} cannot be started: {error.strerror}")
+                return EXIT_FAILED
+            return await child.process.wait()
 
-        def forget(_: object) -> None:
-            if notified.fileno() >= 0:
+    @contextlib.contextmanager
+    def _notifications(self, child: Child) -> Iterator[str]:
+        """Listen for READY=1 of a child for as long as it runs; yields what NOTIFY_SOCKET is to be.
+
+        The kernel chooses the address (unix(7), autobind), so that neither an earlier start of this child nor another
+        user can have it already.
+        """
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notified:
+            notified.bind("")
+
+            def read() -> None:
+                with contextlib.suppress(OSError):
+                    if b"READY=1" in notified.recv(4096).splitlines() and not child.ready.is_set():
+                        child.ready.set()
+                        self._say(f"  {child.name:<9} ready  {monotonic() - child.started_at:.2f} s")
+
+            loop.add_reader(notified, read)
+            try:
+                yield "@" + notified.getsockname()[1:].decode()
+            finally:
                 loop.remove_reader(notified)
-                notified.close()
-
-        ended = asyncio.ensure_future(child.process.wait())
-        ended.add_done_callback(forget)
 
 
 def numbered_metrics(listen: str, number: int) -> str:
