@@ -43,6 +43,20 @@ async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(libx
         assert written == '{"cmdline":"nginx","net":{"if":"xenif0"}}'
 
 
+async def test_libxl_names_the_hosts_end_of_each_interface_after_each_start(libxl: str, tmp_path: Path) -> None:
+    vm = vm_of(libxl)
+    async with running_libxl(libxl, vm, tmp_path) as made:
+
+        async def interfaces() -> list[str]:
+            return [nic.interface for nic in (await made.hypervisor.guests([vm]))[vm.uuid].nics]
+
+        assert await interfaces() == [""], "it is off"
+        for _ in range(2):
+            await made.hypervisor.start(vm)
+            assert await interfaces() == [f"vif{await made.hypervisor.domain_id(vm)}.0"]
+            await made.hypervisor.destroy(vm)
+
+
 @pytest.mark.suite
 async def test_libxl_waits_for_a_key_of_the_guest(tmp_path: Path) -> None:
     vm = vm_of("libxl", wait_for_key="data/status")

@@ -54,6 +54,16 @@ async def test_xapi_tells_the_interfaces_of_a_vm_in_their_order(tmp_path: Path) 
             ]
 
 
+async def test_xapi_names_the_hosts_end_of_each_interface_after_each_start(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        ref = xapi.add("jitsu-conforms", bridges=("OpaqueRef:net0", "OpaqueRef:net1"), domid="-1")
+        async with running_xapi(vm_of("xapi"), tmp_path, xapi) as made:
+            for domain, names in (("-1", ["", ""]), ("7", ["vif7.0", "vif7.1"]), ("9", ["vif9.0", "vif9.1"])):
+                xapi.vms[ref]["domid"] = domain
+                guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+                assert [nic.interface for nic in guest.nics] == names
+
+
 async def test_xapi_a_session_that_has_expired_is_renewed(tmp_path: Path) -> None:
     with FakeXapi() as xapi:
         xapi.add("jitsu-conforms")

@@ -20,6 +20,8 @@ class Arm(Request):
     mac: str
     bridge: str = ""
     """Empty: the only one that Synjitsu listens on."""
+    interface: str = ""
+    """The host's end of the guest's interface, when it is there already; else vmd's feed names it once the VM runs."""
     handover: Literal["replay", "xenstore"] = "replay"
     """What becomes of the SYNs that are kept: sent to the guest, or written into Xenstore."""
     domain_id: int | None = None

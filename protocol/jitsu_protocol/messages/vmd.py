@@ -140,6 +140,8 @@ class VmStatus(BaseModel):
     mac: str = ""
     bridge: str = ""
     """Of the interface at which it is reached, as far as is known."""
+    interface: str = ""
+    """The host's end of that interface while the VM runs or is paused, such as `vnet3` or `vif7.0`; "" if unknown."""
     retry_after_s: float | None = None
     """While it backs off: until the next try is allowed."""
     waits_for: str = ""

@@ -22,6 +22,8 @@ class Nic:
 
     mac: str
     bridge: str = ""
+    interface: str = ""
+    """The host's end of it while the VM runs or is paused, for example `vnet3` (a tap) or `vif7.0`; "" if unknown."""
 
 
 @dataclass(frozen=True)

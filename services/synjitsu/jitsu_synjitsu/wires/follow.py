@@ -76,6 +76,10 @@ class Follower:
             self._state(status, gone=False)
 
     def _state(self, status: VmStatus, gone: bool) -> None:
+        if status.interface and not gone:
+            self._server.interfaces[status.uuid] = status.interface
+        else:
+            self._server.interfaces.pop(status.uuid, None)
         if gone:
             self._states.pop(status.uuid, None)
             self._forget(status.uuid)

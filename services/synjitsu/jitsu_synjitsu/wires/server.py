@@ -55,6 +55,8 @@ class SynjitsuServer:
         self.armed: Callable[[str, Bridge, bytes], None] = lambda *_: None
         """Told of each VM that is about to boot, before it does."""
         self._entries = Entries(process, self._managed)
+        self.interfaces: dict[str, str] = {}
+        """VM -> the host's end of its interface, a port of the bridge, while it runs or is paused, if vmd knows it."""
         self._seen_elsewhere: set[str] = set()
         """VMs of which that has been logged."""
         self._alarm = Alarm(self._passed)
@@ -116,6 +118,8 @@ class SynjitsuServer:
         bridge = self.bridge_of(request.bridge)
         mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
         limit = now + request.limit_s
+        if request.interface:
+            self.interfaces[request.vm] = request.interface
         self.armed(request.vm, bridge, mac)
         is_known = request.is_there or request.vm in self._seen_elsewhere
         if not is_known and bridge.knows_elsewhere(mac):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.keys import KEYS
+from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.mock.client import MockHypervisor
 
 if TYPE_CHECKING:
@@ -35,13 +36,20 @@ class Bridge(MockHypervisor):
             )
         await super().open()
 
+    def _bridge_of(self, vm: VM) -> str:
+        return vm.bridge or self._bridge
+
+    def _nics(self, vm: VM, interface: str) -> tuple[Nic, ...]:
+        # A guest with a `boot_mac` has another MAC address than its hypervisor knows, as some real ones do.
+        return (Nic(vm.mac, self._bridge_of(vm), interface),)
+
     def _network(self, vm: VM) -> dict[str, Any]:
         def value(key: str) -> str:
             return vm.config.get(key, (KEYS[key].default,))[0]
 
         return {
             "mac": value("boot_mac") or vm.mac,
-            "bridge": vm.bridge or self._bridge,
+            "bridge": self._bridge_of(vm),
             "listen_after": float(value("listen_after")),
             "announces": value("announces") == "true",
         }

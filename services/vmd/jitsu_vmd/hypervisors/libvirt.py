@@ -53,8 +53,8 @@ class Libvirt:
         self._kind: rules.DomainType = "qemu"
         self._vms: dict[str, str] = {}
         """Domain's uuid -> the VM's."""
-        self._nics: dict[str, tuple[Nic, ...]] = {}
-        """By domain's uuid."""
+        self._nics: dict[str, tuple[int, tuple[Nic, ...]]] = {}
+        """By domain's uuid: its id when they were looked at, as each start gives its interfaces other names."""
         self._defined: dict[str, str] = {}
         """VM -> the XML that it was defined with."""
         self._faults: dict[str, str] = {}
@@ -112,11 +112,10 @@ class Libvirt:
             else:
                 changed("")
 
-    def _happened(self, domain: Any, event: int) -> None:
+    def _happened(self, domain: Any, _: int) -> None:
         """Take an event, on libvirt's thread."""
         uuid = domain.UUIDString()
-        if event in (self._library.VIR_DOMAIN_EVENT_DEFINED, self._library.VIR_DOMAIN_EVENT_UNDEFINED):
-            self._nics.pop(uuid, None)
+        self._nics.pop(uuid, None)
         with suppress(RuntimeError):  # the event loop is closed
             self._loop.call_soon_threadsafe(self._tell, uuid)
 
@@ -172,9 +171,10 @@ class Libvirt:
     def _guest(self, vm: VM, domain: Any) -> Guest:
         uuid = domain.UUIDString()
         self._vms[uuid] = vm.uuid
-        nics = self._nics.get(uuid)  # an event may remove them at any moment
-        if nics is None:
-            nics = self._nics[uuid] = tuple(Nic(mac, bridge) for mac, bridge in rules.nics(domain.XMLDesc(0)))
+        known_as, nics = self._nics.get(uuid, (None, ()))  # an event may remove them at any moment
+        if known_as != (number := domain.ID()):
+            nics = tuple(Nic(*each) for each in rules.nics(domain.XMLDesc(0)))
+            self._nics[uuid] = (number, nics)
         state, reason = domain.state()
         return Guest(self._state(domain, state), reason=self._reason(state, reason), nics=nics)
 

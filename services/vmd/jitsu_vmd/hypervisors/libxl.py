@@ -87,12 +87,18 @@ class Libxl:
         domains = {each.uuid: each for each in await self._list()}
         found = {}
         for vm in vms:
-            nics = vm.config.get("nic", (self._settings.bridge,))
-            state = domains[vm.uuid].state if vm.uuid in domains else GuestState.OFF
+            domain = domains.get(vm.uuid)
+            state = GuestState.OFF if domain is None else domain.state
             if state is GuestState.OFF and self._save(vm).exists():
                 state = GuestState.SUSPENDED
-            found[vm.uuid] = Guest(state, nics=tuple(Nic(nth_mac(vm.mac, n), bridge) for n, bridge in enumerate(nics)))
+            found[vm.uuid] = Guest(state, nics=self._nics(vm, domain))
         return found
+
+    def _nics(self, vm: VM, domain: rules.Listed | None) -> tuple[Nic, ...]:
+        """Return the interfaces of a VM; xl names the host's end of each vifDOMID.N (xl-network-configuration(5))."""
+        bridges = vm.config.get("nic", (self._settings.bridge,))
+        vif = "" if domain is None else f"vif{domain.id}."
+        return tuple(Nic(nth_mac(vm.mac, n), bridge, vif and f"{vif}{n}") for n, bridge in enumerate(bridges))
 
     async def start(self, vm: VM) -> None:
         """Create a domain, write what it is to find in Xenstore, and let it run."""

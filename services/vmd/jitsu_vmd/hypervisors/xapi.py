@@ -12,6 +12,7 @@ import ssl
 import threading
 import xmlrpc.client
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -61,7 +62,7 @@ class Xapi:
         self._refs: dict[str, str] = {}
         """XAPI's reference -> uuid of the VM."""
         self._nics: dict[str, tuple[Nic, ...]] = {}
-        """By reference."""
+        """By reference; `interface` is the number of the device only, as each start gives a VM another domain id."""
 
     def refusal(self, vm: VM) -> str:
         """Return why XAPI cannot do what a VM's keys ask for, or nothing."""
@@ -192,10 +193,15 @@ class Xapi:
         if nics is None:
             vifs = [session.xenapi.VIF.get_record(each) for each in record["VIFs"]]
             nics = tuple(
-                Nic(vif["MAC"].lower(), session.xenapi.network.get_bridge(vif["network"]))
+                Nic(vif["MAC"].lower(), session.xenapi.network.get_bridge(vif["network"]), vif["device"])
                 for vif in sorted(vifs, key=lambda vif: int(vif["device"]))
             )
             self._nics[ref] = nics
+        domain = int(record.get("domid", -1))  # -1 while it does not run
+        if domain > 0:
+            nics = tuple(replace(nic, interface=f"vif{domain}.{nic.interface}") for nic in nics)
+        else:
+            nics = tuple(replace(nic, interface="") for nic in nics)
         return Guest(_STATES.get(record["power_state"], GuestState.OFF), nics=nics)
 
     # --- calls ---

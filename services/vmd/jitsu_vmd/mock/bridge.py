@@ -103,6 +103,11 @@ class BridgeGuest:
         """Return when it begins to boot; raises OSError if it cannot."""
         self._pid, self._booted = await self._zygote.fork(**self._request)
 
+    @property
+    def interface(self) -> str:
+        """The end of its interface that is on the bridge; "" before it is made."""
+        return _outside(self._pid) if self._pid else ""
+
     async def boot(self) -> None:
         """Return when it has booted; raises OSError if it cannot."""
         assert self._booted is not None

@@ -16,8 +16,9 @@ from jitsu_protocol.errors import JitsuError, SetupFault, TimedOut, Unavailable
 from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Done
 from jitsu_protocol.process import lifeline
-from jitsu_vmd.hypervisor import Guest
-from jitsu_vmd.mock.messages import SOCKET, TOPIC, Guests, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.hypervisor import Guest, Nic
+from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,10 +91,19 @@ class MockHypervisor:
         """Refuse nothing: what only others can do, a key to wait for, counts for nothing here."""
         return ""
 
-    async def guests(self, _: Sequence[VM]) -> dict[str, Guest]:
+    async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """List the guests."""
         listed = await self._client.call(ListGuests(), Guests, CALL_LIMIT_S)
-        return {uuid: Guest(info.state, info.up_s, info.reason) for uuid, info in listed.guests.items()}
+        off = GuestInfo(state=GuestState.OFF)
+        found = {}
+        for vm in vms:
+            info = listed.guests.get(vm.uuid, off)
+            found[vm.uuid] = Guest(info.state, info.up_s, info.reason, self._nics(vm, info.interface))
+        return found
+
+    def _nics(self, _: VM, __: str) -> tuple[Nic, ...]:
+        """Return the interfaces of a guest; those of the loopback kind have none."""
+        return ()
 
     async def start(self, vm: VM) -> None:
         """Start a guest."""

@@ -98,6 +98,7 @@ class MockHost:
                 state=slot.state,
                 up_s=now - slot.started_at if slot.state is GuestState.RUNNING else None,
                 reason=slot.reason,
+                interface=slot.guest.interface if isinstance(slot.guest, BridgeGuest) else "",
             )
             for uuid, slot in self._slots.items()
         }

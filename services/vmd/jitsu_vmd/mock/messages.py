@@ -58,6 +58,8 @@ class GuestInfo(BaseModel):
     state: GuestState
     up_s: float | None = None
     reason: str = ""
+    interface: str = ""
+    """The host's end of its interface; "" if it has none, or is off."""
 
 
 class Guests(Message):

@@ -53,28 +53,33 @@ def domain_xml(vm: VM, kind: DomainType, bridge: str, template: str = "") -> str
     return ET.tostring(domain, encoding="unicode")
 
 
-def nics(xml: str) -> tuple[tuple[str, str], ...]:
-    """Return MAC address and bridge of each interface of a domain, "" where it has none."""
+def nics(xml: str) -> tuple[tuple[str, str, str], ...]:
+    """Return the MAC address, bridge and host-side interface of each interface of a domain, "" where it has none.
+
+    libvirt names the host-side interface (`<target dev='vnet3'/>`) only while the domain runs.
+    """
     found = []
     for each in ET.fromstring(xml).iterfind("devices/interface"):
-        mac, source = each.find("mac"), each.find("source")
+        mac, source, target = each.find("mac"), each.find("source"), each.find("target")
         found.append(
             (
                 "" if mac is None else mac.get("address", "").lower(),
                 "" if source is None else source.get("bridge", ""),
+                "" if target is None else target.get("dev", ""),
             )
         )
     return tuple(found)
 
 
-def reached_at(nics: Sequence[tuple[str, str]], mac: str, bridge: str) -> tuple[str, str]:
-    """Return MAC address and bridge of the interface at which a VM is reached.
+def reached_at(nics: Sequence[tuple[str, str, str]], mac: str, bridge: str) -> tuple[str, str, str]:
+    """Return the MAC address, bridge and host-side interface of the interface at which a VM is reached.
 
     It is that on the bridge that the VM names (`bridge`), else its first. Where the domain tells no MAC address, or
     there is no domain yet, it has the VM's own by its configuration (`mac`).
     """
-    chosen = next((nic for nic in nics if nic[1] == bridge), nics[0] if nics else ("", ""))
-    return chosen[0] or mac, bridge or chosen[1]
+    chosen = next((nic for nic in nics if nic[1] == bridge), nics[0] if nics else ("", "", ""))
+    elsewhere = bridge and chosen[1] and bridge != chosen[1]
+    return chosen[0] or mac, bridge or chosen[1], "" if elsewhere else chosen[2]
 
 
 def _from_template(vm: VM, template: str) -> str:

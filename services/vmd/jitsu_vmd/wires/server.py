@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -412,8 +413,13 @@ class VmDaemon:
     # --- calls to the world ---
 
     async def _start_guest(self, machine: VmMachine, call: int, how: events.How) -> None:
+        if how != "unpause":  # each start gives the host's end of an interface another name
+            nics = self._nics.get(machine.vm.uuid, ())
+            self._nics[machine.vm.uuid] = tuple(replace(nic, interface="") for nic in nics)
         error = await self._hypervisors.call(machine.vm, how)
         self._handle(machine, events.StartReturned(call, error))
+        if machine.vm.is_armed:
+            self._look(machine.vm.uuid)  # Synjitsu needs to know at which interface the guest is
         self._look_if_hinted(machine)
 
     async def _stop_guest(self, machine: VmMachine, call: int, mode: StopMode) -> None:
@@ -456,7 +462,7 @@ class VmDaemon:
                 return
 
     def _nic(self, vm: VM) -> Nic:
-        nics = [(nic.mac, nic.bridge) for nic in self._nics.get(vm.uuid, ())]
+        nics = [(nic.mac, nic.bridge, nic.interface) for nic in self._nics.get(vm.uuid, ())]
         return Nic(*reached_at(nics, vm.mac, vm.bridge))
 
     def _arm(self, machine: VmMachine, domain: int | None = None, *, is_there: bool) -> Arm:
@@ -466,6 +472,7 @@ class VmDaemon:
             addresses=[str(address) for address in machine.vm.addresses],
             mac=nic.mac,
             bridge=nic.bridge,
+            interface=nic.interface,
             handover=machine.vm.handover.value,
             domain_id=domain,
             is_there=is_there,
@@ -543,10 +550,15 @@ class VmDaemon:
             elif self._machines.get(vm) is machine:
                 self._check(machine)
                 guest = guests.get(vm, Guest(events.GuestState.OFF))
-                if guest.nics != self._nics.get(vm, ()):
+                if guest.nics != self._nics.get(vm, ()) and not self._is_older(as_of, machine):
                     self._nics[vm] = guest.nics
                     self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
                 self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
+
+    @staticmethod
+    def _is_older(as_of: float, machine: VmMachine) -> bool:
+        """Say whether what was seen then may be of the run before this one."""
+        return machine.calling or (machine.started_at is not None and as_of < machine.started_at)
 
     # --- views ---
 
@@ -554,6 +566,7 @@ class VmDaemon:
         runs = machine.runs()
         wait = machine.backoff.wait(now)
         lack = self._room.waits(machine.vm.uuid)
+        nic = self._nic(machine.vm)
         return VmStatus(
             uuid=machine.vm.uuid,
             name=machine.vm.name,
@@ -565,8 +578,9 @@ class VmDaemon:
             idle_s=now - machine.used_at if runs else None,
             starts=machine.starts,
             last_error=machine.error or self._refusals.get(machine.vm.uuid, ""),
-            mac=self._nic(machine.vm).mac,
-            bridge=self._nic(machine.vm).bridge,
+            mac=nic.mac,
+            bridge=nic.bridge,
+            interface=nic.interface if runs or machine.state is VmState.PAUSED else "",
             retry_after_s=wait if wait > 0 else None,
             waits_for="" if lack is None else lack.reason,
             wants_room=lack is not None and lack.of_room,
