@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import struct
@@ -227,8 +228,9 @@ def test_of_vms_that_run_it_passes_on_what_begins_and_ends_connections(addresses
 @settings(max_examples=50)
 def test_the_filter_finds_each_of_many_vms_and_no_other(ours: set[int], theirs: set[int]) -> None:
     code = program(Interest(held=frozenset(struct.pack("!HI", 0x0200, end) for end in ours)))
+    stranger = struct.pack("!HI", 0x0200, next(end for end in itertools.count() if end not in ours))
     for end in ours | theirs:
-        assert bool(_taken(code, tcp(to=struct.pack("!HI", 0x0200, end)))) is (end in ours)
+        assert bool(_taken(code, tcp(to=struct.pack("!HI", 0x0200, end), source=stranger))) is (end in ours)
 
 
 def test_of_what_is_sent_to_a_vm_that_is_flooded_some_is_taken_and_of_what_it_sends_all() -> None:
