@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from jitsu_dns.rules.query import Asker
+from jitsu_dns.rules.actions import Asker
 from jitsu_protocol.states import VmState
 from tests.support.front import ADDRESS, CLIENT, front, state
 

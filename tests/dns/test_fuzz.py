@@ -8,7 +8,7 @@ import random
 import dns.edns
 import dns.message
 
-from jitsu_dns.rules.query import Asker
+from jitsu_dns.rules.actions import Asker
 from jitsu_protocol.states import VmState
 from tests.support.front import ADDRESS, CLIENT, front, state
 from tests.support.vms import make_vm

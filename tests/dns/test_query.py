@@ -12,9 +12,10 @@ import dns.rcode
 
 from jitsu_dns.rules import ready
 from jitsu_dns.rules.access import ResponseLimit, SummonLimit
+from jitsu_dns.rules.actions import Asker, AskSummon, ReportNow, Send
 from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.message import Rcode
-from jitsu_dns.rules.query import UNDER_WAY, Asker, AskSummon, Front, ReportNow, Send
+from jitsu_dns.rules.states import UNDER_WAY
 from jitsu_dns.rules.uses import MAX_USES
 from jitsu_protocol.errors import BackingOff, BootFailed, TimedOut, Unavailable
 from jitsu_protocol.inventory import VmChanged
@@ -28,6 +29,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     import pytest
 
+    from jitsu_dns.rules.query import Front
     from jitsu_protocol.vm import VM
 
 
@@ -110,7 +112,7 @@ def test_g2_max_wait_is_kept_and_what_is_said_depends_on_what_vmd_said() -> None
         (VmState.READY, VM_WWW, [""], "23 www: the VM daemon does not answer"),
     ):
         made = front(vm, registered=False)
-        made.unheard = unheard
+        made.states.unheard = unheard
         state(made, value, vm)
         ask(made, 1.0)
         made.take()
@@ -161,7 +163,7 @@ def test_what_is_configured_otherwise_holds_for_those_who_wait() -> None:
     assert sent(made)[0].answer[0][0].to_text() == "127.0.1.9"
     ask(made, 2.0)
     made.configure([VmChanged(moved, None)], 3, 2.0)
-    assert "configured no more" in reason_of(sent(made)[0])
+    assert "no longer configured" in reason_of(sent(made)[0])
 
 
 def test_other_edns_versions_classes_and_zones_are_refused() -> None:

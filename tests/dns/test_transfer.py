@@ -10,9 +10,9 @@ import dns.opcode
 import dns.rcode
 import dns.rrset
 
+from jitsu_dns.rules.actions import Asker, SendAll
 from jitsu_dns.rules.message import Type, to_wire
 from jitsu_dns.rules.notify import FIRST_RETRY_S, GATHER_S, MAX_AT_ONCE, MAX_TRIES, Notifier
-from jitsu_dns.rules.query import Asker, SendAll
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.transfer import MAX_TRANSFERS, MESSAGE_BYTES, is_older, serial_in

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import dns.message
 
 from jitsu_dns.rules.access import ResponseLimit, SummonLimit
+from jitsu_dns.rules.actions import About, Asker
 from jitsu_dns.rules.cookies import Cookies
-from jitsu_dns.rules.query import About, Asker, Front
+from jitsu_dns.rules.query import Front
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import Uses

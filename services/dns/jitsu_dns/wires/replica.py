@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_dns.rules import forward
-from jitsu_dns.rules import query as rules
 from jitsu_dns.rules.access import ResponseLimit, SummonLimit, plain
+from jitsu_dns.rules.actions import About, Asker, AskSummon, ReportNow, Send, SendAll
 from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
 from jitsu_dns.rules.message import TYPE_NAMES, Rcode
 from jitsu_dns.rules.notify import Notifier
+from jitsu_dns.rules.query import Front
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import MAX_USES, Uses
@@ -42,6 +43,7 @@ from jitsu_protocol.sections import server_address
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from jitsu_dns.rules.actions import Counts
     from jitsu_dns.wires.datagrams import Address, Datagrams
     from jitsu_protocol.bus import FeedClient
     from jitsu_protocol.inventory import VmChanged
@@ -147,13 +149,13 @@ class Replica:
         return self._front.warm(queries, monotonic(), senders if self._limits_responses else None)
 
     def _received_udp(self, data: bytes, client: Address, address: bytes) -> bytes | None:
-        answer = self._front.query(data, rules.Asker(client, address, True), monotonic())
+        answer = self._front.query(data, Asker(client, address, True), monotonic())
         self._query_log.note(data, address, answer, "UDP")
         return answer
 
     def _received_tcp(self, data: bytes, client: Connection) -> bytes | None:
         address = plain(client.address)
-        answer = self._front.query(data, rules.Asker(client, address, False), monotonic())
+        answer = self._front.query(data, Asker(client, address, False), monotonic())
         self._query_log.note(data, address, answer, "TCP")
         return answer
 
@@ -161,14 +163,14 @@ class Replica:
         """Do what the rules want done, and arm the one timer."""
         for action in self._front.take():
             match action:
-                case rules.Send(client, data):
+                case Send(client, data):
                     self._send(client, data)
-                case rules.SendAll(client, messages):
+                case SendAll(client, messages):
                     if isinstance(client, Connection):
                         client.send_all(messages)
-                case rules.AskSummon(vm, timeout):
+                case AskSummon(vm, timeout):
                     self._process.spawn(self._summon(vm, timeout))
-                case rules.ReportNow():
+                case ReportNow():
                     self._report_wanted.set()
         self._give_on()
         for wait in self._front.counts.waits:
@@ -204,7 +206,7 @@ class Replica:
             self._udp.send(data, client)
 
     def _passed(self) -> None:
-        self._front.unheard = [host for host, feed in self._states.items() if not feed.is_heard()]
+        self._front.states.unheard = [host for host, feed in self._states.items() if not feed.is_heard()]
         self._front.passed(monotonic())
         self._after()
 
@@ -334,7 +336,7 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
     raise AssertionError("not reached")
 
 
-def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
+def _front(settings: DnsSettings, uses: Uses) -> Front:
     """Return the rules as they are configured; raises SetupFault."""
     try:
         static = [parse_static(line) for line in settings.records]
@@ -354,14 +356,14 @@ def _front(settings: DnsSettings, uses: Uses) -> rules.Front:
     )
     table = Table(settings.zones, authority, static, notes_changes=bool(settings.secondaries))
     secondaries = [server_address(text) for text in settings.secondaries]
-    return rules.Front(
+    return Front(
         table,
         uses,
         settings.max_waiting,
         summons=_summon_limit(settings),
         responses=ResponseLimit(settings.response_rate, Networks(settings.exempt)),
         cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
-        about=rules.About(settings.version, settings.replica, settings.tcp_idle),
+        about=About(settings.version, settings.replica, settings.tcp_idle),
         forward=_forwarder(settings),
         notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
         wall_ahead_s=time.time() - monotonic(),
@@ -388,11 +390,11 @@ def _forwarder(settings: DnsSettings) -> forward.Forwarder | None:
     return forward.Forwarder(servers, clients, addresses, random.SystemRandom())
 
 
-def _count(counts: rules.Counts, name: str) -> float:
+def _count(counts: Counts, name: str) -> float:
     return float(getattr(counts, name))
 
 
-def _labelled(front: rules.Front) -> dict[tuple[str, ...], float]:
+def _labelled(front: Front) -> dict[tuple[str, ...], float]:
     """Return how many queries were answered, by type, rcode and path; types that are not in use here are one."""
     found: Counter[tuple[str, ...]] = Counter()
     for (qtype, rcode, path), count in list(front.counts.answers.items()):
