@@ -409,6 +409,11 @@ class StoreSettings(Section):
     """The state store."""
 
     path: str = Field("", description="The Git repository; empty: a new one that is gone when the suite is.")
+    statistics_interval: Limit = Field(
+        60.0,
+        description="How often statistics are committed to the history; a journal keeps them in the meantime.",
+        json_schema_extra={"unit": "s"},
+    )
     metrics: Listen = Field("", description=METRICS)
 
 

@@ -7,12 +7,13 @@ import os
 import random
 import signal
 import statistics
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jitsu_protocol.errors import TimedOut
-from jitsu_protocol.messages import MASTER
+from jitsu_protocol.messages import MASTER, Done, Read, Record, Value
 from jitsu_store.wires.git import GitRepository
 from tests.support.store import git
 from tests.support.store_process import ForkedStore, StoreProcess, store_process
@@ -26,6 +27,7 @@ KILLS = 100
 WRITTEN_EACH = 10
 WRITERS = 4
 KEYS = 25
+SLOW_DISK_S = 0.3
 KILLED_S = 0.2
 """A store that has not answered for so long has been killed; what it still did is among what is possible."""
 
@@ -86,6 +88,35 @@ async def test_g5_g6_a_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path
     print(f"{written} changes acknowledged between {KILLS} kills")
     print(f"start after a crash, without Python's own: median {statistics.median(starts):.2f} s")
     print(f"longest {max(starts):.2f} s")
+
+
+async def test_a_kill_loses_at_most_the_statistics_of_the_last_second(tmp_path: Path) -> None:
+    path, chance = "jitsu/stats/v/total_starts", random.Random(7)
+    async with store_process(tmp_path / "db", tmp_path / "run", ForkedStore) as store:
+        told: list[tuple[float, int]] = [(0.0, 0)]
+
+        async def record() -> None:
+            while True:
+                count = told[-1][1] + 1
+                try:
+                    await store.call(Record(values={path: str(count)}, service="vmd"), Done, KILLED_S)
+                except TimedOut:
+                    return
+                told.append((monotonic(), count))
+
+        for _ in range(4):
+            await store.start()
+            recording = asyncio.create_task(record())
+            await asyncio.sleep(chance.uniform(1.2, 2.4))
+            killed = monotonic()
+            store.kill()
+            await recording
+            git(tmp_path / "db", "fsck", "--strict")
+            await store.start()
+            value = int((await store.call(Read(path=path), Value)).value)
+            store.kill()
+            on_disk = max(count for at, count in told if at < killed - 1.0 - SLOW_DISK_S)
+            assert on_disk <= value <= told[-1][1] + 1
 
 
 async def test_stock_git_reads_and_clones_while_writes_go_on(tmp_path: Path) -> None:

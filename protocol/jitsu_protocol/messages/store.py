@@ -136,7 +136,7 @@ class Applied(Message):
 class Record(Request):
     """vmd and reaper to store: statistics, as new absolute values. Answer: Done.
 
-    Kept in memory and committed within about a second.
+    Seen by readers at once, in the store's journal within a second, and committed once in `store.statistics_interval`.
     """
 
     kind: ClassVar[str] = "store.record"

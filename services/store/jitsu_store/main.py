@@ -31,14 +31,18 @@ async def start(process: Process) -> None:
     upkeep = Upkeep(path, lambda: server.packed())
     try:
         server = StoreServer(
-            GitRepository(path, durable=durable), process.publish(*FEEDS), process.metrics, upkeep.committed
+            GitRepository(path, durable=durable),
+            process.publish(*FEEDS),
+            process.metrics,
+            upkeep.committed,
+            process.settings.store.statistics_interval,
         )
     except Unavailable as error:
         raise DamagedStore(error.message, hint=error.hint) from None
     log.debug("store open", path=str(path))
 
     async def stopping() -> None:
-        await server.flush()
+        await server.keeper.stop()
         server.close()
         os.close(lock)
         if not configured:
@@ -47,7 +51,7 @@ async def start(process: Process) -> None:
     process.stopping = stopping
     process.notes = lambda: [f"repository {path}{'' if configured else ', gone when this process stops'}"]
     process.spawn(server.commit_for_ever(), "commit")
-    process.spawn(server.run(), "flush")
+    process.spawn(server.keeper.run(), "statistics")
     process.spawn(upkeep.run(), "upkeep")
     process.serve(server.handlers())
     process.ready()

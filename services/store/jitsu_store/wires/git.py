@@ -49,7 +49,7 @@ class GitRepository:
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         """Open a repository that is there; raises DamagedStore. `durable`: wait for the disk."""
         self.path = path
-        self._durable = durable
+        self.durable = durable
         self._repository = self._open()
         self._staged: dict[Id, GitObject] = {}
         self._recent: OrderedDict[Id, GitObject] = OrderedDict()
@@ -207,7 +207,7 @@ class GitRepository:
         """
         try:
             with ExitStack() as open_files:
-                landing = Landing(self._durable)
+                landing = Landing(self.durable)
                 if staged:
                     self._write_pack(staged, landing, open_files)
                 for branch, (old, new) in moves.items():

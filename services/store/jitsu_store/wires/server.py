@@ -43,9 +43,11 @@ from jitsu_protocol.messages import (
     Value,
 )
 from jitsu_protocol.threads import DaemonThreads
+from jitsu_protocol.vm import STATS_ROOT
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import State
 from jitsu_store.wires.git import GitRepository, check_branch_name
+from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_store.wires.writer import Landed, Writer
 
 if TYPE_CHECKING:
@@ -56,8 +58,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.metrics import Metrics
     from jitsu_store.rules.objects import CommitRecord, Id
 
-FLUSH_S = 1.0
-"""Statistics are committed that often; they lose at most that second."""
+STATISTICS_INTERVAL_S = 60.0
 MAX_RECORDED = 1_000_000
 MAX_LOG_SCAN = 100_000
 HEADS = "heads"
@@ -73,7 +74,12 @@ class StoreServer:
     """Holds master in memory, the truth in Git."""
 
     def __init__(
-        self, repository: GitRepository, feed: FeedServer, metrics: Metrics, landed: Callable[[], None] = lambda: None
+        self,
+        repository: GitRepository,
+        feed: FeedServer,
+        metrics: Metrics,
+        landed: Callable[[], None] = lambda: None,
+        statistics_interval_s: float = STATISTICS_INTERVAL_S,
     ) -> None:
         """Read all of master; `landed` is called for each pack that is written. Raises Unavailable if it is damaged."""
         self._repository = repository
@@ -88,7 +94,13 @@ class StoreServer:
         self._remote = GitRepository(repository.path)
         self._writer = Writer(repository, self._state, self._disk, self._landed)
         self._told_serial = self._writer.serial
-        self._recorded: dict[str, tuple[str, str]] = {}  # path -> (value, service)
+        self.keeper = StatisticsKeeper(
+            JournalFile(repository.path, durable=repository.durable),
+            self._disk,
+            self._writer.record,
+            statistics_interval_s,
+        )
+        self._statistics = self.keeper.statistics
         self._commits = metrics.counter("commits", "Commits made.", ["topic"])
         self._refused = metrics.counter("refused_changes", "Changes that were refused.", ["code"])
         metrics.gauge("leaves", "Leaves in the tree.", lambda: float(len(self._state.tree)))
@@ -131,8 +143,10 @@ class StoreServer:
         path = tree.clean(request.path)
         head = self._head(request.branch)
         if request.branch == MASTER:
-            hidden, held = self._writer.hidden, self._state.tree
-            value = hidden[path] if path in hidden else held.get(path)
+            value = self._statistics.get(path)
+            if value is None:
+                hidden, held = self._writer.hidden, self._state.tree
+                value = hidden[path] if path in hidden else held.get(path)
         else:
             value = await self._in_past(lambda past: None if head is None else past.value(head, path))
         if value is not None:
@@ -166,7 +180,7 @@ class StoreServer:
         """Return leaves of master below a path, and the latest name, "" if there are no more."""
         start = f"{prefix}/" if prefix else ""
         hidden: dict[str, dict[str, str | None]] = {}
-        for path, value in self._writer.hidden.items():
+        for path, value in self._unlike_the_tree(prefix).items():
             if path.startswith(start):
                 hidden.setdefault(path.removeprefix(start).partition("/")[0], {})[path] = value
         leaves: dict[str, str] = {}
@@ -182,8 +196,15 @@ class StoreServer:
         head = self._head(branch)
         if branch != MASTER:
             return await self._in_past(lambda past: past.leaves(head, prefix))
+        return _as_it_was(self._state.tree.below(prefix), self._unlike_the_tree(prefix))
+
+    def _unlike_the_tree(self, prefix: str) -> dict[str, str | None]:
+        """Return what readers of master see at or below a path that is not what the tree in memory has.
+
+        What is staged is hidden from them; statistics that wait for their commit are shown.
+        """
         hidden = {path: old for path, old in self._writer.hidden.items() if tree.is_below(path, prefix)}
-        return _as_it_was(self._state.tree.below(prefix), hidden)
+        return hidden | self._statistics.below(prefix)
 
     async def log(self, request: Log) -> History:
         """Answer Log."""
@@ -250,6 +271,8 @@ class StoreServer:
 
     async def apply(self, request: Apply) -> Message:
         """Answer Apply."""
+        if any(tree.clean(change.path).startswith(STATS_ROOT) for change in request.changes):
+            await self.keeper.try_to_flush()  # what waits was recorded before this
         return await self._counted(self._writer.apply(request))
 
     async def register(self, request: Register) -> Message:
@@ -258,10 +281,12 @@ class StoreServer:
 
     async def merge(self, request: Merge) -> Message:
         """Answer Merge."""
+        await self.keeper.try_to_flush()  # counters add up: to what they are now
         return await self._counted(self._writer.merge(request))
 
     async def create_branch(self, request: CreateBranch) -> Message:
         """Answer CreateBranch."""
+        await self.keeper.try_to_flush()  # a branch of master begins with the statistics of now
         return await self._counted(self._writer.create_branch(request))
 
     async def delete_branch(self, request: DeleteBranch) -> Message:
@@ -274,15 +299,15 @@ class StoreServer:
         for path in request.values:
             if fault := tree.path_fault(path):
                 raise Refused(fault)
-        if len(self._recorded) + len(request.values) > MAX_RECORDED:
+        if len(self._statistics) + len(request.values) > MAX_RECORDED:
             raise Refused("too many statistics wait to be committed")
-        for path, value in request.values.items():
-            self._recorded[path] = (value, request.service)
+        self._statistics.record(request.values, request.service)
         return Done()
 
     async def push(self, request: Push) -> Applied:
         """Answer Push."""
         _refuse(access.operator_refusal(identity.parse(request.author), "push"))
+        await self.keeper.try_to_flush()  # a backup has the statistics of now
         head = self._head(request.branch)
         if head is None:
             raise NotFound(f"the branch {request.branch} has no commit yet")
@@ -302,32 +327,16 @@ class StoreServer:
             author=request.author,
             request=request.request,
         )
+        await self.keeper.try_to_flush()
         return await self._counted(self._writer.merge(wanted, fetched))
-
-    async def run(self) -> None:
-        """Commit statistics, about once a second, until cancelled."""
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            try:
-                await self.flush()
-            except JitsuError as error:
-                log.error("statistics are not committed yet", error=str(error))
 
     async def commit_for_ever(self) -> None:
         """Carry out what changes the repository, until cancelled."""
         await self._writer.run()
 
     async def flush(self) -> None:
-        """Commit the statistics that wait; if that fails they go on waiting."""
-        recorded, self._recorded = self._recorded, {}
-        if not recorded:
-            return
-        services = "+".join(sorted({service for _, service in recorded.values()}))
-        try:
-            await self._writer.record({path: value for path, (value, _) in recorded.items()}, services)
-        except JitsuError:
-            self._recorded = recorded | self._recorded
-            raise
+        """Commit the statistics that wait; raises JitsuError, and then they go on waiting."""
+        await self.keeper.flush()
 
     # --- below ---
 

@@ -1,0 +1,168 @@
+"""The statistics' journal on the disk, and the loop that writes it and commits (rules/statistics.py has the states)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError
+from jitsu_store.rules.statistics import Statistics, line, read
+from jitsu_store.wires.files import sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from concurrent.futures import Executor
+    from pathlib import Path
+
+    from jitsu_store.rules.statistics import Recorded
+
+JOURNAL = "jitsu-statistics.journal"
+JOURNAL_S = 1.0
+"""Statistics are on the disk within that time."""
+MAX_JOURNAL_BYTES = 8 * 1024 * 1024
+"""A longer journal is rewritten with only the latest value of each path."""
+
+log = structlog.get_logger("store")
+
+
+class JournalFile:
+    """The file. Its methods block: they are for the store's disk thread."""
+
+    def __init__(self, repository: Path, *, durable: bool = True) -> None:
+        self._path = repository / JOURNAL
+        self._durable = durable
+
+    def read(self) -> dict[str, Recorded]:
+        """Return what it has, nothing if there is no journal; raises OSError."""
+        try:
+            return read(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+
+    def append(self, recorded: Mapping[str, Recorded]) -> int:
+        """Add a line, bring it to the disk, and return how long the file is; raises OSError."""
+        with self._path.open("ab") as file:
+            begun = file.tell()
+            try:
+                file.write(line(recorded))
+                self._sync(file.fileno(), file.flush)
+            except OSError:
+                with suppress(OSError):  # half a line would hide all that is appended after it
+                    os.ftruncate(file.fileno(), begun)
+                raise
+            if not begun and self._durable:
+                sync_directory(self._path.parent)
+            return file.tell()
+
+    def rewrite(self, recorded: Mapping[str, Recorded]) -> None:
+        """Keep only this; raises OSError."""
+        if not recorded:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+            return
+        beside = self._path.with_suffix(".tmp")
+        with beside.open("wb") as file:
+            file.write(line(recorded))
+            self._sync(file.fileno(), file.flush)
+        beside.replace(self._path)
+        if self._durable:
+            sync_directory(self._path.parent)
+
+    def _sync(self, descriptor: int, flush: Callable[[], None]) -> None:
+        flush()
+        if self._durable:
+            os.fsync(descriptor)
+
+
+class StatisticsKeeper:
+    """Keeps statistics in the journal, and commits them once in a while."""
+
+    def __init__(
+        self,
+        file: JournalFile,
+        thread: Executor,
+        commit: Callable[[Mapping[str, str], str], Awaitable[None]],
+        interval_s: float,
+    ) -> None:
+        """Read what an earlier start left. `commit` takes values and the services that recorded them."""
+        self.statistics = Statistics()
+        self._file = file
+        self._thread = thread
+        self._commit = commit
+        self._interval_s = interval_s
+        self._commits = asyncio.Lock()
+        self._is_written = True
+        """The last attempt to write the journal succeeded."""
+        try:
+            self.statistics.restore(file.read())
+            file.rewrite(self.statistics.pending())
+        except (OSError, ValueError) as error:
+            log.error("cannot use the statistics' journal; some statistics may be lost", error=str(error))
+
+    async def run(self) -> None:
+        """Write the journal each second, and commit once in the interval, until cancelled."""
+        due: float | None = None
+        while True:
+            await asyncio.sleep(JOURNAL_S)
+            await self.journal()
+            if not len(self.statistics):
+                due = None
+            elif due is None:
+                due = monotonic() + self._interval_s - JOURNAL_S
+            if due is not None and monotonic() >= due:
+                due = None
+                await self.try_to_flush()
+
+    async def stop(self) -> None:
+        """Bring all of it to the disk."""
+        await self.journal()
+        await self.try_to_flush()
+
+    async def try_to_flush(self) -> None:
+        """Commit all that waits; if that fails, log it and let it go on waiting."""
+        try:
+            await self.flush()
+        except JitsuError as error:
+            log.error("statistics are not committed yet", error=str(error))
+
+    async def journal(self) -> None:
+        """Bring what has been recorded since the last time to the disk."""
+        unwritten = self.statistics.unwritten()
+        if not unwritten:
+            return
+
+        def write() -> None:
+            if self._file.append(unwritten) > MAX_JOURNAL_BYTES:
+                self._file.rewrite(pending)
+
+        pending = self.statistics.pending()
+        await self._on_disk(write, unwritten)
+
+    async def flush(self) -> None:
+        """Commit all that waits; raises JitsuError, and then it goes on waiting."""
+        async with self._commits:
+            recorded = self.statistics.pending()
+            if not recorded:
+                return
+            services = "+".join(sorted({service for _, service in recorded.values()}))
+            await self._commit({path: value for path, (value, _) in recorded.items()}, services)
+            self.statistics.committed(recorded)
+            newer = self.statistics.pending()
+            self.statistics.unwritten()
+            await self._on_disk(lambda: self._file.rewrite(newer), newer)
+
+    async def _on_disk(self, write: Callable[[], None], recorded: Mapping[str, Recorded]) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, write)
+        except OSError as error:
+            self.statistics.not_written(recorded)
+            if self._is_written:  # once, not each second
+                log.error("the statistics' journal cannot be written; statistics stay in memory", error=str(error))
+            self._is_written = False
+        else:
+            self._is_written = True

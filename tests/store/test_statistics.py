@@ -1,0 +1,178 @@
+"""Statistics between two commits: what readers see, what a crash leaves, and how often there is a commit."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jitsu_protocol.messages import Branch, List, ListBranches, Push, Record
+from jitsu_store.rules.statistics import Recorded, Statistics, line, read
+from jitsu_store.wires.journal import JOURNAL, JournalFile, StatisticsKeeper
+from tests.support.store import ME, git, running
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pytest
+
+STARTS = "jitsu/stats/v/total_starts"
+
+
+def recorded(count: int) -> Record:
+    return Record(values={STARTS: str(count)}, service="vmd")
+
+
+entries = st.dictionaries(st.text(max_size=8), st.tuples(st.text(max_size=8), st.text(max_size=5)), max_size=4)
+
+
+@given(st.lists(entries, max_size=5), st.data())
+def test_a_journal_that_is_cut_anywhere_gives_all_that_was_complete(
+    lines: list[dict[str, Recorded]], data: st.DataObject
+) -> None:
+    written = [line(each) for each in lines]
+    whole = b"".join(written)
+    cut = data.draw(st.integers(0, len(whole)))
+    expected: dict[str, Recorded] = {}
+    length = 0
+    for each, text in zip(lines, written, strict=True):
+        length += len(text)
+        if length <= cut:
+            expected |= each
+    assert read(whole[:cut]) == expected
+    assert read(whole[:cut] + b"\0" * 20 + b"\n" + line({"x": ("1", "vmd")})) == expected
+
+
+def test_a_value_that_is_recorded_while_the_one_before_is_committed_still_waits() -> None:
+    statistics = Statistics()
+    statistics.record({"a": "1", "b": "1"}, "vmd")
+    committing = statistics.pending()
+    statistics.record({"a": "2"}, "vmd")
+    statistics.committed(committing)
+    assert statistics.pending() == {"a": ("2", "vmd")}
+    assert statistics.unwritten() == {"a": ("2", "vmd")}
+    assert statistics.unwritten() == {}
+    statistics.not_written({"a": ("2", "vmd")})
+    statistics.record({"a": "3"}, "vmd")
+    assert statistics.unwritten() == {"a": ("3", "vmd")}
+
+
+async def test_statistics_are_seen_at_once_and_survive_a_kill_before_their_commit(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        head = await store.apply({"jitsu/stats/v/start_ts": "1"})
+        store.server.record(recorded(1))
+        assert await store.get(STARTS) == "1"
+        for prefix in ("", "jitsu", "jitsu/stats", "jitsu/stats/v", STARTS):
+            assert (await store.server.list(List(prefix=prefix))).leaves[STARTS] == "1"
+        assert (await store.server.list(List(prefix="jitsu/stats", limit=1))).leaves[STARTS] == "1"
+        assert (await store.server.list(List(prefix="jitsu/vm"))).leaves == {}
+        await store.server.keeper.journal()
+        store.server.record(recorded(2))
+        await store.server.keeper.journal()
+        store.server.record(recorded(3))  # a crash loses what was recorded after the journal was written last
+        assert store.git("rev-parse", "master").strip() == head
+    async with running(tmp_path / "db") as store:
+        assert await store.get(STARTS) == "2"
+        store.git("fsck", "--strict")
+        await store.server.flush()
+        assert store.git("show", f"master:{STARTS}") == "2"
+        assert not (tmp_path / "db" / JOURNAL).exists()
+
+
+async def test_a_kill_between_the_commit_and_the_journal_makes_no_second_commit(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        store.server.record(recorded(1))
+        await store.server.keeper.journal()
+        kept = (tmp_path / "db" / JOURNAL).read_bytes()
+        await store.server.flush()
+        (tmp_path / "db" / JOURNAL).write_bytes(kept)
+    async with running(tmp_path / "db") as store:
+        await store.server.flush()
+        assert store.git("rev-list", "--count", "master").strip() == "1"
+        assert await store.get(STARTS) == "1"
+
+
+async def test_what_is_appended_after_a_line_that_a_kill_has_cut_is_not_lost(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        store.server.record(recorded(1))
+        await store.server.keeper.journal()
+    with (tmp_path / "db" / JOURNAL).open("ab") as file:
+        file.write(line({STARTS: ("2", "vmd")})[:-5])
+    async with running(tmp_path / "db") as store:
+        assert await store.get(STARTS) == "1"
+        store.server.record(recorded(3))
+        await store.server.keeper.journal()
+    async with running(tmp_path / "db") as store:
+        assert await store.get(STARTS) == "3"
+
+
+async def test_branches_merges_and_backups_have_the_statistics_of_now(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "--bare", "-b", "master", "other.git")
+    async with running(tmp_path / "db") as store:
+        store.server.record(recorded(10))
+        await store.branch("try")
+        assert await store.get(STARTS, "try") == "10"
+        await store.apply({STARTS: "13"}, "try")
+        store.server.record(recorded(15))
+        await store.merge("try")
+        assert await store.get(STARTS) == "18"
+        store.server.record(recorded(20))
+        await store.apply({STARTS: "1"})
+        assert await store.get(STARTS) == "1"
+        store.server.record(recorded(21))
+        await store.server.push(Push(remote=str(tmp_path / "other.git"), author=ME))
+        assert git(tmp_path / "other.git", "show", f"master:{STARTS}") == "21"
+        listed = await store.server.list_branches(ListBranches())
+        assert isinstance(listed.branches[0], Branch)
+
+
+async def test_statistics_are_committed_once_in_the_interval_and_when_the_store_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[tuple[float, dict[str, str]]] = []
+    now = 0.0
+
+    async def commit(values: Mapping[str, str], services: str) -> None:
+        commits.append((now, dict(values)))
+
+    with ThreadPoolExecutor(1) as thread:
+        keeper = StatisticsKeeper(JournalFile(tmp_path, durable=False), thread, commit, 60.0)
+        loop: Any = asyncio.get_running_loop()
+        real_sleep, stopped = asyncio.sleep, asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+            if now > 200:
+                stopped.set()
+                await asyncio.Event().wait()
+            if now <= 150:
+                keeper.statistics.record({STARTS: f"{now:g}"}, "vmd")
+            await real_sleep(0)
+
+        monkeypatch.setattr("asyncio.sleep", sleep)
+        monkeypatch.setattr("jitsu_store.wires.journal.monotonic", lambda: now)
+        task = loop.create_task(keeper.run())
+        await stopped.wait()
+        task.cancel()
+        assert [each[0] for each in commits] == [60.0, 120.0, 180.0]
+        assert commits[-1][1] == {STARTS: "150"}
+        keeper.statistics.record({STARTS: "151"}, "vmd")
+        await keeper.stop()
+        assert commits[-1][1] == {STARTS: "151"}
+
+
+async def test_a_journal_that_cannot_be_written_loses_nothing_while_the_store_runs(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        (tmp_path / "db" / JOURNAL).mkdir()
+        store.server.record(recorded(1))
+        await store.server.keeper.journal()
+        assert await store.get(STARTS) == "1"
+        (tmp_path / "db" / JOURNAL).rmdir()
+        await store.server.keeper.journal()
+    async with running(tmp_path / "db") as store:
+        assert await store.get(STARTS) == "1"
