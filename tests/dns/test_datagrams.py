@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jitsu_dns.wires import datagrams
-from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, IN_BYTES, Datagrams
+from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, IN_BYTES, OWN_SOCKET_ERRNOS, Datagrams, SocketLost
+from tests.support.failing_sends import ERRNOS, FailingSends, FailingSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +90,68 @@ def test_a_client_that_is_gone_keeps_nobody_from_an_answer(server: socket.socket
         assert [there.recv(10) for _ in range(3)] == [b"a"] * 3
         there.send(b"next")  # what the closed port has answered is no error of the server's
         assert (served.receive() or served.receive()) == [b"next"]
+
+
+@pytest.mark.parametrize("number", ERRNOS, ids=errno.errorcode.get)
+def test_an_error_that_concerns_one_client_costs_the_others_nothing(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends = FailingSends(4, [number])
+    sends.install(monkeypatch)
+    with FailingSocket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as server:
+        server.bind(("127.0.0.1", 0))
+        served = Datagrams(server)
+        clients = [client_of(server) for _ in range(5)]
+        try:
+            for mixed in (True, False):  # in both the fourth answer that is sent fails
+                for client in clients:
+                    client.send(b"q")
+                assert len(served.receive()) == 5
+                served.send(b"first", served.client(0))
+                served.answer([None if mixed and n == 0 else b"a%d" % n for n in range(5)])
+                heard = [answers_at(client) for client in clients]
+                if mixed:
+                    assert heard == [[b"first"], [b"a1"], [b"a2"], [b"a3"], []]
+                else:
+                    assert heard == [[b"first", b"a0"], [b"a1"], [b"a2"], [], [b"a4"]]
+            server.sends = FailingSends(1, [number])
+            served.send(b"later", ("127.0.0.1", clients[0].getsockname()[1], b""))
+        finally:
+            for client in clients:
+                client.close()
+        assert served.unsent == {number: 3}
+
+
+def answers_at(client: socket.socket) -> list[bytes]:
+    client.setblocking(False)
+    found = []
+    while True:
+        try:
+            found.append(client.recv(100))
+        except BlockingIOError:
+            return found
+
+
+def test_a_socket_that_was_closed_behind_the_servers_back_is_noticed(server: socket.socket) -> None:
+    served = Datagrams(server)
+    with client_of(server) as client:
+        client.send(b"q")
+        assert served.receive() == [b"q"]
+        os.close(server.fileno())
+        with pytest.raises(SocketLost, match="closed behind this server's back"):
+            served.answer([b"a"])
+        with pytest.raises(SocketLost):
+            served.send(b"a", served.client(0))
+        # Another file has the number now: that is not our socket either.
+        other = os.open(os.devnull, os.O_RDONLY)
+        assert other == server.fileno()
+        with pytest.raises(SocketLost):
+            served.answer([b"a"])
+        os.close(other)
+        with pytest.raises(SocketLost):
+            served.receive()
+        os.open(os.devnull, os.O_RDONLY)  # for the fixture to close
+        assert set(served.unsent) == OWN_SOCKET_ERRNOS
 
 
 @pytest.mark.parametrize(("everywhere", "asked"), [("0.0.0.0", "127.9.8.7"), ("::", "::1"), ("::", "127.9.8.7")])

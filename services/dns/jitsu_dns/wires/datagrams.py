@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import socket
+from collections import Counter
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.access import plain
+from jitsu_protocol.errors import SetupFault
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -30,18 +33,16 @@ OUT_BYTES = 1344
 ADDRESS_BYTES = 28  # struct sockaddr_in6
 V4_ADDRESS_BYTES = 16  # struct sockaddr_in
 
-SURVIVABLE_ERRNOS = frozenset(
-    {
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.ECONNREFUSED,
-        errno.EPERM,
-        errno.EMSGSIZE,
-        errno.EINVAL,  # the client's port is 0
-        errno.EINTR,
-    }
-)
-"""What sending to one client can fail with; it says nothing about the socket."""
+OWN_SOCKET_ERRNOS = frozenset({errno.EBADF, errno.ENOTSOCK})
+"""These mean that our own descriptor is wrong, whoever the answer is for. Every other error is about one datagram: a
+client at a broadcast address (EACCES), an interface that is down (ENETDOWN) or whose queue is full (ENOBUFS)."""
+
+
+class SocketLost(SetupFault):
+    """The descriptor of a UDP socket is no longer that socket; the process ends, and is started again."""
+
+    status = 1
+
 
 Address = tuple[str, int, bytes]
 """Host, port, and what makes an answer come from the address that was asked: nothing, or a pktinfo."""
@@ -85,8 +86,8 @@ _WORDS = _HEADER_BYTES // 4
 _NAME_WORDS = ADDRESS_BYTES // 4
 _LONG_WORDS = _HEADER_BYTES // 8
 
-_libc = ctypes.CDLL(None, use_errno=True)
-HAS_BATCHES = hasattr(_libc, "recvmmsg") and hasattr(_libc, "sendmmsg") and ctypes.sizeof(ctypes.c_void_p) == 8
+LIBC = ctypes.CDLL(None, use_errno=True)
+HAS_BATCHES = hasattr(LIBC, "recvmmsg") and hasattr(LIBC, "sendmmsg") and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
 class Room:
@@ -155,8 +156,11 @@ class Datagrams:
         self._first_name = ctypes.addressof(self._names)
         self._first_control = ctypes.addressof(self._controls)
         self._senders: list[Address] = []  # where there are no batches
-        self.dropped = 0
-        """Responses that the kernel had no room for."""
+        self._identity = _identity(self._fd)
+        self.unsent: Counter[int] = Counter()
+        """errno -> responses that the kernel refused to send."""
+        self.unread: Counter[int] = Counter()
+        """errno -> reads that failed although the socket was readable."""
 
     def receive(self) -> list[bytes]:
         """Return the datagrams that are there, at most BATCH_DATAGRAMS, without waiting."""
@@ -164,12 +168,10 @@ class Datagrams:
             return self._receive_singly()
         room = self._in
         room.header_bytes[:] = room.fresh
-        count = _libc.recvmmsg(self._fd, ctypes.c_void_p(room.address), BATCH_DATAGRAMS, socket.MSG_DONTWAIT, None)
+        count = LIBC.recvmmsg(self._fd, ctypes.c_void_p(room.address), BATCH_DATAGRAMS, socket.MSG_DONTWAIT, None)
         if count < 0:
-            number = ctypes.get_errno()
-            if number in SURVIVABLE_ERRNOS or number == errno.EAGAIN:
-                return []
-            raise OSError(number, "recvmmsg")
+            self._note_unread(ctypes.get_errno())
+            return []
         self._count = count
         if self._is_everywhere:
             for at in range(self._interface_at, count * (CONTROL_BYTES // 4), CONTROL_BYTES // 4):
@@ -220,9 +222,9 @@ class Datagrams:
                     self.send(response, sender)
             return
         room = self._out
-        data, lengths, longs = room.bytes, room.lengths, room.header_longs
-        count = at = 0
         if all(answers):  # then each header points at the right address already
+            data, lengths = room.bytes, room.lengths
+            count = at = 0
             for response in answers:
                 size = len(response)  # type: ignore[arg-type]  # all are there
                 data[at : at + size] = response  # type: ignore[assignment]
@@ -231,7 +233,17 @@ class Datagrams:
                 at += OUT_BYTES
             self._send(count)
             return
+        try:
+            self._send(self._point_at_clients(answers))
+        finally:  # else every later batch would send its answers to the clients of this one
+            room.header_bytes[:] = room.fresh
+
+    def _point_at_clients(self, answers: Sequence[bytes | None]) -> int:
+        """Put the answers that are there side by side, each with its client's address; return how many there are."""
+        room = self._out
+        data, lengths, longs = room.bytes, room.lengths, room.header_longs
         name, control = self._first_name, self._first_control
+        count = at = 0
         for response in answers:
             if response:
                 size = len(response)
@@ -244,20 +256,30 @@ class Datagrams:
                 count += 1
             name += ADDRESS_BYTES
             control += CONTROL_BYTES
-        self._send(count)
-        room.header_bytes[:] = room.fresh
+        return count
 
     def send(self, data: bytes, address: Address) -> None:
-        """Send one datagram; a client that cannot be reached is no error of ours."""
+        """Send one datagram. That a client cannot be reached is counted; raises SocketLost."""
         host, port, own = address
         level, kind = (socket.IPPROTO_IPV6, IPV6_PKTINFO) if self._is_v6 else (socket.IPPROTO_IP, IP_PKTINFO)
         try:
             self._socket.sendmsg([data], [(level, kind, own)] if own else [], 0, (host, port))
-        except BlockingIOError:
-            self.dropped += 1
         except OSError as error:
-            if error.errno not in SURVIVABLE_ERRNOS:
-                raise
+            self._note_unsent(error.errno or 0)
+
+    def _note_unsent(self, number: int) -> None:
+        self.unsent[number] += 1
+        self._check_socket(number)
+
+    def _note_unread(self, number: int) -> None:
+        if number != errno.EAGAIN:
+            self.unread[number] += 1
+            self._check_socket(number)
+
+    def _check_socket(self, number: int) -> None:
+        """Raise SocketLost if an error means that the descriptor is no longer our socket."""
+        if number in OWN_SOCKET_ERRNOS and _identity(self._fd) != self._identity:
+            raise SocketLost(f"the UDP socket has been closed behind this server's back ({os.strerror(number)})")
 
     def _receive_singly(self) -> list[bytes]:
         found: list[bytes] = []
@@ -265,12 +287,9 @@ class Datagrams:
         while len(found) < BATCH_DATAGRAMS:
             try:
                 data, sender = self._socket.recvfrom(IN_BYTES)
-            except BlockingIOError:
-                break
             except OSError as error:
-                if error.errno not in SURVIVABLE_ERRNOS:
-                    raise
-                continue
+                self._note_unread(error.errno or 0)
+                break
             found.append(data)
             self._senders.append((str(sender[0]), int(sender[1]), b""))
         self._count = len(found)
@@ -280,14 +299,19 @@ class Datagrams:
         done = 0
         while done < count:
             where = ctypes.c_void_p(self._out.address + done * _HEADER_BYTES)
-            sent = _libc.sendmmsg(self._fd, where, count - done, socket.MSG_DONTWAIT)
+            sent = LIBC.sendmmsg(self._fd, where, count - done, socket.MSG_DONTWAIT)
             if sent > 0:
                 done += sent
                 continue
-            number = ctypes.get_errno()
-            if number in (errno.EAGAIN, errno.ENOBUFS):
-                self.dropped += count - done
-                return
-            if number not in SURVIVABLE_ERRNOS:
-                raise OSError(number, "sendmmsg")
-            done += 1  # that client cannot be reached
+            # The kernel stops at the first datagram that it cannot send: the others have other clients.
+            self._note_unsent(ctypes.get_errno())
+            done += 1
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what tells an open socket from every other; None if the descriptor is not open."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import secrets
 import signal
@@ -295,7 +296,12 @@ class Replica:
             "forwarded_failures", "Forwarded questions that no server answered.", lambda: self._forwarded("failures")
         )
         metrics.counted("limited_responses", "Responses dropped or truncated by dns.response_rate.", self._limited)
-        metrics.counted("dropped_responses", "Responses that the socket had no room for.", lambda: self._udp.dropped)
+        metrics.counted_by(
+            "dropped_responses",
+            "Responses that the kernel refused to send.",
+            ("error",),
+            lambda: {(errno.errorcode.get(number, str(number)),): n for number, n in self._udp.unsent.items()},
+        )
         metrics.counted(
             "queries_dropped",
             "Queries dropped because too many had to be looked at.",

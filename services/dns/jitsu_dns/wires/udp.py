@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 
-from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams
+from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams, SocketLost
 from jitsu_protocol.errors import SetupFault
 
 WarmPath = Callable[[Sequence[bytes], Datagrams], list[bytes | None]]
@@ -21,6 +22,8 @@ MAX_SLOW = 16
 """So many queries that have no ready answer are looked at in one turn; the others come after what has one."""
 MAX_LEFT = 4096
 """So many wait for their turn, some 0.1 s of work; those beyond are dropped, and asked again by their clients."""
+READ_PAUSE_S = 0.01
+"""After a read that failed: an error that lasts must not keep the event loop busy."""
 RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024  # a burst of some thousand queries; the kernel caps it (net.core.rmem_max)
 
 
@@ -63,50 +66,91 @@ class UdpServer:
         self._datagrams = Datagrams(bound)
         self._warm, self._received, self._after = warm, received, after
         self._left: deque[tuple[bytes, Address, bytes]] = deque()
-        self.send = self._datagrams.send
+        self._slow = 0
+        """Queries without a ready answer that this turn has looked at."""
+        self._lost: asyncio.Future[None] | None = None
+        """Fails when the socket is gone; `run` waits for it."""
         self.batch_s: Callable[[float], None] = lambda _: None
         """Told how long each batch took in which something was answered, from reading it to having answered it."""
         self.queries_dropped = 0
         """Because too many waited for their turn."""
 
     @property
-    def dropped(self) -> int:
-        """Responses that the kernel had no room for."""
-        return self._datagrams.dropped
+    def unsent(self) -> Counter[int]:
+        """errno -> responses that the kernel refused to send."""
+        return self._datagrams.unsent
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled; raises SocketLost."""
         loop = asyncio.get_running_loop()
+        self._lost = loop.create_future()
         loop.add_reader(self._socket, self._drain)
         try:
-            await asyncio.Event().wait()
+            await self._lost
         finally:
             loop.remove_reader(self._socket)
-            self._socket.close()
+            with suppress(OSError):  # if the socket is lost, that is the reason to report
+                self._socket.close()
             self._left.clear()
+            self._lost = None
+
+    def send(self, data: bytes, client: Address) -> None:
+        """Send one datagram; whatever is wrong with it is counted, and does not concern the caller."""
+        try:
+            self._datagrams.send(data, client)
+        except SocketLost as fault:
+            self._end(fault)
+
+    def _end(self, fault: SocketLost) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_exception(fault)
 
     def _drain(self) -> None:
+        self._slow = 0
+        try:
+            for _ in range(MAX_BATCHES):
+                begun = monotonic()
+                if not (taken := self._answer_batch()):
+                    break
+                self.batch_s(monotonic() - begun)
+                if taken < BATCH_DATAGRAMS:
+                    break
+        except SocketLost as fault:
+            self._end(fault)
+        self._after()
+
+    def _answer_batch(self) -> int:
+        """Take a batch and answer what can be answered now; return how many datagrams it had."""
         datagrams = self._datagrams
-        slow = 0
-        for _ in range(MAX_BATCHES):
-            begun = monotonic()
-            queries = datagrams.receive()
-            if not queries:
-                break
-            answers = self._warm(queries, datagrams)
+        failed = datagrams.unread.total()
+        queries = datagrams.receive()
+        if datagrams.unread.total() > failed:
+            self._pause()
+        if not queries:
+            return 0
+        answers = self._warm(queries, datagrams)
+        try:
             for n, answer in enumerate(answers):
                 if answer is not None:
                     continue
-                if slow < MAX_SLOW and not self._left:
-                    slow += 1
+                if self._slow < MAX_SLOW and not self._left:
+                    self._slow += 1
                     answers[n] = self._received(queries[n], datagrams.client(n), datagrams.address(n))
                 else:
                     self._leave(queries[n], datagrams.client(n), datagrams.address(n))
+        finally:  # the answers that are there reach their clients, whatever is wrong with another's query
             datagrams.answer(answers)
-            self.batch_s(monotonic() - begun)
-            if len(queries) < BATCH_DATAGRAMS:
-                break
-        self._after()
+        return len(queries)
+
+    def _pause(self) -> None:
+        """Read again in a while."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        loop.call_later(READ_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._lost is not None and not self._lost.done():
+            asyncio.get_running_loop().add_reader(self._socket, self._drain)
 
     def _leave(self, query: bytes, client: Address, address: bytes) -> None:
         if len(self._left) >= MAX_LEFT:
@@ -118,11 +162,13 @@ class UdpServer:
 
     def _go_on(self) -> None:
         """Look at some of those that were left."""
-        for _ in range(min(MAX_SLOW, len(self._left))):
-            query, client, address = self._left.popleft()
-            answer = self._received(query, client, address)
-            if answer:
-                self.send(answer, client)
-        self._after()
-        if self._left:
-            asyncio.get_running_loop().call_soon(self._go_on)
+        try:
+            for _ in range(min(MAX_SLOW, len(self._left))):
+                query, client, address = self._left.popleft()
+                answer = self._received(query, client, address)
+                if answer:
+                    self.send(answer, client)
+            self._after()
+        finally:  # the others have their turn, whatever is wrong with this one's query
+            if self._left:
+                asyncio.get_running_loop().call_soon(self._go_on)
