@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ class Bridge:
         self.arming = Arming(kept, wakes)
         self.activity = Activity()
         self.wire: BridgeSocket | None = None
+        self.unsent: Counter[str] = Counter()
+        """Frames that earlier sockets on this bridge did not send, by the name of the error."""
         self._perform = perform
         self._save = save
         self._index = 0
@@ -52,12 +55,15 @@ class Bridge:
     def look(self) -> None:
         """Attach to the bridge if it came, let go of it if it went; raises SetupFault if that is not allowed."""
         index = self._is_there()
-        if index == self._index:
+        is_broken = self.wire is not None and self.wire.is_broken
+        if index == self._index and not is_broken:
             return
         if self.wire is not None:
+            self.unsent += self.wire.unsent
             self.wire.close()
             self.wire = None
-            log.warning("bridge is gone", bridge=self.name)
+            if not is_broken:
+                log.warning("bridge is gone", bridge=self.name)
         self._index = index
         if index:
             self._attach()

@@ -9,6 +9,8 @@ import ctypes
 import errno
 import socket
 import struct
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ from jitsu_synjitsu.rules.filter import Interest, packed, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jitsu_synjitsu.rules.filter import Instruction
 
 _SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 8, 1
 _ATTACH_FILTER = 26
@@ -31,6 +35,10 @@ MAX_BURST = 64
 """Frames taken before others have their turn."""
 MAX_LOOKS = 100
 RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
+OWN_SOCKET_ERRNOS = frozenset({errno.EBADF, errno.ENOTSOCK})
+"""Errors that concern the socket itself and not a frame. ENETDOWN is not among them: a packet socket goes on by itself
+when its bridge is up again, and `Bridge.look` sees one that is gone (packet(7)).
+"""
 
 log = structlog.get_logger("synjitsu")
 
@@ -60,17 +68,27 @@ def knows_elsewhere(bridge: str, mac: bytes) -> bool:
 class BridgeSocket:
     """One bridge."""
 
-    def __init__(self, bridge: str, taken: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        bridge: str,
+        taken: Callable[[bytes], None],
+        make_socket: Callable[[int, int], socket.socket] = socket.socket,
+    ) -> None:
         """Open it; raises SetupFault."""
         self.bridge = bridge
         self._taken = taken
         self._interest: Interest | None = None
         self._is_promiscuous = False
-        self.unsent = 0
-        """Frames that the bridge did not take."""
+        self.unsent: Counter[str] = Counter()
+        """Frames that were not sent, by the name of the error."""
+        self.is_broken = False
+        """The descriptor is not this socket's any more: it must be opened again."""
+        self._was_down = False
+        self._descriptor = -1
+        """While it is read."""
         try:
             self._index = socket.if_nametoindex(bridge)
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
+            self._socket = make_socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
             self.watch(Interest())
             self._socket.setsockopt(_SOL_PACKET, _AUXDATA, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
@@ -90,15 +108,43 @@ class BridgeSocket:
         if interest == self._interest:
             return
         self._interest = interest
-        code = packed(program(interest))
-        held = ctypes.create_string_buffer(code, len(code))
-        filter_program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(held))
-        self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
+        try:
+            self._attach_filter(program(interest))
+        except OSError as error:
+            self._failed(error)
+            log.warning(
+                "the kernel does not take the filter; all frames are looked at, which costs more",
+                bridge=self.bridge,
+                reason=error.strerror,
+                mend="sysctl net.core.optmem_max=131072",
+            )
+            with suppress(OSError):  # if this fails too, reading says so
+                self._attach_filter(program(Interest(), everything=True))
         if bool(interest) is not self._is_promiscuous:
             self._is_promiscuous = bool(interest)
             membership = struct.pack("iHH8s", self._index, _PROMISCUOUS, 0, b"")
             how = _ADD_MEMBERSHIP if interest else _DROP_MEMBERSHIP
-            self._socket.setsockopt(_SOL_PACKET, how, membership)
+            try:
+                self._socket.setsockopt(_SOL_PACKET, how, membership)
+            except OSError as error:  # the bridge went at this moment, or `hindrance` says so
+                self._failed(error)
+
+    def _attach_filter(self, instructions: list[Instruction]) -> None:
+        code = packed(instructions)
+        held = ctypes.create_string_buffer(code, len(code))
+        filter_program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(held))
+        self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
+
+    def _failed(self, error: OSError) -> None:
+        """Note an error of the socket: none ends the process, and one that says that it is no socket of ours any more
+        has it opened again.
+        """
+        if error.errno in OWN_SOCKET_ERRNOS and not self.is_broken:
+            self.is_broken = True
+            self._stop_reading()
+            log.error(
+                "the socket on the bridge is broken; it is opened again", bridge=self.bridge, reason=error.strerror
+            )
 
     def hindrance(self) -> str:
         """Return why not all frames on the bridge are seen, or nothing."""
@@ -112,19 +158,29 @@ class BridgeSocket:
 
     def open(self) -> None:
         """Begin to take frames."""
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        self._descriptor = self._socket.fileno()
+        asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def close(self) -> None:
         """End it."""
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
+        self._stop_reading()
+        if self.is_broken:
+            self._socket.detach()  # its number may be somebody else's by now
+        else:
+            self._socket.close()
+
+    def _stop_reading(self) -> None:
+        if self._descriptor >= 0:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._descriptor = -1
 
     def send(self, frame: bytes) -> None:
         """Put a frame on the bridge."""
         try:
             self._socket.send(frame)
-        except OSError:
-            self.unsent += 1
+        except OSError as error:
+            self.unsent[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+            self._failed(error)
 
     def look(self) -> None:
         """Take the frames that have come until now, as far as that has an end."""
@@ -140,8 +196,12 @@ class BridgeSocket:
             except BlockingIOError:
                 return False
             except OSError as error:
-                log.warning("the bridge cannot be read", bridge=self.bridge, reason=error.strerror)
+                self._failed(error)
+                if error.errno != errno.ENETDOWN or not self._was_down:
+                    log.warning("the bridge cannot be read", bridge=self.bridge, reason=error.strerror)
+                self._was_down = error.errno == errno.ENETDOWN
                 return False
+            self._was_down = False
             for level, kind, data in ancillary:
                 if level == _SOL_PACKET and kind == _AUXDATA:
                     frame = _with_tag(frame, data)

@@ -69,7 +69,7 @@ class SynjitsuServer:
         metrics.gauge("kept_packets", "Packets kept for booting VMs.", lambda: float(len(self._kept)))
         metrics.counted("displaced_packets", "Packets dropped for others.", lambda: float(self._kept.displaced))
         metrics.counted_by("sent_frames", "Frames sent.", ("what",), lambda: {(k,): v for k, v in self._sent.items()})
-        metrics.counted("unsent_frames", "Frames that a bridge did not take.", self._unsent)
+        metrics.counted_by("unsent_frames", "Frames that a bridge did not take.", ("error",), self._unsent)
         metrics.counted("unwoken_packets", "Packets that might not wake a VM.", self._unwoken)
         metrics.counted("floods", "Times that a VM was sent more than can be looked at.", self._floods)
         metrics.gauge("connections", "TCP connections open to VMs.", self._connected)
@@ -225,8 +225,13 @@ class SynjitsuServer:
     def _addresses(self) -> list[str]:
         return sorted(address for bridge in self.bridges.values() for address in bridge.arming.addresses())
 
-    def _unsent(self) -> float:
-        return float(sum(bridge.wire.unsent for bridge in self.bridges.values() if bridge.wire is not None))
+    def _unsent(self) -> dict[tuple[str, ...], float]:
+        unsent: Counter[str] = Counter()
+        for bridge in self.bridges.values():
+            unsent += bridge.unsent
+            if bridge.wire is not None:
+                unsent += bridge.wire.unsent
+        return {(error,): float(count) for error, count in unsent.items()}
 
     def _unwoken(self) -> float:
         return float(sum(bridge.arming.unwoken for bridge in self.bridges.values()))
