@@ -43,6 +43,17 @@ def udp(source_port: int, target_port: int, data: bytes, addresses: tuple[bytes,
     return packet(17, struct.pack("!HHHH", source_port, target_port, 8 + len(data), 0) + data, addresses, **more)
 
 
+def answer_to(probe: bytes, flags: int, mac: bytes = VM_MAC) -> bytes:
+    """Return what a guest answers to a SYN: it acknowledges the SYN's sequence number and one more."""
+    ip_at = 18 if probe[12:14] == b"\x81\0" else 14
+    at, addresses = ip_at + 20, (probe[ip_at + 12 : ip_at + 16], probe[ip_at + 16 : ip_at + 20])
+    if probe[ip_at] >> 4 == 6:
+        at, addresses = ip_at + 40, (probe[ip_at + 8 : ip_at + 24], probe[ip_at + 24 : ip_at + 40])
+    source_port, target_port, sequence = struct.unpack_from("!HHI", probe, at)
+    acknowledged = (sequence + 1) % 2**32
+    return tcp(target_port, source_port, flags, 99, acknowledged, addresses[::-1], source=mac, to=probe[6:12])
+
+
 def arp(op: int, mac: bytes, sender: bytes, target: bytes, **more: object) -> bytes:
     body = b"\0\1\x08\0\6\4" + struct.pack("!H", op) + mac + sender + bytes(6) + target
     return ethernet(0x0806, body, **{"to": b"\xff" * 6, "source": mac} | more)  # type: ignore[arg-type]

@@ -106,10 +106,35 @@ def test_questions_and_answers_are_right(addresses: tuple[bytes, bytes]) -> None
         assert frames.answer(VM_MAC, target, for_itself)[:6] == frames.ALL_NODES_MAC
 
 
-def test_fragments_and_what_is_cut_short_are_of_no_interest() -> None:
+@BOTH
+def test_a_probe_is_a_bare_syn_whatever_the_kept_one_carries(addresses: tuple[bytes, bytes]) -> None:
+    options = struct.pack("!BBHBB8sxx", 2, 4, 1460, 34, 10, b"a cookie")  # RFC 7413, 2
+    head = struct.pack("!HHIIBBHHH", 40_000, 80, 5, 0, (20 + len(options)) // 4 << 4, SYN, 64_000, 0, 0)
+    kept = packet(6, head + options + b"POST / HTTP/1.1\r\n\r\n", addresses)
+    probe = frames.probe(kept, frames.read(kept), VM_MAC, 61_000, 77)
+    seen = frames.read(probe)
+    assert (seen.kind, seen.sender, seen.target, seen.source_port, seen.target_port, seen.flags) == (
+        Kind.TCP,
+        *addresses,
+        61_000,
+        80,
+        SYN,
+    )
+    assert len(probe) == seen.payload_at + 20, "no options and no data"
+    assert probe[seen.payload_at + 12] == 0x50
+    assert is_right(probe)
+
+
+def test_what_is_cut_short_is_of_no_interest_and_a_later_fragment_has_no_ports() -> None:
     whole = tcp()
     for length in range(len(whole)):
         assert frames.read(whole[:length]).kind is Kind.OTHER
+    first, later = bytearray(udp(9, 7, b"data")), bytearray(udp(9, 7, b"data"))
+    first[20:22], later[20:22] = b"\x20\0", b"\0\3"
+    assert (frames.read(bytes(first)).kind, frames.read(bytes(first)).target_port) == (Kind.UDP, 7)
+    assert (frames.read(bytes(later)).kind, frames.read(bytes(later)).target_port) == (Kind.FRAGMENT, 0)
+    assert frames.read(bytes(first)).fragment == frames.read(bytes(later)).fragment != b""
+    assert frames.read(udp(9, 7, b"data")).fragment == b""
     fragment = bytearray(whole)
     fragment[21] = 1
     assert frames.read(bytes(fragment)).kind is Kind.OTHER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_address
 from typing import Any
 
@@ -26,7 +27,21 @@ from jitsu_synjitsu.rules.handover import (
     Send,
 )
 from jitsu_synjitsu.rules.kept import Kept, Outcome
-from tests.support.frames import ACK, CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, arp, packet, solicitation, tcp, udp
+from tests.support.frames import (
+    ACK,
+    CLIENT_MAC,
+    RST,
+    SYN,
+    V4,
+    V6,
+    VM_MAC,
+    answer_to,
+    arp,
+    packet,
+    solicitation,
+    tcp,
+    udp,
+)
 from tests.support.synjitsu import wake_limit
 
 VM_IP = str(ip_address(V4[1]))
@@ -60,9 +75,7 @@ class Synjitsu:
 
     def replies(self, probe: bytes, flags: int, now: float) -> list[tuple[str, bytes]]:
         """Let the guest answer a probe."""
-        seen = frames.read(probe)
-        segment = tcp(seen.target_port, seen.source_port, flags, 99, 1, (self.vm, seen.sender), source=VM_MAC)
-        return self.takes(segment, now)
+        return self.takes(answer_to(probe, flags), now)
 
 
 def whats(sent: list[tuple[str, bytes]]) -> list[str]:
@@ -140,13 +153,32 @@ def test_a_guest_that_never_listens_gets_what_there_is_in_the_end() -> None:
     assert made.told == ["v"]
 
 
-def test_a_segment_that_is_no_answer_to_a_probe_is_none() -> None:
+def test_only_the_answer_that_acknowledges_a_probe_counts_and_a_clients_own_connection_is_not_reset() -> None:
     made = Synjitsu()
     made.takes(tcp(1, 80), 0.1)
-    made.announces(0.3)
-    for target_port, source_port in ((1, 80), (FIRST_PROBE_PORT, 81)):
-        assert made.takes(tcp(source_port, target_port, SYN | ACK, addresses=V4[::-1], source=VM_MAC), 0.31) == []
+    ((_, probe),) = made.announces(0.3)
+    for target_port, source_port, acknowledged in ((1, 80, 6), (FIRST_PROBE_PORT, 81, 6), (FIRST_PROBE_PORT, 80, 6)):
+        answer = tcp(source_port, target_port, SYN | ACK, 99, acknowledged, V4[::-1], source=VM_MAC)
+        assert made.takes(answer, 0.31) == [], "it is the answer to a SYN of the client's own"
     assert made.told == []
+    assert whats(made.replies(probe, SYN | ACK, 0.32)) == ["probe", "replay"]
+
+
+def test_no_probe_comes_from_a_port_that_a_kept_connection_attempt_uses() -> None:
+    made = Synjitsu()
+    for port in (FIRST_PROBE_PORT, FIRST_PROBE_PORT + 2):
+        made.takes(tcp(port, 80), 0.1)
+    probed = ports(made.announces(0.3), "probe") + ports(made.at(0.3 + RETRY_S), "probe")
+    assert probed == [FIRST_PROBE_PORT + 1, FIRST_PROBE_PORT + 3]
+
+
+@BOTH
+def test_a_late_answer_to_an_earlier_probe_counts_too(addresses: tuple[bytes, bytes]) -> None:
+    made = Synjitsu(addresses)
+    made.takes(tcp(1, 80, addresses=addresses), 0.1)
+    ((_, first),) = made.announces(0.3)
+    assert whats(made.at(0.3 + RETRY_S)) == ["probe"]
+    assert whats(made.replies(first, SYN | ACK, 0.315)) == ["probe", "replay"]
 
 
 @BOTH
@@ -159,13 +191,66 @@ def test_datagrams_and_echoes_are_replayed_at_once_and_one_that_is_refused_again
     echo = packet(1, b"\x08\0\0\0\0\1\0\1ping") if v4 else packet(58, b"\x80\0\0\0\0\1\0\1ping", addresses)
     made.takes(datagram, 0.1)
     made.takes(echo, 0.1)
-    assert whats(made.announces(0.3)) == ["replay", "replay"]
-    quoted = datagram[14:100]
+    sent = made.announces(0.3)
+    assert whats(sent) == ["replay", "replay"]
+    quoted = sent[0][1][14:100]
     message = b"\3\3\0\0\0\0\0\0" if v4 else b"\1\4\0\0\0\0\0\0"
     made.takes(packet(1 if v4 else 58, message + quoted, addresses[::-1], source=VM_MAC, to=CLIENT_MAC), 0.301)
     assert whats(made.at(0.301 + RETRY_S)) == ["replay"]
     made.at(0.3 + UDP_WATCH_S)
     assert made.told == ["v"]
+
+
+@BOTH
+def test_each_of_several_datagrams_with_the_same_ports_reaches_the_guest_in_order(
+    addresses: tuple[bytes, bytes],
+) -> None:
+    made = Synjitsu(addresses)
+    texts = [b"A?", b"AAAA?", b"A?", b"TXT?", b"MX?"]
+    for text in texts:
+        made.takes(udp(9, 53, text, addresses), 0.1)
+    sent = made.announces(0.3)
+    assert [frame[frames.read(frame).payload_at + 8 :] for what, frame in sent if what == "replay"] == texts
+    header = 14 + (20 if len(addresses[0]) == 4 else 40)
+    refused = sent[1][1]
+    quote = (b"\3\3\0\0\0\0\0\0" if header == 34 else b"\1\4\0\0\0\0\0\0") + refused[14 : header + 8]
+    made.takes(packet(1 if header == 34 else 58, quote, addresses[::-1], source=VM_MAC, to=CLIENT_MAC), 0.301)
+    again = [frame[header + 8 :] for what, frame in made.at(0.301 + RETRY_S) if what == "replay"]
+    assert again == [b"AAAA?"], "only the datagram that the guest refused is sent again"
+
+
+def in_fragments(datagram: bytes, parts: int = 2) -> list[bytes]:
+    """Return the fragments of a datagram (RFC 791, 3.1; RFC 8200, 4.5), 8 bytes of it in each but the last."""
+    v4 = datagram[12:14] == b"\x08\0"
+    head, body = (datagram[14:34], datagram[34:]) if v4 else (datagram[14:54], datagram[54:])
+    made = []
+    for n in range(parts):
+        part = body[8 * n : 8 * n + 8] if n < parts - 1 else body[8 * n :]
+        more = n < parts - 1
+        if v4:
+            made.append(head[:2] + struct.pack("!HHH", 20 + len(part), 7, more << 13 | n) + head[8:] + part)
+        else:
+            extension = struct.pack("!BBHI", head[6], 0, 8 * n | more, 7)
+            made.append(head[:4] + struct.pack("!HB", 8 + len(part), 44) + head[7:] + extension + part)
+    return [datagram[:14] + each for each in made]
+
+
+@BOTH
+def test_the_fragments_of_a_datagram_are_kept_and_sent_unchanged_and_again_if_it_is_refused(
+    addresses: tuple[bytes, bytes],
+) -> None:
+    made = Synjitsu(addresses)
+    fragments = in_fragments(udp(9, 7, b"a datagram in three pieces", addresses), 3)
+    for fragment in fragments:
+        made.takes(fragment, 0.1)
+    sent = [frame for what, frame in made.announces(0.3) if what == "replay"]
+    body = 34 if len(addresses[0]) == 4 else 54
+    assert [frame[body:] for frame in sent] == [frame[body:] for frame in fragments], "checksums included"
+    header = sent[0][34:42] if body == 34 else sent[0][62:70]
+    inner = fragments[0][14:34] + header if body == 34 else fragments[0][14:20] + b"\x11" + fragments[0][21:54] + header
+    quote = (b"\3\3\0\0\0\0\0\0" if body == 34 else b"\1\4\0\0\0\0\0\0") + inner
+    made.takes(packet(1 if body == 34 else 58, quote, addresses[::-1], source=VM_MAC, to=CLIENT_MAC), 0.301)
+    assert [frame for _, frame in made.at(0.301 + RETRY_S)] == sent
 
 
 def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
@@ -174,9 +259,7 @@ def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
     other = b"\x02\0\0\0\0\x42"
     ((_, probe),) = made.announces(0.3, other)
     assert probe[:6] == other
-    seen = frames.read(probe)
-    reply = tcp(seen.target_port, seen.source_port, SYN | ACK, 99, 1, V4[::-1], source=other)
-    assert whats(made.takes(reply, 0.31)) == ["probe", "replay"]
+    assert whats(made.takes(answer_to(probe, SYN | ACK, other), 0.31)) == ["probe", "replay"]
     ((what, data),) = made.takes(tcp(1, 80, ACK), 0.4)  # the client does not believe the new address yet
     assert (what, data[:6]) == ("forward", other)
     assert set(made.arming.macs()) == {VM_MAC}
@@ -246,27 +329,39 @@ ITEM = tcp(), frames.read(tcp())
 
 def test_what_is_kept_is_bounded_per_vm_and_in_all_and_the_oldest_goes_first() -> None:
     kept = Kept(2, 3)
-    assert kept.keep("v", 1, ITEM) is Outcome.KEPT
-    assert kept.keep("v", 1, ITEM) is Outcome.REPLACED
-    assert kept.keep("v", 2, ITEM) is Outcome.KEPT
-    assert kept.keep("v", 3, ITEM) is Outcome.DISPLACED
-    assert kept.keep("w", 1, ITEM) is Outcome.KEPT
-    assert kept.keep("x", 1, ITEM) is Outcome.DISPLACED  # at the cost of the one that holds most
+    assert kept.keep("v", 1, ITEM, replaces=True) is Outcome.KEPT
+    assert kept.keep("v", 1, ITEM, replaces=True) is Outcome.REPLACED
+    assert kept.keep("v", 2, ITEM, replaces=True) is Outcome.KEPT
+    assert kept.keep("v", 3, ITEM, replaces=True) is Outcome.DISPLACED
+    assert kept.keep("w", 1, ITEM, replaces=True) is Outcome.KEPT
+    assert kept.keep("x", 1, ITEM, replaces=True) is Outcome.DISPLACED  # at the cost of the one that holds most
     assert [[flow for flow, _ in kept.take(vm)] for vm in "vwx"] == [[3], [1], [1]]
     assert kept.displaced == 2
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), max_size=60))
-def test_g4_bounds_hold_and_nothing_is_given_out_twice(steps: list[tuple[int, int, bool]]) -> None:
+def test_datagrams_of_one_flow_are_all_kept_in_order_and_too_many_displace_each_other() -> None:
+    kept = Kept(5, 100)
+    kept.keep("v", "syn", ITEM, replaces=True)
+    for n in range(7):
+        kept.keep("v", "flow", (b"%d" % n, ITEM[1]), replaces=False)
+    assert [item[0] for _, item in kept.take("v")] == [ITEM[0], b"3", b"4", b"5", b"6"], "and no client's SYN"
+    assert kept.displaced == 3
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans(), st.booleans()), max_size=60)
+
+
+@given(STEPS)
+def test_g4_bounds_hold_and_nothing_is_given_out_twice(steps: list[tuple[int, int, bool, bool]]) -> None:
     kept, given_out, number = Kept(4, 8), set[bytes](), 0
-    for vm, flow, take in steps:
+    for vm, flow, take, replaces in steps:
         if take:
             taken = [item[0] for _, item in kept.take(str(vm))]
             assert not given_out & set(taken)
             given_out |= set(taken)
         else:
             number += 1
-            kept.keep(str(vm), flow, (b"%d" % number, ITEM[1]))
+            kept.keep(str(vm), (flow, replaces), (b"%d" % number, ITEM[1]), replaces=replaces)
         assert len(kept) <= 8
     assert all(len(kept.take(str(vm))) <= 4 for vm in range(4))
     assert len(kept) == 0

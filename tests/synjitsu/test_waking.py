@@ -11,7 +11,7 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.arming import DORMANT_S, Arming
 from jitsu_synjitsu.rules.handover import SETTLE_S, Send, Wake
 from jitsu_synjitsu.rules.kept import Kept
-from tests.support.frames import CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, arp, packet, solicitation, tcp, udp
+from tests.support.frames import CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, answer_to, arp, packet, solicitation, tcp, udp
 from tests.support.synjitsu import wake_limit
 
 BOTH = pytest.mark.parametrize("addresses", [V4, V6])
@@ -58,9 +58,7 @@ def test_a_syn_wakes_it_once_and_is_replayed_when_the_guest_is_there(addresses: 
     there = frames.announcements(VM_MAC, made.vm)[0]
     (probe,) = made.arming.frame(there, frames.read(there), 1.5)
     assert isinstance(probe, Send)
-    seen = frames.read(probe.frame)
-    answer = tcp(80, seen.source_port, SYN | ACK, 1, 2, (made.vm, made.client), source=VM_MAC, to=CLIENT_MAC)
-    assert made.takes(answer, 1.6) == ["probe", "replay", "replay", "HandedOver"]
+    assert made.takes(answer_to(probe.frame, SYN | ACK), 1.6) == ["probe", "replay", "replay", "HandedOver"]
     assert made.arming.addresses() == [], "it runs: nobody answers for it until vmd says that it is off"
 
 

@@ -253,6 +253,8 @@ class Tagged:
         self.raw.setsockopt(263, 8, 1)
         self.raw.bind(("eth0", 0))
         self.raw.settimeout(LIMIT_S)
+        self.frame = b""
+        """The frame that was taken last."""
 
     def takes(self, wanted: Callable[[frames.Seen], bool]) -> frames.Seen:
         """Return the next frame that is wanted."""
@@ -262,7 +264,7 @@ class Tagged:
                 status, _, _, _, _, tci, _ = struct.unpack("IIIHHHH", extra)
                 if status & 0x10:
                     data = data[:12] + struct.pack("!HH", 0x8100, tci) + data[12:]
-            seen = frames.read(data)
+            seen, self.frame = frames.read(data), data
             if wanted(seen):
                 return seen
 
@@ -281,7 +283,9 @@ def test_clients_and_guests_on_a_tagged_vlan_are_served_as_others_are(tmp_path: 
         time.sleep(0.2)
         guest.raw.send(arp(1, mac, vm, vm, vlan=7))
         probe = guest.takes(lambda seen: seen.kind is Kind.TCP and seen.source_port >= FIRST_PROBE_PORT)
-        answer = tcp(80, probe.source_port, SYN | ACK, 9, 6, (vm, theirs), to=CLIENT_MAC, source=mac, vlan=7)
+        (sequence,) = struct.unpack_from("!I", guest.frame, probe.payload_at + 4)
+        acknowledged = (sequence + 1) % 2**32
+        answer = tcp(80, probe.source_port, SYN | ACK, 9, acknowledged, (vm, theirs), to=CLIENT_MAC, source=mac, vlan=7)
         guest.raw.send(answer)
         replayed = guest.takes(lambda seen: seen.kind is Kind.TCP and seen.source_port == 40_000)
         assert (probe.vlan, replayed.vlan, replayed.source) == (tag, tag, CLIENT_MAC)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jitsu_synjitsu.rules.handover import Action, Event
     from jitsu_synjitsu.rules.kept import Kept
 
-_FIRST = {Kind.UDP, Kind.ECHO}
+_FIRST = {Kind.UDP, Kind.ECHO, Kind.FRAGMENT}
 V6_NETWORK_BYTES = 8
 """A client has a /64 to itself."""
 MOVED_S = 3.0
@@ -210,6 +210,8 @@ class Arming:
             return True
         if seen.kind is Kind.ECHO or seen.destination != machine.mac:
             return False
+        if seen.kind is Kind.FRAGMENT:
+            return machine.waking
         if machine.waking or self.wakes.allow(seen.sender, now):
             return True
         self.unwoken += 1

@@ -1,7 +1,8 @@
 """Ethernet frames: what is of interest in one that was seen, and those that are sent.
 
 What is read    ARP (RFC 826), neighbour solicitations and advertisements (RFC 4861), and of IPv4 and IPv6 packets the
-                addresses, ports and TCP flags. Fragments but the first, and what is cut short, are `OTHER`.
+                addresses, ports and TCP flags. What is cut short is `OTHER`. Of a datagram in fragments the first has
+                the ports and is read like a whole one; the others are `FRAGMENT`.
 What is sent    announcements and answers for an address that is held, kept frames with the guest's MAC address and
                 right checksums (a frame from the same host arrives with a partial one), a probe like a client's SYN
                 from a port of our own, and what tells a client that nobody will answer.
@@ -13,7 +14,7 @@ MAC addresses; frames that answer one carry the same.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 ARP, IPV4, IPV6, VLAN, QINQ = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
@@ -22,6 +23,8 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 ARP_REQUEST, ARP_REPLY = 1, 2
 ECHO, UNREACHABLE, PORT = 8, 3, 3  # ICMP types, and a code (RFC 792)
 ECHO_V6, UNREACHABLE_V6, PORT_V6, SOLICIT, ADVERT = 128, 1, 4, 135, 136  # RFC 4443, RFC 4861
+MORE_FRAGMENTS, OFFSET, FRAGMENT_V6 = 0x2000, 0x1FFF, 44  # RFC 791, 3.1; RFC 8200, 4.5
+UDP_HEADER_BYTES = 8
 BROADCAST = b"\xff" * 6
 OUR_MAC = b"\x02JITSU"
 """Locally administered: who asks when nobody else does."""
@@ -30,6 +33,7 @@ UNSPECIFIED_V6 = bytes(16)
 MAC_BYTES = 6
 OVERRIDE, SOLICITED = 0x20, 0x40  # flags of a neighbour advertisement
 MAX_QUOTED_BYTES = 512
+PROBE_WINDOW_BYTES = 64_240  # what Linux offers in a SYN; the connection never carries data
 _EXTENSIONS = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options (RFC 8200, 4.1)
 _MAX_EXTENSIONS = 4
 
@@ -46,6 +50,8 @@ class Kind(Enum):
     ECHO = "echo"
     UNREACHABLE = "unreachable"
     """`target` is told that nobody listens on the UDP port `source_port` of `sender`."""
+    FRAGMENT = "fragment"
+    """A later fragment of a UDP datagram or an ICMP message: it has no ports."""
     OTHER = "other"
 
 
@@ -70,6 +76,10 @@ class Seen:
     """Where the IP header begins."""
     payload_at: int = 0
     """Where the TCP, UDP or ICMP header begins."""
+    fragment: bytes = b""
+    """Of a fragment: the identification and protocol that all fragments of one datagram have."""
+    quoted: bytes = b""
+    """Of UNREACHABLE: the header of the datagram that was refused, by which it is told from others of its ports."""
 
 
 def read(frame: bytes) -> Seen:
@@ -102,25 +112,37 @@ def _read_ipv4(frame: bytes, at: int, source: bytes, destination: bytes, vlan: b
     if len(frame) < at + 20 or frame[at] >> 4 != 4:
         return Seen(Kind.OTHER, source, destination, vlan)
     sender, target = frame[at + 12 : at + 16], frame[at + 16 : at + 20]
-    payload = at + 4 * (frame[at] & 0xF)
-    if payload < at + 20 or _half(frame, at + 6) & 0x1FFF:
+    payload, protocol = at + 4 * (frame[at] & 0xF), frame[at + 9]
+    if payload < at + 20:
         return Seen(Kind.OTHER, source, destination, vlan, sender, target, at=at)
-    seen = Seen(Kind.OTHER, source, destination, vlan, sender, target, at=at, payload_at=payload)
-    return _read_payload(frame, frame[at + 9], seen)
+    flags, fragment = _half(frame, at + 6), b""
+    if flags & (MORE_FRAGMENTS | OFFSET):
+        fragment = frame[at + 4 : at + 6] + bytes([protocol])
+    kind = Kind.FRAGMENT if flags & OFFSET and protocol in (UDP, ICMP) else Kind.OTHER
+    seen = Seen(kind, source, destination, vlan, sender, target, at=at, payload_at=payload, fragment=fragment)
+    return seen if flags & OFFSET else _read_payload(frame, protocol, seen)
 
 
 def _read_ipv6(frame: bytes, at: int, source: bytes, destination: bytes, vlan: bytes) -> Seen:
     if len(frame) < at + 40 or frame[at] >> 4 != 6:
         return Seen(Kind.OTHER, source, destination, vlan)
     sender, target = frame[at + 8 : at + 24], frame[at + 24 : at + 40]
-    protocol, payload = frame[at + 6], at + 40
+    protocol, payload, fragment, offset = frame[at + 6], at + 40, b"", 0
     for _ in range(_MAX_EXTENSIONS):
-        if protocol not in _EXTENSIONS or len(frame) < payload + 8:
+        if len(frame) < payload + 8:
             break
-        protocol, payload = frame[payload], payload + 8 * (frame[payload + 1] + 1)
-    return _read_payload(
-        frame, protocol, Seen(Kind.OTHER, source, destination, vlan, sender, target, at=at, payload_at=payload)
-    )
+        if protocol == FRAGMENT_V6:
+            protocol, flags = frame[payload], _half(frame, payload + 2)
+            if flags & ~6:  # else it is whole (RFC 6946)
+                fragment, offset = frame[payload + 4 : payload + 8] + bytes([protocol]), flags & ~7
+            payload += 8
+        elif protocol in _EXTENSIONS:
+            protocol, payload = frame[payload], payload + 8 * (frame[payload + 1] + 1)
+        else:
+            break
+    kind = Kind.FRAGMENT if offset and protocol in (UDP, ICMPV6) else Kind.OTHER
+    seen = Seen(kind, source, destination, vlan, sender, target, at=at, payload_at=payload, fragment=fragment)
+    return seen if offset else _read_payload(frame, protocol, seen)
 
 
 def _read_payload(frame: bytes, protocol: int, seen: Seen) -> Seen:
@@ -156,7 +178,8 @@ def _read_icmp(
             header = 4 * (frame[quoted] & 0xF)
         if len(frame) >= quoted + header + 4 and frame[quoted + protocol_at] == UDP:
             ports = (_half(frame, quoted + header + 2), _half(frame, quoted + header))
-            return _with(seen, Kind.UNREACHABLE, *ports)
+            refused = frame[quoted + header : quoted + header + UDP_HEADER_BYTES]
+            return replace(seen, kind=Kind.UNREACHABLE, source_port=ports[0], target_port=ports[1], quoted=refused)
     return seen
 
 
@@ -174,6 +197,7 @@ def _with(seen: Seen, kind: Kind, source_port: int, target_port: int, flags: int
         ack,
         seen.at,
         seen.payload_at,
+        seen.fragment,
     )
 
 
@@ -243,14 +267,15 @@ def replayed(frame: bytes, seen: Seen, mac: bytes) -> bytes:
 
 
 def probe(frame: bytes, seen: Seen, mac: bytes, port: int, sequence: int) -> bytes:
-    """Return a SYN like the kept one, from another port: its answer says whether the guest listens, and reaches no
-    connection of the client.
+    """Return a SYN in the name of the client of a kept frame, from another port of the client's and to `target_port`.
+
+    The answer says whether the guest listens, and belongs to no connection of the client. The SYN carries no data and
+    no options: a Fast Open cookie (RFC 7413) with the kept request would make the guest run that request now, and again
+    when the kept SYN is replayed.
     """
-    at = seen.payload_at
-    packet = bytearray(mac + frame[MAC_BYTES:])
-    packet[at : at + 2] = port.to_bytes(2, "big")
-    packet[at + 4 : at + 8] = sequence.to_bytes(4, "big")
-    return checked(bytes(packet), seen)
+    segment = struct.pack("!HHIIBBHHH", port, seen.target_port, sequence, 0, 0x50, SYN, PROBE_WINDOW_BYTES, 0, 0)
+    hops = frame[seen.at + 8] if len(seen.sender) == 4 else frame[seen.at + 7]
+    return _packet(mac, frame[6:12], seen.vlan, seen.sender, seen.target, TCP, segment, hops)
 
 
 def reset_of_probe(frame: bytes, seen: Seen, mac: bytes, reply: Seen) -> bytes:
@@ -277,14 +302,21 @@ def rejection(frame: bytes, seen: Seen, mac: bytes) -> bytes | None:
 
 
 def _packet(
-    to_mac: bytes, mac: bytes, vlan: bytes, sender: bytes, target: bytes, protocol: int, payload: bytes
+    to_mac: bytes,
+    mac: bytes,
+    vlan: bytes,
+    sender: bytes,
+    target: bytes,
+    protocol: int,
+    payload: bytes,
+    hops: int = 64,
 ) -> bytes:
     head = to_mac + mac + vlan
     if len(sender) == 4:
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, 64, protocol, 0) + sender + target
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, hops, protocol, 0) + sender + target
         frame = head + IPV4.to_bytes(2, "big") + header + payload
     else:
-        header = struct.pack("!IHBB", 6 << 28, len(payload), protocol, 64) + sender + target
+        header = struct.pack("!IHBB", 6 << 28, len(payload), protocol, hops) + sender + target
         frame = head + IPV6.to_bytes(2, "big") + header + payload
     return checked(frame, read(frame))
 
@@ -301,6 +333,8 @@ def checked(frame: bytes, seen: Seen) -> bytes:
     else:
         end = min(len(frame), at + 40 + _half(frame, at + 4))
         protocol = {Kind.TCP: TCP, Kind.UDP: UDP}.get(seen.kind, ICMPV6)
+    if seen.fragment:
+        return bytes(data)  # its checksum is that of the whole datagram, and whoever fragments completes it first
     where = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}.get(protocol)
     if where is None or end < payload + 8:
         return bytes(data)

@@ -49,7 +49,7 @@ from jitsu_synjitsu.rules import frames, layout
 from jitsu_synjitsu.rules.frames import Kind, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
     from jitsu_synjitsu.rules.kept import Kept
 
@@ -212,7 +212,8 @@ class _Probe:
     frame: bytes
     seen: Seen
     due: float
-    port: int = 0
+    ports: dict[int, int] = field(default_factory=dict)
+    """Every port that was probed from, and the sequence number of that probe: only its own answer acknowledges it."""
 
 
 @dataclass
@@ -241,8 +242,8 @@ class Handover:
     """Address -> who asked for it last."""
     _rising_since: float = 0.0
     _probes: dict[tuple[bytes, int], _Probe] = field(default_factory=dict)
-    _udp: dict[Hashable, tuple[bytes, Seen]] = field(default_factory=dict)
-    """Datagrams that were replayed a moment ago, by flow."""
+    _udp: dict[bytes, list[list[bytes]]] = field(default_factory=dict)
+    """Datagrams that were replayed a moment ago, by their addresses and UDP header, each with all of its fragments."""
     _udp_again: list[tuple[float, bytes]] = field(default_factory=list)
     _actions: list[Action] = field(default_factory=list)
 
@@ -338,7 +339,8 @@ class Handover:
             self._waits(asker.target, asker, now)
 
     def _keep(self, event: PacketSeen, now: float) -> None:
-        self.kept.keep(self.vm, frames.flow_of(event.seen), (event.frame, event.seen))
+        flow, replaces = frames.flow_of(event.seen), event.seen.kind is Kind.TCP
+        self.kept.keep(self.vm, flow, (event.frame, event.seen), replaces=replaces)
         if self.state is HandoverState.ARMED:
             self._write(event.frame, event.seen, now)
         self._waits(event.seen.target, event.seen, now)
@@ -380,10 +382,15 @@ class Handover:
         if isinstance(event, GuestFrameSeen):
             self.mac = event.mac
         self.state, self._rising_since = HandoverState.RISING, now
-        for flow, (frame, seen) in self.kept.take_if(self.vm, lambda item: item[1].kind is not Kind.TCP):
+        datagrams = [item for _, item in self.kept.take_if(self.vm, lambda item: item[1].kind is not Kind.TCP)]
+        fragments = [(frame, seen) for frame, seen in datagrams if seen.fragment]
+        for frame, seen in datagrams:
             self._replay(frame, seen)
             if seen.kind is Kind.UDP:
-                self._udp[flow] = (frame, seen)
+                whole = frames.replayed(frame, seen, self.mac)
+                header = whole[seen.payload_at : seen.payload_at + frames.UDP_HEADER_BYTES]
+                parts = [frames.replayed(*part, self.mac) for part in fragments if _same_datagram(part[1], seen)]
+                self._udp.setdefault(seen.target + seen.sender + header, []).append(parts or [whole])
         for frame, seen in self.kept.of(self.vm):
             self._probes.setdefault((seen.target, seen.target_port), _Probe(frame, seen, now))
         self._rise(now)
@@ -395,9 +402,10 @@ class Handover:
             return
         for probe in self._probes.values():
             if now >= probe.due:
-                probe.due, probe.port = now + RETRY_S, self.probe_port()
+                probe.due, port = now + RETRY_S, self._free_port()
                 sequence = int(now * 250_000) % 2**32  # RFC 9293, 3.4.1: grows every 4 microseconds
-                self._send(frames.probe(probe.frame, probe.seen, self.mac, probe.port, sequence), "probe")
+                probe.ports[port] = sequence
+                self._send(frames.probe(probe.frame, probe.seen, self.mac, port, sequence), "probe")
         again, self._udp_again = self._udp_again, []
         for due, frame in again:
             if now >= due:
@@ -410,10 +418,11 @@ class Handover:
         probe = self._probes.get((reply.sender, reply.source_port))
         if probe is None or reply.target != probe.seen.sender or not reply.flags & (frames.SYN | frames.RST):
             return
-        if reply.target_port < FIRST_PROBE_PORT:
-            return
+        sequence = probe.ports.get(reply.target_port)
+        if sequence is None or reply.ack != (sequence + 1) % 2**32:
+            return  # it answers a connection of the client's own
         if reply.flags & frames.RST:
-            if reply.target_port == probe.port:
+            if reply.target_port == next(reversed(probe.ports)):
                 probe.due = now + RETRY_S
             return
         del self._probes[reply.sender, reply.source_port]
@@ -423,16 +432,16 @@ class Handover:
         if not self._probes and not self._udp:
             self._finish()
 
+    def _free_port(self) -> int:
+        """Return a port to probe from that no kept connection attempt uses."""
+        used = {seen.source_port for _, seen in self.kept.of(self.vm)}
+        return next(port for port in iter(self.probe_port, 0) if port not in used)
+
     def _udp_refused(self, event: UdpRefused, now: float) -> None:
         reply = event.reply
-        for frame, seen in self._udp.values():
-            if (seen.target, seen.target_port, seen.sender, seen.source_port) == (
-                reply.sender,
-                reply.source_port,
-                reply.target,
-                reply.target_port,
-            ):
-                self._udp_again.append((now + RETRY_S, frames.replayed(frame, seen, self.mac)))
+        if refused := self._udp.get(reply.sender + reply.target + reply.quoted):
+            self._udp_again += [(now + RETRY_S, frame) for frame in refused[0]]
+            refused.append(refused.pop(0))  # of two that are the same, the other is refused next
 
     def _rise_limit(self) -> float:
         return RISE_LIMIT_S if self._probes or self._udp_again else UDP_WATCH_S if self._udp else 0.0
@@ -464,6 +473,12 @@ class Handover:
 
 def _same_port(one: Seen, other: Seen) -> bool:
     return one.kind is other.kind and one.target == other.target and one.target_port == other.target_port
+
+
+def _same_datagram(one: Seen, other: Seen) -> bool:
+    """Say whether two frames are fragments of one datagram."""
+    ours, theirs = (one.fragment, one.sender, one.target), (other.fragment, other.sender, other.target)
+    return one.fragment != b"" and ours == theirs
 
 
 _H = Handover

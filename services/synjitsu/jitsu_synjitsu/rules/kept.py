@@ -1,14 +1,23 @@
-"""What is kept for a booting guest: one frame per connection attempt, bounded per VM and in all (G4)."""
+"""What Synjitsu keeps for a booting guest, bounded per VM and in all (G4).
+
+A connection attempt is one frame: when a client sends its SYN again, the later SYN replaces the earlier one in its
+place. Datagrams are different: two with the same addresses and ports are two datagrams (a resolver asks for A and AAAA
+from one socket), so each is kept, and they come out in the order in which they came.
+
+When there is no room, the oldest frame goes of the flow that has the most frames, and of all flows the oldest frame if
+none has more than one. So a client that sends a stream of datagrams loses its own, and not the SYNs of others.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import itertools
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from jitsu_synjitsu.rules.frames import Seen
 
@@ -27,6 +36,37 @@ class Outcome(StrEnum):
 
 
 @dataclass
+class _OfVm:
+    """What is kept for one VM, oldest first."""
+
+    items: OrderedDict[int, tuple[Hashable, Item]] = field(default_factory=OrderedDict)
+    attempts: dict[Hashable, int] = field(default_factory=dict)
+    """Flow -> number of its only frame, for flows of which the latest frame replaces the one before."""
+    sizes: Counter[Hashable] = field(default_factory=Counter)
+    """Flow -> how many frames of it are kept."""
+
+    def add(self, number: int, flow: Hashable, item: Item, *, replaces: bool) -> None:
+        self.items[number] = (flow, item)
+        self.sizes[flow] += 1
+        if replaces:
+            self.attempts[flow] = number
+
+    def remove(self, number: int) -> None:
+        flow, _ = self.items.pop(number)
+        self.attempts.pop(flow, None)
+        self.sizes[flow] -= 1
+        if not self.sizes[flow]:
+            del self.sizes[flow]
+
+    def oldest_of_largest(self) -> int:
+        """Return the frame that is dropped first."""
+        if len(self.sizes) == len(self.items):
+            return next(iter(self.items))
+        largest = max(self.sizes, key=self.sizes.__getitem__)
+        return next(number for number, (flow, _) in self.items.items() if flow == largest)
+
+
+@dataclass
 class Kept:
     """All frames that are kept."""
 
@@ -34,24 +74,29 @@ class Kept:
     max_total: int
     displaced: int = 0
     """How many were dropped for others, in all."""
-    _items: dict[str, OrderedDict[Hashable, Item]] = field(default_factory=dict)
+    _vms: dict[str, _OfVm] = field(default_factory=dict)
     _total: int = 0
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __len__(self) -> int:
         """Return how many frames are kept in all."""
         return self._total
 
-    def keep(self, vm: str, flow: Hashable, item: Item) -> Outcome:
-        """Keep a frame; `flow` is what makes two frames one attempt (addresses and ports)."""
-        items = self._items.setdefault(vm, OrderedDict())
-        if flow in items:
-            items[flow] = item
+    def keep(self, vm: str, flow: Hashable, item: Item, *, replaces: bool) -> Outcome:
+        """Keep a frame.
+
+        `flow` is its kind, addresses and ports; `replaces` says that the latest frame of a flow stands for all of them,
+        as with the SYNs of one connection attempt.
+        """
+        kept = self._vms.setdefault(vm, _OfVm())
+        if replaces and flow in kept.attempts:
+            kept.items[kept.attempts[flow]] = (flow, item)
             return Outcome.REPLACED
-        displaced = len(items) >= self.max_per_vm or self._total >= self.max_total
+        displaced = len(kept.items) >= self.max_per_vm or self._total >= self.max_total
         if displaced:
             self.displaced += 1
-            self._drop_oldest(vm if items else self._fullest())
-        items[flow] = item
+            self._drop_one(vm if kept.items else self._fullest())
+        kept.add(next(self._numbers), flow, item, replaces=replaces)
         self._total += 1
         return Outcome.DISPLACED if displaced else Outcome.KEPT
 
@@ -61,23 +106,24 @@ class Kept:
 
     def take_if(self, vm: str, wanted: Callable[[Item], bool]) -> list[tuple[Hashable, Item]]:
         """Take out some of what is kept for a VM, oldest first."""
-        items = self._items.get(vm, OrderedDict())
-        taken = [(flow, item) for flow, item in items.items() if wanted(item)]
-        for flow, _ in taken:
-            del items[flow]
+        kept = self._vms.get(vm, _OfVm())
+        taken = [(number, flow, item) for number, (flow, item) in kept.items.items() if wanted(item)]
+        for number, _, _ in taken:
+            kept.remove(number)
         self._total -= len(taken)
-        if not items:
-            self._items.pop(vm, None)
-        return taken
+        if not kept.items:
+            self._vms.pop(vm, None)
+        return [(flow, item) for _, flow, item in taken]
 
     def of(self, vm: str) -> Iterable[Item]:
         """Return what is kept for a VM, oldest first."""
-        return self._items.get(vm, OrderedDict()).values()
+        return [item for _, item in self._vms.get(vm, _OfVm()).items.values()]
 
-    def _drop_oldest(self, vm: str) -> None:
-        self._items[vm].popitem(last=False)
+    def _drop_one(self, vm: str) -> None:
+        kept = self._vms[vm]
+        kept.remove(kept.oldest_of_largest())
         self._total -= 1
 
     def _fullest(self) -> str:
         """Return the VM that holds most: a flood of one must not cost the others their place."""
-        return max(self._items, key=lambda vm: len(self._items[vm]))
+        return max(self._vms, key=lambda vm: len(self._vms[vm].items))
