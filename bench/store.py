@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -123,7 +124,10 @@ async def packed(path: Path) -> None:
 
 
 async def main() -> int:
-    """Run the benchmark."""
+    """Run the benchmark; a signal ends it with the store that it has started."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     changes = int(sys.argv[1]) if len(sys.argv) > 1 else sized(100_000, 200)
     vms = [str(uuid.UUID(int=random.Random(0).getrandbits(128) ^ number << 64)) for number in range(VMS)]
     with tempfile.TemporaryDirectory() as directory:
@@ -148,4 +152,7 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    try:
+        sys.exit(asyncio.run(main()))
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)

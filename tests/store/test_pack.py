@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jitsu_store.rules import objects, packing
 from jitsu_store.rules.objects import EMPTY, Directories, Kind, make
-from jitsu_store.rules.pack import PackReader, PackWriter, delta, stored
+from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta, stored
 from jitsu_store.rules.packing import FAN_IN, Kin, Pack, choose
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def test_what_is_stored_uncompressed_is_a_zlib_stream(data: bytes) -> None:
 
 def written(things: list[GitObject]) -> tuple[bytes, bytes]:
     parts: list[bytes] = []
-    writer = PackWriter(lambda data: parts.append(bytes(data)), len(things))
+    writer = PackWriter(lambda data: parts.append(bytes(data)), Ids(sorted(each.id for each in things)))
     for each in things:
         writer.add(each)
     return b"".join(parts), writer.finish()
@@ -97,10 +97,10 @@ def test_git_takes_our_packs_for_its_own(tmp_path: Path) -> None:
     blobs = [make(Kind.BLOB, b"x" * size) for size in (0, 1, 15, 16, 2047, 2048, 70_000, 1_000_000)]
     base = blobs[-1]
     parts: list[bytes] = []
-    writer = PackWriter(lambda data: parts.append(bytes(data)), len(blobs) + 1)
+    other = make(Kind.BLOB, b"y" + base.data[1:])
+    writer = PackWriter(lambda data: parts.append(bytes(data)), Ids(sorted(each.id for each in [*blobs, other])))
     for each in blobs:
         writer.add(each)
-    other = make(Kind.BLOB, b"y" + base.data[1:])
     writer.add_delta(other.id, base.id, delta(base.data, other.data))
     index = writer.finish()
     (tmp_path / "p.pack").write_bytes(b"".join(parts))
@@ -111,7 +111,7 @@ def test_git_takes_our_packs_for_its_own(tmp_path: Path) -> None:
     read = list(PackReader(memoryview(b"".join(parts)), memoryview(index)).entries())
     assert [id for id, _, _ in read] == [each.id for each in [*blobs, other]]
     assert [entry.size for _, _, entry in read[:-1]] == [len(each.data) for each in blobs]
-    assert read[-1][2].base_at == read[-2][1]
+    assert (read[-1][2].base, read[-1][2].is_base_here) == (base.id, True)
 
 
 names = st.text("abc.", min_size=1, max_size=4).filter(lambda name: name.strip("."))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.suite import wait_for
 from tests.test_readmes import ROOT, all_pages
 
 LINES = sorted(set(re.findall(r"`((?:make|python -m) (?:bench|fuzz)[^`]*)`", all_pages())))
@@ -37,6 +40,28 @@ def test_it_runs_as_it_is_written(line: str) -> None:
     done = subprocess.run(["sh", "-c", line], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(FIGURES[line], done.stdout), done.stdout
+
+
+@pytest.mark.suite
+def test_a_benchmark_that_is_ended_leaves_no_store_and_no_packer_running(tmp_path: Path) -> None:
+    environment = {**os.environ, **BRIEFLY, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "bench.store", "1000000"]
+
+    def running() -> list[str]:
+        found = []
+        for each in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found += [line for line in [each.read_text().replace("\0", " ")] if str(tmp_path) in line]
+        return found
+
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        while "on the disk, packed" not in bench.stdout.readline():
+            assert bench.poll() is None
+        wait_for(lambda: any("packer" in line for line in running()), 20, "the changes have begun")
+        bench.terminate()
+        assert bench.wait(20) == 128 + signal.SIGTERM
+    wait_for(lambda: not running(), 5, "the packer notices that the store is gone")
 
 
 def test_every_benchmark_is_named() -> None:

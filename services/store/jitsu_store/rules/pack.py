@@ -8,16 +8,18 @@ See gitformat-pack(5).
 
 from __future__ import annotations
 
+import sys
 import zlib
-from dataclasses import dataclass, field
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
-from jitsu_store.rules.objects import Id, Kind
+from jitsu_store.rules.objects import ID_BYTES, Id, Kind
 
 if TYPE_CHECKING:
-    import hashlib
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from jitsu_store.rules.objects import GitObject
 
@@ -28,26 +30,81 @@ _CODES = {Kind.COMMIT: 1, Kind.TREE: 2, Kind.BLOB: 3, Kind.TAG: 4}
 _KINDS = {code: kind.value for kind, code in _CODES.items()}
 _OFS_DELTA, _REF_DELTA = 6, 7
 _TRAILER_BYTES = 20
+_FIRST_ID = 8 + 256 * 4
+"""Where the ids begin in an index: behind its head and its table of first bytes."""
 _MAX_COPY = 0xFFFFFF
 _MAX_INSERT = 0x7F
 _STORED_BLOCK = 0xFFFF
 _SPLIT_BYTES = 32
 
 
-@dataclass
+class Ids:
+    """Sorted ids of objects in one string: 20 bytes for each instead of the hundred that a dictionary takes."""
+
+    def __init__(self, ids: Iterable[Id]) -> None:
+        """`ids` are sorted; one that comes twice counts once."""
+        raw, last = bytearray(), b""
+        for id in ids:
+            if id != last:
+                raw += id
+                last = id
+        self._raw = bytes(raw)
+        self._starts = [0] * 257
+        for at in range(0, len(raw), ID_BYTES):
+            self._starts[raw[at] + 1] += 1
+        for first in range(256):
+            self._starts[first + 1] += self._starts[first]
+
+    def __len__(self) -> int:
+        """Return how many ids there are."""
+        return len(self._raw) // ID_BYTES
+
+    def __iter__(self) -> Iterator[Id]:
+        """Yield the ids in their order."""
+        for at in range(0, len(self._raw), ID_BYTES):
+            yield self._raw[at : at + ID_BYTES]
+
+    def find(self, id: Id) -> int:
+        """Return which one it is, counted from 0; raises KeyError."""
+        low, high = self._starts[id[0]], self._starts[id[0] + 1]
+        while low < high:
+            middle = (low + high) // 2
+            found = self._raw[middle * ID_BYTES : middle * ID_BYTES + ID_BYTES]
+            if found == id:
+                return middle
+            if found < id:
+                low = middle + 1
+            else:
+                high = middle
+        raise KeyError(id.hex())
+
+    def index(self, crcs: array[int], offsets: array[int], checksum: bytes) -> bytes:
+        """Return the index of a pack that has these objects at these offsets."""
+        parts = [b"\xfftOc", (2).to_bytes(4, "big")]
+        parts += [count.to_bytes(4, "big") for count in self._starts[1:]]
+        parts += [self._raw, _big_endian(crcs), _big_endian(offsets), checksum]
+        index = b"".join(parts)
+        return index + sha1(index, usedforsecurity=False).digest()
+
+
 class PackWriter:
     """Writes one pack, object by object; `out` takes the bytes."""
 
-    out: Callable[[bytes | memoryview], object]
-    count: int
-    """How many objects it will have."""
-    size: int = 0
-    offsets: dict[Id, int] = field(default_factory=dict)
-    _crcs: dict[Id, int] = field(default_factory=dict)
-    _hash: hashlib._Hash = field(default_factory=lambda: sha1(usedforsecurity=False))
+    def __init__(self, out: Callable[[bytes | memoryview], object], ids: Ids) -> None:
+        """`ids` are those of all objects that the pack will have."""
+        self._out = out
+        self._ids = ids
+        self._written = 0
+        self._size = 0
+        self._offsets = array("I", bytes(4 * len(ids)))
+        """Where each object begins; 0 for one that is not written yet."""
+        self._crcs = array("I", bytes(4 * len(ids)))
+        self._hash = sha1(usedforsecurity=False)
+        self._put(b"PACK" + (2).to_bytes(4, "big") + len(ids).to_bytes(4, "big"))
 
-    def __post_init__(self) -> None:
-        self._put(b"PACK" + (2).to_bytes(4, "big") + self.count.to_bytes(4, "big"))
+    def __contains__(self, id: Id) -> bool:
+        """Say whether an object has been written."""
+        return self._offsets[self._ids.find(id)] > 0
 
     def add(self, thing: GitObject) -> None:
         """Write an object as it is."""
@@ -62,29 +119,22 @@ class PackWriter:
         """Write an object as its difference from one that is in this pack already."""
         self._entry(id, _OFS_DELTA, len(delta), self._back_to(base), _deflate(delta))
 
-    def add_copied(self, id: Id, entry: PackEntry, base: Id | None) -> None:
+    def add_copied(self, id: Id, entry: PackEntry) -> None:
         """Write an entry of another pack without unpacking it; the base of a delta must be in this pack already."""
-        back = b"" if base is None else self._back_to(base)
-        self._entry(id, entry.code, entry.size, back, entry.deflated)
+        code, back = (entry.code, b"") if entry.base is None else (_OFS_DELTA, self._back_to(entry.base))
+        self._entry(id, code, entry.size, back, entry.deflated)
 
     def finish(self) -> bytes:
         """Write the trailer and return the pack's index."""
-        assert len(self.offsets) == self.count
+        assert self._written == len(self._ids)
         checksum = self._hash.digest()
-        self.out(checksum)
-        ids = sorted(self.offsets)
-        fanout, seen = bytearray(), 0
-        for first in range(256):
-            while seen < len(ids) and ids[seen][0] == first:
-                seen += 1
-            fanout += seen.to_bytes(4, "big")
-        index = b"\xfftOc" + (2).to_bytes(4, "big") + bytes(fanout) + b"".join(ids)
-        index += b"".join(self._crcs[id].to_bytes(4, "big") for id in ids)
-        index += b"".join(self.offsets[id].to_bytes(4, "big") for id in ids) + checksum
-        return index + sha1(index, usedforsecurity=False).digest()
+        self._out(checksum)
+        return self._ids.index(self._crcs, self._offsets, checksum)
 
     def _back_to(self, base: Id) -> bytes:
-        distance = self.size - self.offsets[base]
+        at = self._offsets[self._ids.find(base)]
+        assert at
+        distance = self._size - at
         parts = [distance & 0x7F]
         while distance := distance >> 7:
             distance -= 1
@@ -92,18 +142,20 @@ class PackWriter:
         return bytes(reversed(parts))
 
     def _entry(self, id: Id, code: int, size: int, back: bytes, deflated: bytes | memoryview) -> None:
-        if self.size + len(deflated) > MAX_PACK_BYTES:
+        if self._size + len(deflated) > MAX_PACK_BYTES:
             raise ValueError("the pack would be larger than 2 GiB")
         head = _entry_head(code, size) + back
-        self.offsets[id] = self.size
-        self._crcs[id] = zlib.crc32(deflated, zlib.crc32(head))
+        number = self._ids.find(id)
+        self._offsets[number] = self._size
+        self._crcs[number] = zlib.crc32(deflated, zlib.crc32(head))
+        self._written += 1
         self._put(head)
         self._put(deflated)
 
     def _put(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
-        self.out(data)
-        self.size += len(data)
+        self._out(data)
+        self._size += len(data)
 
 
 @dataclass(frozen=True)
@@ -113,10 +165,10 @@ class PackEntry:
     code: int
     size: int
     """Of the object, or of the delta, in bytes."""
-    base_at: int | None
-    """Where the base of a delta begins."""
-    base_id: Id | None
-    """The base of a delta that names it."""
+    base: Id | None
+    """What a delta is based on."""
+    is_base_here: bool
+    """The base stands before it in the same pack."""
     deflated: memoryview
 
     @property
@@ -132,32 +184,41 @@ class PackReader:
     pack: memoryview
     index: memoryview
 
-    def places(self) -> list[tuple[int, Id]]:
-        """Return where each object begins, in the order in which they stand; raises ValueError."""
-        if bytes(self.index[:8]) != b"\xfftOc\0\0\0\2" or bytes(self.pack[:8]) != b"PACK\0\0\0\2":
-            raise ValueError("not a pack of version 2")
-        count = int.from_bytes(self.index[8 + 255 * 4 : 8 + 256 * 4], "big")
-        ids = 8 + 256 * 4
-        offsets = ids + 24 * count
-        found = [
-            (
-                int.from_bytes(self.index[offsets + 4 * n : offsets + 4 * n + 4], "big"),
-                bytes(self.index[ids + 20 * n : ids + 20 * n + 20]),
-            )
-            for n in range(count)
-        ]
-        if any(offset > MAX_PACK_BYTES for offset, _ in found):
-            raise ValueError("the pack is larger than 2 GiB")
-        return sorted(found)
+    def ids(self) -> Iterator[Id]:
+        """Yield the ids of all objects, sorted; raises ValueError."""
+        for number in range(self._count()):
+            yield self._id(number)
 
     def entries(self) -> Iterator[tuple[Id, int, PackEntry]]:
-        """Yield id, offset and entry in the order in which they stand."""
-        places = self.places()
-        ends = [offset for offset, _ in places[1:]] + [len(self.pack) - _TRAILER_BYTES]
-        for (offset, id), end in zip(places, ends, strict=True):
-            yield id, offset, self._entry(offset, end)
+        """Yield id, offset and entry in the order in which they stand; raises ValueError."""
+        count = self._count()
+        at = _FIRST_ID + (ID_BYTES + 4) * count
+        offsets = _from_big_endian(self.index[at : at + 4 * count])
+        if any(offset > MAX_PACK_BYTES for offset in offsets):
+            raise ValueError("the pack is larger than 2 GiB")
+        order = sorted(range(count), key=offsets.__getitem__)
+        starts = array("I", (offsets[number] for number in order))
+        for place, number in enumerate(order):
+            begin = starts[place]
+            end = starts[place + 1] if place + 1 < count else len(self.pack) - _TRAILER_BYTES
+            code, size, back, base, at = self._head(begin)
+            if back:
+                before = bisect_left(starts, begin - back)
+                if before >= place or starts[before] != begin - back:
+                    raise ValueError(f"what stands at {begin} is based on nothing in this pack")
+                base = self._id(order[before])
+            yield self._id(number), begin, PackEntry(code, size, base, back > 0, self.pack[at:end])
 
-    def _entry(self, offset: int, end: int) -> PackEntry:
+    def _count(self) -> int:
+        if bytes(self.index[:8]) != b"\xfftOc\0\0\0\2" or bytes(self.pack[:8]) != b"PACK\0\0\0\2":
+            raise ValueError("not a pack of version 2")
+        return int.from_bytes(self.index[_FIRST_ID - 4 : _FIRST_ID], "big")
+
+    def _id(self, number: int) -> Id:
+        return bytes(self.index[_FIRST_ID + ID_BYTES * number : _FIRST_ID + ID_BYTES * (number + 1)])
+
+    def _head(self, offset: int) -> tuple[int, int, int, Id | None, int]:
+        """Return code, size, how far back the base is, the base if it is named, and where the deflated part begins."""
         at, byte = offset + 1, self.pack[offset]
         code, size, shift = (byte >> 4) & 7, byte & 0x0F, 4
         while byte & 0x80:
@@ -165,7 +226,6 @@ class PackReader:
             size |= (byte & 0x7F) << shift
             shift += 7
             at += 1
-        base_at = base_id = None
         if code == _OFS_DELTA:
             byte = self.pack[at]
             at += 1
@@ -174,11 +234,24 @@ class PackReader:
                 byte = self.pack[at]
                 at += 1
                 distance = ((distance + 1) << 7) | (byte & 0x7F)
-            base_at = offset - distance
-        elif code == _REF_DELTA:
-            base_id = bytes(self.pack[at : at + 20])
-            at += 20
-        return PackEntry(code, size, base_at, base_id, self.pack[at:end])
+            return code, size, distance, None, at
+        if code == _REF_DELTA:
+            return code, size, 0, bytes(self.pack[at : at + ID_BYTES]), at + ID_BYTES
+        return code, size, 0, None, at
+
+
+def _big_endian(numbers: array[int]) -> bytes:
+    swapped = array("I", numbers)
+    if sys.byteorder == "little":
+        swapped.byteswap()
+    return swapped.tobytes()
+
+
+def _from_big_endian(raw: memoryview) -> array[int]:
+    numbers = array("I", bytes(raw))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
 
 
 def _entry_head(code: int, size: int) -> bytes:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from jitsu_store.rules.objects import Id
 
 FAN_IN = 32
-MAX_MERGED_OBJECTS = 1_000_000
-"""A merge holds some 200 bytes for each object; larger packs are left as they are."""
+MAX_MERGED_OBJECTS = 400_000
+MAX_MERGED_BYTES = 2**30
+"""A merge holds some 200 bytes for each object, and a pack has a largest size; larger packs are left as they are."""
 WORTH = 0.7
 """A difference is kept if it is smaller than that share of the whole."""
 MAX_CHAIN = 1000
@@ -42,6 +43,8 @@ class Pack:
     objects: int
     age: float
     """What sorts packs by when they were written, oldest first."""
+    size: int = 0
+    """In bytes."""
 
     @property
     def tier(self) -> int:
@@ -54,7 +57,7 @@ class Pack:
 
 def choose(packs: Iterable[Pack], *, quiet: bool) -> list[Pack]:
     """Return the packs that should become one now, oldest first; none if there is nothing to do."""
-    movable = [pack for pack in packs if pack.objects < MAX_MERGED_OBJECTS // 2]
+    movable = [pack for pack in packs if pack.objects < MAX_MERGED_OBJECTS // 2 and pack.size < MAX_MERGED_BYTES // 2]
     for tier in sorted({pack.tier for pack in movable}):
         alike = sorted((pack for pack in movable if pack.tier == tier), key=lambda pack: pack.age)
         if len(alike) >= FAN_IN:
@@ -70,8 +73,10 @@ def choose(packs: Iterable[Pack], *, quiet: bool) -> list[Pack]:
 
 def _within(packs: Sequence[Pack]) -> list[Pack]:
     taken: list[Pack] = []
+    objects = size = 0
     for pack in packs:
-        if sum(each.objects for each in taken) + pack.objects > MAX_MERGED_OBJECTS:
+        objects, size = objects + pack.objects, size + pack.size
+        if objects > MAX_MERGED_OBJECTS or size > MAX_MERGED_BYTES:
             break
         taken.append(pack)
     return taken if len(taken) > 1 else []

@@ -23,7 +23,7 @@ from jitsu_protocol.errors import (
 )
 from jitsu_store.rules import objects
 from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind
-from jitsu_store.rules.pack import PackWriter
+from jitsu_store.rules.pack import Ids, PackWriter
 from jitsu_store.wires.credentials import Credentials
 from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
 
@@ -229,7 +229,7 @@ class GitRepository:
     def _write_pack(self, staged: Sequence[GitObject], landing: Landing, open_files: ExitStack) -> None:
         directory = pack_directory(self.path)
         file, path = open_files.enter_context(temporary_pack(directory))
-        writer = PackWriter(file.write, len(staged))
+        writer = PackWriter(file.write, Ids(sorted(each.id for each in staged)))
         for each in staged:
             writer.add(each)
         index = writer.finish()

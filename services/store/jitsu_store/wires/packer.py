@@ -1,44 +1,68 @@
 """Brings packs together: a process of its own, so that neither reads nor writes of the store wait for it.
 
-The store starts it beside itself with the repository's path, and writes a line when there may be something to do:
-`busy` after commits, `quiet` when there have been none for a while. It ends when its standard input does. Killed at
-any moment it leaves at most a temporary file: a new pack is on the disk before those that it replaces are removed.
+The store starts it beside itself with the repository's path when there is something to do, and writes a line for each
+pass: `busy` while commits come, `quiet` when there have been none for a while. It ends when its standard input does,
+also in the middle of a pass. Killed at any moment it leaves at most a temporary file: a new pack is on the disk before
+those that it replaces are removed.
+
+Its memory is bounded (MAX_MEMORY_MB), however many packs there are and however large they are: it holds some 200 bytes
+for each object of a merge, of which there are at most MAX_MERGED_OBJECTS, and gives back the pages of a pack as it
+goes through it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import mmap
 import os
+import select
 import sys
 import zlib
 from collections import OrderedDict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pygit2
 from pygit2.enums import ObjectType
 
 from jitsu_store.rules.objects import LARGE_BYTES, GitObject, Id, Kind
-from jitsu_store.rules.pack import PackReader, PackWriter, delta
+from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta
 from jitsu_store.rules.packing import WORTH, Kin, Pack, choose
 from jitsu_store.wires.files import Landing, pack_directory, pack_name, temporary_pack
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 NICE = 15
+MAX_MEMORY_MB = 200
 LATEST_KEPT = 4
+PAGES_KEPT_BYTES = 16 * 1024 * 1024
+"""Pages of a pack that have been read are given back after so many."""
+READS_BEFORE_REOPENING = 500
+"""libgit2 keeps up to 16 MB of objects for each pack that it has read, until the repository is closed."""
+LOOK_EVERY = 256
+"""Objects between two looks at whether the store is still there."""
+
+
+class AbandonedError(Exception):
+    """The store is gone: what has been written so far is dropped."""
 
 
 class Packer:
     """Merges the packs of one repository."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """`is_wanted` says whether there is still somebody to work for."""
         self._path = repository
         self._directory = pack_directory(repository)
+        self._is_wanted = is_wanted
 
     def work(self, *, quiet: bool) -> int:
         """Merge until nothing is left to do; returns how many packs went."""
         gone = 0
         while packs := choose(self._packs(), quiet=quiet):
-            Merge(self._path, self._directory, [pack.name for pack in packs]).run()
+            Merge(self._path, self._directory, [pack.name for pack in packs], self._is_wanted).run()
             gone += len(packs)
         return gone
 
@@ -50,39 +74,36 @@ class Packer:
             with contextlib.suppress(OSError), index.open("rb") as file:
                 file.seek(8 + 255 * 4)
                 count = int.from_bytes(file.read(4), "big")
-                packs.append(Pack(index.stem, count, index.stat().st_mtime_ns))
+                size = index.with_suffix(".pack").stat().st_size
+                packs.append(Pack(index.stem, count, index.stat().st_mtime_ns, size))
         return packs
 
 
 class Merge:
     """Makes one pack of several."""
 
-    def __init__(self, repository: Path, directory: Path, names: list[str]) -> None:
-        self._repository = pygit2.Repository(str(repository))
+    def __init__(self, repository: Path, directory: Path, names: list[str], is_wanted: Callable[[], bool]) -> None:
+        self._repository = Objects(repository)
         self._directory = directory
         self._names = names
-        self._readers = [self._open(name) for name in names]
+        self._is_wanted = is_wanted
         self._kin = Kin()
         self._latest: OrderedDict[Id, bytes] = OrderedDict()
         self._commit: GitObject | None = None
         self._commit_source = -1
+        self._taken = 0
         self._writer: PackWriter
-
-    def _open(self, name: str) -> PackReader:
-        with (self._directory / f"{name}.pack").open("rb") as file:
-            pack = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-        return PackReader(pack, memoryview((self._directory / f"{name}.idx").read_bytes()))
 
     def run(self) -> None:
         """Write the new pack, bring it to the disk, remove the old ones."""
-        count = len({id for reader in self._readers for _, id in reader.places()})
+        ids = Ids(heapq.merge(*(self._ids(name) for name in self._names)))
         with (
             temporary_pack(self._directory) as (file, path),
             temporary_pack(self._directory) as (index_file, index_path),
         ):
-            self._writer = PackWriter(file.write, count)
-            for number, reader in enumerate(self._readers):
-                self._take(reader, number)
+            self._writer = PackWriter(file.write, ids)
+            for number, name in enumerate(self._names):
+                self._take(name, number)
             index = self._writer.finish()
             index_file.write(index)
             name = pack_name(index)
@@ -95,27 +116,39 @@ class Merge:
                     with contextlib.suppress(FileNotFoundError):
                         (self._directory / (old + suffix)).unlink()
 
-    def _take(self, reader: PackReader, source: int) -> None:
-        at: dict[int, Id] = {}
+    def _ids(self, name: str) -> Iterator[Id]:
+        pack = (self._directory / f"{name}.pack").open("rb")
+        with pack:
+            head = memoryview(pack.read(8))
+        yield from PackReader(head, memoryview((self._directory / f"{name}.idx").read_bytes())).ids()
+
+    def _take(self, name: str, source: int) -> None:
+        with (self._directory / f"{name}.pack").open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        reader = PackReader(memoryview(pages), memoryview((self._directory / f"{name}.idx").read_bytes()))
+        given_back = 0
         for id, offset, entry in reader.entries():
-            at[offset] = id
-            if id in self._writer.offsets:
+            if offset - given_back > PAGES_KEPT_BYTES:
+                given_back = offset - offset % mmap.PAGESIZE
+                pages.madvise(mmap.MADV_DONTNEED, 0, given_back)
+            self._taken += 1
+            if not self._taken % LOOK_EVERY and not self._is_wanted():
+                raise AbandonedError
+            if id in self._writer:
                 continue
-            base = None if entry.base_at is None else at[entry.base_at]
-            if base is not None:  # it stands before this one, so it has been taken
-                self._writer.add_copied(id, entry, base)
-                self._kin.copied(id, base)
+            if entry.base is not None and entry.is_base_here:  # it stands before this one, so it has been taken
+                self._writer.add_copied(id, entry)
+                self._kin.copied(id, entry.base)
             elif entry.kind in ("tree", "commit"):
                 self._add(GitObject(Kind(entry.kind), zlib.decompress(entry.deflated), id), source)
             elif entry.kind:
-                self._writer.add_copied(id, entry, None)
+                self._writer.add_copied(id, entry)
             else:
                 self._unpack(id, source)
 
     def _unpack(self, id: Id, source: int) -> None:
         """Write a delta of another program's pack, whose base is not where ours have it."""
-        kind, data = self._repository.read(pygit2.Oid(raw=id))
-        self._add(GitObject(Kind(ObjectType(kind).name.lower()), data, id), source)
+        self._add(self._repository.read(id), source)
 
     def _add(self, thing: GitObject, source: int) -> None:
         base: tuple[Id, bytes] | None = None
@@ -142,18 +175,44 @@ class Merge:
                 self._latest.popitem(last=False)
 
     def _read(self, id: Id) -> bytes:
-        if id in self._latest:
-            return self._latest[id]
-        return bytes(self._repository.read(pygit2.Oid(raw=id))[1])
+        return self._latest[id] if id in self._latest else self._repository.read(id).data
+
+
+class Objects:
+    """Reads single objects through libgit2, without what it would keep of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._repository = pygit2.Repository(str(path))
+        self._reads = 0
+
+    def read(self, id: Id) -> GitObject:
+        """Return an object; raises KeyError."""
+        self._reads += 1
+        if self._reads % READS_BEFORE_REOPENING == 0:
+            self._repository.free()
+            self._repository = pygit2.Repository(str(self._path))
+        kind, data = self._repository.read(pygit2.Oid(raw=id))
+        return GitObject(Kind(ObjectType(kind).name.lower()), bytes(data), id)
+
+
+def _is_input_open() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdin.fileno(), select.POLLHUP)
+    return not poll.poll(0)
 
 
 def main() -> None:
     """Work as standard input says."""
     os.nice(NICE)
-    packer = Packer(Path(sys.argv[1]))
+    pygit2.settings.enable_caching(False)
+    pygit2.settings.mwindow_size = pygit2.settings.mwindow_mapped_limit = PAGES_KEPT_BYTES
+    packer = Packer(Path(sys.argv[1]), _is_input_open)
     for line in sys.stdin:
         try:
             packer.work(quiet=line.strip() == "quiet")
+        except AbandonedError:
+            return
         except (OSError, ValueError, pygit2.GitError, KeyError) as error:
             # The store goes on with many packs; the next line is another try.
             answer = f"packs are not brought together: {error}"

@@ -1,4 +1,10 @@
-"""Keeps the packer (packer.py) running beside the store, and tells it when there may be something to do."""
+"""Runs the packer (packer.py) beside the store while there is something to do.
+
+commits come          32 packs: a `busy` pass; the packer waits a moment for the next one, then ends
+no commit for 10 s    a `quiet` pass if there are 8 packs or more, then the packer ends
+for 100 s             a `quiet` pass for fewer
+the packer dies       another one is started after 5 s
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_store.rules.packing import FAN_IN
+from jitsu_store.wires.files import pack_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,34 +24,39 @@ if TYPE_CHECKING:
 
 QUIET_S = 10.0
 """After that long without a commit what is left over is brought together."""
+FEW_PACKS = 8
+FEW_QUIET_S = 100.0
+"""The same if it is little: a commit a minute is not worth the start of a process each time."""
+NEXT_PASS_S = 2.0
+"""A packer without work ends after that, and gives its memory back."""
 RESTART_S = 5.0
 
 log = structlog.get_logger("store")
 
 
 class Upkeep:
-    """The packer as a child."""
+    """The packer as a child that comes and goes."""
 
     def __init__(self, path: Path, packed: Callable[[], None]) -> None:
         """`packed` is called when packs have been brought together."""
         self._path = path
         self._packed = packed
         self._commits = 0
-        """Since the packer was told last."""
-        self._settled = True
-        """Nothing is left over since it was quiet last."""
+        """Since the last pass."""
+        self._left_over = sum(1 for _ in pack_directory(path).glob("pack-*.idx"))
+        """Packs since the last pass that was quiet, with those of an earlier start."""
         self._wanted = asyncio.Event()
 
     def committed(self) -> None:
         """Note that there is one more pack."""
         self._commits += 1
-        self._settled = False
+        self._left_over += 1
         self._wanted.set()
 
     async def run(self) -> None:
-        """Work until cancelled; a packer that dies is replaced."""
+        """Work until cancelled."""
         while True:
-            await self._wanted.wait()  # a store that nobody writes to needs no packer
+            quiet = await self._due()
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -53,36 +65,51 @@ class Upkeep:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
+            assert child.stdin is not None
             try:
-                await self._attend(child)
+                is_alive = await self._attend(child, quiet=quiet)
             finally:
-                if child.stdin is not None:
-                    child.stdin.close()
-            log.warning("the packer ended", status=await child.wait())
-            await asyncio.sleep(RESTART_S)
+                child.stdin.close()
+            status = await child.wait()
+            if not is_alive:
+                log.warning("the packer ended", status=status)
+                await asyncio.sleep(RESTART_S)
 
-    async def _attend(self, child: asyncio.subprocess.Process) -> None:
+    async def _due(self) -> bool:
+        """Return when there is something to do: whether that is a quiet pass."""
+        while True:
+            self._wanted.clear()
+            if self._commits >= FAN_IN:
+                return False
+            if self._left_over < 2:
+                await self._wanted.wait()
+                continue
+            try:
+                async with asyncio.timeout(QUIET_S if self._left_over >= FEW_PACKS else FEW_QUIET_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                return True
+
+    async def _attend(self, child: asyncio.subprocess.Process, *, quiet: bool) -> bool:
+        """Give it one pass after the other; returns whether it is still alive when there is nothing left to do."""
         assert child.stdin is not None
         assert child.stdout is not None
         while True:
-            self._wanted.clear()
-            quiet = False
-            if self._commits < FAN_IN:
-                try:
-                    async with asyncio.timeout(QUIET_S):
-                        await self._wanted.wait()
-                    continue
-                except TimeoutError:
-                    quiet = True
-            if quiet and self._settled:
-                await self._wanted.wait()
-                continue
-            self._commits, self._settled = 0, quiet
+            self._commits = 0
+            if quiet:
+                self._left_over = 1
             with suppress(RuntimeError, ConnectionError):  # uvloop's and asyncio's word for: it has ended
                 child.stdin.write(b"quiet\n" if quiet else b"busy\n")
             answer = (await child.stdout.readline()).decode().strip()
             if not answer:
-                return
+                return False
             if answer != "done":
                 log.warning(answer)
             self._packed()
+            if quiet:
+                return True
+            try:
+                async with asyncio.timeout(NEXT_PASS_S):
+                    quiet = await self._due()
+            except TimeoutError:
+                return True

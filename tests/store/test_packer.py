@@ -1,0 +1,113 @@
+"""The process that brings packs together: its memory, its end, and what it leaves when it is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jitsu_store.rules.packing import FAN_IN, MAX_MERGED_BYTES, MAX_MERGED_OBJECTS, Pack, choose
+from jitsu_store.wires import upkeep
+from jitsu_store.wires.git import GitRepository, prepare
+from jitsu_store.wires.packer import AbandonedError, Packer
+from jitsu_store.wires.upkeep import Upkeep
+from tests.support.store import git
+
+if TYPE_CHECKING:
+    from jitsu_store.rules.objects import Id
+
+MB = 1024
+
+
+def filled(path: Path, commits: int, value_bytes: int) -> None:
+    """Make a repository in which each commit is a pack with one value that does not compress."""
+    prepare(path, durable=False)
+    repository, chance, head = GitRepository(path, durable=False), random.Random(1), None
+    for number in range(commits):
+        head = commit(repository, head, {f"a/{number}": chance.randbytes(value_bytes // 2).hex()})
+
+
+def commit(repository: GitRepository, head: Id | None, changes: dict[str, str | None]) -> Id:
+    parents = () if head is None else (head,)
+    new = repository.stage_commit(parents, changes, author="operator:me", message="Why", request="", ts=1.0)
+    repository.land(repository.staged(), {"master": (head, new)})
+    repository.landed()
+    return new
+
+
+def packs(path: Path) -> int:
+    return sum(1 for _ in (path / "objects" / "pack").glob("*.pack"))
+
+
+def test_the_packers_memory_does_not_grow_with_the_packs_that_wait(tmp_path: Path) -> None:
+    filled(tmp_path / "db", 250, 1_000_000)
+    command = [sys.executable, "-m", "jitsu_store.wires.packer", str(tmp_path / "db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as packer:
+        assert packer.stdin is not None
+        assert packer.stdout is not None
+        packer.stdin.write("busy\n")
+        packer.stdin.flush()
+        assert packer.stdout.readline() == "done\n"
+        status = Path(f"/proc/{packer.pid}/status").read_text()
+    peak_kb = int(status.split("VmHWM:")[1].split()[0])
+    assert packs(tmp_path / "db") == 1
+    assert peak_kb < 110 * MB  # the packs have 125 MB
+    git(tmp_path / "db", "fsck", "--strict")
+
+
+def test_a_merge_is_bounded_in_objects_and_in_bytes() -> None:
+    many = [Pack(f"p{n}", 20_000, n) for n in range(40)]
+    assert sum(pack.objects for pack in choose(many, quiet=False)) <= MAX_MERGED_OBJECTS
+    large = [Pack(f"p{n}", 6, n, size=MAX_MERGED_BYTES // 20) for n in range(40)]
+    assert len(choose(large, quiet=False)) == 20
+    assert choose([Pack("huge", 6, 0, size=MAX_MERGED_BYTES), Pack("small", 6, 1)], quiet=True) == []
+
+
+def test_a_packer_whose_store_is_gone_stops_in_the_middle_and_leaves_nothing(tmp_path: Path) -> None:
+    filled(tmp_path / "db", 100, 10)
+    before = sorted((tmp_path / "db" / "objects" / "pack").iterdir())
+    with pytest.raises(AbandonedError):
+        Packer(tmp_path / "db", is_wanted=lambda: False).work(quiet=True)
+    assert sorted((tmp_path / "db" / "objects" / "pack").iterdir()) == before
+
+
+async def test_the_packer_ends_when_it_is_done_and_comes_back_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, started, passes = tmp_path / "db", list[asyncio.subprocess.Process](), asyncio.Queue[None]()
+    filled(path, upkeep.FEW_PACKS, 10)
+    monkeypatch.setattr(upkeep, "QUIET_S", 0.01)
+    monkeypatch.setattr(upkeep, "NEXT_PASS_S", 0.01)
+    start = asyncio.create_subprocess_exec
+
+    async def noted(*arguments: Any, **more: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*arguments, **more))
+        return started[-1]
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", noted)
+    keeper = Upkeep(path, lambda: passes.put_nowait(None))
+    working = asyncio.create_task(keeper.run())
+    try:
+        await passes.get()
+        assert packs(path) == 1  # those of an earlier start
+        assert await started[0].wait() == 0
+        repository = GitRepository(path, durable=False)
+        head = repository.head("master")
+        for number in range(FAN_IN):
+            head = commit(repository, head, {"b": str(number)})
+            keeper.committed()
+        while packs(path) > 1:
+            await passes.get()
+        assert await started[-1].wait() == 0
+        assert len(started) > 1
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+    git(path, "fsck", "--strict")
