@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from pydantic import JsonValue
+
     from jitsu_protocol.settings import Settings
 
 READY_LIMIT_S = 120.0
@@ -39,18 +41,20 @@ class Suite:
 
     def _make_children(self) -> None:
         settings, directory = self._settings, self._directory
-        base = settings.as_environment()
-        base["JITSU_BUS_RUNTIME_DIR"] = str(directory.path)
-        base["JITSU_STORE_PATH"] = settings.store.path or str(self._new_store())
-        base["JITSU_DNS_COOKIE_SECRET"] = settings.dns.cookie_secret or secrets.token_hex(16)
-        children = [Child(service, service, dict(base)) for service in ("store", "vmd", "synjitsu", "reaper")]
+        base = settings.as_values()
+        base["bus.runtime_dir"] = str(directory.path)
+        base["store.path"] = settings.store.path or str(self._new_store())
+        base["dns.cookie_secret"] = settings.dns.cookie_secret or secrets.token_hex(16)
+        environment = {"JITSU_BUS_RUNTIME_DIR": str(directory.path)}
+        """So that a `ps e` shows which processes belong together."""
+        children = [Child(service, service, base, environment) for service in ("store", "vmd", "synjitsu", "reaper")]
         replicas = settings.dns.replicas
         for number in range(replicas):
-            own = {"JITSU_DNS_REPLICA": f"dns-{number}"}
+            own: dict[str, JsonValue] = {"dns.replica": f"dns-{number}"}
             if replicas > 1:
-                own["JITSU_DNS_REUSE_PORT"] = "true"
-            own["JITSU_DNS_METRICS"] = numbered_metrics(settings.dns.metrics, number * settings.dns.workers)
-            children.append(Child(f"dns-{number}" if replicas > 1 else "dns", "dns", base | own))
+                own["dns.reuse_port"] = True
+            own["dns.metrics"] = numbered_metrics(settings.dns.metrics, number * settings.dns.workers)
+            children.append(Child(f"dns-{number}" if replicas > 1 else "dns", "dns", base | own, environment))
         self._children.children += children
 
     def _new_store(self) -> Path:

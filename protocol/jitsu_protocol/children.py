@@ -20,10 +20,13 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.inherited import DESCRIPTOR_VARIABLE, handed_down
 from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP, LIFELINE_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pydantic import JsonValue
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 10.0
@@ -37,7 +40,9 @@ class Child:
 
     name: str
     service: str
-    environment: dict[str, str]
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What it inherits, by "section.key"; see inherited.py."""
+    environment: Mapping[str, str] = field(default_factory=dict)
     """Beside this process's own."""
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,15 +120,21 @@ class Children:
         lifeline = self._lifeline.fileno()
         with self._notifications(child) as address:
             try:
-                child.process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    f"jitsu_{child.service}.main",
-                    env={**os.environ, **child.environment, "NOTIFY_SOCKET": address, LIFELINE_VARIABLE: str(lifeline)},
-                    pass_fds=(lifeline,),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others in order
-                )
+                with handed_down(child.settings) as settings:
+                    own = {
+                        "NOTIFY_SOCKET": address,
+                        LIFELINE_VARIABLE: str(lifeline),
+                        DESCRIPTOR_VARIABLE: str(settings),
+                    }
+                    child.process = await asyncio.create_subprocess_exec(
+                        sys.executable,
+                        "-m",
+                        f"jitsu_{child.service}.main",
+                        env={**os.environ, **child.environment, **own},
+                        pass_fds=(lifeline, settings),
+                        stdin=asyncio.subprocess.DEVNULL,
+                        start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others in order
+                    )
             except OSError as error:  # too many processes or open files, no memory: that may pass
                 self._say(f"  {child.name:<9} cannot be started: {error.strerror}")
                 return EXIT_FAILED

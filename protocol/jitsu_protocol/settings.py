@@ -3,21 +3,28 @@
 Each section is a model of sections.py; flags, `--help` and docs/configuration.md are derived from it. A flag counts
 before the environment (`JITSU_DNS_PORT`), that before the file. A fault names where it stands: file, line and key;
 variable; or flag.
+
+A child of `jitsu up` inherits its settings as an open file, in JSON (inherited.py): they may be larger than an
+environment or a list of arguments can be. They count before the child's environment, which its parent has taken into
+account already.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Field,
     ValidationError,
 )
 
+from jitsu_protocol.inherited import inherited_settings
 from jitsu_protocol.keys import KEYS
 from jitsu_protocol.sections import (
     SECTION_OF,
@@ -36,8 +43,9 @@ from jitsu_protocol.toml import TomlFault, TomlFile
 from jitsu_protocol.vm import VM, Holdings, InvalidVm, as_text, from_config, nearest, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pydantic import JsonValue
     from pydantic.fields import FieldInfo
 
 
@@ -72,15 +80,14 @@ class Settings(BaseModel):
             updated[section] = own.model_copy(update=live)
         return self.model_copy(update=updated), waiting
 
-    def as_environment(self) -> dict[str, str]:
-        """Return all settings as environment variables, so that a child needs no file and no flags."""
-        environment = {}
-        for section in SECTIONS:
-            for key, value in getattr(self, section):
-                if value is not None:
-                    text = "\n".join(map(str, value)) if isinstance(value, list) else as_text(value)
-                    environment[f"JITSU_{section}_{key}".upper()] = text
-        return environment
+    def as_values(self) -> dict[str, JsonValue]:
+        """Return all settings by "section.key", so that a child needs no file and no flags."""
+        return {
+            f"{section}.{key}": value
+            for section in SECTIONS
+            for key, value in getattr(self, section).model_dump(mode="json").items()
+            if value is not None
+        }
 
 
 class SettingsFault(Exception):
@@ -91,7 +98,8 @@ class SettingsFault(Exception):
         self.faults = tuple(faults)
 
 
-class VmText(BaseModel):
+@dataclass(frozen=True)
+class VmText:
     """A VM as it was written, and where."""
 
     config: dict[str, list[str]]
@@ -99,12 +107,26 @@ class VmText(BaseModel):
     """Where the VM as a whole is written."""
     prefix: str = ""
     """What stands before a key when it is named: `vm.www.`"""
-    lines: dict[str, str] = Field(default_factory=dict)
-    """Of single keys."""
+    place: Callable[[str], str] | None = None
+    """Returns `file:line` of a key; only called for a fault, as finding lines costs more than reading the file."""
 
     def at(self, key: str) -> str:
         """Return where a key stands."""
-        return f"{self.lines.get(key, self.where)}: {self.prefix}{key}"
+        where = self.where if self.place is None else self.place(key)
+        return f"{where}: {self.prefix}{key}"
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where settings come from; what is further down counts before what is above it."""
+
+    presets: Mapping[str, str]
+    toml: TomlFile | None
+    environ: Mapping[str, str]
+    inherited: Mapping[str, JsonValue]
+    flags: Mapping[str, str]
+    faults: list[str] = dataclasses.field(default_factory=list)
+    """A line for each thing that is wrong."""
 
 
 def load(
@@ -113,22 +135,22 @@ def load(
     flags: Mapping[str, str],
     vm_texts: Iterable[VmText] = (),
     presets: Mapping[str, str] | None = None,
+    inherited: Mapping[str, JsonValue] | None = None,
 ) -> Settings:
     """Return the settings; raises SettingsFault with every reason.
 
-    `flags` and `presets` map "section.key" to text; presets are what the caller assumes where nobody says anything.
+    `flags`, `presets` and `inherited` map "section.key" to values; presets are what the caller assumes where nobody
+    says anything.
     """
-    faults: list[str] = []
-    toml = None
-    if file is not None:
-        try:
-            toml = TomlFile.read(file)
-        except TomlFault as error:
-            raise SettingsFault([str(error)]) from None
+    try:
+        toml = None if file is None else TomlFile.read(file)
+    except TomlFault as error:
+        raise SettingsFault([str(error)]) from None
+    sources = _Sources(presets or {}, toml, environ, inherited or {}, flags)
+    faults = sources.faults
+    if toml is not None:
         faults += _unknown_sections(toml)
-    sections = {
-        name: _section(name, model, toml, environ, flags, presets or {}, faults) for name, model in SECTIONS.items()
-    }
+    sections = {name: _section(name, model, sources) for name, model in SECTIONS.items()}
     faults += [f"{_spelling(key)}: there is no such setting" for key in flags if not _is_setting(key)]
     defaults = sections["defaults"]
     texts = ([] if toml is None else _vm_tables(toml, faults)) + list(vm_texts)
@@ -161,7 +183,10 @@ def load_service(service: str, argv: Sequence[str], environ: Mapping[str, str]) 
             )
     flags = dict(vars(parser.parse_args(argv)))
     file = flags.pop("config", environ.get("JITSU_CONFIG"))
-    return load(Path(file) if file else None, environ, flags)
+    try:
+        return load(Path(file) if file else None, environ, flags, inherited=inherited_settings(environ))
+    except OSError as error:
+        raise SettingsFault([f"the settings that `jitsu up` passes on cannot be read: {error.strerror}"]) from None
 
 
 def _is_setting(key: str) -> bool:
@@ -178,15 +203,9 @@ def _unknown_sections(toml: TomlFile) -> list[str]:
     return [f"{toml.at(name)}: unknown section{nearest(name, known)}" for name in toml.data if name not in known]
 
 
-def _section(
-    name: str,
-    model: type[Section],
-    toml: TomlFile | None,
-    environ: Mapping[str, str],
-    flags: Mapping[str, str],
-    presets: Mapping[str, str],
-    faults: list[str],
-) -> Section | None:
+def _section(name: str, model: type[Section], sources: _Sources) -> Section | None:
+    """Return a section with the values of the sources, or None and a fault for each that is wrong."""
+    toml, faults = sources.toml, sources.faults
     values: dict[str, Any] = {}
     where: dict[str, str] = {}
     table = {} if toml is None else toml.data.get(name, {})
@@ -194,8 +213,8 @@ def _section(
         faults.append(f"{toml.at(name)}: must be a section: [{name}]")
         return None
     for key in model.model_fields:
-        if f"{name}.{key}" in presets:
-            values[key] = presets[f"{name}.{key}"]
+        if f"{name}.{key}" in sources.presets:
+            values[key] = sources.presets[f"{name}.{key}"]
     for key, value in table.items():
         if toml is None:
             continue
@@ -205,12 +224,13 @@ def _section(
         else:
             values[key], where[key] = value, toml.at(name, key)
     for key in model.model_fields:
-        variable = f"JITSU_{name}_{key}".upper()
-        if variable in environ:
-            values[key], where[key] = environ[variable], f"environment {variable}: {name}.{key}"
-        if f"{name}.{key}" in flags:
-            values[key] = flags[f"{name}.{key}"]
-            where[key] = _spelling(f"{name}.{key}")
+        path, variable = f"{name}.{key}", f"JITSU_{name}_{key}".upper()
+        if variable in sources.environ:
+            values[key], where[key] = sources.environ[variable], f"environment {variable}: {path}"
+        if path in sources.inherited:
+            values[key], where[key] = sources.inherited[path], f"inherited: {path}"
+        if path in sources.flags:
+            values[key], where[key] = sources.flags[path], _spelling(path)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -248,8 +268,7 @@ def _vm_tables(toml: TomlFile, faults: list[str]) -> list[VmText]:
                 faults.append(f"{toml.at('vm', name, key)}: must be a value or a list of values")
             config[key] = [as_text(each) for each in values]
         config.setdefault("name", [name])
-        lines = {key: toml.place("vm", name, key) for key in table}
-        texts.append(VmText(config=config, where=toml.place("vm", name), prefix=f"vm.{name}.", lines=lines))
+        texts.append(VmText(config, str(toml.path), f"vm.{name}.", functools.partial(toml.place, "vm", name)))
     return texts
 
 

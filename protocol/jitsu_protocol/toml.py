@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+_SKIPPED = re.compile(
+    r"""
+    \"{3} (?:\\.|[^\\])*? \"{3,5}    # multi-line basic string: up to two quotes may stand before the closing three
+    | '{3} .*? '{3,5}                # multi-line literal string
+    | " (?:\\.|[^"\\\n])* "          # basic string
+    | ' [^'\n]* '                    # literal string
+    | \# [^\n]*                      # comment
+    | [^"'\#\n\[\]{}]+
+    | [\n\[\]{}]
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""A piece of valid TOML: a newline or bracket that counts, or something in which none counts (toml.io/en/v1.0.0)."""
+_BARE_KEYS = re.compile(r"[A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*")
+_KEYS = re.compile(r"""(?:[A-Za-z0-9_.\s-]|"(?:\\.|[^"\\\n])*"|'[^'\n]*')+(?==)""")
+_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|(end of document))\)$")
 
 
 class TomlFault(Exception):
@@ -20,22 +40,32 @@ class TomlFile:
 
     path: Path
     data: dict[str, Any]
-    lines: dict[tuple[str, ...], int]
+    text: str
 
     @classmethod
     def read(cls, path: Path) -> TomlFile:
         """Read a file; raises TomlFault."""
         try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise TomlFault(f"{path}: is not UTF-8 text") from None
+            encoded = path.read_bytes()
         except OSError as error:
             raise TomlFault(f"{path}: cannot be read: {error.strerror}") from None
         try:
+            text = encoded.decode("utf-8-sig").replace("\r\n", "\n")  # some editors begin a file with U+FEFF
+        except UnicodeDecodeError as error:
+            line = encoded.count(b"\n", 0, error.start) + 1
+            raise TomlFault(f"{path}:{line}: is not UTF-8 text; save the file in that encoding") from None
+        try:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise TomlFault(f"{path}: is no TOML: {error}") from None
-        return cls(path, data, key_lines(text))
+            raise TomlFault(f"{path}:{_explained(text, str(error))}") from None
+        except RecursionError:
+            raise TomlFault(f"{path}: has too many brackets within each other") from None
+        return cls(path, data, text)
+
+    @cached_property
+    def lines(self) -> dict[tuple[str, ...], int]:
+        """The line of each section and key."""
+        return key_lines(self.text)
 
     def place(self, *keys: str) -> str:
         """Return `file:line` of a key, or of the nearest thing that it stands in."""
@@ -56,21 +86,38 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
     """
     lines: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            found = _path(stripped)
-            if found:
-                section = found
-                lines.setdefault(section, number)
-        elif "=" in stripped:
-            left = stripped.partition("=")[0]
-            lines.setdefault(section + _path(f"{left} = 0"), number)
+    for number, statement in _statements(text):
+        if statement.startswith("["):
+            section = _path(statement)
+            lines.setdefault(section, number)
+        elif keys := _KEYS.match(statement):
+            written = keys[0].strip()
+            parts = written.split(".") if _BARE_KEYS.fullmatch(written) else _path(f"{written} = 0")
+            lines.setdefault((*section, *(part.strip() for part in parts)), number)
     return lines
 
 
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line on which each header or key of a valid TOML text stands, and the text from there on."""
+    number, depth, at, begins = 1, 0, 0, True
+    while piece := _SKIPPED.match(text, at):
+        written = piece[0]
+        if begins and not written.isspace() and not written.startswith("#"):
+            begins = False
+            end = text.find("\n", at)
+            yield number, text[at : end if end >= 0 else len(text)].strip()
+        if written in ("[", "{"):
+            depth += 1
+        elif written in ("]", "}"):
+            depth -= 1
+        elif written == "\n" and depth == 0:
+            begins = True
+        number += written.count("\n")
+        at = piece.end()
+
+
 def _path(line: str) -> tuple[str, ...]:
-    """Return the keys that one line of TOML makes; none if it is no line on its own."""
+    """Return the keys that one line of TOML makes; none if it is not a line on its own."""
     try:
         node: Any = tomllib.loads(line)
     except tomllib.TOMLDecodeError:
@@ -84,3 +131,24 @@ def _path(line: str) -> tuple[str, ...]:
         path.append(key)
         node = node[key]
     return tuple(path)
+
+
+def _explained(text: str, error: str) -> str:
+    """Return `line: what is wrong; what to do` for what tomllib says of a text."""
+    lines = text.split("\n")
+    position = _POSITION.search(error)
+    said = _POSITION.sub("", error)
+    number = int(position[1]) if position and position[1] else len(lines)
+    line = lines[number - 1] if number <= len(lines) else ""
+    name, _, value = line.partition("=")
+    if "twice" in said or "overwrite" in said:
+        said = f"{said}: it stands in this file already"
+    elif line.count('"') % 2 and "Illegal character" in said:
+        said = "a quote is opened and not closed"
+    elif line.lstrip().startswith("[") and not line.isascii():
+        said = f'{said}; write a name that has other letters than A-Z in quotes: [vm."bücher"]'
+    elif "=" in line and not name.strip().isascii():
+        said = f"{said}; write a key that has other letters than A-Z in quotes"
+    elif value.strip() and value.strip()[0] not in "\"'[{" and position and position[1]:
+        said = f'{said}; text needs quotes: {name.strip()} = "{value.strip()}"'
+    return f"{number}: is not valid TOML: {said}"

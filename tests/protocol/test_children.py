@@ -31,7 +31,7 @@ def child(tmp_path: Path, program: str) -> Child:
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "main.py").write_text(program)
-    return Child("one", "pretended", {"PYTHONPATH": str(tmp_path), "COUNTED": str(tmp_path / "counted")})
+    return Child("one", "pretended", environment={"PYTHONPATH": str(tmp_path), "COUNTED": str(tmp_path / "counted")})
 
 
 async def run_until_ready(kept: Children) -> None:
@@ -55,6 +55,20 @@ async def test_a_child_that_dies_three_times_while_it_starts_is_started_until_it
     assert [line.split()[:3] for line in said] == [["one", "died", "(status"]] * 3 + [
         ["one", "ready", said[-1].split()[2]]
     ]
+
+
+async def test_a_child_gets_settings_that_are_larger_than_an_environment_can_be(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, jitsu_protocol.settings as s\n"
+        "read = s.load_service('dns', [], os.environ)\n"
+        "pathlib.Path(os.environ['COUNTED']).write_text(str(len(read.dns.records)))\n"
+        "assert all(len(value) < 4096 for key, value in os.environ.items() if key.startswith('JITSU_'))\n"
+    )
+    records = [f"n{number}.example.org. 300 IN A 192.0.2.1" for number in range(20_000)]
+    one = child(tmp_path, program + "\n".join(DIES.splitlines()[:1] + DIES.splitlines()[5:]))
+    one.settings = {"dns.records": [*records]}
+    await run_until_ready(Children([one], lambda _: None))
+    assert (tmp_path / "counted").read_text() == "20000"
 
 
 async def test_a_child_that_cannot_be_started_just_now_is_started_again(

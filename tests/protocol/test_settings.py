@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from jitsu_protocol.inherited import handed_down
 from jitsu_protocol.settings import SettingsFault, VmText, load, load_service, reference
 from jitsu_protocol.toml import TomlFile, key_lines
 
@@ -102,6 +106,72 @@ def test_lines_of_keys_are_found_in_all_forms_of_toml() -> None:
     assert lines["a", "b.c", "y", "z"] == 4
     assert lines["list", "q"] == 7
     assert lines["d", "k"] == 11
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"""\\n[x]\\na = 1\\n"""',
+        "'''\n[x]\na = 1\n'''",
+        '"""a\n\\""" b = 2\n[[x]]\n"""""',
+        '[\n  "[x]", # ]]]\n  "a = 1",\n]',
+        "''''''",
+        '"a#b" # "',
+        "{ a = [1, 2], 'b' = \"}\" }",
+        '"\u2028\x85"',
+    ],
+)
+def test_what_a_value_holds_does_not_shift_the_lines_of_later_keys(value: str) -> None:
+    text = f'[first]\nheld = {value}\nafter = 1\n[vm."a.b=c"]\n"x=y".z = 2\n'
+    value_lines = value.count("\n")
+    assert tomllib.loads(text)["first"]["after"] == 1
+    assert key_lines(text) == {
+        ("first",): 1,
+        ("first", "held"): 2,
+        ("first", "after"): 3 + value_lines,
+        ("vm", "a.b=c"): 4 + value_lines,
+        ("vm", "a.b=c", "x=y", "z"): 5 + value_lines,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[vm.büro]\n", ":1: is not valid TOML: .*in quotes: "),
+        ("[vm.a]\nip = 127.0.0.1\n", ':2: is not valid TOML: .*text needs quotes: ip = "127.0.0.1"'),
+        ('[vm.a]\nip = "127\n', ":2: is not valid TOML: a quote is opened and not closed"),
+        ("[vm.a]\n[vm.a]\n", ":2: is not valid TOML: .*stands in this file already"),
+        ("[vm.a\n", ":1: is not valid TOML: "),
+        ("a = [1,\n", ":2: is not valid TOML: "),
+        ("a = " + "[" * 5000, ": has too many brackets"),
+    ],
+)
+def test_a_file_that_is_not_toml_is_refused_with_line_and_advice(tmp_path: Path, text: str, said: str) -> None:
+    (line,) = faults(tmp_path, text)
+    assert re.match(r"j\.toml" + said, line), line
+
+
+def test_a_file_that_an_editor_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "j.toml").write_bytes(b"\xef\xbb\xbf[dns]\r\nport = 5\r\n")
+    assert load(tmp_path / "j.toml", {}, {}).dns.port == 5
+    (tmp_path / "j.toml").write_bytes(b"[dns]\nversion = '\xfc'\n")
+    with pytest.raises(SettingsFault, match=r"j\.toml:2: is not UTF-8 text"):
+        load(tmp_path / "j.toml", {}, {})
+
+
+def test_a_child_inherits_exactly_the_settings_of_its_parent_however_large(tmp_path: Path) -> None:
+    records = [f'n{number}.example.org. 300 IN TXT "a,b \\; {number}"' for number in range(20_000)]
+    (tmp_path / "j.toml").write_text(
+        f"[dns]\nrecords = {json.dumps(records)}\n[bus]\nhosts = ['b']\n[hypervisor]\nmax_booting = 3\n"
+        "[defaults]\nidle_timeout = 1e6\nstop_mode = 'pause'\n"
+    )
+    parent = load(tmp_path / "j.toml", {}, {"dns.port": "5353"})
+    with handed_down(parent.as_values()) as descriptor:
+        environment = {"JITSU_SETTINGS_FD": str(descriptor), "JITSU_DNS_PORT": "53"}
+        for _ in range(2):  # again at SIGHUP
+            assert load_service("dns", [], environment) == parent
+    with pytest.raises(SettingsFault, match="that `jitsu up` passes on cannot be read: Bad file descriptor"):
+        load_service("dns", [], environment)
 
 
 def test_the_nearest_known_line_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.process import notify, on_stop_signals
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from jitsu_protocol.settings import Settings
 
 STOP_LIMIT_S = 0.7
@@ -71,10 +73,10 @@ async def _tell_when_ready(workers: Children) -> None:
 def _worker(settings: Settings, number: int) -> Child:
     dns = settings.dns
     name = f"{dns.replica}-{number}" if number else dns.replica
-    own = {
-        "JITSU_DNS_WORKERS": "1",
-        "JITSU_DNS_REPLICA": name,
-        "JITSU_DNS_REUSE_PORT": "true",
-        "JITSU_DNS_METRICS": numbered_metrics(dns.metrics, number),
+    own: dict[str, JsonValue] = {
+        "dns.workers": 1,
+        "dns.replica": name,
+        "dns.reuse_port": True,
+        "dns.metrics": numbered_metrics(dns.metrics, number),
     }
-    return Child(name, "dns", settings.as_environment() | own)
+    return Child(name, "dns", settings.as_values() | own)
