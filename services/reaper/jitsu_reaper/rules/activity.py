@@ -74,6 +74,8 @@ class Activity:
     _used: dict[str, float] = field(default_factory=dict)
     _floors: dict[str | None, float] = field(default_factory=dict)
     """The same for the VMs of one host, or (None) of all."""
+    _names: dict[str, list[str]] = field(default_factory=dict)
+    """VM -> those of its names that have totals."""
     _looked_at: float = 0.0
     _listens_until: float = 0.0
 
@@ -137,10 +139,18 @@ class Activity:
             self.used(use.vm, now - use.age_s)
             if not use.name:
                 continue
-            total = self.totals.setdefault((use.vm, use.name), Total())
+            total = self.total(use.vm, use.name)
             total.requests += use.count
             total.last_ts = max(total.last_ts, wall - use.age_s)
             self.unsaved[use.vm, use.name] = None
+
+    def total(self, vm: str, name: str) -> Total:
+        """Return the statistics of a name, which begin at nothing."""
+        total = self.totals.get((vm, name))
+        if total is None:
+            total = self.totals[vm, name] = Total()
+            self._names.setdefault(vm, []).append(name)
+        return total
 
     def used(self, vm: str, at: float) -> None:
         """Note that a VM was in use at that time."""
@@ -149,9 +159,9 @@ class Activity:
     def forget(self, vm: str) -> None:
         """Forget a VM that is configured no more."""
         self._used.pop(vm, None)
-        for key in [key for key in self.totals if key[0] == vm]:
-            del self.totals[key]
-            self.unsaved.pop(key, None)
+        for name in self._names.pop(vm, ()):
+            del self.totals[vm, name]
+            self.unsaved.pop((vm, name), None)
 
     def save_again(self) -> None:
         """Note that the store may have lost what it was told last."""

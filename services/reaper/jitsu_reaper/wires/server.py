@@ -28,7 +28,7 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT
 from jitsu_reaper.rules import drain as rules
-from jitsu_reaper.rules.activity import Activity, Total
+from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.idle import Policy
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ class ReaperServer:
         for path, value in (await told(self._store, STATS_ROOT)).items():
             match path.removeprefix(STATS_ROOT + "/").split("/"):
                 case [vm, "dns", name, "total_requests"]:
-                    activity.totals.setdefault((vm, name), Total()).requests = int(_number(value))
+                    activity.total(vm, name).requests = int(_number(value))
                 case [vm, "dns", name, "last_request_ts"]:
-                    activity.totals.setdefault((vm, name), Total()).last_ts = _number(value)
+                    activity.total(vm, name).last_ts = _number(value)
         _, self._vms = await follow_vms(self._process, self._store, self._configured, activity.save_again)
         self._states = follow_states(self._process, self._vmds, self._all_states, self._state)
         self._process.serve({Report: self.report})
@@ -134,7 +134,7 @@ class ReaperServer:
             await self._register(report)
         self._policy.report(report, monotonic(), time.time())
         self._reports.inc()
-        self._look()
+        self._look_soon()
         return Done()
 
     async def _register(self, report: Report) -> None:
@@ -179,22 +179,29 @@ class ReaperServer:
 
     def _configured(self, changes: Sequence[VmChanged]) -> None:
         self._policy.configure(changes)
-        self._look()
+        self._look_soon()
 
     def _all_states(self, statuses: Sequence[VmStatus], host: str) -> None:
         self._policy.all_states(statuses, monotonic(), host)
         self._names.update((status.uuid, status.name) for status in statuses)
-        self._look()
+        self._look_soon()
 
     def _state(self, status: VmStatus, gone: bool) -> None:
         self._policy.state(status, monotonic(), gone=gone)
-        self._names[status.uuid] = status.name
+        if gone:
+            self._names.pop(status.uuid, None)
+        else:
+            self._names[status.uuid] = status.name
         self._look_soon()
 
     # --- the policy's shell ---
 
     def _look_soon(self) -> None:
-        """Look once at what many events changed: a look is at every VM."""
+        """Look once at what many events have changed.
+
+        A look asks who is silent and how each drain stands. With one for each event, hundreds of events a second left
+        no time to read what vmd replies, and drains failed for that.
+        """
         if not self._looks:
             self._looks = True
             asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._look)
@@ -246,7 +253,7 @@ class ReaperServer:
             self._policy.ended(vm, monotonic())
         else:
             self._policy.begun(vm, begun.drain, monotonic())
-        self._look()
+        self._look_soon()
 
     async def _stop(self, vm: str, drain: str) -> None:
         try:
@@ -257,7 +264,7 @@ class ReaperServer:
             log.info("not stopped", vm=self._name(vm), reason=str(error))
             self._drained.labels("refused").inc()
         self._policy.ended(vm, monotonic())
-        self._look()
+        self._look_soon()
 
     async def _cancel(self, vm: str, drain: str) -> None:
         self._drained.labels("cancelled").inc()
