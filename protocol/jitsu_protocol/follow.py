@@ -9,7 +9,7 @@ import structlog
 
 from jitsu_protocol.codec import body_as
 from jitsu_protocol.errors import JitsuError
-from jitsu_protocol.inventory import Inventory
+from jitsu_protocol.inventory import Inventory, accept
 from jitsu_protocol.messages import Committed, Leaves, List, ListVms, VmList, VmStateChanged
 from jitsu_protocol.process import notify
 from jitsu_protocol.vm import VM_ROOT
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import FeedItem, VmStatus
     from jitsu_protocol.process import Process
+    from jitsu_protocol.vm import VM
 
 SNAPSHOT_TIMEOUT_S = 5.0
 PAGE_LEAVES = 2000
@@ -37,13 +38,17 @@ async def follow_vms(
     changed: Callable[[Sequence[VmChanged]], None],
     returned: Callable[[], None] = lambda: None,
     serial: Callable[[int], None] = lambda _: None,
+    check: Callable[[VM], object] = accept,
 ) -> tuple[Inventory, FeedClient]:
     """Keep an inventory as the store has it; returns when the store has told it for the first time.
 
+    A VM for which `check` raises ValueError is left out, and status says so: what one VM is configured to be must not
+    keep this service from the others.
     `returned` is called after each snapshot: the store may be a new one, which has lost the statistics of its last
     second. `serial` is told the zones' serial before `changed` is what made it.
     """
-    inventory = Inventory()
+    inventory = Inventory(check)
+    process.left_out = lambda: inventory.notes(inventory.refused)
 
     async def ask() -> Snapshot:
         first = page = await _page(store, "")
@@ -65,8 +70,9 @@ async def follow_vms(
         tell(inventory.apply((change.path, change.value) for change in committed.changes))
 
     def tell(changes: list[VmChanged]) -> None:
-        for uuid, fault in inventory.faults.items():
+        for uuid, fault in inventory.new_faults.items():
             log.warning("VM left out", uuid=uuid, reason=fault)
+        inventory.new_faults.clear()
         changed(changes)
 
     feed = process.subscribe("store", "vm", ask=ask, reset=reset, apply=apply)

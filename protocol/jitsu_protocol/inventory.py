@@ -1,7 +1,8 @@
 """The VMs that the state tree describes, kept up to date from the store's feed.
 
-vmd, dns and the reaper each hold one. A VM whose leaves make no sense (a database edited by other tools) is left
-out and reported; it does not disturb the others (G9).
+The store holds one, and so does each service that follows it. A VM whose leaves make no sense (a database edited by
+other tools, or written by a version that checked less) is left out and reported; it does not disturb the others (G9).
+The same happens to a VM of which a service says that it cannot work with it (`check`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.vm import VM, VM_ROOT, InvalidVm, from_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,28 @@ def on_host(changes: Iterable[VmChanged], host: str) -> list[VmChanged]:
     return found
 
 
+MAX_NAME_SHOWN = 64
+MAX_NOTED = 5
+"""VMs that are left out, of which status says the reason; of the others it says how many there are."""
+
+
+def accept(_: VM) -> None:
+    """Raise nothing: every VM that the model allows will do."""
+
+
 @dataclass
 class Inventory:
     """All VMs, by uuid."""
 
+    check: Callable[[VM], object] = accept
+    """Raises ValueError with the reason if this service cannot work with a VM."""
     vms: dict[str, VM] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     """uuid -> why this VM cannot be used."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """uuid -> why `check` refused it; each of these is in `faults` too."""
+    new_faults: dict[str, str] = field(default_factory=dict)
+    """Those that have come since the holder last cleared it."""
     _leaves: dict[str, dict[str, str]] = field(default_factory=dict)
     _taken: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -70,6 +86,17 @@ class Inventory:
         """Take the changes of one commit, (path, new value or None), and return what they changed."""
         return self._rebuild({self._put(path, value) for path, value in changes})
 
+    def notes(self, faults: Mapping[str, str]) -> list[str]:
+        """Return what an operator should know of VMs that are left out; `faults` is all of them, or `refused`."""
+        shown = [f"VM {self._name(uuid)} is left out: {faults[uuid]}" for uuid in sorted(faults)[:MAX_NOTED]]
+        more = len(faults) - len(shown)
+        return [*shown, f"{more} more VMs are left out; the log has each with its reason"] if more > 0 else shown
+
+    def _name(self, uuid: str) -> str:
+        leaves = self._leaves.get(uuid, {})
+        name = leaves.get("config/name/0") or leaves.get("config/dns/0", "")
+        return f"{name[:MAX_NAME_SHOWN]} ({uuid[:MAX_NAME_SHOWN]})" if name else uuid[:MAX_NAME_SHOWN]
+
     def _put(self, path: str, value: str | None) -> str:
         uuid, leaf = _leaf_of_vm(path)
         if not leaf:
@@ -94,14 +121,28 @@ class Inventory:
         return changed
 
     def _build(self, uuid: str) -> VM | None:
-        self.faults.pop(uuid, None)
+        before = self.faults.pop(uuid, None)
+        self.refused.pop(uuid, None)
+        self.new_faults.pop(uuid, None)
         if uuid not in self._leaves:
             return None
         try:
-            return from_tree(uuid, self._leaves[uuid])
+            vm = from_tree(uuid, self._leaves[uuid])
         except InvalidVm as error:
-            self.faults[uuid] = str(error)
+            self._leave_out(uuid, str(error), before)
             return None
+        try:
+            self.check(vm)
+        except ValueError as error:
+            self.refused[uuid] = str(error)
+            self._leave_out(uuid, str(error), before)
+            return None
+        return vm
+
+    def _leave_out(self, uuid: str, reason: str, before: str | None) -> None:
+        self.faults[uuid] = reason
+        if reason != before:
+            self.new_faults[uuid] = reason
 
 
 def _leaf_of_vm(path: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import uuid as uuid_module
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 MAX_WAIT_LIMIT_S = 4.0  # a stub resolver asks again after 5 s (resolv.conf(5), `timeout`)
 MAX_TTL_S = 2**31 - 1  # RFC 2181, section 8
 MAX_SECONDS = 10 * 365 * 86400.0  # longer than that is a typing error
+MAX_TEXT_CHARACTERS = 4096  # PATH_MAX of Linux; a kernel's command line has at most half of that
+MAX_MEMORY_KIB = 2**34  # 16 TiB; it still fits into every hypervisor's integers
+MAX_NAME_CHARACTERS = 253  # 255 octets on the wire (RFC 1035, section 2.3.4)
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
@@ -23,67 +27,124 @@ def dns_name(text: str) -> str:
 
     Raises ValueError with the reason if it is none. Underscores are allowed, as in service names.
     """
+    shown = repr(text[:100])
     if not text.isascii():
-        raise ValueError(f"{text!r} is not ASCII: write its xn-- form")
+        raise ValueError(f"{shown} is not ASCII: write its xn-- form")
     name = text.lower().removesuffix(".")
     if not name:
         raise ValueError("the name is empty")
-    if len(name) > 253:
-        raise ValueError(f"the name is {len(name)} characters long, 253 are allowed")
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"the name is {len(name)} characters long, {MAX_NAME_CHARACTERS} are allowed")
     for label in name.split("."):
         if not label:
-            raise ValueError(f"{text!r} is no DNS name: it has an empty label")
+            raise ValueError(f"{shown} is no DNS name: it has an empty label")
         if len(label) > 63:
-            raise ValueError(f"{text!r} is no DNS name: the label {label!r} exceeds 63 characters")
+            raise ValueError(f"{shown} is no DNS name: the label {label[:100]!r} exceeds 63 characters")
         if not _LABEL.fullmatch(label):
-            raise ValueError(f"{text!r} is no DNS name: {label!r} may hold letters, digits and inner hyphens")
+            raise ValueError(f"{shown} is no DNS name: {label[:100]!r} may hold letters, digits and inner hyphens")
     return name
 
 
 def owner_name(text: str) -> str:
     """Return a name that a record may have: a host name, or one whose first label is * (RFC 4592)."""
-    if text.startswith("*.") and text.count(".") > 1:
-        return "*." + dns_name(text[2:])
-    return dns_name(text)
+    if not (text.startswith("*.") and text.count(".") > 1):
+        return dns_name(text)
+    name = "*." + dns_name(text[2:])
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"the name is {len(name)} characters long, {MAX_NAME_CHARACTERS} are allowed")
+    return name
 
 
 def _address(value: object) -> IPv4Address | IPv6Address:
     if isinstance(value, IPv4Address | IPv6Address):
         return value
     text = str(value)
+    shown = repr(text[:100])
+    if "%" in text:
+        raise ValueError(f"{shown} has a scope, which means nothing to other hosts; write the address without %...")
     try:
         address = IPv6Address(text) if ":" in text else IPv4Address(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no IP address") from None
-    if address.is_multicast or address.is_unspecified:
-        raise ValueError(f"{text!r} cannot be the address of a VM")
+        raise ValueError(f"{shown} is no IP address") from None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError(f"{shown} is an IPv4 address in IPv6 form; write {address.ipv4_mapped}")
+    if address.is_multicast or address.is_unspecified or _no_host_has(address):
+        raise ValueError(f"{shown} cannot be the address of a VM")
     return address
+
+
+def _no_host_has(address: IPv4Address | IPv6Address) -> bool:
+    """Say whether no interface can have this address: 0.0.0.0/8 and the broadcast address (RFC 1122, 3.2.1.3)."""
+    return isinstance(address, IPv4Address) and (int(address) >> 24 == 0 or int(address) == 2**32 - 1)
 
 
 def _uuid(value: object) -> str:
     try:
         return str(uuid_module.UUID(str(value)))
     except ValueError:
-        raise ValueError(f"{str(value)!r} is no UUID") from None
+        raise ValueError(f"{str(value)[:100]!r} is no UUID") from None
 
 
 def _vm_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.+-]{0,127}", text):
-        raise ValueError(f"{text!r} is no VM name: letters, digits and . _ + - are allowed")
+        raise ValueError(f"{text[:200]!r} is no VM name: letters, digits and . _ + - are allowed, 128 at most")
+    if text in (".", "..", "Domain-0"):
+        raise ValueError(f"{text!r} cannot be the name of a VM: it stands for something else in files or in Xen")
     return text
+
+
+def _line(text: str) -> str:
+    """Check a path or another line of text: it goes into files and calls that end at a NUL or at a line's end."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise ValueError(f"the value is {len(text)} characters long, {MAX_TEXT_CHARACTERS} are allowed")
+    if bad := next((character for character in text if _is_control(character)), ""):
+        raise ValueError(f"{text[:100]!r} has the control character {bad!r}")
+    return text
+
+
+def _is_control(character: str) -> bool:
+    """Say whether a character is a control character, half a surrogate pair, ends a line, or is none (XML 1.0, 2.2)."""
+    return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in "\ufffe\uffff"
+
+
+def _bridge_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", text) or text in (".", ".."):
+        raise ValueError(f"{text[:100]!r} is no name of a bridge: letters, digits and . _ - are allowed, 15 at most")
+    return text
+
+
+def _hypervisor_name(text: str) -> str:
+    return host_name(text) if text else text
+
+
+def _xenstore_key(text: str) -> str:
+    """Check a path relative to a guest's own part of Xenstore (docs/misc/xenstore.txt of Xen)."""
+    if text and not (re.fullmatch(r"[A-Za-z0-9_@-]+(/[A-Za-z0-9_@-]+)*", text) and len(text) <= 1024):
+        raise ValueError(f"{text[:100]!r} is no relative Xenstore path, for example data/status")
+    return text
+
+
+def _integer(value: object) -> object:
+    """Let only one form of an integer pass, the one that all programs that are given it read alike."""
+    if isinstance(value, str) and not re.fullmatch(r"0|-?[1-9][0-9]{0,18}", value):
+        raise ValueError(f"{value[:100]!r} is not an integer; write it with digits only, for example 60")
+    return value
 
 
 def host_name(text: str) -> str:
     """Check the name of a host with a vmd of its own: it is part of a file's name; raises ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}", text):
-        raise ValueError(f"{text!r} is no name of a host: letters, digits and - are allowed, 32 at most")
+        raise ValueError(f"{text[:100]!r} is no name of a host: letters, digits and - are allowed, 32 at most")
     return text
 
 
 def mac_address(text: str) -> str:
     """Check a MAC address of one interface and return it in lower case; raises ValueError."""
-    if not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text) or int(text[1], 16) & 1:
-        raise ValueError(f"{text!r} is no MAC address of an interface, as 02:00:5e:00:53:01 is one")
+    is_one = re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", text)
+    if not is_one or int(text[1], 16) & 1 or text == "00:00:00:00:00:00":
+        raise ValueError(
+            f"{text[:100]!r} is not the MAC address of an interface; expected something like 02:00:5e:00:53:01"
+        )
     return text.lower()
 
 
@@ -139,14 +200,19 @@ HostName = Annotated[str, AfterValidator(host_name)]
 Mac = Annotated[str, AfterValidator(mac_address)]
 VmId = Annotated[str, BeforeValidator(_uuid)]
 VmName = Annotated[str, AfterValidator(_vm_name)]
-Ttl = Annotated[int, Field(ge=0, le=MAX_TTL_S)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Line = Annotated[str, AfterValidator(_line)]
+BridgeName = Annotated[str, AfterValidator(_bridge_name)]
+HypervisorName = Annotated[str, AfterValidator(_hypervisor_name)]
+XenstoreKey = Annotated[str, AfterValidator(_xenstore_key)]
+Integer = Annotated[int, BeforeValidator(_integer)]
+Ttl = Annotated[Integer, Field(ge=0, le=MAX_TTL_S)]
+Port = Annotated[Integer, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Limit = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 MaxWait = Annotated[float, Field(gt=0, le=MAX_WAIT_LIMIT_S, allow_inf_nan=False)]
-Memory = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=1, le=1024)]
-Priority = Annotated[int, Field(ge=-1000, le=1000)]
+Memory = Annotated[Integer, Field(ge=1, le=MAX_MEMORY_KIB)]
+Count = Annotated[Integer, Field(ge=1, le=1024)]
+Priority = Annotated[Integer, Field(ge=-1000, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -176,7 +242,9 @@ KEYS: dict[str, Key] = {
     "ip": Key(Address, "The VM's address. Required.", repeats=True),
     "name": Key(VmName, "The VM's name, on the hypervisor too.", "the first `dns` name"),
     "uuid": Key(VmId, "The VM's UUID.", "made from the name"),
-    "hypervisor": Key(str, "The hypervisor that runs it, one of hypervisor.connections.", "that of hypervisor.kind"),
+    "hypervisor": Key(
+        HypervisorName, "The hypervisor that runs it, one of hypervisor.connections.", "that of hypervisor.kind"
+    ),
     "host": Key(HostName, "The host whose vmd runs it, one of bus.hosts.", "the vmd of bus.vmd_rpc"),
     "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl", set_by="vm"),
     "stop_mode": Key(
@@ -195,7 +263,7 @@ KEYS: dict[str, Key] = {
         set_by="vm",
     ),
     "wait_for_key": Key(
-        str, "The answer waits for this Xenstore key, relative to /local/domain/<domid>/.", set_by="vm"
+        XenstoreKey, "The answer waits for this Xenstore key, relative to /local/domain/<domid>/.", set_by="vm"
     ),
     "wait_for_port": Key(Port, "The answer waits until the VM accepts TCP connections here.", set_by="vm"),
     "ready": Key(
@@ -253,18 +321,18 @@ KEYS: dict[str, Key] = {
         Priority, "Where room is short, the higher starts first; a VM is evicted for one of at least its own.", "0"
     ),
     # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
-    "kernel": Key(str, "Kernel image of the domain."),
-    "initrd": Key(str, "Initial RAM disk of the domain."),
+    "kernel": Key(Line, "Kernel image of the domain."),
+    "initrd": Key(Line, "Initial RAM disk of the domain."),
     "memory": Key(Memory, "Memory of the domain.", "65536", "KiB"),
     "vcpus": Key(Count, "Processors of the domain.", "1"),
     "shutdown_limit": Key(Limit, "A guest that has not shut down after that long is destroyed.", "60", "s"),
-    "domain_xml": Key(str, "libvirt: file with the domain's XML; its name and uuid are replaced by the VM's."),
-    "cmdline": Key(str, "Command line of the kernel."),
-    "nic": Key(str, "Bridge of a network interface.", repeats=True),
+    "domain_xml": Key(Line, "libvirt: file with the domain's XML; its name and uuid are replaced by the VM's."),
+    "cmdline": Key(Line, "Command line of the kernel."),
+    "nic": Key(BridgeName, "Bridge of a network interface.", repeats=True),
     "mac": Key(Mac, "MAC address of its first interface.", "made from the UUID"),
-    "script": Key(str, "Script of a network interface, reused in turn.", repeats=True),
-    "disk": Key(str, "device-or-file@xvda.", repeats=True),
-    "rumprun_config": Key(str, "JSON file with the configuration of a Rumprun unikernel."),
+    "script": Key(Line, "Script of a network interface, reused in turn.", repeats=True),
+    "disk": Key(Line, "device-or-file@xvda.", repeats=True),
+    "rumprun_config": Key(Line, "JSON file with the configuration of a Rumprun unikernel."),
     # Keys of the mock hypervisor.
     "port": Key(Port, "Mock: TCP port on which the guest answers HTTP.", "8080"),
     "start_time": Key(Seconds, "Mock: how long the hypervisor's start call takes.", "0", "s"),

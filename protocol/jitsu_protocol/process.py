@@ -54,6 +54,8 @@ class Process:
         """Of several vmds: which this one is."""
         self.metrics = Metrics(service)
         self.notes: Callable[[], list[str]] = list
+        self.left_out: Callable[[], list[str]] = list
+        """Notes of the VMs with which this service cannot work (follow.py)."""
         self.stopping: Callable[[], Awaitable[None]] | None = None
         """Awaited between the signal and the end, for what must still be said."""
         self.take: Callable[[Settings], None] = lambda _: None
@@ -132,7 +134,7 @@ class Process:
             version=__version__,
             pid=os.getpid(),
             uptime_s=monotonic() - self._started,
-            notes=self.notes(),
+            notes=self.notes() + self.left_out(),
         )
 
     def reload(self) -> None:

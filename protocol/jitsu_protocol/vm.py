@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import uuid as uuid_module
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jitsu_protocol.keys import (
     KEYS,
@@ -34,6 +35,7 @@ from jitsu_protocol.keys import (
     Ttl,
     VmId,
     VmName,
+    XenstoreKey,
     mac_address,
     owner_name,
 )
@@ -48,6 +50,15 @@ REPLICA_ROOT = "jitsu/replica"
 
 UUID_NAMESPACE = uuid_module.UUID("6d0f4f2a-6a69-5473-8175-76302e320000")
 """A VM without a configured uuid gets uuid5(this, its name): the same at every start."""
+
+MAX_ADDRESSES = 64
+"""Of one VM: its answer stays far below the 65,535 octets of a DNS message."""
+MAX_NAMES = 1000
+"""Of one VM, aliases among them."""
+
+MAX_FAULTS = 20
+MAX_FAULT_CHARACTERS = 400
+"""Of one VM's faults that many are reported, each so long: what is wrong is shown, whatever its size."""
 
 MIN_IDLE_S = 1.0
 """A VM whose answers may not be kept at all is used for that long."""
@@ -78,6 +89,9 @@ _PLAIN = (
 _ALWAYS_WRITTEN = frozenset({"stop_mode", "response_delay", "use_synjitsu"})
 """Leaves that the original writes for each VM, configured or not."""
 
+_IN_THE_MODEL = frozenset({"dns", "alias", "ip", "name", "uuid", "ttl", *_PLAIN})
+"""Keys whose values `VM` checks; those of the others are checked where a VM is built."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -92,8 +106,13 @@ class InvalidVm(ValueError):
     """A VM could not be built; `faults` holds every reason."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(f"{fault.key}: {fault.message}" for fault in faults))
+        faults = faults[:MAX_FAULTS]
+        super().__init__("; ".join(f"{fault.key}: {fault.message}"[:MAX_FAULT_CHARACTERS] for fault in faults))
         self.faults = tuple(faults)
+
+
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
 
 
 class VM(BaseModel):
@@ -103,12 +122,12 @@ class VM(BaseModel):
 
     uuid: VmId
     name: VmName
-    names: dict[OwnerName, Ttl] = Field(min_length=1)
-    aliases: tuple[DnsName, ...] = ()
-    addresses: tuple[Address, ...] = Field(min_length=1)
+    names: dict[OwnerName, Ttl] = Field(min_length=1, max_length=MAX_NAMES)
+    aliases: Annotated[tuple[DnsName, ...], Field(max_length=MAX_NAMES), AfterValidator(_each_once)] = ()
+    addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=MAX_ADDRESSES), AfterValidator(_each_once)]
     stop_mode: StopMode = StopMode.DESTROY
     response_delay: Seconds = 0.1
-    wait_for_key: str = ""
+    wait_for_key: XenstoreKey = ""
     wait_for_port: Port | None = None
     ready: ReadySign | None = None
     use_synjitsu: bool = False
@@ -147,6 +166,10 @@ class VM(BaseModel):
     def key(self, key: str) -> str:
         """Return the first value of a key as it is configured, else its default."""
         return self.config.get(key, (KEYS[key].default,))[0]
+
+    def flag(self, key: str) -> bool:
+        """Return whether a key of type bool is on, however that is written: true, yes, on, 1."""
+        return bool(_checker(key).validate_python(self.key(key)))
 
     @property
     def ttl(self) -> int:
@@ -193,7 +216,7 @@ def from_config(config: Mapping[str, Sequence[str]], defaults: Mapping[str, str]
     for key, about in KEYS.items():
         if about.default_from and defaults.get(about.default_from):
             single.setdefault(key, defaults[about.default_from])
-    name = single.get("name", owner_name(known["dns"][0]).removeprefix("*."))
+    name = single.get("name", _named_after(known["dns"][0]))
     ttl = single.get("ttl", KEYS["ttl"].default)
     fields: dict[str, Any] = {key: single[key] for key in _PLAIN if key in single}
     fields |= {
@@ -228,6 +251,8 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
             case _:
                 faults.append(Fault(path, f"no such key of a VM{nearest(path, (*_PLAIN, 'ip'))}"))
     configured = {key: tuple(value for _, value in sorted(pairs)) for key, pairs in config.items()}
+    for key in configured.keys() & KEYS.keys() - _IN_THE_MODEL:
+        faults += [Fault(f"config/{key}", text) for text in _reasons(key, configured[key])]
     if not names and not configured.get("dns"):
         faults.append(Fault("dns", "the VM has no DNS name"))
     if faults:
@@ -238,13 +263,25 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
     ttl = configured.get("ttl", (KEYS["ttl"].default,))[0]
     fields |= {
         "uuid": uuid,
-        "name": configured.get("name", configured.get("dns") or (min(names),))[0].removeprefix("*."),
+        "name": configured["name"][0]
+        if configured.get("name")
+        else _named_after((configured.get("dns") or sorted(names))[0]),
         "aliases": configured.get("alias", ()),
         "names": names or dict.fromkeys(configured["dns"], ttl),
         "addresses": plain["ip"].split() if "ip" in plain else configured.get("ip", ()),
         "config": configured,
     }
-    return _build(fields)
+    vm = _build(fields)
+    if vm.uuid != uuid:
+        raise InvalidVm([Fault("uuid", f"{uuid[:100]!r} must be written {vm.uuid}")])
+    return vm
+
+
+def _named_after(dns: str) -> str:
+    """Return the name of a VM that has only this DNS name; what is no DNS name is refused later."""
+    with suppress(ValueError):
+        dns = owner_name(dns)
+    return dns.removeprefix("*.")
 
 
 def key_of_leaf(path: str) -> str:
@@ -359,7 +396,7 @@ def _build(fields: dict[str, Any]) -> VM:
     try:
         vm = VM(**fields)
     except ValidationError as error:
-        raise InvalidVm([Fault(_leaf(e["loc"]), reason(e)) for e in error.errors()]) from None
+        raise InvalidVm([Fault(_leaf(e["loc"]), reason(e)) for e in error.errors()[:MAX_FAULTS]]) from None
     if both := set(vm.names) & set(vm.aliases):
         raise InvalidVm([Fault("alias", f"{min(both)} is a name of this VM already")])
     if "idle_timeout" not in fields:

@@ -33,6 +33,25 @@ def test_g9_a_broken_vm_is_left_out_and_the_others_stay() -> None:
     assert inventory.faults == {}
 
 
+def test_a_vm_with_which_a_service_cannot_work_is_left_out_and_noted_with_its_name() -> None:
+    def check(vm: object) -> None:
+        if vm == VMS[0]:
+            raise ValueError("no room for it")
+
+    inventory = Inventory(check)
+    came = inventory.reset(to_tree(VMS[0]) | to_tree(VMS[1]) | {"jitsu/vm/broken/ip": "x"})
+    assert [change.new for change in came] == [VMS[1]]
+    assert inventory.notes(inventory.refused) == [f"VM a ({VMS[0].uuid}) is left out: no room for it"]
+    assert set(inventory.new_faults) == {VMS[0].uuid, "broken"}
+    inventory.new_faults.clear()
+    inventory.apply([(f"jitsu/vm/{VMS[1].uuid}/response_delay", "0.5")])
+    assert inventory.new_faults == {}, "each is told once"
+    many = Inventory(check)
+    many.reset({f"jitsu/vm/{number}/ip": "x" for number in range(1000)})
+    assert len(many.notes(many.faults)) == 6
+    assert many.notes(many.faults)[-1] == "995 more VMs are left out; the log has each with its reason"
+
+
 @given(st.lists(st.tuples(st.sampled_from(VMS), st.booleans()), max_size=20))
 def test_changes_one_by_one_lead_to_the_same_as_a_snapshot(steps: list[tuple[object, bool]]) -> None:
     inventory, tree = Inventory(), dict[str, str]()

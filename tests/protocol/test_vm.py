@@ -89,6 +89,49 @@ def test_a_fault_names_its_key(config: dict[str, list[str]], key: str) -> None:
     assert [fault.key for fault in caught.value.faults] == [key]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("ip", "fe80::1%eth0", "has a scope"),
+        ("ip", "::ffff:10.0.0.1", "write 10.0.0.1"),
+        ("ip", "255.255.255.255", "cannot be the address"),
+        ("ip", "0.1.2.3", "cannot be the address"),
+        ("dns", "*." + ".".join(["a" * 63] * 3 + ["b" * 61]), "255 characters long, 253 are allowed"),
+        ("ttl", "2147483648", "less than or equal"),
+        ("memory", "1.0", "not an integer"),
+        ("name", "Domain-0", "stands for something else"),
+        ("mac", "00:00:00:00:00:00", "not the MAC address"),
+        ("nic", "../br0/x", "no name of a bridge"),
+        ("kernel", "a\0b", "control character"),
+        ("wait_for_key", "/domain/0", "no relative Xenstore path"),
+    ],
+)
+def test_what_would_break_a_service_is_refused_where_it_is_configured_and_where_it_is_read(
+    key: str, value: str, reason: str
+) -> None:
+    with pytest.raises(InvalidVm, match=reason):
+        from_config({"dns": ["a.b"], "ip": ["127.0.0.1"]} | {key: [value]}, {})
+    written = {"dns/a.b/ttl": "60", "ip": "127.0.0.1", "config/dns/0": "a.b"}
+    below = {"ip": "ip", "dns": f"dns/{value}/ttl", "ttl": "dns/a.b/ttl"}.get(key, f"config/{key}/0")
+    with pytest.raises(InvalidVm, match=reason):
+        from_tree(make_vm("a").uuid, written | {below: "60" if key == "dns" else value})
+
+
+def test_an_address_that_is_given_twice_is_one_and_there_is_a_limit() -> None:
+    config = {"dns": ["a.b"], "ip": ["::1", "0::1", "127.0.0.1", "::1"], "alias": ["c.b", "C.b"]}
+    vm = from_config(config, {})
+    assert [str(address) for address in vm.addresses] == ["::1", "127.0.0.1"]
+    assert vm.aliases == ("c.b",)
+    with pytest.raises(InvalidVm, match="at most 64"):
+        from_config(config | {"ip": [f"10.0.0.{n}" for n in range(65)]}, {})
+
+
+def test_a_vm_is_called_by_its_uuid_in_one_form_only() -> None:
+    vm = make_vm()
+    with pytest.raises(InvalidVm, match=f"must be written {vm.uuid}"):
+        from_tree(vm.uuid.upper(), leaves(vm))
+
+
 def test_g3_an_idle_timeout_below_the_ttl_is_refused() -> None:
     with pytest.raises(InvalidVm, match="less than the TTL"):
         make_vm(ttl="10", idle_timeout="9")

@@ -26,7 +26,7 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.vm import to_tree
 from jitsu_store.wires.packer import Packer
-from tests.support.store import ME, Store, git, running
+from tests.support.store import ME, Store, git, running, write_with_git
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -409,6 +409,21 @@ async def test_a_vm_changes_itself_by_a_branch_and_nothing_else(tmp_path: Path) 
             await store.merge(one.uuid, who=who)
         with pytest.raises(Refused, match="only an operator may push"):
             await store.server.push(Push(remote="x", author=who))
+
+
+async def test_a_vm_that_cannot_be_used_is_noted_in_status(tmp_path: Path) -> None:
+    one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
+    async with running(tmp_path / "db") as store:
+        await store.apply(to_tree(one) | to_tree(two))
+        assert store.server.notes() == []
+    ip = f"jitsu/vm/{one.uuid}/ip"
+    write_with_git(tmp_path / "db", ip, "fe80::1%eth0")
+    async with running(tmp_path / "db") as store:
+        (note,) = store.server.notes()
+        assert note.startswith(f"VM one ({one.uuid}) is left out: ip: 'fe80::1%eth0' has a scope")
+        await store.apply({f"jitsu/vm/{two.uuid}/response_delay": "0.5"})
+        await store.apply({ip: "127.0.1.7"})
+        assert store.server.notes() == []
 
 
 async def test_a_watcher_that_was_away_gets_each_commit_once_and_in_order(tmp_path: Path) -> None:

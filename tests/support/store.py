@@ -88,3 +88,21 @@ async def running(path: Path) -> AsyncIterator[Store]:
 def git(path: Path, *arguments: str) -> str:
     command = ["git", "-c", "safe.directory=*", "-C", str(path), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def write_with_git(path: Path, leaf: str, value: str) -> None:
+    """Set a leaf of master as somebody does who edits the repository with stock git."""
+    index = {"GIT_INDEX_FILE": str(path / "index-of-a-test"), "GIT_AUTHOR_NAME": "x", "GIT_AUTHOR_EMAIL": "x@x"}
+    index |= {"GIT_COMMITTER_NAME": "x", "GIT_COMMITTER_EMAIL": "x@x"}
+
+    def run(*arguments: str, given: str = "") -> str:
+        command = ["git", "-c", "safe.directory=*", "-C", str(path), *arguments]
+        environ = {**os.environ, **index}
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=True, env=environ)
+        return done.stdout.strip()
+
+    run("read-tree", "master")
+    run("update-index", "--add", "--cacheinfo", f"100644,{run('hash-object', '-w', '--stdin', given=value)},{leaf}")
+    commit = run("commit-tree", run("write-tree"), "-p", "master", "-m", "by hand")
+    run("update-ref", "refs/heads/master", commit)
+    (path / "index-of-a-test").unlink()

@@ -74,6 +74,6 @@ def test_a_domain_is_configured_as_the_originals_keys_say() -> None:
 
 def test_g9_no_value_gets_out_of_its_quotes() -> None:
     with pytest.raises(XlFault, match="cannot stand"):
-        config(make_vm(kernel='/k"\nbuilder = "x'), "")
+        config(make_vm(kernel='/k" builder = "x'), "")
     with pytest.raises(XlFault, match="is required"):
         config(make_vm(), "")

@@ -49,7 +49,10 @@ async def start(process: Process) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
     process.stopping = stopping
-    process.notes = lambda: [f"repository {path}{'' if configured else ', gone when this process stops'}"]
+    process.notes = lambda: [
+        f"repository {path}{'' if configured else ', gone when this process stops'}",
+        *server.notes(),
+    ]
     process.spawn(server.commit_for_ever(), "commit")
     process.spawn(server.keeper.run(), "statistics")
     process.spawn(upkeep.run(), "upkeep")

@@ -36,6 +36,10 @@ class State:
                 faults[vm.uuid] = "; ".join(f"{fault.key}: {fault.message}" for fault in clashing)
         return faults
 
+    def notes(self) -> list[str]:
+        """Return what an operator should know of VMs that cannot be used, except those that clash with others."""
+        return self._inventory.notes(self._inventory.faults)
+
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
         """Make changes and return what undoes them, and everything that is wrong with the result.
 

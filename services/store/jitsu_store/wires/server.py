@@ -127,6 +127,10 @@ class StoreServer:
             Pull: self.pull,
         }
 
+    def notes(self) -> list[str]:
+        """Return what an operator should know."""
+        return self._state.notes()
+
     def close(self) -> None:
         """Let the threads end."""
         for thread in (self._disk, self._history, self._network):

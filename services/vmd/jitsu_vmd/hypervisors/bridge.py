@@ -51,5 +51,5 @@ class Bridge(MockHypervisor):
             "mac": value("boot_mac") or vm.mac,
             "bridge": self._bridge_of(vm),
             "listen_after": float(value("listen_after")),
-            "announces": value("announces") == "true",
+            "announces": vm.flag("announces"),
         }
