@@ -91,6 +91,9 @@ def sync_directory(directory: Path) -> None:
 def branch_lock(branch: Path) -> Iterator[tuple[IO[bytes], Path]]:
     """Open the file that becomes a branch, named so that git and libgit2 keep away meanwhile; raises Unavailable."""
     branch.parent.mkdir(parents=True, exist_ok=True)
+    if branch.is_dir():  # what is left of branches below it that were deleted, or never made
+        for directory, _, _ in os.walk(branch, topdown=False):
+            Path(directory).rmdir()
     lock = branch.with_name(branch.name + ".lock")
     try:
         file = lock.open("xb")

@@ -13,7 +13,6 @@ import pygit2
 from pygit2.enums import ObjectType, SortMode
 
 from jitsu_protocol.errors import (
-    BadRequest,
     Conflict,
     DamagedStore,
     NotFound,
@@ -24,6 +23,7 @@ from jitsu_protocol.errors import (
 from jitsu_store.rules import objects
 from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind
 from jitsu_store.rules.pack import Ids, PackWriter
+from jitsu_store.wires.branches import BRANCHES, branch_names, is_branch_name
 from jitsu_store.wires.credentials import Credentials
 from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-BRANCHES = "refs/heads/"
 LOCK = "jitsu-store.lock"
 MIN_REVISION_CHARACTERS = 4
 MAX_OPEN_PACKS = 128
@@ -73,15 +72,12 @@ class GitRepository:
 
     def branches(self) -> dict[str, Id]:
         """Return all branches: name -> latest commit."""
-        found = {}
-        for name in self._repository.references:
-            if name.startswith(BRANCHES) and (head := self.head(name.removeprefix(BRANCHES))) is not None:
-                found[name.removeprefix(BRANCHES)] = head
-        return found
+        with self._complaints():
+            return {name: head for name in branch_names(self.path) if (head := self.head(name)) is not None}
 
     def head(self, branch: str) -> Id | None:
         """Return the latest commit of a branch, None if it has none."""
-        if not _is_branch_name(branch):
+        if not is_branch_name(branch):
             return None
         with self._complaints():
             reference = self._repository.references.get(BRANCHES + branch)
@@ -202,12 +198,16 @@ class GitRepository:
     def land(self, staged: Sequence[GitObject], moves: Mapping[str, tuple[Id | None, Id | None]]) -> None:
         """Bring what is staged to the disk, then move branches: name -> (from, to), None for a branch that is not.
 
-        Raises Unavailable, or Conflict if a branch does not stand where expected; then nothing has happened. For
-        another thread, which a stop of the store does not interrupt.
+        Raises Unavailable, or Conflict if a branch does not stand where expected. Then nothing has happened, unless the
+        disk failed between two branches: `head` says where each of them stands. For another thread, which a stop of
+        the store does not interrupt.
         """
         try:
             with ExitStack() as open_files:
                 landing = Landing(self.durable)
+                for branch, (old, new) in moves.items():
+                    if new is None:  # first, because it can be done again: a failure leaves nothing half done
+                        self._delete(branch, old)
                 if staged:
                     self._write_pack(staged, landing, open_files)
                 for branch, (old, new) in moves.items():
@@ -216,11 +216,8 @@ class GitRepository:
                         file, lock = open_files.enter_context(branch_lock(path))
                         file.write(new.hex().encode() + b"\n")
                         landing.add((file, lock, path))
-                    self._check_head(branch, old)
+                        self._check_head(branch, old)
                 landing.land()
-            for branch, (_, new) in moves.items():
-                if new is None:
-                    self._repository.references.delete(BRANCHES + branch)
         except (pygit2.GitError, OSError) as error:
             raise Unavailable(
                 f"cannot write to the store {self.path}: {error}", hint="is the disk full or read-only?"
@@ -236,6 +233,11 @@ class GitRepository:
         index_file, index_path = open_files.enter_context(temporary_pack(directory))
         index_file.write(index)
         landing.add_pack(directory, file, path, (index_file, index_path), pack_name(index))
+
+    def _delete(self, branch: str, expected: Id | None) -> None:
+        if self.head(branch) is not None:
+            self._check_head(branch, expected)
+            self._repository.references.delete(BRANCHES + branch)
 
     def _check_head(self, branch: str, expected: Id | None) -> None:
         if self.head(branch) != expected:
@@ -294,7 +296,7 @@ class GitRepository:
         """Turn what libgit2 says of a damaged repository into one error that says what to do."""
         try:
             yield
-        except (KeyError, ValueError, pygit2.GitError) as error:
+        except (KeyError, ValueError, OSError, pygit2.GitError) as error:
             what = f"object {id.hex()} of " if id else ""
             raise Unavailable(
                 f"{what}the store {self.path} is missing or damaged: {error}",
@@ -316,18 +318,6 @@ def _target(reference: pygit2.Reference) -> Id:
     target = reference.resolve().target
     assert isinstance(target, pygit2.Oid)  # it is resolved
     return bytes(target.raw)
-
-
-def check_branch_name(name: str) -> None:
-    """Raise BadRequest if this cannot be the name of a branch (git-check-ref-format(1))."""
-    if not _is_branch_name(name):
-        raise BadRequest(f"{name[:100]!r} cannot be the name of a branch", hint="letters, digits, - _ . and / are safe")
-
-
-def _is_branch_name(name: str) -> bool:
-    return (
-        bool(name) and name.isprintable() and name[0] != "-" and bool(pygit2.reference_is_valid_name(BRANCHES + name))
-    )
 
 
 def prepare(path: Path, *, durable: bool = True) -> int:

@@ -46,7 +46,8 @@ from jitsu_protocol.threads import DaemonThreads
 from jitsu_protocol.vm import STATS_ROOT
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import State
-from jitsu_store.wires.git import GitRepository, check_branch_name
+from jitsu_store.wires.branches import check_branch_name
+from jitsu_store.wires.git import GitRepository
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_store.wires.writer import Landed, Writer
 

@@ -24,7 +24,7 @@ from jitsu_protocol.errors import BadRequest, Conflict, Invalid, JitsuError, Not
 from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, DeleteBranch, Done, Merge, Message
 from jitsu_protocol.vm import VM_ROOT
 from jitsu_store.rules import access, merge, tree
-from jitsu_store.wires.git import check_branch_name
+from jitsu_store.wires.branches import MAX_BRANCHES, MAX_BRANCHES_OF_VM, check_branch_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +41,8 @@ REQUESTS_KEPT = 1000
 REQUESTS_SOUGHT_COMMITS = 2000
 """How far back a store that starts looks for the requests that were carried out already."""
 MAX_CONFLICTS_SHOWN = 20
+MAX_MESSAGE_CHARACTERS = 4096
+MAX_REQUEST_ID_CHARACTERS = 200
 
 log = structlog.get_logger("store")
 
@@ -67,6 +69,24 @@ class _Batch:
     undo: list[Changes] = field(default_factory=list)
     """What takes the staged changes of master back."""
     requests: dict[str, tuple[str, int]] = field(default_factory=dict)
+    moved: str = ""
+    """The branch that the job at hand has moved."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One request: what decides and stages it, and who waits for the answer."""
+
+    decide: Callable[[_Batch], Message]
+    future: asyncio.Future[Message]
+
+    def answer(self, reply: Message | JitsuError) -> None:
+        if self.future.done():
+            return  # its caller has given up
+        if isinstance(reply, JitsuError):
+            self.future.set_exception(reply)
+        else:
+            self.future.set_result(reply)
 
 
 class Writer:
@@ -85,8 +105,7 @@ class Writer:
         """What master had at the paths that are staged, until they have landed."""
         self._thread = thread
         self._landed = landed
-        self._jobs: asyncio.Queue[tuple[Callable[[_Batch], Message], asyncio.Future[Message]]]
-        self._jobs = asyncio.Queue(MAX_WAITING_JOBS)
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(MAX_WAITING_JOBS)
         self._requests: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._find_requests()
 
@@ -106,10 +125,12 @@ class Writer:
 
     async def apply(self, request: Apply) -> Message:
         """Answer Apply."""
+        _check_texts(request)
         return await self._do(lambda batch: self._apply(request, batch))
 
     async def merge(self, request: Merge, fetched: Id | None = None) -> Message:
         """Answer Merge; `fetched` is the commit to merge if the branch is one of another repository."""
+        _check_texts(request)
         return await self._do(lambda batch: self._merge(request, fetched, batch))
 
     async def create_branch(self, request: CreateBranch) -> Message:
@@ -126,7 +147,7 @@ class Writer:
 
     async def _do(self, job: Callable[[_Batch], Message]) -> Message:
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        await self._jobs.put((job, future))
+        await self._jobs.put(_Job(job, future))
         return await future
 
     # --- the queue ---
@@ -137,58 +158,86 @@ class Writer:
             jobs = [await self._jobs.get()]
             while len(jobs) < MAX_BATCH_JOBS and not self._jobs.empty():
                 jobs.append(self._jobs.get_nowait())
-            batch = _Batch(dict(self.heads), self.serial)
-            replies: list[tuple[asyncio.Future[Message], Message | JitsuError]] = []
-            for job, future in jobs:
-                if future.done():
-                    continue  # its caller has given up
-                try:
-                    replies.append((future, job(batch)))
-                except JitsuError as error:
-                    replies.append((future, error))
-            failed = await self._land(batch)
-            for future, reply in replies:
-                if not future.done():
-                    answer = reply if failed is None or isinstance(reply, JitsuError) else failed
-                    if isinstance(answer, JitsuError):
-                        future.set_exception(answer)
-                    else:
-                        future.set_result(answer)
+            # What fails on the disk is tried again alone, so that only the job that is at fault is refused.
+            for job in await self._carry_out(jobs):
+                await self._carry_out([job])
 
-    async def _land(self, batch: _Batch) -> JitsuError | None:
-        """Bring a batch to the disk and tell it; or take it back, and return why."""
+    async def _carry_out(self, jobs: list[_Job]) -> list[_Job]:
+        """Decide, land and answer; returns those of several jobs that did not land."""
+        batch = _Batch(dict(self.heads), self.serial)
+        decided: list[tuple[_Job, str, Message | JitsuError]] = []
+        for job in jobs:
+            if job.future.done():
+                continue
+            batch.moved = ""
+            try:
+                reply: Message | JitsuError = job.decide(batch)
+            except JitsuError as error:
+                reply = error
+            decided.append((job, batch.moved, reply))
+        failed, landed = await self._land(batch)
+        again: list[_Job] = []
+        for job, branch, reply in decided:
+            if failed is None or not branch or branch in landed or isinstance(reply, JitsuError):
+                job.answer(reply)
+            elif len(jobs) > 1:
+                again.append(job)
+            else:
+                job.answer(failed)
+        return again
+
+    async def _land(self, batch: _Batch) -> tuple[JitsuError | None, set[str]]:
+        """Bring a batch to the disk and publish it; returns why not, and which branches have moved all the same."""
         moves = {
             branch: (self.heads.get(branch), new)
             for branch, new in batch.heads.items()
             if new != self.heads.get(branch)
         }
-        if not moves:
-            self.repository.drop_staged()
-            return None
+        failed: JitsuError | None = None
+        landed = set(moves)
         try:
-            staged = self.repository.staged()
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.repository.land, staged, moves)
+            if moves:
+                staged = self.repository.staged()
+                await asyncio.get_running_loop().run_in_executor(self._thread, self.repository.land, staged, moves)
+                self.repository.landed()
         except JitsuError as error:
-            for undo in reversed(batch.undo):
-                self.state.undo(undo)
-            return error
-        else:
-            self.repository.landed()
+            failed, landed = error, {branch for branch, (_, new) in moves.items() if self._stands(branch, new)}
+            if MASTER not in landed:
+                for undo in reversed(batch.undo):
+                    self.state.undo(undo)
         finally:
             self.hidden.clear()
             self.repository.drop_staged()
-        self.heads = {branch: head for branch, head in batch.heads.items() if head is not None}
-        self.serial = batch.serial
-        self._requests.update(batch.requests)
+        self._note(batch, {branch: moves[branch][1] for branch in landed})
+        return failed, landed
+
+    def _stands(self, branch: str, head: Id | None) -> bool:
+        """Say whether a landing that failed has moved this branch before it did."""
+        try:
+            return self.repository.head(branch) == head
+        except JitsuError:
+            return False
+
+    def _note(self, batch: _Batch, moved: Mapping[str, Id | None]) -> None:
+        """Take up where branches stand now, and publish it."""
+        for branch, head in moved.items():
+            if head is None:
+                self.heads.pop(branch, None)
+            else:
+                self.heads[branch] = head
+        if MASTER in moved:
+            self.serial = batch.serial
+        published = [landed for landed in batch.landing if landed.branch in moved]
+        commits = {landed.commit for landed in published}
+        self._requests.update({id: found for id, found in batch.requests.items() if found[0] in commits})
         while len(self._requests) > REQUESTS_KEPT:
             self._requests.popitem(last=False)
-        told = {landed.branch for landed in batch.landing}
-        for landed in batch.landing:
+        for landed in published:
             self._landed(landed)
-        for branch, (_, head) in moves.items():
+        told = {landed.branch for landed in published}
+        for branch, head in moved.items():
             if branch not in told:
                 self._landed(Landed(branch, head.hex() if head is not None else "", {}))
-        return None
 
     # --- one job each: decide, and stage ---
 
@@ -242,7 +291,10 @@ class Writer:
             raise Conflict(f"there is a branch {request.name} already, at {there.hex()}")
         if any(_overlap(request.name, name) for name in batch.heads if name != request.name):
             raise BadRequest(f"{request.name} and another branch cannot be a file and a directory at once")
+        if there is None:
+            _refuse(_too_many(who, [name for name, head in batch.heads.items() if head is not None]))
         batch.heads[request.name] = start
+        batch.moved = request.name
         return Applied(commit=start.hex(), changed=0)
 
     def _delete_branch(self, request: DeleteBranch, batch: _Batch) -> Done:
@@ -252,6 +304,7 @@ class Writer:
             raise Refused(f"{MASTER} is what runs: it is not deleted")
         if request.name in batch.heads:
             batch.heads[request.name] = None
+            batch.moved = request.name
         return Done()
 
     def _record(self, values: Mapping[str, str], services: str, batch: _Batch) -> Done:
@@ -327,6 +380,7 @@ class Writer:
             self.hidden = undo | self.hidden
             batch.serial = serial
         batch.heads[branch] = commit
+        batch.moved = branch
         batch.landing.append(Landed(branch, commit.hex(), {p: (old[p], new) for p, new in changes.items()}, serial))
         if request:
             batch.requests[request] = (commit.hex(), len(changes))
@@ -353,6 +407,22 @@ class Writer:
 def _refuse(reason: str) -> None:
     if reason:
         raise Refused(reason)
+
+
+def _check_texts(request: Apply | Merge) -> None:
+    if len(request.message) > MAX_MESSAGE_CHARACTERS or len(request.request) > MAX_REQUEST_ID_CHARACTERS:
+        raise BadRequest(
+            f"the message of a change has at most {MAX_MESSAGE_CHARACTERS} characters,"
+            f" and the id of its request {MAX_REQUEST_ID_CHARACTERS}"
+        )
+
+
+def _too_many(who: identity.Identity, branches: list[str]) -> str:
+    """Return why there can be no further branch, or nothing."""
+    if len(branches) >= MAX_BRANCHES:
+        return f"there are {MAX_BRANCHES} branches already; delete some first"
+    own = sum(name.startswith(who.name) for name in branches) if who.role is identity.Role.VM else 0
+    return f"a VM has at most {MAX_BRANCHES_OF_VM} branches; delete some first" if own >= MAX_BRANCHES_OF_VM else ""
 
 
 def _invalid(reasons: list[str]) -> Invalid:
