@@ -23,7 +23,7 @@ from jitsu.link import OWNERS
 from jitsu.up import Suite
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.logs import STANDARD_OUTPUT, configure_logging, stream_to
-from jitsu_protocol.messages import Done, OperatorStop, Summon, Summoned, Timelines, Trace
+from jitsu_protocol.messages import Done, OperatorStop, StartDiscarding, Summon, Summoned, Timelines, Trace
 from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
 from jitsu_protocol.settings import SettingsFault
 from jitsu_protocol.vm import REPLICA_ROOT
@@ -254,12 +254,24 @@ VmArgument = Annotated[str, typer.Argument(help="Name, uuid or DNS name.", autoc
 
 
 @app.command()
-def start(name: VmArgument) -> None:
+def start(
+    name: VmArgument,
+    discard_saved_state: Annotated[
+        bool,
+        typer.Option(
+            "--discard-saved-state",
+            help="Delete what was suspended or paused of it, and boot from its disk. That cannot be undone.",
+        ),
+    ] = False,
+) -> None:
     """Start a VM by hand, whatever its back-off says."""
 
     async def summon(link: Link) -> None:
         vm = await link.find_vm(name)
-        await link.call("vmd", Summon(vm=vm.uuid, trigger="operator"), Summoned, OPERATOR_TIMEOUT_S, vm.host)
+        request: Summon | StartDiscarding = Summon(vm=vm.uuid, trigger="operator")
+        if discard_saved_state:
+            request = StartDiscarding(vm=vm.uuid)
+        await link.call("vmd", request, Summoned, OPERATOR_TIMEOUT_S, vm.host)
         print(f"{vm.name} is ready")
 
     with_link(summon)

@@ -34,6 +34,7 @@ _CALLERS: dict[type[Request], frozenset[str]] = {
     messages.CancelDrain: frozenset({"reaper"}),
     messages.Trace: OPERATOR,
     messages.OperatorStop: OPERATOR,
+    messages.StartDiscarding: OPERATOR,
     # synjitsu
     messages.Arm: frozenset({"vmd"}),
     messages.Disarm: frozenset({"vmd"}),

@@ -1,7 +1,8 @@
 """Plays xl(1) with a file of domains, for tests without Xen; prints and fails as xl of Xen 4.17 does.
 
-FAKE_XL is the directory of its file. A domain is introduced to xenstored (XENSTORED_PATH), and released, as by Xen:
-FAKEXEN_DIR is where xenstored/fakexen.c plays the hypervisor.
+FAKE_XL is the directory of its file; a file `fail-COMMAND` in it makes the next such command fail. A domain is
+introduced to xenstored (XENSTORED_PATH), and released, as by Xen: FAKEXEN_DIR is where xenstored/fakexen.c plays the
+hypervisor.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import time
@@ -45,6 +47,21 @@ def install(directory: Path, daemon: Xenstored, patch: pytest.MonkeyPatch) -> No
     script.chmod(0o755)
 
 
+def wrap_real(directory: Path, patch: pytest.MonkeyPatch) -> None:
+    """Have `xl` mean the real one, which fails when a file `fail-COMMAND` is in a directory that is made."""
+    real = shutil.which("xl")
+    directory.mkdir()
+    patch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    patch.setenv("FAKE_XL", str(directory))
+    script = directory / "xl"
+    fails = f'{directory}/fail-"$1"'
+    script.write_text(
+        f"#!/bin/sh\nif [ -e {fails} ]; then rm {fails}; echo 'libxl: error: Not enough free memory' >&2; exit 3; fi\n"
+        f'exec {real} "$@"\n'
+    )
+    script.chmod(0o755)
+
+
 def main() -> int:
     home = Path(os.environ["FAKE_XL"])
     with (home / "lock").open("w") as lock:
@@ -62,6 +79,10 @@ def main() -> int:
 
 def run(arguments: list[str], domains: Domains, home: Path) -> int:
     command, *rest = arguments
+    if (fails := home / f"fail-{command}").exists():
+        fails.unlink()
+        print("libxl: error: libxl_mem.c:1:f: Not enough free memory", file=sys.stderr)
+        return 3
     words = [word for word in rest if not word.startswith("-")]
     match command:
         case "list":
@@ -73,7 +94,8 @@ def run(arguments: list[str], domains: Domains, home: Path) -> int:
         case "create":
             return create(Path(words[0]).read_text(), domains, home, paused="-p" in rest)
         case "restore":
-            return introduce(json.loads(Path(words[0]).read_text()), domains, home)
+            return introduce(json.loads(Path(words[0]).read_text()) | {"paused": "-p" in rest}, domains, home)
+    words[:1] = [number for number, domain in domains.items() if domain["name"] == words[0]] or words[:1]
     if words[0] not in domains:
         print(f"{words[0]} is an invalid domain identifier (rc=-6)", file=sys.stderr)
         return 1
@@ -82,7 +104,10 @@ def run(arguments: list[str], domains: Domains, home: Path) -> int:
             domains[words[0]]["paused"] = command == "pause"
         case "save":
             Path(words[1]).write_text(json.dumps(domains[words[0]]))
-            release(words[0], domains)
+            if "-p" in rest:
+                domains[words[0]]["paused"] = True
+            else:
+                release(words[0], domains)
         case "destroy" | "shutdown":
             release(words[0], domains)
         case _:

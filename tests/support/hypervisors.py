@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.vm import from_config
 from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.rules.events import GuestState
@@ -47,6 +48,35 @@ class Running:
         self.hypervisor = hypervisor
         self.vm = vm
         self.told: list[str] = []
+        self.xapi: FakeXapi | None = None
+
+    async def saved(self, kind: str, how: str) -> None:
+        """Have the VM started, and paused or suspended."""
+        await self.hypervisor.start(self.vm)
+        if kind == "libxl xen" and how == "suspend":
+            await self.boots()
+        await getattr(self.hypervisor, how)(self.vm)
+
+    async def start_fails(self, kind: str) -> None:
+        """Start the VM, which its hypervisor refuses this time."""
+        if kind == "mock":
+            with pytest.raises(JitsuError, match="refuses to start"):
+                await self.hypervisor.start(vm_of(kind, boot_failure="start"))
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            if self.xapi is not None:
+                self.xapi.fails = {await self._call_that_starts(): 1}
+            elif kind.startswith("libvirt"):
+                _libvirt_refuses(patch)
+            else:
+                home = Path(os.environ["FAKE_XL"])
+                (home / f"fail-{'unpause' if await self.state() is GuestState.PAUSED else 'restore'}").touch()
+            with pytest.raises(JitsuError, match=r"NOT_ENOUGH_FREE_MEMORY|Not enough free memory"):
+                await self.hypervisor.start(self.vm)
+
+    async def _call_that_starts(self) -> str:
+        states = {GuestState.PAUSED: "unpause", GuestState.SUSPENDED: "resume", GuestState.OFF: "start"}
+        return states[await self.state()]
 
     async def state(self) -> GuestState:
         guests = await self.hypervisor.guests([self.vm])
@@ -58,7 +88,9 @@ class Running:
         try:
             yield
         finally:
-            await self.hypervisor.destroy(self.vm)
+            if await self.state() is GuestState.RUNNING:
+                await self.hypervisor.destroy(self.vm)
+            await self.hypervisor.discard(self.vm)
             await self.hypervisor.forget(self.vm)
 
     async def becomes(self, state: GuestState) -> None:
@@ -82,6 +114,16 @@ class Running:
                 await asyncio.sleep(0.02)
 
 
+def _libvirt_refuses(patch: pytest.MonkeyPatch) -> None:
+    import libvirt as library
+
+    def refuse(*_: object) -> None:
+        raise library.libvirtError("Not enough free memory")
+
+    for call in ("create", "createWithFlags", "resume"):
+        patch.setattr(library.virDomain, call, refuse)
+
+
 def vm_of(kind: str, **keys: str) -> VM:
     config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
     if kind == "libxl":
@@ -102,7 +144,6 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
         async with _running(vm, directory) as made:
             yield made
             host = made.hypervisor._host  # type: ignore[attr-defined]
-            await made.hypervisor.destroy(vm)
             host.terminate()
             host.wait()
     elif kind.startswith("libxl"):
@@ -131,6 +172,8 @@ async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Run
             daemon = stack.enter_context(running_xenstored(directory / "xen"))
             fake_xl.install(directory / "fake", daemon, stack.enter_context(pytest.MonkeyPatch.context()))
             settings["hypervisor__xenstore"] = str(daemon.socket)
+        else:
+            fake_xl.wrap_real(directory / "wrapped", stack.enter_context(pytest.MonkeyPatch.context()))
         async with _running(vm, directory, **settings) as made:
             try:
                 async with made.forgotten():
@@ -145,6 +188,7 @@ async def running_xapi(vm: VM, directory: Path, xapi: FakeXapi, **settings: str)
     password = str(password_file(directory))
     shown = {"hypervisor__kind": "xapi", "hypervisor__connect": xapi.uri, "hypervisor__password_file": password}
     async with _running(vm, directory, **(shown | settings)) as made:
+        made.xapi = xapi
         yield made
         xapi.close_sessions()  # whoever waits for events
 

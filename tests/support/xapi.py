@@ -52,6 +52,8 @@ class FakeXapi:
         """Address of the master, if it is another."""
         self.deaf = False
         """Guests do not hear that they shall shut down."""
+        self.fails: dict[str, int] = {}
+        """How often a call is still to be refused for want of memory."""
         self._events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         self._server = _Server((host, port), logRequests=False, allow_none=True)
@@ -134,6 +136,8 @@ class FakeXapi:
             if not found:
                 raise Fault("UUID_INVALID", "VM", wanted)
             return found[0]
+        if method == "VM.get_record":
+            return self._vm(_typed(given, str)[0])
         if method == "VIF.get_record":
             return self.vifs[_typed(given, str)[0]]
         if method == "network.get_bridge":
@@ -144,7 +148,11 @@ class FakeXapi:
         if not method.startswith("VM.") or name not in ALLOWED:
             raise Fault("MESSAGE_METHOD_UNKNOWN", method)
         types = (str, bool, bool) if name in ("start", "resume") else (str,)
-        return self._operate(name, _typed(given, *types)[0])
+        ref, *options = _typed(given, *types)
+        answer = self._operate(name, ref)
+        if options and options[0]:  # it is to start paused
+            self.becomes(ref, "Paused")
+        return answer
 
     def _login(self, user: str, password: str, version: str, originator: str) -> str:
         self.logins += 1
@@ -170,6 +178,9 @@ class FakeXapi:
         if name == "clean_shutdown" and self.deaf:
             time.sleep(2)
             raise Fault("VM_SHUTDOWN_TIMEOUT", ref, "1200.")
+        if self.fails.get(name):
+            self.fails[name] -= 1
+            raise Fault("HOST_NOT_ENOUGH_FREE_MEMORY", "268435456", "1048576")
         self.becomes(ref, follows)
         return ""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from jitsu_protocol.errors import Refused, Unavailable
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import LIMIT_S, XEN, libvirt, running, with_what_it_needs
 
@@ -49,18 +51,51 @@ async def test_a_vm_is_paused_and_runs_on(kind: str, tmp_path: Path) -> None:
         await made.hypervisor.start(made.vm)
         await made.hypervisor.pause(made.vm)
         assert await made.state() is GuestState.PAUSED
-        await made.hypervisor.unpause(made.vm)
+        await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING
 
 
 async def test_a_vm_is_suspended_to_disk_and_resumed(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
-        await made.hypervisor.start(made.vm)
-        if kind == "libxl xen":
-            await made.boots()
-        await made.hypervisor.suspend(made.vm)
+        await made.saved(kind, "suspend")
         assert await made.state() is GuestState.SUSPENDED
-        await made.hypervisor.resume(made.vm)
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING
+
+
+@pytest.mark.parametrize("how", ["pause", "suspend"])
+async def test_a_start_that_fails_leaves_saved_state_and_the_next_one_uses_it(
+    kind: str, how: str, tmp_path: Path
+) -> None:
+    async with running(kind, tmp_path) as made:
+        await made.saved(kind, how)
+        saved = GuestState.PAUSED if how == "pause" else GuestState.SUSPENDED
+        await made.start_fails(kind)
+        assert await made.state() is saved
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING
+        await made.hypervisor.destroy(made.vm)
+        await made.becomes(GuestState.OFF)  # the save was used: nothing can be restored once more
+
+
+@pytest.mark.parametrize("how", ["pause", "suspend"])
+async def test_saved_state_goes_only_when_it_is_discarded(kind: str, how: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        await made.saved(kind, how)
+        saved = GuestState.PAUSED if how == "pause" else GuestState.SUSPENDED
+        with suppress(Unavailable):  # it says that a paused VM is not destroyed
+            await made.hypervisor.destroy(made.vm)
+        assert await made.state() is saved
+        if kind != "xapi":  # where nothing is made for a VM
+            with pytest.raises(Unavailable, match="kept"):
+                await made.hypervisor.forget(made.vm)
+        assert await made.state() is saved
+        await made.hypervisor.discard(made.vm)
+        assert await made.state() is GuestState.OFF
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING
+        with pytest.raises(Refused, match="runs"):
+            await made.hypervisor.discard(made.vm)
         assert await made.state() is GuestState.RUNNING
 
 

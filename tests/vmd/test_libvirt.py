@@ -58,7 +58,7 @@ async def test_a_domain_that_others_defined_is_used_by_its_name_or_uuid(tmp_path
         await made.hypervisor.pause(by_name)
         assert (await made.hypervisor.guests([by_uuid]))[uuid].state is GuestState.PAUSED
         await made.tells(lambda: uuid in made.told)
-        await made.hypervisor.unpause(by_uuid)
+        await made.hypervisor.start(by_uuid)
 
 
 @libvirt
@@ -106,7 +106,7 @@ async def test_a_call_that_hangs_delays_no_other_and_looking_says_so(
         hangs = asyncio.ensure_future(made.hypervisor.start(made.vm))
         await asyncio.sleep(0.1)
         assert await made.state() is GuestState.OFF, "others, and looking, go on"
-        monkeypatch.setattr(library.virConnect, "listAllDomains", lambda *_: goes_on.wait(10) and [])
+        monkeypatch.setattr(library.virConnect, "lookupByUUIDString", lambda *_: goes_on.wait(10))
         monkeypatch.setattr("jitsu_vmd.hypervisors.libvirt.LOOK_LIMIT_S", 0.2)
         for _ in range(2):
             with pytest.raises(JitsuError, match="does not answer"):
@@ -189,7 +189,7 @@ async def test_libvirt_does_the_same_with_a_guest_of_xen(libvirt_in_dom0: None, 
         await made.boots()
         await made.hypervisor.pause(made.vm)
         assert await made.state() is GuestState.PAUSED
-        await made.hypervisor.unpause(made.vm)
+        await made.hypervisor.start(made.vm)
         made.told.clear()
         async with asyncio.timeout(LIMIT_S):  # of shutdown_limit, after which it would be destroyed, far more is left
             await made.hypervisor.shutdown(made.vm)
@@ -199,5 +199,5 @@ async def test_libvirt_does_the_same_with_a_guest_of_xen(libvirt_in_dom0: None, 
         await made.boots()
         await made.hypervisor.suspend(made.vm)
         assert await made.state() is GuestState.SUSPENDED
-        await made.hypervisor.resume(made.vm)
+        await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.errors import BootFailed, JitsuError, Unavailable
 from jitsu_vmd.rules.events import GuestState
-from tests.support.hypervisors import XEN, key_comes, running_libxl, vm_of, with_what_it_needs
+from jitsu_vmd.wires import commands
+from tests.support.hypervisors import XEN, key_comes, running, running_libxl, vm_of, with_what_it_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jitsu_vmd.wires.saves import Saves
+    from tests.support.hypervisors import Running
 
 STRANGER = "0d0f4f2a-6a69-5473-8175-76302e320001"
 LIBXL = [pytest.param("libxl", marks=pytest.mark.suite), pytest.param("libxl xen", marks=XEN)]
@@ -31,7 +35,8 @@ async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(libx
         real_change = xenstore.change
 
         async def change(values: dict[str, str]) -> None:
-            seen.append(await made.state())
+            domain = await made.hypervisor._find(vm)  # type: ignore[attr-defined]
+            seen.append(domain.state)
             await real_change(values)
 
         xenstore.change = change
@@ -87,3 +92,90 @@ async def test_libxl_says_why_xl_has_failed(libxl: str, tmp_path: Path) -> None:
 async def test_libxl_refuses_what_it_cannot_do(tmp_path: Path, keys: dict[str, str], refusal: str) -> None:
     async with running_libxl("libxl", vm_of("libxl"), tmp_path) as made:
         assert refusal in made.hypervisor.refusal(vm_of("libxl", **keys))
+
+
+def saves_of(made: Running) -> Saves:
+    saves: Saves = made.hypervisor._saves  # type: ignore[attr-defined]
+    return saves
+
+
+async def refuses_to_start(made: Running, why: str) -> None:
+    """See that no start restores anything, that status says why, and that an operator can get the VM back."""
+    guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+    assert guest.state is GuestState.OFF
+    assert why in guest.note
+    assert "jitsu start jitsu-conforms --discard-saved-state" in guest.note
+    for _ in range(2):
+        with pytest.raises(BootFailed, match=why):
+            await made.hypervisor.start(made.vm)
+    await made.hypervisor.discard(made.vm)
+    await made.hypervisor.start(made.vm)
+    guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+    assert (guest.state, guest.note) == (GuestState.RUNNING, "")
+
+
+@pytest.mark.suite
+@pytest.mark.parametrize(("mark", "why"), [("restoring", "that was cut short"), ("used", "was used already")])
+async def test_libxl_a_save_that_a_crash_left_marked_is_never_restored(tmp_path: Path, mark: str, why: str) -> None:
+    async with running("libxl", tmp_path) as made:
+        await made.saved("libxl", "suspend")
+        saves_of(made).becomes(made.vm.uuid, "save", mark)
+        await refuses_to_start(made, why)
+
+
+@pytest.mark.suite
+async def test_libxl_a_domain_that_is_only_half_restored_is_not_let_run(tmp_path: Path) -> None:
+    async with running("libxl", tmp_path) as made:
+        await made.saved("libxl", "suspend")
+        saves_of(made).becomes(made.vm.uuid, "save", "restoring")
+        await commands.run("xl", "restore", "-p", str(saves_of(made).path(made.vm.uuid, "restoring")))
+        await refuses_to_start(made, "that was cut short")
+
+
+@pytest.mark.suite
+async def test_libxl_a_domain_whose_creation_was_cut_short_is_created_again(tmp_path: Path) -> None:
+    async with running("libxl", tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        first = await made.hypervisor.domain_id(made.vm)
+        await made.hypervisor.pause(made.vm)
+        saves_of(made).begin_creating(made.vm.uuid)
+        assert await made.state() is GuestState.OFF
+        await made.hypervisor.start(made.vm)
+        assert await made.hypervisor.domain_id(made.vm) not in (None, first)
+        assert await made.state() is GuestState.RUNNING
+
+
+@pytest.mark.suite
+async def test_libxl_a_domain_that_runs_on_after_its_save_makes_that_save_useless(tmp_path: Path) -> None:
+    """vmd died between the two halves of a suspend: the save is complete, the domain is still there, paused."""
+    async with running("libxl", tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        await made.hypervisor.pause(made.vm)
+        saves_of(made).make_directory()
+        saves_of(made).path(made.vm.uuid, "save").write_text("{}")
+        assert await made.state() is GuestState.PAUSED
+        await made.hypervisor.start(made.vm)
+        assert saves_of(made).all() == {made.vm.uuid: {"used"}}
+        assert await made.state() is GuestState.RUNNING
+        assert saves_of(made).all() == {}, "it has been seen to run after that save"
+
+
+@pytest.mark.suite
+async def test_libxl_a_save_that_others_restored_is_not_restored_again(tmp_path: Path) -> None:
+    async with running("libxl", tmp_path) as made:
+        await made.saved("libxl", "suspend")
+        await commands.run("xl", "restore", str(saves_of(made).path(made.vm.uuid, "save")))
+        assert await made.state() is GuestState.RUNNING
+        await made.hypervisor.destroy(made.vm)
+        assert await made.state() is GuestState.OFF
+
+
+@pytest.mark.suite
+async def test_libxl_a_suspend_that_fails_leaves_the_domain_and_no_save(tmp_path: Path) -> None:
+    async with running("libxl", tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        (tmp_path / "fake" / "fail-save").touch()
+        with pytest.raises(Unavailable, match="Not enough free memory"):
+            await made.hypervisor.suspend(made.vm)
+        assert await made.state() is GuestState.RUNNING
+        assert "save" not in saves_of(made).all().get(made.vm.uuid, set())

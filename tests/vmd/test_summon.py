@@ -91,7 +91,7 @@ def test_a_summon_starts_waits_for_the_delay_and_answers() -> None:
     machine = off()
     actions = machine.handle(SummonRequested("dns", waited_s=0.25), 1.0)
     start = only(StartGuest, actions)
-    assert (machine.state, start.how) == (VmState.STARTING, "start")
+    assert (machine.state, start.discard) == (VmState.STARTING, False)
     actions = machine.handle(StartReturned(start.call), 1.1)
     only(RecordStart, actions)
     assert (machine.state, machine.next_deadline()) == (VmState.BOOTING, 1.6)
@@ -245,7 +245,7 @@ def test_an_approved_drain_stops_as_the_mode_says() -> None:
         assert stop.mode == mode
         machine.handle(StopReturned(stop.call), 202.0)
         assert machine.state is after
-    assert only(StartGuest, machine.handle(DNS, 203.0)).how == "resume"
+    only(StartGuest, machine.handle(DNS, 203.0))
 
 
 def test_a_drain_is_refused_while_the_vm_is_in_use_by_vmds_own_account() -> None:
@@ -332,6 +332,46 @@ def test_a_vm_that_crashes_soon_after_each_start_backs_off() -> None:
     stable = ready(1.0)
     stable.handle(GuestSeen(GuestState.CRASHED, as_of=1.0 + STABLE_S), 1.0 + STABLE_S)
     only(StartGuest, stable.handle(DNS, 2.0 + STABLE_S))
+
+
+@pytest.mark.parametrize("guest", [GuestState.SUSPENDED, GuestState.PAUSED])
+def test_a_failed_start_believes_the_hypervisor_that_saved_state_is_still_there(guest: GuestState) -> None:
+    machine = off(use_synjitsu="true")
+    machine.handle(GuestSeen(guest, 0.5), 0.5)
+    arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
+    assert arm.is_there is (guest is GuestState.PAUSED)
+    start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0))
+    machine.handle(StartReturned(start.call, "no memory"), 1.1)
+    assert machine.state is VmState.FAILED
+    machine.handle(GuestSeen(guest, 1.2), 1.2)
+    assert (machine.state, machine.error) == (VmState(guest.value), "no memory")
+    assert isinstance(only(AnswerSummons, machine.handle(DNS, 1.3)).error, BackingOff), "it still backs off"
+    again = only(ArmSynjitsu, machine.handle(DNS, 60.0))
+    assert again.is_there is (guest is GuestState.PAUSED)
+
+
+def test_a_failed_start_of_a_vm_that_is_off_stays_failed() -> None:
+    machine = off()
+    machine.handle(StartReturned(only(StartGuest, machine.handle(DNS, 1.0)).call, "no memory"), 1.1)
+    machine.handle(GuestSeen(GuestState.OFF, 1.2), 1.2)
+    assert machine.state is VmState.FAILED
+
+
+def test_only_an_operator_who_says_so_discards_saved_state() -> None:
+    discarding = SummonRequested("operator", discard=True)
+    machine = off()
+    machine.handle(GuestSeen(GuestState.PAUSED, 0.5), 0.5)
+    assert not only(StartGuest, machine.handle(DNS, 1.0)).discard
+    machine = off(use_synjitsu="true")
+    machine.handle(GuestSeen(GuestState.PAUSED, 0.5), 0.5)
+    arm = only(ArmSynjitsu, machine.handle(discarding, 1.0))
+    assert not arm.is_there, "it boots: it will announce itself"
+    assert only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0)).discard
+    assert machine.handle(discarding, 1.0) == [], "asked for twice it is one"
+    later = booting()
+    for machine in (later, ready(), draining()):
+        with pytest.raises(Refused, match="its saved state is not discarded"):
+            machine.handle(discarding, 300.0)
 
 
 def _events(chance: random.Random, machine: VmMachine, calls: list[int], now: float) -> Event:

@@ -36,6 +36,17 @@ class Summoned(Message):
     """Synjitsu holds the address: the VM is still booting."""
 
 
+class StartDiscarding(Request):
+    """jitsu to vmd: delete what was suspended or paused of this VM, then boot it. Answer: Summoned, as to Summon.
+
+    Refused if the VM may be running. Sent twice, the second joins the first while that is under way.
+    """
+
+    kind: ClassVar[str] = "vmd.start-discarding"
+
+    vm: str
+
+
 class Drain(Request):
     """reaper to vmd: this VM is idle as far as I know; tell everybody. Answer: Draining.
 

@@ -35,6 +35,8 @@ class Guest:
     """How long it has been running, if the hypervisor knows."""
     reason: str = ""
     """Why it is not running, if that is known."""
+    note: str = ""
+    """What an operator should know about its saved state."""
     nics: tuple[Nic, ...] = ()
 
 
@@ -58,19 +60,20 @@ class Hypervisor(Protocol):
         """Return what is known of these VMs, by uuid; those it lacks are off."""
 
     async def start(self, vm: VM) -> None:
-        """Start a VM that is off; returns when the hypervisor has accepted that."""
+        """Let a VM run, from whatever the hypervisor says it is now; returns when the hypervisor has accepted that.
 
-    async def resume(self, vm: VM) -> None:
-        """Start a VM that was suspended to disk."""
+        Off: it boots. Paused: it continues. Suspended: it is restored. Running: nothing is done. A saved state is
+        restored at most once: raises BootFailed, and starts nothing, if it may have been used before.
+        """
 
-    async def unpause(self, vm: VM) -> None:
-        """Let a paused VM run on."""
+    async def discard(self, vm: VM) -> None:
+        """Delete the saved state of a VM that does not run, in memory and on disk; raises Refused if it runs."""
 
     async def shutdown(self, vm: VM) -> None:
         """Ask the guest to stop; returns when it has, and destroys it if it does not."""
 
     async def destroy(self, vm: VM) -> None:
-        """Stop a VM at once; no error if it is off."""
+        """Stop a VM that runs, at once; no error if it is off or suspended. Raises Unavailable if it is paused."""
 
     async def suspend(self, vm: VM) -> None:
         """Suspend a VM to disk; returns when that is done."""
@@ -79,7 +82,10 @@ class Hypervisor(Protocol):
         """Stop a VM's processors; it keeps its memory."""
 
     async def forget(self, vm: VM) -> None:
-        """Remove what was made for a VM that is configured no more, and off."""
+        """Remove what was made for a VM that is no longer configured, and off.
+
+        Saved state is never removed: raises Unavailable if there is some, and says where.
+        """
 
     async def domain_id(self, vm: VM) -> int | None:
         """Return the id that a VM has in Xenstore while it runs, None where there is no Xenstore."""

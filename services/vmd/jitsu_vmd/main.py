@@ -64,9 +64,9 @@ async def start(process: Process) -> None:
     await follow_vms(
         process, store, lambda changes: daemon.configure(on_host(changes, process.host)), daemon.record_again
     )
-    await daemon.reconcile()
-    hypervisors.run(daemon.changed)
-    process.spawn(daemon.look_for_ever(), "reconcile")
+    await daemon.looks.look()
+    hypervisors.run(daemon.looks.changed)
+    process.spawn(daemon.looks.go_on(), "reconcile")
     process.serve(daemon.handlers())
     process.ready()
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, Unavailable
+from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import domain as rules
@@ -35,6 +35,8 @@ RETRY_S = 1.0
 ASK_AGAIN_S = 5.0
 """A guest that still boots does not hear that it shall shut down."""
 WATCH_S = 0.5
+FEW = 16
+"""So many domains are looked up one by one; beyond that a list of all costs less."""
 
 log = structlog.get_logger("vmd")
 
@@ -130,17 +132,37 @@ class Libvirt:
         return await self._threads.look(LOOK_LIMIT_S, lambda: self._look(self._connections.mine(), list(vms)))
 
     def _look(self, connection: Any, vms: list[VM]) -> dict[str, Guest]:
+        domains = self._domains(connection, vms)
+        found = {}
+        for vm in vms:
+            domain, is_saved = domains.get(vm.uuid, (None, False))
+            if rules.is_made(vm):
+                domain = self._keep_defined(connection, vm, domain)
+            if domain is not None:
+                with suppress(self._library.libvirtError):  # it was removed in the meantime
+                    found[vm.uuid] = self._guest(vm, domain, is_saved)
+        return found
+
+    def _domains(self, connection: Any, vms: list[VM]) -> dict[str, tuple[Any, bool]]:
+        """Return the domains of these VMs, and whether each has a managed save, which is asked before its state."""
+        if len(vms) <= FEW:
+            few = {}
+            for vm in vms:
+                with suppress(NotFound):
+                    domain = self._domain(connection, vm)
+                    few[vm.uuid] = (domain, bool(domain.hasManagedSaveImage(0)))
+            return few
+        saved = {
+            each.UUIDString() for each in connection.listAllDomains(self._library.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+        }
         domains = connection.listAllDomains(0)
         by_uuid = {each.UUIDString(): each for each in domains}
         by_name = {each.name(): each for each in domains}
         found = {}
         for vm in vms:
             domain = by_uuid.get(vm.uuid) or (None if "uuid" in vm.config else by_name.get(vm.name))
-            if rules.is_made(vm):
-                domain = self._keep_defined(connection, vm, domain)
             if domain is not None:
-                with suppress(self._library.libvirtError):  # it is gone meanwhile
-                    found[vm.uuid] = self._guest(vm, domain)
+                found[vm.uuid] = (domain, domain.UUIDString() in saved)
         return found
 
     def _keep_defined(self, connection: Any, vm: VM, domain: Any) -> Any:
@@ -168,23 +190,26 @@ class Libvirt:
                 raise rules.DomainFault(f"domain_xml: {path} cannot be read: {error.strerror}") from None
         return rules.domain_xml(vm, self._kind, self._settings.bridge, template)
 
-    def _guest(self, vm: VM, domain: Any) -> Guest:
+    def _guest(self, vm: VM, domain: Any, is_saved: bool) -> Guest:
         uuid = domain.UUIDString()
         self._vms[uuid] = vm.uuid
         known_as, nics = self._nics.get(uuid, (None, ()))  # an event may remove them at any moment
         if known_as != (number := domain.ID()):
             nics = tuple(Nic(*each) for each in rules.nics(domain.XMLDesc(0)))
             self._nics[uuid] = (number, nics)
-        state, reason = domain.state()
-        return Guest(self._state(domain, state), reason=self._reason(state, reason), nics=nics)
+        code, reason = domain.state()
+        state = self._state(code, is_saved)
+        if is_saved and state is GuestState.RUNNING:
+            domain.managedSaveRemove(0)  # it has run since
+        return Guest(state, reason=self._reason(code, reason), nics=nics)
 
-    def _state(self, domain: Any, state: int) -> GuestState:
+    def _state(self, state: int, is_saved: bool) -> GuestState:
         library = self._library
         match state:
             case library.VIR_DOMAIN_PAUSED | library.VIR_DOMAIN_PMSUSPENDED:
                 return GuestState.PAUSED
             case library.VIR_DOMAIN_SHUTOFF:
-                return GuestState.SUSPENDED if domain.hasManagedSaveImage(0) else GuestState.OFF
+                return GuestState.SUSPENDED if is_saved else GuestState.OFF
             case library.VIR_DOMAIN_CRASHED:
                 return GuestState.CRASHED
             case _:
@@ -202,23 +227,50 @@ class Libvirt:
     # --- calls ---
 
     async def start(self, vm: VM) -> None:
-        """Start a domain, or restore it from its managed save."""
+        """Let a domain run: continue it if it is paused, restore it from its managed save, or boot it."""
         if fault := self._faults.get(vm.uuid):
             raise BootFailed(f"its domain cannot be defined: {fault}")
-        await self._on_domain(vm, lambda domain: domain.isActive() or domain.create())
+        await self._on_domain(vm, self._run)
 
-    resume = start
+    def _run(self, domain: Any) -> None:
+        """Let a domain run. Its managed save is gone before it does, so that it can never be restored a second time.
 
-    async def unpause(self, vm: VM) -> None:
-        """Let a paused domain run on."""
-
-        def go_on(domain: Any) -> None:
-            if domain.state()[0] == self._library.VIR_DOMAIN_PMSUSPENDED:
-                domain.pMWakeup()
+        libvirt removes the file when it has restored the guest, which is paused until then.
+        """
+        library = self._library
+        state = domain.state()[0]
+        if state == library.VIR_DOMAIN_PMSUSPENDED:
+            domain.pMWakeup()
+        elif state == library.VIR_DOMAIN_PAUSED:
+            self._continue(domain)
+        elif not domain.isActive():
+            if domain.hasManagedSaveImage(0) and self._kind != "test":  # libvirt's test driver has no such flag
+                domain.createWithFlags(library.VIR_DOMAIN_START_PAUSED)
+                self._continue(domain)
             else:
-                domain.resume()
+                domain.create()
 
-        await self._on_domain(vm, go_on)
+    @staticmethod
+    def _continue(domain: Any) -> None:
+        if domain.hasManagedSaveImage(0):
+            domain.managedSaveRemove(0)  # it is of before: libvirtd died before it had removed it
+        domain.resume()
+
+    async def discard(self, vm: VM) -> None:
+        """Destroy a paused domain, or remove its managed save."""
+
+        def discarded(domain: Any) -> None:
+            if self._is_paused(domain):
+                domain.destroy()
+            elif domain.isActive():
+                raise Refused(f"{vm.name} runs: its saved state is not discarded", hint="stop it first")
+            if domain.hasManagedSaveImage(0):
+                domain.managedSaveRemove(0)
+
+        await self._on_domain(vm, discarded)
+
+    def _is_paused(self, domain: Any) -> bool:
+        return domain.state()[0] in (self._library.VIR_DOMAIN_PAUSED, self._library.VIR_DOMAIN_PMSUSPENDED)
 
     async def shutdown(self, vm: VM) -> None:
         """Ask the guest to shut down, until it has or its time is over."""
@@ -235,9 +287,16 @@ class Libvirt:
             await asyncio.sleep(WATCH_S)
 
     async def destroy(self, vm: VM) -> None:
-        """Stop a domain at once."""
+        """Stop a domain at once, unless it is paused: then its memory is saved state."""
+
+        def destroyed(domain: Any) -> None:
+            if self._is_paused(domain):
+                raise Unavailable(f"{vm.name} is paused: it is not destroyed, because its memory would be lost")
+            if domain.isActive():
+                domain.destroy()
+
         with suppress(NotFound):
-            await self._on_domain(vm, lambda domain: domain.isActive() and domain.destroy())
+            await self._on_domain(vm, destroyed)
 
     async def suspend(self, vm: VM) -> None:
         """Save a domain (virsh managedsave)."""
@@ -248,12 +307,23 @@ class Libvirt:
         await self._on_domain(vm, lambda domain: domain.suspend())
 
     async def forget(self, vm: VM) -> None:
-        """Undefine the domain that was made for a VM."""
+        """Undefine the domain that was made for a VM, unless that would lose its saved state."""
         self._defined.pop(vm.uuid, None)
+
+        def undefined(domain: Any) -> None:
+            if domain.hasManagedSaveImage(0):
+                raise Unavailable(
+                    "its domain and its managed save are kept", hint=f"virsh undefine --managed-save {vm.name}"
+                )
+            if domain.isActive():
+                raise Unavailable(
+                    "its domain is kept, as it is not off", hint=f"virsh destroy {vm.name}; virsh undefine {vm.name}"
+                )
+            domain.undefine()
+
         if rules.is_made(vm):
-            saved = self._library.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             with suppress(NotFound):
-                await self._on_domain(vm, lambda domain: domain.undefineFlags(saved))
+                await self._on_domain(vm, undefined)
 
     async def domain_id(self, vm: VM) -> int | None:
         """Return the domain's id on Xen."""

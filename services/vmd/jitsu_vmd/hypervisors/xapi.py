@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError, NotFound, SetupFault, Unavailable
+from jitsu_protocol.errors import JitsuError, NotFound, Refused, SetupFault, Unavailable
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules.events import GuestState
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 LOOK_LIMIT_S, OPEN_LIMIT_S = 10.0, 15.0
 EVENT_WAIT_S = 30.0
 RETRY_S = 1.0
+FEW = 16
+"""So many VMs are asked for one by one; beyond that the records of all cost less."""
 VERSION, ORIGINATOR = "1.0", "jitsu"
 _STATES = {
     "Halted": GuestState.OFF,
@@ -169,23 +171,29 @@ class Xapi:
 
     def _look(self, vms: list[VM]) -> dict[str, Guest]:
         session = self._session()
-        records = {
-            ref: record
-            for ref, record in session.xenapi.VM.get_all_records().items()
-            if not record["is_a_template"] and not record["is_a_snapshot"] and not record["is_control_domain"]
-        }
+        found = {}
+        for vm, ref, record in self._records(session, vms):
+            self._refs[ref] = vm.uuid
+            found[vm.uuid] = self._guest(session, ref, record)
+        return found
+
+    def _records(self, session: Any, vms: list[VM]) -> list[tuple[VM, str, dict[str, Any]]]:
+        """Return these VMs' references and records, for those that the pool has exactly once."""
+        if len(vms) <= FEW:
+            each = [(vm, self._found(session, vm)) for vm in vms]
+            return [(vm, *found[0]) for vm, found in each if len(found) == 1]
+        records = {ref: record for ref, record in session.xenapi.VM.get_all_records().items() if _is_vm(record)}
         by_uuid = {record["uuid"]: ref for ref, record in records.items()}
         by_name: dict[str, list[str]] = {}
         for ref, record in records.items():
             by_name.setdefault(record["name_label"], []).append(ref)
-        found = {}
+        found = []
         for vm in vms:
             refs = [by_uuid[vm.uuid]] if vm.uuid in by_uuid else by_name.get(vm.name, [])
             if "uuid" in vm.config:
                 refs = refs if vm.uuid in by_uuid else []
             if len(refs) == 1:
-                self._refs[refs[0]] = vm.uuid
-                found[vm.uuid] = self._guest(session, refs[0], records[refs[0]])
+                found.append((vm, refs[0], records[refs[0]]))
         return found
 
     def _guest(self, session: Any, ref: str, record: dict[str, Any]) -> Guest:
@@ -207,21 +215,35 @@ class Xapi:
     # --- calls ---
 
     async def start(self, vm: VM) -> None:
-        """Start a VM."""
+        """Let a VM run: continue it if it is paused, restore its suspend image, or boot it.
+
+        An image is restored paused, so that the guest does not run before XAPI has noted that the image is used.
+        """
 
         def begin(session: Any, ref: str) -> None:
-            if session.xenapi.VM.get_power_state(ref) != "Running":
-                session.xenapi.VM.start(ref, False, False)
+            calls = session.xenapi.VM
+            match calls.get_power_state(ref):
+                case "Halted":
+                    calls.start(ref, False, False)
+                case "Suspended":
+                    calls.resume(ref, True, False)
+                    calls.unpause(ref)
+                case "Paused":
+                    calls.unpause(ref)
 
         await self._on_vm(vm, begin)
 
-    async def resume(self, vm: VM) -> None:
-        """Resume a VM from its suspend image."""
-        await self._on_vm(vm, lambda session, ref: session.xenapi.VM.resume(ref, False, False))
+    async def discard(self, vm: VM) -> None:
+        """Halt a VM that is paused or suspended; its suspend image goes with that."""
 
-    async def unpause(self, vm: VM) -> None:
-        """Let a paused VM run on."""
-        await self._on_vm(vm, lambda session, ref: session.xenapi.VM.unpause(ref))
+        def halt(session: Any, ref: str) -> None:
+            state = session.xenapi.VM.get_power_state(ref)
+            if state == "Running":
+                raise Refused(f"{vm.name} runs: its saved state is not discarded", hint="stop it first")
+            if state != "Halted":
+                session.xenapi.VM.hard_shutdown(ref)
+
+        await self._on_vm(vm, halt)
 
     async def shutdown(self, vm: VM) -> None:
         """Ask the guest to shut down; XAPI waits for it, and we for XAPI as long as the VM says."""
@@ -238,11 +260,14 @@ class Xapi:
             await self.destroy(vm)
 
     async def destroy(self, vm: VM) -> None:
-        """Stop a VM at once; what XAPI calls VM.destroy would remove it."""
+        """Stop a VM that runs, at once; what XAPI calls VM.destroy would remove it."""
 
         def halt(session: Any, ref: str) -> None:
-            if session.xenapi.VM.get_power_state(ref) != "Halted":
-                session.xenapi.VM.hard_shutdown(ref)
+            match session.xenapi.VM.get_power_state(ref):
+                case "Running":
+                    session.xenapi.VM.hard_shutdown(ref)
+                case "Paused":
+                    raise Unavailable(f"{vm.name} is paused: it is not destroyed, because its memory would be lost")
 
         with suppress(NotFound):
             await self._on_vm(vm, halt)
@@ -275,16 +300,29 @@ class Xapi:
 
     def _ref(self, session: Any, vm: VM) -> str:
         """Return XAPI's reference of a VM; an ambiguous name is an error."""
-        if "uuid" in vm.config:
+        found = self._found(session, vm)
+        if not found:
+            which = f"with the uuid {vm.uuid}" if "uuid" in vm.config else vm.name
+            raise NotFound(f"the pool has no VM {which}", hint="xe vm-list shows those that there are")
+        if len(found) > 1:
+            raise Unavailable(f"{len(found)} VMs of the pool are called {vm.name}", hint="say which, with its key uuid")
+        return found[0][0]
+
+    def _found(self, session: Any, vm: VM) -> list[tuple[str, dict[str, Any]]]:
+        """Return reference and record of each VM that may be meant."""
+        calls = session.xenapi.VM
+        if "uuid" not in vm.config:
+            refs = calls.get_by_name_label(vm.name)
+        else:
             try:
-                return str(session.xenapi.VM.get_by_uuid(vm.uuid))
+                refs = [calls.get_by_uuid(vm.uuid)]
             except self._library.Failure as failure:
                 if failure.details[0] != "UUID_INVALID":
                     raise
-            raise NotFound(f"the pool has no VM with the uuid {vm.uuid}", hint="xe vm-list shows those that there are")
-        refs = session.xenapi.VM.get_by_name_label(vm.name)
-        if not refs:
-            raise NotFound(f"the pool has no VM {vm.name}", hint="xe vm-list shows those that there are")
-        if len(refs) > 1:
-            raise Unavailable(f"{len(refs)} VMs of the pool are called {vm.name}", hint="say which, with its key uuid")
-        return str(refs[0])
+                refs = []
+        records = [(str(ref), calls.get_record(ref)) for ref in refs]
+        return [(ref, record) for ref, record in records if _is_vm(record)]
+
+
+def _is_vm(record: dict[str, Any]) -> bool:
+    return not (record["is_a_template"] or record["is_a_snapshot"] or record["is_control_domain"])

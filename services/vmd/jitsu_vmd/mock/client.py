@@ -34,6 +34,8 @@ START_STOP_LIMIT_S = 30.0
 """Beyond what the guest's own keys make it last: a hundred guests that are made at once wait for each other."""
 SPAWN_LIMIT_S = 10.0
 WATCH_S = 0.5
+FEW = 1000
+"""So many guests are asked for by their UUIDs; beyond that all are."""
 
 log = structlog.get_logger("loopback")
 
@@ -73,7 +75,7 @@ class MockHypervisor:
         """Follow the host's feed, and start the host again if it dies."""
 
         async def ask() -> Snapshot:
-            guests = await self._client.call(ListGuests(), Guests, CALL_LIMIT_S)
+            guests = await self._client.call(ListGuests(uuids=[]), Guests, CALL_LIMIT_S)
             return guests.epoch, guests.number, None
 
         def apply(item: FeedItem) -> None:
@@ -92,13 +94,14 @@ class MockHypervisor:
         return ""
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
-        """List the guests."""
-        listed = await self._client.call(ListGuests(), Guests, CALL_LIMIT_S)
+        """List these guests."""
+        uuids = [vm.uuid for vm in vms] if len(vms) <= FEW else None
+        listed = await self._client.call(ListGuests(uuids=uuids), Guests, CALL_LIMIT_S)
         off = GuestInfo(state=GuestState.OFF)
         found = {}
         for vm in vms:
             info = listed.guests.get(vm.uuid, off)
-            found[vm.uuid] = Guest(info.state, info.up_s, info.reason, self._nics(vm, info.interface))
+            found[vm.uuid] = Guest(info.state, info.up_s, info.reason, nics=self._nics(vm, info.interface))
         return found
 
     def _nics(self, _: VM, __: str) -> tuple[Nic, ...]:
@@ -106,7 +109,7 @@ class MockHypervisor:
         return ()
 
     async def start(self, vm: VM) -> None:
-        """Start a guest."""
+        """Start a guest; one that was paused or suspended boots just as well: it has no memory."""
         jitter = _number(vm, "boot_jitter")
         request = StartGuest(
             uuid=vm.uuid,
@@ -120,8 +123,9 @@ class MockHypervisor:
         )
         await self._call(request, request.start_time)
 
-    resume = start
-    unpause = start
+    async def discard(self, vm: VM) -> None:
+        """Delete what is suspended or paused of a guest."""
+        await self._stop(vm, "discard", 0.0)
 
     def _network(self, vm: VM) -> dict[str, Any]:
         """Return what else says where the guest is."""
@@ -143,8 +147,13 @@ class MockHypervisor:
         """Pause a guest."""
         await self._stop(vm, "pause", 0.0)
 
-    async def forget(self, _: VM) -> None:
-        """Nothing was made for it."""
+    async def forget(self, vm: VM) -> None:
+        """Nothing was made for a guest; the host forgets by itself those that are off."""
+        listed = await self._client.call(ListGuests(uuids=[vm.uuid]), Guests, CALL_LIMIT_S)
+        states = {info.state for info in listed.guests.values()}
+        if states & {GuestState.PAUSED, GuestState.SUSPENDED}:
+            raise Unavailable("its saved state is kept by the mock hypervisor")
+        await self._stop(vm, "discard", 0.0)  # that it crashed need not be known any longer
 
     async def domain_id(self, _: VM) -> int | None:
         """There is no Xenstore."""
@@ -154,7 +163,9 @@ class MockHypervisor:
         """Never asked."""
         raise Unavailable(f"{vm.name}: the mock hypervisor has no Xenstore")
 
-    async def _stop(self, vm: VM, how: Literal["destroy", "shutdown", "suspend", "pause"], lasts: float) -> None:
+    async def _stop(
+        self, vm: VM, how: Literal["destroy", "shutdown", "suspend", "pause", "discard"], lasts: float
+    ) -> None:
         await self._call(StopGuest(uuid=vm.uuid, how=how, shutdown_time=lasts), lasts)
 
     async def _call(self, request: Request, lasts: float) -> None:
@@ -165,7 +176,7 @@ class MockHypervisor:
 
     async def _answers(self, limit: float = 0.3) -> bool:
         try:
-            await self._client.call(ListGuests(), Guests, limit)
+            await self._client.call(ListGuests(uuids=[]), Guests, limit)
         except JitsuError:
             return False
         return True

@@ -19,7 +19,7 @@ import structlog
 import zmq.asyncio
 
 from jitsu_protocol.bus import FeedServer, Handler, RpcServer
-from jitsu_protocol.errors import BootFailed, SetupFault
+from jitsu_protocol.errors import BootFailed, Refused, SetupFault, Unavailable
 from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import Done, Request
 from jitsu_protocol.process import EXIT_SETUP, on_stop_signals, run_loop
@@ -38,13 +38,23 @@ log = structlog.get_logger("mock")
 
 @dataclass
 class _Slot:
-    """One VM, whether it runs or not."""
+    """One VM that is not off."""
 
-    state: GuestState = GuestState.OFF
+    state: GuestState
     reason: str = ""
     started_at: float = 0.0
     guest: LoopbackGuest | BridgeGuest | None = None
     boot: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    def info(self, now: float) -> GuestInfo:
+        """Return what vmd is told of it."""
+        runs = self.state is GuestState.RUNNING
+        return GuestInfo(
+            state=self.state,
+            up_s=now - self.started_at if runs else None,
+            reason=self.reason,
+            interface=self.guest.interface if isinstance(self.guest, BridgeGuest) else "",
+        )
 
 
 class MockHost:
@@ -62,8 +72,7 @@ class MockHost:
         self._called_at = monotonic()
         if request.start_time:
             await asyncio.sleep(request.start_time)
-        slot = self._slots.setdefault(request.uuid, _Slot())
-        if slot.state is GuestState.RUNNING:
+        if (slot := self._slots.get(request.uuid)) is not None and slot.state is GuestState.RUNNING:
             return Done()
         if request.failure == "start":
             raise BootFailed("the mock hypervisor refuses to start it (boot_failure = start)")
@@ -72,36 +81,42 @@ class MockHost:
             await guest.prepare()
         except OSError as error:
             raise BootFailed(f"the guest cannot be made: {error.strerror}") from None
-        slot.guest = guest
-        slot.state, slot.reason, slot.started_at = GuestState.RUNNING, "", monotonic()
+        slot = self._slots[request.uuid] = _Slot(GuestState.RUNNING, "", monotonic(), guest)
         slot.boot = self._group.create_task(self._boot(request, guest))
         return Done()
 
     async def stop(self, request: StopGuest) -> Done:
         """Answer StopGuest."""
         self._called_at = monotonic()
-        slot = self._slots.setdefault(request.uuid, _Slot())
-        if slot.state is not GuestState.RUNNING:
+        state = self._state(request.uuid)
+        if request.how == "discard":
+            return self._discard(request.uuid, state)
+        if state is GuestState.PAUSED and request.how == "destroy":
+            raise Unavailable("it is paused: it is not destroyed, because its memory would be lost")
+        if state is not GuestState.RUNNING:
             return Done()
         if request.how == "shutdown" and request.shutdown_time:
             await asyncio.sleep(request.shutdown_time)
         self._power_off(request.uuid, _STOPPED[request.how], "")
         return Done()
 
-    def list_guests(self, _: ListGuests) -> Guests:
+    def _discard(self, uuid: str, state: GuestState) -> Done:
+        if state is GuestState.RUNNING:
+            raise Refused("it runs: its saved state is not discarded", hint="stop it first")
+        if state is not GuestState.OFF:
+            self._power_off(uuid, GuestState.OFF, "")
+        return Done()
+
+    def _state(self, uuid: str) -> GuestState:
+        return self._slots[uuid].state if uuid in self._slots else GuestState.OFF
+
+    def list_guests(self, request: ListGuests) -> Guests:
         """Answer ListGuests."""
         self._called_at = monotonic()
         feed = self._feed.feeds[TOPIC]
         now = monotonic()
-        guests = {
-            uuid: GuestInfo(
-                state=slot.state,
-                up_s=now - slot.started_at if slot.state is GuestState.RUNNING else None,
-                reason=slot.reason,
-                interface=slot.guest.interface if isinstance(slot.guest, BridgeGuest) else "",
-            )
-            for uuid, slot in self._slots.items()
-        }
+        wanted = self._slots if request.uuids is None else [uuid for uuid in request.uuids if uuid in self._slots]
+        guests = {uuid: self._slots[uuid].info(now) for uuid in wanted}
         return Guests(guests=guests, epoch=feed.epoch, number=feed.number)
 
     async def until_idle(self) -> None:
@@ -144,12 +159,13 @@ class MockHost:
                 self._power_off(request.uuid, GuestState.CRASHED, f"the guest cannot boot: {error.strerror}")
 
     def _power_off(self, uuid: str, state: GuestState, reason: str) -> None:
-        slot = self._slots[uuid]
-        if slot.guest is not None:
+        slot = self._slots.pop(uuid, None)
+        if slot is not None and slot.guest is not None:
             slot.guest.power_off()
-        if slot.boot is not None and slot.boot is not asyncio.current_task():
+        if slot is not None and slot.boot is not None and slot.boot is not asyncio.current_task():
             slot.boot.cancel()
-        slot.state, slot.reason, slot.guest, slot.boot = state, reason, None, None
+        if state is not GuestState.OFF:
+            self._slots[uuid] = _Slot(state, reason)
         self._feed.publish(TOPIC, GuestChanged(uuid=uuid))
 
 

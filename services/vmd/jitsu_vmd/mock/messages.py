@@ -14,6 +14,8 @@ TOPIC = "guests"
 SOCKET = "mock"
 """Name of the host's sockets in the runtime directory."""
 
+StopHow = Literal["destroy", "shutdown", "suspend", "pause", "discard"]
+
 
 class StartGuest(Request):
     """Start, resume or unpause a guest. Answer: Done, when the start is accepted."""
@@ -37,19 +39,21 @@ class StartGuest(Request):
 
 
 class StopGuest(Request):
-    """Stop a guest. Answer: Done, when it has stopped."""
+    """Stop a guest. Answer: Done, when it has stopped. To discard deletes what is suspended or paused of it."""
 
     kind: ClassVar[str] = "mock.stop"
 
     uuid: str
-    how: Literal["destroy", "shutdown", "suspend", "pause"]
+    how: StopHow
     shutdown_time: float = 0.0
 
 
 class ListGuests(Request):
-    """Ask for all guests. Answer: Guests. Also the snapshot of the feed."""
+    """Ask for some guests, or all that are not off. Answer: Guests. Also the snapshot of the feed."""
 
     kind: ClassVar[str] = "mock.list"
+
+    uuids: list[str] | None = None
 
 
 class GuestInfo(BaseModel):

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from jitsu_protocol.keys import StopMode
     from jitsu_protocol.messages import Trigger
 
-How = Literal["start", "resume", "unpause"]
-
 
 class GuestState(StrEnum):
     """What a hypervisor can say of a VM."""
@@ -30,6 +28,8 @@ class SummonRequested:
 
     trigger: Trigger
     waited_s: float = 0.0
+    discard: bool = False
+    """An operator wants it to boot from its disk: its saved state is to be deleted first."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class ArmSynjitsu:
     """Ask Synjitsu to hold the address; answer with ArmReturned."""
 
     call: int
-    how: How
+    is_there: bool
+    """The guest is paused: it has its address already, and will not announce itself."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,16 @@ class DisarmSynjitsu:
 
 @dataclass(frozen=True)
 class StartGuest:
-    """Call the hypervisor; answer with StartReturned."""
+    """Call the hypervisor; answer with StartReturned.
+
+    Whether the guest boots, is restored or continues follows from what the hypervisor says at that moment.
+    """
 
     call: int
-    how: How
+    discard: bool = False
+    """Delete its saved state first."""
+    is_there: bool = False
+    """The guest is paused: it has its interface already."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,12 @@ taken as true if it was asked after the last change of state, and else looked up
     draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed    ready
     draining     StopApproved for this drain               stopping
     stopping     StopReturned               off or suspended; a summon that came meanwhile begins
-    any quiet    GuestSeen                  what the hypervisor says: adopted as booting, or off, suspended, paused
+    any quiet    GuestSeen                  what the hypervisor says: adopted as booting, or off, suspended, paused;
+                                            one that failed and is off stays failed
+
+Whether a guest boots, is restored from its saved state, or continues is not decided here: the hypervisor's backend
+looks at what is so when it is called (README.md, "Saved state"). This machine may have missed a change, and one that
+failed does not know how far the failed call came.
 
 The rows are `TRANSITIONS`; an event that has no entry for a state is illegal: it raises and changes nothing.
 """
@@ -47,7 +52,6 @@ from jitsu_vmd.rules.events import (
     GuestSeen,
     GuestState,
     HandoverTold,
-    How,
     MaskSignalled,
     PublishState,
     RecordStart,
@@ -124,7 +128,10 @@ class VmMachine:
     _armed: bool = False
     _handed_early: bool = False
     """Synjitsu has seen the guest before the start call returned."""
-    _how: How = "start"
+    _discard: bool = False
+    """This start deletes the saved state first."""
+    _is_there: bool = False
+    """The guest was paused when this start began."""
     _stopping_mode: StopMode = StopMode.DESTROY
     _again: SummonRequested | None = None
     _masking: Masking | None = None
@@ -188,25 +195,28 @@ class VmMachine:
         elif wait > 0 and event.trigger != "operator":
             self._answer(BackingOff(f"{self.vm.name}: {self.error}", retry_after=wait))
         else:
-            self._how = _HOW.get(self.state, "start")
+            self._discard = event.discard
+            self._is_there = self.state is _S.PAUSED and not event.discard
             self.summon = SummonLog(event.trigger, [("query", now - event.waited_s), ("summon", now)])
             self.used_at = now
             self._armed = self._handed_early = False
             self._enter(_S.STARTING, now)
             if self.vm.is_armed:
                 self._call += 1
-                self._actions.append(ArmSynjitsu(self._call, self._how))
+                self._actions.append(ArmSynjitsu(self._call, self._is_there))
             else:
                 self._start(now)
 
     def _join(self, event: SummonRequested, now: float) -> None:
+        self._cannot_discard(event)
         self.used_at = now
         if self.summon is not None:
             self.summon.joined += 1
         if self.state is _S.BOOTING:
             self._answer_if_armed()
 
-    def _use(self, _: SummonRequested, now: float) -> None:
+    def _use(self, event: SummonRequested, now: float) -> None:
+        self._cannot_discard(event)
         self.used_at = now
         if self.state is _S.DRAINING:
             self._become_ready(now)
@@ -214,7 +224,15 @@ class VmMachine:
             self._answer()
 
     def _begin_later(self, event: SummonRequested, _: float) -> None:
+        self._cannot_discard(event)
         self._again = self._again or event
+
+    def _cannot_discard(self, event: SummonRequested) -> None:
+        """Refuse to discard what may be in use, unless it asks again for what is under way."""
+        if event.discard and not (self._discard and self.summon is not None):
+            raise Refused(
+                f"{self.vm.name} is {self.state}: its saved state is not discarded", hint="stop it first, or wait"
+            )
 
     def _armed_or_not(self, event: ArmReturned, now: float) -> None:
         if event.call != self._call or self.calling:
@@ -227,7 +245,7 @@ class VmMachine:
         self._call += 1
         self.calling = True
         self._stage("start call", now)
-        self._actions.append(StartGuest(self._call, self._how))
+        self._actions.append(StartGuest(self._call, self._discard, self._is_there))
 
     def _started(self, event: StartReturned, now: float) -> None:
         if event.call != self._call:
@@ -375,7 +393,7 @@ class VmMachine:
             self._call += 1
             up = max(self.vm.response_delay, 0.0) if event.up_s is None else event.up_s
             self._boot(now - up, now)
-        elif self.state is not (found := _FOUND[event.guest]) and self.state is not _S.FAILED:
+        elif self.state is not (found := _FOUND[event.guest]) and (self.state is not _S.FAILED or found is not _S.OFF):
             self._enter(found, now)
         again, self._again = self._again, None
         if again is not None:
@@ -449,8 +467,6 @@ _STOPPED: dict[StopMode, VmState] = {
     StopMode.SUSPEND: _S.SUSPENDED,
     StopMode.PAUSE: _S.PAUSED,
 }
-
-_HOW: dict[VmState, How] = {_S.SUSPENDED: "resume", _S.PAUSED: "unpause"}
 
 _M = VmMachine
 _Row = dict[type[Any], "Callable[[VmMachine, Any, float], None]"]

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 _ROW = re.compile(
     r"(?P<name>\S+)\s+(?P<id>\d+)\s+\d+\s+\d+\s+(?P<state>[rbpscd-]{6})\s+[\d.]+\s+(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+    r"(?:\s+(?P<reason>\S+))?"
 )
+_SUSPENDED = "2"
+"""SHUTDOWN_suspend (xen/include/public/sched.h)."""
 
 
 class XlFault(ValueError):
@@ -30,12 +33,24 @@ class Listed:
     id: int
     uuid: str
     state: GuestState
+    is_saving: bool = False
+    """It has stopped in order to be saved; that is under way, or was cut short."""
 
 
 def listed(text: str) -> list[Listed]:
     """Return the domains in what `xl list -v` prints, without domain 0."""
     rows = [row for line in text.splitlines() if (row := _ROW.match(line)) is not None]
-    return [Listed(row["name"], int(row["id"]), row["uuid"], _state(row["state"])) for row in rows if int(row["id"])]
+    return [
+        Listed(
+            row["name"],
+            int(row["id"]),
+            row["uuid"],
+            _state(row["state"]),
+            "s" in row["state"] and row["reason"] == _SUSPENDED,
+        )
+        for row in rows
+        if int(row["id"])
+    ]
 
 
 def _state(letters: str) -> GuestState:

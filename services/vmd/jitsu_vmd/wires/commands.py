@@ -2,13 +2,17 @@
 
 Each is started with no descriptor but its own three. What asyncio starts on uvloop inherits the other ends of its pipes
 too: a daemon that it leaves, as `xl create` does, would keep them, and the command would never seem to end.
+
+A command that changes something goes on when vmd dies: it has a session of its own, so that Ctrl-C does not reach it,
+and it prints into files, because writing to a pipe that nobody reads would kill it halfway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+from typing import IO, TYPE_CHECKING
 
 from jitsu_protocol.threads import DaemonThreads
 
@@ -19,21 +23,26 @@ MAX_AT_ONCE = 64
 _threads = DaemonThreads(MAX_AT_ONCE, "command")
 
 
-async def run(*argv: str) -> tuple[int, str, str]:
-    """Run a command; return its status, what it printed, and what it complained of. It is killed when cancelled.
+async def run(*argv: str, is_look: bool = False) -> tuple[int, str, str]:
+    """Run a command; return its status, what it printed, and what it complained of.
 
-    Raises FileNotFoundError if there is none.
+    When cancelled, only one that `is_look` is killed; others go on. Raises FileNotFoundError if there is none.
     """
-    process = _started(argv)
-    try:
-        out, err = await asyncio.get_running_loop().run_in_executor(_threads, process.communicate)
-    except asyncio.CancelledError:
-        process.kill()  # the thread sees it end
-        raise
-    return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = _started(argv, out, err)
+        try:
+            status = await asyncio.get_running_loop().run_in_executor(_threads, process.wait)
+        except asyncio.CancelledError:
+            if is_look:
+                process.kill()  # the thread sees it end
+            raise
+        return status, _text(out), _text(err)
 
 
-def _started(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close_fds=True
-    )
+def _started(argv: Sequence[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")

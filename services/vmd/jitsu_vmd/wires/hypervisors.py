@@ -20,7 +20,7 @@ RETRY_S = 1.0
 FIRST_OPEN_S = 3.0
 """vmd serves after that long, even if a hypervisor is away."""
 
-CHANGES = frozenset({"start", "resume", "unpause", "suspend", "pause", "destroy"})
+CHANGES = frozenset({"start", "discard", "suspend", "pause", "destroy"})
 """Calls that leave half a domain behind if they are cut off."""
 SETTLE_S = 10.0
 """They are waited for that long when vmd is asked to stop."""

@@ -29,6 +29,7 @@ from jitsu_protocol.messages import (
     Message,
     OperatorStop,
     Record,
+    StartDiscarding,
     StopDrained,
     Summon,
     Summoned,
@@ -45,6 +46,7 @@ from jitsu_vmd.rules.domain import reached_at
 from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room
 from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
 from jitsu_vmd.wires.history import History
+from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.probe import wait_for_port
 
 if TYPE_CHECKING:
@@ -58,8 +60,6 @@ if TYPE_CHECKING:
     from jitsu_protocol.settings import Settings
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
-RECONCILE_S = 10.0
-"""Lifecycle events tell at once what happens to guests; this finds what they missed."""
 UNKNOWN_VM_WAIT_S = 0.5
 """dns may hear of a new VM some milliseconds before vmd does."""
 RECORD_TIMEOUT_S = 30.0
@@ -86,11 +86,9 @@ class VmDaemon:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, int] = {}
         self._recorded: dict[str, str] = {}  # statistics of this process, by path
-        self._looking: set[str] = set()
-        self._look_wanted = asyncio.Event()
+        self.looks = Looks(hypervisors, self._machines, self._found)
         self._configured = asyncio.Event()
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
-        self._hinted: set[str] = set()
         self._serving = False
         limits = process.settings.hypervisor
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
@@ -99,6 +97,8 @@ class VmDaemon:
         self._admits = Alarm(self._admit)
         self._nics: dict[str, tuple[Nic, ...]] = {}
         """The interfaces of VMs, as their hypervisor has them."""
+        self._notes: dict[str, str] = {}
+        """VM -> what an operator should know about its saved state."""
         self._refusals: dict[str, str] = {}
         """VM -> why it cannot run as it is configured."""
         metrics = process.metrics
@@ -114,6 +114,7 @@ class VmDaemon:
         self._serving = True
         return {
             Summon: self.summon,
+            StartDiscarding: self.start_discarding,
             Drain: self.drain,
             StopDrained: self.stop_drained,
             CancelDrain: self.cancel_drain,
@@ -140,15 +141,29 @@ class VmDaemon:
             raise Unavailable(f"{machine.vm.name}: {refusal}")
         if machine.state is VmState.UNKNOWN and (trouble := self._hypervisors.trouble(machine.vm)):
             raise Unavailable(f"{machine.vm.name}: its hypervisor does not answer: {trouble}")
+        return self._summoned(machine, events.SummonRequested(request.trigger, request.waited_s))
+
+    def start_discarding(self, request: StartDiscarding) -> Message | Awaitable[Message]:
+        """Answer StartDiscarding."""
+        machine = self._machine(request.vm)
+        if refusal := self._refusals.get(request.vm):
+            raise Unavailable(f"{machine.vm.name}: {refusal}")
+        return self._summoned(machine, events.SummonRequested("operator", discard=True))
+
+    def _summoned(self, machine: VmMachine, event: events.SummonRequested) -> Message | Awaitable[Message]:
+        vm = machine.vm.uuid
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(request.vm, set()).add(future)
+        self._waiting.setdefault(vm, set()).add(future)
         if machine.state in (VmState.STARTING, VmState.BOOTING):
             self._joined.inc()
-        event = events.SummonRequested(request.trigger, request.waited_s)
         if machine.state in AT_REST and (lack := self._room.lack(machine.vm, self._machines)) is not None:
             return self._queued(machine, event, lack, future)
-        self._handle(machine, event)
-        return future.result() if future.done() else self._waited(request.vm, future)
+        try:
+            self._handle(machine, event)
+        except JitsuError:
+            self._waits_no_longer(vm, future)
+            raise
+        return future.result() if future.done() else self._waited(vm, future)
 
     def _queued(
         self, machine: VmMachine, event: events.SummonRequested, lack: Lack, future: asyncio.Future[Message]
@@ -170,11 +185,14 @@ class VmDaemon:
                 raise Unavailable(f"{self._machine(vm).vm.name} waits for room: {lack.reason}")
             return await future
         finally:
-            waiting = self._waiting.get(vm)
-            if waiting is not None:
-                waiting.discard(future)
-                if not waiting:
-                    del self._waiting[vm]
+            self._waits_no_longer(vm, future)
+
+    def _waits_no_longer(self, vm: str, future: asyncio.Future[Message]) -> None:
+        waiting = self._waiting.get(vm)
+        if waiting is not None:
+            waiting.discard(future)
+            if not waiting:
+                del self._waiting[vm]
 
     async def _summon_unknown(self, request: Summon) -> Message:
         deadline = monotonic() + UNKNOWN_VM_WAIT_S
@@ -275,13 +293,13 @@ class VmDaemon:
             machine.vm = vm
             self._check(machine)
             self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
-            self._look(vm.uuid)
+            self.looks.at(vm.uuid)
             return
         machine = VmMachine(vm)
         self._check(machine)
         machine.starts = self._starts.get(vm.uuid, 0)
         self._machines[vm.uuid] = machine
-        self._look(vm.uuid)
+        self.looks.at(vm.uuid)
 
     def _check(self, machine: VmMachine) -> None:
         """See whether its hypervisor can run a VM as it is configured."""
@@ -317,6 +335,7 @@ class VmDaemon:
             del self._machines[vm]
             self._starts[vm] = machine.starts
             self._nics.pop(vm, None)
+            self._notes.pop(vm, None)
             if not self._refusals.pop(vm, ""):
                 self._spawn(self._forget(machine.vm))
             for path in (f"{STATS_ROOT}/{vm}/start_ts", f"{STATS_ROOT}/{vm}/total_starts"):
@@ -339,12 +358,12 @@ class VmDaemon:
         # Who waits is answered first: a client's time counts, a subscriber's does not.
         for action in sorted(actions, key=lambda action: not isinstance(action, events.AnswerSummons)):
             match action:
-                case events.ArmSynjitsu(call, how):
-                    self._spawn(self._arm_synjitsu(machine, call, how))
+                case events.ArmSynjitsu(call, is_there):
+                    self._spawn(self._arm_synjitsu(machine, call, is_there))
                 case events.DisarmSynjitsu(outcome):
                     self._spawn(self._tell("synjitsu", self._synjitsu, Disarm(vm=vm.uuid, outcome=outcome)))
-                case events.StartGuest(call, how):
-                    self._spawn(self._start_guest(machine, call, how))
+                case events.StartGuest():
+                    self._spawn(self._start_guest(machine, action))
                 case events.StopGuest(call, mode):
                     self._spawn(self._stop_guest(machine, call, mode))
                 case events.WatchGuest(call):
@@ -393,6 +412,7 @@ class VmDaemon:
         match machine.state:
             case VmState.FAILED:
                 log.warning("boot failed", vm=vm, reason=machine.error)
+                self.looks.at(machine.vm.uuid)  # it may be paused or suspended, or even run
             case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if self._serving:
                 log.info(machine.state.value, vm=vm)
             case _:
@@ -412,21 +432,21 @@ class VmDaemon:
 
     # --- calls to the world ---
 
-    async def _start_guest(self, machine: VmMachine, call: int, how: events.How) -> None:
-        if how != "unpause":  # each start gives the host's end of an interface another name
+    async def _start_guest(self, machine: VmMachine, action: events.StartGuest) -> None:
+        if not action.is_there:  # each start gives the host's end of an interface another name
             nics = self._nics.get(machine.vm.uuid, ())
             self._nics[machine.vm.uuid] = tuple(replace(nic, interface="") for nic in nics)
-        error = await self._hypervisors.call(machine.vm, how)
-        self._handle(machine, events.StartReturned(call, error))
-        if machine.vm.is_armed:
-            self._look(machine.vm.uuid)  # Synjitsu needs to know at which interface the guest is
-        self._look_if_hinted(machine)
+        error = await self._hypervisors.call(machine.vm, "discard") if action.discard else ""
+        error = error or await self._hypervisors.call(machine.vm, "start")
+        self._handle(machine, events.StartReturned(action.call, error))
+        # Synjitsu needs to know at which interface the guest is; and when it has been seen to run, its save is useless.
+        self.looks.at(machine.vm.uuid)
 
     async def _stop_guest(self, machine: VmMachine, call: int, mode: StopMode) -> None:
         self._stops.labels(mode.value).inc()
         error = await self._hypervisors.call(machine.vm, mode.value)
         self._handle(machine, events.StopReturned(call, error))
-        self._look_if_hinted(machine)
+        self.looks.after_call(machine, error)
 
     async def _forget(self, vm: VM) -> None:
         if reason := await self._hypervisors.call(vm, "forget"):
@@ -479,9 +499,9 @@ class VmDaemon:
             limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
         )
 
-    async def _arm_synjitsu(self, machine: VmMachine, call: int, how: events.How) -> None:
+    async def _arm_synjitsu(self, machine: VmMachine, call: int, is_there: bool) -> None:
         try:
-            await self._synjitsu.call(self._arm(machine, is_there=how == "unpause"), Done, ARM_LIMIT_S)
+            await self._synjitsu.call(self._arm(machine, is_there=is_there), Done, ARM_LIMIT_S)
             armed = True
         except JitsuError as error:
             log.warning("Synjitsu is not armed: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
@@ -507,58 +527,28 @@ class VmDaemon:
 
     # --- what the hypervisor says ---
 
-    def changed(self, vm: str) -> None:
-        """Take a hint of the hypervisor that a VM, or all ("") may have changed.
-
-        While a call is under way the machine would not believe it: such a VM is looked at when the call returns.
-        """
-        if vm in self._machines and self._machines[vm].calling:
-            self._hinted.add(vm)
-        else:
-            self._look(vm)
-
-    def _look_if_hinted(self, machine: VmMachine) -> None:
+    def _found(self, machine: VmMachine, guest: Guest, as_of: float) -> None:
         vm = machine.vm.uuid
-        if vm in self._hinted or machine.state is VmState.FAILED:
-            self._hinted.discard(vm)
-            self._look(vm)
-
-    def _look(self, vm: str) -> None:
-        self._looking.add(vm)
-        self._look_wanted.set()
-
-    async def look_for_ever(self) -> None:
-        """Ask the hypervisor about VMs when there is a reason to, and every `RECONCILE_S` about all."""
-        while True:
-            try:
-                async with asyncio.timeout(RECONCILE_S):
-                    await self._look_wanted.wait()
-            except TimeoutError:
-                self._looking.add("")
-            self._look_wanted.clear()
-            await self.reconcile()
-
-    async def reconcile(self) -> None:
-        """Compare what is believed with what the hypervisor says, for the VMs that are to be looked at."""
-        looking, self._looking = self._looking, set()
-        as_of = monotonic()
-        machines = {vm: machine for vm, machine in self._machines.items() if "" in looking or vm in looking}
-        guests, heard = await self._hypervisors.guests([machine.vm for machine in machines.values()])
-        for vm, machine in machines.items():
-            if vm not in heard:
-                self._looking.add(vm)
-            elif self._machines.get(vm) is machine:
-                self._check(machine)
-                guest = guests.get(vm, Guest(events.GuestState.OFF))
-                if guest.nics != self._nics.get(vm, ()) and not self._is_older(as_of, machine):
-                    self._nics[vm] = guest.nics
-                    self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
-                self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
+        self._check(machine)
+        is_other = guest.nics != self._nics.get(vm, ()) or guest.note != self._notes.get(vm, "")
+        if is_other and not self._is_older(as_of, machine):
+            self._nics[vm] = guest.nics
+            self._note(machine.vm, guest.note)
+            self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
+        self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
 
     @staticmethod
     def _is_older(as_of: float, machine: VmMachine) -> bool:
         """Say whether what was seen then may be of the run before this one."""
         return machine.calling or (machine.started_at is not None and as_of < machine.started_at)
+
+    def _note(self, vm: VM, note: str) -> None:
+        if note == self._notes.get(vm.uuid, ""):
+            return
+        self._notes.pop(vm.uuid, None)
+        if note:
+            self._notes[vm.uuid] = note
+            log.warning("saved state is not used", vm=vm.name, reason=note)
 
     # --- views ---
 
@@ -577,7 +567,7 @@ class VmDaemon:
             up_s=now - machine.started_at if runs and machine.started_at is not None else None,
             idle_s=now - machine.used_at if runs else None,
             starts=machine.starts,
-            last_error=machine.error or self._refusals.get(machine.vm.uuid, ""),
+            last_error=machine.error or self._notes.get(machine.vm.uuid) or self._refusals.get(machine.vm.uuid, ""),
             mac=nic.mac,
             bridge=nic.bridge,
             interface=nic.interface if runs or machine.state is VmState.PAUSED else "",

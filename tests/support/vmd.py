@@ -1,0 +1,147 @@
+"""A vmd in a test's own event loop, with a hypervisor that the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.messages import ListVms
+from jitsu_vmd.hypervisor import Guest
+from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.wires.hypervisors import Hypervisors
+from jitsu_vmd.wires.server import VmDaemon
+from tests.support.process import running_process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from jitsu_protocol.states import VmState
+    from jitsu_protocol.vm import VM
+
+
+class PlayedHypervisor:
+    """Does what it is asked at once, and notes it; `fails` is the error of the next call."""
+
+    name = "played"
+    watches_keys = False
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        """(call, VM's name), without looks."""
+        self.looks: list[list[str]] = []
+        """The names of the VMs that were looked at, for each look."""
+        self.states: dict[str, Guest] = {}
+        """By UUID, for those that are not off."""
+        self.fails = ""
+        self.changed: Callable[[str], None] = lambda _: None
+        self.goes_on = asyncio.Event()
+        """Unset: calls wait."""
+        self.goes_on.set()
+
+    def refusal(self, _: VM) -> str:
+        return ""
+
+    async def open(self) -> None:
+        pass
+
+    async def run(self, changed: Callable[[str], None]) -> None:
+        self.changed = changed
+
+    async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
+        self.looks.append([vm.name for vm in vms])
+        return {vm.uuid: self.states[vm.uuid] for vm in vms if vm.uuid in self.states}
+
+    async def _call(self, call: str, vm: VM, state: GuestState) -> None:
+        self.calls.append((call, vm.name))
+        await self.goes_on.wait()
+        fails, self.fails = self.fails, ""
+        if fails:
+            raise Unavailable(fails)
+        self.states.pop(vm.uuid, None)
+        if state is not GuestState.OFF:
+            self.states[vm.uuid] = Guest(state)
+
+    async def start(self, vm: VM) -> None:
+        await self._call("start", vm, GuestState.RUNNING)
+
+    async def discard(self, vm: VM) -> None:
+        await self._call("discard", vm, GuestState.OFF)
+
+    async def shutdown(self, vm: VM) -> None:
+        await self._call("shutdown", vm, GuestState.OFF)
+
+    async def destroy(self, vm: VM) -> None:
+        await self._call("destroy", vm, GuestState.OFF)
+
+    async def suspend(self, vm: VM) -> None:
+        await self._call("suspend", vm, GuestState.SUSPENDED)
+
+    async def pause(self, vm: VM) -> None:
+        await self._call("pause", vm, GuestState.PAUSED)
+
+    async def forget(self, vm: VM) -> None:
+        self.calls.append(("forget", vm.name))
+
+    async def domain_id(self, _: VM) -> int | None:
+        return None
+
+    async def wait_for_key(self, _: VM) -> None:
+        pass
+
+
+class PlayedVmd:
+    """A vmd and its hypervisor."""
+
+    def __init__(self, daemon: VmDaemon, hypervisor: PlayedHypervisor) -> None:
+        self.daemon = daemon
+        self.hypervisor = hypervisor
+        self._vms: dict[str, VM] = {}
+
+    def configure(self, *vms: VM) -> None:
+        """Have these VMs configured, and no others."""
+        new = {vm.uuid: vm for vm in vms}
+        changes = [
+            VmChanged(self._vms.get(uuid), new.get(uuid))
+            for uuid in {**self._vms, **new}
+            if self._vms.get(uuid) != new.get(uuid)
+        ]
+        self._vms = new
+        self.daemon.configure(changes)
+
+    def status(self) -> dict[str, tuple[VmState, str]]:
+        """Return each VM's state and last error, by name."""
+        return {vm.name: (vm.state, vm.last_error) for vm in self.daemon.list_vms(ListVms()).vms}
+
+    async def becomes(self, name: str, state: VmState) -> None:
+        """Wait until a VM is in a state."""
+        await self.until(lambda: self.status().get(name, ("", ""))[0] is state)
+
+    async def until(self, is_so: Callable[[], object]) -> None:
+        """Wait until something is so."""
+        async with asyncio.timeout(5):
+            while not is_so():
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running_vmd(directory: Path, *vms: VM, **settings: str) -> AsyncIterator[PlayedVmd]:
+    """Run a vmd that has these VMs, and has looked at them."""
+    hypervisor = PlayedHypervisor()
+    async with running_process("vmd", directory, **settings) as process:
+        hypervisors = Hypervisors({"": hypervisor}, process.spawn)
+        made = PlayedVmd(VmDaemon(process, hypervisors, process.publish("vm")), hypervisor)
+        await hypervisors.open()
+        made.configure(*vms)
+        await made.daemon.looks.look()
+        hypervisors.run(made.daemon.looks.changed)
+        looking = process.spawn(made.daemon.looks.go_on())
+        made.daemon.handlers()
+        await asyncio.sleep(0)
+        try:
+            yield made
+        finally:
+            looking.cancel()

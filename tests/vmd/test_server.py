@@ -1,0 +1,67 @@
+"""vmd as a whole, with a hypervisor that the test plays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jitsu_protocol.errors import BackingOff, BootFailed, Refused, Unavailable
+from jitsu_protocol.messages import OperatorStop, StartDiscarding, Summon
+from jitsu_protocol.states import VmState
+from jitsu_vmd.hypervisor import Guest
+from jitsu_vmd.rules.events import GuestState
+from tests.support.vmd import running_vmd
+from tests.support.vms import make_vm
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from pathlib import Path
+
+    from jitsu_protocol.messages import Message
+
+
+async def answer(reply: Message | Awaitable[Message]) -> object:
+    return reply if not hasattr(reply, "__await__") else await reply
+
+
+async def test_a_start_that_fails_leaves_a_suspended_vm_suspended_and_status_says_why(tmp_path: Path) -> None:
+    vm = make_vm(response_delay="0")
+    async with running_vmd(tmp_path, vm) as vmd:
+        vmd.hypervisor.states[vm.uuid] = Guest(GuestState.SUSPENDED)
+        vmd.hypervisor.changed(vm.uuid)
+        await vmd.becomes("www", VmState.SUSPENDED)
+        vmd.hypervisor.fails = "no memory"
+        with pytest.raises(BootFailed, match="no memory"):
+            await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        await vmd.becomes("www", VmState.SUSPENDED)
+        assert vmd.status()["www"][1] == "no memory"
+        with pytest.raises(BackingOff):
+            await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        await answer(vmd.daemon.summon(Summon(vm=vm.uuid, trigger="operator")))
+        assert vmd.hypervisor.calls == [("start", "www")] * 2
+        assert vmd.status()["www"] == (VmState.READY, "")
+
+
+async def test_saved_state_is_discarded_when_an_operator_says_so_and_not_under_a_running_vm(tmp_path: Path) -> None:
+    vm = make_vm(response_delay="0")
+    async with running_vmd(tmp_path, vm) as vmd:
+        vmd.hypervisor.states[vm.uuid] = Guest(GuestState.OFF, note="its save was used already")
+        vmd.hypervisor.changed(vm.uuid)
+        await vmd.until(lambda: vmd.status()["www"] == (VmState.OFF, "its save was used already"))
+        await answer(vmd.daemon.start_discarding(StartDiscarding(vm=vm.uuid)))
+        assert vmd.hypervisor.calls == [("discard", "www"), ("start", "www")]
+        assert vmd.status()["www"][0] is VmState.READY
+        with pytest.raises(Refused, match="www is ready: its saved state is not discarded"):
+            vmd.daemon.start_discarding(StartDiscarding(vm=vm.uuid))
+
+
+async def test_a_stop_that_fails_halfway_is_looked_at(tmp_path: Path) -> None:
+    vm = make_vm(response_delay="0", stop_mode="suspend")
+    async with running_vmd(tmp_path, vm) as vmd:
+        await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        vmd.hypervisor.fails = "xl destroy: no"
+        vmd.hypervisor.states[vm.uuid] = Guest(GuestState.PAUSED)  # saved, and not destroyed
+        with pytest.raises(Unavailable, match="could not be stopped"):
+            await vmd.daemon.operator_stop(OperatorStop(vm=vm.uuid))
+        await vmd.becomes("www", VmState.PAUSED)
