@@ -65,6 +65,11 @@ def solicitation(mac: bytes, sender: bytes, target: bytes) -> bytes:
     return packet(58, body, (sender, group), source=mac, to=b"\x33\x33" + group[12:])
 
 
+def free_probe(mac: bytes, target: bytes) -> bytes:
+    """Return what a machine sends that looks whether an address is free: an ARP probe, or a solicitation of DAD."""
+    return arp(1, mac, bytes(4), target) if len(target) == 4 else solicitation(mac, bytes(16), target)
+
+
 def checksum(data: bytes) -> int:
     """Return the Internet checksum (RFC 1071), the slow way."""
     total = 0

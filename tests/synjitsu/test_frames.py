@@ -111,7 +111,7 @@ def test_a_probe_is_a_bare_syn_whatever_the_kept_one_carries(addresses: tuple[by
     options = struct.pack("!BBHBB8sxx", 2, 4, 1460, 34, 10, b"a cookie")  # RFC 7413, 2
     head = struct.pack("!HHIIBBHHH", 40_000, 80, 5, 0, (20 + len(options)) // 4 << 4, SYN, 64_000, 0, 0)
     kept = packet(6, head + options + b"POST / HTTP/1.1\r\n\r\n", addresses)
-    probe = frames.probe(kept, frames.read(kept), VM_MAC, 61_000, 77)
+    probe = frames.probe(kept, frames.read(kept), VM_MAC, 61_000, 80, 77)
     seen = frames.read(probe)
     assert (seen.kind, seen.sender, seen.target, seen.source_port, seen.target_port, seen.flags) == (
         Kind.TCP,
@@ -224,6 +224,21 @@ def test_the_kernel_passes_on_all_of_vms_that_are_held() -> None:
     for other in (tcp(to=STRANGER), tcp(to=STRANGER, addresses=V6), ethernet(0x86DD, b"x" * 60, to=STRANGER)):
         assert not _taken(code, other)
     assert not _taken(program(Interest()), tcp())
+
+
+@BOTH
+def test_of_a_vm_that_runs_only_packets_to_the_address_that_is_held_still_are_passed(
+    addresses: tuple[bytes, bytes],
+) -> None:
+    code = program(Interest(absent=frozenset({addresses[1]})))
+    elsewhere = (addresses[0], addresses[1][:-1] + b"\x55")
+    assert _taken(code, udp(1, 2, b"x", addresses)) == ALL_BYTES
+    assert not _taken(code, udp(1, 2, b"x", elsewhere))
+    assert not _taken(code, udp(1, 2, b"x", addresses[::-1], source=VM_MAC))
+    for taken in (arp(1, STRANGER, *V4), solicitation(STRANGER, *V6)):
+        assert _taken(code, taken) == ALL_BYTES
+    both = program(Interest(absent=frozenset({V4[1], V6[1]})))
+    assert _taken(both, tcp(addresses=addresses)) == ALL_BYTES
 
 
 @pytest.mark.parametrize("addresses", [V4, V6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from ipaddress import ip_address
 from typing import Any
@@ -12,21 +13,20 @@ from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.arming import FLOOD_PACKETS, MOVED_S, Arming
+from jitsu_synjitsu.rules.events import Event, HandedOver, Send
 from jitsu_synjitsu.rules.filter import SAMPLE
 from jitsu_synjitsu.rules.frames import Kind
-from jitsu_synjitsu.rules.handover import (
+from jitsu_synjitsu.rules.handover import SILENT_S, TRANSITIONS, HandoverState
+from jitsu_synjitsu.rules.kept import Item, Kept, Outcome
+from jitsu_synjitsu.rules.presence import (
     FIRST_PROBE_PORT,
+    MAX_PROBES,
     RETRY_S,
     RISE_LIMIT_S,
-    SILENT_S,
-    TRANSITIONS,
+    TRIAL_S,
     UDP_WATCH_S,
-    Event,
-    HandedOver,
-    HandoverState,
-    Send,
+    UNPROVEN_S,
 )
-from jitsu_synjitsu.rules.kept import Kept, Outcome
 from tests.support.frames import (
     ACK,
     CLIENT_MAC,
@@ -37,6 +37,7 @@ from tests.support.frames import (
     VM_MAC,
     answer_to,
     arp,
+    free_probe,
     packet,
     solicitation,
     tcp,
@@ -157,7 +158,7 @@ def test_only_the_answer_that_acknowledges_a_probe_counts_and_a_clients_own_conn
     made = Synjitsu()
     made.takes(tcp(1, 80), 0.1)
     ((_, probe),) = made.announces(0.3)
-    for target_port, source_port, acknowledged in ((1, 80, 6), (FIRST_PROBE_PORT, 81, 6), (FIRST_PROBE_PORT, 80, 6)):
+    for target_port, source_port, acknowledged in ((2, 80, 6), (FIRST_PROBE_PORT, 81, 6), (FIRST_PROBE_PORT, 80, 6)):
         answer = tcp(source_port, target_port, SYN | ACK, 99, acknowledged, V4[::-1], source=VM_MAC)
         assert made.takes(answer, 0.31) == [], "it is the answer to a SYN of the client's own"
     assert made.told == []
@@ -182,41 +183,91 @@ def test_a_late_answer_to_an_earlier_probe_counts_too(addresses: tuple[bytes, by
 
 
 @BOTH
-def test_datagrams_and_echoes_are_replayed_at_once_and_one_that_is_refused_again(
+def test_datagrams_and_echoes_wait_until_the_guest_is_seen_to_reach_their_client(
     addresses: tuple[bytes, bytes],
 ) -> None:
     made = Synjitsu(addresses)
-    v4 = len(addresses[0]) == 4
-    datagram = udp(9, 7, b"q" * 1200, addresses)
-    echo = packet(1, b"\x08\0\0\0\0\1\0\1ping") if v4 else packet(58, b"\x80\0\0\0\0\1\0\1ping", addresses)
-    made.takes(datagram, 0.1)
-    made.takes(echo, 0.1)
-    sent = made.announces(0.3)
-    assert whats(sent) == ["replay", "replay"]
-    quoted = sent[0][1][14:100]
-    message = b"\3\3\0\0\0\0\0\0" if v4 else b"\1\4\0\0\0\0\0\0"
-    made.takes(packet(1 if v4 else 58, message + quoted, addresses[::-1], source=VM_MAC, to=CLIENT_MAC), 0.301)
-    assert whats(made.at(0.301 + RETRY_S)) == ["replay"]
-    made.at(0.3 + UDP_WATCH_S)
+    other = (addresses[0][:-1] + b"\x66", addresses[1])
+    echo = b"\x08\0\0\0\0\1\0\1ping", b"\x80\0\0\0\0\1\0\1ping"
+    made.takes(udp(9, 7, b"q" * 1200, addresses), 0.1)
+    made.takes(packet(1, echo[0]) if len(addresses[0]) == 4 else packet(58, echo[1], addresses), 0.1)
+    made.takes(udp(9, 53, b"of another client", other), 0.1)
+    probes = made.announces(0.3)
+    assert [(what, frames.read(frame).target_port) for what, frame in probes] == [("probe", 7), ("probe", 53)]
+    assert {frames.read(frame).sender for _, frame in probes} == {addresses[0], other[0]}
+    sent = made.replies(probes[0][1], RST | ACK, 0.304)
+    assert [frames.read(frame).kind for _, frame in sent] == [Kind.ECHO, Kind.UDP], "a refusal proves it as well"
+    assert whats(made.at(0.31)) == ["probe"]
+    assert made.told == []
+    late = made.at(0.3 + UNPROVEN_S)
+    assert [frames.read(frame).sender for what, frame in late if what == "replay"] == [other[0]]
+    made.at(0.3 + UNPROVEN_S + UDP_WATCH_S)
+    assert made.told == ["v"]
+    assert made.arming.replayed == 3
+
+
+def proven(made: Synjitsu, now: float) -> list[bytes]:
+    """Let the guest show itself and answer the first probe; return the frames that are replayed then."""
+    ((_, probe),) = made.announces(now)
+    return [frame for what, frame in made.replies(probe, RST | ACK, now) if what == "replay"]
+
+
+def refuses(made: Synjitsu, datagram: bytes, now: float) -> None:
+    """Let the guest say of a datagram that nobody listens on its port."""
+    v4 = len(made.vm) == 4
+    quote = (b"\3\3\0\0\0\0\0\0" if v4 else b"\1\4\0\0\0\0\0\0") + datagram[14 : 42 if v4 else 62]
+    made.takes(packet(1 if v4 else 58, quote, (made.vm, made.client), source=VM_MAC, to=CLIENT_MAC), now)
+
+
+@BOTH
+def test_a_datagram_that_the_guest_refuses_is_sent_again_ever_more_slowly_and_no_other_is(
+    addresses: tuple[bytes, bytes],
+) -> None:
+    made = Synjitsu(addresses)
+    made.takes(udp(9, 7, b"hello", addresses), 0.1)
+    (datagram,) = proven(made, 0.3)
+    now, sent_at = 0.3, []
+    for _ in range(8):
+        refuses(made, datagram, now + 0.001)
+        while not (again := made.at(now)):
+            now += 0.005
+        assert [frame for _, frame in again] == [datagram]
+        sent_at.append(now - 0.3)
+    pauses = [after - before for before, after in itertools.pairwise([0.0, *sent_at])]
+    doubled = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0]
+    assert pauses == pytest.approx(doubled, abs=0.007), "seven in 1.3 s: Linux reports six refusals, then one a second"
+    made.at(now + UDP_WATCH_S)
     assert made.told == ["v"]
 
 
 @BOTH
-def test_each_of_several_datagrams_with_the_same_ports_reaches_the_guest_in_order(
+def test_each_of_several_datagrams_with_the_same_ports_reaches_the_guest_once_and_in_order(
     addresses: tuple[bytes, bytes],
 ) -> None:
     made = Synjitsu(addresses)
     texts = [b"A?", b"AAAA?", b"A?", b"TXT?", b"MX?"]
     for text in texts:
         made.takes(udp(9, 53, text, addresses), 0.1)
-    sent = made.announces(0.3)
-    assert [frame[frames.read(frame).payload_at + 8 :] for what, frame in sent if what == "replay"] == texts
-    header = 14 + (20 if len(addresses[0]) == 4 else 40)
-    refused = sent[1][1]
-    quote = (b"\3\3\0\0\0\0\0\0" if header == 34 else b"\1\4\0\0\0\0\0\0") + refused[14 : header + 8]
-    made.takes(packet(1 if header == 34 else 58, quote, addresses[::-1], source=VM_MAC, to=CLIENT_MAC), 0.301)
-    again = [frame[header + 8 :] for what, frame in made.at(0.301 + RETRY_S) if what == "replay"]
-    assert again == [b"AAAA?"], "only the datagram that the guest refused is sent again"
+    (first,) = proven(made, 0.3)
+    at = frames.read(first).payload_at + 8
+    assert first[at:] == b"A?", "the others wait: of many refusals a guest reports few"
+    refuses(made, first, 0.301)
+    again = [frame for now in (0.305, 0.312) for _, frame in made.at(now)]
+    assert again == [first]
+    assert made.at(0.315) == []
+    rest = [frame[at:] for what, frame in made.at(0.312 + TRIAL_S) if what == "replay"]
+    assert rest == texts[1:]
+    made.at(0.312 + TRIAL_S + UDP_WATCH_S)
+    assert (made.told, made.arming.replayed) == (["v"], 6)
+
+
+def test_an_answer_of_the_guest_lets_the_other_datagrams_follow_at_once() -> None:
+    made = Synjitsu()
+    for text in (b"A?", b"AAAA?"):
+        made.takes(udp(9, 53, text), 0.1)
+    proven(made, 0.3)
+    made.takes(udp(53, 9, b"an answer", V4[::-1], source=VM_MAC, to=CLIENT_MAC), 0.302)
+    assert whats(made.at(0.302)) == ["replay"]
 
 
 def in_fragments(datagram: bytes, parts: int = 2) -> list[bytes]:
@@ -243,14 +294,14 @@ def test_the_fragments_of_a_datagram_are_kept_and_sent_unchanged_and_again_if_it
     fragments = in_fragments(udp(9, 7, b"a datagram in three pieces", addresses), 3)
     for fragment in fragments:
         made.takes(fragment, 0.1)
-    sent = [frame for what, frame in made.announces(0.3) if what == "replay"]
+    sent = proven(made, 0.3)
     body = 34 if len(addresses[0]) == 4 else 54
     assert [frame[body:] for frame in sent] == [frame[body:] for frame in fragments], "checksums included"
     header = sent[0][34:42] if body == 34 else sent[0][62:70]
     inner = fragments[0][14:34] + header if body == 34 else fragments[0][14:20] + b"\x11" + fragments[0][21:54] + header
     quote = (b"\3\3\0\0\0\0\0\0" if body == 34 else b"\1\4\0\0\0\0\0\0") + inner
     made.takes(packet(1 if body == 34 else 58, quote, addresses[::-1], source=VM_MAC, to=CLIENT_MAC), 0.301)
-    assert [frame for _, frame in made.at(0.301 + RETRY_S)] == sent
+    assert [frame for _, frame in made.at(0.302 + RETRY_S)] == sent
 
 
 def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
@@ -270,15 +321,17 @@ def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
 
 def test_a_guest_that_never_announces_is_asked_for_by_who_waits_or_later_by_nobody() -> None:
     made = Synjitsu()
-    made.takes(tcp(1, 80), 1.0)
-    asked = [frame for now in (1.01, 1.03) for what, frame in made.at(now) if what == "question"]
+    made.takes(tcp(1, 80), 0.5)
+    asked = [frame for now in (0.51, 0.53) for what, frame in made.at(now) if what == "question"]
     assert [(frames.read(each).source, frames.read(each).sender) for each in asked] == [(CLIENT_MAC, V4[0])]
     assert whats(made.takes(arp(2, VM_MAC, V4[1], V4[0], to=CLIENT_MAC), 1.05)) == ["probe"]
     for addresses in (V4, V6):
         silent = Synjitsu(addresses)
         assert "question" not in whats(silent.at(SILENT_S - 0.1))
         (asked_for,) = [frame for what, frame in silent.at(SILENT_S + 0.01) if what == "question"]
-        assert not any(frames.read(asked_for).sender)
+        assert any(frames.read(asked_for).sender), "it must not look like a probe whether the address is free"
+        assert frames.is_link_local(frames.read(asked_for).sender)
+        assert frames.read(asked_for).target == addresses[1]
 
 
 def test_vlan_tags_are_kept() -> None:
@@ -301,17 +354,161 @@ def test_g4_if_the_boot_fails_the_clients_are_told(how: str) -> None:
         made.announces(0.3)
     sent = made.at(5.0) if how == "late" else made.sent(made.arming.disarm("v", "failed", 0.4))
     kinds = [frames.read(frame).kind for what, frame in sent if what == "rejection"]
-    assert kinds == ([Kind.TCP] if how == "while it rises" else [Kind.TCP, Kind.UNREACHABLE])
+    assert kinds == [Kind.TCP, Kind.UNREACHABLE]
     assert made.told == []
     assert made.arming.addresses() == []
     assert made.sent(made.arming.disarm("v", "failed", 0.5)) == []
 
 
-def test_what_vmd_says_is_as_good_as_a_frame_of_the_guest() -> None:
+def test_when_vmd_says_that_it_is_ready_the_guest_is_asked_for_at_once_and_held_until_it_answers() -> None:
     made = Synjitsu()
-    assert made.sent(made.arming.disarm("v", "ready", 0.2)) == []
+    made.takes(tcp(1, 80), 0.1)
+    assert whats(made.sent(made.arming.disarm("v", "ready", 0.2))) == ["question"]
+    assert made.arming.addresses() == [VM_IP]
+    assert whats(made.takes(arp(2, VM_MAC, V4[1], V4[0], to=CLIENT_MAC), 0.201)) == ["probe"]
+
+
+@BOTH
+@pytest.mark.parametrize("early", ["an MLD report", "a probe whether its address is free", "another address"])
+def test_the_address_is_held_until_the_guest_shows_itself_at_it(early: str, addresses: tuple[bytes, bytes]) -> None:
+    made, v4 = Synjitsu(addresses), len(addresses[0]) == 4
+    made.takes(tcp(1, 80, addresses=addresses), 0.1)
+    link_local = bytes.fromhex("fe800000000000000000000000000001")
+    report = packet(58, b"\x8f\0\0\0\0\0\0\1" + bytes(20), (link_local, frames.ALL_NODES), source=VM_MAC)
+    stranger = b"\x0a\0\0\x07" if v4 else addresses[1][:-1] + b"\x07"
+    frame = {
+        "an MLD report": report,
+        "a probe whether its address is free": free_probe(VM_MAC, addresses[1]),
+        "another address": frames.announcements(VM_MAC, stranger)[0],
+    }[early]
+    assert made.takes(frame, 0.2) == []
+    assert made.takes(tcp(2, 80, addresses=addresses), 0.201) == [], "kept, as the guest may not have its address yet"
+    assert "question" in whats(made.at(0.202))
+    assert (made.told, made.arming.addresses()) == ([], [str(ip_address(addresses[1]))])
+    ((_, probe),) = made.announces(0.3)
+    assert ports(made.replies(probe, SYN | ACK, 0.301)) == [1, 2]
     assert made.told == ["v"]
+
+
+def test_a_guest_that_never_has_its_configured_address_never_becomes_ready_and_what_it_announces_is_shown() -> None:
+    made = Synjitsu(limit=60.0)
+    made.takes(tcp(1, 80), 0.1)
+    for n in range(30):
+        made.takes(arp(1, VM_MAC, b"\x0a\0\0\7", b"\x0a\0\0\7"), 0.3 + n)
+        made.at(0.3 + n)
+    assert made.told == []
+    assert whats(made.at(60.0)) == ["rejection"]
+    assert made.arming.missing() == {VM_IP: "10.0.0.7"}
+    assert made.arming.addresses() == []
+
+
+def test_a_vm_is_ready_without_an_address_that_never_appears_whose_clients_are_told_at_the_limit() -> None:
+    v6 = (V6[0], V6[1])
+    made = Synjitsu()
+    made.arming = Arming(Kept(10, 100), wake_limit())
+    made.arming.arm("v", [VM_IP, str(ip_address(V6[1]))], VM_MAC, 60.0, 0.0)
+    made.takes(tcp(1, 80, addresses=v6), 0.1)
     assert made.announces(0.3) == []
+    assert made.told == ["v"], "it is ready at its IPv4 address"
+    assert made.arming.addresses() == [str(ip_address(V6[1]))]
+    assert not made.arming.macs(), "its traffic is not looked at as a whole"
+    assert made.arming.lingering() == {V6[1]}
+    made.arming.disarm("v", "ready", 0.4)
+    made.takes(tcp(2, 80, addresses=v6), 1.0)
+    made.takes(udp(9, 7, b"x", v6), 1.0)
+    sent = made.at(60.0)
+    assert [frames.read(frame).kind for what, frame in sent if what == "rejection"] == [
+        Kind.TCP,
+        Kind.TCP,
+        Kind.UNREACHABLE,
+    ]
+    assert made.arming.missing() == {str(ip_address(V6[1])): ""}
+    assert made.told == ["v"]
+
+
+def test_a_vm_that_stops_before_its_last_address_appears_is_let_go() -> None:
+    for watched in (False, True):
+        made = Synjitsu()
+        made.arming = Arming(Kept(10, 100), wake_limit())
+        made.arming.arm("v", [VM_IP, str(ip_address(V6[1]))], VM_MAC, 60.0, 0.0)
+        made.announces(0.3)
+        made.arming.disarm("v", "ready", 0.4)
+        if watched:
+            made.arming.watch("v", [VM_IP], VM_MAC, 9.0)
+        else:
+            made.arming.unwatch("v", 9.0, runs=False)
+        assert made.arming.addresses() == ([VM_IP] if watched else [])
+
+
+def test_the_next_boot_of_a_vm_begins_anew_although_an_address_of_the_last_one_is_held() -> None:
+    made = Synjitsu()
+    made.arming = Arming(Kept(10, 100), wake_limit())
+    both = [VM_IP, str(ip_address(V6[1]))]
+    made.arming.arm("v", both, VM_MAC, 60.0, 0.0)
+    made.announces(0.3)
+    made.arming.disarm("v", "ready", 0.4)
+    assert whats(made.sent(made.arming.arm("v", both, VM_MAC, 90.0, 20.0)))[0] == "announcement"
+    assert made.arming.addresses() == sorted(both)
+    made.announces(20.3)
+    assert made.told == ["v", "v"]
+
+
+@BOTH
+def test_what_the_guest_has_answered_itself_is_not_replayed(addresses: tuple[bytes, bytes]) -> None:
+    made, back = Synjitsu(addresses), addresses[::-1]
+    for port in (1, 2, 3):
+        made.takes(tcp(port, 80, addresses=addresses), 0.1)
+    made.takes(udp(9, 7, b"x", addresses), 0.1)
+    (*_, (_, probe)) = made.takes(tcp(80, 1, SYN | ACK, 9, 6, back, source=VM_MAC, to=CLIENT_MAC), 0.3)
+    made.takes(tcp(80, 2, RST | ACK, 0, 6, back, source=VM_MAC, to=CLIENT_MAC), 0.301)
+    made.takes(udp(7, 9, b"an answer", back, source=VM_MAC, to=CLIENT_MAC), 0.302)
+    probes = [probe] if frames.read(probe).target_port == 80 else []
+    probes += [frame for _, frame in made.at(0.311) if frames.read(frame).target_port == 80]
+    assert ports(made.replies(probes[0], SYN | ACK, 0.312)) == [3]
+
+
+def test_a_datagram_that_the_bridge_brought_just_before_the_guest_showed_itself_is_left_to_it() -> None:
+    made = Synjitsu()
+    made.takes(udp(9, 7, b"before its first frame"), 0.1)
+    made.takes(arp(1, VM_MAC, bytes(4), V4[1]), 0.2)
+    made.takes(udp(9, 7, b"long before"), 0.21)
+    made.takes(udp(9, 7, b"at the same time"), 0.29)
+    made.takes(tcp(1, 80), 0.29)
+    sent = made.announces(0.3)
+    for _, probe in list(sent):
+        sent += made.replies(probe, SYN | ACK, 0.301)
+    sent += made.at(0.301 + TRIAL_S)
+    replayed = [frames.read(frame).kind for what, frame in sent if what == "replay"]
+    texts = [frame[42:] for what, frame in sent if what == "replay" and frames.read(frame).kind is Kind.UDP]
+    assert texts == [b"before its first frame", b"long before"]
+    assert replayed.count(Kind.TCP) == 1, "a SYN that came twice does no harm"
+
+
+@BOTH
+def test_nobody_is_told_while_it_boots_that_its_address_is_taken(addresses: tuple[bytes, bytes]) -> None:
+    made = Synjitsu(addresses)
+    assert made.takes(free_probe(b"\x02\0\0\0\0\x42", addresses[1]), 0.1) == []
+    assert made.takes(free_probe(VM_MAC, addresses[1]), 0.1) == []
+    assert made.arming.addresses() == [str(ip_address(addresses[1]))]
+
+
+def test_clients_that_the_guest_cannot_reach_do_not_hold_up_others_and_make_no_flood_of_probes() -> None:
+    made = Synjitsu()
+    made.arming = Arming(Kept(1000, 1000), wake_limit())
+    made.arming.arm("v", [VM_IP], VM_MAC, 60.0, 0.0)
+    for n in range(200):
+        made.takes(tcp(9, 80, addresses=(bytes([10, 0, 1, n]), V4[1])), 0.1)
+    made.takes(tcp(1, 80), 0.1)
+    probes, now = made.announces(0.3), 0.3
+    assert len(probes) == MAX_PROBES
+    while not (ours := [frame for _, frame in probes if frames.read(frame).sender == V4[0]]):
+        now += RETRY_S
+        probes = made.at(now)
+        assert len(probes) <= MAX_PROBES
+    assert now < 0.35
+    assert ports(made.replies(ours[0], SYN | ACK, now)) == [1]
+    late = made.at(0.3 + UNPROVEN_S)
+    assert whats(late).count("replay") == 200, "the service listens, and the guest has had time for its routes"
 
 
 def test_arming_again_only_moves_the_limit_and_another_vm_takes_an_address_over() -> None:
@@ -324,7 +521,7 @@ def test_arming_again_only_moves_the_limit_and_another_vm_takes_an_address_over(
     assert len(made.arming.kept) == 0
 
 
-ITEM = tcp(), frames.read(tcp())
+ITEM = Item(tcp(), frames.read(tcp()))
 
 
 def test_what_is_kept_is_bounded_per_vm_and_in_all_and_the_oldest_goes_first() -> None:
@@ -343,7 +540,7 @@ def test_datagrams_of_one_flow_are_all_kept_in_order_and_too_many_displace_each_
     kept = Kept(5, 100)
     kept.keep("v", "syn", ITEM, replaces=True)
     for n in range(7):
-        kept.keep("v", "flow", (b"%d" % n, ITEM[1]), replaces=False)
+        kept.keep("v", "flow", Item(b"%d" % n, ITEM.seen), replaces=False)
     assert [item[0] for _, item in kept.take("v")] == [ITEM[0], b"3", b"4", b"5", b"6"], "and no client's SYN"
     assert kept.displaced == 3
 
@@ -361,7 +558,7 @@ def test_g4_bounds_hold_and_nothing_is_given_out_twice(steps: list[tuple[int, in
             given_out |= set(taken)
         else:
             number += 1
-            kept.keep(str(vm), (flow, replaces), (b"%d" % number, ITEM[1]), replaces=replaces)
+            kept.keep(str(vm), (flow, replaces), Item(b"%d" % number, ITEM.seen), replaces=replaces)
         assert len(kept) <= 8
     assert all(len(kept.take(str(vm))) <= 4 for vm in range(4))
     assert len(kept) == 0

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames, layout
 from jitsu_synjitsu.rules.arming import Arming
-from jitsu_synjitsu.rules.handover import CLEAR_AFTER_S, ClearEntries, HandedOver, Send, WriteEntry
+from jitsu_synjitsu.rules.events import ClearEntries, HandedOver, Send, WriteEntry
+from jitsu_synjitsu.rules.handover import CLEAR_AFTER_S
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import SYN, V4, V6, VM_MAC, arp, packet, tcp, udp
 from tests.support.synjitsu import wake_limit
@@ -87,10 +88,12 @@ def test_a_connection_is_written_and_left_to_the_guest_once_it_manages_its_addre
     assert made.takes(arp(1, VM_MAC, V4[1], V4[1]), 1.5) == [], "its stack may not have looked yet"
     assert made.takes(syn(sequence=7), 1.6) == ["WriteEntry"]
     managed = made.arming.managed("v", 2.0)
-    assert made.whats(managed) == ["ClearEntries", "replay", "probe"], "what it does not know comes as for others"
+    assert made.whats(managed) == ["ClearEntries", "OpenPort", "probe"], "what it does not know comes as for others"
     assert isinstance(managed[0], ClearEntries)
     assert managed[0].after_s == CLEAR_AFTER_S
     assert made.arming.managed("v", 2.1) == []
+    there = frames.announcements(VM_MAC, V6[1])[0]
+    assert made.takes(there, 2.2) == ["OpenPort", "probe"], "what it manages is IPv4"
 
 
 def test_with_connections_only_it_is_handed_over_at_once() -> None:
@@ -105,7 +108,11 @@ def test_the_entries_are_gone_when_the_boot_is_over_in_another_way(outcome: str)
     made.takes(syn(), 1.0)
     how = "ready" if outcome == "ready" else "failed"
     actions = made.arming.disarm("v", how, 2.0)  # type: ignore[arg-type]
-    assert made.whats(actions) == ["ClearEntries", "probe" if outcome == "ready" else "rejection"]
+    if outcome == "ready":
+        assert made.whats(actions) == ["ClearEntries", "question", "question"]
+        assert made.takes(arp(2, VM_MAC, V4[1], V4[0]), 2.1) == ["OpenPort", "probe"]
+    else:
+        assert made.whats(actions) == ["OpenPort", "ClearEntries", "rejection"]
 
 
 def test_one_that_traffic_has_woken_has_its_first_packet_written_when_it_is_armed() -> None:

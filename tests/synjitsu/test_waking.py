@@ -9,9 +9,25 @@ import pytest
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.arming import DORMANT_S, Arming
-from jitsu_synjitsu.rules.handover import SETTLE_S, Send, Wake
+from jitsu_synjitsu.rules.events import OpenPort, Send, Wake
+from jitsu_synjitsu.rules.handover import SETTLE_S
 from jitsu_synjitsu.rules.kept import Kept
-from tests.support.frames import CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, answer_to, arp, packet, solicitation, tcp, udp
+from jitsu_synjitsu.rules.presence import UNPROVEN_S
+from tests.support.frames import (
+    CLIENT_MAC,
+    RST,
+    SYN,
+    V4,
+    V6,
+    VM_MAC,
+    answer_to,
+    arp,
+    free_probe,
+    packet,
+    solicitation,
+    tcp,
+    udp,
+)
 from tests.support.synjitsu import wake_limit
 
 BOTH = pytest.mark.parametrize("addresses", [V4, V6])
@@ -37,7 +53,9 @@ class Sleeping:
 
     @staticmethod
     def whats(actions: list[Any]) -> list[str]:
-        return [action.what if isinstance(action, Send) else type(action).__name__ for action in actions]
+        """Return what is sent and what else is done, but for the bridge's port (tests/synjitsu/test_ports.py)."""
+        shown = [action for action in actions if not isinstance(action, OpenPort)]
+        return [action.what if isinstance(action, Send) else type(action).__name__ for action in shown]
 
 
 @BOTH
@@ -56,7 +74,7 @@ def test_a_syn_wakes_it_once_and_is_replayed_when_the_guest_is_there(addresses: 
     assert made.takes(tcp(2, 80, addresses=addresses), 1.1) == [], "it is woken already; the packet is kept"
     assert set(made.arms(1.2)) == {"announcement"}
     there = frames.announcements(VM_MAC, made.vm)[0]
-    (probe,) = made.arming.frame(there, frames.read(there), 1.5)
+    probe = made.arming.frame(there, frames.read(there), 1.5)[-1]
     assert isinstance(probe, Send)
     assert made.takes(answer_to(probe.frame, SYN | ACK), 1.6) == ["probe", "replay", "replay", "HandedOver"]
     assert made.arming.addresses() == [], "it runs: nobody answers for it until vmd says that it is off"
@@ -149,7 +167,8 @@ def test_a_guest_that_somebody_else_started_is_let_alone_and_gets_what_was_kept(
 def test_a_vm_that_is_woken_but_was_not_armed_gets_its_packets_when_it_is_ready() -> None:
     made = Sleeping()
     made.takes(udp(1, 2, b"x"), 1.0)
-    assert made.whats(made.arming.unwatch("v", 1.5, runs=True)) == ["replay"]
+    assert made.whats(made.arming.unwatch("v", 1.5, runs=True)) == ["probe"]
+    assert "replay" in made.whats(made.arming.passed(1.5 + UNPROVEN_S))
 
 
 def test_one_that_traffic_may_not_wake_any_more_is_let_go() -> None:
@@ -173,7 +192,7 @@ def test_it_is_watched_under_the_mac_that_its_clients_know() -> None:
 
 def test_another_machine_with_its_address_is_told_of_and_is_not_taken_for_the_guest() -> None:
     made, other = Sleeping(), b"\x02\0\0\0\0\x99"
-    assert made.takes(arp(1, other, V4[1], V4[1]), 5.0) == []
+    assert made.takes(arp(1, other, V4[1], V4[1]), 5.0) == ["announcement"] * 2
     assert made.arming.rivals() == {"10.0.0.1": other}
     assert made.takes(tcp(1), 6.0) == ["Wake"]
     made.arms(6.1)
@@ -181,3 +200,23 @@ def test_another_machine_with_its_address_is_told_of_and_is_not_taken_for_the_gu
     made.watch(9.0)
     made.arming.disarm("v", "failed", 9.1)
     assert made.arming.rivals() == {}, "when it is held again it may be over"
+
+
+@BOTH
+def test_a_machine_that_looks_whether_the_address_of_a_vm_that_is_off_is_free_is_told_no_and_reported(
+    addresses: tuple[bytes, bytes],
+) -> None:
+    made, other = Sleeping(addresses), b"\x02\0\0\0\0\x99"
+    assert made.takes(free_probe(other, addresses[1]), 5.0) == ["answer"]
+    assert made.arming.rivals() == {str(ip_address(addresses[1])): other}
+    assert made.takes(free_probe(VM_MAC, addresses[1]), 6.0) == [], "the VM itself may have it"
+    assert made.arming.rivals() == {str(ip_address(addresses[1])): other}
+    assert made.arming.addresses(), "it shows nothing yet, so what comes is kept still"
+
+
+@BOTH
+def test_the_address_of_a_vm_that_is_off_is_defended_once_in_ten_seconds(addresses: tuple[bytes, bytes]) -> None:
+    made, other = Sleeping(addresses), b"\x02\0\0\0\0\x99"
+    claim = frames.announcements(other, addresses[1])[0]
+    defended = [now for now in (5.0, 6.0, 14.9, 15.0, 20.0) if "announcement" in made.takes(claim, now)]
+    assert defended == [5.0, 15.0], "RFC 5227, 2.4, (b) and DEFEND_INTERVAL"

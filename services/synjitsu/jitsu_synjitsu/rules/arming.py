@@ -9,17 +9,12 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.filter import SAMPLE
-from jitsu_synjitsu.rules.frames import Kind
-from jitsu_synjitsu.rules.handover import (
-    FIRST_PROBE_PORT,
-    PROBE_PORTS,
+from jitsu_synjitsu.rules.events import (
     ArmTold,
     AskedFor,
+    Claimed,
     FailureTold,
     GuestFrameSeen,
-    Handover,
-    HandoverState,
     ManagedTold,
     PacketSeen,
     ProbeAnswered,
@@ -28,14 +23,18 @@ from jitsu_synjitsu.rules.handover import (
     UdpRefused,
     WakeRefused,
 )
+from jitsu_synjitsu.rules.filter import SAMPLE
+from jitsu_synjitsu.rules.frames import Kind
+from jitsu_synjitsu.rules.handover import Handover, HandoverState
+from jitsu_synjitsu.rules.presence import FIRST_PROBE_PORT, PROBE_PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
     from jitsu_protocol.limits import Buckets, Networks
+    from jitsu_synjitsu.rules.events import Action, Event
     from jitsu_synjitsu.rules.frames import Seen
-    from jitsu_synjitsu.rules.handover import Action, Event
     from jitsu_synjitsu.rules.kept import Kept
 
 _FIRST = {Kind.UDP, Kind.ECHO, Kind.FRAGMENT}
@@ -91,7 +90,11 @@ class Arming:
     """MAC address that was announced -> the one that the guest turned out to have, and until when that matters."""
     _learned: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     """VM -> the MAC address that it was said to have, and the one that it has."""
+    _missing: dict[bytes, str] = field(default_factory=dict)
+    """Address at which a guest has not shown itself in its last boot -> another that it has announced, if any."""
     _rivals: dict[bytes, bytes] = field(default_factory=dict)
+    _lingering: set[str] = field(default_factory=set)
+    """VMs that are there, but not at all of their addresses."""
     _packets: Counter[str] = field(default_factory=Counter)
     """To each VM since `count_anew`."""
     _flooded: set[str] = field(default_factory=set)
@@ -99,15 +102,20 @@ class Arming:
 
     def addresses(self) -> list[str]:
         """Return every address that is held."""
-        return sorted(str(ip_address(address)) for address in self._owners)
+        return sorted(str(ip_address(address)) for machine in self._vms.values() for address in machine.held())
 
     def rivals(self) -> dict[str, bytes]:
         """Return the addresses of VMs that are off which another machine says it has, and its MAC address."""
         return {str(ip_address(address)): mac for address, mac in self._rivals.items()}
 
     def macs(self) -> frozenset[bytes]:
-        """Return the MAC addresses of all VMs whose addresses are held."""
-        return frozenset(self._macs) | frozenset(self._moved)
+        """Return the MAC addresses of all VMs whose addresses are held, without those that linger."""
+        held = frozenset(mac for mac, machine in self._macs.items() if machine.vm not in self._lingering)
+        return held | frozenset(self._moved)
+
+    def lingering(self) -> frozenset[bytes]:
+        """Return the addresses that are held of VMs that are there: a busy VM is not looked at as a whole for these."""
+        return frozenset(address for vm in self._lingering if vm in self._vms for address in self._vms[vm].held())
 
     def arm(
         self,
@@ -133,7 +141,10 @@ class Arming:
         """Hold the addresses of a VM that is off, and that traffic may wake."""
         watched = (_packed(addresses), self.mac_of(vm, mac))
         machine = self._vms.get(vm)
-        if machine is not None and machine.state is HandoverState.WATCHING and self._watched.get(vm) != watched:
+        is_over = machine is not None and machine.ready  # it ran, and an address of it is held that never appeared
+        if machine is not None and (
+            is_over or (machine.state is HandoverState.WATCHING and self._watched.get(vm) != watched)
+        ):
             self._forget(machine)
             machine = None
         self._watched[vm] = watched
@@ -145,7 +156,7 @@ class Arming:
         self._watched.pop(vm, None)
         self._dormant.pop(vm, None)
         machine = self._vms.get(vm)
-        if machine is None or machine.state is not HandoverState.WATCHING:
+        if machine is None or (machine.state is not HandoverState.WATCHING and (runs or not machine.ready)):
             return []
         return self._handle(machine, ReadyTold() if runs else FailureTold(), now)
 
@@ -181,13 +192,13 @@ class Arming:
             guest = self._owners[seen.sender]  # it has another MAC address than was known
             if guest.state is HandoverState.WATCHING:
                 self._rivals[seen.sender] = seen.source
-                return actions
+                return actions + self._handle(guest, Claimed(seen), now)
             self._moved[guest.mac] = (seen.source, now + MOVED_S)
             self._macs[seen.source] = guest
             self._learned[guest.vm] = (guest.mac, seen.source)
             self.changed = True
         if guest is not None:
-            actions += self._handle(guest, GuestFrameSeen(seen.source), now)
+            actions += self._handle(guest, GuestFrameSeen(seen), now)
             if seen.kind is Kind.TCP:
                 actions += self._handle(guest, ProbeAnswered(seen), now)
             elif seen.kind is Kind.UNREACHABLE:
@@ -198,6 +209,8 @@ class Arming:
             return actions
         self._count(machine.vm)
         if seen.kind is Kind.ASKS:
+            if machine.state is HandoverState.WATCHING and not any(seen.sender):
+                self._rivals[seen.target] = seen.source  # it looks whether the address is free, to take it
             return self._handle(machine, AskedFor(seen), now)
         is_syn = seen.kind is Kind.TCP and seen.flags & (frames.SYN | frames.ACK | frames.RST) == frames.SYN
         if (is_syn or seen.kind in _FIRST) and self._may_be_kept(machine, seen, now):
@@ -257,12 +270,26 @@ class Arming:
                 actions += self._after(machine, machine.passed(now), now)
         return actions
 
+    def missing(self) -> dict[str, str]:
+        """Return the addresses at which a VM that runs has never shown itself, and one that it has announced or ""."""
+        return {str(ip_address(address)): foreign for address, foreign in self._missing.items()}
+
+    def _note_missing(self, machine: Handover) -> None:
+        for address in machine.addresses:
+            self._missing.pop(address, None)
+        foreign = str(ip_address(machine.foreign)) if machine.foreign else ""
+        self._missing |= dict.fromkeys(machine.missing, foreign)
+
     def _handle(self, machine: Handover, event: Event, now: float) -> list[Action]:
         return self._after(machine, machine.handle(event, now), now)
 
     def _after(self, machine: Handover, actions: list[Action], now: float) -> list[Action]:
+        if machine.lingers is not (machine.vm in self._lingering):
+            self._lingering ^= {machine.vm}
+            self.changed = True
         if machine.state is HandoverState.RELEASED and self._vms.get(machine.vm) is machine:
             self.replayed += machine.replayed
+            self._note_missing(machine)
             self._forget(machine)
             if machine.vm in self._watched:
                 self._watch_again(machine, now)
@@ -270,7 +297,7 @@ class Arming:
 
     def _watch_again(self, machine: Handover, now: float) -> None:
         """Watch a VM whose boot has failed; one that runs though vmd says it is off, in a while."""
-        if machine.limit == float("inf"):
+        if not machine.armed:
             self._dormant[machine.vm] = now + DORMANT_S
         else:
             self._hold(machine.vm, *self._watched[machine.vm], now)
@@ -290,6 +317,7 @@ class Arming:
 
     def _forget(self, machine: Handover) -> None:
         self._vms.pop(machine.vm, None)
+        self._lingering.discard(machine.vm)
         self.kept.take(machine.vm)
         self.changed = True
         for held in (self._owners, self._macs):

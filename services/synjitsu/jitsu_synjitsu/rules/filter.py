@@ -3,6 +3,7 @@
     held       VMs that are off or boot: every frame to or from them, all ARP and neighbour discovery
     flooded    of the held, those that are sent too much: one of SAMPLE frames to them, so that others are still seen
     awaited    running VMs: the next IP packet to them, of which the first bytes are enough
+    absent     IP addresses of running VMs that are held still: every packet to them, all ARP and neighbour discovery
     running    running VMs: the TCP segments with SYN, FIN or RST to and from them, of which the first bytes are enough
 
 A VM is found by the last four bytes of its MAC address, in a tree of comparisons: a frame of no interest costs tens of
@@ -46,16 +47,17 @@ _SAMPLED: list[Instruction] = [(_LOAD_WORD, 0, 0, RANDOM), (_IF_AT_LEAST, 0, 1, 
 
 @dataclass(frozen=True)
 class Interest:
-    """The MAC addresses of VMs, by what is to be seen of them."""
+    """The MAC addresses of VMs (`absent`: IP addresses), by what is to be seen of them."""
 
     held: frozenset[bytes] = frozenset()
     flooded: frozenset[bytes] = frozenset()
     awaited: frozenset[bytes] = frozenset()
     running: frozenset[bytes] = frozenset()
+    absent: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
         """Say whether there is any."""
-        return bool(self.held or self.awaited or self.running)
+        return bool(self.held or self.awaited or self.running or self.absent)
 
 
 def program(interest: Interest, *, everything: bool = False) -> list[Instruction]:
@@ -69,6 +71,9 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
         code += _searched(interest.flooded, _DESTINATION, _SAMPLED)
     if interest.held:
         code += _searched(interest.held, _DESTINATION, [_WHOLE]) + _searched(interest.held, _SOURCE, [_WHOLE])
+    if interest.absent:
+        code += _to_addresses(interest.absent)
+    if interest.held or interest.absent:
         code += _neighbour_discovery()
     if interest.awaited:
         code += _searched(interest.awaited, _DESTINATION, _if_ip([_HEAD]))
@@ -105,6 +110,17 @@ def _tree(ends: list[int], found: list[Instruction]) -> list[Instruction]:
     else:
         branch = [(_IF_GREATER, 0, 1, ends[middle - 1]), (_JUMP, 0, 0, over_low)]
     return [*branch, *low, (_JUMP, 0, 0, len(high)), *high]
+
+
+def _to_addresses(addresses: Iterable[bytes]) -> list[Instruction]:
+    """Return what passes packets to these addresses, of which an IPv6 address is known by its last four bytes."""
+    code: list[Instruction] = []
+    for ethertype, length, at in ((IPV4, 4, _PAYLOAD + 16), (IPV6, 16, _PAYLOAD + 36)):
+        ends = sorted({int.from_bytes(each[-4:], "big") for each in addresses if len(each) == length})
+        if ends:
+            search = [(_LOAD_WORD, 0, 0, at), *_tree(ends, [_WHOLE])]
+            code += [(_LOAD_HALF, 0, 0, _TYPE), (_IF_EQUAL, 1, 0, ethertype), (_JUMP, 0, 0, len(search)), *search]
+    return code
 
 
 def _neighbour_discovery() -> list[Instruction]:

@@ -225,6 +225,20 @@ def answer(mac: bytes, address: bytes, asker: Seen) -> bytes:
     return _advert(asker.source, mac, address, asker.sender, SOLICITED | OVERRIDE, asker.vlan)
 
 
+OURSELVES = {
+    4: Seen(Kind.ASKS, OUR_MAC, b"", sender=bytes([169, 254, 0x4A, 0x53])),
+    16: Seen(Kind.ASKS, OUR_MAC, b"", sender=bytes.fromhex("fe80000000000000004a49fffe545355")),
+}
+"""Who asks when nobody waits. Not with an unspecified sender: that would look like an ARP probe or like duplicate
+address detection, and a guest that is about to take its address would give it up (RFC 5227, 2.1.1; RFC 4862, 5.4.3).
+"""
+
+
+def is_link_local(address: bytes) -> bool:
+    """Say whether an address is of 169.254.0.0/16 or fe80::/10."""
+    return address[:2] == b"\xa9\xfe" if len(address) == 4 else address[0] == 0xFE and address[1] & 0xC0 == 0x80
+
+
 def question(asker: Seen, address: bytes) -> bytes:
     """Return a question for an address in the name of somebody who waits for it: the guest answers when it is there."""
     if len(address) == 4:
@@ -266,14 +280,14 @@ def replayed(frame: bytes, seen: Seen, mac: bytes) -> bytes:
     return checked(frame, seen) if seen.payload_at else frame
 
 
-def probe(frame: bytes, seen: Seen, mac: bytes, port: int, sequence: int) -> bytes:
-    """Return a SYN in the name of the client of a kept frame, from another port of the client's and to `target_port`.
+def probe(frame: bytes, seen: Seen, mac: bytes, port: int, target_port: int, sequence: int) -> bytes:
+    """Return a SYN in the name of the client of a kept frame, from another port of the client's.
 
     The answer says whether the guest listens, and belongs to no connection of the client. The SYN carries no data and
     no options: a Fast Open cookie (RFC 7413) with the kept request would make the guest run that request now, and again
     when the kept SYN is replayed.
     """
-    segment = struct.pack("!HHIIBBHHH", port, seen.target_port, sequence, 0, 0x50, SYN, PROBE_WINDOW_BYTES, 0, 0)
+    segment = struct.pack("!HHIIBBHHH", port, target_port, sequence, 0, 0x50, SYN, PROBE_WINDOW_BYTES, 0, 0)
     hops = frame[seen.at + 8] if len(seen.sender) == 4 else frame[seen.at + 7]
     return _packet(mac, frame[6:12], seen.vlan, seen.sender, seen.target, TCP, segment, hops)
 

@@ -14,15 +14,22 @@ import itertools
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from jitsu_synjitsu.rules.frames import Seen
 
-Item = tuple[bytes, "Seen"]
-"""A frame, and what is in it."""
+
+class Item(NamedTuple):
+    """A frame that is kept."""
+
+    frame: bytes
+    seen: Seen
+    """What is in it."""
+    at: float = 0.0
+    """When it came."""
 
 
 class Outcome(StrEnum):

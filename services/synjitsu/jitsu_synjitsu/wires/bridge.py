@@ -20,7 +20,7 @@ from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances, knows_elsewher
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_synjitsu.rules.handover import Action
+    from jitsu_synjitsu.rules.events import Action
     from jitsu_synjitsu.rules.kept import Kept
 
 FOCUS_S = 0.02
@@ -99,6 +99,9 @@ class Bridge:
         notes = [self.wire.hindrance()] if self.wire is not None else []
         for address, mac in self.arming.rivals().items():
             notes.append(f"{address} is held by {mac.hex(':')} too: give one of them another address")
+        for address, foreign in self.arming.missing().items():
+            announced = f"it announces {foreign}" if foreign else "check what the guest configures"
+            notes.append(f"{address} did not appear when its VM booted: {announced}")
         return [note for note in notes if note]
 
     def _taken(self, frame: bytes) -> None:
@@ -128,7 +131,13 @@ class Bridge:
         self.arming.changed = self.activity.changed = self._focuses = False
         if self.wire is not None:
             self.wire.watch(
-                Interest(self.arming.macs(), self.arming.flooded(), self.activity.awaited(), self.activity.running())
+                Interest(
+                    self.arming.macs(),
+                    self.arming.flooded(),
+                    self.activity.awaited(),
+                    self.activity.running(),
+                    self.arming.lingering(),
+                )
             )
 
     def look_now(self) -> None:

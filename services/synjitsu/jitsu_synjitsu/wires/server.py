@@ -14,8 +14,8 @@ from jitsu_protocol.errors import JitsuError, Unavailable
 from jitsu_protocol.limits import Buckets, Networks
 from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Summon, Summoned
 from jitsu_synjitsu.rules.arming import WakeLimit
-from jitsu_synjitsu.rules.handover import ClearEntries, Send, Wake, WriteEntry
-from jitsu_synjitsu.rules.handover import HandedOver as Handed
+from jitsu_synjitsu.rules.events import ClearEntries, OpenPort, Send, Wake, WriteEntry
+from jitsu_synjitsu.rules.events import HandedOver as Handed
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.wires.bridge import Bridge
 from jitsu_synjitsu.wires.entries import Entries
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from jitsu_protocol.process import Process
-    from jitsu_synjitsu.rules.handover import Action
+    from jitsu_synjitsu.rules.events import Action
 
 LOOK_S = 0.25
 """How often it is looked whether bridges came or went, and VMs are to be watched again."""
@@ -185,6 +185,8 @@ class SynjitsuServer:
                     self._entries.write(vm, values)
                 case ClearEntries(vm, addresses, after_s):
                     self._entries.clear(vm, addresses, after_s)
+                case OpenPort():
+                    pass
                 case Wake(vm):
                     self._process.spawn(self._wake(bridge, vm))
         bridge.focus()
