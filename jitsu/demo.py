@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.settings import Settings
     from jitsu_protocol.vm import VM
 
-PRESETS = {"defaults.ttl": "10", "dns.port": "5300"}
+PRESETS = {"defaults.ttl": "10", "dns.port": "5300", "dns.zones": "jitsu.test"}
 
 
 def texts() -> list[VmText]:

@@ -127,6 +127,7 @@ HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "libxl", "xapi
 IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
+Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], BeforeValidator(_split)]
 Texts = Annotated[list[str], BeforeValidator(_split)]
 Servers = Annotated[list[str], BeforeValidator(_split), AfterValidator(_servers)]
 Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
@@ -231,7 +232,15 @@ class DnsSettings(Section):
     reuse_port: bool = Field(False, description="Share the port with other replicas on this host (SO_REUSEPORT).")
     zones: Names = Field(
         default_factory=list,
-        description="Zones that are held; empty: the parent domain of each name.",
+        description="Zones that are ours as a whole: every name in them is answered here, NXDOMAIN if nobody has it. "
+        "Of what VMs are called elsewhere only those very names are ours.",
+    )
+    wildcard_exclude: Labels = Field(
+        default_factory=lambda: ["wpad", "isatap"],
+        description="Labels that a wildcard of a VM does not stand for: clients look such names up by themselves.",
+    )
+    wildcard_labels: int = Field(
+        0, ge=0, le=127, description="How many labels a wildcard of a VM may stand for; 0: any number."
     )
     mname: DnsName | Literal[""] = Field("", description="Primary name server in the SOA; empty: the first one.")
     rname: DnsName | Literal[""] = Field(
@@ -240,7 +249,8 @@ class DnsSettings(Section):
     nameservers: Names = Field(default_factory=list, description="Name servers of each zone; empty: ns.ZONE.")
     glue: Glue = Field(
         default_factory=list,
-        description="Addresses of name servers, as NAME=ADDRESS; for ns.ZONE otherwise the address that is bound.",
+        description="Addresses of name servers, as NAME=ADDRESS; for ns.ZONE otherwise the address that is bound, "
+        "or those of this host's interfaces if that is all addresses.",
     )
     records: Lines = Field(
         default_factory=list,

@@ -13,7 +13,7 @@ from tests.support.vms import make_vm
 
 
 def table(
-    *vms: VM, zones: tuple[str, ...] = (), authority: Authority | None = None, static: tuple[str, ...] = ()
+    *vms: VM, zones: tuple[str, ...] = ("jitsu.test",), authority: Authority | None = None, static: tuple[str, ...] = ()
 ) -> Table:
     made = Table(zones, authority or Authority(), map(parse_static, static))
     for vm in vms:
@@ -28,8 +28,9 @@ def answer(made: Table, name: str, rdtype: str) -> dns.message.Message:
     found = made.find(query.key, query.qtype)
     assert found is not None
     if isinstance(found, Fixed):
-        return dns.message.from_wire(respond(query, found.rcode, found.records))
-    return dns.message.from_wire(respond(query, Rcode.NOERROR, found.records(found.node.of_type(query.qtype))))
+        return dns.message.from_wire(respond(query, found.rcode, found.records, udp=False))
+    records = found.records(found.node.of_type(query.qtype))
+    return dns.message.from_wire(respond(query, Rcode.NOERROR, records, udp=False))
 
 
 def test_addresses_of_both_families_are_ready_made() -> None:
@@ -96,12 +97,12 @@ def test_a_changed_vm_keeps_its_counts_and_a_removed_one_is_gone() -> None:
     assert answer(made, "www.jitsu.test", "A").answer[0].to_text() == "www.jitsu.test. 60 IN A 127.0.1.9"
     made.replace(moved, None)
     made.publish(9)
-    assert made.find(to_wire("www.jitsu.test"), Type.A) is None
+    assert answer(made, "www.jitsu.test", "A").rcode() == 3
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c.d", "e.c.d"]), st.booleans()), max_size=30))
 def test_changes_one_by_one_lead_to_the_same_table_as_at_once(steps: list[tuple[str, bool]]) -> None:
-    made, there = Table([], Authority()), dict[str, VM]()
+    made, there = Table(["jitsu.test"], Authority()), dict[str, VM]()
     for name, present in steps:
         old = there.pop(name, None)
         if present:
@@ -144,7 +145,7 @@ def test_an_alias_leads_to_the_vms_addresses() -> None:
     assert [missing.rcode(), len(missing.answer), len(missing.authority)] == [0, 1, 1]
     made.replace(vm, None)
     made.publish(8)
-    assert made.find(to_wire("w.jitsu.test"), Type.A) is None
+    assert answer(made, "w.jitsu.test", "A").rcode() == 3
 
 
 def test_aliases_of_others_are_followed_as_far_as_they_are_held_here() -> None:

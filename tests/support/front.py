@@ -50,9 +50,10 @@ def front(
     static: Sequence[str] = (),
     forward: Forwarder | None = None,
     notify: Notifier | None = None,
+    zones: Sequence[str] = ("jitsu.test",),
 ) -> Front:
     made = Front(
-        Table([], Authority(), map(parse_static, static), notes_changes=notify is not None),
+        Table(zones, Authority(), map(parse_static, static), notes_changes=notify is not None),
         Uses("dns-0", "i", lease),
         max_waiting,
         summons=summons or SummonLimit(NOBODY, NOBODY, 0, 1),

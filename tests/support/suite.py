@@ -91,6 +91,8 @@ class RunningSuite:
             argv += ["--config", str(directory / "jitsu.toml")]
         # Nobody outside is asked for names, unless a test says whom.
         environment = {"JITSU_DNS_FORWARD": "off", **os.environ}
+        if "zones" not in tomllib.loads(toml).get("dns", {}):
+            environment["JITSU_DNS_ZONES"] = "jitsu.test"
         self.process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory, env=environment
         )

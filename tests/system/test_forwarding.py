@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.suite
 
 STATIC = (
-    "[dns]\nrecords = ['www.example.org. 60 IN A 192.0.2.7', "
+    "[dns]\nzones = ['example.org']\nrecords = ['www.example.org. 60 IN A 192.0.2.7', "
     f"'big.example.org. 60 IN TXT {' '.join(letter * 250 for letter in 'abcdef')}']\n"
 )
 

@@ -20,7 +20,7 @@ from tests.support.suite import RunningSuite, free_port, wait_for
 from tests.test_readmes import ROOT, SERVICES, documented, readme
 
 UP = "jitsu up"
-NAMED_ONLY = {"jitsu apply", "jitsu set", "jitsu keys init", UP}
+NAMED_ONLY = {"jitsu apply", "jitsu set", "jitsu keys init", "jitsu watch", UP}
 """These stand in the text for what they do; their arguments are told elsewhere."""
 IN_TURN = (
     *("jitsu --as vm:UUID branch", "jitsu --as vm:UUID set", "jitsu --as vm:UUID merge"),

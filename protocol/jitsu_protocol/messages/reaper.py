@@ -47,5 +47,7 @@ class Report(Request):
     drains: list[str] = Field(default_factory=list)
     """Ids of all drains that it honours: it asks vmd again before it answers for these VMs, and all use from before it
     did so is in this report or an earlier one."""
+    warnings: list[str] = Field(default_factory=list)
+    """What an operator should put right, for `jitsu status`."""
     leaving: bool = False
     """It stops in an orderly way; nothing more comes from it."""

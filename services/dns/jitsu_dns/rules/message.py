@@ -48,6 +48,7 @@ class Type(IntEnum):
     HINFO = 13
     TXT = 16
     AAAA = 28
+    DNAME = 39
     OPT = 41
     RRSIG = 46
     NSEC = 47
@@ -86,6 +87,7 @@ class Rcode(IntEnum):
     NXDOMAIN = 3
     NOTIMP = 4
     REFUSED = 5
+    YXDOMAIN = 6
     NOTAUTH = 9
     BADVERS = 16
 

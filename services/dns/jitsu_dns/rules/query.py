@@ -89,6 +89,8 @@ class Front:
         self.table = table
         self.uses = uses
         self.states = States()
+        self.faults: dict[str, str] = {}
+        """VM -> why it is left out."""
         self.counts = Counts()
         self.pending = Pending(max_waiting)
         self.responses = responses
@@ -198,25 +200,39 @@ class Front:
 
     def configure(self, changes: Sequence[VmChanged], serial: int, now: float) -> None:
         """Take VMs that came, went or are configured otherwise, and the serial that the zones have with that."""
-        had_wildcards = self.table.wildcards
+        table = self.table
+        depended = table.answers_depend_on_others
+        table.is_reshaped = False
         left: set[Node] = set()
         for change in changes:
             for vm in (change.old, change.new):
                 if vm is not None:
                     self._invalidate(vm.uuid)
             if change.old is not None:
-                left.update(held.node for held in self.table.held_by(change.old.uuid))
-            self.table.replace(change.old, change.new)
+                left.update(held.node for held in table.held_by(change.old.uuid))
+            self._replace(change)
             if change.new is not None:
                 self._invalidate(change.new.uuid)
-        if not changes and serial == self.table.serial:
+        if not changes and serial == table.serial:
             return
-        self.table.publish(serial)
+        table.publish(serial)
         if self.notify is not None:
-            self.notify.changed(self.table.changed_zones(), now)
-        if self.table.wildcards or had_wildcards:
-            self._ready.clear()  # a packet may have been answered by what stands no more for its name
+            self.notify.changed(table.changed_zones(), now)
+        if table.is_reshaped and (depended or table.answers_depend_on_others):
+            self._ready.clear()  # what stood for a name may no longer do so
         self._cold.reconfigured(left, now)
+
+    def _replace(self, change: VmChanged) -> None:
+        """Take one change; a VM of which no records can be made is left out, with the reason in `faults`."""
+        for vm in (change.old, change.new):
+            if vm is not None:
+                self.faults.pop(vm.uuid, None)
+        try:
+            self.table.replace(change.old, change.new)
+        except ValueError as error:
+            self.table.replace(change.old, None)
+            if change.new is not None:
+                self.faults[change.new.uuid] = f"{change.new.name}: {error}"
 
     # --- clock ---
 

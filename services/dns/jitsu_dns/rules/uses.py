@@ -60,7 +60,9 @@ class Uses:
         held.count += count
         held.used_at = max(held.used_at, now)
 
-    def report(self, drains: Iterable[str], now: float, *, leaving: bool = False) -> Report:
+    def report(
+        self, drains: Iterable[str], now: float, *, leaving: bool = False, warnings: Iterable[str] = ()
+    ) -> Report:
         """Return the next report; the one that was not acknowledged, if there is such."""
         if self._kept is None:
             self._batch += 1
@@ -80,6 +82,7 @@ class Uses:
             lease_s=self.lease_s,
             uses=[Use(vm, name, count, max(0.0, now - used_at)) for vm, name, count, used_at in self._kept],
             drains=list(self._drains),
+            warnings=list(warnings),
             leaving=leaving,
         )
 

@@ -25,11 +25,13 @@ from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
 from jitsu_dns.rules.message import TYPE_NAMES, Rcode
 from jitsu_dns.rules.notify import Notifier
 from jitsu_dns.rules.query import Front
-from jitsu_dns.rules.records import Authority, parse_static
-from jitsu_dns.rules.table import Table
+from jitsu_dns.rules.records import Authority, conflicts, parse_static
+from jitsu_dns.rules.table import Table, Wildcards
 from jitsu_dns.rules.uses import MAX_USES, Uses
+from jitsu_dns.rules.warnings import upgrade_hint, warnings
 from jitsu_dns.wires.activation import inherited
 from jitsu_dns.wires.forward import ForwardSockets, own_networks, servers_of
+from jitsu_dns.wires.interfaces import reachable_addresses
 from jitsu_dns.wires.notify import NotifySockets
 from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
@@ -99,6 +101,8 @@ class Replica:
         self._limits_responses = settings.response_rate > 0
         self._alarm = Alarm(self._passed)
         self._serial = 0
+        self._warnings: list[str] = []
+        """Those that are in the log already."""
         self._states: dict[str, FeedClient] = {}
         self._report_wanted = asyncio.Event()
         self._publish_metrics()
@@ -106,6 +110,10 @@ class Replica:
     async def start(self) -> None:
         """Learn names and states, then serve."""
         await follow_vms(self._process, self._store, self._configured, serial=self._numbered)
+        if hint := upgrade_hint(self._front.table):
+            log.warning(
+                "only the names of VMs are ours, not their domains: set dns.zones for those that are", like=hint
+            )
         states = self._states = follow_states(self._process, self._vmds, self._all_states, self._state)
         self._process.spawn(self._report_for_ever(), "report")
         try:
@@ -252,7 +260,7 @@ class Replica:
                 while self._front.count(MAX_USES):  # noqa: ASYNC110 it waits for nothing: it lets queries in
                     await asyncio.sleep(0)
             sent_at = monotonic()
-            report = self._uses.report(self._front.drains(), sent_at)
+            report = self._uses.report(self._front.drains(), sent_at, warnings=self._warn())
             try:
                 await self._reaper.call(report, Done, REPORT_TIMEOUT_S)
             except JitsuError as error:
@@ -271,6 +279,15 @@ class Replica:
                     await self._report_wanted.wait()
             except TimeoutError:
                 continue
+
+    def _warn(self) -> list[str]:
+        """Return what an operator should put right; what is new goes to the log too."""
+        found = warnings(self._front.table, self._front.faults, has_secondaries=bool(self._settings.secondaries))
+        for warning in found:
+            if warning not in self._warnings:
+                log.warning(warning)
+        self._warnings = found
+        return found
 
     # --- metrics ---
 
@@ -348,7 +365,8 @@ def _front(settings: DnsSettings, uses: Uses) -> Front:
         static = [parse_static(line) for line in settings.records]
     except ValueError as error:
         raise SetupFault(f"dns.records: {error}") from None
-    unspecified = ip_address(settings.bind).is_unspecified
+    if clashes := conflicts(static, settings.zones):
+        raise SetupFault(f"dns.records: {'; '.join(clashes)}", hint="remove one of the records")
     glue: dict[str, tuple[str, ...]] = {}
     for text in settings.glue:
         name, _, address = text.partition("=")
@@ -358,9 +376,15 @@ def _front(settings: DnsSettings, uses: Uses) -> Front:
         rname=settings.rname,
         nameservers=tuple(settings.nameservers),
         glue=glue,
-        own_addresses=() if unspecified else (settings.bind,),
+        own_addresses=_own_addresses(settings.bind),
     )
-    table = Table(settings.zones, authority, static, notes_changes=bool(settings.secondaries))
+    table = Table(
+        settings.zones,
+        authority,
+        static,
+        wildcards=Wildcards(frozenset(label.encode() for label in settings.wildcard_exclude), settings.wildcard_labels),
+        notes_changes=bool(settings.secondaries),
+    )
     secondaries = [server_address(text) for text in settings.secondaries]
     return Front(
         table,
@@ -374,6 +398,19 @@ def _front(settings: DnsSettings, uses: Uses) -> Front:
         notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
         wall_ahead_s=time.time() - monotonic(),
     )
+
+
+def _own_addresses(bind: str) -> tuple[str, ...]:
+    """Return where this server is reached: the address that is bound, those of the interfaces if that is all."""
+    bound = ip_address(bind)
+    if not bound.is_unspecified:
+        return (bind,)
+    try:
+        found = reachable_addresses()
+    except OSError as error:
+        log.warning("this host's addresses are not known", reason=str(error))
+        return ()
+    return tuple(each for each in found if bound.version == 6 or ip_address(each).version == 4)
 
 
 def _summon_limit(settings: DnsSettings) -> SummonLimit:

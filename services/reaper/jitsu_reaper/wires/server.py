@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from jitsu_protocol.settings import Settings
 
 CALL_TIMEOUT_S = 2.0
+MAX_WARNINGS = 20
+"""Of one replica, each of so many characters: what a peer sends is bounded before it is shown."""
+MAX_WARNING_CHARACTERS = 200
 LEAVING_TIMEOUT_S = 0.5
 SAVE_S = 1.0
 MAX_SAVED_NAMES = 2_000
@@ -63,6 +66,8 @@ class ReaperServer:
         self._vms: FeedClient | None = None
         self._states: dict[str, FeedClient] = {}
         self._names: dict[str, str] = {}
+        self._warnings: dict[str, list[str]] = {}
+        """Replica -> what it warns of."""
         self._alarm = Alarm(self._look)
         self._looks = False
         """A look is due soon."""
@@ -103,6 +108,10 @@ class ReaperServer:
         else:
             for host, reason in sorted(self._policy.unheard.items()):
                 notes.append(f"stops nothing{f' on {host}' if host else ''}: {reason}")
+        replicas = self._policy.activity.replicas
+        for name, warnings in sorted(self._warnings.items()):
+            if name in replicas:
+                notes += [f"{name}: {warning[:MAX_WARNING_CHARACTERS]}" for warning in warnings[:MAX_WARNINGS]]
         return notes
 
     def _heard(self, service: str, now: float) -> str:
@@ -133,6 +142,10 @@ class ReaperServer:
         if (report.replica in activity.replicas) if report.leaving else not activity.knows(report):
             await self._register(report)
         self._policy.report(report, monotonic(), time.time())
+        if report.warnings and not report.leaving:
+            self._warnings[report.replica] = report.warnings
+        else:
+            self._warnings.pop(report.replica, None)
         self._reports.inc()
         self._look_soon()
         return Done()
