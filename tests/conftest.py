@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,6 +27,10 @@ TIERS = {
     "newcomer": "README.md's commands in a bare Debian",
     "xen": "a real dom0, which QEMU emulates",
 }
+
+# How long one example takes says more of what else the machine does than of the code.
+settings.register_profile("jitsu", deadline=None)
+settings.load_profile("jitsu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
