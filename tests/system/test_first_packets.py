@@ -192,6 +192,33 @@ def test_a_vm_that_is_off_and_whose_mac_another_has_is_warned_of_once(tmp_path: 
         assert f"bridge fdb show br jt0 | grep {taken}; give one of them another (its key mac)" in line
 
 
+def claim_the_guests_address() -> None:
+    """Say once that 10.77.0.10 is at this machine's MAC address: a gratuitous ARP request (RFC 5227, section 3)."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        address = socket.inet_aton("10.77.0.10")
+        raw.send(arp(1, raw.getsockname()[4], address, address))
+
+
+def test_a_machine_that_claims_the_address_of_a_booting_guest_gets_none_of_its_packets(tmp_path: Path) -> None:
+    with lan_suite(tmp_path, guest_toml("www", 10, boot_time=0.6), clients=2) as (lan, suite):
+
+        def fetch() -> str:
+            address = summon("www", suite.port)
+            before = retransmitted()
+            with ThreadPoolExecutor(1) as thread:
+                fetched = thread.submit(http, address)
+                lan.run(1, claim_the_guests_address)
+                page = fetched.result()
+            assert retransmitted() == before
+            return page
+
+        assert "This is the VM" in lan.run(0, fetch)
+        assert "10.77.0.10 is held by" in suite.jitsu("status")
+        suite.jitsu("stop", "www")
+        assert "This is the VM" in lan.run(0, lambda: without_retransmission(suite, "www")), "nothing was learned"
+
+
 def test_nothing_is_left_of_a_suite_that_ended(tmp_path: Path) -> None:
     with lan_suite(tmp_path, guest_toml("www", 10, boot_time=0)) as (lan, suite):
         lan.run(0, lambda: without_retransmission(suite, "www"))

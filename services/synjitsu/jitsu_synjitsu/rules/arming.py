@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.deadlines import Deadlines
 from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.claims import Claims
 from jitsu_synjitsu.rules.events import (
     ArmTold,
     AskedFor,
@@ -92,9 +94,13 @@ class Arming:
     """VM -> the MAC address that it was said to have, and the one that it has."""
     _missing: dict[bytes, str] = field(default_factory=dict)
     """Address at which a guest has not shown itself in its last boot -> another that it has announced, if any."""
-    _rivals: dict[bytes, bytes] = field(default_factory=dict)
     _lingering: set[str] = field(default_factory=set)
     """VMs that are there, but not at all of their addresses."""
+    claims: Claims = field(default_factory=Claims)
+    _macs_of: dict[str, set[bytes]] = field(default_factory=dict)
+    """VM -> its keys in `_macs`."""
+    _deadlines: Deadlines[tuple[str, str | bytes]] = field(default_factory=Deadlines)
+    """Of machines and of what `_moved` and `_dormant` hold: no frame costs a look at all of them."""
     _packets: Counter[str] = field(default_factory=Counter)
     """To each VM since `count_anew`."""
     _flooded: set[str] = field(default_factory=set)
@@ -105,8 +111,12 @@ class Arming:
         return sorted(str(ip_address(address)) for machine in self._vms.values() for address in machine.held())
 
     def rivals(self) -> dict[str, bytes]:
-        """Return the addresses of VMs that are off which another machine says it has, and its MAC address."""
-        return {str(ip_address(address)): mac for address, mac in self._rivals.items()}
+        """Return the addresses of VMs which another machine says it has, and its MAC address."""
+        return {str(ip_address(address)): mac for address, mac in self.claims.rivals.items()}
+
+    def new_rivals(self) -> dict[str, bytes]:
+        """Return those that were found since this was asked last."""
+        return {str(ip_address(address)): mac for address, mac in self.claims.new_rivals()}
 
     def macs(self) -> frozenset[bytes]:
         """Return the MAC addresses of all VMs whose addresses are held, without those that linger."""
@@ -189,14 +199,13 @@ class Arming:
         guest = self._macs.get(seen.source)
         claims = seen.kind in (Kind.ASKS, Kind.TELLS)
         if guest is None and claims and any(seen.sender) and seen.sender in self._owners:
-            guest = self._owners[seen.sender]  # it has another MAC address than was known
+            guest = self._owners[seen.sender]
             if guest.state is HandoverState.WATCHING:
-                self._rivals[seen.sender] = seen.source
+                self.claims.add_rival(seen.sender, seen.source)
                 return actions + self._handle(guest, Claimed(seen), now)
-            self._moved[guest.mac] = (seen.source, now + MOVED_S)
-            self._macs[seen.source] = guest
-            self._learned[guest.vm] = (guest.mac, seen.source)
-            self.changed = True
+            if not self.claims.is_by_guest(guest.vm, frame, seen):
+                return actions
+            self._learn(guest, seen.source, now)
         if guest is not None:
             actions += self._handle(guest, GuestFrameSeen(seen), now)
             if seen.kind is Kind.TCP:
@@ -210,12 +219,25 @@ class Arming:
         self._count(machine.vm)
         if seen.kind is Kind.ASKS:
             if machine.state is HandoverState.WATCHING and not any(seen.sender):
-                self._rivals[seen.target] = seen.source  # it looks whether the address is free, to take it
+                self.claims.add_rival(seen.target, seen.source)  # it looks whether the address is free, to take it
             return self._handle(machine, AskedFor(seen), now)
         is_syn = seen.kind is Kind.TCP and seen.flags & (frames.SYN | frames.ACK | frames.RST) == frames.SYN
         if (is_syn or seen.kind in _FIRST) and self._may_be_kept(machine, seen, now):
             return self._handle(machine, PacketSeen(frame, seen), now)
         return actions
+
+    def decide(self, vm: str, now: float) -> list[Action]:
+        """Look again at claims on a VM's addresses: its interface has been named."""
+        return [action for frame, seen in self.claims.undecided(vm) for action in self.frame(frame, seen, now)]
+
+    def _learn(self, guest: Handover, mac: bytes, now: float) -> None:
+        """Note that a guest has another MAC address than was known."""
+        self._moved[guest.mac] = (mac, now + MOVED_S)
+        self._deadlines.set(("moved", guest.mac), now + MOVED_S)
+        self._macs[mac] = guest
+        self._macs_of.setdefault(guest.vm, set()).add(mac)
+        self._learned[guest.vm] = (guest.mac, mac)
+        self.changed = True
 
     def _may_be_kept(self, machine: Handover, seen: Seen, now: float) -> bool:
         """Say whether a packet to a VM that is off is from somebody who may wake it; while it boots all are kept."""
@@ -237,6 +259,7 @@ class Arming:
             self._flooded -= over
             self.changed = True
         self._packets.clear()
+        self.claims.check_anew()
 
     def flooded(self) -> frozenset[bytes]:
         """Return the MAC addresses of VMs that are sent more than can be looked at."""
@@ -251,23 +274,27 @@ class Arming:
 
     def next_deadline(self) -> float | None:
         """Return when `passed` wants to be called."""
-        due = [machine.next_deadline() for machine in self._vms.values()]
-        earliest = min([*due, *(until for _, until in self._moved.values()), *self._dormant.values()], default=None)
-        return None if earliest == float("inf") else earliest
+        earliest = self._deadlines.earliest()
+        return None if earliest is None else earliest[1]
 
     def passed(self, now: float) -> list[Action]:
         """Do what is due."""
         actions: list[Action] = []
-        if any(until <= now for _, until in self._moved.values()):
-            self._moved = {mac: moved for mac, moved in self._moved.items() if moved[1] > now}
-            self.changed = True
-        for vm in [vm for vm, until in self._dormant.items() if until <= now]:
-            del self._dormant[vm]
-            if vm in self._watched and vm not in self._vms:
-                self._hold(vm, *self._watched[vm], now)
-        for machine in list(self._vms.values()):
-            if machine.next_deadline() <= now:
-                actions += self._after(machine, machine.passed(now), now)
+        due: list[tuple[str, str | bytes]] = []
+        while (found := self._deadlines.pop_due(now)) is not None:
+            due.append(found)
+        for what in due:
+            match what:
+                case ("moved", bytes(mac)) if mac in self._moved:
+                    del self._moved[mac]
+                    self.changed = True
+                case ("dormant", str(vm)) if vm in self._dormant:
+                    del self._dormant[vm]
+                    if vm in self._watched and vm not in self._vms:
+                        self._hold(vm, *self._watched[vm], now)
+                case ("machine", str(vm)) if vm in self._vms:
+                    machine = self._vms[vm]
+                    actions += self._after(machine, machine.passed(now), now)
         return actions
 
     def missing(self) -> dict[str, str]:
@@ -293,12 +320,22 @@ class Arming:
             self._forget(machine)
             if machine.vm in self._watched:
                 self._watch_again(machine, now)
+        elif self._vms.get(machine.vm) is machine:
+            self._schedule(machine)
         return actions
+
+    def _schedule(self, machine: Handover) -> None:
+        """Note when a machine wants to look at the clock, which each event may change."""
+        if (at := machine.next_deadline()) == float("inf"):
+            self._deadlines.discard(("machine", machine.vm))
+        else:
+            self._deadlines.set(("machine", machine.vm), at)
 
     def _watch_again(self, machine: Handover, now: float) -> None:
         """Watch a VM whose boot has failed; one that runs though vmd says it is off, in a while."""
         if not machine.armed:
             self._dormant[machine.vm] = now + DORMANT_S
+            self._deadlines.set(("dormant", machine.vm), now + DORMANT_S)
         else:
             self._hold(machine.vm, *self._watched[machine.vm], now)
 
@@ -310,19 +347,25 @@ class Arming:
         machine = self._vms[vm] = Handover(vm, addresses, mac, now, self.kept, self._probe_port)
         self._owners.update(dict.fromkeys(addresses, machine))
         for address in addresses:
-            self._rivals.pop(address, None)
+            self.claims.rivals.pop(address, None)
         self._macs[mac] = machine
+        self._macs_of[vm] = {mac}
         self.changed = True
         return machine
 
     def _forget(self, machine: Handover) -> None:
         self._vms.pop(machine.vm, None)
         self._lingering.discard(machine.vm)
+        self._deadlines.discard(("machine", machine.vm))
+        self.claims.over(machine.vm)
         self.kept.take(machine.vm)
         self.changed = True
-        for held in (self._owners, self._macs):
-            for key in [key for key, owner in held.items() if owner is machine]:
-                del held[key]
+        for address in machine.addresses:
+            if self._owners.get(address) is machine:
+                del self._owners[address]
+        for mac in self._macs_of.pop(machine.vm, set()):
+            if self._macs.get(mac) is machine:
+                del self._macs[mac]
 
     def _probe_port(self) -> int:
         return FIRST_PROBE_PORT + next(self._ports) % PROBE_PORTS

@@ -76,10 +76,7 @@ class Follower:
             self._state(status, gone=False)
 
     def _state(self, status: VmStatus, gone: bool) -> None:
-        if status.interface and not gone:
-            self._server.interfaces[status.uuid] = status.interface
-        else:
-            self._server.interfaces.pop(status.uuid, None)
+        self._server.name_interface(status.uuid, "" if gone else status.interface)
         if gone:
             self._states.pop(status.uuid, None)
             self._forget(status.uuid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.wires.bridge import Bridge
 from jitsu_synjitsu.wires.entries import Entries
 from jitsu_synjitsu.wires.packet import hindrances
+from jitsu_synjitsu.wires.ports import is_at
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -51,6 +53,8 @@ class SynjitsuServer:
             Buckets(settings.wake_rate_of_all, settings.wake_rate_of_all * BURST_OF_ALL_S),
         )
         self.bridges = {name: Bridge(name, self._kept, wakes, self.perform, self._save) for name in settings.bridges}
+        for name, bridge in self.bridges.items():
+            bridge.arming.claims.is_at_guest = partial(self._is_at_guest, name)
         self._vmd = process.client("vmd", process.settings.hypervisor.host)
         self.armed: Callable[[str, Bridge, bytes], None] = lambda *_: None
         """Told of each VM that is about to boot, before it does."""
@@ -119,7 +123,7 @@ class SynjitsuServer:
         mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
         limit = now + request.limit_s
         if request.interface:
-            self.interfaces[request.vm] = request.interface
+            self.name_interface(request.vm, request.interface)
         self.armed(request.vm, bridge, mac)
         is_known = request.is_there or request.vm in self._seen_elsewhere
         if not is_known and bridge.knows_elsewhere(mac):
@@ -133,6 +137,19 @@ class SynjitsuServer:
         actions = bridge.arming.arm(request.vm, request.addresses, mac, limit, now, by_xenstore=by_xenstore)
         self.perform(bridge, actions)
         return Done()
+
+    def name_interface(self, vm: str, interface: str) -> None:
+        """Note at which interface a VM is, "" if unknown; claims on its addresses can be decided then."""
+        if not interface:
+            self.interfaces.pop(vm, None)
+        elif self.interfaces.get(vm) != interface:
+            self.interfaces[vm] = interface
+            for bridge in self.bridges.values():
+                self.perform(bridge, bridge.arming.decide(vm, monotonic()))
+
+    def _is_at_guest(self, bridge: str, vm: str, mac: bytes) -> bool | None:
+        interface = self.interfaces.get(vm)
+        return None if interface is None else is_at(bridge, mac, interface)
 
     def _managed(self, vm: str) -> None:
         for bridge in self.bridges.values():
@@ -166,6 +183,13 @@ class SynjitsuServer:
         for bridge in self.bridges.values():
             bridge.look()
             bridge.arming.count_anew()
+            for address, mac in bridge.arming.new_rivals().items():
+                log.warning(
+                    "another machine claims the address of a VM",
+                    address=address,
+                    mac=mac.hex(":"),
+                    mend=f"bridge fdb show br {bridge.name} shows its port; give one of them another address",
+                )
             bridge.activity.passed(monotonic())
             bridge.focus()
 

@@ -1,0 +1,151 @@
+"""Who claims the address of a VM that boots: the guest, under a MAC address that was not known, or another machine."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from jitsu_synjitsu.rules import frames
+from jitsu_synjitsu.rules.arming import Arming
+from jitsu_synjitsu.rules.claims import MAX_CHECKS, MAX_UNDECIDED, Claims
+from jitsu_synjitsu.rules.events import Send
+from jitsu_synjitsu.rules.handover import Handover
+from jitsu_synjitsu.rules.kept import Kept
+from tests.support.frames import CLIENT_MAC, V4, V6, VM_MAC, tcp
+from tests.support.synjitsu import wake_limit
+
+OTHER = b"\x02\0\0\0\0\x77"
+BOTH = pytest.mark.parametrize("address", [V4[1], V6[1]], ids=["IPv4", "IPv6"])
+
+
+class Booting:
+    """A bridge on which one VM boots; `ports` says at which interface each MAC address was heard."""
+
+    def __init__(self, address: bytes) -> None:
+        self.arming = Arming(Kept(10, 100), wake_limit())
+        self.interface: str | None = "vnet0"
+        self.ports = {CLIENT_MAC: "eth0"}
+        self.asked = 0
+        self.arming.claims.is_at_guest = self._is_at_guest
+        self.address = address
+        self.arm(0.0)
+
+    def _is_at_guest(self, vm: str, mac: bytes) -> bool | None:
+        assert vm == "v"
+        self.asked += 1
+        return None if self.interface is None else self.ports.get(mac) == self.interface
+
+    def arm(self, now: float) -> list[Any]:
+        return self.arming.arm("v", [str(ip_address(self.address))], VM_MAC, now + 60.0, now)
+
+    def claims(self, mac: bytes, now: float) -> list[Any]:
+        frame = frames.announcements(mac, self.address)[0]
+        return self.arming.frame(frame, frames.read(frame), now)
+
+    def announced(self, now: float) -> set[bytes]:
+        """Return the MAC addresses that are announced at the next boot."""
+        self.arming.disarm("v", "failed", now)
+        return {action.frame[6:12] for action in self.arm(now) if isinstance(action, Send)}
+
+
+@BOTH
+def test_a_forged_claim_changes_neither_this_boot_nor_a_later_one(address: bytes) -> None:
+    made = Booting(address)
+    made.arming.frame(syn := tcp(1, 80), frames.read(syn), 0.1)
+    assert made.claims(CLIENT_MAC, 0.2) == []
+    assert made.arming.macs() == {VM_MAC}, "what is for the VM is not sent to the other machine"
+    assert made.arming.rivals() == {str(ip_address(address)): CLIENT_MAC}
+    assert made.announced(1.0) == {VM_MAC}
+    assert made.arming.mac_of("v", VM_MAC) == VM_MAC
+
+
+@BOTH
+def test_the_guests_own_claim_under_another_mac_is_learned(address: bytes) -> None:
+    made = Booting(address)
+    made.ports[OTHER] = "vnet0"
+    made.claims(OTHER, 0.2)
+    assert made.arming.mac_of("v", VM_MAC) == OTHER
+    assert made.announced(9.0) == {OTHER}
+    assert made.arming.rivals() == {}
+
+
+def test_a_claim_that_comes_before_the_interface_is_known_is_decided_then() -> None:
+    for port, learned in (("vnet0", OTHER), ("eth0", VM_MAC)):
+        made = Booting(V4[1])
+        made.interface, made.ports[OTHER] = None, port
+        made.claims(OTHER, 0.2)
+        assert (made.arming.mac_of("v", VM_MAC), made.arming.rivals()) == (VM_MAC, {})
+        made.interface = "vnet0"
+        made.arming.decide("v", 0.3)
+        assert made.arming.mac_of("v", VM_MAC) == learned
+        assert made.arming.rivals() == ({} if learned == OTHER else {"10.0.0.1": OTHER})
+
+
+def test_a_claim_that_could_never_be_decided_is_anothers() -> None:
+    made = Booting(V4[1])
+    made.interface = None
+    made.claims(OTHER, 0.2)
+    made.arming.disarm("v", "failed", 1.0)
+    assert made.arming.rivals() == {"10.0.0.1": OTHER}
+    assert made.arming.mac_of("v", VM_MAC) == VM_MAC
+
+
+def test_a_rival_is_told_of_once_until_the_next_boot() -> None:
+    made = Booting(V4[1])
+    for n in range(20):
+        made.claims(CLIENT_MAC, 0.1 * n)
+    assert made.arming.new_rivals() == {"10.0.0.1": CLIENT_MAC}
+    assert made.arming.new_rivals() == {}
+    made.announced(5.0)
+    assert made.arming.rivals() == {}, "the operator may have stopped it"
+
+
+def test_a_flood_of_claims_costs_a_bounded_number_of_looks_and_little_memory() -> None:
+    made = Booting(V4[1])
+    for n in range(1000):
+        made.claims(b"\x06\0\0\0" + n.to_bytes(2, "big"), 0.2)
+    assert made.asked == MAX_CHECKS
+    assert len(made.arming.claims.undecided("v")) == MAX_UNDECIDED
+    made.arming.count_anew()
+    made.claims(CLIENT_MAC, 0.5)
+    assert made.asked == MAX_CHECKS + 1
+
+
+def test_who_knows_no_interface_believes_no_claim() -> None:
+    seen = frames.read(frame := frames.announcements(OTHER, V4[1])[0])
+    assert not Claims().is_by_guest("v", frame, seen)
+
+
+def test_a_frame_does_not_look_at_all_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, real = 0, Handover.next_deadline
+
+    def counted(machine: Handover) -> float:
+        nonlocal looks
+        looks += 1
+        return real(machine)
+
+    monkeypatch.setattr(Handover, "next_deadline", counted)
+    arming = Arming(Kept(10, 100_000), wake_limit())
+    for n in range(2000):
+        arming.arm(f"v{n}", [f"10.0.{n // 250}.{n % 250}"], b"\x02\0\0\1" + n.to_bytes(2, "big"), 60.0, 0.0)
+    looks = 0
+    for n in range(100):
+        frame = tcp(1000 + n, 80)
+        arming.frame(frame, frames.read(frame), 0.1)
+        arming.next_deadline()
+    assert looks < 1000, "machines looked at for 100 frames"
+    assert arming.next_deadline() == min(real(machine) for machine in arming._vms.values())
+
+
+def test_each_machine_is_called_when_it_wants_to_be() -> None:
+    arming = Arming(Kept(10, 100), wake_limit())
+    for n, limit in enumerate((30.0, 10.0, 20.0)):
+        arming.arm(f"v{n}", [f"10.0.1.{n}"], b"\x02\0\0\1\0" + bytes((n,)), limit, 0.0)
+    held = []
+    for now in (5.0, 10.0, 15.0, 20.0, 25.0, 30.0):
+        arming.passed(now)
+        held.append(len(arming.addresses()))
+    assert held == [3, 2, 2, 1, 1, 0]
+    assert arming.next_deadline() is None
