@@ -1,4 +1,10 @@
-"""`jitsu up`: the five processes as children of one, on this machine (see children.py for how they are kept)."""
+"""`jitsu up`: the five processes as children of one, on this machine (see children.py for how they are kept).
+
+store, vmd, synjitsu and reaper are started
+store is ready          -> what jitsu.toml or the command line says is committed
+that is acknowledged    -> dns is started; it is ready when it has read the VMs and serves the port
+all are ready           -> an operator is told what to do next
+"""
 
 from __future__ import annotations
 
@@ -38,6 +44,8 @@ class Suite:
         self._say = say
         self._directory = RuntimeDirectory(settings.bus.directory)
         self._children = Children([], say)
+        self._configured = asyncio.Event()
+        """The configuration that was given is committed."""
 
     def _make_children(self) -> None:
         settings, directory = self._settings, self._directory
@@ -74,7 +82,7 @@ class Suite:
             self._make_children()
             self._say(f"jitsu up: {len(children.children)} processes in {self._directory.path}")
             async with asyncio.TaskGroup() as group:
-                keepers = [group.create_task(children.keep(child)) for child in children.children]
+                keepers = [group.create_task(self._keep(child)) for child in children.children]
                 starting = group.create_task(self._start(next_steps))
                 await stop.wait()
                 starting.cancel()
@@ -90,12 +98,23 @@ class Suite:
             self._directory.release()
         return children.status
 
+    async def _keep(self, child: Child) -> None:
+        """Run a child until all are to end; dns from when there is something to serve.
+
+        A dns that serves before the configuration of this start is committed tells resolvers that names do not exist,
+        which they remember.
+        """
+        if child.service == "dns":
+            await self._configured.wait()
+        await self._children.keep(child)
+
     async def _start(self, next_steps: Callable[[], Sequence[str]]) -> None:
         children = self._children.children
         try:
             async with asyncio.timeout(READY_LIMIT_S):
                 await children[0].ready.wait()
             await self._configure()  # as long as it takes: 100,000 names take a minute
+            self._configured.set()
             async with asyncio.timeout(READY_LIMIT_S):
                 for child in children:
                     await child.ready.wait()
