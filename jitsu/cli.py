@@ -13,6 +13,7 @@ import typer
 
 from jitsu.apply import operator
 from jitsu.link import OWNERS, Link, connect, listens
+from jitsu.printable import printable
 from jitsu_protocol import identity
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.logs import configure_logging
@@ -105,7 +106,7 @@ def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
         print(error, file=sys.stderr)
         sys.exit(EXIT_SETUP)
     except JitsuError as error:
-        print(f"jitsu: {error}", file=sys.stderr)
+        print(f"jitsu: {printable(str(error))}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import dns.edns
 import dns.exception
 import dns.message
+import dns.name
 import dns.query
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
+from jitsu_protocol.errors import BadRequest
 from jitsu_protocol.vm import REPLICA_ROOT
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 4.5
 """Longer than any query waits."""
+MAX_SILENCES = 2
+"""A datagram may be lost once."""
 MAX_TRIES = 64
 """Replicas that share a port are told apart by who happens to answer: each try is another port of ours."""
 
@@ -36,10 +40,23 @@ class Told:
     fault: str = ""
     """Why nothing was heard of it."""
 
+    is_silent_to_us: bool = False
+    """It tells states only to those in dns.exempt, and we are not."""
+
     @property
-    def is_cold(self) -> bool:
-        """Whether the question would start a VM."""
-        return bool(self.states) and not any(state.endswith(" ready") for state in self.states)
+    def might_start(self) -> str:
+        """Why the question might start a VM, nothing if it cannot."""
+        if self.is_silent_to_us:
+            return "it might start a VM, and this replica tells us no states, as we are not in dns.exempt"
+        cold = [state.rpartition(" ")[0] for state in self.states if not state.endswith(" ready")]
+        return f"it might start {', '.join(cold)}" if cold else ""
+
+    @property
+    def belief(self) -> str:
+        """What it believes of the name."""
+        if self.is_silent_to_us:
+            return "it does not tell us whether a VM has this name"
+        return ", ".join(self.states) or "no VM has this name"
 
 
 def replicas_at(leaves: Mapping[str, str]) -> dict[str, set[str]]:
@@ -47,30 +64,94 @@ def replicas_at(leaves: Mapping[str, str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path, value in leaves.items():
         replica, _, leaf = path.removeprefix(REPLICA_ROOT + "/").partition("/")
-        if leaf == "address":
+        if leaf == "address" and path.startswith(REPLICA_ROOT + "/"):
             found.setdefault(value, set()).add(replica)
     return found
 
 
-def ask_replicas(name: str, rdtype: str, address: str, replicas: Iterable[str], *, summon: bool) -> dict[str, Told]:
-    """Return what each replica on a port says. Nothing is started unless `summon` says so."""
-    told = {replica: Told(address, fault="not heard") for replica in replicas}
-    host, _, port = address.rpartition(":")
-    server = (_reachable(host.strip("[]")), int(port))
+@dataclass(frozen=True)
+class Question:
+    """What is asked."""
+
+    name: str
+    rdtype: str
+
+
+def checked_question(name: str, rdtype: str) -> Question:
+    """Return a question that can be asked; raises BadRequest."""
     try:
-        for replica, found in _each(name, "TXT", server, "CH", set(told)).items():
+        dns.name.from_text(name)
+    except (dns.exception.DNSException, UnicodeError, ValueError) as error:
+        raise BadRequest(f"{name!r} is not a DNS name: {error}") from None
+    try:
+        if " " in name or (dns.rdatatype.is_metatype(dns.rdatatype.from_text(rdtype)) and rdtype.upper() != "ANY"):
+            raise ValueError
+    except (dns.exception.DNSException, ValueError):
+        what = f"{name!r} is not a DNS name" if " " in name else f"{rdtype!r} is not a type of DNS record to ask for"
+        raise BadRequest(what, hint="for example `jitsu dig www.example.org AAAA`") from None
+    return Question(name, rdtype.upper())
+
+
+def who_answers(address: str, wanted: set[str], timeout_s: float) -> set[str]:
+    """Return which replicas at HOST:PORT answer what they are called (RFC 4892), which starts nothing."""
+    heard: set[str] = set()
+    silences = 0
+    for _ in range(MAX_TRIES):
+        if wanted <= heard or silences >= MAX_SILENCES:
+            break
+        try:
+            heard.add(_ask("id.server.", "TXT", _server(address), "CH", timeout_s)[0])
+        except (dns.exception.DNSException, OSError, ValueError):
+            silences += 1
+    return heard
+
+
+def ask_replicas(
+    question: Question, address: str, replicas: Iterable[str], witness: str, *, summon: bool
+) -> dict[str, Told]:
+    """Return what each replica on a port says. Nothing is started unless `summon` says so.
+
+    A replica tells the states of a name's VMs only to those in dns.exempt, and says REFUSED both to others and of names
+    that no VM has. `witness` is the name of some VM: who is told its state is exempt.
+    """
+    told = {replica: Told(address, fault="does not answer") for replica in replicas}
+    server = _server(address)
+    try:
+        for replica, found in _each(question.name, "TXT", server, "CH", set(told)).items():
             told[replica].states, told[replica].fault = [text.strip('"') for text in found[1:]], ""
         heard = {replica for replica, each in told.items() if not each.fault}
-        cold = {replica for replica in heard if told[replica].is_cold and not summon}
-        for replica in cold:
-            told[replica].answer = ["not asked: it would start a VM (--summon)"]
-        if not cold:
-            for replica, found in _each(name, rdtype, server, "IN", heard).items():
+        unsure = {replica for replica in heard if not told[replica].states}
+        if unsure and witness and not summon:
+            for replica, found in _each(witness, "TXT", server, "CH", unsure).items():
+                told[replica].is_silent_to_us = len(found) < 2
+        asked = {replica for replica in heard if summon or not told[replica].might_start}
+        for replica in heard - asked:
+            told[replica].answer = [f"not asked: {told[replica].might_start} (--summon)"]
+        if asked == heard:  # those on one port cannot be chosen among
+            for replica, found in _each(question.name, question.rdtype, server, "IN", heard).items():
                 told[replica].answer = found
+        else:
+            for replica in asked:
+                told[replica].answer = ["not asked: another replica on this port might start a VM (--summon)"]
     except (dns.exception.DNSException, OSError, ValueError) as error:
         for each in told.values():
-            each.fault = each.fault and (str(error) or type(error).__name__)
+            if not each.answer:
+                each.fault = str(error) or type(error).__name__
     return told
+
+
+def dig_lines(told: Mapping[str, Told]) -> list[str]:
+    """Return what each replica says, a line for each."""
+    lines = []
+    for replica, each in sorted(told.items()):
+        said = each.fault or f"{each.belief}; {' '.join(each.answer)}"
+        lines.append(f"{replica} at {each.address}: {said}")
+    return lines
+
+
+def _server(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return _reachable(host.strip("[]")), int(port)
 
 
 def _reachable(host: str) -> str:
@@ -90,11 +171,13 @@ def _each(name: str, rdtype: str, server: tuple[str, int], rdclass: str, wanted:
     return found
 
 
-def _ask(name: str, rdtype: str, server: tuple[str, int], rdclass: str) -> tuple[str, list[str]]:
+def _ask(
+    name: str, rdtype: str, server: tuple[str, int], rdclass: str, timeout_s: float = TIMEOUT_S
+) -> tuple[str, list[str]]:
     """Return which replica answers, and its rcode and records as text."""
     nsid = dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")
     query = dns.message.make_query(name, rdtype, rdclass, options=[nsid])
-    reply = dns.query.udp(query, server[0], port=server[1], timeout=TIMEOUT_S)
+    reply = dns.query.udp(query, server[0], port=server[1], timeout=timeout_s)
     replica, told = "?", [dns.rcode.to_text(reply.rcode())]
     for option in reply.options:
         if option.otype == dns.edns.OptionType.NSID:

@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq.asyncio
 
+from jitsu.vm_names import VmNames
 from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.curve import Curve
-from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.errors import JitsuError, Unavailable
 from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
 from jitsu_protocol.sections import MACHINE_DIRECTORY
-from jitsu_protocol.vm import VM_ROOT, nearest
+from jitsu_protocol.vm import VM_ROOT
 from jitsu_protocol.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Collection, Coroutine
 
+    from jitsu.vm_names import NamedVm
     from jitsu_protocol.messages import CommitChanges, Request, VmStatus
     from jitsu_protocol.sections import BusSettings
 
 TIMEOUT_S = 5.0
-PING_TIMEOUT_S = 0.7
+PING_TIMEOUT_S = 1.0
 GONE_S = 5.0
 """A service that is started again is back sooner: its unit waits for a quarter of a second, it needs one or two."""
 PROBE_S = 0.1
@@ -115,8 +117,13 @@ class Link:
     async def pings(self) -> dict[str, Pong | None]:
         """Return what each service says of itself, None if it does not answer."""
         told = await asyncio.gather(*(self._ping(owner, host) for owner, host in self._clients))
-        names = (f"{owner} of {host}" if host else owner for owner, host in self._clients)
+        names = (self.service_name(owner, host) for owner, host in self._clients)
         return dict(zip(names, told, strict=True))
+
+    @staticmethod
+    def service_name(owner: str, host: str = "") -> str:
+        """Return what a service is called in a list of all."""
+        return f"{owner} of {host}" if host else owner
 
     async def _ping(self, owner: str, host: str) -> Pong | None:
         try:
@@ -129,11 +136,28 @@ class Link:
         return (await self.call("store", List(prefix=prefix), Leaves)).leaves
 
     async def vms(self) -> list[VmStatus]:
-        """Return all VMs as their vmds see them; those of a further host that does not answer are not there."""
+        """Return all VMs as their vmds see them; raises Unavailable if that of this host does not answer."""
         found = (await self.call("vmd", ListVms(), VmList)).vms
         for listed in await self.from_further_hosts(ListVms(), VmList):
             found += listed.vms
         return found
+
+    async def vms_of_all_hosts(self, silent: Collection[str] = ()) -> tuple[list[VmStatus], dict[str, JitsuError]]:
+        """Return the VMs that some vmd knows, and why which hosts do not say: host -> error.
+
+        Hosts that are known to be `silent` are not waited for.
+        """
+        hosts = [host for host in self._bus.vmds if host not in silent]
+        answers = await asyncio.gather(*(self._listed(host) for host in hosts))
+        vms = [vm for answer in answers if isinstance(answer, VmList) for vm in answer.vms]
+        errors = {host: each for host, each in zip(hosts, answers, strict=True) if isinstance(each, JitsuError)}
+        return vms, {host: Unavailable("vmd does not answer") for host in silent} | errors
+
+    async def _listed(self, host: str) -> VmList | JitsuError:
+        try:
+            return await self.call("vmd", ListVms(), VmList, host=host)
+        except JitsuError as error:
+            return error
 
     async def from_further_hosts(self, request: Request, reply: type[R]) -> list[R]:
         """Ask the vmds of bus.hosts, and return what those say that answer."""
@@ -166,21 +190,19 @@ class Link:
         finally:
             task.cancel()
 
-    async def find_vm(self, name: str) -> VmStatus:
-        """Return the VM with a name, a uuid or a DNS name; raises NotFound."""
-        vms = await self.vms()
-        names = await self.leaves(VM_ROOT)
-        owners = {each.name: each for each in vms} | {each.uuid: each for each in vms}
-        by_uuid = {each.uuid: each for each in vms}
-        for path in names:
-            match path.removeprefix(VM_ROOT + "/").split("/"):
-                case [uuid, "dns", dns_name, "ttl"] if uuid in by_uuid:
-                    owners.setdefault(dns_name, by_uuid[uuid])
-        if name.lower().removesuffix(".") in owners:
-            return owners[name.lower().removesuffix(".")]
-        if name not in owners:
-            raise NotFound(f"no VM is called {name!r}{nearest(name, owners)}")
-        return owners[name]
+    async def find_vm(self, word: str) -> NamedVm:
+        """Return the VM with a name, a UUID or a DNS name; raises NotFound, or BadRequest if several are called so.
+
+        The store knows VMs of hosts that do not answer too. Without it, the vmds say which there are.
+        """
+        try:
+            names = VmNames.in_leaves(await self.leaves(VM_ROOT))
+        except Unavailable:
+            vms, errors = await self.vms_of_all_hosts()
+            if not vms and errors:
+                raise
+            names = VmNames.of_statuses(vms)
+        return names.find(word)
 
 
 @asynccontextmanager

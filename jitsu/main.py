@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jitsu.keys
 import jitsu.running
-import jitsu.state  # noqa: F401  they register their commands
+import jitsu.state
+import jitsu.status  # noqa: F401  they register their commands
 from jitsu.cli import app
 
 

@@ -1,4 +1,4 @@
-"""The commands on the suite itself: run it, see what it does, start and stop a VM by hand."""
+"""The commands on the suite itself: run it, see what it did, start and stop a VM by hand."""
 
 from __future__ import annotations
 
@@ -7,33 +7,27 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
 
 from jitsu import demo, legacy, show
 from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, settings, with_link
-from jitsu.dig import Told, ask_replicas, replicas_at
-from jitsu.link import OWNERS
+from jitsu.printable import print_lines
 from jitsu.up import Suite
-from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
+from jitsu.vm_names import VmNames
+from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.logs import STANDARD_OUTPUT, configure_logging, stream_to
 from jitsu_protocol.messages import Done, OperatorStop, StartDiscarding, Summon, Summoned, Timelines, Trace
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
+from jitsu_protocol.process import EXIT_SETUP
 from jitsu_protocol.settings import SettingsFault
-from jitsu_protocol.vm import REPLICA_ROOT
+from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
     from jitsu.link import Link
-    from jitsu_protocol.messages import Pong
     from jitsu_protocol.settings import Settings
 
-WATCH_S = 1.0
 OPERATOR_TIMEOUT_S = 130.0
 """A start or stop by hand may last as long as the hypervisor's own limits."""
 
@@ -135,64 +129,6 @@ def _say(line: str) -> None:
 
 
 @app.command()
-def status(
-    as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it.")] = False,
-) -> None:
-    """Show each VM: state, names, address, uptime, starts, queries, idle for, last error."""
-
-    async def show_status(link: Link) -> int:
-        if watch and not as_json:
-            await _watch_status(link)
-        shown = await _status(link)
-        if as_json:
-            answers = {name: None if pong is None else pong.model_dump() for name, pong in shown.services.items()}
-            print(json.dumps({"vms": shown.rows, "services": answers}, indent=2))
-        else:
-            if shown.trouble is None:
-                Console(width=None if sys.stdout.isatty() else 160).print(show.status_table(shown.rows), "")
-            for line in show.service_lines(shown.services):
-                print(line)  # whoever reads them by program finds them whole
-        if shown.trouble is not None:
-            raise shown.trouble
-        return 0
-
-    with_link(show_status)
-
-
-@dataclass(frozen=True)
-class _Status:
-    """What there is to see: without rows if it cannot be had, and why."""
-
-    rows: list[dict[str, Any]]
-    services: dict[str, Pong | None]
-    trouble: JitsuError | None = None
-
-
-async def _status(link: Link) -> _Status:
-    """Look; raises Unavailable if no service runs at all."""
-    services = await link.pings()
-    if not any(link.runs(owner) for owner in OWNERS):
-        raise link.absent("store")
-    try:
-        return _Status(show.status_rows(await link.vms(), await link.leaves()), services)
-    except JitsuError as error:
-        return _Status([], services, error)
-
-
-async def _watch_status(link: Link) -> NoReturn:
-    with Live(auto_refresh=False) as live:
-        while True:
-            try:
-                shown = await _status(link)
-                notes = [*show.service_lines(shown.services), str(shown.trouble or "")]
-                live.update(Group(show.status_table(shown.rows), "", *map(Text, notes)), refresh=True)
-            except JitsuError as error:
-                live.update(Text(str(error)), refresh=True)
-            await asyncio.sleep(WATCH_S)
-
-
-@app.command()
 def trace(
     name: Annotated[str, typer.Argument(help="Only this VM's.")] = "",
     limit: Annotated[int, typer.Option("-n", min=1, max=1000)] = 10,
@@ -211,33 +147,9 @@ def trace(
         if as_json:
             print(json.dumps([each.model_dump() for each in timelines], indent=2))
         else:
-            print("\n".join(show.trace_lines(timelines)) or "no summons yet")
+            print_lines(show.trace_lines(timelines) or ["no summons yet"])
 
     with_link(show_trace)
-
-
-@app.command()
-def dig(
-    name: str,
-    rdtype: Annotated[str, typer.Argument(metavar="[TYPE]")] = "A",
-    summon: Annotated[bool, typer.Option("--summon", help="Ask even if that starts a VM.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask each dns replica: what it believes of the VMs of a name, and what it answers."""
-
-    async def ask(link: Link) -> int:
-        told: dict[str, Told] = {}
-        for address, replicas in replicas_at(await link.leaves(REPLICA_ROOT)).items():
-            told |= await asyncio.to_thread(ask_replicas, name, rdtype, address, replicas, summon=summon)
-        if not told:
-            raise Unavailable("no dns replica is registered", hint="`jitsu status` shows what runs")
-        if as_json:
-            print(json.dumps({replica: asdict(each) for replica, each in told.items()}, indent=2))
-        else:
-            print("\n".join(show.dig_lines(told)))
-        return EXIT_FAILED if any(each.fault for each in told.values()) else 0
-
-    with_link(ask)
 
 
 # --- by hand -------------------------------------------------------------------------------------
@@ -245,7 +157,8 @@ def dig(
 
 def _complete_vm(incomplete: str) -> list[str]:
     async def names(link: Link) -> list[str]:
-        return sorted(vm.name for vm in await link.vms() if vm.name.startswith(incomplete))
+        known = VmNames.in_leaves(await link.leaves(VM_ROOT))
+        return sorted(vm.name for vm in known.vms if vm.name.startswith(incomplete))
 
     return completing(names)
 

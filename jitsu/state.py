@@ -16,6 +16,7 @@ from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commi
 from jitsu.cli import JsonOption, app, author, completing, with_link
 from jitsu.export import toml, vms_in
 from jitsu.legacy import parse_strings
+from jitsu.printable import print_lines, print_value
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import (
     MASTER,
@@ -97,7 +98,7 @@ def tree(path: BelowArgument = "", branch: BranchOption = MASTER, as_json: JsonO
         if as_json:
             _print_json(dict(sorted(listed.leaves.items())))
         else:
-            print("\n".join(show.tree_lines(listed.leaves)))
+            print_lines(show.tree_lines(listed.leaves))
 
     with_link(show_tree)
 
@@ -106,10 +107,10 @@ def tree(path: BelowArgument = "", branch: BranchOption = MASTER, as_json: JsonO
 def get(path: PathArgument, branch: BranchOption = MASTER) -> None:
     """Print the value at a path."""
 
-    async def print_value(link: Link) -> None:
-        print((await link.call("store", Read(path=path, branch=branch), Value, READ_TIMEOUT_S)).value)
+    async def show_value(link: Link) -> None:
+        print_value((await link.call("store", Read(path=path, branch=branch), Value, READ_TIMEOUT_S)).value)
 
-    with_link(print_value)
+    with_link(show_value)
 
 
 @app.command()
@@ -128,7 +129,7 @@ def log(
         if as_json:
             _print_json([each.model_dump() for each in history.commits])
         else:
-            print("\n".join(show.log_lines(history.commits)))
+            print_lines(show.log_lines(history.commits))
 
     with_link(show_log)
 
@@ -144,7 +145,7 @@ def diff(
         if as_json:
             _print_json([change.model_dump() for change in found.changes])
         elif found.changes:
-            print("\n".join(change_lines(found.changes)))
+            print_lines(change_lines(found.changes))
 
     with_link(show_diff)
 
@@ -163,7 +164,8 @@ def watch(
             if as_json:
                 print(each.model_dump_json(), flush=True)
             else:
-                print("\n".join([*show.log_lines([each.commit]), *change_lines(each.changes)]), flush=True)
+                print_lines([*show.log_lines([each.commit]), *change_lines(each.changes)])
+                sys.stdout.flush()
 
     with_link(follow)
 
@@ -287,7 +289,7 @@ def branch(
             else:
                 width = max((len(each.name) for each in listed.branches), default=0)
                 for each in listed.branches:
-                    print(f"{each.name:<{width}}  {show.log_lines([each.commit])[0]}")
+                    print_lines([f"{each.name:<{width}}  {show.log_lines([each.commit])[0]}"])
 
     with_link(work)
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from jitsu.apply import change_lines, changes_for
+from jitsu.durations import duration
 from jitsu.legacy import parse_strings
-from jitsu.show import duration, trace_lines, tree_lines
+from jitsu.show import trace_lines, tree_lines
 from jitsu_protocol.messages import Timeline
 from jitsu_protocol.settings import SettingsFault
 from jitsu_protocol.vm import from_config, to_tree

@@ -15,11 +15,11 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
 from jitsu.link import connect
-from jitsu.show import status_rows
+from jitsu.rows import status_rows
 from jitsu_protocol.sections import BusSettings
 
 if TYPE_CHECKING:
@@ -160,7 +160,9 @@ class RunningSuite:
 
         async def ask() -> list[dict[str, Any]]:
             async with connect(self.bus()) as link:
-                return status_rows(await link.vms(), await link.leaves())
+                vms = await link.vms()
+                known = {vm.uuid for vm in vms}
+                return [row for row in status_rows(vms, await link.leaves(), time()) if row["uuid"] in known]
 
         with ThreadPoolExecutor(1) as thread:  # a test may have an event loop of its own
             rows = thread.submit(asyncio.run, ask()).result(60)

@@ -56,8 +56,12 @@ def test_a_status_without_vmd_says_what_there_is(suite: RunningSuite) -> None:
     try:
         told = suite.jitsu("status", check=False)
         assert "\nvmd       does not answer\n" in told
-        assert told.startswith("store     up ")
-        assert told.endswith("jitsu: vmd does not answer (is jitsu-vmd running?)\n")
+        assert "\nstore     up " in told
+        (row,) = (line for line in told.splitlines() if line.startswith("www "))
+        assert row.split()[1] == "unknown"
+        assert row.endswith("vmd does not answer")
+        with pytest.raises(AssertionError):
+            suite.jitsu("status")  # the exit status says so too
     finally:
         os.kill(pid, signal.SIGCONT)
     assert "www" in suite.jitsu("status")

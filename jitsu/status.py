@@ -1,0 +1,173 @@
+"""`jitsu status`: each VM, and whether each service answers; and `jitsu dig`, which asks the dns replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from jitsu.cli import JsonOption, app, with_link
+from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, replicas_at, who_answers
+from jitsu.link import OWNERS
+from jitsu.printable import print_lines, printable
+from jitsu.rows import status_rows
+from jitsu.status_lines import service_lines, status_lines
+from jitsu.vm_names import VmNames
+from jitsu_protocol.errors import JitsuError, Unavailable
+from jitsu_protocol.process import EXIT_FAILED
+from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+
+if TYPE_CHECKING:
+    from jitsu.link import Link
+    from jitsu_protocol.messages import Pong
+
+WATCH_S = 1.0
+DNS_TIMEOUT_S = 0.7
+"""A replica answers what it is called without asking anybody."""
+OPTIONAL = "synjitsu"
+"""A machine without bridges needs none."""
+
+
+@dataclass
+class Status:
+    """What there is to see, and what is wrong."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    services: dict[str, Pong | None] = field(default_factory=dict)
+    not_started: list[str] = field(default_factory=list)
+    """Services that may be absent, and are."""
+    dns: list[str] = field(default_factory=list)
+    """A line for each place where dns serves."""
+    dns_answers: bool = False
+    trouble: JitsuError | None = None
+    """Why the store has not said which VMs there are."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether all that should run answers."""
+        silent = [name for name, pong in self.services.items() if pong is None and name not in self.not_started]
+        return not silent and self.dns_answers and self.trouble is None
+
+    def lines(self, width: int | None, *, colored: bool) -> list[str]:
+        """Return it for people."""
+        table = status_lines(self.rows, width, colored=colored) if self.rows or self.trouble is None else []
+        return [*table, "", *service_lines(self.services, self.not_started), *map(printable, self.dns)]
+
+
+async def look(link: Link) -> Status:
+    """Look at everything; raises Unavailable if no service runs at all."""
+    if not any(link.runs(owner) for owner in OWNERS):
+        raise link.absent("store")
+    shown = Status(services=await link.pings())
+    if shown.services[OPTIONAL] is None and not link.runs(OPTIONAL):
+        shown.not_started.append(OPTIONAL)
+    silent = {host for host in link.hosts if shown.services[link.service_name("vmd", host)] is None}
+    (vms, errors), leaves = await asyncio.gather(link.vms_of_all_hosts(silent), _leaves(link, shown))
+    shown.rows = status_rows(vms, leaves, time.time(), errors)
+    places = replicas_at(leaves)
+    heard = await asyncio.gather(
+        *(asyncio.to_thread(who_answers, address, replicas, DNS_TIMEOUT_S) for address, replicas in places.items())
+    )
+    for (address, replicas), answering in zip(places.items(), heard, strict=True):
+        shown.dns += [
+            f"{replica:<9} {'answers' if replica in answering else 'does not answer'} at {address}"
+            for replica in sorted(replicas)
+        ]
+    shown.dns_answers = bool(places) and all(map(set.__ge__, heard, places.values()))
+    if not places:
+        shown.dns = ["dns       does not answer: the store knows of no replica"]
+    return shown
+
+
+async def _leaves(link: Link, shown: Status) -> dict[str, str]:
+    """Return the leaves that rows are made from, none and the reason if the store does not answer."""
+    try:
+        if shown.services["store"] is None:
+            raise Unavailable("store does not answer", hint="is jitsu-store running?")
+        found = await asyncio.gather(*(link.leaves(root) for root in (VM_ROOT, STATS_ROOT, REPLICA_ROOT)))
+    except JitsuError as error:
+        shown.trouble = error
+        return {}
+    return found[0] | found[1] | found[2]
+
+
+@app.command()
+def status(
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it.")] = False,
+) -> None:
+    """Show each VM: state, names, address, uptime, starts, queries, idle for, last error; and whether services answer.
+
+    The exit status is 1 if a service that should run does not answer, dns included.
+    """
+
+    async def show_status(link: Link) -> int:
+        if watch and not as_json:
+            await _watch_status(link)
+        shown = await look(link)
+        if as_json:
+            answers = {name: None if pong is None else pong.model_dump() for name, pong in shown.services.items()}
+            print(json.dumps({"vms": shown.rows, "services": answers, "dns": shown.dns}, indent=2))
+        else:
+            is_terminal = sys.stdout.isatty()
+            width = shutil.get_terminal_size().columns if is_terminal else None
+            print("\n".join(shown.lines(width, colored=is_terminal and "NO_COLOR" not in os.environ)))
+        if shown.trouble is not None:
+            raise shown.trouble
+        return 0 if shown.is_well else EXIT_FAILED
+
+    with_link(show_status)
+
+
+async def _watch_status(link: Link) -> NoReturn:
+    is_terminal = sys.stdout.isatty()
+    while True:
+        columns, height = shutil.get_terminal_size()
+        try:
+            lines = (await look(link)).lines(columns, colored=is_terminal and "NO_COLOR" not in os.environ)
+        except JitsuError as error:
+            lines = [printable(str(error))]
+        if is_terminal:
+            services = lines[lines.index("") :] if "" in lines else []
+            if len(lines) >= height:  # the services stay in sight
+                lines = [*lines[: max(height - len(services) - 2, 1)], "...", *services]
+            print("\x1b[H\x1b[J" + "\n".join(lines), end="", flush=True)
+        else:
+            print("\n".join([*lines, ""]), flush=True)
+        await asyncio.sleep(WATCH_S)
+
+
+@app.command()
+def dig(
+    name: str,
+    rdtype: Annotated[str, typer.Argument(metavar="[TYPE]")] = "A",
+    summon: Annotated[bool, typer.Option("--summon", help="Ask even if that starts a VM.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask each dns replica: what it believes of the VMs of a name, and what it answers.
+
+    Without --summon nothing is asked that might start a VM.
+    """
+
+    async def ask(link: Link) -> int:
+        question = checked_question(name, rdtype)
+        witness = next((vm.dns[0] for vm in VmNames.in_leaves(await link.leaves(VM_ROOT)).vms if vm.dns), "")
+        told: dict[str, Told] = {}
+        for address, replicas in replicas_at(await link.leaves(REPLICA_ROOT)).items():
+            told |= await asyncio.to_thread(ask_replicas, question, address, replicas, witness, summon=summon)
+        if not told:
+            raise Unavailable("no dns replica is registered", hint="`jitsu status` shows what runs")
+        if as_json:
+            print(json.dumps({replica: asdict(each) for replica, each in told.items()}, indent=2))
+        else:
+            print_lines(dig_lines(told))
+        return EXIT_FAILED if any(each.fault for each in told.values()) else 0
+
+    with_link(ask)
