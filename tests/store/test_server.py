@@ -483,7 +483,7 @@ async def test_history_goes_to_another_repository_and_comes_from_it(tmp_path: Pa
 async def test_a_remote_that_is_silent_is_left_and_another_has_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    monkeypatch.setattr("jitsu_store.wires.git.SILENT_LIMIT_MS", 200)
+    monkeypatch.setattr("jitsu_store.wires.remotes.SILENT_LIMIT_MS", 200)
     git(tmp_path, "init", "-q", "--bare", "-b", "master", "other.git")
     async with running(tmp_path / "db") as store:
         await store.apply({"a": "1"})

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import itertools
+import subprocess
+from typing import TYPE_CHECKING
+
+import pygit2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,12 +13,45 @@ from jitsu_protocol.messages import Change
 from jitsu_store.rules import tree
 from jitsu_store.rules.tree import LeafTree
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @pytest.mark.parametrize(
-    "path", ["", "a//b", "a/./b", "../a", "a/.GIT/b", "a\x00b", "a\nb", "a" * 256, "/".join("a" * 600)]
+    "path", ["", "a//b", "a/./b", "../a", "a/.GIT/b", "a\x00b", "a\nb", "a" * 256, "/".join("a" * 65)]
 )
 def test_paths_that_git_could_not_hold_are_refused(path: str) -> None:
     assert tree.path_fault(path)
+
+
+PIECES = [".git", "git", "GIT", ".", "~1", "~", "1", "2", "9", " ", ":", "\\", "modules", "ignore", "attributes"]
+PIECES += ["mod", "gi7eba", "gi7d29", "mailmap", "::$INDEX_ALLOCATION", "a", "\u200c", "\u0131", "é", "x" * 120]
+
+
+def test_git_fsck_finds_no_fault_with_any_path_that_is_taken(tmp_path: Path) -> None:
+    names = {"".join(parts) for count in (1, 2, 3) for parts in itertools.product(PIECES, repeat=count)}
+    taken = sorted(name for name in names if not tree.path_fault(name))
+    assert len(taken) > 1000
+    for name in ("git~1", "GIT~1", ".gitmodules", ".git ", ".git.", ".git:x", "a\\.git", "gi7eba~1", ".gitattributes"):
+        assert tree.path_fault(f"jitsu/{name}/x"), name
+    with_git_names = (["git~1"], False), (taken, True)
+    for held, is_clean in with_git_names:
+        repository = pygit2.init_repository(str(tmp_path / str(is_clean)), bare=True)
+        blob = repository.create_blob(b"[submodule]\n" * 3000)
+        raw = b"".join(b"100644 %s\0" % name.encode() + blob.raw for name in sorted(held, key=str.encode))
+        pygit2.settings.enable_strict_object_creation(False)
+        directory = repository.odb.write(pygit2.enums.ObjectType.TREE, raw)
+        signature = pygit2.Signature("a", "a@example.org", 1, 0)
+        repository.create_commit("refs/heads/master", signature, signature, "Why", directory, [])
+        judged = subprocess.run(["git", "fsck", "--strict"], cwd=repository.path, capture_output=True, check=False)
+        assert (judged.returncode == 0) == is_clean, judged.stderr
+
+
+def test_unknown_keys_below_a_vms_configuration_are_refused() -> None:
+    assert tree.config_fault("jitsu/vm/u/config/disk/0") == tree.config_fault("jitsu/vm/u/ip") == ""
+    assert tree.config_fault("jitsu/vm/u/config/disc/0").endswith("a VM has no such key; did you mean disk?")
+    for path in ("config/disk", "config/disk/x", "config/disk/0/1", "config/zzz/0"):
+        assert tree.config_fault(f"jitsu/vm/u/{path}"), path
 
 
 def test_a_value_can_have_nothing_below_it_nor_stand_where_something_is_below() -> None:

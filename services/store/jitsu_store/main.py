@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import DamagedStore, Unavailable
+from jitsu_protocol.errors import DamagedStore, Refused, Unavailable
 from jitsu_protocol.process import run
 from jitsu_store.wires.git import GitRepository, prepare
 from jitsu_store.wires.server import FEEDS, StoreServer
@@ -37,7 +37,7 @@ async def start(process: Process) -> None:
             upkeep.committed,
             process.settings.store.statistics_interval,
         )
-    except Unavailable as error:
+    except (Unavailable, Refused) as error:
         raise DamagedStore(error.message, hint=error.hint) from None
     log.debug("store open", path=str(path))
 

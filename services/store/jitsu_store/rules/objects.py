@@ -24,6 +24,8 @@ TRAILER = "Request-Id: "
 SERIAL_TRAILER = "Zone-Serial: "
 MAX_NUMBER_DIGITS = 12
 """Of a time or a serial: what other programs have written may be anything."""
+MAX_DEPTH = 64
+"""Of directories: trees are walked by recursion. A VM's keys have seven parts."""
 LARGE_BYTES = 16 * 1024
 MAX_LARGE_KEPT = 16
 """Large directories in memory: for 10,000 VMs some 10 MB, as versions share their index."""
@@ -183,12 +185,21 @@ def write(
     return edit(root, here), made
 
 
+class TooLargeError(Exception):
+    """A tree of the history describes more than the store reads; the message says what."""
+
+
 def differing(
     directories: Directories, old: Id | None, new: Id | None, prefix: str = ""
 ) -> Iterator[tuple[str, Id | None, Id | None]]:
-    """Yield (path, blob before, blob after) for each leaf in which two trees differ; only what differs is read."""
+    """Yield (path, blob before, blob after) for each leaf in which two trees differ; only what differs is read.
+
+    Raises TooLargeError for trees that are too deep: the history may have any tree that another program has made.
+    """
     if old == new:
         return
+    if prefix.count("/") > MAX_DEPTH:
+        raise TooLargeError(f"more than {MAX_DEPTH} levels")
     before, after = directories.read(old), directories.read(new)
     was, now = set(before.items()), set(after.items())
     for name in sorted({name for name, _, _ in was ^ now}):

@@ -306,6 +306,56 @@ def delta(base: bytes, target: bytes) -> bytes:
     return bytes(out)
 
 
+def apply_delta(base: bytes, difference: bytes) -> tuple[bytes, list[tuple[int, int]] | None]:
+    """Return the target that a delta makes of the base, and what it inserts (begin, end); raises ValueError.
+
+    The second is None unless all else stands where it stood.
+    """
+    at, sizes = 0, []
+    for _ in range(2):
+        size = shift = 0
+        while True:
+            byte = difference[at]
+            at, size, shift = at + 1, size | (byte & 0x7F) << shift, shift + 7
+            if not byte & 0x80:
+                break
+        sizes.append(size)
+    parts: list[bytes] = []
+    inserted: list[tuple[int, int]] = []
+    is_in_place, done = sizes[0] == sizes[1] == len(base), 0
+    while at < len(difference):
+        code = difference[at]
+        at += 1
+        if code & 0x80:
+            source, size, at = _copied(difference, code, at)
+            part = base[source : source + size]
+            is_in_place &= source == done
+        else:
+            size, part = code, difference[at : at + code]
+            at += code
+            inserted.append((done, done + code))
+        if not code or len(part) != size or done + size > sizes[1]:
+            raise ValueError("a delta is damaged")
+        parts.append(part)
+        done += size
+    if done != sizes[1] or sizes[0] != len(base):
+        raise ValueError("a delta is damaged")
+    return b"".join(parts), inserted if is_in_place else None
+
+
+def _copied(difference: bytes, code: int, at: int) -> tuple[int, int, int]:
+    """Return from where and how much a delta copies, and where its next instruction begins."""
+    source = size = 0
+    for bit in range(7):
+        if code & (1 << bit):
+            if bit < 4:
+                source |= difference[at] << (8 * bit)
+            else:
+                size |= difference[at] << (8 * (bit - 4))
+            at += 1
+    return source, size or 0x10000, at
+
+
 def _common(same: Callable[[int], bool], limit: int) -> int:
     """Return the largest n up to the limit for which the first n are the same."""
     low, high = 0, limit

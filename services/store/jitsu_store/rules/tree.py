@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
+
+from jitsu_protocol.keys import KEYS
+from jitsu_store.rules.objects import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -12,10 +16,15 @@ if TYPE_CHECKING:
 
 MAX_PATH_CHARACTERS = 1024
 MAX_COMPONENT_CHARACTERS = 255
+MAX_LEAVES = 1_000_000
+MAX_TREE_BYTES = 256 * 1024 * 1024
+"""Of all values of a branch together, as if equal ones were kept apart: master is held in memory."""
 MAX_NAMES_SHOWN = 8
 MAX_NAMES_COMPARED = 500
 """To compare a UUID with 10,000 others takes half a second, in which the store would answer nobody."""
 MAX_VALUE_CHARACTERS = 1024 * 1024  # a domain's whole XML is a tenth of that
+
+_LIKE_GIT = re.compile(r"\.git|gi[^~]*~[0-9]", re.IGNORECASE)
 
 TOPICS = {"vm": "jitsu/vm/", "stats": "jitsu/stats/"}
 """Topic of the feed -> what it carries the changes of."""
@@ -38,12 +47,43 @@ def path_fault(path: str) -> str:
     """Return why this cannot be the path of a leaf, or nothing (gitformat-tree rules, and our bounds)."""
     if not path or len(path) > MAX_PATH_CHARACTERS:
         return f"a path has 1 to {MAX_PATH_CHARACTERS} characters"
-    for part in path.split("/"):
-        if part in ("", ".", "..") or part.lower() == ".git" or len(part) > MAX_COMPONENT_CHARACTERS:
-            return f"{path!r} has a part that cannot be a file name"
-        if not part.isprintable():
-            return f"{path!r} has a character that cannot be printed"
+    parts = path.split("/")
+    if len(parts) > MAX_DEPTH:
+        return f"{path[:100]!r} has more than {MAX_DEPTH} parts"
+    for part in parts:
+        if fault := part_fault(part):
+            return f"{path!r} has the part {part[:100]!r}, which {fault}"
     return ""
+
+
+def part_fault(part: str) -> str:
+    """Return why this cannot be a part of a path, or nothing: what file systems or `git fsck --strict` refuse.
+
+    Git refuses `.git`, `.gitmodules` and their like in every form in which a file system may take them for those:
+    NTFS ignores dots and blanks at the end, what follows a colon, and has short names such as `git~1`; HFS+ ignores
+    characters that cannot be printed. Any name that such a file system may take for one that begins with `.git` is
+    refused here.
+    """
+    if part in ("", ".", "..") or len(part) > MAX_COMPONENT_CHARACTERS:
+        return "cannot be a file name"
+    if not part.isprintable():
+        return "has a character that cannot be printed"
+    if any(_LIKE_GIT.match(piece) for piece in part.split("\\")):
+        return "Git, or a file system, takes for a file of its own"
+    return ""
+
+
+def config_fault(path: str) -> str:
+    """Return why nothing can be set at this path below a VM's `config/`, or nothing."""
+    match path.split("/"):
+        case ["jitsu", "vm", _, "config", key, index] if key in KEYS and index.isdecimal():
+            return ""
+        case ["jitsu", "vm", _, "config", key, *_]:
+            close = difflib.get_close_matches(key[:100], KEYS, n=1)
+            hint = f"; did you mean {close[0]}?" if close and close[0] != key else "; write config/KEY/NUMBER"
+            return f"{path}: a VM has no such key{hint}"
+        case _:
+            return ""
 
 
 def is_below(path: str, prefix: str) -> bool:

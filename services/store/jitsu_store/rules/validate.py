@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.inventory import Inventory
 from jitsu_protocol.vm import VM_ROOT, Holdings
-from jitsu_store.rules.tree import MAX_VALUE_CHARACTERS, LeafTree, path_fault
+from jitsu_store.rules.tree import MAX_VALUE_CHARACTERS, LeafTree, config_fault, path_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,7 +76,7 @@ class State:
 
 def _form_reasons(changes: Mapping[str, str | None]) -> Iterable[str]:
     for path, value in changes.items():
-        if fault := path_fault(path):
+        if fault := path_fault(path) or ("" if value is None else config_fault(path)):
             yield fault
         elif value is not None and len(value) > MAX_VALUE_CHARACTERS:
             yield f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"

@@ -7,6 +7,7 @@ index (without which nobody sees the pack), the branches. So a branch never stan
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 TEMPORARY = "tmp_pack_"
 """What git calls the packs that it is writing, and clears away when they are old (git-prune-packed(1))."""
+INCOMING = "jitsu-incoming-"
+"""Directories in which what another repository sends is kept until it has been checked."""
 READ_ONLY = 0o444
 
 
@@ -107,8 +110,20 @@ def branch_lock(branch: Path) -> Iterator[tuple[IO[bytes], Path]]:
             lock.unlink()
 
 
+def take_packs(incoming: Path, repository: Path, *, durable: bool = True) -> None:
+    """Move the packs of another repository here, which are on the disk already; raises OSError."""
+    target = pack_directory(repository)
+    for pack in sorted(pack_directory(incoming).glob("*.pack")):
+        for suffix in (".pack", ".idx"):  # without its index nobody sees a pack
+            path = pack.with_suffix(suffix)
+            path.chmod(READ_ONLY)
+            path.replace(target / path.name)
+    if durable:
+        sync_directory(target)
+
+
 def clear_leftovers(repository: Path) -> None:
-    """Remove what a store that was killed has left: packs half written, branches half moved.
+    """Remove what a store that was killed has left: packs half written, branches half moved, transfers half done.
 
     Only for who alone may write: to git such a lock says that another program is at work.
     """
@@ -116,3 +131,5 @@ def clear_leftovers(repository: Path) -> None:
     for path in left:
         with suppress(FileNotFoundError):
             path.unlink()
+    for path in repository.glob(INCOMING + "*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -16,15 +16,16 @@ from jitsu_protocol.errors import (
     Conflict,
     DamagedStore,
     NotFound,
+    Refused,
     SetupFault,
     Unavailable,
     UnwritableStore,
 )
 from jitsu_store.rules import objects
-from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind
+from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind, TooLargeError
 from jitsu_store.rules.pack import Ids, PackWriter
+from jitsu_store.rules.tree import MAX_LEAVES, MAX_TREE_BYTES
 from jitsu_store.wires.branches import BRANCHES, branch_names, is_branch_name
-from jitsu_store.wires.credentials import Credentials
 from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 LOCK = "jitsu-store.lock"
 MIN_REVISION_CHARACTERS = 4
 MAX_OPEN_PACKS = 128
-CONNECT_LIMIT_MS, SILENT_LIMIT_MS = 10_000, 60_000
-"""For a remote: others that are asked for later wait for it."""
 RECENT_KEPT = 1000
 MAX_RECENT_BYTES = 4096
 """Small objects just written: libgit2 would have to look for their packs first."""
@@ -138,20 +137,30 @@ class GitRepository:
         trees = [None if each is None else self.commit(each).tree for each in (old, new)]
         (before, was_tree), (after, is_tree) = (objects.find(self._directories, tree, prefix) for tree in trees)
         texts: dict[Id, str] = {}
+        size = 0
 
         def text(id: Id | None) -> str | None:
+            nonlocal size
             if id is None:
                 return None
             if id not in texts:
                 texts[id] = self._text(id)
+            size += len(texts[id])
             return texts[id]
 
         found = {}
         pairs = objects.differing(
             self._directories, before if was_tree else None, after if is_tree else None, prefix + "/" if prefix else ""
         )
-        for path, old_blob, new_blob in pairs:
-            found[path] = (text(old_blob), text(new_blob))
+        try:
+            for path, old_blob, new_blob in pairs:
+                found[path] = (text(old_blob), text(new_blob))
+                if len(found) > MAX_LEAVES or size > 2 * MAX_TREE_BYTES:
+                    raise TooLargeError(f"more than {MAX_LEAVES} values, or {MAX_TREE_BYTES} characters")
+        except TooLargeError as error:
+            raise Refused(
+                f"commits of {self.path} differ in {error}", hint="`git diff` in the repository shows them"
+            ) from None
         own = (None if was_tree else before, None if is_tree else after)
         if prefix and own[0] != own[1]:
             found[prefix] = (text(own[0]), text(own[1]))
@@ -246,36 +255,6 @@ class GitRepository:
                 hint="restart jitsu-store to take up what it has written",
             )
 
-    # --- other repositories ---
-
-    def push(self, remote: str, branch: str) -> None:
-        """Send a branch to another repository; raises Conflict if it would lose commits there."""
-        refused: list[str] = []
-
-        class Callbacks(Credentials):
-            def push_update_reference(self, refname: str, message: str | None) -> None:
-                if message:
-                    refused.append(f"{refname}: {message}")
-
-        with self._remote_complaints(remote):
-            self._repository.remotes.create_anonymous(remote).push(
-                [f"{BRANCHES}{branch}:{BRANCHES}{branch}"], callbacks=Callbacks()
-            )
-        if refused:
-            raise Conflict(f"{remote} refused: {'; '.join(refused)}")
-
-    def fetch(self, remote: str, branch: str) -> Id:
-        """Bring a branch of another repository here, and return its latest commit."""
-        kept = f"refs/jitsu/fetched/{branch}"
-        with self._remote_complaints(remote):
-            self._repository.remotes.create_anonymous(remote).fetch(
-                [f"+{BRANCHES}{branch}:{kept}"], callbacks=Credentials()
-            )
-        reference = self._repository.references.get(kept)
-        if reference is None:
-            raise NotFound(f"{remote} has no branch {branch}")
-        return _target(reference)
-
     # --- below ---
 
     def _load(self, id: Id, kind: ObjectType) -> bytes:
@@ -302,16 +281,6 @@ class GitRepository:
                 f"{what}the store {self.path} is missing or damaged: {error}",
                 hint="`git fsck` lists all that is; restore from a clone, or `git fetch` into it from one",
             ) from None
-
-    @contextmanager
-    def _remote_complaints(self, remote: str) -> Iterator[None]:
-        pygit2.settings.server_connect_timeout, pygit2.settings.server_timeout = CONNECT_LIMIT_MS, SILENT_LIMIT_MS
-        try:
-            yield
-        except (pygit2.GitError, ValueError, KeyError, OSError) as error:
-            if "non-fast" in str(error) or "fastforward" in str(error) or "not present locally" in str(error):
-                raise Conflict(f"{remote} has commits that are not here", hint=f"jitsu pull {remote}") from None
-            raise Unavailable(f"{remote}: {error}", hint="does it exist, and may this process reach it?") from None
 
 
 def _target(reference: pygit2.Reference) -> Id:

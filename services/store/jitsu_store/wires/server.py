@@ -42,13 +42,13 @@ from jitsu_protocol.messages import (
     Register,
     Value,
 )
-from jitsu_protocol.threads import DaemonThreads
 from jitsu_protocol.vm import STATS_ROOT
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import State
 from jitsu_store.wires.branches import check_branch_name
 from jitsu_store.wires.git import GitRepository
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
+from jitsu_store.wires.remotes import Remotes
 from jitsu_store.wires.writer import Landed, Writer
 
 if TYPE_CHECKING:
@@ -88,11 +88,10 @@ class StoreServer:
         self._tell = landed
         head = repository.head(MASTER)
         self._state = State(repository.leaves(head))
-        # Each thread has a handle of its own: what reads history, and what speaks to other hosts, keeps nobody waiting.
+        # Each thread has a handle of its own: what reads history keeps nobody waiting.
         self._disk, self._history = (ThreadPoolExecutor(1, name) for name in ("disk", "log"))
-        self._network = DaemonThreads(1, "net")  # a remote that is silent keeps the store from no end
         self._past = GitRepository(repository.path)
-        self._remote = GitRepository(repository.path)
+        self._remotes = Remotes(repository.path, durable=repository.durable)
         self._writer = Writer(repository, self._state, self._disk, self._landed)
         self._told_serial = self._writer.serial
         self.keeper = StatisticsKeeper(
@@ -134,7 +133,7 @@ class StoreServer:
 
     def close(self) -> None:
         """Let the threads end."""
-        for thread in (self._disk, self._history, self._network):
+        for thread in (self._disk, self._history):
             thread.shutdown(wait=False, cancel_futures=True)
 
     def packed(self) -> None:
@@ -316,16 +315,14 @@ class StoreServer:
         head = self._head(request.branch)
         if head is None:
             raise NotFound(f"the branch {request.branch} has no commit yet")
-        await self._in_thread(self._network, self._remote, lambda git: git.push(request.remote, request.branch))
-        return Applied(commit=_hex(head), changed=0)
+        return Applied(commit=_hex(await self._remotes.push(request.remote, request.branch)), changed=0)
 
     async def pull(self, request: Pull) -> Message:
         """Answer Pull."""
         _refuse(access.operator_refusal(identity.parse(request.author), "pull"))
         check_branch_name(request.branch)
-        fetched = await self._in_thread(
-            self._network, self._remote, lambda git: git.fetch(request.remote, request.branch)
-        )
+        fetched = await self._remotes.fetch(request.remote, request.branch)
+        self._repository.reopen()  # so that it sees what has come
         wanted = Merge(
             branch=f"{request.branch} of {request.remote}",
             into=request.branch,
