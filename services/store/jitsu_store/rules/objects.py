@@ -22,6 +22,12 @@ Id = bytes
 
 TRAILER = "Request-Id: "
 SERIAL_TRAILER = "Zone-Serial: "
+FOREIGN_TRAILER = "First-Parent: pulled"
+"""In the first commit of a store that began with a pull: what it was made on has trailers that count for nothing."""
+_LIKE_TRAILER = re.compile(r"^(?=(?:Request-Id|Zone-Serial|First-Parent)\s*:)", re.MULTILINE | re.IGNORECASE)
+MAX_SERIAL = 2**32 - 1
+MAX_AHEAD_S = 86_400
+"""A store that changes more often than once a second counts faster than the clock."""
 MAX_NUMBER_DIGITS = 12
 """Of a time or a serial: what other programs have written may be anything."""
 MAX_DEPTH = 64
@@ -224,16 +230,27 @@ def find(directories: Directories, root: Id | None, path: str) -> tuple[Id | Non
 
 
 def commit(
-    tree: Id, parents: Sequence[Id], author: str, message: str, request: str, ts: int, serial: int = 0
+    tree: Id,
+    parents: Sequence[Id],
+    author: str,
+    message: str,
+    request: str,
+    ts: int,
+    serial: int = 0,
+    *,
+    is_on_foreign: bool = False,
 ) -> GitObject:
     """Return a commit.
 
     The request's id stands in a trailer (git-interpret-trailers(1)), and the zones' serial if it is ahead of the time.
+    A line of the message that looks like one of these is indented: whoever chooses the message does not choose them.
     """
     who = f"{_plain(author)} <{_plain(author).replace(' ', '.')}@jitsu> {ts} +0000"
     lines = [f"tree {tree.hex()}", *(f"parent {parent.hex()}" for parent in parents)]
-    lines += [f"author {who}", f"committer {who}", "", message.replace("\0", "").rstrip("\n") or "No message"]
-    trailers = [SERIAL_TRAILER + str(serial)] if serial > ts else []
+    text = _LIKE_TRAILER.sub(" ", "\n".join(message.replace("\0", "").splitlines())).rstrip("\n")
+    lines += [f"author {who}", f"committer {who}", "", text or "No message"]
+    trailers = [FOREIGN_TRAILER] if is_on_foreign else []
+    trailers += [SERIAL_TRAILER + str(serial)] if serial > ts else []
     trailers += [TRAILER + _plain(request)] if request else []
     if trailers:
         lines += ["", *trailers]
@@ -253,18 +270,35 @@ class CommitRecord:
 
     @property
     def request(self) -> str:
-        """The id of the request that made it, or nothing."""
+        """The id of the request that made it, or nothing; of a commit that this store made."""
         last = self.message.rstrip("\n").rpartition("\n")[2]
         return last.removeprefix(TRAILER) if last.startswith(TRAILER) else ""
 
     @property
     def serial(self) -> int:
-        """The serial of the zones from this commit on (RFC 1035, 3.3.13): its time, in seconds, if it says no more."""
-        for line in reversed(self.message.rstrip("\n").split("\n")[-2:]):
+        """The serial of the zones from this commit on (RFC 1035, 3.3.13): its time, in seconds, if it says no more.
+
+        Of a commit that this store made: in others anything may stand.
+        """
+        serial = int(self.ts)
+        for line in self._last_lines():
             number = line.removeprefix(SERIAL_TRAILER)
             if line.startswith(SERIAL_TRAILER) and number.isdecimal() and len(number) <= MAX_NUMBER_DIGITS:
-                return max(int(number), int(self.ts))
-        return int(self.ts)
+                serial = max(int(number), serial)
+        return serial if serial <= MAX_SERIAL else 0
+
+    @property
+    def is_on_foreign(self) -> bool:
+        """Its first parent was pulled: this is the first commit of its store."""
+        return FOREIGN_TRAILER in self._last_lines()
+
+    def _last_lines(self) -> list[str]:
+        return self.message.rstrip("\n").split("\n")[-3:]
+
+
+def credible_serial(serial: int, now: float) -> int:
+    """Return a serial that another repository states, 0 if it is too far ahead of the clock to be believed."""
+    return serial if serial <= now + MAX_AHEAD_S else 0
 
 
 def parse_commit(id: Id, data: bytes) -> CommitRecord:

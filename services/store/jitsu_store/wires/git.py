@@ -178,12 +178,15 @@ class GitRepository:
         request: str,
         ts: float,
         serial: int = 0,
+        is_on_foreign: bool = False,
     ) -> Id:
         """Make a commit on the first parent, in memory, and return its id."""
         tree = self.commit(parents[0]).tree if parents else None
         root, made = objects.write(self._directories, self._directories.read(tree), changes)
         made.append(objects.make(Kind.TREE, root.raw))
-        commit = objects.commit(made[-1].id, parents, author, message, request, int(ts), serial)
+        commit = objects.commit(
+            made[-1].id, parents, author, message, request, int(ts), serial, is_on_foreign=is_on_foreign
+        )
         self._staged.update({each.id: each for each in [*made, commit]})
         return commit.id
 

@@ -24,6 +24,7 @@ from jitsu_protocol.errors import BadRequest, Conflict, Invalid, JitsuError, Not
 from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, DeleteBranch, Done, Merge, Message
 from jitsu_protocol.vm import VM_ROOT
 from jitsu_store.rules import access, merge, tree
+from jitsu_store.rules.objects import credible_serial
 from jitsu_store.wires.branches import MAX_BRANCHES, MAX_BRANCHES_OF_VM, check_branch_name
 
 if TYPE_CHECKING:
@@ -98,27 +99,34 @@ class Writer:
         self.repository = repository
         self.state = state
         self.heads: dict[str, Id] = repository.branches()
-        head = self.heads.get(MASTER)
-        self.serial = 1 if head is None else repository.commit(head).serial
-        """Of the zones: grows with each change of what they are made from, to the time if that is more."""
+        self.serial = 1
+        """Of the zones: grows with each change of what they are made from, to the time if that is more; never falls."""
         self.hidden: Changes = {}
         """What master had at the paths that are staged, until they have landed."""
         self._thread = thread
         self._landed = landed
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(MAX_WAITING_JOBS)
         self._requests: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        self._find_requests()
+        self._look_back()
 
-    def _find_requests(self) -> None:
+    def _look_back(self) -> None:
+        """Take requests and serial from the trailers of master's latest commits, as far as this store made them.
+
+        A merge's first parent is our side. What it merged may come from anywhere, and its trailers count for nothing.
+        """
         head = self.heads.get(MASTER)
         if head is None:
             return
         found: list[tuple[str, tuple[str, int]]] = []
-        for count, record in enumerate(self.repository.log(head)):
+        for count, id in enumerate(self.repository.first_parents(head)):
             if count >= REQUESTS_SOUGHT_COMMITS or len(found) >= REQUESTS_KEPT:
                 break
+            record = self.repository.commit(id)
+            self.serial = max(self.serial, record.serial)
             if record.request:
                 found.append((record.request, (record.id.hex(), 0)))
+            if record.is_on_foreign:
+                break
         self._requests.update(reversed(found))
 
     # --- what can be asked for ---
@@ -279,6 +287,9 @@ class Writer:
             raise _conflict(merged.conflicts, request.branch, request.into)
         parents = (theirs,) if ours is None else (ours, theirs)
         message = request.message or f"Merge {request.branch} into {request.into}"
+        if fetched is not None and ours is None and request.into == MASTER:
+            # A backup comes back, and secondaries know its serial, which may be ahead of the clock.
+            batch.serial = max(batch.serial, credible_serial(self.repository.commit(theirs).serial, time.time()))
         return self._stage(request.into, parents, merged.changes, who, message, request.request, batch)
 
     def _create_branch(self, request: CreateBranch, batch: _Batch) -> Applied:
@@ -365,12 +376,19 @@ class Writer:
         undo = self._try(branch, head, changes, batch)
         ts, serial = time.time(), 0
         if branch == MASTER:
-            serial = max([batch.serial, *(self.repository.commit(parent).serial for parent in parents[1:])])
+            serial = batch.serial
             if any(path.startswith(tree.ZONES_FROM) for path in changes):
                 serial = max(serial + 1, int(ts))
         try:
             commit = self.repository.stage_commit(
-                parents, changes, author=str(who), message=message, request=request, ts=ts, serial=serial
+                parents,
+                changes,
+                author=str(who),
+                message=message,
+                request=request,
+                ts=ts,
+                serial=serial,
+                is_on_foreign=branch == MASTER and batch.heads.get(MASTER) is None and bool(parents),
             )
         except JitsuError:
             self.state.undo(undo)
