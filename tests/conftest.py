@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ settings.register_profile("jitsu", deadline=None)
 settings.load_profile("jitsu")
 
 # How long one example takes says more of what else the machine does than of the code.
-settings.register_profile("jitsu", deadline=None)
+settings.register_profile("jitsu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("jitsu")
 
 

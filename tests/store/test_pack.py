@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pygit2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_store.rules import objects, packing
@@ -123,7 +123,6 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> pygit2.Repository:
     return pygit2.init_repository(str(tmp_path_factory.mktemp("judge")), bare=True)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # which measures how busy the machine is
 @given(steps=st.lists(st.dictionaries(paths, st.none() | st.text(max_size=5), max_size=8), max_size=5))
 def test_trees_are_those_that_libgit2_would_write(judge: pygit2.Repository, steps: list[dict[str, str | None]]) -> None:
     known: dict[bytes, bytes] = {}

@@ -17,7 +17,7 @@ from jitsu_store.wires import upkeep
 from jitsu_store.wires.git import GitRepository, prepare
 from jitsu_store.wires.packer import AbandonedError, Packer
 from jitsu_store.wires.upkeep import Upkeep
-from tests.support.store import git
+from tests.support.store import git, running
 
 if TYPE_CHECKING:
     from jitsu_store.rules.objects import Id
@@ -111,3 +111,44 @@ async def test_the_packer_ends_when_it_is_done_and_comes_back_for_more(
         with suppress(asyncio.CancelledError):
             await working
     git(path, "fsck", "--strict")
+
+
+@pytest.mark.parametrize(
+    "upkeep_of_git",
+    [
+        ["multi-pack-index", "write"],
+        ["commit-graph", "write", "--reachable"],
+        ["maintenance", "run", "--task=incremental-repack", "--task=commit-graph", "--task=pack-refs"],
+    ],
+    ids=" ".join,
+)
+async def test_g6_gits_own_upkeep_and_ours_leave_a_repository_without_fault(
+    tmp_path: Path, upkeep_of_git: list[str]
+) -> None:
+    async with running(tmp_path / "db") as store:
+        for number in range(10):
+            await store.apply({f"a/{number}": str(number)})
+        store.git(*upkeep_of_git)
+        await store.apply({"a/0": "x"})
+        assert Packer(tmp_path / "db").work(quiet=True) > 1
+        await store.apply({"a/1": "y"})  # before the store has looked again
+        store.git("fsck", "--strict")
+        store.server.packed()
+        await store.apply({"a/2": "z"})
+        store.git("fsck", "--strict")
+        assert len(store.git("log", "--format=%H").split()) == 13
+        assert await store.get("a/9") == "9"
+
+
+async def test_a_multi_pack_index_that_names_packs_that_are_gone_is_removed_at_the_start(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        for number in range(3):
+            await store.apply({"a": str(number)})
+        store.git("multi-pack-index", "write")
+        index = tmp_path / "db" / "objects" / "pack" / "multi-pack-index"
+        kept = index.read_bytes()
+        Packer(tmp_path / "db").work(quiet=True)
+    index.write_bytes(kept)
+    async with running(tmp_path / "db") as store:
+        assert not index.exists()
+        store.git("fsck", "--strict")

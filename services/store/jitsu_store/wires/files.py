@@ -7,6 +7,7 @@ index (without which nobody sees the pack), the branches. So a branch never stan
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -17,13 +18,15 @@ from typing import IO, TYPE_CHECKING
 from jitsu_protocol.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 TEMPORARY = "tmp_pack_"
 """What git calls the packs that it is writing, and clears away when they are old (git-prune-packed(1))."""
 INCOMING = "jitsu-incoming-"
 """Directories in which what another repository sends is kept until it has been checked."""
 READ_ONLY = 0o444
+_PACK_INDEX = re.compile(rb"(pack-[0-9a-f]{40})\.idx\0")
+"""How a multi-pack-index names a pack (gitformat-pack(5), PNAM)."""
 
 
 def pack_directory(repository: Path) -> Path:
@@ -122,6 +125,33 @@ def take_packs(incoming: Path, repository: Path, *, durable: bool = True) -> Non
         sync_directory(target)
 
 
+def remove_packs(directory: Path, names: Collection[str]) -> None:
+    """Remove packs that another one has replaced, with all that other programs have written about them.
+
+    First what names several packs, then each index, then the pack: so nobody looks for what is gone (git-repack(1)).
+    """
+    drop_multi_pack_index(directory, names)
+    for name in names:
+        for suffix in (".idx", ".rev", ".bitmap", ".mtimes", ".pack"):
+            with suppress(FileNotFoundError):
+                (directory / (name + suffix)).unlink()
+
+
+def drop_multi_pack_index(directory: Path, going: Collection[str] = ()) -> None:
+    """Remove a multi-pack-index, which git makes again when it likes, if it names packs that go or are gone."""
+    chain = directory / "multi-pack-index.d"
+    named: set[str] = set()
+    for path in [directory / "multi-pack-index", *chain.glob("*.midx")]:
+        with suppress(FileNotFoundError):
+            named |= {name.decode() for name in _PACK_INDEX.findall(path.read_bytes())}
+    if named.isdisjoint(going) and all((directory / f"{name}.idx").exists() for name in named):
+        return
+    for path in [directory / "multi-pack-index", *directory.glob("multi-pack-index-*")]:
+        with suppress(FileNotFoundError):
+            path.unlink()
+    shutil.rmtree(chain, ignore_errors=True)
+
+
 def clear_leftovers(repository: Path) -> None:
     """Remove what a store that was killed has left: packs half written, branches half moved, transfers half done.
 
@@ -131,5 +161,6 @@ def clear_leftovers(repository: Path) -> None:
     for path in left:
         with suppress(FileNotFoundError):
             path.unlink()
+    drop_multi_pack_index(pack_directory(repository))
     for path in repository.glob(INCOMING + "*"):
         shutil.rmtree(path, ignore_errors=True)

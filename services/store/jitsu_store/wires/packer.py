@@ -29,7 +29,7 @@ from pygit2.enums import ObjectType
 from jitsu_store.rules.objects import LARGE_BYTES, GitObject, Id, Kind
 from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta
 from jitsu_store.rules.packing import WORTH, Kin, Pack, choose
-from jitsu_store.wires.files import Landing, pack_directory, pack_name, temporary_pack
+from jitsu_store.wires.files import Landing, pack_directory, pack_name, remove_packs, temporary_pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,11 +110,7 @@ class Merge:
             landing = Landing()
             landing.add_pack(self._directory, file, path, (index_file, index_path), name)
             landing.land()
-        for old in self._names:
-            if old != name:
-                for suffix in (".idx", ".pack"):  # in this order nobody looks for what is gone (git-repack does so)
-                    with contextlib.suppress(FileNotFoundError):
-                        (self._directory / (old + suffix)).unlink()
+        remove_packs(self._directory, [old for old in self._names if old != name])
 
     def _ids(self, name: str) -> Iterator[Id]:
         pack = (self._directory / f"{name}.pack").open("rb")
