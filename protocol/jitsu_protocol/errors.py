@@ -161,15 +161,38 @@ _BY_CODE: dict[str, type[JitsuError]] = {
 }
 
 
+MAX_MESSAGE_CHARACTERS = 20_000
+"""Of an error on the wire; what is beyond is cut. That is some hundred reasons, a line each."""
+MAX_HINT_CHARACTERS = 1000
+MAX_DETAIL_CHARACTERS = 2000
+"""Of each value in `details`."""
+MAX_DETAILS_CHARACTERS = 200_000
+"""Of all; rows beyond are left out."""
+
+
 def to_wire(error: JitsuError) -> dict[str, Any]:
-    """Return the error as the body of an envelope."""
+    """Return the error as the body of an envelope, whose size is bounded whatever the error says."""
+    details: list[dict[str, str | None]] = []
+    left = MAX_DETAILS_CHARACTERS
+    for row in error.details:
+        cut = {key: None if value is None else _cut(value, MAX_DETAIL_CHARACTERS) for key, value in row.items()}
+        left -= sum(len(key) + len(value or "") for key, value in cut.items())
+        if left < 0:
+            break
+        details.append(cut)
     return {
         "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
+        "message": _cut(error.message, MAX_MESSAGE_CHARACTERS),
+        "hint": _cut(error.hint, MAX_HINT_CHARACTERS),
         "retry_after": error.retry_after,
-        "details": error.details,
+        "details": details,
     }
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return a text that is no longer than that; what does not fit is replaced by an ellipsis."""
+    encodable = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be sent
+    return encodable if len(encodable) <= limit else encodable[: limit - 4] + " ..."
 
 
 def from_wire(

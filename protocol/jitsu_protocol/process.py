@@ -20,19 +20,21 @@ import uvloop
 import zmq.asyncio
 
 from jitsu_protocol import __version__, logs
-from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
+from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.curve import Curve
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.metrics import Metrics
+from jitsu_protocol.owner import FeedServer, RpcServer
 from jitsu_protocol.settings import Settings, SettingsFault, load_service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from jitsu_protocol.bus import Handler, Snapshot
+    from jitsu_protocol.bus import Snapshot
     from jitsu_protocol.messages import FeedItem, Request
+    from jitsu_protocol.owner import Handler
 
 EXIT_FAILED = 1
 EXIT_SETUP = 2
@@ -78,7 +80,7 @@ class Process:
     def publish(self, *topics: str) -> FeedServer:
         """Bind this service's feed."""
         endpoint = self.settings.bus.endpoint(self.service, "feed", self.host)
-        server = FeedServer(self._context, endpoint, topics, self._curve)
+        server = FeedServer(self._context, endpoint, topics, self._curve, self.metrics.dropped)
         self.spawn(server.run(), "feed")
         return server
 

@@ -10,9 +10,9 @@ import pytest
 import zmq.asyncio
 
 from jitsu import link
-from jitsu_protocol.bus import RpcServer
 from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.messages import Done, List
+from jitsu_protocol.owner import RpcServer
 from jitsu_protocol.sections import BusSettings
 
 if TYPE_CHECKING:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -13,16 +15,17 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from jitsu_protocol import errors, feed
-from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
+from jitsu_protocol import errors, feed, owner
+from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.codec import decode, encode
-from jitsu_protocol.messages import Done, Drain, Draining, FeedItem, Message, Ping, Pong
+from jitsu_protocol.messages import Applied, Apply, Change, Done, Drain, Draining, FeedItem, Message, Ping, Pong
+from jitsu_protocol.owner import FeedServer, RpcServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from jitsu_protocol.bus import Snapshot
+    from jitsu_protocol.owner import Counter
 
 
 @pytest.fixture
@@ -204,11 +207,15 @@ async def test_a_second_owner_is_kept_away(context: zmq.asyncio.Context, endpoin
             RpcServer(context, endpoint, {Ping: pong})
 
 
+def ignored(reason: str) -> None:
+    assert reason == "foreign-topics"
+
+
 class Numbers:
     """An owner whose state is a list, and a subscriber that follows it."""
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str) -> None:
-        self.server = FeedServer(context, endpoint, ["n", "other"])
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, dropped: Counter = ignored) -> None:
+        self.server = FeedServer(context, endpoint, ["n", "other"], dropped=dropped)
         self.owned: list[str] = []
         self.seen: list[str] = []
         self.snapshots = 0
@@ -266,3 +273,157 @@ async def test_an_item_that_comes_when_the_clock_is_looked_at_is_not_lost(
         while numbers.seen != numbers.owned:
             await asyncio.sleep(0.01)
         assert numbers.snapshots == 0, "nothing had to be asked for again"
+
+
+async def test_g9_a_peer_that_reads_nothing_costs_a_bounded_amount_and_delays_nobody(
+    context: zmq.asyncio.Context, endpoint: str
+) -> None:
+    dropped: list[str] = []
+
+    def long(_: Drain) -> Draining:
+        return Draining(drain="x" * 1_000_000)
+
+    server = RpcServer(context, endpoint, {Ping: pong, Drain: long}, lambda reason: dropped.append(reason))
+    client = RpcClient(context, endpoint, "x")
+    slow = context.socket(zmq.DEALER)
+    slow.setsockopt(zmq.RCVHWM, 1)
+    slow.connect(endpoint)
+    async with running(server, client):
+        for number in range(200):
+            await slow.send(encode(Drain(vm="v"), id=b"%d" % number, timeout=60.0))
+        while len(dropped) < 100:
+            await asyncio.sleep(0.01)
+            assert (await client.call(Ping(), Pong, 5)).pid == 1
+        assert set(dropped) == {"slow-reader"}
+        assert server.waiting_bytes <= 17_000_000
+        # It reads again: what has been kept for it comes in order.
+        numbers = [int(decode(await slow.recv()).id) for _ in range(30)]
+        assert numbers == sorted(numbers)
+    slow.close(linger=0)
+
+
+async def test_g9_one_peer_leaves_room_for_the_requests_of_others(
+    context: zmq.asyncio.Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "MAX_REQUESTS_OF_PEER", 5)
+    go = asyncio.Event()
+
+    async def later(_: Drain) -> Message:
+        await go.wait()
+        return Draining(drain="d")
+
+    greedy, other = RpcClient(context, endpoint, "x"), RpcClient(context, endpoint, "x")
+    async with running(RpcServer(context, endpoint, {Ping: pong, Drain: later}), greedy, other):
+        calls = [asyncio.create_task(greedy.call(Drain(vm="v"), Draining, 10)) for _ in range(8)]
+        done, _ = await asyncio.wait(calls, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert isinstance(done.pop().exception(), errors.Unavailable)
+        one = asyncio.create_task(other.call(Drain(vm="v"), Draining, 10))
+        await other.call(Ping(), Pong, 5)
+        go.set()
+        assert (await one).drain == "d"
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_others_are_answered_while_a_large_request_is_read(context: zmq.asyncio.Context, endpoint: str) -> None:
+    finished: list[str] = []
+
+    def count(request: Apply) -> Message:
+        return Applied(commit="", changed=len(request.changes))
+
+    large = Apply(
+        changes=[Change(path=f"a/{n}", value="1") for n in range(50_000)], author="a", message="m", request="r"
+    )
+    client = RpcClient(context, endpoint, "x")
+    async with running(RpcServer(context, endpoint, {Ping: pong, Apply: count}), client):
+
+        async def applied() -> None:
+            assert (await client.call(large, Applied, 60)).changed == 50_000
+            finished.append("large")
+
+        async def pinged() -> None:
+            await client.call(Ping(), Pong, 60)
+            finished.append("ping")
+
+        await asyncio.gather(applied(), *(pinged() for _ in range(5)))
+        assert finished[-1] == "large"
+
+
+async def test_a_request_that_is_too_long_is_refused_at_both_ends(context: zmq.asyncio.Context, endpoint: str) -> None:
+    client = RpcClient(context, endpoint, "x")
+    raw = context.socket(zmq.DEALER)
+    raw.connect(endpoint)
+    async with running(RpcServer(context, endpoint, {Ping: pong, Drain: pong, Apply: pong}), client):
+        with pytest.raises(errors.BadRequest, match="65536 are allowed"):
+            await client.call(Drain(vm="x" * 100_000), Draining, 5)
+        await raw.send(encode(Drain(vm="x" * 100_000), id=b"id", timeout=5.0))
+        reply = decode(await raw.recv())
+        assert (reply.id, reply.body["code"]) == (b"id", "malformed")
+        await raw.send(b"x" * 40_000_000)  # longer than any kind: the connection is cut, and nothing is kept
+        assert (await client.call(Ping(), Pong, 5)).pid == 1
+    raw.close(linger=0)
+
+
+def memory_mb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 1_000_000
+
+
+HOSTILE = """
+import sys, time, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect(sys.argv[1])
+for number in range(int(sys.argv[2])):
+    socket.setsockopt(zmq.SUBSCRIBE, b"%d" % number + b"x" * int(sys.argv[3]))
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+@asynccontextmanager
+async def subscribing(endpoint: str, count: int, length: int) -> AsyncIterator[None]:
+    """Run a process that subscribes to many topics, or long ones."""
+    arguments = (sys.executable, "-c", HOSTILE, endpoint, str(count), str(length))
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout
+        await process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_g9_subscriptions_that_nobody_asked_for_take_no_memory_and_the_feed_goes_on(
+    context: zmq.asyncio.Context, tmp_path: Path
+) -> None:
+    dropped: list[str] = []
+    endpoint = f"ipc://{tmp_path}/x.feed"
+    numbers = Numbers(context, endpoint, lambda reason: dropped.append(reason))
+    async with running(numbers.server, numbers.client):
+        await numbers.client.synced.wait()
+        before = memory_mb()
+        async with subscribing(endpoint, 1, 4_000_000):
+            for _ in range(20):
+                numbers.add("while it comes")
+                await asyncio.sleep(0.02)
+        assert memory_mb() - before < 40, "each byte of a subscription would take 50"
+        async with subscribing(endpoint, 200, 3):
+            while not dropped:
+                numbers.add("while they come")
+                await asyncio.sleep(0.02)
+        numbers.add("after")
+        while numbers.seen != numbers.owned:
+            await asyncio.sleep(0.02)
+    assert set(dropped) == {"foreign-topics"}
+
+
+async def test_an_item_that_is_too_large_for_a_feed_comes_with_the_snapshot(
+    context: zmq.asyncio.Context, tmp_path: Path
+) -> None:
+    numbers = Numbers(context, f"ipc://{tmp_path}/x.feed")
+    async with running(numbers.server, numbers.client):
+        await numbers.client.synced.wait()
+        for text in ("small", "x" * 1_000_000, "small again"):
+            numbers.add(text)
+        while numbers.seen != numbers.owned:
+            await asyncio.sleep(0.01)
+        assert numbers.snapshots >= 2

@@ -13,10 +13,11 @@ import zmq.asyncio
 from jitsu.keys import add, drop, init, rotate
 from jitsu_protocol import curve as module
 from jitsu_protocol.access import ROLES, check
-from jitsu_protocol.bus import FeedClient, FeedServer, RpcClient, RpcServer
+from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.curve import Curve, load
 from jitsu_protocol.errors import Forbidden, NotFound, SetupFault, TimedOut
 from jitsu_protocol.messages import Apply, Drain, FeedItem, Ping, Pong
+from jitsu_protocol.owner import FeedServer, RpcServer
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:

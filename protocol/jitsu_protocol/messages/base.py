@@ -26,6 +26,9 @@ class Message(BaseModel):
 class Request(Message):
     """A message that is answered."""
 
+    max_bytes: ClassVar[int] = 64 * 1024
+    """How long its body may be on the wire: a few names and numbers, unless its class says otherwise."""
+
 
 class Done(Message):
     """The answer to a request that has nothing to tell but that it was carried out."""

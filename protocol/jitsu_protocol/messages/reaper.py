@@ -8,6 +8,9 @@ from pydantic import Field
 
 from jitsu_protocol.messages.base import Request
 
+MAX_REPORTED = 20_000
+"""Uses, and drains, in one report: twice as many as a large suite has VMs. dns sends some hundred at a time."""
+
 
 class Use(NamedTuple):
     """What happened to one name of a VM since the last report; a bare list on the bus, as there are many."""
@@ -29,6 +32,7 @@ class Report(Request):
     """
 
     kind: ClassVar[str] = "reaper.report"
+    max_bytes: ClassVar[int] = 2 * 1024 * 1024
 
     replica: str
     """Name of who reports, the same after a restart."""
@@ -43,8 +47,8 @@ class Report(Request):
     batch: int
     lease_s: float = Field(ge=0)
     """How long it goes on answering warm if it hears from us no more; or how long what it cannot tell us may last."""
-    uses: list[Use] = Field(default_factory=list)
-    drains: list[str] = Field(default_factory=list)
+    uses: list[Use] = Field(default_factory=list, max_length=MAX_REPORTED)
+    drains: list[str] = Field(default_factory=list, max_length=MAX_REPORTED)
     """Ids of all drains that it honours: it asks vmd again before it answers for these VMs, and all use from before it
     did so is in this report or an earlier one."""
     warnings: list[str] = Field(default_factory=list)

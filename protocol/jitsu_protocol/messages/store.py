@@ -87,6 +87,8 @@ class Apply(Request):
     """
 
     kind: ClassVar[str] = "store.apply"
+    max_bytes: ClassVar[int] = 32 * 1024 * 1024
+    """10,000 VMs of 12 keys are about 10 MB, and as much again if each value is expected to be there."""
 
     changes: list[Change]
     author: str
@@ -104,6 +106,7 @@ class Register(Request):
     """The reaper to store: who answers for a name or watches a bridge, with how long that counts. Answer: Applied."""
 
     kind: ClassVar[str] = "store.register"
+    max_bytes: ClassVar[int] = 1024 * 1024
 
     replica: str
     leaves: dict[str, str | None]
@@ -140,6 +143,8 @@ class Record(Request):
     """
 
     kind: ClassVar[str] = "store.record"
+    max_bytes: ClassVar[int] = 4 * 1024 * 1024
+    """vmd tells a store that has returned of all its VMs at once."""
 
     values: dict[str, str]
     service: str

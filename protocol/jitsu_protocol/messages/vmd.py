@@ -109,6 +109,7 @@ class Check(Request):
     """jitsu to vmd: could its hypervisors run VMs as they would be configured? Answer: Checked."""
 
     kind: ClassVar[str] = "vmd.check"
+    max_bytes: ClassVar[int] = 4 * 1024 * 1024
 
     vms: dict[str, dict[str, str]] = Field(max_length=1000)
     """UUID -> leaves below `jitsu/vm/<uuid>/`."""

@@ -54,9 +54,9 @@ from jitsu_store.wires.writer import Landed, Writer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from jitsu_protocol.bus import FeedServer, Handler
     from jitsu_protocol.messages import Request
     from jitsu_protocol.metrics import Metrics
+    from jitsu_protocol.owner import FeedServer, Handler
     from jitsu_store.rules.objects import CommitRecord, Id
 
 STATISTICS_INTERVAL_S = 60.0

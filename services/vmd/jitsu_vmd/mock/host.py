@@ -18,10 +18,10 @@ from time import monotonic
 import structlog
 import zmq.asyncio
 
-from jitsu_protocol.bus import FeedServer, Handler, RpcServer
 from jitsu_protocol.errors import BootFailed, Refused, SetupFault, Unavailable
 from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import Done, Request
+from jitsu_protocol.owner import FeedServer, Handler, RpcServer
 from jitsu_protocol.process import EXIT_SETUP, on_stop_signals, run_loop
 from jitsu_protocol.sections import LogSettings
 from jitsu_vmd.mock.bridge import BridgeGuest, Zygote, ip, make_bridge

@@ -52,10 +52,11 @@ from jitsu_vmd.wires.probe import wait_for_port
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Sequence
 
-    from jitsu_protocol.bus import FeedServer, Handler, RpcClient
+    from jitsu_protocol.bus import RpcClient
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.keys import StopMode
     from jitsu_protocol.messages import Request
+    from jitsu_protocol.owner import FeedServer, Handler
     from jitsu_protocol.process import Process
     from jitsu_protocol.settings import Settings
     from jitsu_vmd.wires.hypervisors import Hypervisors
