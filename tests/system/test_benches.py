@@ -17,7 +17,7 @@ from tests.test_readmes import ROOT, all_pages
 
 LINES = sorted(set(re.findall(r"`((?:make|python -m) (?:bench|fuzz)[^`]*)`", all_pages())))
 TIERS = {"make bench-libvirt": pytest.mark.libvirt, "make bench-synjitsu": pytest.mark.net}
-BRIEFLY = {"JITSU_BENCH_BRIEF": "1", "PACKETS": "5000"}
+BRIEFLY = {"JITSU_BENCH_BRIEF": "1", "PACKETS": "5000", "QUERIES": "4000"}
 FIGURES = {
     "make bench": r"query to the reply +[\d.]+ +[\d.]+ +[\d.]+\n",
     "make bench-dns": r"(?s)Jitsu +\d+ \(1\.00\).*Jitsu's dns process: \d+ MB\n.*cold names at once",
@@ -25,6 +25,7 @@ FIGURES = {
     "make bench-store": r"one key changed, acknowledged and on the disk +median [\d.]+ ms\n",
     "make bench-synjitsu": r"0\.50 s with +[\d.-]+ +[\d.-]+ .* ms\n",
     "make fuzz": r"\d+ passed",
+    "python -m bench.dns_flood": r"flood nxdomain: warm queries took [\d.]+ ms.*; 0 lost\n",
     "python -m bench.dns_large": r"change visible after its acknowledgement: [\d.]+ ms",
 }
 """Something that each must print."""

@@ -127,7 +127,7 @@ class Replica:
         if self._notify is not None:
             await self._notify.open()
         self._process.spawn(self._udp.run(), "udp")
-        self._process.spawn(self._tcp.run(await self._tcp.open(self._tcp_socket)), "tcp")
+        self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
 
     def take(self, settings: Settings) -> None:

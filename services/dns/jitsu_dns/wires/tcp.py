@@ -1,11 +1,29 @@
-"""DNS over TCP (RFC 7766): pipelined queries, answers in any order, and limits on what a client may hold."""
+"""DNS over TCP (RFC 7766): pipelined queries, answers in any order, and limits on what a client may hold.
+
+Every client has its turn. In each turn of the event loop a bounded number of messages is handled, a few of each
+connection that has some, so that neither the other connections nor UDP wait for one that sends without end. A
+connection is in one of these states:
+
+    state     what it has                                    left when
+    reading   no whole message                               one has come: lined up; the client has closed: closed
+    lined up  whole messages; nothing is read                its turn: reading, lined up again, or blocked
+    blocked   answers that the kernel does not take yet;     the kernel has taken them all: lined up, or reading
+              nothing is read, nothing is handled
+    closed    nothing
+
+So what one client can make the server keep is one buffer of messages and the answers of one turn. Answers that come
+later, of queries that waited, are sent in every state but closed; a client that does not read them is dropped.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
+
+import structlog
 
 from jitsu_dns.rules.access import plain
 from jitsu_dns.wires.udp import cannot_bind
@@ -13,11 +31,25 @@ from jitsu_dns.wires.udp import cannot_bind
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
+MAX_IN_A_TURN = 32
+"""Messages, of all connections: one or two milliseconds of work."""
+MAX_OF_ONE = 8
+"""Messages of one connection, before the next in line has its turn."""
+MAX_ACCEPTS = 16
+"""Connections accepted in one turn of the event loop."""
+ACCEPT_PAUSE_S = 0.1
+"""After an accept that failed for lack of descriptors or memory: until then some may be free again."""
+SCARCE_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+BUFFER_BYTES = 4096
+"""Read at once: about 100 queries. A longer message gets a buffer of its own length."""
+MAX_MESSAGE_BYTES = 65535
 MAX_UNREAD_BYTES = 64 * 1024
 """A client that does not read its answers is dropped beyond this."""
 MAX_ALL = 4
 """Answers of many messages that one client may have asked for at once."""
 BACKLOG = 512
+
+log = structlog.get_logger("dns")
 
 
 def bind_tcp(address: str, port: int, *, reuse_port: bool) -> socket.socket:
@@ -52,120 +84,274 @@ class TcpServer:
         self.max_connections, self.idle_s = max_connections, idle_s
         self.connections: dict[Connection, None] = {}
         """Those that have asked something latest come last."""
+        self._line: deque[Connection] = deque()
+        self._transfers: deque[Connection] = deque()
+        """Connections that have more messages of a long answer to send."""
+        self._is_turn_due = False
+        self._is_scarce = False
 
-    async def open(self, bound: socket.socket) -> asyncio.Server:
-        """Accept connections from now on."""
+    async def run(self, bound: socket.socket) -> None:
+        """Accept and serve connections until cancelled."""
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: Connection(self), sock=bound, backlog=BACKLOG)
-
-    async def run(self, server: asyncio.Server) -> None:
-        """Serve until cancelled."""
+        bound.listen(BACKLOG)
+        loop.add_reader(bound, self._accept, bound)
         try:
             await asyncio.Event().wait()
         finally:
-            server.close()
+            loop.remove_reader(bound)
+            bound.close()
             for connection in list(self.connections):
                 connection.abort()
 
+    def _accept(self, bound: socket.socket) -> None:
+        for _ in range(MAX_ACCEPTS):
+            try:
+                accepted, peer = bound.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in SCARCE_ERRNOS:
+                    self._pause(bound, error)
+                    return
+                continue  # this client is gone already (accept(2), "Error handling")
+            self._is_scarce = False
+            accepted.setblocking(False)
+            # From here on it counts, even if the client has reset it: then the first read says so.
+            if len(self.connections) >= self.max_connections:
+                next(iter(self.connections)).abort()
+            host = peer[0].partition("%")[0]
+            address = plain(socket.inet_pton(accepted.family, host))
+            self.connections[Connection(self, accepted, address)] = None
 
-class Connection(asyncio.Protocol):
+    def _pause(self, bound: socket.socket, error: OSError) -> None:
+        """Accept again in a while, and close the connection that has been silent for longest to make room."""
+        if not self._is_scarce:
+            self._is_scarce = True
+            log.warning(
+                "TCP connections cannot be accepted; raise the limit of open files, or lower dns.max_tcp",
+                reason=error.strerror,
+                open=len(self.connections),
+            )
+        if self.connections:
+            next(iter(self.connections)).abort()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(bound)
+        loop.call_later(ACCEPT_PAUSE_S, self._resume, bound)
+
+    def _resume(self, bound: socket.socket) -> None:
+        if bound.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(bound, self._accept, bound)
+
+    def line_up(self, connection: Connection) -> None:
+        """Let a connection that has whole messages have its turn."""
+        self._line.append(connection)
+        self._want_turn()
+
+    def transfer(self, connection: Connection) -> None:
+        """Let a connection send the next message of a long answer when it has its turn."""
+        self._transfers.append(connection)
+        self._want_turn()
+
+    def _want_turn(self) -> None:
+        if not self._is_turn_due:
+            self._is_turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Handle some messages of those in line; the event loop sees to everybody else before the next turn."""
+        self._is_turn_due = False
+        left = MAX_IN_A_TURN
+        try:
+            while left > 0 and self._line:
+                left -= max(1, self._line.popleft().handle(min(left, MAX_OF_ONE)))
+            if self._transfers:
+                self._transfers.popleft().send_next()
+            self.after()
+        finally:
+            if self._line or self._transfers:
+                self._want_turn()
+
+
+class Connection:
     """One connection; the client that the rules see."""
 
-    def __init__(self, server: TcpServer) -> None:
-        self._server = server
-        self._buffer = bytearray()
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+    def __init__(self, server: TcpServer, accepted: socket.socket, address: bytes) -> None:
+        """`address` is the client's, 4 or 16 bytes."""
+        self.address = address
+        self._server, self._socket = server, accepted
+        self._loop = asyncio.get_running_loop()
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._begin = self._end = 0  # of what was read and is not handled
+        self._unsent = b""
         self._sending: deque[Iterator[bytes]] = deque()
         """Answers of many messages; the first is under way."""
-        self._is_full = False
-        self.address = b""
-        """The client's, 4 or 16 bytes."""
+        self._is_open = True
+        self._is_reading = self._is_in_line = self._is_at_end = self._is_transferring = False
+        self._heard_at = self._loop.time()
+        self._timer = self._loop.call_later(server.idle_s, self._look_whether_idle)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._go_on()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection; when there are too many, that one goes that has asked nothing for longest."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
-        if len(self._server.connections) >= self._server.max_connections:
-            next(iter(self._server.connections)).abort()
-        host = self._transport.get_extra_info("peername")[0].partition("%")[0]
-        self.address = plain(socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host))
-        self._server.connections[self] = None
-        self._restart_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget all that waits for this client."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._transport = None
-        self._sending.clear()
-        self._server.connections.pop(self, None)
-        self._server.gone(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Take what has come; only whole messages restart the idle timer."""
-        self._buffer += data
-        while len(self._buffer) >= 2:
-            length = int.from_bytes(self._buffer[:2], "big")
-            if len(self._buffer) < 2 + length:
-                break
-            message = bytes(self._buffer[2 : 2 + length])
-            del self._buffer[: 2 + length]
-            if self._server.connections.pop(self, self) is None:
-                self._server.connections[self] = None
-            self._restart_timer()
-            answer = self._server.received(message, self)
-            if answer:
-                self.send(answer)
-            if self._transport is None:
-                return
-        self._server.after()
+    def handle(self, most: int) -> int:
+        """Handle at most that many messages; return how many there were. Called by the server when it is its turn."""
+        self._is_in_line = False
+        answers: list[bytes] = []
+        handled = 0
+        is_sound = False
+        try:
+            while self._is_open and handled < most and (message := self._next_message()) is not None:
+                handled += 1
+                answer = self._server.received(message, self)
+                if answer:
+                    answers.append(_framed(answer))
+            is_sound = True
+        finally:
+            if not is_sound:
+                self.abort()
+        if handled and self._is_open:
+            self._heard_at = self._loop.time()
+            self._server.connections[self] = self._server.connections.pop(self)
+            self._write(b"".join(answers))
+            self._go_on()
+        return handled
 
     def send(self, data: bytes) -> None:
         """Send one message, if the client is still there and reads."""
-        if self._transport is None:
-            return
-        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+        if len(self._unsent) > MAX_UNREAD_BYTES:
             self.abort()
-            return
-        self._transport.write(len(data).to_bytes(2, "big") + data)
+        elif self._is_open:
+            self._write(_framed(data))
 
     def send_all(self, messages: Iterator[bytes]) -> None:
         """Send messages, each made when the client has taken those before it; between them others are served."""
-        if self._transport is None or len(self._sending) >= MAX_ALL:
+        if not self._is_open or len(self._sending) >= MAX_ALL:
             self.abort()
             return
         self._sending.append(messages)
-        if len(self._sending) == 1:
-            self._send_next()
+        self._go_on()
 
-    def pause_writing(self) -> None:
-        """Note that the client reads too slowly for now."""
-        self._is_full = True
-
-    def resume_writing(self) -> None:
-        """Note that the client has read: it is not idle."""
-        self._is_full = False
-        if self._sending:
-            self._restart_timer()
-            self._send_next()
-
-    def _send_next(self) -> None:
-        if self._transport is None or self._is_full or not self._sending:
+    def send_next(self) -> None:
+        """Send the next message of a long answer. Called by the server when it is its turn."""
+        self._is_transferring = False
+        if not self._is_open or not self._sending:
             return
         message = next(self._sending[0], None)
         if message is None:
             self._sending.popleft()
         else:
             self.send(message)
-        asyncio.get_running_loop().call_soon(self._send_next)
+        self._go_on()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once, and forget all that waits for this client."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._timer.cancel()
+        self._read(False)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self._sending.clear()
         self._server.connections.pop(self, None)
-        if self._transport is not None:
-            self._transport.abort()
+        self._server.gone(self)
 
-    def _restart_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._server.idle_s, self.abort)
+    # --- below ---
+
+    def _go_on(self) -> None:
+        """Be in the state that fits what there is: see the table at the top."""
+        if not self._is_open:
+            return
+        is_free = not self._unsent
+        if self._sending and is_free and not self._is_transferring:
+            self._is_transferring = True
+            self._server.transfer(self)
+        if self._is_in_line:
+            return
+        has_message = is_free and self._has_message()
+        if has_message:
+            self._is_in_line = True
+            self._server.line_up(self)
+        elif is_free and self._is_at_end and not self._sending:
+            self.abort()
+            return
+        self._read(is_free and not has_message and not self._is_at_end)
+
+    def _read(self, wanted: bool) -> None:
+        if wanted is not self._is_reading:
+            self._is_reading = wanted
+            if wanted:
+                self._loop.add_reader(self._socket, self._readable)
+            else:
+                self._loop.remove_reader(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            count = self._socket.recv_into(memoryview(self._buffer)[self._end :])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.abort()
+            return
+        self._end += count
+        self._is_at_end = not count
+        self._go_on()
+
+    def _has_message(self) -> bool:
+        """Say whether a whole message is there; if not, make room for the rest of it."""
+        there = self._end - self._begin
+        length = 2 + int.from_bytes(self._buffer[self._begin : self._begin + 2], "big") if there >= 2 else 2
+        if there >= length:
+            return True
+        if self._begin or length > len(self._buffer):
+            rest = self._buffer[self._begin : self._end]
+            self._buffer = bytearray(max(BUFFER_BYTES, length))
+            self._buffer[:there] = rest
+            self._begin, self._end = 0, there
+        return False
+
+    def _next_message(self) -> bytes | None:
+        if not self._has_message():
+            return None
+        start = self._begin + 2
+        self._begin = start + int.from_bytes(self._buffer[self._begin : start], "big")
+        return bytes(self._buffer[start : self._begin])
+
+    def _write(self, data: bytes) -> None:
+        if self._unsent:
+            self._unsent += data
+            return
+        sent = self._try_to_send(data)
+        if sent < len(data) and self._is_open:
+            self._unsent = data[sent:]
+            self._loop.add_writer(self._socket, self._writable)
+            self._go_on()
+
+    def _writable(self) -> None:
+        self._unsent = self._unsent[self._try_to_send(self._unsent) :]
+        if self._is_open and not self._unsent:
+            self._loop.remove_writer(self._socket)
+            if self._sending:
+                self._heard_at = self._loop.time()  # it has read: it is not idle
+            self._go_on()
+
+    def _try_to_send(self, data: bytes) -> int:
+        """Give the kernel what it takes; return how much that was. An error ends this connection, and no other."""
+        try:
+            return self._socket.send(data) if data else 0
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.abort()
+            return 0
+
+    def _look_whether_idle(self) -> None:
+        left = self._heard_at + self._server.idle_s - self._loop.time()
+        if left <= 0:
+            self.abort()
+        else:
+            self._timer = self._loop.call_later(left, self._look_whether_idle)
+
+
+def _framed(message: bytes) -> bytes:
+    """Return a message with its length before it (RFC 1035, 4.2.2); nothing for one that is too long for that."""
+    return len(message).to_bytes(2, "big") + message if len(message) <= MAX_MESSAGE_BYTES else b""
