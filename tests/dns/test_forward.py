@@ -13,9 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.forward import MAX_UNDER_WAY, TOTAL_S, TRY_S, AskServer, Deliver, ForgetServer, Forwarder
-from jitsu_dns.rules.message import Query, parse
-from jitsu_dns.rules.upstream import parse_response
+from jitsu_dns.rules.access import ResponseLimit
+from jitsu_dns.rules.actions import Asker
+from jitsu_dns.rules.forward import (
+    FAILURE_S,
+    HABIT_S,
+    MAX_KEPT_BYTES,
+    MAX_UNDER_WAY,
+    TOTAL_S,
+    TRY_S,
+    AskServer,
+    Deliver,
+    ForgetServer,
+    Forwarder,
+    Question,
+)
+from jitsu_dns.rules.message import Extras, Query, Records, parse, to_wire
+from jitsu_dns.rules.upstream import Unfit, parse_response
 from jitsu_protocol.limits import Networks
 
 if TYPE_CHECKING:
@@ -40,7 +54,8 @@ def query(name: str = "www.Example.org", rdtype: str = "A", id: int = 7, **optio
 
 
 def ask(made: Forwarder, asked: Query, now: float = 0.0, client: object = "c", **options: Any) -> bytes | None:
-    return made.ask(asked, client, options.get("address", CLIENT_ADDRESS), now, udp=options.get("udp", True))
+    asker = Asker(client, options.pop("address", CLIENT_ADDRESS), options.pop("udp", True))
+    return made.ask(Question(asked, asker, **options), now)
 
 
 def asks(made: Forwarder) -> AskServer:
@@ -72,7 +87,7 @@ def test_an_answer_comes_back_with_the_clients_id_and_case() -> None:
     assert (action.server, action.tcp) == (ONE, False)
     sent = dns.message.from_wire(action.data)
     assert sent.question[0].name.to_text().lower() == "www.example.org."
-    assert sent.flags == dns.flags.RD
+    assert sent.flags == dns.flags.RD | dns.flags.AD
     made.received(action.attempt, reply_to(action, "@ 300 IN A 198.51.100.7", "@ 300 IN A 198.51.100.8"), 0.1)
     (answer,) = delivered(made)
     assert (answer.id, answer.question[0].name.to_text()) == (7, "www.Example.org.")
@@ -108,8 +123,8 @@ def test_what_a_forger_sends_is_passed_over() -> None:
     action = asks(made)
     sound = reply_to(action, "@ 300 IN A 198.51.100.7")
     wrong_id = bytes([sound[0] ^ 1]) + sound[1:]
-    other_case = sound[:13] + bytes(byte ^ 0x20 for byte in sound[13:16]) + sound[16:]
-    for forged in (wrong_id, other_case, action.data, sound[:20], b"", sound[:-3]):
+    other_name = sound[:13] + bytes(byte ^ 0x21 for byte in sound[13:16]) + sound[16:]
+    for forged in (wrong_id, other_name, action.data, sound[:20], b""):
         made.received(action.attempt, forged, 0.1)
         assert made.take() == []
     made.received(action.attempt + 1, sound, 0.1)
@@ -143,7 +158,7 @@ def test_a_server_that_fails_comes_last_for_a_while_that_doubles() -> None:
         assert made.health.order(now) == [ONE, TWO]
     made.health.failed(ONE, now)
     assert made.health.order(now + 7.9) == [TWO, ONE]
-    made.health.answered(ONE)
+    made.health.answered(ONE, now, mixed=True, edns=True)
     assert made.health.order(now + 7.9) == [ONE, TWO]
 
 
@@ -240,8 +255,8 @@ def test_g9_what_is_under_way_is_bounded() -> None:
 
 def test_a_client_that_is_gone_is_sent_nothing() -> None:
     made = forwarder()
-    ask(made, query(), client="gone")
-    ask(made, query(id=8), client="there")
+    ask(made, query(), client="gone", udp=False)
+    ask(made, query(id=8), client="there", udp=False)
     action = asks(made)
     made.gone("gone")
     made.received(action.attempt, reply_to(action, "@ 300 IN A 198.51.100.7"), 0.1)
@@ -257,6 +272,306 @@ def test_g9_any_response_is_taken_apart_or_passed_over(noise: bytes, cut: int) -
     sound = reply_to(action, "@ 300 IN A 198.51.100.7", "example.org. 60 IN SOA a. b. 1 2 3 4 5")
     for data in (noise, sound[:cut] + noise, action.data[:12] + noise, sound[:2] + b"\x81\x80" + sound[4:cut] + noise):
         response = parse_response(data, action.data)
-        if response is not None:
+        if not isinstance(response, Unfit):
             response.answer(query(), 100, udp=True)
     made.received(action.attempt, sound[:cut] + noise, 0.1)
+
+
+NOTHING = b"\0\0"
+OPT = b"\0" + b"\0\x29\x04\xd0" + bytes(4) + NOTHING
+ADDRESS = b"\xc0\x0c\0\1\0\1" + (60).to_bytes(4, "big") + b"\0\4" + bytes([192, 0, 2, 9])
+
+
+def raw_reply(action: AskServer, flags: int, counts: tuple[int, int, int], records: bytes) -> bytes:
+    """Return a response with the question as it was asked and these records, whatever the counts say."""
+    question = action.data[12 : action.data.index(b"\0", 12) + 5]
+    header = action.data[:2] + flags.to_bytes(2, "big") + b"\0\1" + b"".join(n.to_bytes(2, "big") for n in counts)
+    return header + question + records
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize(
+    ("counts", "records"),
+    [
+        ((1, 0, 0), OPT),
+        ((1, 1, 0), ADDRESS + OPT),
+        ((2, 0, 1), ADDRESS + OPT + OPT),
+        ((1, 0, 1), ADDRESS + b"\1x" + OPT),  # not owned by the root
+        ((2, 0, 0), ADDRESS),
+        ((1, 65535, 65535), ADDRESS),
+        ((1, 0, 0), ADDRESS[:-1]),
+        ((1, 0, 0), ADDRESS[:10] + b"\xff\xff" + ADDRESS[12:]),
+        ((1, 0, 0), b"\xc0"),
+        ((1, 0, 0), b"\x3f" + ADDRESS),
+    ],
+)
+def test_g9_a_response_whose_counts_or_lengths_are_wrong_is_a_failure_of_its_server(
+    tcp: bool, counts: tuple[int, int, int], records: bytes
+) -> None:
+    made = forwarder()
+    ask(made, query())
+    first = asks(made)
+    if tcp:
+        made.received(first.attempt, raw_reply(first, 0x8380, (0, 0, 0), b""), 0.0)
+        first = asks(made)
+    made.received(first.attempt, raw_reply(first, 0x8180, counts, records), 0.0, tcp=tcp)
+    second = asks(made)
+    assert second.server == TWO
+    made.received(second.attempt, reply_to(second, "@ 300 IN A 198.51.100.7"), 0.1)
+    assert [rdata.to_text() for message in delivered(made) for rdata in message.answer[0]] == ["198.51.100.7"]
+
+
+def test_an_opt_record_that_is_not_the_last_one_is_taken_off_with_what_follows_it() -> None:
+    made = forwarder()
+    ask(made, query())
+    action = asks(made)
+    glue = b"\2ns\xc0\x10" + ADDRESS[2:]
+    made.received(action.attempt, raw_reply(action, 0x8180, (1, 0, 3), ADDRESS + glue + OPT + glue), 0.0)
+    (answer,) = delivered(made)
+    assert [rdata.to_text() for rdata in answer.answer[0]] == ["192.0.2.9"]
+    assert [rrset.name.to_text() for rrset in answer.additional] == ["ns.Example.org."]
+
+
+def test_an_answer_that_fills_a_tcp_message_is_truncated_for_a_client_with_options() -> None:
+    """The client's OPT record has no room; a longer message would have no length."""
+    made = forwarder()
+    ask(made, query(rdtype="TXT", use_edns=0), udp=False)
+    action = asks(made)
+    size = 65535 - 12 - len(query().question) - 12
+    text = b"\xc0\x0c\0\x10\0\1" + (60).to_bytes(4, "big") + size.to_bytes(2, "big") + bytes(size)
+    made.received(action.attempt, raw_reply(action, 0x8380, (0, 0, 0), b""), 0.0)
+    action = asks(made)
+    made.received(action.attempt, raw_reply(action, 0x8180, (1, 0, 0), text), 0.0, tcp=True)
+    (sent,) = [each.data for each in made.take() if isinstance(each, Deliver)]
+    assert len(sent) < 100
+    assert dns.message.from_wire(sent).flags & dns.flags.TC
+    plain = ask(made, query(rdtype="TXT"), 0.1, udp=False)
+    assert plain is not None
+    assert len(plain) == 65535
+
+
+def refused_like(rcode: int, bare: bool) -> Callable[[AskServer], bytes]:
+    def reply(action: AskServer) -> bytes:
+        if rcode == 16:
+            return raw_reply(action, 0x8180, (0, 0, 1), b"\0\0\x29\x04\xd0\1\0\0\0\0\0")
+        return (
+            action.data[:2] + b"\x81" + bytes([0x80 | rcode]) + bytes(8)
+            if bare
+            else raw_reply(action, 0x8180 | rcode, (0, 0, 0), b"")
+        )
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    "reply", [refused_like(1, True), refused_like(1, False), refused_like(4, True), refused_like(16, False)]
+)
+def test_a_server_that_does_not_know_edns_is_asked_without_and_that_is_remembered(
+    reply: Callable[[AskServer], bytes],
+) -> None:
+    made = forwarder(ONE)
+    ask(made, query())
+    first = asks(made)
+    made.received(first.attempt, reply(first), 0.1)
+    again = asks(made)
+    assert (again.server, dns.message.from_wire(first.data).edns, dns.message.from_wire(again.data).edns) == (
+        ONE,
+        0,
+        -1,
+    )
+    made.received(again.attempt, reply_to(again, "@ 300 IN A 198.51.100.7"), 0.2)
+    assert [message.rcode() for message in delivered(made)] == [0]
+    ask(made, query("next.example.org"), 1.0)
+    assert dns.message.from_wire(asks(made).data).edns == -1
+    ask(made, query("later.example.org"), HABIT_S + 1)
+    assert dns.message.from_wire(asks(made).data).edns == 0
+
+
+def test_a_server_that_says_formerr_either_way_has_failed_and_nothing_is_remembered() -> None:
+    made = forwarder(ONE)
+    ask(made, query())
+    for _ in range(2):
+        action = asks(made)
+        made.received(action.attempt, refused_like(1, True)(action), 0.1)
+    assert [message.rcode() for message in delivered(made)] == [2]
+    ask(made, query("next.example.org"), 1.0)
+    assert dns.message.from_wire(asks(made).data).edns == 0
+
+
+def lowered(action: AskServer) -> bytes:
+    reply = reply_to(action, "@ 300 IN A 198.51.100.7")
+    end = reply.index(b"\0", 12)
+    return reply[:12] + reply[12:end].lower() + reply[end:]
+
+
+def test_a_server_that_gives_the_name_back_in_lower_case_is_asked_so_and_that_is_remembered() -> None:
+    made = forwarder(ONE)
+    ask(made, query())
+    first = asks(made)
+    made.received(first.attempt, lowered(first), 0.1)
+    again = asks(made)
+    assert again.data[:2] != first.data[:2]  # what was learnt of the first question is of no use to a forger
+    assert again.data[12:29] == b"\3www\7example\3org\0"
+    made.received(again.attempt, lowered(again), 0.2)
+    (answer,) = delivered(made)
+    assert (answer.rcode(), answer.question[0].name.to_text()) == (0, "www.Example.org.")
+    ask(made, query("next.example.org"), 1.0)
+    assert asks(made).data[12:30] == b"\4next\7example\3org\0"
+
+
+def test_cd_is_given_on_and_back_and_its_answers_are_kept_apart() -> None:
+    made = forwarder()
+    for flags in (dns.flags.RD | dns.flags.CD, dns.flags.RD):
+        assert ask(made, query(flags=flags)) is None
+        action = asks(made)
+        assert bool(action.data[3] & 0x10) is bool(flags & dns.flags.CD)
+        made.received(action.attempt, reply_to(action, "@ 300 IN A 198.51.100.7"), 0.0)
+        (answer,) = delivered(made)
+        assert bool(answer.flags & dns.flags.CD) is bool(flags & dns.flags.CD)
+    ask(made, query("bad.example.org", flags=dns.flags.RD | dns.flags.CD))
+    made.passed(TOTAL_S)
+    (failure,) = delivered(made)
+    assert failure.flags & dns.flags.CD
+
+
+def test_ad_comes_back_to_clients_that_know_what_it_means() -> None:
+    made = forwarder()
+    ask(made, query())
+
+    def validated(reply: dns.message.Message) -> None:
+        reply.flags |= dns.flags.AD
+
+    action = asks(made)
+    assert action.data[3] & 0x20
+    made.received(action.attempt, reply_to(action, "@ 300 IN A 198.51.100.7", edit=validated), 0.0)
+    (plain,) = delivered(made)
+    asked = ask(made, query(flags=dns.flags.RD | dns.flags.AD), 0.1)
+    assert asked is not None
+    assert (bool(plain.flags & dns.flags.AD), bool(asked[3] & 0x20)) == (False, True)
+
+
+@pytest.mark.parametrize("rcode", [0, 3])
+def test_rfc_2308_a_denial_behind_an_alias_is_kept_no_longer_than_the_alias(rcode: int) -> None:
+    made = forwarder()
+    ask(made, query())
+    action = asks(made)
+    records = ("@ 20 IN CNAME gone.example.net.", "example.net. 600 IN SOA a. b. 1 2 3 4 300")
+    made.received(
+        action.attempt, reply_to(action, *records, edit=lambda reply: reply.set_rcode(dns.rcode.Rcode(rcode))), 0.0
+    )
+    delivered(made)
+    assert ask(made, query(), 19.5) is not None
+    assert ask(made, query(), 20.0) is None
+
+
+@pytest.mark.parametrize(("alias_ttl", "kept_s"), [(600, 300), (60, 60)])
+def test_rfc_2308_no_such_type_behind_an_alias_is_kept_as_the_soa_says(alias_ttl: int, kept_s: int) -> None:
+    made = forwarder()
+    ask(made, query(rdtype="AAAA"))
+    action = asks(made)
+    records = (f"@ {alias_ttl} IN CNAME there.example.net.", "example.net. 900 IN SOA a. b. 1 2 3 4 300")
+    made.received(action.attempt, reply_to(action, *records), 0.0)
+    delivered(made)
+    assert ask(made, query(rdtype="AAAA"), kept_s - 0.5) is not None
+    assert ask(made, query(rdtype="AAAA"), kept_s) is None
+
+
+def test_rfc_9520_a_failure_is_remembered_for_a_second() -> None:
+    made = forwarder(ONE)
+    ask(made, query())
+    action = asks(made)
+    made.failed(action.attempt, "Connection refused", 0.1)
+    assert len(delivered(made)) == 1
+    again = ask(made, query(use_edns=0), 0.1 + FAILURE_S - 0.01)
+    assert again is not None
+    message = dns.message.from_wire(again)
+    option: Any = message.options[0]
+    assert (message.rcode(), int(option.code), option.text) == (2, 13, "192.0.2.1: Connection refused")
+    assert made.asked == 1
+    assert ask(made, query(), 0.1 + FAILURE_S) is None
+
+
+def test_answers_that_are_kept_are_bounded_in_bytes() -> None:
+    made = forwarder()
+    size = 60_000
+    text = b"\xc0\x0c\0\x10\0\1" + (60).to_bytes(4, "big") + size.to_bytes(2, "big") + bytes(size)
+    for number in range(MAX_KEPT_BYTES // size + 50):
+        ask(made, query(f"n{number}.example.org", "TXT"), udp=False)
+        action = asks(made)
+        made.received(action.attempt, raw_reply(action, 0x8180, (1, 0, 0), text), 0.0)
+        made.take()
+    assert MAX_KEPT_BYTES - 62_000 < made.kept.size_bytes <= MAX_KEPT_BYTES
+    assert ask(made, query("n0.example.org", "TXT"), 1.0) is None
+    assert ask(made, query(f"n{number}.example.org", "TXT"), 1.0) is not None
+
+
+def test_forwarded_answers_and_failures_carry_the_clients_cookie() -> None:
+    cookie = bytes(range(24))
+    made = forwarder(ONE)
+    ask(made, query(use_edns=0), extras=Extras(cookie=cookie))
+    ask(made, query("bad.example.org", use_edns=0), extras=Extras(cookie=cookie))
+    one, two = (each for each in made.take() if isinstance(each, AskServer))
+    made.received(one.attempt, reply_to(one, "@ 300 IN A 198.51.100.7"), 0.0)
+    made.failed(two.attempt, "no", 0.0)
+    for message in delivered(made):
+        assert any(int(option.otype) == 10 for option in message.options)
+    kept = ask(made, query(use_edns=0), 0.1, extras=Extras(cookie=cookie))
+    assert cookie in (kept or b"")
+
+
+def test_an_alias_of_ours_is_followed_and_its_records_come_first() -> None:
+    made = forwarder()
+    target = to_wire("www.elsewhere.net")
+    record = b"\xc0\x0c\0\5\0\1" + (30).to_bytes(4, "big") + len(target).to_bytes(2, "big") + target
+    options: dict[str, Any] = {"aliases": Records(record, 1), "target": target}
+    assert ask(made, query("a.jitsu.test"), **options) is None
+    action = asks(made)
+    assert dns.message.from_wire(action.data).question[0].name.to_text().lower() == "www.elsewhere.net."
+    records = ("@ 300 IN CNAME b.elsewhere.net.", "b.elsewhere.net. 200 IN A 198.51.100.7")
+    made.received(action.attempt, reply_to(action, *records), 0.0)
+    for message in (*delivered(made), dns.message.from_wire(ask(made, query("a.jitsu.test"), 10.0, **options) or b"")):
+        age = 0 if message.answer[1].ttl == 300 else 10
+        assert [rrset.to_text() for rrset in message.answer] == [
+            "a.jitsu.test. 30 IN CNAME www.elsewhere.net.",
+            f"www.elsewhere.net. {300 - age} IN CNAME b.elsewhere.net.",
+            f"b.elsewhere.net. {200 - age} IN A 198.51.100.7",
+        ]
+        assert message.question[0].name.to_text() == "a.jitsu.test."
+    direct = ask(made, query("www.elsewhere.net"), 10.0)  # what was learnt serves who asks for the target itself
+    assert direct is not None
+    assert len(dns.message.from_wire(direct).answer) == 2
+
+
+def test_g10_forwarded_answers_over_udp_are_limited_whether_kept_failed_or_new() -> None:
+    made = Forwarder((ONE,), Networks(["127.0.0.0/8"]), frozenset(), random.Random(1), ResponseLimit(10, Networks([])))
+    ask(made, query())
+    action = asks(made)
+    made.received(action.attempt, reply_to(action, "@ 300 IN A 198.51.100.7"), 0.0)
+    assert len(delivered(made)) == 1
+    answers = [ask(made, query(), 0.0) for _ in range(29)]
+    assert [len(each or b"") > 40 for each in answers[:9]] == [True] * 9
+    assert answers[9::2] == [b""] * 10
+    assert {dns.message.from_wire(each or b"").flags & dns.flags.TC for each in answers[10::2]} == {dns.flags.TC}
+    assert len(ask(made, query(), 0.0, udp=False) or b"") > 40
+    assert len(ask(made, query(), 0.0, is_proven=True) or b"") > 40
+    for number in range(30):  # whatever the name: the answer says the same
+        ask(made, query(f"f{number}.example.org"), 0.0)
+    for action in [each for each in made.take() if isinstance(each, AskServer)]:
+        made.failed(action.attempt, "no", 0.0)
+    assert len(delivered(made)) == 20
+
+
+def test_other_servers_are_taken_while_questions_are_under_way() -> None:
+    three = ("192.0.2.3", 53)
+    made = forwarder()
+    ask(made, query())
+    first = asks(made)
+    made.reload([three], Networks(["127.0.0.0/8"]), frozenset())
+    made.failed(first.attempt, "no", 0.1)
+    assert [message.rcode() for message in delivered(made)] == [2]  # the second server is no longer there
+    ask(made, query("next.example.org"), 0.2)
+    assert asks(made).server == three
+    made.reload([], Networks(["127.0.0.0/8"]), frozenset())
+    said = dns.message.from_wire(ask(made, query("more.example.org", use_edns=0), 0.3) or b"")
+    option: Any = said.options[0]
+    assert (said.rcode(), option.text) == (2, "no server to forward to is known (dns.forward)")

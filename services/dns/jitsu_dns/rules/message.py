@@ -32,6 +32,7 @@ _TYPE_CLASS = struct.Struct("!HH")
 _RECORD = struct.Struct("!HHIH")
 
 QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
+RA, AD, CD = 0x0080, 0x0020, 0x0010
 OPCODE = 0x7800
 DO = 0x8000  # of the OPT record's flags (RFC 3225)
 IN, CHAOS = 1, 3

@@ -8,7 +8,9 @@ else comes out of `take` as actions.
               answered from the table, with the addresses of all that are ready, another one first each time
     cold      else: the query waits, one Summon per VM is under way, whoever asks meanwhile joins it
               (rules/cold.py)
-    outside   forwarded for clients for whom that is done (rules/forward.py), else REFUSED
+    outside   forwarded for clients for whom that is done (rules/forward.py), else REFUSED; the same for where one of
+              our aliases leads
+    limited   over UDP, to a client that has not shown that its address is its own: see rules/access.py
     denied    the client may start no VM, or its network no more of them now: REFUSED with the reason
 """
 
@@ -21,8 +23,10 @@ from jitsu_dns.rules import records as build
 from jitsu_dns.rules.access import Limited
 from jitsu_dns.rules.actions import Counts, ReportNow, SendAll
 from jitsu_dns.rules.cold import ColdQueries
+from jitsu_dns.rules.forward import Question
 from jitsu_dns.rules.message import (
     CHAOS,
+    HEADER_BYTES,
     IN,
     NO_EXTRAS,
     NO_RECORDS,
@@ -64,6 +68,9 @@ if TYPE_CHECKING:
 
 MAX_TURNS = 16
 """In how many orders an answer with several VMs is kept ready."""
+_OPT_BYTES = (0, 11)
+"""How long the rest of a packet may be that is kept: there is no OPT record, or one without options."""
+_OTHER_TYPES = frozenset({Type.AXFR, Type.IXFR, Type.OPT, 0})
 _VERSION_NAMES = frozenset({to_wire("version.bind"), to_wire("version.server")})
 _ID_NAMES = frozenset({to_wire("id.server"), to_wire("hostname.bind")})  # RFC 4892
 
@@ -124,25 +131,26 @@ class Front:
             self.counts.malformed += 1
             return self._malformed(data, query, asker, now)
         extras, is_proven = extras_for(query, asker, self._about, self._cookies, now + self._wall_ahead_s)
-        if query.edns is not None and query.edns.version != 0:
-            return self._respond(query, asker, Rcode.BADVERS, "other", extras=extras)
-        if query.qclass == CHAOS and query.qtype in (Type.TXT, Type.ANY):
-            return self._chaos(query, asker, extras)
-        if query.qclass != IN:
-            return self._respond(query, asker, Rcode.REFUSED, "other", extras=with_error(extras, Ede.PROHIBITED, ""))
-        if query.qtype in (Type.AXFR, Type.IXFR):
-            return self._transfer(data, query, asker, extras)
-        if query.qtype in (Type.OPT, 0):
-            return self._respond(query, asker, Rcode.FORMERR, "other", extras=extras)
+        if query.qclass != IN or query.qtype in _OTHER_TYPES or (query.edns is not None and query.edns.version != 0):
+            if (verdict := self._limited(query, asker, "other", is_proven, now)) is not None:
+                return verdict
+            return self._other(data, query, asker, extras)
         found = self.table.find(query.key, query.qtype)
         if isinstance(found, Hit):
             return self._hit(data, query, asker, found, extras, is_proven, now)
         if found is None:
             return self._outside(query, asker, extras, is_proven, now)
+        if found.leads_outside and self._is_forwarded_for(query, asker):
+            return self._forward(Question(query, asker, extras, is_proven, found.records, found.leads_outside), now)
         alike = (found.rcode, found.zone if found.rcode is Rcode.NXDOMAIN else query.question.lower())
         if (verdict := self._limited(query, asker, alike, is_proven, now)) is not None:
             return verdict
         return self._respond(query, asker, found.rcode, "fixed", found.records, extras)
+
+    @property
+    def packets_kept(self) -> int:
+        """How many packets have a ready answer."""
+        return len(self._ready)
 
     def take(self) -> list[Action]:
         """Return what is to be done, and forget it."""
@@ -246,11 +254,29 @@ class Front:
 
     # --- one query ---
 
+    def _other(self, data: bytes, query: Query, asker: Asker, extras: Extras) -> bytes | None:
+        """Answer what is not asked of the zones of class IN."""
+        if query.edns is not None and query.edns.version != 0:
+            return self._respond(query, asker, Rcode.BADVERS, "other", extras=extras)
+        if query.qclass == CHAOS and query.qtype in (Type.TXT, Type.ANY):
+            return self._chaos(query, asker, extras)
+        if query.qclass != IN:
+            return self._respond(query, asker, Rcode.REFUSED, "other", extras=with_error(extras, Ede.PROHIBITED, ""))
+        if query.qtype in (Type.AXFR, Type.IXFR):
+            return self._transfer(data, query, asker, extras)
+        return self._respond(query, asker, Rcode.FORMERR, "other", extras=extras)
+
+    def _is_forwarded_for(self, query: Query, asker: Asker) -> bool:
+        return self.forward is not None and bool(query.flags & RD) and asker.address in self.forward.clients
+
+    def _forward(self, question: Question, now: float) -> bytes | None:
+        assert self.forward is not None
+        self.counts.answers[question.query.qtype, Rcode.NOERROR, "forwarded"] += 1
+        return self.forward.ask(question, now)
+
     def _outside(self, query: Query, asker: Asker, extras: Extras, proven: bool, now: float) -> bytes | None:
-        forward = self.forward
-        if forward is not None and query.flags & RD and asker.address in forward.clients:
-            self.counts.answers[query.qtype, Rcode.NOERROR, "forwarded"] += 1
-            return forward.ask(query, asker.client, asker.address, now, udp=asker.udp)
+        if self._is_forwarded_for(query, asker):
+            return self._forward(Question(query, asker, extras, proven), now)
         if (verdict := self._limited(query, asker, (Rcode.REFUSED,), proven, now)) is not None:
             return verdict
         return self._respond(
@@ -281,7 +307,11 @@ class Front:
         if query.reply is None:
             return None
         if query.cookie is not None:
-            return cookie_reply(data, self._cookies.answer(query.cookie, asker.address, now + self._wall_ahead_s))
+            wall = now + self._wall_ahead_s
+            is_proven = self._cookies.is_valid(query.cookie, asker.address, wall)
+            if not is_proven and self._judge(asker, "cookie", now) is not Limited.SEND:
+                return None
+            return cookie_reply(data, self._cookies.answer(query.cookie, asker.address, wall))
         if self._judge(asker, (Rcode.FORMERR,), now) is not Limited.SEND:
             return None
         return query.reply
@@ -306,13 +336,16 @@ class Front:
     ) -> bytes | None:
         warm = self._warm_for(hit, now)
         if warm is None:
+            if (verdict := self._limited(query, asker, ("cold", query.question.lower()), proven, now)) is not None:
+                return verdict
             return self._wait(query, asker, hit, extras, now)
         if (verdict := self._limited(query, asker, warm, proven, now)) is not None:
             return verdict
         self._ready.answered(warm, now)
         orders = min(len(warm.held), MAX_TURNS)
         response = self._bytes(query, asker, hit.records(warm.held, warm.count % orders), extras)
-        if asker.udp and extras is NO_EXTRAS:
+        # Options that are not understood would make countless packets of one question.
+        if asker.udp and extras is NO_EXTRAS and len(data) - HEADER_BYTES - len(query.question) in _OPT_BYTES:
             tails = [self._bytes(query, asker, hit.records(warm.held, first), extras)[2:] for first in range(orders)]
             self._ready.keep(data, Ready(warm, tuple(tails)))
         return response

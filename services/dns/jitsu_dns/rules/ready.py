@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.uses import Uses
 
 MAX_PACKETS_KEPT = 200_000
-"""Some 500 bytes each. Random case (0x20) must not fill memory."""
+MAX_KEPT_BYTES = 100 * 1024 * 1024
+"""Random case (0x20) must not fill memory; so many packets with a short answer take about that."""
+_PACKET_BYTES, _TAIL_BYTES = 350, 40
+"""What Python needs for a packet and for each of its answers beside their own bytes."""
 
 
 class Senders(Protocol):
@@ -42,6 +45,11 @@ class Ready:
     tails: tuple[bytes, ...]
     """Everything behind the id, in each order of the VMs."""
 
+    @property
+    def size_bytes(self) -> int:
+        """How much memory it takes."""
+        return _PACKET_BYTES + sum(_TAIL_BYTES + len(tail) for tail in self.tails)
+
 
 class ReadyPackets:
     """All packets that have a ready answer, and what was counted for them."""
@@ -50,6 +58,7 @@ class ReadyPackets:
         """`counts` are by type, rcode and path."""
         self._uses, self._responses, self._counts = uses, responses, counts
         self._packets: dict[bytes, Ready] = {}
+        self.size_bytes = 0
         self._counting: list[Warm] = []
 
     def __len__(self) -> int:
@@ -83,13 +92,22 @@ class ReadyPackets:
 
     def keep(self, data: bytes, ready: Ready) -> None:
         """Keep what is sent for a packet."""
-        self._packets[data[2:]] = ready
-        if len(self._packets) > MAX_PACKETS_KEPT:
-            del self._packets[next(iter(self._packets))]
+        packet = data[2:]
+        self._forget(packet)
+        self._packets[packet] = ready
+        self.size_bytes += len(packet) + ready.size_bytes
+        while len(self._packets) > MAX_PACKETS_KEPT or self.size_bytes > MAX_KEPT_BYTES:
+            self._forget(next(iter(self._packets)))
+
+    def _forget(self, packet: bytes) -> None:
+        ready = self._packets.pop(packet, None)
+        if ready is not None:
+            self.size_bytes -= len(packet) + ready.size_bytes
 
     def clear(self) -> None:
         """Forget all packets."""
         self._packets.clear()
+        self.size_bytes = 0
 
     def answered(self, warm: Warm, now: float) -> None:
         """Count an answer that was not ready yet."""

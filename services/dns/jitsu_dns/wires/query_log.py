@@ -8,6 +8,9 @@ import structlog
 
 from jitsu_dns.rules.message import TYPE_NAMES, Malformed, Rcode, parse
 
+_RCODES = [next((each.name for each in Rcode if each == number), f"RCODE{number}") for number in range(16)]
+"""Other servers, to which queries are forwarded, answer with any of them."""
+
 log = structlog.get_logger("dns")
 
 
@@ -30,7 +33,7 @@ class QueryLog:
         if isinstance(query, Malformed):
             log.info("query", client=str(ip_address(address)), over=protocol, malformed=len(data))
             return
-        outcome = "waits" if answer is None else "dropped" if not answer else Rcode(answer[3] & 0xF).name
+        outcome = "waits" if answer is None else "dropped" if not answer else _RCODES[answer[3] & 0xF]
         log.info(
             "query",
             client=str(ip_address(address)),

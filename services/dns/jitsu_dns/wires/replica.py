@@ -26,10 +26,12 @@ from jitsu_dns.rules.message import TYPE_NAMES, Rcode
 from jitsu_dns.rules.notify import Notifier
 from jitsu_dns.rules.query import Front
 from jitsu_dns.rules.records import Authority, conflicts, parse_static
+from jitsu_dns.rules.room import Files, divided
 from jitsu_dns.rules.table import Table, Wildcards
 from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.rules.warnings import upgrade_hint, warnings
 from jitsu_dns.wires.activation import inherited
+from jitsu_dns.wires.descriptors import raised_to
 from jitsu_dns.wires.forward import ForwardSockets, own_networks, servers_of
 from jitsu_dns.wires.interfaces import reachable_addresses
 from jitsu_dns.wires.notify import NotifySockets
@@ -83,13 +85,14 @@ class Replica:
         self._reaper = process.client("reaper")
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
         self._uses = Uses(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{self.port}")
-        self._front = _front(settings, self._uses)
+        files = _divided_files(settings, len(self._vmds))
+        self._front = _front(settings, self._uses, files.forwards)
         self._udp = UdpServer(self._udp_socket, self._warm, self._received_udp, self._after)
         self._tcp = TcpServer(
             self._received_tcp,
             self._front.gone,
             self._after,
-            max_connections=settings.max_tcp,
+            max_connections=files.tcp,
             idle_s=settings.tcp_idle,
         )
         self._forward = (
@@ -359,7 +362,17 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
     raise AssertionError("not reached")
 
 
-def _front(settings: DnsSettings, uses: Uses) -> Front:
+def _divided_files(settings: DnsSettings, hosts: int) -> Files:
+    """Raise the limit of open files to what is configured, and say what cannot be served where that is not allowed."""
+    forwards = 0 if settings.forward == ["off"] else forward.MAX_UNDER_WAY
+    limit = raised_to(divided(0, settings.max_tcp, forwards, hosts).wanted)
+    files = divided(limit, settings.max_tcp, forwards, hosts)
+    if shortage := files.shortage(limit, settings.max_tcp):
+        log.warning(shortage)
+    return files
+
+
+def _front(settings: DnsSettings, uses: Uses, max_forwards: int = forward.MAX_UNDER_WAY) -> Front:
     """Return the rules as they are configured; raises SetupFault."""
     try:
         static = [parse_static(line) for line in settings.records]
@@ -386,15 +399,16 @@ def _front(settings: DnsSettings, uses: Uses) -> Front:
         notes_changes=bool(settings.secondaries),
     )
     secondaries = [server_address(text) for text in settings.secondaries]
+    responses = ResponseLimit(settings.response_rate, Networks(settings.exempt))
     return Front(
         table,
         uses,
         settings.max_waiting,
         summons=_summon_limit(settings),
-        responses=ResponseLimit(settings.response_rate, Networks(settings.exempt)),
+        responses=responses,
         cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
         about=About(settings.version, settings.replica, settings.tcp_idle),
-        forward=_forwarder(settings),
+        forward=_forwarder(settings, responses, max_forwards),
         notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
         wall_ahead_s=time.time() - monotonic(),
     )
@@ -418,7 +432,7 @@ def _summon_limit(settings: DnsSettings) -> SummonLimit:
     return SummonLimit(allowed, exempt, settings.summon_rate, settings.summon_burst)
 
 
-def _forwarder(settings: DnsSettings) -> forward.Forwarder | None:
+def _forwarder(settings: DnsSettings, responses: ResponseLimit, most: int) -> forward.Forwarder | None:
     """Return the forwarder as it is configured, None if nothing is forwarded; raises SetupFault."""
     servers = servers_of(settings.forward, settings.forward_port)
     if not servers:
@@ -430,7 +444,7 @@ def _forwarder(settings: DnsSettings) -> forward.Forwarder | None:
         )
     clients = Networks(settings.forward_for or [*LOOPBACK, *own_networks()])
     addresses = frozenset(ip_address(address).packed for address, _ in servers)
-    return forward.Forwarder(servers, clients, addresses, random.SystemRandom())
+    return forward.Forwarder(servers, clients, addresses, random.SystemRandom(), responses, most)
 
 
 def _count(counts: Counts, name: str) -> float:

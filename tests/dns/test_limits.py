@@ -1,0 +1,148 @@
+"""What is limited of what a replica sends over UDP, and what its memory of packets costs."""
+
+from __future__ import annotations
+
+import random
+import struct
+from typing import TYPE_CHECKING
+
+import dns.edns
+import dns.message
+import pytest
+
+from jitsu_dns.rules import ready
+from jitsu_dns.rules.access import ResponseLimit
+from jitsu_dns.rules.actions import Asker, Send
+from jitsu_dns.rules.cookies import Cookies
+from jitsu_dns.rules.forward import AskServer, Deliver, Forwarder
+from jitsu_protocol.errors import BootFailed
+from jitsu_protocol.limits import Networks
+from jitsu_protocol.states import VmState
+from tests.support.front import ADDRESS, NOBODY, VM_WWW, front, state
+from tests.support.vms import make_vm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jitsu_dns.rules.query import Front
+
+RATE = 5
+QUERIES = 40
+SERVER = ("192.0.2.53", 53)
+COLD = make_vm("cold", "127.0.1.2")
+
+
+def limited_front() -> Front:
+    responses = ResponseLimit(RATE, NOBODY)
+    forwarder = Forwarder([SERVER], Networks(["192.0.2.1"]), frozenset(), random.Random(1), responses)
+    made = front(VM_WWW, COLD, responses=responses, forward=forwarder, static=["a.jitsu.test. 9 IN CNAME b.else.net."])
+    state(made, VmState.READY)
+    return made
+
+
+def make(name: str, rdtype: str = "A", rdclass: str = "IN", **options: object) -> bytes:
+    return dns.message.make_query(name, rdtype, rdclass, **options).to_wire()  # type: ignore[arg-type]
+
+
+def with_version_one() -> bytes:
+    return make("www.jitsu.test", use_edns=1)
+
+
+def with_a_cookie_only() -> bytes:
+    query = dns.message.Message(id=1)
+    query.use_edns(0, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, bytes(8))])
+    return query.to_wire()
+
+
+KINDS: dict[str, Callable[[], bytes]] = {
+    "another version": with_version_one,
+    "a cookie": with_a_cookie_only,
+    "the version": lambda: make("version.bind", "TXT", "CH"),
+    "another class": lambda: make("www.jitsu.test", rdclass="HS"),
+    "a transfer": lambda: make("jitsu.test", "AXFR"),
+    "an incremental transfer": lambda: make("jitsu.test", "IXFR"),
+    "type 0": lambda: make("www.jitsu.test", "TYPE0"),
+    "malformed": lambda: make("www.jitsu.test")[:-1],
+    "a name that is not there": lambda: make(f"n{random.random()}.jitsu.test"),
+    "another type": lambda: make("www.jitsu.test", "TXT"),
+    "a warm name": lambda: make("www.jitsu.test"),
+    "a cold name": lambda: make("cold.jitsu.test"),
+    "a name outside": lambda: make(f"n{random.random()}.else.net", flags=0),
+    "a forwarded name": lambda: make("www.else.net"),
+    "forwarded names that fail": lambda: make(f"n{random.random()}.bad.net"),
+    "an alias that leads outside": lambda: make("a.jitsu.test"),
+}
+
+
+def outcome(made: Front, data: bytes, *, udp: bool) -> int:
+    """Ask one question; return how many whole answers it got, at once or later."""
+    (answer,) = made.warm([data], 1.0, OneNetwork()) if udp else (None,)
+    if answer is None:
+        answer = made.query(data, Asker("client", ADDRESS, udp), 1.0)
+    assert made.forward is not None
+    for action in made.forward.take():
+        if isinstance(action, AskServer) and b"bad" in action.data.lower():
+            made.forward.failed(action.attempt, "no", 1.0)
+        elif isinstance(action, AskServer):
+            end = action.data.index(b"\0", 12) + 5
+            reply = action.data[:2] + struct.pack("!HHHHH", 0x8180, 1, 1, 0, 0) + action.data[12:end]
+            reply += b"\xc0\x0c\0\1\0\1" + bytes(3) + b"\x3c\0\4" + bytes(4)
+            made.forward.received(action.attempt, reply, 1.0)
+    made.refused(COLD.uuid, BootFailed("no"), 1.0)
+    sent = [action.data for action in made.take() if isinstance(action, Send)]
+    sent += [action.data for action in made.forward.take() if isinstance(action, Deliver)]
+    return sum(not each[2] & 2 for each in [answer or b"", *sent] if each)
+
+
+class OneNetwork:
+    def keys(self) -> list[bytes]:
+        return [ADDRESS]
+
+    def address(self, n: int) -> bytes:
+        return ADDRESS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_g10_whatever_is_sent_over_udp_is_limited_and_over_tcp_it_is_not(kind: str) -> None:
+    made = limited_front()
+    whole = sum(outcome(made, KINDS[kind](), udp=True) for _ in range(QUERIES))
+    assert whole <= RATE + 1  # a name that is asked for cold and warm later has two limits
+    assert whole >= RATE - 1
+    if kind not in ("a transfer", "an incremental transfer"):
+        assert sum(outcome(limited_front(), KINDS[kind](), udp=False) for _ in range(QUERIES)) == QUERIES
+
+
+def test_a_client_whose_cookie_shows_its_address_is_not_limited() -> None:
+    cookie = Cookies(bytes(16)).answer(bytes(8), ADDRESS, 1.0)
+    option = [dns.edns.GenericOption(dns.edns.OptionType.COOKIE, cookie)]
+    for name in ("www.jitsu.test", "cold.jitsu.test", "none.jitsu.test", "www.else.net", "a.jitsu.test"):
+        made = limited_front()
+        data = make(name, use_edns=0, options=option)
+        assert sum(outcome(made, data, udp=True) for _ in range(QUERIES)) == QUERIES
+
+
+def test_g9_packets_that_differ_in_options_nobody_knows_take_no_memory() -> None:
+    made = front(VM_WWW)
+    state(made, VmState.READY)
+    for number in range(50):
+        option = [dns.edns.GenericOption(dns.edns.OptionType.PADDING, number.to_bytes(600, "big"))]
+        answer = made.query(make("www.jitsu.test", use_edns=0, options=option), Asker("c", ADDRESS, True), 1.0)
+        assert dns.message.from_wire(answer or b"").answer
+    assert made.packets_kept == 0
+    for edns in (0, -1):
+        made.query(make("www.jitsu.test", use_edns=edns), Asker("c", ADDRESS, True), 1.0)
+    assert made.packets_kept == 2
+
+
+def test_g9_packets_that_are_kept_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "MAX_KEPT_BYTES", 20_000)
+    made = front(VM_WWW)
+    state(made, VmState.READY)
+    chance = random.Random(1)
+    name = "www.jitsu.test"
+    for _ in range(200):
+        mixed = "".join(chance.choice((letter, letter.upper())) for letter in name)
+        data = make(mixed)
+        made.query(data, Asker("c", ADDRESS, True), 1.0)
+    assert 10 < made.packets_kept < 50
+    assert made.warm([data], 1.0) != [None]  # the latest is there
