@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames, layout
 from jitsu_synjitsu.rules.arming import Arming
-from jitsu_synjitsu.rules.events import ClearEntries, HandedOver, Send, WriteEntry
+from jitsu_synjitsu.rules.events import ClearEntries, HandedOver, Send, ShutPort, WriteEntry
 from jitsu_synjitsu.rules.handover import CLEAR_AFTER_S
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import SYN, V4, V6, VM_MAC, arp, packet, tcp, udp
@@ -120,5 +120,6 @@ def test_one_that_traffic_has_woken_has_its_first_packet_written_when_it_is_arme
     arming.watch("v", ["10.0.0.1"], VM_MAC, 0.0)
     arming.frame(syn(), frames.read(syn()), 1.0)
     actions = arming.arm("v", ["10.0.0.1"], VM_MAC, 60.0, 1.1, by_xenstore=True)
-    assert isinstance(actions[0], WriteEntry)
-    assert actions[0].values["/ip/10-0-0-1/80/10-0-0-9/43210/syn/tx_wnd"] == "64240"
+    assert isinstance(actions[0], ShutPort)
+    assert isinstance(actions[1], WriteEntry)
+    assert actions[1].values["/ip/10-0-0-1/80/10-0-0-9/43210/syn/tx_wnd"] == "64240"

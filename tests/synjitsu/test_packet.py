@@ -14,12 +14,14 @@ from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.wires import bridge as bridge_module
 from jitsu_synjitsu.wires import packet
 from jitsu_synjitsu.wires.bridge import Bridge
+from jitsu_synjitsu.wires.ledger import Ledger
 from jitsu_synjitsu.wires.packet import OWN_SOCKET_ERRNOS, BridgeSocket
 from tests.support.frames import VM_MAC, tcp
 from tests.support.synjitsu import wake_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 EVERY_ERRNO = sorted(errno.errorcode)
 
@@ -138,7 +140,7 @@ def test_every_errno_of_a_read_is_survived_and_a_broken_socket_is_not_read_for_e
 
 
 def test_a_bridge_opens_a_broken_socket_again_and_still_counts_what_it_did_not_send(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     opened: list[FailingSocket] = []
 
@@ -151,7 +153,7 @@ def test_a_bridge_opens_a_broken_socket_again_and_still_counts_what_it_did_not_s
     monkeypatch.setattr(bridge_module, "BridgeSocket", lambda name, taken: BridgeSocket(name, taken, make_socket))
 
     async def look() -> None:
-        bridge = Bridge("br0", Kept(1, 1), wake_limit(), lambda *_: None, lambda _: None)
+        bridge = Bridge("br0", Kept(1, 1), wake_limit(), Ledger(tmp_path / "ports"), lambda *_: None, lambda _: None)
         bridge.look()
         opened[0].send_errno = errno.EBADF
         bridge.send(tcp(), "replay")

@@ -9,7 +9,7 @@ import pytest
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.arming import DORMANT_S, Arming
-from jitsu_synjitsu.rules.events import OpenPort, Send, Wake
+from jitsu_synjitsu.rules.events import OpenPort, Send, ShutPort, Wake
 from jitsu_synjitsu.rules.handover import SETTLE_S
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.presence import UNPROVEN_S
@@ -54,7 +54,7 @@ class Sleeping:
     @staticmethod
     def whats(actions: list[Any]) -> list[str]:
         """Return what is sent and what else is done, but for the bridge's port (tests/synjitsu/test_ports.py)."""
-        shown = [action for action in actions if not isinstance(action, OpenPort)]
+        shown = [action for action in actions if not isinstance(action, (OpenPort, ShutPort))]
         return [action.what if isinstance(action, Send) else type(action).__name__ for action in shown]
 
 

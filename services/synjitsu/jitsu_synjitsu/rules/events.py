@@ -137,10 +137,18 @@ class ClearEntries:
 
 
 @dataclass(frozen=True)
+class ShutPort:
+    """Keep the bridge from flooding to the guest's port, which comes when the VM is started (ports.py)."""
+
+    vm: str
+    mac: bytes
+
+
+@dataclass(frozen=True)
 class OpenPort:
     """Let the bridge flood to the guest's port again: the guest is there, or is not going to be."""
 
     vm: str
 
 
-Action = Send | HandedOver | Wake | WriteEntry | ClearEntries | OpenPort
+Action = Send | HandedOver | Wake | WriteEntry | ClearEntries | ShutPort | OpenPort

@@ -5,7 +5,7 @@
     watching   Claimed by another machine       Send: an announcement, at most every DEFEND_S
     watching   PacketSeen: a SYN, a datagram    kept; Wake, unless that is under way
     watching   WakeRefused                      Send: a rejection of each attempt; watching still
-    watching   ArmTold                          armed
+    watching   ArmTold                          ShutPort; armed
     watching   GuestFrameSeen                   if it shows an address of the VM: it runs, whoever started it. As when
                                                 armed if anything is kept, else released; nothing in the first
                                                 SETTLE_S: frames of before may be late
@@ -68,6 +68,7 @@ from jitsu_synjitsu.rules.events import (
     ProbeAnswered,
     ReadyTold,
     Send,
+    ShutPort,
     UdpRefused,
     Wake,
     WakeRefused,
@@ -222,6 +223,7 @@ class Handover:
             self._all_absent()
             self._told, self._heard_at, self.foreign = False, None, b""
             self._announce_at, self._announce_pause, self._ask_at = 0.0, ANNOUNCE_FIRST_S, float("inf")
+            self._actions.append(ShutPort(self.vm, self.mac))
             for item in self.kept.of(self.vm):
                 self._write(item, now)
             self._announce(now)
@@ -397,7 +399,7 @@ class Handover:
         handed = [presence.state is AddressState.HANDED for presence in self._presences.values()]
         if any(handed) and not self._told:
             self._told = True
-            self._actions.append(HandedOver(self.vm, self.mac))
+            self._actions += [OpenPort(self.vm), HandedOver(self.vm, self.mac)]
         if all(handed):
             self.state = HandoverState.RELEASED
 

@@ -15,6 +15,7 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.arming import Arming, WakeLimit
 from jitsu_synjitsu.rules.filter import Interest
+from jitsu_synjitsu.wires.flooding import BridgePorts
 from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances, knows_elsewhere
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from jitsu_synjitsu.rules.events import Action
     from jitsu_synjitsu.rules.kept import Kept
+    from jitsu_synjitsu.wires.ledger import Ledger
 
 FOCUS_S = 0.02
 """The filter for running VMs is renewed that often at most, as a long one takes a millisecond to make."""
@@ -37,6 +39,7 @@ class Bridge:
         name: str,
         kept: Kept,
         wakes: WakeLimit,
+        ledger: Ledger,
         perform: Callable[[Bridge, Sequence[Action]], None],
         save: Callable[[str], None],
     ) -> None:
@@ -44,6 +47,7 @@ class Bridge:
         self.name = name
         self.arming = Arming(kept, wakes)
         self.activity = Activity()
+        self.ports = BridgePorts(name, ledger)
         self.wire: BridgeSocket | None = None
         self.unsent: Counter[str] = Counter()
         """Frames that earlier sockets on this bridge did not send, by the name of the error."""
@@ -64,6 +68,7 @@ class Bridge:
             self.wire = None
             if not is_broken:
                 log.warning("bridge is gone", bridge=self.name)
+            self.ports.detach()
         self._index = index
         if index:
             self._attach()
@@ -84,6 +89,7 @@ class Bridge:
             self._index = 0  # it went at this moment
             return
         self.wire.open()
+        self.ports.attach()
         self.arming.changed = True
         self.focus()
         log.info("listening", bridge=self.name)
@@ -96,7 +102,7 @@ class Bridge:
 
     def notes(self) -> list[str]:
         """Return what keeps Synjitsu from doing its work on this bridge, each with what mends it."""
-        notes = [self.wire.hindrance()] if self.wire is not None else []
+        notes = [self.wire.hindrance(), *self.ports.notes()] if self.wire is not None else []
         for address, mac in self.arming.rivals().items():
             notes.append(f"{address} is held by {mac.hex(':')} too: give one of them another address")
         for address, foreign in self.arming.missing().items():

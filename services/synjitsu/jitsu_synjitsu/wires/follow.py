@@ -86,6 +86,7 @@ class Follower:
 
     def _forget(self, vm: str) -> None:
         for bridge in self._server.bridges.values():
+            bridge.ports.is_not_paused(vm)
             bridge.activity.rests(vm)
             self._server.perform(bridge, bridge.arming.unwatch(vm, monotonic(), runs=False))
 
@@ -106,6 +107,10 @@ class Follower:
 
     def _watch(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:
         state, mac, now = status.state, _mac(vm, status), monotonic()
+        if state is VmState.PAUSED and (vm.is_armed or vm.wake_on_traffic):
+            bridge.ports.is_paused(vm.uuid, mac)
+        elif state not in (VmState.STARTING, VmState.BOOTING):
+            bridge.ports.is_not_paused(vm.uuid)
         if state in AT_REST:
             if vm.wake_on_traffic:
                 bridge.arming.watch(vm.uuid, [str(address) for address in vm.addresses], mac, now)

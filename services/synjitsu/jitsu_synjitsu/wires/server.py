@@ -15,11 +15,12 @@ from jitsu_protocol.errors import JitsuError, Unavailable
 from jitsu_protocol.limits import Buckets, Networks
 from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Summon, Summoned
 from jitsu_synjitsu.rules.arming import WakeLimit
-from jitsu_synjitsu.rules.events import ClearEntries, OpenPort, Send, Wake, WriteEntry
+from jitsu_synjitsu.rules.events import ClearEntries, OpenPort, Send, ShutPort, Wake, WriteEntry
 from jitsu_synjitsu.rules.events import HandedOver as Handed
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.wires.bridge import Bridge
 from jitsu_synjitsu.wires.entries import Entries
+from jitsu_synjitsu.wires.ledger import Ledger
 from jitsu_synjitsu.wires.packet import hindrances
 from jitsu_synjitsu.wires.ports import is_at
 
@@ -52,7 +53,10 @@ class SynjitsuServer:
             Buckets(settings.wake_rate, settings.wake_burst),
             Buckets(settings.wake_rate_of_all, settings.wake_rate_of_all * BURST_OF_ALL_S),
         )
-        self.bridges = {name: Bridge(name, self._kept, wakes, self.perform, self._save) for name in settings.bridges}
+        self._ledger = Ledger(process.settings.bus.directory / "synjitsu.ports")
+        self.bridges = {
+            name: Bridge(name, self._kept, wakes, self._ledger, self.perform, self._save) for name in settings.bridges
+        }
         for name, bridge in self.bridges.items():
             bridge.arming.claims.is_at_guest = partial(self._is_at_guest, name)
         self._vmd = process.client("vmd", process.settings.hypervisor.host)
@@ -81,11 +85,18 @@ class SynjitsuServer:
 
     async def start(self) -> None:
         """Attach to the bridges, and serve."""
+        self._ledger.restore()
+        self._process.stopping = self._open_ports
         self._look()
         self._process.serve({Arm: self.arm, Disarm: self.disarm})
         self._process.spawn(self._look_for_ever(), "bridges")
         if not self.bridges:
             log.info("no bridge: first packets to booting VMs are not kept, boots are masked by delay only")
+
+    async def _open_ports(self) -> None:
+        """Leave no port of a bridge shut behind."""
+        for bridge in self.bridges.values():
+            bridge.ports.open_all()
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
@@ -140,6 +151,8 @@ class SynjitsuServer:
 
     def name_interface(self, vm: str, interface: str) -> None:
         """Note at which interface a VM is, "" if unknown; claims on its addresses can be decided then."""
+        for bridge in self.bridges.values():
+            bridge.ports.named(vm, interface)
         if not interface:
             self.interfaces.pop(vm, None)
         elif self.interfaces.get(vm) != interface:
@@ -209,8 +222,10 @@ class SynjitsuServer:
                     self._entries.write(vm, values)
                 case ClearEntries(vm, addresses, after_s):
                     self._entries.clear(vm, addresses, after_s)
-                case OpenPort():
-                    pass
+                case ShutPort(vm, mac):
+                    bridge.ports.boots(vm, mac)
+                case OpenPort(vm):
+                    bridge.ports.settled(vm)
                 case Wake(vm):
                     self._process.spawn(self._wake(bridge, vm))
         bridge.focus()

@@ -52,4 +52,5 @@ class Bridge(MockHypervisor):
             "bridge": self._bridge_of(vm),
             "listen_after": float(value("listen_after")),
             "announces": vm.flag("announces"),
+            "tap": vm.flag("tap"),
         }

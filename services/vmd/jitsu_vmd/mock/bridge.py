@@ -1,6 +1,8 @@
 """Guests of the bridge kind: each a process in a network namespace of its own, with an interface on a Linux bridge, a
 MAC address and addresses of its own. It announces itself, answers HTTP, and echoes TCP and UDP on port 7.
 
+With the key `tap` a guest is on a tap in the host's namespace, and has a network stack of its own (tap.py).
+
 They are forked by one warm process, the zygote (`python -m jitsu_vmd.mock.bridge`), so that a boot can take
 milliseconds. The namespace goes with the process, and the interface with the namespace (network_namespaces(7)).
 
@@ -31,6 +33,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from jitsu_vmd.mock import tap
 from jitsu_vmd.mock.guest import HttpGuest
 
 if TYPE_CHECKING:
@@ -115,6 +118,17 @@ class BridgeGuest:
         if answer.get("error"):
             raise OSError(0, answer["error"])
 
+    def pause(self) -> bool:
+        """Stop the guest where it is; returns whether it can be: the kernel's stack of one without a tap goes on."""
+        if self._request["tap"] and self._pid:
+            os.kill(self._pid, signal.SIGSTOP)
+            return True
+        return False
+
+    def unpause(self) -> None:
+        """Let it go on."""
+        os.kill(self._pid, signal.SIGCONT)
+
     def power_off(self) -> None:
         """Vanish, with its interface: the kernel takes its time to end a namespace, and would answer meanwhile."""
         if self._pid:
@@ -175,6 +189,15 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
     os.close(0)
     waiting = "made"
     try:
+        if request["tap"]:
+            descriptor = _make_tap(request)
+            _say({"number": request["made"], "pid": os.getpid()})
+            waiting = "booted"
+            for _ in tap.run(
+                descriptor, request, monotonic() + request["boot_time"], HttpGuest(request["name"]).answer
+            ):
+                _say({"number": request["booted"]})
+            return
         if _libc.unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
         _make_interface(request, zygote)
@@ -183,6 +206,14 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
         asyncio.run(_run(request, monotonic() + request["boot_time"]))
     except OSError as error:
         _say({"number": request[waiting], "error": error.strerror or str(error)})
+
+
+def _make_tap(request: dict[str, Any]) -> int:
+    """Have a tap on the bridge, up: from now on frames queue in it. Returns its descriptor."""
+    name = _outside(os.getpid())
+    descriptor = tap.open_tap(name)
+    ip("link", "set", name, "master", request["bridge"], "up")
+    return descriptor
 
 
 def _make_interface(request: dict[str, Any], zygote: int) -> None:

@@ -48,13 +48,14 @@ class HttpGuest:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(REQUEST_LIMIT_S):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head))
+                    writer.write(self.answer(head))
                     await writer.drain()
         finally:
             self._open.discard(writer)
             writer.close()
 
-    def _answer(self, head: bytes) -> bytes:
+    def answer(self, head: bytes) -> bytes:
+        """Return the response to a request."""
         method = head.split(b" ", 1)[0]
         status = HTTPStatus.OK if method in (b"GET", b"HEAD") else HTTPStatus.NOT_IMPLEMENTED
         body = self._page().encode() if status is HTTPStatus.OK else b""

@@ -76,6 +76,10 @@ class MockHost:
             return Done()
         if request.failure == "start":
             raise BootFailed("the mock hypervisor refuses to start it (boot_failure = start)")
+        if slot is not None and slot.state is GuestState.PAUSED and isinstance(slot.guest, BridgeGuest):
+            slot.guest.unpause()
+            slot.state = GuestState.RUNNING
+            return Done()
         guest = await self._guest_of(request)
         try:
             await guest.prepare()
@@ -97,6 +101,11 @@ class MockHost:
             return Done()
         if request.how == "shutdown" and request.shutdown_time:
             await asyncio.sleep(request.shutdown_time)
+        slot = self._slots[request.uuid]
+        if request.how == "pause" and isinstance(slot.guest, BridgeGuest) and slot.guest.pause():
+            slot.state = GuestState.PAUSED
+            self._feed.publish(TOPIC, GuestChanged(uuid=request.uuid))
+            return Done()
         self._power_off(request.uuid, _STOPPED[request.how], "")
         return Done()
 
@@ -142,7 +151,7 @@ class MockHost:
         if not request.bridge:
             return LoopbackGuest(request.name, request.addresses, request.port, request.boot_time)
         wanted = request.model_dump(
-            include={"name", "addresses", "port", "boot_time", "mac", "bridge", "listen_after", "announces"}
+            include={"name", "addresses", "port", "boot_time", "mac", "bridge", "listen_after", "announces", "tap"}
         )
         if request.failure != "never":
             wanted["boot_time"] = NEVER_S

@@ -36,6 +36,8 @@ class StartGuest(Request):
     listen_after: float = 0.0
     """Of the bridge kind: between its link's being up and its first listening."""
     announces: bool = True
+    tap: bool = False
+    """Of the bridge kind: it is on a tap with a queue, and can be paused."""
 
 
 class StopGuest(Request):

@@ -1,0 +1,160 @@
+"""The ports of a bridge while guests boot: nothing for a guest is to wait in the queue of its tap.
+
+A bridge that does not know a MAC address floods what is sent there into every port, and a tap has a queue from the
+moment that the hypervisor opens it. So what a client sends while the guest boots would reach the guest when its driver
+is up, and once more when Synjitsu replays it. Therefore the guest's port is shut while it boots: the bridge does not
+flood to it (`flood off` of bridge(8)). Broadcast and multicast still pass, and once the guest has sent a frame the
+bridge knows its port and brings it what is its own.
+
+    port     event                                        then
+    open     a VM whose port it is, is paused             Shut; Unlearn: the bridge knows the MAC address of a guest
+                                                          that is paused, and would go on to fill its queue
+    open     it is new, or its carrier came, while VMs    Shut, for the VM that it belongs to; if that is not known, for
+             boot that have no port yet                   all of these VMs
+    shut     vmd names it as the port of another VM       no longer shut for the others
+    shut     the guest of the VM is there, or its boot    no longer shut for that VM
+             is over
+    shut     (for no VM any more)                         Open
+    any      it is no longer a port of the bridge         forgotten
+
+Whose port it is follows from the name that vmd gives (`vnet3`, `vif7.0`), or from the MAC address of the tap, which
+libvirt makes of the guest's: fe and its last five bytes. A port with `flood off` of the operator's own is left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+TAIL = slice(1, 6)
+
+
+@dataclass(frozen=True)
+class Port:
+    """One port of the bridge, as the kernel describes it."""
+
+    index: int
+    name: str
+    mac: bytes
+    is_up: bool
+    """Frames pass: it is up and has its carrier."""
+    floods: bool
+
+
+@dataclass(frozen=True)
+class Shut:
+    """Do not flood to a port."""
+
+    port: Port
+
+
+@dataclass(frozen=True)
+class Open:
+    """Flood to a port again."""
+
+    port: Port
+
+
+@dataclass(frozen=True)
+class Unlearn:
+    """Forget at which port a MAC address is."""
+
+    port: Port
+    mac: bytes
+
+
+PortAction = Shut | Open | Unlearn
+
+
+@dataclass
+class Ports:
+    """All ports of one bridge."""
+
+    _ports: dict[int, Port] = field(default_factory=dict)
+    """By the interface's index."""
+    _shut: dict[int, set[str]] = field(default_factory=dict)
+    """Ports that are shut, and the VMs for which they are."""
+    _macs: dict[str, bytes] = field(default_factory=dict)
+    """VMs that boot or are paused -> MAC address."""
+    _names: dict[str, str] = field(default_factory=dict)
+    """VM -> name of its port, as vmd says."""
+
+    def shut(self) -> list[Port]:
+        """Return the ports that are shut."""
+        return [self._ports[index] for index in self._shut]
+
+    def arm(self, vm: str, mac: bytes, *, is_paused: bool = False) -> list[PortAction]:
+        """Note that a VM boots, or is paused; ports that are there already are the business of a paused one only."""
+        self._macs[vm] = mac
+        if not is_paused:
+            return []
+        actions: list[PortAction] = []
+        for port in self._ports.values():
+            if self._owner(port) == vm:
+                actions += [*self._shut_for(port, {vm}), Unlearn(port, mac)]
+        return actions
+
+    def settled(self, vm: str) -> list[PortAction]:
+        """Note that a guest is there, or that its boot is over."""
+        self._macs.pop(vm, None)
+        return [action for index in list(self._shut) for action in self._free(index, vm)]
+
+    def named(self, vm: str, name: str) -> list[PortAction]:
+        """Note what vmd says of a VM's port; "" if it does not know."""
+        if self._names.get(vm, "") == name:
+            return []
+        if not name:
+            del self._names[vm]
+            return []
+        self._names[vm] = name
+        actions: list[PortAction] = []
+        for index, vms in list(self._shut.items()):
+            others = vms - {vm} if self._ports[index].name == name else vms & {vm}
+            for each in others:
+                actions += self._free(index, each)
+        return actions
+
+    def appeared(self, port: Port) -> list[PortAction]:
+        """Note a port as it is now."""
+        before = self._ports.get(port.index)
+        self._ports[port.index] = port
+        is_new = before is None or (port.is_up and not before.is_up)
+        if not is_new or port.index in self._shut:
+            return []
+        owner = self._owner(port)
+        vms = {owner} & self._macs.keys() if owner else self._without_port()
+        return self._shut_for(port, vms)
+
+    def gone(self, index: int) -> None:
+        """Note that an interface is no longer a port of the bridge."""
+        self._ports.pop(index, None)
+        self._shut.pop(index, None)
+
+    def _owner(self, port: Port) -> str:
+        """Return the VM that a port is known to belong to, or ""."""
+        for vm, name in self._names.items():
+            if name == port.name:
+                return vm
+        for vm, mac in self._macs.items():
+            if port.mac[:1] == b"\xfe" and port.mac[TAIL] == mac[TAIL]:
+                return vm
+        return ""
+
+    def _without_port(self) -> set[str]:
+        owners = {self._owner(port) for port in self.shut()}
+        return {vm for vm in self._macs if vm not in owners}
+
+    def _shut_for(self, port: Port, vms: set[str]) -> list[PortAction]:
+        if not vms or (not port.floods and port.index not in self._shut):
+            return []
+        is_shut = port.index in self._shut
+        self._shut.setdefault(port.index, set()).update(vms)
+        return [] if is_shut else [Shut(port)]
+
+    def _free(self, index: int, vm: str) -> list[PortAction]:
+        vms = self._shut[index]
+        vms.discard(vm)
+        if vms:
+            return []
+        del self._shut[index]
+        port = self._ports[index] = replace(self._ports[index], floods=True)
+        return [Open(port)]

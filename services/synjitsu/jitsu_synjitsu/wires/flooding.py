@@ -1,0 +1,144 @@
+"""Keeps a bridge from flooding to guests that boot: the shell of rules/ports.py, which follows the ports of one bridge,
+and shuts and opens them.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_synjitsu.rules.ports import Open, Ports, Shut
+from jitsu_synjitsu.wires.links import Links, set_flood, unlearn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jitsu_synjitsu.rules.ports import Port, PortAction
+    from jitsu_synjitsu.wires.ledger import Ledger
+
+TWICE = "what is sent to a VM while it boots may reach it twice"
+
+log = structlog.get_logger("synjitsu")
+
+
+class BridgePorts:
+    """The ports of one bridge."""
+
+    def __init__(self, bridge: str, ledger: Ledger) -> None:
+        self.bridge = bridge
+        self._ledger = ledger
+        self._rules = Ports()
+        self._links: Links | None = None
+        self._paused: set[str] = set()
+        self._static: dict[str, bytes] = {}
+        """VMs that boot, and whose MAC address has a forwarding entry that an operator has made."""
+        self._obstacle = ""
+
+    def attach(self) -> None:
+        """Follow the ports of the bridge, which is there now."""
+        self._obstacle = ""
+        if not Path(f"/sys/class/net/{self.bridge}/bridge").exists():
+            self._note(f"{self.bridge} is not a Linux bridge")
+            return
+        try:
+            self._links = Links(self.bridge, self._appeared, self._gone)
+            self._links.open()
+        except OSError as error:
+            self._note(f"the ports of {self.bridge} are not known ({error.strerror})")
+
+    def detach(self) -> None:
+        """End that: the bridge is gone."""
+        if self._links is not None:
+            self._links.close()
+            self._links = None
+        for port in self._rules.shut():
+            self._ledger.remove(port)
+        self._rules = Ports()
+
+    def boots(self, vm: str, mac: bytes) -> None:
+        """Shut the port of a VM as soon as it is there: the VM is about to boot."""
+        self._static.pop(vm, None)
+        if self._links is not None and self._links.is_static(mac):
+            self._static[vm] = mac
+        self._do(self._rules.arm(vm, mac))
+
+    def settled(self, vm: str) -> None:
+        """Open the port of a VM: its guest is there, or its boot is over."""
+        self._do(self._rules.settled(vm))
+
+    def is_paused(self, vm: str, mac: bytes) -> None:
+        """Shut the port of a VM that is paused: its frames would wait in the queue."""
+        self._paused.add(vm)
+        self._do(self._rules.arm(vm, mac, is_paused=True))
+
+    def is_not_paused(self, vm: str) -> None:
+        """Open the port of a VM that was paused, and runs or is off."""
+        if vm in self._paused:
+            self._paused.discard(vm)
+            self.settled(vm)
+
+    def named(self, vm: str, name: str) -> None:
+        """Note the name that vmd gives to the port of a VM, or ""."""
+        self._do(self._rules.named(vm, name))
+
+    def open_all(self) -> None:
+        """Leave no port shut."""
+        for port in self._rules.shut():
+            self._flood(port, floods=True)
+
+    def notes(self) -> list[str]:
+        """Return why a guest may get something twice, each with what to do about it."""
+        notes = [f"{self._obstacle}: {TWICE}"] if self._obstacle else []
+        for mac in sorted(set(self._static.values())):
+            notes.append(f"{self.bridge} has a static entry for {mac.hex(':')}: {TWICE}; see bridge fdb show")
+        return notes
+
+    def _appeared(self, port: Port) -> None:
+        self._do(self._rules.appeared(port))
+
+    def _gone(self, index: int) -> None:
+        for port in self._rules.shut():
+            if port.index == index:
+                self._ledger.remove(port)
+        self._rules.gone(index)
+
+    def _do(self, actions: Sequence[PortAction]) -> None:
+        for action in actions:
+            match action:
+                case Shut(port):
+                    self._ledger.add(port)
+                    self._flood(port, floods=False)
+                case Open(port):
+                    self._flood(port, floods=True)
+                case _:
+                    self._unlearn(action.port, action.mac)
+
+    def _flood(self, port: Port, *, floods: bool) -> None:
+        try:
+            set_flood(port.index, floods)
+        except OSError as error:
+            if error.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP):  # it is gone, or no longer a port
+                need = "; Synjitsu needs CAP_NET_ADMIN" if error.errno == errno.EPERM else ""
+                self._note(
+                    f"flooding to {port.name} cannot be turned {'on' if floods else 'off'} ({error.strerror}{need})"
+                )
+        else:
+            log.debug("flooding", port=port.name, on=floods)
+        if floods:
+            self._ledger.remove(port)
+
+    def _unlearn(self, port: Port, mac: bytes) -> None:
+        if self._links is not None and self._links.is_static(mac):
+            return
+        try:
+            unlearn(port.index, mac)
+        except OSError as error:
+            log.debug("the bridge does not know it", port=port.name, mac=mac.hex(":"), reason=error.strerror)
+
+    def _note(self, obstacle: str) -> None:
+        if obstacle != self._obstacle:
+            self._obstacle = obstacle
+            log.warning(TWICE, bridge=self.bridge, reason=obstacle)

@@ -1,0 +1,177 @@
+"""The ports of one bridge, by rtnetlink(7): which there are, whether the bridge floods to them, what it has learned.
+
+Nothing waits for the kernel here: it carries out a request and has its answer ready while the request is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_synjitsu.rules.ports import Port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_ROUTE = 0  # NETLINK_ROUTE
+_GROUP_LINK = 1  # RTMGRP_LINK
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK, _DELNEIGH, _GETNEIGH = 16, 17, 18, 19, 29, 30
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_HEADER = struct.Struct("IHHII")  # struct nlmsghdr
+_LINK = struct.Struct("BxHiII")  # struct ifinfomsg
+_NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
+_ADDRESS, _NAME, _MASTER, _PROTINFO, _LINKINFO, _INFO_SLAVE_DATA = 1, 3, 10, 12, 18, 5  # IFLA_...
+_UNICAST_FLOOD = 9  # IFLA_BRPORT_UNICAST_FLOOD
+_NEIGHBOUR_MAC, _NEIGHBOUR_MASTER = 2, 9  # NDA_LLADDR, NDA_MASTER
+_PERMANENT, _NO_ARP = 0x80, 0x40  # NUD_...: entries that an operator has made
+_OF_MASTER = 0x04  # NTF_MASTER
+_NESTED = 0x8000
+_TYPE_MASK = 0x3FFF
+_UP, _LOWER_UP = 0x1, 0x10000  # IFF_...
+ANSWER_LIMIT_S = 1.0
+RECEIVE_BUFFER_BYTES = 1024 * 1024
+
+log = structlog.get_logger("synjitsu")
+
+
+class Links:
+    """The ports of one bridge."""
+
+    def __init__(self, bridge: str, appeared: Callable[[Port], None], gone: Callable[[int], None]) -> None:
+        """`appeared` is called with each port, and again when it changes. Raises OSError."""
+        self._index = socket.if_nametoindex(bridge)
+        self._appeared, self._gone = appeared, gone
+        self._ports: set[int] = set()
+        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _ROUTE)
+        self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self._events.bind((0, _GROUP_LINK))
+
+    def open(self) -> None:
+        """Begin to follow; all ports that are there are told at once. Raises OSError."""
+        asyncio.get_running_loop().add_reader(self._events, self._read)
+        self._list()
+
+    def close(self) -> None:
+        """End it."""
+        asyncio.get_running_loop().remove_reader(self._events)
+        self._events.close()
+
+    def is_static(self, mac: bytes) -> bool:
+        """Say whether the bridge has an entry for a MAC address that an operator has made; it is never changed."""
+        body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, 0, _OF_MASTER, 0)
+        body += _attribute(_NEIGHBOUR_MAC, mac) + _attribute(_NEIGHBOUR_MASTER, struct.pack("I", self._index))
+        try:
+            (_, answer), *_ = request(_GETNEIGH, 0, body)
+        except OSError:
+            return False
+        return bool(_NEIGHBOUR.unpack_from(answer)[2] & (_PERMANENT | _NO_ARP))
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self._events.recv(65_536)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:  # more came than fits: what was missed is in the list
+                    self._list()
+                    continue
+                log.error("changes of the bridge's ports are not followed", reason=error.strerror)
+                with suppress(OSError, ValueError):
+                    asyncio.get_running_loop().remove_reader(self._events)
+                return
+            for kind, body in _messages(data):
+                self._take(kind, body)
+
+    def _list(self) -> None:
+        before, self._ports = self._ports, set()
+        for kind, body in request(_GETLINK, _DUMP, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+            self._take(kind, body)
+        for index in before - self._ports:
+            self._gone(index)
+
+    def _take(self, kind: int, body: bytes) -> None:
+        if kind not in (_NEWLINK, _DELLINK):
+            return
+        family, _, index, flags, _ = _LINK.unpack_from(body)
+        if family != socket.AF_UNSPEC:
+            return  # the bridge's own messages say less
+        found = dict(_attributes(body[_LINK.size :]))
+        is_port = kind == _NEWLINK and found.get(_MASTER) == struct.pack("I", self._index)
+        if is_port:
+            slave = dict(_attributes(dict(_attributes(found.get(_LINKINFO, b""))).get(_INFO_SLAVE_DATA, b"")))
+            self._ports.add(index)
+            name = found.get(_NAME, b"").rstrip(b"\0").decode(errors="replace")
+            is_up = flags & (_UP | _LOWER_UP) == _UP | _LOWER_UP
+            floods = slave.get(_UNICAST_FLOOD, b"\1") != b"\0"
+            self._appeared(Port(index, name, found.get(_ADDRESS, b""), is_up, floods))
+        elif index in self._ports:
+            self._ports.discard(index)
+            self._gone(index)
+
+
+def set_flood(index: int, floods: bool) -> None:
+    """Let a bridge flood to one of its ports, or not; raises OSError."""
+    inner = _attribute(_UNICAST_FLOOD, bytes([floods]))
+    body = _LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0) + _attribute(_PROTINFO | _NESTED, inner)
+    request(_SETLINK, _ACK, body)
+
+
+def unlearn(index: int, mac: bytes) -> None:
+    """Have a bridge forget that a MAC address is at a port; raises OSError, ENOENT if it does not know it."""
+    request(
+        _DELNEIGH, _ACK, _NEIGHBOUR.pack(socket.AF_BRIDGE, index, 0, _OF_MASTER, 0) + _attribute(_NEIGHBOUR_MAC, mac)
+    )
+
+
+def request(kind: int, flags: int, body: bytes) -> list[tuple[int, bytes]]:
+    """Ask the kernel; returns the messages of its answer. Raises OSError."""
+    answers: list[tuple[int, bytes]] = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _ROUTE) as asker:
+        asker.settimeout(ANSWER_LIMIT_S)
+        asker.bind((0, 0))
+        asker.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
+        while True:
+            for answered, answer in _messages(asker.recv(65_536)):
+                if answered == _DONE:
+                    return answers
+                if answered == _ERROR:
+                    (negative,) = struct.unpack_from("i", answer)
+                    if negative:
+                        raise OSError(-negative, os.strerror(-negative))
+                    return answers
+                answers.append((answered, answer))
+            if not flags & (_DUMP | _ACK):
+                return answers
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if length < _HEADER.size:
+            return
+        yield kind, data[at + _HEADER.size : at + length]
+        at += (length + 3) & ~3
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("HH", data, at)
+        if length < 4:
+            return
+        yield kind & _TYPE_MASK, data[at + 4 : at + length]
+        at += (length + 3) & ~3
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

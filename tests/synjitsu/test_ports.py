@@ -1,0 +1,140 @@
+"""Which ports of a bridge are shut, for which VM, and until when."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut, Unlearn
+from jitsu_synjitsu.wires import ledger as ledger_module
+from jitsu_synjitsu.wires.ledger import Ledger
+
+ROOT = Path(__file__).parents[2]
+MAC, OTHER = bytes.fromhex("02005e005301"), bytes.fromhex("02005e005302")
+TAP = Port(7, "vnet0", bytes.fromhex("86aabbccddee"), is_up=True, floods=True)
+LIBVIRT_TAP = replace(TAP, mac=b"\xfe" + MAC[1:])
+
+
+def test_a_port_that_comes_while_a_vm_boots_is_shut_until_its_guest_is_there() -> None:
+    ports = Ports()
+    ports.arm("v", MAC)
+    assert ports.appeared(TAP) == [Shut(TAP)]
+    assert ports.appeared(replace(TAP, floods=False)) == [], "as the kernel reports it afterwards"
+    assert ports.settled("v") == [Open(TAP)]
+    assert ports.settled("v") == []
+    assert ports.shut() == []
+
+
+def test_a_port_that_was_there_before_and_one_that_comes_while_nobody_boots_are_left_alone() -> None:
+    ports = Ports()
+    assert ports.appeared(TAP) == []
+    ports.arm("v", MAC)
+    assert ports.appeared(TAP) == []
+    assert ports.appeared(replace(TAP, is_up=False)) == []
+    assert ports.appeared(TAP) == [Shut(TAP)], "a tap that the operator has made, and a hypervisor opens now"
+
+
+def test_a_port_without_flooding_of_the_operators_own_stays_as_it_is() -> None:
+    ports = Ports()
+    ports.arm("v", MAC)
+    assert ports.appeared(replace(TAP, floods=False)) == []
+    assert ports.settled("v") == []
+
+
+def test_an_unknown_port_is_shut_for_all_that_boot_and_a_known_one_only_for_its_vm() -> None:
+    ports = Ports()
+    ports.arm("v", MAC)
+    ports.arm("w", OTHER)
+    assert ports.appeared(TAP) == [Shut(TAP)]
+    assert ports.settled("v") == []
+    assert ports.settled("w") == [Open(TAP)]
+    ports.arm("v", MAC)
+    ports.arm("w", OTHER)
+    known = replace(LIBVIRT_TAP, index=8)
+    assert ports.appeared(known) == [Shut(known)]
+    assert ports.settled("w") == []
+    assert ports.settled("v") == [Open(known)]
+
+
+def test_the_name_that_vmd_gives_tells_whose_port_it_is() -> None:
+    ports = Ports()
+    ports.arm("v", MAC)
+    ports.arm("w", OTHER)
+    second = replace(TAP, index=8, name="vnet1")
+    assert ports.appeared(TAP) == [Shut(TAP)]
+    assert ports.appeared(second) == [Shut(second)]
+    assert ports.named("v", "vnet0") == []
+    assert ports.settled("w") == [Open(second)]
+    assert ports.settled("v") == [Open(TAP)]
+    ports.arm("w", OTHER)
+    ports.gone(7)
+    assert ports.appeared(TAP) == [], "vmd says that it is another VM's, which does not boot"
+
+
+def test_a_port_that_turns_out_to_be_anothers_is_opened_at_once() -> None:
+    ports = Ports()
+    ports.arm("v", MAC)
+    ports.appeared(TAP)
+    assert ports.named("w", "vnet0") == [Open(TAP)]
+
+
+def test_a_vm_that_is_paused_has_its_port_shut_and_its_mac_address_forgotten() -> None:
+    for port in (TAP, LIBVIRT_TAP):
+        ports = Ports()
+        ports.appeared(port)
+        if port is TAP:
+            ports.named("v", "vnet0")
+        assert ports.arm("v", MAC, is_paused=True) == [Shut(port), Unlearn(port, MAC)]
+        assert ports.arm("v", MAC) == [], "it is resumed"
+        assert ports.settled("v") == [Open(port)]
+
+
+def test_a_port_that_is_gone_is_forgotten() -> None:
+    ports = Ports()
+    ports.arm("v", MAC)
+    ports.appeared(TAP)
+    ports.gone(TAP.index)
+    assert ports.settled("v") == []
+
+
+def test_ports_that_were_left_shut_are_opened_at_the_next_start_if_they_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[int, bool]] = []
+    indices = {"vnet0": 7, "vnet1": 99}
+
+    def index_of(name: str) -> int:
+        if name not in indices:
+            raise OSError
+        return indices[name]
+
+    monkeypatch.setattr(ledger_module, "set_flood", lambda index, floods: opened.append((index, floods)))
+    monkeypatch.setattr(socket, "if_nametoindex", index_of)
+    path = tmp_path / "run" / "synjitsu.ports"
+    killed = Ledger(path)
+    for port in (TAP, replace(TAP, index=8, name="vnet1"), replace(TAP, index=9, name="vnet2")):
+        killed.add(port)
+    killed.remove(replace(TAP, index=9, name="vnet2"))
+    assert json.loads(path.read_text()) == {"vnet0": 7, "vnet1": 8}
+    Ledger(path).restore()
+    assert opened == [(7, True)]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"vnet0": "x"}', "null"])
+def test_a_file_of_ports_that_cannot_be_read_costs_a_warning(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "synjitsu.ports"
+    path.write_text(text)
+    Ledger(path).restore()
+
+
+def test_the_packaged_unit_may_do_what_synjitsu_does() -> None:
+    unit = (ROOT / "deploy/systemd/jitsu-synjitsu.service").read_text()
+    allowed = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+    for key in ("CapabilityBoundingSet", "AmbientCapabilities"):
+        assert {"CAP_NET_RAW", "CAP_NET_ADMIN"} == set(allowed[key].split())
+    assert {"AF_PACKET", "AF_NETLINK"} <= set(allowed["RestrictAddressFamilies"].split())
