@@ -103,7 +103,7 @@ def in_vmd(vm: VM) -> None:
     with suppress(domain.DomainFault):
         ET.fromstring(domain.domain_xml(vm, "kvm", "br0"))
     with suppress(xl.XlFault):
-        assert "\0" not in xl.config(vm, "br0")
+        assert "\0" not in xl.config(vm, "br0", "pv")
     f"/local/domain/1/{vm.wait_for_key}".encode("ascii")
 
 

@@ -201,6 +201,7 @@ Mac = Annotated[str, AfterValidator(mac_address)]
 VmId = Annotated[str, BeforeValidator(_uuid)]
 VmName = Annotated[str, AfterValidator(_vm_name)]
 Line = Annotated[str, AfterValidator(_line)]
+GuestType = Literal["pv", "pvh", "hvm"]
 BridgeName = Annotated[str, AfterValidator(_bridge_name)]
 HypervisorName = Annotated[str, AfterValidator(_hypervisor_name)]
 XenstoreKey = Annotated[str, AfterValidator(_xenstore_key)]
@@ -323,6 +324,9 @@ KEYS: dict[str, Key] = {
     # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
     "kernel": Key(Line, "Kernel image of the domain."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
+    "guest_type": Key(
+        GuestType, "How Xen boots the kernel: pv, pvh or hvm.", "as its ELF notes say; pv if it is no ELF file"
+    ),
     "memory": Key(Memory, "Memory of the domain.", "65536", "KiB"),
     "vcpus": Key(Count, "Processors of the domain.", "1"),
     "shutdown_limit": Key(Limit, "A guest that has not shut down after that long is destroyed.", "60", "s"),

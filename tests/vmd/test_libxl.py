@@ -9,6 +9,7 @@ import pytest
 from jitsu_protocol.errors import BootFailed, JitsuError, Unavailable
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires import commands
+from tests.support.elf import SAYS, pvh_guest
 from tests.support.hypervisors import XEN, key_comes, running, running_libxl, vm_of, with_what_it_needs
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ async def test_libxl_says_why_xl_has_failed(libxl: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "refusal"),
     [
+        ({"kernel": ""}, "kernel: is required on libxl"),
         ({"kernel": "/nowhere"}, "kernel: there is no file /nowhere"),
+        ({"kernel": "/tmp"}, "kernel: /tmp cannot be read: Is a directory"),
         ({"disk": "x"}, "disk: 'x' is not DEVICE-OR-FILE@TARGET"),
         ({"cmdline": 'a "quote"'}, "cannot stand in a configuration of xl"),
         ({"rumprun_config": "/proc/version"}, "rumprun_config: it is no JSON"),
@@ -179,3 +182,28 @@ async def test_libxl_a_suspend_that_fails_leaves_the_domain_and_no_save(tmp_path
             await made.hypervisor.suspend(made.vm)
         assert await made.state() is GuestState.RUNNING
         assert "save" not in saves_of(made).all().get(made.vm.uuid, set())
+
+
+@pytest.mark.xen
+@pytest.mark.timeout(300)
+async def test_libxl_boots_an_image_that_has_only_an_entry_for_pvh(dom0: None, tmp_path: Path) -> None:
+    vm = vm_of("libxl xen", kernel=str(pvh_guest(tmp_path)), initrd="", nic="")
+    async with running_libxl("libxl xen", vm, tmp_path) as made:
+        assert made.hypervisor.refusal(vm) == ""
+        await made.hypervisor.start(vm)
+        await made.becomes(GuestState.OFF)  # it halts by itself
+        _, said, _ = await commands.run("xl", "dmesg")
+        assert SAYS in said
+
+
+@pytest.mark.xen
+@pytest.mark.timeout(300)
+async def test_libxl_boots_linux_as_pvh_and_suspends_it(dom0: None, tmp_path: Path) -> None:
+    vm = vm_of("libxl xen", guest_type="pvh")
+    async with running_libxl("libxl xen", vm, tmp_path) as made:
+        await made.saved("libxl xen", "suspend")
+        assert await made.state() is GuestState.SUSPENDED
+        await made.hypervisor.start(vm)
+        await made.becomes(GuestState.RUNNING)
+        _, listed, _ = await commands.run("xl", "list", "-l", vm.name)
+        assert '"type": "pvh"' in listed

@@ -55,9 +55,10 @@ def test_a_domain_is_configured_as_the_originals_keys_say() -> None:
         script="vif-bridge",
         mac="02:00:5e:00:53:01",
     )
-    assert config(vm, "other").splitlines() == [
+    assert config(vm, "other", "pvh").splitlines() == [
         'name = "www"',
         f'uuid = "{vm.uuid}"',
+        'type = "pvh"',
         'kernel = "/images/www.xen"',
         "memory = 62",
         "vcpus = 1",
@@ -68,12 +69,10 @@ def test_a_domain_is_configured_as_the_originals_keys_say() -> None:
         'vif = ["mac=02:00:5e:00:53:01,bridge=br0,script=vif-bridge"]',
         'disk = ["/images/www.img,raw,xvda,rw"]',
     ]
-    assert 'vif = ["mac=' in config(make_vm(kernel="/k"), "br9")
-    assert "vif = []" in config(make_vm(kernel="/k"), "")
+    assert 'vif = ["mac=' in config(make_vm(kernel="/k"), "br9", "pv")
+    assert "vif = []" in config(make_vm(kernel="/k"), "", "pv")
 
 
 def test_g9_no_value_gets_out_of_its_quotes() -> None:
     with pytest.raises(XlFault, match="cannot stand"):
-        config(make_vm(kernel='/k" builder = "x'), "")
-    with pytest.raises(XlFault, match="is required"):
-        config(make_vm(), "")
+        config(make_vm(kernel='/k" builder = "x'), "", "pv")

@@ -34,9 +34,9 @@ TESTS = [
 ]
 """Those with something that is marked `xen`: to look for it in all of them takes minutes there."""
 QEMU = ["qemu-system-x86_64", "-M", "pc", "-m", "3072", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"]
-CPU = "Penryn"
-"""With more (max, EPYC) dom0 does not come up under QEMU's emulation; with AMD's libvirt's driver for Xen does not."""
-XEN = "console=com1 com1=115200 dom0_mem=2048M noreboot loglvl=warning"
+CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+svm,+npt"
+"""With hardware virtualisation, which PVH and HVM need. With more (max, EPYC) dom0 does not come up under emulation."""
+XEN = "console=com1 com1=115200 dom0_mem=2048M noreboot loglvl=warning guest_loglvl=all"
 SHARE = "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"
 UNIT = "jitsu-dom0.service"
 """The only one of dom0's systemd that is started: the machine's own take minutes there."""

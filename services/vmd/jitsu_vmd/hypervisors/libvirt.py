@@ -20,6 +20,8 @@ from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.rules.image import ImageFault
+from jitsu_vmd.wires.images import Images
 from jitsu_vmd.wires.kvm import kvm_works
 from jitsu_vmd.wires.libvirtd import LOOK_LIMIT_S, Connections
 from jitsu_vmd.wires.threads import Threads
@@ -50,6 +52,7 @@ class Libvirt:
         self._xenstore = Xenstore(self._settings.xenstore, process.spawn) if _is_this_dom0(self._uri) else None
         self.watches_keys = self._xenstore is not None
         self.name = f"libvirt ({self._uri})"
+        self._images = Images()
         self._threads = Threads(self._uri, self._translated)
         self._connections = Connections(self._uri, self._threads, self._happened)
         self._kind: rules.DomainType = "qemu"
@@ -70,12 +73,14 @@ class Libvirt:
             return "wait_for_key: this hypervisor has no Xenstore" + (" here" if _is_xen(self._uri) else "")
         if not rules.is_made(vm):
             return ""
+        missing = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
+        if missing:
+            return f"{missing[0]}: there is no file {vm.key(missing[0])}"
         try:
             self._xml(vm)
-        except rules.DomainFault as fault:
+        except (rules.DomainFault, ImageFault) as fault:
             return str(fault)
-        missing = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
-        return f"{missing[0]}: there is no file {vm.key(missing[0])}" if missing else ""
+        return ""
 
     # --- the connection ---
 
@@ -174,7 +179,7 @@ class Libvirt:
             if domain is not None and domain.UUIDString() != vm.uuid:
                 raise rules.DomainFault(f"a domain {vm.name} is there already, with another uuid")
             domain = connection.defineXML(xml)
-        except (rules.DomainFault, self._library.libvirtError) as error:
+        except (rules.DomainFault, ImageFault, self._library.libvirtError) as error:
             self._faults[vm.uuid] = str(error)
             return domain
         self._faults.pop(vm.uuid, None)
@@ -188,7 +193,8 @@ class Libvirt:
                 template = Path(path).read_text()
             except OSError as error:
                 raise rules.DomainFault(f"domain_xml: {path} cannot be read: {error.strerror}") from None
-        return rules.domain_xml(vm, self._kind, self._settings.bridge, template)
+        guest_type = self._images.guest_type(vm) if self._kind == "xen" and not template else "pv"
+        return rules.domain_xml(vm, self._kind, self._settings.bridge, template, guest_type)
 
     def _guest(self, vm: VM, domain: Any, is_saved: bool) -> Guest:
         uuid = domain.UUIDString()

@@ -21,7 +21,9 @@ from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import xl as rules
 from jitsu_vmd.rules.domain import nth_mac
 from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.rules.image import ImageFault
 from jitsu_vmd.wires import commands
+from jitsu_vmd.wires.images import Images
 from jitsu_vmd.wires.saves import SAVED, SUFFIXES, Saves
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Libxl:
     def __init__(self, process: Process) -> None:
         self._settings = process.settings.hypervisor
         self._directory = process.settings.bus.directory / "xl"
+        self._images = Images()
         self._saves = Saves(Path(self._settings.save_directory))
         self._changes: Counter[str] = Counter()
         """VM -> how often its saves were changed here: a look that began before that removes none of them."""
@@ -58,13 +61,20 @@ class Libxl:
 
     def refusal(self, vm: VM) -> str:
         """Return why libxl cannot do what a VM's keys ask for, or nothing."""
-        try:
-            rules.config(vm, self._settings.bridge)
-            self._rumprun(vm)
-        except rules.XlFault as fault:
-            return str(fault)
         missing = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
-        return f"{missing[0]}: there is no file {vm.key(missing[0])}" if missing else ""
+        if missing:
+            return f"{missing[0]}: there is no file {vm.key(missing[0])}"
+        try:
+            self._config(vm)
+            self._rumprun(vm)
+        except (rules.XlFault, ImageFault) as fault:
+            return str(fault)
+        return ""
+
+    def _config(self, vm: VM) -> str:
+        if not vm.key("kernel"):
+            raise rules.XlFault("kernel: is required on libxl")
+        return rules.config(vm, self._settings.bridge, self._images.guest_type(vm))
 
     @staticmethod
     def _rumprun(vm: VM) -> str:
@@ -177,7 +187,7 @@ class Libxl:
         """Create a domain, write what it is to find in Xenstore, and let it run."""
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{vm.name}.cfg"
-        path.write_text(rules.config(vm, self._settings.bridge))
+        path.write_text(self._config(vm))
         self._saves.begin_creating(vm.uuid)
         await self._xl("create", "-q", "-p", str(path))
         domain = await self._domain(vm)

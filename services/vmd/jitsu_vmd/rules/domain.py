@@ -9,8 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jitsu_protocol.vm import VM
+    from jitsu_vmd.rules.image import GuestType
 
 DomainType = Literal["kvm", "qemu", "xen", "test"]
+
+_OS_TYPES = {"pv": "linux", "pvh": "xenpvh", "hvm": "hvm"}
+"""What libvirt calls Xen's guests (https://libvirt.org/formatdomain.html#guest-firmware)."""
 
 
 class DomainFault(ValueError):
@@ -22,11 +26,11 @@ def is_made(vm: VM) -> bool:
     return "kernel" in vm.config or "domain_xml" in vm.config
 
 
-def domain_xml(vm: VM, kind: DomainType, bridge: str, template: str = "") -> str:
+def domain_xml(vm: VM, kind: DomainType, bridge: str, template: str = "", guest_type: GuestType = "pv") -> str:
     """Return the domain's XML.
 
-    `bridge` is that of an interface without one of its own; `template` what the file says that `domain_xml` names.
-    Raises DomainFault.
+    `bridge` is that of an interface without one of its own; `template` what the file says that `domain_xml` names;
+    `guest_type` is how Xen boots it. Raises DomainFault.
     """
     if template:
         return _from_template(vm, template)
@@ -35,7 +39,7 @@ def domain_xml(vm: VM, kind: DomainType, bridge: str, template: str = "") -> str
     ET.SubElement(domain, "memory", unit="KiB").text = vm.key("memory")
     ET.SubElement(domain, "vcpu").text = vm.key("vcpus")
     system = ET.SubElement(domain, "os")
-    ET.SubElement(system, "type").text = "linux" if kind == "xen" else "hvm"
+    ET.SubElement(system, "type").text = _OS_TYPES[guest_type] if kind == "xen" else "hvm"
     for key in ("kernel", "initrd", "cmdline"):
         if vm.key(key):
             ET.SubElement(system, key).text = vm.key(key)

@@ -12,6 +12,7 @@ from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
+    from jitsu_vmd.rules.image import GuestType
 
 _ROW = re.compile(
     r"(?P<name>\S+)\s+(?P<id>\d+)\s+\d+\s+\d+\s+(?P<state>[rbpscd-]{6})\s+[\d.]+\s+(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
@@ -68,13 +69,12 @@ def reason(text: str) -> str:
     return next((line for line in lines if "error:" in line), lines[-1] if lines else "")
 
 
-def config(vm: VM, bridge: str) -> str:
+def config(vm: VM, bridge: str, guest_type: GuestType) -> str:
     """Return the configuration of a VM's domain; raises XlFault. `bridge` is that of a VM without a `nic`."""
-    if not vm.key("kernel"):
-        raise XlFault("kernel: is required on libxl")
     lines = [
         f"name = {_quoted(vm.name)}",
         f"uuid = {_quoted(vm.uuid)}",
+        f"type = {_quoted(guest_type)}",
         f"kernel = {_quoted(vm.key('kernel'))}",
         f"memory = {max(1, int(vm.key('memory')) // 1024)}",
         f"vcpus = {vm.key('vcpus')}",

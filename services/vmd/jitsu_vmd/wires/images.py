@@ -1,0 +1,64 @@
+"""Kernel images on disk: what they say about how Xen can boot them, read again when the file has changed."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+from jitsu_vmd.rules.image import ImageFault, guest_type
+
+if TYPE_CHECKING:
+    from jitsu_protocol.vm import VM
+    from jitsu_vmd.rules.image import GuestType
+
+MAX_KNOWN = 10_000
+MAX_READ_BYTES = 64 << 20
+"""Of a file that cannot be mapped, as one of /proc."""
+_Key = tuple[str, int, int, int]
+
+
+class Images:
+    """The images that were looked into."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, GuestType | ImageFault] = {}
+        """File, and what tells whether it has changed -> how it boots, or what is wrong with it."""
+
+    def guest_type(self, vm: VM) -> GuestType:
+        """Return how a VM boots: as its key `guest_type` says, else as its image does; raises ImageFault."""
+        match vm.key("guest_type"):
+            case "pv":
+                return "pv"
+            case "pvh":
+                return "pvh"
+            case "hvm":
+                return "hvm"
+        path = vm.key("kernel")
+        try:
+            found = self._look(path)
+        except OSError as error:
+            raise ImageFault(f"kernel: {path} cannot be read: {error.strerror}") from None
+        if isinstance(found, ImageFault):
+            raise found
+        return found
+
+    def _look(self, path: str) -> GuestType | ImageFault:
+        about = os.stat(path)
+        key = (path, about.st_ino, about.st_size, about.st_mtime_ns)
+        if key not in self._known:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = _read(path, about.st_size)
+        return self._known[key]
+
+
+def _read(path: str, size: int) -> GuestType | ImageFault:
+    try:
+        with open(path, "rb") as file:
+            if not size:
+                return guest_type(file.read(MAX_READ_BYTES))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+                return guest_type(image[:])
+    except ImageFault as fault:
+        return ImageFault(f"kernel: {path}: {fault}; if Xen can boot it, say how with guest_type")
