@@ -94,6 +94,19 @@ async def test_what_it_cannot_do_is_refused_before_it_is_asked_to(
 
 
 @libvirt
+async def test_a_look_at_one_domain_does_not_list_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import libvirt as library
+
+    async with running("libvirt test", tmp_path) as made:
+        asked: list[object] = []
+        monkeypatch.setattr(library.virConnect, "listAllDomains", lambda *_: list(map(asked.append, "x")))
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING
+        assert asked == []
+        monkeypatch.undo()
+
+
+@libvirt
 async def test_a_call_that_hangs_delays_no_other_and_looking_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jitsu_protocol.states import VmState
 from jitsu_vmd.rules import room as module
 from jitsu_vmd.rules.events import SummonRequested
-from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room
+from jitsu_vmd.rules.room import PATIENCE_S, Lack
 from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.rules.tally import Tally
 from tests.support.vms import make_vm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jitsu_protocol.vm import VM
 
 EVENT = SummonRequested("dns")
 BOOTING = Lack("1 VMs are booting (hypervisor.max_booting)", of_room=False)
 RUNNING = Lack("1 VMs are running (hypervisor.max_running)", of_room=True)
+
+
+class Room(module.Room):
+    """One that is told what all VMs use before it is asked anything."""
+
+    def lack(self, vm: VM, machines: Mapping[str, VmMachine]) -> Lack | None:
+        self._look(machines)
+        return super().lack(vm, machines)
+
+    def next(self, machines: Mapping[str, VmMachine], now: float) -> tuple[str, SummonRequested] | None:
+        self._look(machines)
+        return super().next(machines, now)
+
+    def _look(self, machines: Mapping[str, VmMachine]) -> None:
+        for uuid, machine in machines.items():
+            self.tally.note(uuid, machine.state, module.memory(machine.vm))
 
 
 class Machines(dict[str, VmMachine]):
@@ -180,3 +207,21 @@ def test_g9_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert room.queue("a", EVENT, BOOTING, 0.0)
     assert not room.queue("b", EVENT, BOOTING, 0.0)
     assert room.queue("a", EVENT, BOOTING, 0.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([*VmState, None]), st.integers(1, 9))))
+def test_the_tally_is_what_counting_all_vms_would_give(changes: list[tuple[str, VmState | None, int]]) -> None:
+    tally, known = Tally(), dict[str, tuple[VmState, int]]()
+    for vm, state, memory in changes:
+        known.pop(vm, None)
+        if state is None:
+            tally.forget(vm)
+        else:
+            known[vm] = (state, memory)
+            tally.note(vm, state, memory)
+    states = [state for state, _ in known.values()]
+    assert +tally.states == Counter(states)
+    assert tally.booting == sum(state in ("starting", "booting") for state in states)
+    runs = ("starting", "booting", "ready", "draining", "stopping")
+    assert tally.running == sum(state in runs for state in states)
+    assert tally.memory == sum(memory for state, memory in known.values() if state in (*runs, "paused"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from jitsu_protocol.messages import OperatorStop, StartDiscarding, Summon
 from jitsu_protocol.states import VmState
 from jitsu_vmd.hypervisor import Guest
 from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.rules.summon import VmMachine
 from tests.support.vmd import running_vmd
 from tests.support.vms import make_vm
 
@@ -65,3 +66,49 @@ async def test_a_stop_that_fails_halfway_is_looked_at(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="could not be stopped"):
             await vmd.daemon.operator_stop(OperatorStop(vm=vm.uuid))
         await vmd.becomes("www", VmState.PAUSED)
+
+
+class Counted(dict[str, VmMachine]):
+    """VMs of which it is counted how often all are gone through."""
+
+    scans = 0
+
+    def values(self) -> Any:
+        type(self).scans += 1
+        return super().values()
+
+    def items(self) -> Any:
+        type(self).scans += 1
+        return super().items()
+
+    def __iter__(self) -> Any:
+        type(self).scans += 1
+        return super().__iter__()
+
+
+async def test_what_happens_to_one_vm_costs_no_look_at_the_others(tmp_path: Path) -> None:
+    vms = [make_vm(f"v{n}", f"127.0.4.{n + 1}", response_delay="0", idle_timeout="60") for n in range(50)]
+    limits = {"hypervisor__max_booting": "10", "hypervisor__max_running": "40", "hypervisor__max_memory": "99999999"}
+    async with running_vmd(tmp_path, *vms, **limits) as vmd:
+        vmd.hypervisor.looks.clear()
+        counted = Counted(vmd.daemon._machines)
+        vmd.daemon._machines = vmd.daemon.looks._machines = counted
+        Counted.scans = 0
+        await answer(vmd.daemon.summon(Summon(vm=vms[7].uuid)))
+        vmd.hypervisor.changed(vms[7].uuid)
+        await vmd.until(lambda: vmd.hypervisor.looks)
+        await vmd.daemon.operator_stop(OperatorStop(vm=vms[7].uuid))
+        vmd.hypervisor.changed(vms[7].uuid)
+        await vmd.until(lambda: len(vmd.hypervisor.looks) > 1)
+        assert {name for look in vmd.hypervisor.looks for name in look} == {"v7"}
+        assert Counted.scans == 0
+
+
+async def test_many_events_during_a_look_are_one_more_look(tmp_path: Path) -> None:
+    vms = [make_vm(f"v{n}", f"127.0.4.{n + 1}") for n in range(50)]
+    async with running_vmd(tmp_path, *vms) as vmd:
+        vmd.hypervisor.looks.clear()
+        for vm in vms:
+            vmd.hypervisor.changed(vm.uuid)
+        await vmd.until(lambda: vmd.hypervisor.looks)
+        assert [len(look) for look in vmd.hypervisor.looks] == [50]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.states import AT_REST, VmState
+from jitsu_vmd.rules.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from jitsu_protocol.vm import VM
     from jitsu_vmd.rules.events import SummonRequested
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 MAX_QUEUED = 10_000
 PATIENCE_S = 30.0
 """A VM that nobody has asked for again for longer is given up: who wanted it has gone."""
-_BOOTING = frozenset({VmState.STARTING, VmState.BOOTING})
-_RUNNING = _BOOTING | {VmState.READY, VmState.DRAINING, VmState.STOPPING}
-_IN_MEMORY = _RUNNING | {VmState.PAUSED}
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,6 @@ class _Waiting:
     lack: Lack
 
 
-@dataclass(frozen=True)
-class _Usage:
-    booting: int
-    running: int
-    memory: int
-
-
 @dataclass
 class Room:
     """The limits of one host; 0 is no limit. Memory is in KiB."""
@@ -58,6 +49,8 @@ class Room:
     max_booting: int = 0
     max_running: int = 0
     max_memory: int = 0
+    tally: Tally = field(default_factory=Tally)
+    """What all VMs use now; whoever has the machines keeps it up to date."""
     _queue: dict[str, _Waiting] = field(default_factory=dict)
 
     def limit(self, max_booting: int, max_running: int, max_memory: int) -> None:
@@ -74,12 +67,13 @@ class Room:
         """Return what keeps a VM that does not run from starting now."""
         if not (self.max_booting or self.max_running or self.max_memory):
             return None
-        lack = self._lack(machines[vm.uuid], _usage(machines.values()))
+        lack = self._lack(machines[vm.uuid])
         if lack is None and (ahead := self._ahead(vm, machines)):
             return Lack(f"{ahead} VMs of higher priority wait for room", of_room=False)
         return lack
 
-    def _lack(self, machine: VmMachine, usage: _Usage) -> Lack | None:
+    def _lack(self, machine: VmMachine) -> Lack | None:
+        usage = self.tally
         if self.max_running and usage.running >= self.max_running:
             return Lack(f"{usage.running} VMs are running (hypervisor.max_running)", of_room=True)
         own = memory(machine.vm)
@@ -133,11 +127,10 @@ class Room:
             waits = vm in machines and machines[vm].state in AT_REST and now < waiting.asked_at + PATIENCE_S
             if not waits:
                 del self._queue[vm]
-        usage = _usage(machines.values())
         kept = None  # the highest priority that waits for room
         for vm in sorted(self._queue, key=lambda vm: (-machines[vm].vm.priority, self._queue[vm].since)):
             machine, waiting = machines[vm], self._queue[vm]
-            lack = self._lack(machine, usage)
+            lack = self._lack(machine)
             if lack is not None:
                 waiting.lack = lack
                 if lack.of_room and kept is None:
@@ -155,12 +148,3 @@ class Room:
 def memory(vm: VM) -> int:
     """Return how much memory a VM has, as far as its keys say."""
     return int(vm.key("memory"))
-
-
-def _usage(machines: Iterable[VmMachine]) -> _Usage:
-    booting = running = used = 0
-    for machine in machines:
-        booting += machine.state in _BOOTING
-        running += machine.state in _RUNNING
-        used += memory(machine.vm) if machine.state in _IN_MEMORY else 0
-    return _Usage(booting, running, used)

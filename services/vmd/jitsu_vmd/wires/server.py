@@ -43,7 +43,7 @@ from jitsu_protocol.vm import STATS_ROOT, VM, InvalidVm, from_tree
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.domain import reached_at
-from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room
+from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
 from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
 from jitsu_vmd.wires.history import History
 from jitsu_vmd.wires.looks import Looks
@@ -293,6 +293,7 @@ class VmDaemon:
             machine = self._machines[vm.uuid]
             machine.vm = vm
             self._check(machine)
+            self._tally(machine)
             self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
             self.looks.at(vm.uuid)
             return
@@ -300,6 +301,7 @@ class VmDaemon:
         self._check(machine)
         machine.starts = self._starts.get(vm.uuid, 0)
         self._machines[vm.uuid] = machine
+        self._tally(machine)
         self.looks.at(vm.uuid)
 
     def _check(self, machine: VmMachine) -> None:
@@ -334,6 +336,7 @@ class VmDaemon:
         elif machine.state not in (VmState.STARTING, VmState.STOPPING) and not machine.calling:
             self._removed.discard(vm)
             del self._machines[vm]
+            self._tally(machine)
             self._starts[vm] = machine.starts
             self._nics.pop(vm, None)
             self._notes.pop(vm, None)
@@ -376,9 +379,17 @@ class VmDaemon:
                 case events.RecordStart():
                     self._record_start(machine)
         self._history.take(machine)
+        self._tally(machine)
         if self._machines.get(vm.uuid) is machine:
             self._alarms.setdefault(vm.uuid, Alarm(partial(self._passed, vm.uuid))).set(machine.next_deadline())
         self._forget_if_removed(machine)
+
+    def _tally(self, machine: VmMachine) -> None:
+        vm = machine.vm
+        if self._machines.get(vm.uuid) is machine:
+            self._room.tally.note(vm.uuid, machine.state, memory(vm))
+        else:
+            self._room.tally.forget(vm.uuid)
 
     def _published(self, machine: VmMachine) -> None:
         self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
@@ -578,4 +589,4 @@ class VmDaemon:
         )
 
     def _counter_of(self, state: VmState) -> Any:
-        return lambda: float(sum(1 for machine in self._machines.values() if machine.state is state))
+        return lambda: float(self._room.tally.states[state])

@@ -1,0 +1,69 @@
+"""The host of mock guests: what it keeps, and what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from jitsu_vmd.mock.host import MockHost
+from jitsu_vmd.mock.messages import TOPIC, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.rules.events import GuestState
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from jitsu_protocol.owner import FeedServer
+
+
+class Feed:
+    """Takes what is published."""
+
+    epoch, number = "e", 0
+
+    def __init__(self) -> None:
+        self.feeds = {TOPIC: self}
+        self.published: list[str] = []
+
+    def publish(self, _: str, message: object) -> None:
+        self.published.append(str(getattr(message, "uuid", "")))
+
+
+def start(uuid: str, failure: Literal["never", "crash", "hang"] = "hang") -> StartGuest:
+    return StartGuest(
+        uuid=uuid, name=uuid, addresses=["127.88.7.1"], port=1, start_time=0, boot_time=0, failure=failure
+    )
+
+
+def states(host: MockHost, *uuids: str) -> dict[str, GuestState]:
+    listed = host.list_guests(ListGuests(uuids=list(uuids) if uuids else None))
+    return {uuid: info.state for uuid, info in listed.guests.items()}
+
+
+async def test_the_host_forgets_a_guest_that_is_off() -> None:
+    feed: FeedServer = Feed()  # type: ignore[assignment]
+    async with asyncio.TaskGroup() as group:
+        host = MockHost(feed, group)
+        for n in range(300):
+            await host.start(start(f"g{n}"))
+            await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
+            await host.stop(StopGuest(uuid=f"never-started-{n}", how="destroy"))
+        assert states(host) == {}
+        await host.start(start("p"))
+        await host.stop(StopGuest(uuid="p", how="pause"))
+        await host.start(start("c", "crash"))
+        await asyncio.sleep(0.01)
+        assert states(host) == {"p": GuestState.PAUSED, "c": GuestState.CRASHED}, "what vmd has still to know"
+        await host.stop(StopGuest(uuid="c", how="discard"))
+        assert states(host) == {"p": GuestState.PAUSED}
+
+
+async def test_a_look_at_one_guest_is_answered_with_one() -> None:
+    feed: FeedServer = Feed()  # type: ignore[assignment]
+    async with asyncio.TaskGroup() as group:
+        host = MockHost(feed, group)
+        for n in range(5):
+            await host.start(start(f"g{n}"))
+        assert states(host, "g3", "nobody") == {"g3": GuestState.RUNNING}
+        assert len(states(host)) == 5
+        for n in range(5):
+            await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
