@@ -40,11 +40,34 @@ def test_a_service_writes_only_its_statistics() -> None:
     assert branch_refusal(VMD, "a")
     assert operator_refusal(VMD, "push") == "only an operator may push"
     stats = f"jitsu/stats/{UUID}"
-    assert record_refusal("vmd", [f"{stats}/total_starts", f"{stats}/start_ts"]) == ""
-    assert record_refusal("reaper", [f"{stats}/dns/a.b/total_requests"]) == ""
-    assert record_refusal("reaper", [f"{stats}/total_starts"])
-    assert record_refusal("dns", [f"{stats}/total_starts"])
-    assert record_refusal("vmd", [f"jitsu/vm/{UUID}/total_starts"])
+    assert record_refusal("vmd", {f"{stats}/total_starts": "3", f"{stats}/start_ts": "1700000000.123456"}) == ""
+    assert record_refusal("reaper", {f"{stats}/dns/a.b/total_requests": "1"}) == ""
+    assert record_refusal("reaper", {f"{stats}/total_starts": "1"})
+    assert record_refusal("dns", {f"{stats}/total_starts": "1"})
+    assert record_refusal("vmd", {f"jitsu/vm/{UUID}/total_starts": "1"})
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        ("reaper", "jitsu/stats/total_requests"),
+        ("reaper", f"jitsu/stats/{UUID}/total_requests"),
+        ("reaper", f"jitsu/stats/{UUID}/dns/total_requests"),
+        ("reaper", f"jitsu/stats/{UUID}/dns/a.b/x/total_requests"),
+        ("reaper", f"jitsu/stats/{UUID}/dns//total_requests"),
+        ("reaper", f"jitsu/stats/{UUID}/dns/../total_requests"),
+        ("vmd", "jitsu/stats/total_starts"),
+        ("vmd", f"jitsu/stats/{UUID}/total_starts/total_starts"),
+        ("vmd", f"jitsu/stats/{UUID}/dns/a.b/total_starts"),
+    ],
+)
+def test_a_statistic_that_would_stand_in_the_way_of_another_is_refused(service: str, path: str) -> None:
+    assert "writes only its own statistics" in record_refusal(service, {path: "1"})
+
+
+@pytest.mark.parametrize("value", ["", "x", "1" * 30, "1.2.3", "nan", "1\n", "٣", "1" * 1_200_000])
+def test_a_statistic_is_a_number(value: str) -> None:
+    assert "a statistic is a number" in record_refusal("vmd", {f"jitsu/stats/{UUID}/total_starts": value})
 
 
 TTL = f"jitsu/vm/{UUID}/dns/www.jitsu.test/ttl"

@@ -411,6 +411,52 @@ async def test_a_vm_changes_itself_by_a_branch_and_nothing_else(tmp_path: Path) 
             await store.server.push(Push(remote="x", author=who))
 
 
+async def test_statistics_go_on_after_one_that_could_not_be_committed(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        for path, value in (
+            ("jitsu/stats/total_requests", "1"),
+            ("jitsu/stats/v/dns/a/total_requests", "x" * 1_200_000),
+        ):
+            with pytest.raises(Refused):
+                store.server.record(Record(values={f"jitsu/stats/{path}": value}, service="reaper"))
+        store.server.record(Record(values={"jitsu/stats/v/dns/a/total_requests": "7"}, service="reaper"))
+        await store.server.flush()
+        assert await store.get("jitsu/stats/v/dns/a/total_requests") == "7"
+
+
+async def test_statistics_of_vms_that_there_are_not_have_a_bound(tmp_path: Path) -> None:
+    one = make_vm("one", "127.0.1.1")
+    async with running(tmp_path / "db") as store:
+        await store.apply(dict(to_tree(one)))
+        made_up = {f"jitsu/stats/nobody-{n}/total_starts": "1" for n in range(1500)}
+        for _ in range(2):
+            store.server.record(Record(values=made_up, service="vmd"))
+            await store.server.flush()
+        store.server.record(Record(values={"jitsu/stats/nobody/total_starts": "1"}, service="vmd"))
+        store.server.record(Record(values={f"jitsu/stats/{one.uuid}/total_starts": "1"}, service="vmd"))
+        await store.server.flush()
+        assert await store.get(f"jitsu/stats/{one.uuid}/total_starts") == "1"
+        with pytest.raises(NotFound):
+            await store.get("jitsu/stats/nobody/total_starts")
+
+
+async def test_pages_are_cut_by_bytes_and_a_vm_too_large_for_one_keeps_no_others_from_it(tmp_path: Path) -> None:
+    vms = [make_vm(f"vm{n}", f"127.0.1.{n}", cmdline="c" * 4000) for n in range(1, 6)]
+    async with running(tmp_path / "db") as store:
+        for vm in vms:
+            await store.apply(dict(to_tree(vm)))
+    large = sorted(vm.uuid for vm in vms)[2]
+    write_with_git(tmp_path / "db", f"jitsu/vm/{large}/config/kernel/0", "x" * 5_000_000)
+    async with running(tmp_path / "db") as store:
+        found: dict[str, str] = {}
+        page = await store.server.list(List(prefix="jitsu/vm", limit=100_000))
+        found |= page.leaves
+        while page.upto:
+            page = await store.server.list(List(prefix="jitsu/vm", limit=100_000, after=page.upto))
+            found |= page.leaves
+        assert {path.split("/")[2] for path in found} == {vm.uuid for vm in vms} - {large}
+
+
 async def test_a_vm_that_cannot_be_used_is_noted_in_status(tmp_path: Path) -> None:
     one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
     async with running(tmp_path / "db") as store:

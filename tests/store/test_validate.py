@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jitsu_protocol.vm import to_tree
+from jitsu_store.rules import validate
 from jitsu_store.rules.validate import State, touched_vms
 from tests.support.vms import make_vm
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_every_reason_is_told_and_a_vm_that_was_broken_before_does_not_stand_in_the_way() -> None:
@@ -36,3 +42,27 @@ def test_a_value_must_be_text_and_of_a_size() -> None:
     _, reasons = state.put({"a": "x" * 2_000_000, "b": "\udc80", "../c": "1"})
     assert len(reasons) == 3
     assert state.tree.below() == {}
+
+
+def test_a_vm_and_the_tree_have_a_size_and_what_is_too_large_may_only_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = make_vm("one", "127.0.1.1")
+    start = f"jitsu/vm/{one.uuid}/config/disk"
+    disks: dict[str, str | None] = {f"{start}/{n}": "/" + "d" * 4000 for n in range(200)}
+    state = State(to_tree(one))
+    undo, reasons = state.put(disks)
+    assert any("bytes of paths and values, 524288 are allowed" in reason for reason in reasons)
+    state.undo(undo)
+    assert state.put({path: disks[path] for path in list(disks)[:100]})[1] == []
+    grown = State(to_tree(one) | {path: str(value) for path, value in disks.items()})
+    assert grown.put({f"{start}/0": None})[1] == []
+    assert grown.put({f"{start}/0": "/x"})[1]
+    monkeypatch.setattr(validate, "MAX_TREE_BYTES", 2000)
+    full = State({"a": "x" * 1500})
+    assert full.put({"b": "x" * 600})[1] == ["the tree would have 2102 bytes of paths and values, 2000 are allowed"]
+    assert full.put({"a": None, "b": "x" * 600})[1] == []
+
+
+def test_a_vm_that_was_larger_before_there_was_a_limit_is_noted() -> None:
+    one = make_vm("one", "127.0.1.1")
+    large = State(to_tree(one) | {f"jitsu/vm/{one.uuid}/config/cmdline/{n}": "x" * 1_000_000 for n in range(5)})
+    assert any("is left out: it has 500" in note for note in large.notes())

@@ -8,13 +8,14 @@ VM         its own keys of which keys.py says `set_by="vm"`, and the TTL of name
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.identity import Role
 from jitsu_protocol.keys import KEYS, owner_name
 from jitsu_protocol.messages import MASTER
 from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf
-from jitsu_store.rules.tree import is_below
+from jitsu_store.rules.tree import is_below, path_fault
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.identity import Identity
 
 _STATISTICS = {"vmd": {"start_ts", "total_starts"}, "reaper": {"last_request_ts", "total_requests"}}
+"""Service -> what it records: vmd of a VM, the reaper of each of its names."""
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,9})?", re.ASCII)
 
 
 def write_refusal(who: Identity, branch: str, paths: Iterable[str], names: Collection[str] = ()) -> str:
@@ -38,12 +41,32 @@ def write_refusal(who: Identity, branch: str, paths: Iterable[str], names: Colle
             return branch_refusal(who, branch) or _paths_refusal(who, paths, names)
 
 
-def record_refusal(service: str, paths: Iterable[str]) -> str:
-    """Return why a service may not record these statistics, or nothing."""
-    for path in paths:
-        if not path.startswith(STATS_ROOT + "/") or path.rpartition("/")[2] not in _STATISTICS.get(service, ()):
+def record_refusal(service: str, values: Mapping[str, str]) -> str:
+    """Return why a service may not record these statistics, or nothing.
+
+    Only paths of one form pass, so that no statistic can stand in the way of another one's commit.
+    """
+    for path, value in values.items():
+        if path_fault(path) or not _is_statistic(service, path):
             return f"{service} writes only its own statistics below {STATS_ROOT}/, not {path[:100]!r}"
+        if not _NUMBER.fullmatch(value):
+            return f"a statistic is a number, not {value[:50]!r} ({path[:100]})"
     return ""
+
+
+def vm_of_statistic(path: str) -> str:
+    """Return the UUID of the VM that a statistic is about."""
+    return path.removeprefix(STATS_ROOT + "/").partition("/")[0]
+
+
+def _is_statistic(service: str, path: str) -> bool:
+    match path.removeprefix(STATS_ROOT + "/").split("/"):
+        case [_, leaf] if service == "vmd":
+            return path.startswith(STATS_ROOT + "/") and leaf in _STATISTICS["vmd"]
+        case [_, "dns", _, leaf] if service == "reaper":
+            return path.startswith(STATS_ROOT + "/") and leaf in _STATISTICS["reaper"]
+        case _:
+            return False
 
 
 def merge_refusal(who: Identity, branch: str, into: str, paths: Iterable[str], names: Collection[str] = ()) -> str:

@@ -10,7 +10,7 @@ from jitsu_protocol.keys import KEYS
 from jitsu_store.rules.objects import MAX_DEPTH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from jitsu_protocol.messages import Change
 
@@ -86,6 +86,11 @@ def config_fault(path: str) -> str:
             return ""
 
 
+def size_of(leaves: Mapping[str, str | None]) -> int:
+    """Return how many bytes leaves have, paths and values; it may be a little less if they are not ASCII."""
+    return sum(len(path) + len(value or "") for path, value in leaves.items())
+
+
 def is_below(path: str, prefix: str) -> bool:
     """Say whether a path is the prefix, or below it; everything is below ""."""
     return not prefix or path == prefix or path.startswith(prefix + "/")
@@ -118,7 +123,7 @@ class LeafTree:
             return {prefix: node}
         return dict(_walk(node, prefix + "/" if prefix else ""))
 
-    def names_below(self, prefix: str) -> Iterable[str]:
+    def names_below(self, prefix: str) -> Collection[str]:
         """Return the names right below a path."""
         node = self._at(prefix) if prefix else self._root
         return node if isinstance(node, dict) else ()

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.inventory import Inventory
+from jitsu_protocol.inventory import MAX_NOTED, Inventory
 from jitsu_protocol.vm import VM_ROOT, Holdings
 from jitsu_store.rules.tree import MAX_VALUE_CHARACTERS, LeafTree, config_fault, path_fault
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from jitsu_store.rules.tree import Changes
 
 
+MAX_VM_BYTES = 512 * 1024
+"""Of one VM, paths and values: hundreds of names, and all keys at their longest."""
+MAX_TOLD_BYTES = 4 * 1024 * 1024
+"""A VM that has more, from a time when there was no limit, is left out of what services are told."""
+MAX_TREE_BYTES = 128 * 1024 * 1024
+"""Of all leaves: ten times what 10,000 VMs of 12 keys and their statistics have."""
+
+
 class State:
     """A revision's leaves and the VMs that they describe, to try changes on."""
 
@@ -24,6 +33,10 @@ class State:
         self.tree = LeafTree(leaves)
         self._inventory = Inventory()
         self._holdings = Holdings()
+        self._bytes: Counter[str] = Counter()
+        """Of each VM; "" has the sum over all leaves."""
+        for path, value in leaves.items():
+            self._grow(path, _size(path, value))
         for change in self._inventory.reset(leaves):
             if change.new is not None:
                 self._holdings.add(change.new)
@@ -38,7 +51,10 @@ class State:
 
     def notes(self) -> list[str]:
         """Return what an operator should know of VMs that cannot be used, except those that clash with others."""
-        return self._inventory.notes(self._inventory.faults)
+        large = sorted(vm for vm, size in self._bytes.items() if vm and size > MAX_TOLD_BYTES)[:MAX_NOTED]
+        return self._inventory.notes(self._inventory.faults) + [
+            f"VM {vm} is left out: it has {self._bytes[vm]} bytes of paths and values" for vm in large
+        ]
 
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
         """Make changes and return what undoes them, and everything that is wrong with the result.
@@ -48,17 +64,36 @@ class State:
         reasons = list(_form_reasons(changes))
         if reasons:
             return {}, reasons
+        before = {vm: self._bytes[vm] for vm in (*touched_vms(changes), "")}
         undo, reasons = self.tree.put(changes)
+        for path, old in undo.items():
+            new = self.tree.get(path)
+            self._grow(path, _size(path, new) - _size(path, old))
         for change in self._inventory.apply((path, self.tree.get(path)) for path in undo):
             if change.old is not None:
                 self._holdings.remove(change.old)
             if change.new is not None:
                 self._holdings.add(change.new)
-        return undo, reasons + self._vm_reasons(touched_vms(changes))
+        return undo, reasons + list(self._size_reasons(before)) + self._vm_reasons(touched_vms(changes))
 
     def undo(self, undo: Changes) -> None:
         """Take changes back."""
         self.put(undo)
+
+    def _grow(self, path: str, by: int) -> None:
+        self._bytes[""] += by
+        for vm in touched_vms([path]):
+            self._bytes[vm] += by
+            if not self._bytes[vm]:
+                del self._bytes[vm]
+
+    def _size_reasons(self, before: Mapping[str, int]) -> Iterable[str]:
+        """Return what has grown beyond its limit; what was larger already may become smaller in steps."""
+        for vm, size in before.items():
+            limit = MAX_VM_BYTES if vm else MAX_TREE_BYTES
+            if max(size, limit) < self._bytes[vm]:
+                what = f"{VM_ROOT}/{vm}" if vm else "the tree"
+                yield f"{what} would have {self._bytes[vm]} bytes of paths and values, {limit} are allowed"
 
     def _vm_reasons(self, touched: set[str]) -> list[str]:
         reasons = []
@@ -72,6 +107,10 @@ class State:
                     for fault in self._holdings.clashes(vm)
                 ]
         return reasons
+
+
+def _size(path: str, value: str | None) -> int:
+    return 0 if value is None else len(path) + (len(value) if value.isascii() else len(value.encode()))
 
 
 def _form_reasons(changes: Mapping[str, str | None]) -> Iterable[str]:

@@ -42,9 +42,9 @@ from jitsu_protocol.messages import (
     Register,
     Value,
 )
-from jitsu_protocol.vm import STATS_ROOT
+from jitsu_protocol.vm import MAX_NAMES, STATS_ROOT, VM_ROOT
 from jitsu_store.rules import access, tree
-from jitsu_store.rules.validate import State
+from jitsu_store.rules.validate import MAX_TOLD_BYTES, State
 from jitsu_store.wires.branches import check_branch_name
 from jitsu_store.wires.git import GitRepository
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
@@ -60,7 +60,15 @@ if TYPE_CHECKING:
     from jitsu_store.rules.objects import CommitRecord, Id
 
 STATISTICS_INTERVAL_S = 60.0
-MAX_RECORDED = 1_000_000
+MAX_RECORDED = 200_000
+"""Values that wait for their commit: of 10,000 VMs, ten names each."""
+MAX_STATISTICS_NAMES = 2 * MAX_NAMES
+"""Of one VM: its names now, and those that it had before."""
+MAX_STATISTICS_OF_NOBODY = 1000
+"""VMs that have statistics and are not there."""
+PAGE_BYTES = MAX_TOLD_BYTES
+"""A page is full when it has so much, however few leaves that are."""
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
 MAX_LOG_SCAN = 100_000
 HEADS = "heads"
 VM_TOPIC = "vm"
@@ -171,6 +179,8 @@ class StoreServer:
             leaves, upto = self._page(prefix, request.after, request.limit)
         else:
             leaves = await self._below(request.branch, prefix)
+            if (size := tree.size_of(leaves)) > MAX_ANSWER_BYTES:
+                raise Refused(f"there are {size} bytes below {prefix or 'the root'}", hint="ask for a part of them")
         return Leaves(
             leaves=leaves,
             commit=_hex(head),
@@ -188,11 +198,18 @@ class StoreServer:
             if path.startswith(start):
                 hidden.setdefault(path.removeprefix(start).partition("/")[0], {})[path] = value
         leaves: dict[str, str] = {}
+        size = 0
         for name in sorted(name for name in {*self._state.tree.names_below(prefix), *hidden} if name > after):
-            if len(leaves) >= limit:
+            found = _as_it_was(self._state.tree.below(start + name), hidden.get(name, {}))
+            more = tree.size_of(found)
+            if len(leaves) >= limit or (leaves and size + more > PAGE_BYTES):
                 return leaves, after
             after = name
-            leaves |= _as_it_was(self._state.tree.below(start + name), hidden.get(name, {}))
+            if more > PAGE_BYTES and prefix == VM_ROOT:
+                log.warning("VM left out of what is told, it is too large", uuid=name, bytes=more)
+                continue  # written before there was a limit: it must not keep the others from those who ask
+            leaves |= found
+            size += more
         return leaves, ""
 
     async def _below(self, branch: str, prefix: str) -> dict[str, str]:
@@ -230,7 +247,10 @@ class StoreServer:
 
         def compare(past: GitRepository) -> Difference:
             old, new = past.resolve(request.old), past.resolve(request.new)
-            return Difference(changes=_changes(past.differing(old, new, tree.clean(request.prefix))))
+            changes = _changes(past.differing(old, new, tree.clean(request.prefix)))
+            if (size := _size(changes)) > MAX_ANSWER_BYTES:
+                raise Refused(f"the difference has {size} bytes", hint="ask for that below a path")
+            return Difference(changes=changes)
 
         return await self._in_past(compare)
 
@@ -252,13 +272,18 @@ class StoreServer:
                         hint="begin again from what there is now",
                     )
             page = newer[::-1][: request.limit]
-            commits = []
+            commits: list[CommitChanges] = []
+            upto, size = since, 0
             for id in page:
                 record = past.commit(id)
-                changed = past.differing(record.parents[0] if record.parents else None, id, prefix)
-                if changed:
-                    commits.append(CommitChanges(commit=_commit(record), changes=_changes(changed)))
-            return ChangesList(commits=commits, upto=_hex(page[-1] if page else since), more=len(newer) > request.limit)
+                changes = _changes(past.differing(record.parents[0] if record.parents else None, id, prefix))
+                size += _size(changes)
+                if commits and size > PAGE_BYTES:
+                    break
+                if changes:
+                    commits.append(CommitChanges(commit=_commit(record), changes=changes))
+                upto = id
+            return ChangesList(commits=commits, upto=_hex(upto), more=bool(newer) and upto != newer[0])
 
         return await self._in_past(collect)
 
@@ -300,13 +325,20 @@ class StoreServer:
     def record(self, request: Record) -> Done:
         """Answer Record."""
         _refuse(access.record_refusal(request.service, request.values))
-        for path in request.values:
-            if fault := tree.path_fault(path):
-                raise Refused(fault)
-        if len(self._statistics) + len(request.values) > MAX_RECORDED:
+        values = {path: value for path, value in request.values.items() if self._counts(path)}
+        if len(self._statistics) + len(values) > MAX_RECORDED:
             raise Refused("too many statistics wait to be committed")
-        self._statistics.record(request.values, request.service)
+        self._statistics.record(values, request.service)
         return Done()
+
+    def _counts(self, path: str) -> bool:
+        """Say whether a statistic is kept: it is there already, or there are not too many of its VM or of its kind."""
+        held, vm = self._state.tree, access.vm_of_statistic(path)
+        if held.get(path) is not None:
+            return True
+        if not held.names_below(f"{VM_ROOT}/{vm}"):  # it was removed just now; or it was made up
+            return len(held.names_below(STATS_ROOT)) < len(held.names_below(VM_ROOT)) + MAX_STATISTICS_OF_NOBODY
+        return len(held.names_below(f"{STATS_ROOT}/{vm}/dns")) < MAX_STATISTICS_NAMES
 
     async def push(self, request: Push) -> Applied:
         """Answer Push."""
@@ -388,6 +420,10 @@ def _commit(record: CommitRecord) -> Commit:
 
 def _changes(differing: Mapping[str, tuple[str | None, str | None]]) -> list[Change]:
     return [Change(path=path, value=new, old=old) for path, (old, new) in differing.items()]
+
+
+def _size(changes: list[Change]) -> int:
+    return sum(len(each.path) + len(each.value or "") + len(each.old or "") for each in changes)
 
 
 def _as_it_was(leaves: dict[str, str], before: Mapping[str, str | None]) -> dict[str, str]:
