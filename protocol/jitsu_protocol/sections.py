@@ -281,6 +281,11 @@ class DnsSettings(Section):
     forward_for: Networks = Field(
         default_factory=list, description="Networks for which that is done; empty: loopback and this host's own."
     )
+    forward_special: Names = Field(
+        default_factory=list,
+        description="Special-use zones that are forwarded all the same, for example `168.192.in-addr.arpa` where the "
+        "router knows its clients; all others (RFC 6761, 6762, 7686, 8375, 6303) are answered here.",
+    )
     summon_for: Networks = Field(
         default_factory=list,
         description="Networks whose queries may start VMs; empty: all.",

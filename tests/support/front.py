@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from jitsu_dns.rules.forward import Forwarder
     from jitsu_dns.rules.notify import Notifier
+    from jitsu_dns.rules.special import SpecialNames
     from jitsu_protocol.states import VmState
     from jitsu_protocol.vm import VM
 
@@ -49,6 +50,7 @@ def front(
     responses: ResponseLimit | None = None,
     static: Sequence[str] = (),
     forward: Forwarder | None = None,
+    special: SpecialNames | None = None,
     notify: Notifier | None = None,
     zones: Sequence[str] = ("jitsu.test",),
 ) -> Front:
@@ -61,6 +63,7 @@ def front(
         cookies=Cookies(bytes(16)),
         about=About("jitsu", "dns-0"),
         forward=forward,
+        special=special,
         notify=notify,
     )
     made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1, 0.0)

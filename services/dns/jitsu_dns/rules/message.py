@@ -51,6 +51,7 @@ class Type(IntEnum):
     AAAA = 28
     DNAME = 39
     OPT = 41
+    DS = 43
     RRSIG = 46
     NSEC = 47
     IXFR = 251
@@ -61,7 +62,6 @@ class Type(IntEnum):
 TYPE_NAMES: dict[int, str] = {each.value: each.name for each in Type} | {
     15: "MX",
     33: "SRV",
-    43: "DS",
     48: "DNSKEY",
     64: "SVCB",
     65: "HTTPS",

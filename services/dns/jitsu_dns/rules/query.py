@@ -8,14 +8,15 @@ else comes out of `take` as actions.
               answered from the table, with the addresses of all that are ready, another one first each time
     cold      else: the query waits, one Summon per VM is under way, whoever asks meanwhile joins it
               (rules/cold.py)
-    outside   forwarded for clients for whom that is done (rules/forward.py), else REFUSED; the same for where one of
-              our aliases leads
+    outside   forwarded for clients for whom that is done (rules/forward.py), except special-use names
+              (rules/special.py), else REFUSED; the same for where one of our aliases leads
     limited   over UDP, to a client that has not shown that its address is its own: see rules/access.py
     denied    the client may start no VM, or its network no more of them now: REFUSED with the reason
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,13 @@ from jitsu_dns.rules.actions import Counts, ReportNow, SendAll
 from jitsu_dns.rules.cold import ColdQueries
 from jitsu_dns.rules.forward import Question
 from jitsu_dns.rules.message import (
+    CD,
     CHAOS,
     HEADER_BYTES,
     IN,
     NO_EXTRAS,
     NO_RECORDS,
+    RA,
     RD,
     Ede,
     Malformed,
@@ -45,6 +48,7 @@ from jitsu_dns.rules.message import (
 from jitsu_dns.rules.pending import Pending
 from jitsu_dns.rules.ready import Ready, ReadyPackets
 from jitsu_dns.rules.replies import extras_for, with_error
+from jitsu_dns.rules.special import SpecialNames
 from jitsu_dns.rules.states import States
 from jitsu_dns.rules.table import Hit, Warm
 from jitsu_dns.rules.transfer import is_older, messages, serial_in
@@ -89,6 +93,7 @@ class Front:
         cookies: Cookies,
         about: About,
         forward: Forwarder | None = None,
+        special: SpecialNames | None = None,
         notify: Notifier | None = None,
         wall_ahead_s: float = 0.0,
     ) -> None:
@@ -102,6 +107,7 @@ class Front:
         self.pending = Pending(max_waiting)
         self.responses = responses
         self.forward = forward
+        self._special = special or SpecialNames()
         self.notify = notify
         self._secondaries: Collection[bytes] = ()
         if notify is not None:
@@ -270,9 +276,26 @@ class Front:
         return self.forward is not None and bool(query.flags & RD) and asker.address in self.forward.clients
 
     def _forward(self, question: Question, now: float) -> bytes | None:
+        """Answer a question of names of others: what is special here, all else when another server has answered."""
+        query = question.query
+        is_above_ours = self.table.exists(question.name)
+        special = self._special.answer(question.name, query.qtype, is_above_ours=is_above_ours)
+        if special is not None:
+            return self._answer_specially(question, *special, now)
         assert self.forward is not None
-        self.counts.answers[question.query.qtype, Rcode.NOERROR, "forwarded"] += 1
+        self.counts.answers[query.qtype, Rcode.NOERROR, "forwarded"] += 1
         return self.forward.ask(question, now)
+
+    def _answer_specially(self, question: Question, rcode: Rcode, records: Records, now: float) -> bytes:
+        query, asker = question.query, question.asker
+        alike = ("special", rcode, query.question.lower() if rcode is Rcode.NOERROR else b"")
+        if (verdict := self._limited(query, asker, alike, question.is_proven, now)) is not None:
+            return verdict
+        if (before := question.aliases) is not None:
+            records = replace(records, answer=before.answer + records.answer, answers=before.answers + records.answers)
+        reply = bytearray(self._respond(query, asker, rcode, "special", records, question.extras))
+        reply[3] |= RA | (query.flags & CD)
+        return bytes(reply)
 
     def _outside(self, query: Query, asker: Asker, extras: Extras, proven: bool, now: float) -> bytes | None:
         if self._is_forwarded_for(query, asker):

@@ -210,6 +210,10 @@ class Table:
         """Whether the answer for a name may change because another name comes or goes."""
         return bool(self.wildcards or self._links)
 
+    def exists(self, key: bytes) -> bool:
+        """Say whether a name or one below it is held."""
+        return key in self._existing
+
     def held_by(self, vm: str) -> Sequence[Held]:
         """Return the names of a VM."""
         return self._by_vm.get(vm, ())

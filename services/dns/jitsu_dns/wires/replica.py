@@ -27,6 +27,7 @@ from jitsu_dns.rules.notify import Notifier
 from jitsu_dns.rules.query import Front
 from jitsu_dns.rules.records import Authority, conflicts, parse_static
 from jitsu_dns.rules.room import Files, divided
+from jitsu_dns.rules.special import SpecialNames
 from jitsu_dns.rules.table import Table, Wildcards
 from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.rules.warnings import upgrade_hint, warnings
@@ -409,6 +410,7 @@ def _front(settings: DnsSettings, uses: Uses, max_forwards: int = forward.MAX_UN
         cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
         about=About(settings.version, settings.replica, settings.tcp_idle),
         forward=_forwarder(settings, responses, max_forwards),
+        special=SpecialNames(settings.forward_special),
         notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
         wall_ahead_s=time.time() - monotonic(),
     )
