@@ -398,6 +398,7 @@ def test_a_guest_that_never_has_its_configured_address_never_becomes_ready_and_w
         made.takes(arp(1, VM_MAC, b"\x0a\0\0\7", b"\x0a\0\0\7"), 0.3 + n)
         made.at(0.3 + n)
     assert made.told == []
+    assert made.arming.boot_note("v") == f"the guest announces 10.0.0.7, configured is {VM_IP}"
     assert whats(made.at(60.0)) == ["rejection"]
     assert made.arming.missing() == {VM_IP: "10.0.0.7"}
     assert made.arming.addresses() == []

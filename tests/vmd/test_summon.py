@@ -207,6 +207,13 @@ def test_a_guest_that_dies_while_it_boots_is_a_failed_boot() -> None:
     assert machine.state is VmState.FAILED
 
 
+def test_a_boot_that_fails_says_what_synjitsu_has_seen_of_the_guest() -> None:
+    machine = booting(wait_for_port="80", boot_limit="3")
+    machine.boot_note = "the guest announces 10.0.0.7, configured is 10.0.0.9"
+    machine.passed(4.0)
+    assert machine.error == "not ready 3 s after its start: the guest announces 10.0.0.7, configured is 10.0.0.9"
+
+
 def test_a_boot_that_outlasts_its_limit_is_destroyed_and_backs_off() -> None:
     machine = booting(wait_for_port="80", boot_limit="3")
     assert machine.next_deadline() == 4.0

@@ -35,6 +35,9 @@ class Done(Message):
 
     kind: ClassVar[str] = "done"
 
+    note: str = Field("", max_length=1000)
+    """What the asker should know nevertheless. Of Arm: at which address the guest has shown itself instead."""
+
 
 class Failure(Message):
     """The answer to a request that failed; becomes an exception at the caller."""

@@ -297,6 +297,11 @@ class Arming:
                     actions += self._after(machine, machine.passed(now), now)
         return actions
 
+    def boot_note(self, vm: str) -> str:
+        """Return why a VM that boots has not been handed over, as far as its guest's frames tell; "" if they do not."""
+        machine = self._vms.get(vm)
+        return "" if machine is None else machine.boot_note()
+
     def missing(self) -> dict[str, str]:
         """Return the addresses at which a VM that runs has never shown itself, and one that it has announced or ""."""
         return {str(ip_address(address)): foreign for address, foreign in self._missing.items()}

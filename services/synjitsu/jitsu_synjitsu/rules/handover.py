@@ -48,6 +48,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import Bug
@@ -201,6 +202,15 @@ class Handover:
     def held(self) -> list[bytes]:
         """Return the addresses that are answered for."""
         return [] if self.state is HandoverState.RELEASED else self._absent()
+
+    def boot_note(self) -> str:
+        """Return what is known of a guest that has sent frames and has none of its addresses; "" of any other."""
+        if self._heard_at is None or len(self._absent()) < len(self.addresses):
+            return ""
+        configured = " and ".join(str(ip_address(address)) for address in self.addresses)
+        if self.foreign:
+            return f"the guest announces {ip_address(self.foreign)}, configured is {configured}"
+        return f"the guest has sent frames, but none from {configured}"
 
     @property
     def lingers(self) -> bool:

@@ -147,7 +147,7 @@ class SynjitsuServer:
             )
         actions = bridge.arming.arm(request.vm, request.addresses, mac, limit, now, by_xenstore=by_xenstore)
         self.perform(bridge, actions)
-        return Done()
+        return Done(note=bridge.arming.boot_note(request.vm))
 
     def name_interface(self, vm: str, interface: str) -> None:
         """Note at which interface a VM is, "" if unknown; claims on its addresses can be decided then."""

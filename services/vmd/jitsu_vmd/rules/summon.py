@@ -118,6 +118,8 @@ class VmMachine:
     """The last summon; or when the VM was found running."""
     started_at: float | None = None
     starts: int = 0
+    boot_note: str = ""
+    """What Synjitsu says of a guest that boots and has not shown itself at an address of the VM."""
     backoff: Backoff = field(default_factory=Backoff)
     summon: SummonLog | None = None
     """The summon under way."""
@@ -157,7 +159,8 @@ class VmMachine:
             if met is not None and met <= now:
                 self._become_ready(now)
             else:
-                self._fail(f"not ready {self.vm.boot_limit:g} s after its start", now)
+                because = f": {self.boot_note}" if self.boot_note else ""
+                self._fail(f"not ready {self.vm.boot_limit:g} s after its start{because}", now)
                 self._stop(StopMode.DESTROY)
         elif self.state is _S.STARTING:
             self._fail(f"the hypervisor has not accepted the start within {self.vm.boot_limit:g} s", now)
@@ -200,6 +203,7 @@ class VmMachine:
             self.summon = SummonLog(event.trigger, [("query", now - event.waited_s), ("summon", now)])
             self.used_at = now
             self._armed = self._handed_early = False
+            self.boot_note = ""
             self._enter(_S.STARTING, now)
             if self.vm.is_armed:
                 self._call += 1

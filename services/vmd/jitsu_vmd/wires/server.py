@@ -488,7 +488,8 @@ class VmDaemon:
             try:
                 if machine.vm.handover is HandoverKind.XENSTORE and domain is None:
                     domain = await self._hypervisors.of(machine.vm).domain_id(machine.vm)
-                await self._synjitsu.call(self._arm(machine, domain, is_there=True), Done, REARM_S)
+                done = await self._synjitsu.call(self._arm(machine, domain, is_there=True), Done, REARM_S)
+                machine.boot_note = done.note
             except JitsuError as error:
                 log.warning("Synjitsu is gone: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
                 return
