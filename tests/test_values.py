@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jitsu_dns.rules.uses import Uses
 from jitsu_dns.wires.replica import _front
+from jitsu_dns.wires.servers import Servers
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.inventory import Inventory, VmChanged
 from jitsu_protocol.keys import KEYS
@@ -184,7 +185,8 @@ def run_with(key: str, text: str) -> None:
         assert len(list(used.bus.endpoints())) >= 6
         if key.startswith("dns."):
             with suppress(SetupFault):  # what only the service can find, it says when it starts
-                _front(used.dns, Uses(used.dns.replica, "i", used.dns.lease))
+                servers = None if used.dns.forward == ["off"] else Servers(used.dns, used.dns.port)
+                _front(used.dns, Uses(used.dns.replica, "i", used.dns.lease), servers)
         if key.startswith("defaults."):
             with suppress(InvalidVm):  # the defaults do not fit each other: each VM that has them is refused
                 build_everywhere(from_config({"dns": ["a.test"], "ip": ["127.0.1.1"]}, used.defaults.as_texts()))

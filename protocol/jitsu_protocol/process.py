@@ -62,6 +62,8 @@ class Process:
         """Awaited between the signal and the end, for what must still be said."""
         self.take: Callable[[Settings], None] = lambda _: None
         """Called when settings that are live have changed."""
+        self.reread: Callable[[], None] = lambda: None
+        """Called at SIGHUP for what is read from elsewhere, whether or not the settings have changed."""
         self._context = zmq.asyncio.Context()
         keys = settings.bus.keys_directory
         self._curve = None if keys is None else Curve(self._context, keys, service, self.spawn, self.metrics.dropped)
@@ -154,6 +156,7 @@ class Process:
         if taken != self.settings:
             self.settings = taken
             self.take(taken)
+        self.reread()
         if waiting:
             log.warning("read again; a restart is needed for", service=self.service, keys=", ".join(waiting))
         else:

@@ -275,7 +275,8 @@ class DnsSettings(Section):
     )
     forward: Servers = Field(
         default_factory=lambda: ["system"],
-        description="Who is asked for names that are not held: addresses, `system` (those of resolv.conf) or `off`.",
+        description="Who is asked for names that are not held: addresses, `system` (those of resolv.conf, which is "
+        "followed) or `off`.",
     )
     forward_port: int = Field(53, ge=1, le=65535, description="Port of the addresses in forward.")
     forward_for: Networks = Field(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import dns.message
 import dns.query
 import dns.rcode
+import dns.rrset
 import pytest
 
 from tests.support.bases import ROOT
@@ -109,6 +112,42 @@ def test_all_addresses_of_the_machine_are_asked(machine: Machine, lan: Lan, wher
         allowed.write_text(allowed.read_text().replace('summon_for = ["127', 'summon_for = ["fd77::/64", "127'))
         machine("systemctl restart jitsu-dns@dns-0")
     assert address(lan, "kept", where, tcp) == "10.77.0.11"
+
+
+def test_names_of_others_are_asked_of_the_servers_that_resolv_conf_names_now(machine: Machine, lan: Lan) -> None:
+    """The unit sees nothing of /proc but processes, and the file changes while the server runs."""
+
+    def server() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind(("10.77.0.100", 53))
+        made.settimeout(0.2)
+        return made
+
+    def answer_until(over: threading.Event, served: socket.socket) -> None:
+        while not over.is_set():
+            try:
+                data, client = served.recvfrom(4096)
+            except TimeoutError:
+                continue
+            reply = dns.message.make_response(dns.message.from_wire(data))
+            reply.answer.append(dns.rrset.from_text(reply.question[0].name, 60, "IN", "A", "198.51.100.7"))
+            served.sendto(reply.to_wire(), client)
+
+    def asked() -> list[str]:
+        query = dns.message.make_query("www.example.org", "A")
+        answer: dns.message.Message = lan.run(0, lambda: dns.query.udp(query, HOST, timeout=SOON_S))
+        assert answer.rcode() != dns.rcode.REFUSED, "a client in a network of this host"
+        return [str(record) for found in answer.answer for record in found]
+
+    over = threading.Event()
+    with lan.run(0, server) as served, ThreadPoolExecutor(1) as thread:
+        answering = thread.submit(answer_until, over, served)
+        try:
+            (machine.root / "etc/resolv.conf").write_text("nameserver 10.77.0.100\n")
+            wait_for(lambda: asked() == ["198.51.100.7"], SOON_S, "the new server is asked")
+        finally:
+            over.set()
+        answering.result()
 
 
 def test_g7_each_service_is_killed_and_comes_back(machine: Machine, lan: Lan) -> None:

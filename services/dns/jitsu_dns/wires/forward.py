@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
-
-import dns.resolver
 
 from jitsu_dns.rules import forward as rules
 
@@ -19,9 +16,6 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.forward import Forwarder, Server
 
 MAX_RESPONSE_BYTES = 65535
-DNS_PORT = 53
-_IPV4_ROUTES = Path("/proc/net/route")
-_IPV6_ROUTES = Path("/proc/net/ipv6_route")
 
 
 class ForwardSockets:
@@ -95,33 +89,3 @@ class ForwardSockets:
         else:
             self._forwarder.received(attempt, response, monotonic(), tcp=True)
         self._after()
-
-
-def servers_of(forward: list[str], port: int) -> list[Server]:
-    """Return the servers that a setting names; "system" means those of resolv.conf(5). Raises ValueError."""
-    if forward == ["off"]:
-        return []
-    if forward == ["system"]:
-        try:
-            found = dns.resolver.Resolver().nameservers
-        except dns.resolver.NoResolverConfiguration:
-            return []
-        return [(str(each), DNS_PORT) for each in found]
-    return [(text, port) for text in forward]
-
-
-def own_networks() -> list[str]:
-    """Return the networks that this host is in, as its routes without a gateway say (proc(5))."""
-    found = []
-    if _IPV4_ROUTES.exists():
-        for line in _IPV4_ROUTES.read_text().splitlines()[1:]:
-            _, destination, gateway, _, _, _, _, mask, *_ = line.split()
-            if int(gateway, 16) == 0 and int(mask, 16):
-                address, netmask = (socket.inet_ntoa(bytes.fromhex(text)[::-1]) for text in (destination, mask))
-                found.append(f"{address}/{netmask}")
-    if _IPV6_ROUTES.exists():
-        for line in _IPV6_ROUTES.read_text().splitlines():
-            destination, length, _, _, gateway, *_ = line.split()
-            if int(gateway, 16) == 0 and 0 < int(length, 16) < 128:
-                found.append(f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(destination))}/{int(length, 16)}")
-    return found

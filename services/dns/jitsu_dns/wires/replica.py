@@ -33,10 +33,11 @@ from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.rules.warnings import upgrade_hint, warnings
 from jitsu_dns.wires.activation import inherited
 from jitsu_dns.wires.descriptors import raised_to
-from jitsu_dns.wires.forward import ForwardSockets, own_networks, servers_of
+from jitsu_dns.wires.forward import ForwardSockets
 from jitsu_dns.wires.interfaces import reachable_addresses
 from jitsu_dns.wires.notify import NotifySockets
 from jitsu_dns.wires.query_log import QueryLog
+from jitsu_dns.wires.servers import Servers
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.alarm import Alarm
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
 
 ANY_PORT_TRIES = 20
 """A port that is free for UDP need not be so for TCP: with port 0 another one is tried."""
-LOOPBACK = ("127.0.0.0/8", "::1")
 REPORT_S = 1.0
 NEXT_PIECE_S = 0.005
 """Between the reports of one second: queries that waited for one do not wait for the next as well."""
@@ -86,8 +86,9 @@ class Replica:
         self._reaper = process.client("reaper")
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
         self._uses = Uses(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{self.port}")
-        files = _divided_files(settings, len(self._vmds))
-        self._front = _front(settings, self._uses, files.forwards)
+        files, self._shortages = _divided_files(settings, len(self._vmds))
+        self._servers = None if settings.forward == ["off"] else Servers(settings, self.port)
+        self._front = _front(settings, self._uses, self._servers, files.forwards)
         self._udp = UdpServer(self._udp_socket, self._warm, self._received_udp, self._after)
         self._tcp = TcpServer(
             self._received_tcp,
@@ -130,6 +131,9 @@ class Replica:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._query_log.switch)
         if self._notify is not None:
             await self._notify.open()
+        if self._servers is not None and self._front.forward is not None:
+            self._process.spawn(self._servers.follow(self._front.forward), "servers")
+            self._process.reread = partial(self._servers.reload, self._front.forward)
         self._process.spawn(self._udp.run(), "udp")
         self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
@@ -287,6 +291,8 @@ class Replica:
     def _warn(self) -> list[str]:
         """Return what an operator should put right; what is new goes to the log too."""
         found = warnings(self._front.table, self._front.faults, has_secondaries=bool(self._settings.secondaries))
+        found += self._shortages
+        found += () if self._servers is None else self._servers.found.warnings
         for warning in found:
             if warning not in self._warnings:
                 log.warning(warning)
@@ -363,17 +369,18 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
     raise AssertionError("not reached")
 
 
-def _divided_files(settings: DnsSettings, hosts: int) -> Files:
-    """Raise the limit of open files to what is configured, and say what cannot be served where that is not allowed."""
+def _divided_files(settings: DnsSettings, hosts: int) -> tuple[Files, list[str]]:
+    """Raise the limit of open files to what is configured; return also what cannot be served if that is not allowed."""
     forwards = 0 if settings.forward == ["off"] else forward.MAX_UNDER_WAY
     limit = raised_to(divided(0, settings.max_tcp, forwards, hosts).wanted)
     files = divided(limit, settings.max_tcp, forwards, hosts)
-    if shortage := files.shortage(limit, settings.max_tcp):
-        log.warning(shortage)
-    return files
+    shortage = files.shortage(limit, settings.max_tcp)
+    return files, [shortage] if shortage else []
 
 
-def _front(settings: DnsSettings, uses: Uses, max_forwards: int = forward.MAX_UNDER_WAY) -> Front:
+def _front(
+    settings: DnsSettings, uses: Uses, servers: Servers | None, max_forwards: int = forward.MAX_UNDER_WAY
+) -> Front:
     """Return the rules as they are configured; raises SetupFault."""
     try:
         static = [parse_static(line) for line in settings.records]
@@ -409,7 +416,7 @@ def _front(settings: DnsSettings, uses: Uses, max_forwards: int = forward.MAX_UN
         responses=responses,
         cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
         about=About(settings.version, settings.replica, settings.tcp_idle),
-        forward=_forwarder(settings, responses, max_forwards),
+        forward=_forwarder(servers, responses, max_forwards),
         special=SpecialNames(settings.forward_special),
         notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
         wall_ahead_s=time.time() - monotonic(),
@@ -434,19 +441,12 @@ def _summon_limit(settings: DnsSettings) -> SummonLimit:
     return SummonLimit(allowed, exempt, settings.summon_rate, settings.summon_burst)
 
 
-def _forwarder(settings: DnsSettings, responses: ResponseLimit, most: int) -> forward.Forwarder | None:
-    """Return the forwarder as it is configured, None if nothing is forwarded; raises SetupFault."""
-    servers = servers_of(settings.forward, settings.forward_port)
-    if not servers:
+def _forwarder(servers: Servers | None, responses: ResponseLimit, most: int) -> forward.Forwarder | None:
+    if servers is None:
         return None
-    own = (settings.bind, settings.port)
-    if own in servers:
-        raise SetupFault(
-            f"dns.forward: {own[0]} port {own[1]} is this server itself", hint="name another, or set dns.forward = off"
-        )
-    clients = Networks(settings.forward_for or [*LOOPBACK, *own_networks()])
-    addresses = frozenset(ip_address(address).packed for address, _ in servers)
-    return forward.Forwarder(servers, clients, addresses, random.SystemRandom(), responses, most)
+    found = servers.found
+    clients = Networks(found.networks)
+    return forward.Forwarder(found.servers, clients, found.addresses, random.SystemRandom(), responses, most)
 
 
 def _count(counts: Counts, name: str) -> float:

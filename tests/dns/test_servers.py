@@ -1,0 +1,186 @@
+"""Which servers are asked for names of others, and for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jitsu_dns.rules.forward import Forwarder
+from jitsu_dns.wires import servers
+from jitsu_dns.wires.servers import Servers, leads_back
+from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.limits import Networks
+from jitsu_protocol.sections import DnsSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def interfaces(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    found = [ip_interface(text) for text in ("127.0.0.1/8", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/32")]
+    monkeypatch.setattr(servers, "own_interfaces", lambda: found)
+    return found
+
+
+def settings(**given: object) -> DnsSettings:
+    return DnsSettings.model_validate({"bind": "192.0.2.1", **given})
+
+
+def forwarder_of(made: Servers) -> Forwarder:
+    found = made.found
+    return Forwarder(found.servers, Networks(found.networks), found.addresses, random.Random(1))
+
+
+def test_the_systems_servers_are_those_that_resolv_conf_names(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text(
+        "# a comment\nsearch example.org\nnameserver 192.0.2.53\nnameserver  2001:db8::53 # nearer\n"
+        "nameserver\nnameserver not-an-address\n;nameserver 192.0.2.54\nnameserver fe80::1%eth0\n"
+    )
+    made = Servers(settings(), 53, file)
+    assert made.found.servers == (("192.0.2.53", 53), ("2001:db8::53", 53), ("fe80::1%eth0", 53))
+    assert made.found.warnings == ()
+    assert made.found.networks == ("127.0.0.0/8", "::1", "127.0.0.0/8", "192.0.2.0/24", "2001:db8::/64")
+
+
+@pytest.mark.parametrize("content", [None, "", "search example.org\n", "nameserver 192.0.2.1\n"])
+def test_a_file_that_names_none_at_start_is_waited_for_and_said(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "resolv.conf"
+    if content is not None:
+        file.write_text(content)
+    made = Servers(settings(), 53, file)
+    forwarder = forwarder_of(made)
+    assert made.found.servers == ()
+    assert "names no other server" in made.found.warnings[-1]
+    assert not made.has_changed()
+    file.write_text("nameserver 192.0.2.53\n")
+    assert made.has_changed()
+    made.reload(forwarder)
+    assert forwarder.health.servers == (("192.0.2.53", 53),)
+    assert made.found.warnings == ()
+    assert not made.has_changed()
+
+
+async def test_changes_are_followed_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "LOOK_S", 0.0)
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver 192.0.2.53\n")
+    made = Servers(settings(), 53, file)
+    forwarder = forwarder_of(made)
+    following = asyncio.create_task(made.follow(forwarder))
+    new = tmp_path / "new"
+    new.write_text("nameserver 192.0.2.54\n")
+    os.replace(new, file)
+    async with asyncio.timeout(10):
+        for expected in ([("192.0.2.54", 53)], []):
+            while list(forwarder.health.servers) != expected:
+                await asyncio.sleep(0)
+            file.unlink(missing_ok=True)
+    following.cancel()
+
+
+async def test_a_network_that_comes_later_is_served_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interfaces: list[Any]
+) -> None:
+    monkeypatch.setattr(servers, "LOOK_S", 0.001)
+    monkeypatch.setattr(servers, "INTERFACES_S", 0.002)
+    made = Servers(settings(), 53, tmp_path / "none")
+    forwarder = forwarder_of(made)
+    client = bytes([10, 9, 8, 7])
+    assert client not in forwarder.clients
+    interfaces.append(ip_interface("10.9.8.1/24"))
+    following = asyncio.create_task(made.follow(forwarder))
+    async with asyncio.timeout(10):
+        while client not in forwarder.clients:
+            await asyncio.sleep(0.001)
+    following.cancel()
+
+
+@pytest.mark.parametrize(
+    ("server", "bind", "leads"),
+    [
+        (("192.0.2.1", 53), "192.0.2.1", True),
+        (("192.0.2.1", 54), "192.0.2.1", False),
+        (("192.0.2.2", 53), "192.0.2.1", False),
+        (("127.0.0.1", 53), "192.0.2.1", False),  # another server of this host
+        (("127.0.0.1", 53), "0.0.0.0", True),
+        (("127.0.0.1", 53), "::", True),
+        (("192.0.2.1", 53), "0.0.0.0", True),
+        (("192.0.2.2", 53), "0.0.0.0", False),
+        (("2001:db8::1", 53), "::", True),
+        (("2001:db8::1", 53), "0.0.0.0", False),
+        (("::", 53), "::", True),
+        (("::", 53), "::1", True),
+        (("0.0.0.0", 53), "127.0.0.1", True),
+        (("0.0.0.0", 53), "192.0.2.1", False),
+        (("::ffff:192.0.2.1", 53), "192.0.2.1", True),
+    ],
+)
+def test_a_server_that_leads_back_to_this_one_is_known_as_such(server: tuple[str, int], bind: str, leads: bool) -> None:
+    local = {"127.0.0.1", "192.0.2.1", "2001:db8::1"}
+    assert leads_back(server, bind, 53, local.__contains__) is leads
+
+
+def test_a_loopback_address_is_local_and_one_of_somebody_else_is_not() -> None:
+    assert leads_back(("127.0.0.1", 53), "0.0.0.0", 53)
+    assert not leads_back(("192.0.2.77", 53), "0.0.0.0", 53)
+
+
+def test_of_the_systems_servers_this_one_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver 127.0.0.1\nnameserver 192.0.2.53\n")
+    made = Servers(settings(bind="0.0.0.0"), 53, file)
+    assert made.found.servers == (("192.0.2.53", 53),)
+    assert made.found.warnings == (f"{file}: nameserver 127.0.0.1 is this server itself, and is not asked",)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_server_that_is_configured_to_ask_itself_does_not_start(address: str) -> None:
+    given = settings(bind="0.0.0.0", forward=["192.0.2.53", address], forward_port=5300)
+    with pytest.raises(SetupFault, match=f"dns.forward: {address} port 5300 is this server itself"):
+        Servers(given, 5300)
+
+
+def test_without_the_interfaces_only_loopback_is_served_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> list[Any]:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(servers, "own_interfaces", fails)
+    made = Servers(settings(forward=["192.0.2.53"]), 53)
+    assert made.found.networks == servers.LOOPBACK
+    assert "set dns.forward_for" in made.found.warnings[0]
+
+
+AS_THE_UNIT_HAS_IT = """
+mount -t proc -o subset=pid,hidepid=invisible proc /proc
+test ! -e /proc/net/route || test -L /proc/net
+exec "$0" -c '
+from jitsu_dns.wires.servers import Servers
+from jitsu_protocol.sections import DnsSettings
+print(*Servers(DnsSettings.model_validate({"forward": ["192.0.2.53"]}), 53).found.networks)'
+"""
+
+
+@pytest.mark.net
+def test_the_networks_of_this_host_are_known_where_proc_shows_processes_only() -> None:
+    """ProcSubset=pid of deploy/systemd/jitsu-dns@.service."""
+    made = ["ip link set lo up", "ip link add d0 type bridge", "ip addr add 10.55.66.1/24 dev d0", "ip link set d0 up"]
+    script = "\n".join(["set -e", *made, AS_THE_UNIT_HAS_IT])
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "--pid", "--fork", "sh", "-c", script, sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10.55.66.0/24" in done.stdout.split()
