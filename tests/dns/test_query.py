@@ -199,6 +199,21 @@ def test_g3_an_answer_to_one_that_waited_counts_from_when_it_was_given() -> None
     assert (use.count, use.age_s) == (1, 0.5)
 
 
+def test_g3_a_use_is_reported_with_the_longest_ttl_that_was_given_out() -> None:
+    long, short = make_vm(ttl="30"), make_vm(ttl="1")
+    made = front(long)
+    state(made, VmState.READY)
+    ask(made, 1.0)
+    made.configure([VmChanged(long, short)], 2, 1.1)
+    state(made, VmState.READY)
+    ask(made, 1.2)
+    first = report(made, [], 2.0)
+    assert ([use.count for use in first.uses], first.ttls) == ([2], [30])
+    made.uses.acknowledged(2.0)
+    ask(made, 3.0)
+    assert report(made, [], 4.0).ttls == [1]
+
+
 # --- several VMs of one name ---
 
 

@@ -218,25 +218,38 @@ def test_a_vm_started_by_hand_or_found_running_gets_its_time_too() -> None:
 @settings(max_examples=600)
 @given(st.integers(0, 2**32), st.booleans())
 def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int, is_evicted: bool) -> None:
-    """Two replicas that lose reports, see drains late, die and come back; a stop is approved when no TTL runs."""
+    """Two replicas that lose reports, see drains late, die and come back; a stop is approved when no TTL runs.
+
+    The TTL is changed now and then, and each replica hears of that when it does.
+    """
     chance = random.Random(seed)
     reaper = Reaper()
+    configured = VM_WWW
+    ttls, given = {"a": 10, "b": 10}, {"a": 0, "b": 0}
     if is_evicted:
         other = make_vm("other", "127.0.1.2")
-        reaper.policy.configure([VmChanged(VM_WWW, make_vm(ttl="10", evict="true")), VmChanged(None, other)])
+        configured = make_vm(ttl="10", evict="true")
+        reaper.policy.configure([VmChanged(VM_WWW, configured), VmChanged(None, other)])
         reaper.policy.state(VmStatus(uuid=other.uuid, name="other", state=VmState.OFF, wants_room=True), 0.0)
     now, drain, batches = 0.0, "", {"a": 0, "b": 0}
     honours: dict[str, str] = {"a": "", "b": ""}
     unreported: dict[str, float | None] = {"a": None, "b": None}
     lease, dead, starts = 15.0, set[str](), {"a": 0, "b": 0}
-    heard, answered_at = {"a": -lease, "b": -lease}, -100.0
+    heard, valid_until = {"a": -lease, "b": -lease}, -100.0
     for _ in range(400):
         now += 0.25
+        if chance.random() < 0.01:
+            keys = {"evict": "true"} if is_evicted else {}
+            before, configured = configured, make_vm(ttl=chance.choice(["1", "10", "20"]), **keys)
+            reaper.policy.configure([VmChanged(before, configured)])
         for name in ("a", "b"):
             if drain and chance.random() < 0.3:
                 honours[name] = drain
+            if chance.random() < 0.1:
+                ttls[name] = configured.ttl
             if name not in dead and chance.random() < 0.02 and not honours[name] and now < heard[name] + lease:
-                answered_at, unreported[name] = now, now  # a warm answer
+                unreported[name] = now  # a warm answer
+                valid_until, given[name] = max(valid_until, now + ttls[name]), max(given[name], ttls[name])
             if chance.random() < 0.004:
                 dead ^= {name}
                 starts[name] += 1
@@ -251,10 +264,11 @@ def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int, is_
                     batch=1000 + batches[name],
                     lease_s=lease,
                     uses=uses,
+                    ttls=[given[name]] * len(uses),
                     drains=[honours[name]] if honours[name] else [],
                 )
                 reaper.policy.report(report, now, WALL)
-                unreported[name], heard[name] = None, now
+                unreported[name], heard[name], given[name] = None, now, 0
         for action in reaper.policy.passed(now):
             match action:
                 case AskDrain():
@@ -266,8 +280,63 @@ def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int, is_
                     honours = {"a": "", "b": ""}
                     reaper.say_state(VmState.READY, now)
                 case AskStop():
-                    assert now - answered_at >= VM_WWW.ttl
+                    assert now >= valid_until
                     return
+
+
+def answers(batch: int, age: float, *ttls: int) -> Report:
+    """Return a report of one answer; without a TTL it is that of a replica of protocol 1.1."""
+    uses = [Use(vm=V, name="www.jitsu.test", count=1, age_s=age)]
+    return Report(replica="dns-0", instance="i", batch=batch, lease_s=300.0, uses=uses, ttls=list(ttls))
+
+
+LONG, SHORT = make_vm(ttl="30"), make_vm(ttl="1")
+"""Idle after 60 s, and after 2 s."""
+
+
+@pytest.mark.parametrize("ttls", [(30,), ()], ids=["told", "not told, by protocol 1.1"])
+@pytest.mark.parametrize("is_evicted", [False, True])
+def test_g3_an_answer_is_waited_for_with_the_ttl_that_it_had(ttls: tuple[int, ...], is_evicted: bool) -> None:
+    reaper = Reaper()
+    long, short = LONG, SHORT
+    if is_evicted:
+        other = make_vm("other", "127.0.1.2")
+        long, short = (make_vm(ttl=ttl, evict="true", idle_timeout="1000") for ttl in ("30", "1"))
+        reaper.policy.configure([VmChanged(None, other)])
+        reaper.policy.state(VmStatus(uuid=other.uuid, name="other", state=VmState.OFF, wants_room=True), 0.0)
+    reaper.policy.configure([VmChanged(VM_WWW, long)])
+    reaper.policy.report(answers(1, 0.0, *ttls), 100.0, WALL)
+    reaper.batch = 1
+    reaper.policy.configure([VmChanged(long, short)])
+    assert reaper.quiet_until(140.0, 101.0) == [(130.0, AskDrain(V))]
+
+
+def test_g3_a_replica_that_has_not_heard_of_the_lower_ttl_is_believed() -> None:
+    reaper = Reaper()
+    reaper.policy.configure([VmChanged(VM_WWW, LONG)])
+    reaper.policy.configure([VmChanged(LONG, SHORT)])
+    reaper.policy.report(answers(1, 0.5, 30), 100.0, WALL)
+    reaper.batch = 1
+    assert reaper.quiet_until(140.0, 100.0) == [(130.0, AskDrain(V))]
+
+
+def test_g3_a_replica_that_was_lost_may_have_given_the_ttl_of_before() -> None:
+    reaper = Reaper()
+    reaper.policy.configure([VmChanged(VM_WWW, LONG)])
+    reaper.report(1.0, replica="lost", lease=50.0)
+    reaper.policy.configure([VmChanged(LONG, SHORT)])
+    assert reaper.quiet_until(100.0, 2.0) == [(81.0, AskDrain(V))], "its lease of 50 s, and a TTL of 30 s"
+
+
+def test_g3_a_reaper_that_returns_knows_the_ttl_that_was_given_out() -> None:
+    activity = Activity(floor=500.0)
+    activity.answered_before(V, "www.jitsu.test", 30)
+    policy = SteadyPolicy(activity, drain_limit_s=3.0)
+    policy.configure([VmChanged(None, SHORT)])
+    policy.state(VmStatus(uuid=V, name="www", state=VmState.READY), 500.0)
+    policy.blind = ""
+    policy.report(Report(replica="a", instance="i", batch=1, lease_s=300.0), 500.0, WALL)
+    assert policy.next_deadline(500.0) == 530.0
 
 
 def test_g8_nothing_is_stopped_on_a_host_whose_vmd_is_not_heard() -> None:

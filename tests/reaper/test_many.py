@@ -6,13 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.messages import Done, Report, Use, VmStatus
+from jitsu_protocol.messages import Done, Record, Report, Use, VmStatus
 from jitsu_protocol.states import VmState
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, AskStop
 from jitsu_reaper.rules.idle import MAX_DRAINS, Policy
 from jitsu_reaper.wires import server as wires
 from jitsu_reaper.wires.server import ReaperServer
+from jitsu_store.rules.access import record_refusal
 from tests.support.process import running_process
 from tests.support.vms import make_vm
 
@@ -163,6 +164,47 @@ async def test_what_many_reports_change_is_looked_at_once(tmp_path: Path, monkey
             while not looks:
                 await asyncio.sleep(0)
         assert len(looks) == 1
+
+
+async def test_the_ttls_of_answers_are_saved_for_the_reaper_that_comes_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = make_vm(ttl="30")
+    saved: dict[str, str] = {}
+
+    async def call(request: Record, *_: object) -> Done:
+        saved.update(request.values)
+        return Done()
+
+    async def told(_: object, prefix: str) -> dict[str, str]:
+        return {path: value for path, value in saved.items() if path.startswith(prefix)}
+
+    async def follow_vms(*_: object) -> tuple[None, None]:
+        return None, None
+
+    monkeypatch.setattr(wires, "told", told)
+    monkeypatch.setattr(wires, "follow_vms", follow_vms)
+    async with running_process("reaper", tmp_path) as process:
+        reaper = ReaperServer(process)
+        monkeypatch.setattr(reaper._store, "call", call)
+        use = Use(vm.uuid, "www.jitsu.test", 1, 0.0)
+        report = Report(replica="a", instance="i", batch=1, lease_s=300.0, uses=[use], ttls=[30])
+        reaper._policy.report(report, 100.0, 100.0)
+        await reaper._save_ttls()
+        path = f"jitsu/stats/{vm.uuid}/dns/www.jitsu.test/last_ttl"
+        assert saved == {path: "30"}
+        assert record_refusal("reaper", saved) == "", "the store takes it"
+        saved.clear()
+        reaper._policy.report(report.model_copy(update={"batch": 2}), 101.0, 101.0)
+        await reaper._save_ttls()
+        assert saved == {}, "it has not changed"
+    saved[path] = "30"
+    async with running_process("reaper", tmp_path) as process:
+        monkeypatch.setattr(process, "serve", lambda _: None)
+        after = ReaperServer(process)
+        await after.start()
+        activity = after._policy.activity
+        assert activity.valid_until(vm.uuid, "") == activity.floor + 30
 
 
 async def _nothing() -> None:

@@ -263,6 +263,29 @@ def test_a_drain_is_refused_while_the_vm_is_in_use_by_vmds_own_account() -> None
     assert machine.state is VmState.DRAINING
 
 
+@pytest.mark.parametrize("ttl", [30, None], ids=["told", "not told, by protocol 1.1"])
+def test_g3_a_drain_is_refused_while_an_answer_is_within_the_ttl_that_it_had(ttl: int | None) -> None:
+    machine = ready(ttl="30")
+    machine.handle(SummonRequested("dns", ttl=ttl), 100.0)
+    machine.configure(make_vm(ttl="1"), 100.1)
+    with pytest.raises(Refused, match=r"an answer that was given for it is valid for 0\.5 s more"):
+        machine.handle(DrainRequested(), 129.5)
+    machine.handle(DrainRequested(), 130.0)
+    assert machine.state is VmState.DRAINING
+
+
+def test_g3_the_ttl_of_an_answer_counts_from_when_the_vm_is_ready() -> None:
+    machine = off(ttl="30", response_delay="5")
+    call = only(StartGuest, machine.handle(SummonRequested("dns", ttl=30), 1.0)).call
+    machine.handle(StartReturned(call), 2.0)
+    machine.passed(7.0)
+    assert machine.state is VmState.READY
+    machine.configure(make_vm(ttl="1"), 8.0)
+    with pytest.raises(Refused):
+        machine.handle(DrainRequested(), 36.9)
+    machine.handle(DrainRequested(), 37.0)
+
+
 def test_a_drain_asked_for_twice_is_one_and_an_old_one_cannot_be_cancelled() -> None:
     machine = draining()
     drain = machine.drain

@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-VERSION = (1, 1)
+VERSION = (1, 2)
 """Protocol version: a process speaks with every other of the same first number.
 
 With one of the minor version before it does all that the older one can: fields that only one of the two knows are
 ignored or have defaults, and who asks with a message that is new falls back to an older one when it hears UnknownKind.
 1.1 brought store.register (fallback: store.apply) and vmd.check (without it nothing is checked).
+1.2 brought the TTL of answers in reaper.report and vmd.summon (without it the larger of old and new counts).
 """
 
 

@@ -10,6 +10,7 @@ from jitsu_protocol.messages.base import Request
 
 MAX_REPORTED = 20_000
 """Uses, and drains, in one report: twice as many as a large suite has VMs. dns sends some hundred at a time."""
+MAX_TTL = 2**31 - 1  # RFC 2181, section 8
 
 
 class Use(NamedTuple):
@@ -48,6 +49,9 @@ class Report(Request):
     lease_s: float = Field(ge=0)
     """How long it goes on answering warm if it hears from us no more; or how long what it cannot tell us may last."""
     uses: list[Use] = Field(default_factory=list, max_length=MAX_REPORTED)
+    ttls: list[Annotated[int, Field(ge=0, le=MAX_TTL)]] = Field(default_factory=list, max_length=MAX_REPORTED)
+    """For each of `uses` the longest TTL that its answers had, in seconds: the VM is not stopped before that is over.
+    The list is shorter, or empty, if that is not told (protocol 1.1)."""
     drains: list[str] = Field(default_factory=list, max_length=MAX_REPORTED)
     """Ids of all drains that it honours: it asks vmd again before it answers for these VMs, and all use from before it
     did so is in this report or an earlier one."""

@@ -25,6 +25,9 @@ class Summon(Request):
     trigger: Trigger = "dns"
     waited_s: float = 0.0
     """How long the query has been waiting at the sender; for the timeline."""
+    ttl: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    """The longest TTL with which the sender answers queries for the VM, in seconds; None if it answers none, or does
+    not tell (protocol 1.1)."""
 
 
 class Summoned(Message):

@@ -53,6 +53,8 @@ class Held:
     """Queries that are not reported yet."""
     used_at: float = 0.0
     """When the latest query came, or the latest answer to one that waited was given."""
+    ttl: int = 0
+    """The longest TTL of the answers that are not reported yet."""
     unreported: bool = False
 
 

@@ -37,8 +37,8 @@ class Uses:
     heard_at: float = 0.0
     """When the report was sent that was acknowledged last: the lease counts from then."""
     _batch: int = 0
-    _kept: list[tuple[str, str, int, float]] | None = None
-    """What the batch that is not acknowledged yet says: VM, name, count, when it was used last."""
+    _kept: list[tuple[str, str, int, float, int]] | None = None
+    """What the batch that is not acknowledged yet says: VM, name, count, when it was used last, the longest TTL."""
     _drains: tuple[str, ...] = ()
     _queue: deque[Held] = field(default_factory=deque)
     """Those that are unreported: with 100,000 names nobody looks through all of them each second."""
@@ -58,6 +58,7 @@ class Uses:
             self._queue.append(held)
             self._queued += 1
         held.count += count
+        held.ttl = max(held.ttl, held.vm.names.get(held.name, 0))  # it may be lowered before this is reported
         held.used_at = max(held.used_at, now)
 
     def report(
@@ -70,8 +71,8 @@ class Uses:
             self._kept = []
             for _ in range(min(len(self._queue), MAX_USES)):
                 held = self._queue.popleft()
-                self._kept.append((held.vm.uuid, held.name, held.count, held.used_at))
-                held.count, held.unreported = 0, False
+                self._kept.append((held.vm.uuid, held.name, held.count, held.used_at, held.ttl))
+                held.count, held.ttl, held.unreported = 0, 0, False
             self._taken += len(self._kept)
             self._drains = tuple(drain for drain, seen_at in self._seen_at.items() if seen_at <= self._taken)
         return Report(
@@ -80,7 +81,8 @@ class Uses:
             address=self.address,
             batch=self._batch,
             lease_s=self.lease_s,
-            uses=[Use(vm, name, count, max(0.0, now - used_at)) for vm, name, count, used_at in self._kept],
+            uses=[Use(vm, name, count, max(0.0, now - used_at)) for vm, name, count, used_at, _ in self._kept],
+            ttls=[each[-1] for each in self._kept],
             drains=list(self._drains),
             warnings=list(warnings),
             leaving=leaving,

@@ -233,7 +233,8 @@ class Replica:
         try:
             if host not in self._vmds:
                 raise Unavailable(f"its host {host} is none of bus.hosts")
-            await self._vmds[host].call(Summon(vm=vm), Summoned, timeout)
+            ttl = max((each.vm.ttl for each in held), default=None)
+            await self._vmds[host].call(Summon(vm=vm, ttl=ttl), Summoned, timeout)
         except JitsuError as error:
             self._front.refused(vm, error, monotonic())
         else:

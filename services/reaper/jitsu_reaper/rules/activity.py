@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.errors import Refused
+from jitsu_protocol.lifetimes import AnswerLifetimes
 
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Report
@@ -57,6 +58,8 @@ class Total:
 
     requests: int = 0
     last_ts: float = 0.0
+    ttl: int = 0
+    """Of the answers that were reported last."""
 
 
 @dataclass
@@ -71,7 +74,10 @@ class Activity:
     totals: dict[tuple[str, str], Total] = field(default_factory=dict)
     unsaved: dict[tuple[str, str], None] = field(default_factory=dict)
     """Names whose totals are not in the store yet."""
+    unsaved_ttls: dict[tuple[str, str], None] = field(default_factory=dict)
+    """The same for the TTLs of their answers."""
     _used: dict[str, float] = field(default_factory=dict)
+    _answers: dict[str, AnswerLifetimes] = field(default_factory=dict)
     _floors: dict[str | None, float] = field(default_factory=dict)
     """The same for the VMs of one host, or (None) of all."""
     _names: dict[str, list[str]] = field(default_factory=dict)
@@ -135,13 +141,18 @@ class Activity:
                 report.host,
                 frozenset(report.drains),
             )
-        for use in report.uses:
+        for n, use in enumerate(report.uses):
             self.used(use.vm, now - use.age_s)
             if not use.name:
                 continue
+            ttl = report.ttls[n] if n < len(report.ttls) else None
+            self._lifetimes(use.vm).answered(now - use.age_s, ttl, now)
             total = self.total(use.vm, use.name)
             total.requests += use.count
             total.last_ts = max(total.last_ts, wall - use.age_s)
+            if ttl is not None and ttl != total.ttl:
+                total.ttl = ttl
+                self.unsaved_ttls[use.vm, use.name] = None
             self.unsaved[use.vm, use.name] = None
 
     def total(self, vm: str, name: str) -> Total:
@@ -156,16 +167,40 @@ class Activity:
         """Note that a VM was in use at that time."""
         self._used[vm] = max(self._used.get(vm, at), at)
 
+    def configured(self, vm: str, ttl: int) -> None:
+        """Note the longest TTL of a VM's names, as configured now."""
+        self._lifetimes(vm).configured(ttl, self._looked_at)
+
+    def answered_before(self, vm: str, name: str, ttl: int) -> None:
+        """Note the TTL of the answers of which an earlier reaper was told last."""
+        self.total(vm, name).ttl = ttl
+        self._lifetimes(vm).answered(self.floor, ttl, self._looked_at)
+
+    def valid_until(self, vm: str, host: str) -> float:
+        """Return when no answer for the VM is within its TTL any more, as far as could be ruled out by `passed`."""
+        lifetimes = self._lifetimes(vm)
+        floor = max(self._floor(None), self._floor(host))
+        return max(lifetimes.until, floor + lifetimes.longest(self._looked_at))
+
+    def _lifetimes(self, vm: str) -> AnswerLifetimes:
+        found = self._answers.get(vm)
+        if found is None:
+            found = self._answers[vm] = AnswerLifetimes()
+        return found
+
     def forget(self, vm: str) -> None:
         """Forget a VM that is configured no more."""
         self._used.pop(vm, None)
+        self._answers.pop(vm, None)
         for name in self._names.pop(vm, ()):
             del self.totals[vm, name]
             self.unsaved.pop((vm, name), None)
+            self.unsaved_ttls.pop((vm, name), None)
 
     def save_again(self) -> None:
         """Note that the store may have lost what it was told last."""
         self.unsaved |= dict.fromkeys(self.totals)
+        self.unsaved_ttls |= dict.fromkeys(key for key, total in self.totals.items() if total.ttl)
 
     def last_use(self, vm: str, host: str) -> float:
         """Return when the VM was used last, as far as could be ruled out by `passed` that it was later."""

@@ -1,6 +1,7 @@
 """Who is idle, and what is done about it: the reaper's policy over all VMs.
 
-A VM is idle when it is ready and its last use (activity.py) is `idle_timeout` ago. It is then drained (drain.py).
+A VM is idle when it is ready, its last use (activity.py) is `idle_timeout` ago, and no answer for it is within the TTL
+that it had when it was given: the TTL may have been lowered since. It is then drained (drain.py).
 
 Where a VM waits for room (`VmStatus.wants_room`), one that says `evict` is idle after its `evict_timeout` already: no
 answer for it is in use any more. For each VM that waits one is drained at a time, of those of no higher priority: the
@@ -71,6 +72,7 @@ class Policy:
         for change in changes:
             if change.new is not None:
                 self._vms[change.new.uuid] = change.new
+                self.activity.configured(change.new.uuid, change.new.ttl)
                 self._place(change.new.uuid)
             elif change.old is not None:
                 self._vms.pop(change.old.uuid, None)
@@ -248,7 +250,12 @@ class Policy:
     def _idle_at(self, vm: str) -> float:
         if vm not in self._vms:
             return float("inf")
-        return self.activity.last_use(vm, self.host_of(vm)) + self._vms[vm].idle_timeout
+        return self._unused_since(vm, self._vms[vm].idle_timeout)
+
+    def _unused_since(self, vm: str, timeout: float) -> float:
+        """Return when a VM's last use is so long ago, and no answer for it is within the TTL that it had (G3)."""
+        host = self.host_of(vm)
+        return max(self.activity.last_use(vm, host) + timeout, self.activity.valid_until(vm, host))
 
     def _idle_from(self, vm: str) -> float:
         """Return when a VM may be drained; later, if a drain of it came to nothing just now."""
@@ -259,8 +266,7 @@ class Policy:
         own, known = self._vms.get(vm), self._states.get(vm)
         if own is None or not own.evict or known is None or known.state is not VmState.READY or vm in self._drains:
             return None
-        used = self.activity.last_use(vm, known.host)
-        return max(used + own.evict_timeout, self._not_before.get(vm, 0.0))
+        return max(self._unused_since(vm, own.evict_timeout), self._not_before.get(vm, 0.0))
 
     def rank(self, vm: str) -> tuple[int, float]:
         """Return a VM's priority, and when it was used last."""
@@ -269,10 +275,9 @@ class Policy:
     def _gives_way_at(self, vm: str) -> float:
         """Return when a VM that drains for another was idle enough for that; never, if none waits any more."""
         own = self._vms.get(vm)
-        host = self.host_of(vm)
-        if own is None or not self._host(host).evictions.is_wanted(own.priority):
+        if own is None or not self._host(self.host_of(vm)).evictions.is_wanted(own.priority):
             return float("inf")
-        return self.activity.last_use(vm, host) + own.evict_timeout
+        return self._unused_since(vm, own.evict_timeout)
 
     def _drained_at(self, vm: str, drain: DrainMachine) -> float:
         idle_at = self._idle_at(vm)

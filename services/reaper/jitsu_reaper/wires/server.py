@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.alarm import Alarm
-from jitsu_protocol.errors import JitsuError, UnknownKind
+from jitsu_protocol.errors import JitsuError, Refused, UnknownKind
 from jitsu_protocol.follow import follow_states, follow_vms, told
 from jitsu_protocol.messages import (
     Applied,
@@ -91,6 +91,8 @@ class ReaperServer:
                     activity.total(vm, name).requests = int(_number(value))
                 case [vm, "dns", name, "last_request_ts"]:
                     activity.total(vm, name).last_ts = _number(value)
+                case [vm, "dns", name, "last_ttl"]:
+                    activity.answered_before(vm, name, int(_number(value)))
         _, self._vms = await follow_vms(self._process, self._store, self._configured, activity.save_again)
         self._states = follow_states(self._process, self._vmds, self._all_states, self._state)
         self._process.serve({Report: self.report})
@@ -295,7 +297,27 @@ class ReaperServer:
         while True:
             await asyncio.sleep(SAVE_S)
             await self._save()
+            await self._save_ttls()
             await self._unregister_gone()
+
+    async def _save_ttls(self) -> None:
+        """Save the TTLs that answers had: a reaper that comes after this one needs those that were lowered since.
+
+        They rarely change, and a store of protocol 1.1 takes none.
+        """
+        activity = self._policy.activity
+        saving = list(islice(activity.unsaved_ttls, MAX_SAVED_NAMES))
+        for key in saving:
+            del activity.unsaved_ttls[key]
+        values = {f"{STATS_ROOT}/{vm}/dns/{name}/last_ttl": str(activity.totals[vm, name].ttl) for vm, name in saving}
+        try:
+            if values:
+                await self._store.call(Record(values=values, service="reaper"), Done, CALL_TIMEOUT_S)
+        except Refused as error:
+            log.debug("the store takes no TTLs", reason=str(error))
+        except JitsuError as error:
+            activity.unsaved_ttls |= {key: None for key in saving if key in activity.totals}
+            log.debug("TTLs wait for the store", reason=str(error))
 
     async def _save(self) -> None:
         activity = self._policy.activity

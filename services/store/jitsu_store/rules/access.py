@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.identity import Identity
 
-_STATISTICS = {"vmd": {"start_ts", "total_starts"}, "reaper": {"last_request_ts", "total_requests"}}
+_STATISTICS = {"vmd": {"start_ts", "total_starts"}, "reaper": {"last_request_ts", "last_ttl", "total_requests"}}
 """Service -> what it records: vmd of a VM, the reaper of each of its names."""
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,9})?", re.ASCII)
 

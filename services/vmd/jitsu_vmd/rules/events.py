@@ -30,6 +30,8 @@ class SummonRequested:
     waited_s: float = 0.0
     discard: bool = False
     """An operator wants it to boot from its disk: its saved state is to be deleted first."""
+    ttl: int | None = None
+    """Seconds for which clients may keep the answer that dns gives, if it tells."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jitsu_protocol.errors import BackingOff, BootFailed, Bug, JitsuError, Refused, Unavailable
 from jitsu_protocol.keys import StopMode
+from jitsu_protocol.lifetimes import AnswerLifetimes
 from jitsu_protocol.states import AT_REST, VmState, may_follow
 from jitsu_vmd.rules.backoff import Backoff
 from jitsu_vmd.rules.events import (
@@ -136,8 +137,16 @@ class VmMachine:
     """The guest was paused when this start began."""
     _stopping_mode: StopMode = StopMode.DESTROY
     _again: SummonRequested | None = None
+    _lifetimes: AnswerLifetimes = field(default_factory=AnswerLifetimes)
+    """Of the answers that dns gave after summons: the TTL may be lowered while they are valid (G3)."""
+    _waiting_ttl: int = 0
+    """The longest TTL of answers that are given when the VM is ready."""
     _masking: Masking | None = None
     _actions: list[Action] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin with the TTL that is configured."""
+        self._lifetimes.configured(self.vm.ttl, self.since)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take an event; raises Refused or Unavailable to the requester, IllegalEvent for a bug."""
@@ -145,8 +154,20 @@ class VmMachine:
         if type(event) not in row:
             raise IllegalEvent(f"{type(event).__name__} while {self.state}")
         self._actions = []
+        if isinstance(event, SummonRequested) and event.trigger == "dns":
+            self._note_answer(event.ttl, now)
         row[type(event)](self, event, now)
         return self._actions
+
+    def configure(self, vm: VM, now: float) -> None:
+        """Take the VM as it is configured now."""
+        self.vm = vm
+        self._lifetimes.configured(vm.ttl, now)
+
+    def _note_answer(self, ttl: int | None, now: float) -> None:
+        """Note that dns answers a query now, or when the VM is ready, with this TTL; None: it does not tell."""
+        self._lifetimes.answered(now, ttl, now)
+        self._waiting_ttl = max(self._waiting_ttl, self._lifetimes.longest(now) if ttl is None else ttl)
 
     def passed(self, now: float) -> list[Action]:
         """Look at the clock."""
@@ -305,6 +326,8 @@ class VmMachine:
         self.error = ""
         self.backoff.ready(now)
         self._disarm("ready")
+        self._lifetimes.answered(now, self._waiting_ttl, now)
+        self._waiting_ttl = 0
         self._finish_summon("ready", now)
         self._answer()
 
@@ -323,6 +346,8 @@ class VmMachine:
         idle = now - self.used_at
         if idle < (self.vm.evict_timeout if event.for_room else self.vm.idle_timeout):
             raise Refused(f"{self.vm.name} is not idle: it was summoned {idle:.1f} s ago")
+        if (left := self._lifetimes.until - now) > 0:
+            raise Refused(f"{self.vm.name} is not idle: an answer that was given for it is valid for {left:.1f} s more")
         self._drains += 1
         self.drain = f"{self.vm.uuid}/{self._drains}/{now:.6f}"
         self._enter(_S.DRAINING, now)

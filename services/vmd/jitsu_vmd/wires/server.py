@@ -142,7 +142,7 @@ class VmDaemon:
             raise Unavailable(f"{machine.vm.name}: {refusal}")
         if machine.state is VmState.UNKNOWN and (trouble := self._hypervisors.trouble(machine.vm)):
             raise Unavailable(f"{machine.vm.name}: its hypervisor does not answer: {trouble}")
-        return self._summoned(machine, events.SummonRequested(request.trigger, request.waited_s))
+        return self._summoned(machine, events.SummonRequested(request.trigger, request.waited_s, ttl=request.ttl))
 
     def start_discarding(self, request: StartDiscarding) -> Message | Awaitable[Message]:
         """Answer StartDiscarding."""
@@ -291,7 +291,7 @@ class VmDaemon:
         self._removed.discard(vm.uuid)
         if vm.uuid in self._machines:
             machine = self._machines[vm.uuid]
-            machine.vm = vm
+            machine.configure(vm, monotonic())
             self._check(machine)
             self._tally(machine)
             self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
