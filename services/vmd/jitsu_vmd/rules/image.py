@@ -32,7 +32,7 @@ def guest_type(image: bytes | memoryview) -> GuestType:
         return "pv"
     try:
         kinds, has_old_section = _xen_notes(memoryview(image))
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # an offset may be of more than 63 bits
         raise ImageFault("it is an ELF file that is cut short or damaged") from None
     if LOADER in kinds or has_old_section:
         return "pv"
