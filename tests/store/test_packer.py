@@ -101,7 +101,7 @@ async def test_the_packer_ends_when_it_is_done_and_comes_back_for_more(
         head = repository.head("master")
         for number in range(FAN_IN):
             head = commit(repository, head, {"b": str(number)})
-            keeper.committed()
+            keeper.committed(1)
         while packs(path) > 1:
             await passes.get()
         assert await started[-1].wait() == 0

@@ -465,6 +465,7 @@ async def test_a_vm_that_cannot_be_used_is_noted_in_status(tmp_path: Path) -> No
     ip = f"jitsu/vm/{one.uuid}/ip"
     write_with_git(tmp_path / "db", ip, "fe80::1%eth0")
     async with running(tmp_path / "db") as store:
+        await store.apply({"a": "1"})  # changes wait until a store that starts has looked at all VMs
         (note,) = store.server.notes()
         assert note.startswith(f"VM one ({one.uuid}) is left out: ip: 'fe80::1%eth0' has a scope")
         await store.apply({f"jitsu/vm/{two.uuid}/response_delay": "0.5"})

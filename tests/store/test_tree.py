@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.messages import Change
 from jitsu_store.rules import tree
+from jitsu_store.rules.config_keys import config_fault
 from jitsu_store.rules.tree import LeafTree
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def test_git_fsck_finds_no_fault_with_any_path_that_is_taken(tmp_path: Path) -> 
 
 
 def test_unknown_keys_below_a_vms_configuration_are_refused() -> None:
-    assert tree.config_fault("jitsu/vm/u/config/disk/0") == tree.config_fault("jitsu/vm/u/ip") == ""
-    assert tree.config_fault("jitsu/vm/u/config/disc/0").endswith("a VM has no such key; did you mean disk?")
+    assert config_fault("jitsu/vm/u/config/disk/0") == config_fault("jitsu/vm/u/ip") == ""
+    assert config_fault("jitsu/vm/u/config/disc/0").endswith("a VM has no such key; did you mean disk?")
     for path in ("config/disk", "config/disk/x", "config/disk/0/1", "config/zzz/0"):
-        assert tree.config_fault(f"jitsu/vm/u/{path}"), path
+        assert config_fault(f"jitsu/vm/u/{path}"), path
 
 
 def test_a_value_can_have_nothing_below_it_nor_stand_where_something_is_below() -> None:

@@ -39,6 +39,7 @@ async def start(process: Process) -> None:
         )
     except (Unavailable, Refused) as error:
         raise DamagedStore(error.message, hint=error.hint) from None
+    upkeep.started(server.missing)
     log.debug("store open", path=str(path))
 
     async def stopping() -> None:

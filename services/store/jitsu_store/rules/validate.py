@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.inventory import MAX_NOTED, Inventory
 from jitsu_protocol.vm import VM_ROOT, Holdings
-from jitsu_store.rules.tree import MAX_VALUE_CHARACTERS, LeafTree, config_fault, path_fault
+from jitsu_store.rules.config_keys import config_fault
+from jitsu_store.rules.tree import MAX_TREE_BYTES, MAX_VALUE_CHARACTERS, LeafTree, path_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,27 +23,56 @@ MAX_VM_BYTES = 512 * 1024
 """Of one VM, paths and values: hundreds of names, and all keys at their longest."""
 MAX_TOLD_BYTES = 4 * 1024 * 1024
 """A VM that has more, from a time when there was no limit, is left out of what services are told."""
-MAX_TREE_BYTES = 128 * 1024 * 1024
-"""Of all leaves: ten times what 10,000 VMs of 12 keys and their statistics have."""
 
 
 class State:
     """A revision's leaves and the VMs that they describe, to try changes on."""
 
-    def __init__(self, leaves: Mapping[str, str]) -> None:
-        self.tree = LeafTree(leaves)
+    def __init__(self, leaves: Mapping[str, str] | LeafTree) -> None:
+        """Take all leaves. Building the VMs takes a while for thousands of them: `prepare` does it in pieces."""
+        self.tree = leaves if isinstance(leaves, LeafTree) else LeafTree(leaves)
         self._inventory = Inventory()
         self._holdings = Holdings()
         self._bytes: Counter[str] = Counter()
         """Of each VM; "" has the sum over all leaves."""
+        self._unbuilt = list(self.tree.names_below(VM_ROOT))
+        self._is_sized = False
+        """The leaves that are no VM's have been counted."""
+
+    def prepare(self, vms: int | None = None) -> bool:
+        """Build as many VMs, all if None, and return whether there are more; `put` and `faults` build the rest."""
+        if not self._is_sized:
+            self._is_sized = True
+            for top in self._tops():
+                self._measure(self.tree.below(top))
+        building = self._unbuilt[-vms:] if vms else self._unbuilt[:]
+        del self._unbuilt[len(self._unbuilt) - len(building) :]
+        for uuid in building:
+            leaves = self.tree.below(f"{VM_ROOT}/{uuid}")
+            self._measure(leaves)
+            self._take(leaves)
+        return bool(self._unbuilt)
+
+    def _tops(self) -> Iterable[str]:
+        """Yield the paths that have all leaves but those of VMs below them."""
+        above, _, name = VM_ROOT.rpartition("/")
+        yield from (top for top in self.tree.names_below("") if top != above)
+        yield from (f"{above}/{top}" for top in self.tree.names_below(above) if top != name)
+
+    def _measure(self, leaves: Mapping[str, str]) -> None:
         for path, value in leaves.items():
             self._grow(path, _size(path, value))
-        for change in self._inventory.reset(leaves):
+
+    def _take(self, changes: Mapping[str, str | None]) -> None:
+        for change in self._inventory.apply(changes.items()):
+            if change.old is not None:
+                self._holdings.remove(change.old)
             if change.new is not None:
                 self._holdings.add(change.new)
 
     def faults(self) -> dict[str, str]:
         """Return the VMs that cannot be used: uuid -> why."""
+        self.prepare()
         faults = dict(self._inventory.faults)
         for vm in self._inventory.vms.values():
             if clashing := self._holdings.clashes(vm):
@@ -64,16 +94,13 @@ class State:
         reasons = list(_form_reasons(changes))
         if reasons:
             return {}, reasons
+        self.prepare()
         before = {vm: self._bytes[vm] for vm in (*touched_vms(changes), "")}
         undo, reasons = self.tree.put(changes)
         for path, old in undo.items():
             new = self.tree.get(path)
             self._grow(path, _size(path, new) - _size(path, old))
-        for change in self._inventory.apply((path, self.tree.get(path)) for path in undo):
-            if change.old is not None:
-                self._holdings.remove(change.old)
-            if change.new is not None:
-                self._holdings.add(change.new)
+        self._take({path: self.tree.get(path) for path in undo})
         return undo, reasons + list(self._size_reasons(before)) + self._vm_reasons(touched_vms(changes))
 
     def undo(self, undo: Changes) -> None:

@@ -1,4 +1,4 @@
-"""Brings packs together: a process of its own, so that neither reads nor writes of the store wait for it.
+"""Brings packs together and writes the snapshot: a process of its own, so that neither reads nor writes wait for it.
 
 The store starts it beside itself with the repository's path when there is something to do, and writes a line for each
 pass: `busy` while commits come, `quiet` when there have been none for a while. It ends when its standard input does,
@@ -26,10 +26,13 @@ from typing import TYPE_CHECKING
 import pygit2
 from pygit2.enums import ObjectType
 
+from jitsu_protocol.errors import JitsuError
 from jitsu_store.rules.objects import LARGE_BYTES, GitObject, Id, Kind
 from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta
 from jitsu_store.rules.packing import WORTH, Kin, Pack, choose
 from jitsu_store.wires.files import Landing, pack_directory, pack_name, remove_packs, temporary_pack
+from jitsu_store.wires.git import GitRepository
+from jitsu_store.wires.snapshot import write_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +68,11 @@ class Packer:
             Merge(self._path, self._directory, [pack.name for pack in packs], self._is_wanted).run()
             gone += len(packs)
         return gone
+
+    def save_snapshot(self) -> None:
+        """Write what a store that starts reads instead of a tree and a blob for each key."""
+        repository = GitRepository(self._path, durable=False)
+        write_snapshot(repository, repository.head("master"))
 
     def _packs(self) -> list[Pack]:
         packs = []
@@ -206,10 +214,13 @@ def main() -> None:
     packer = Packer(Path(sys.argv[1]), _is_input_open)
     for line in sys.stdin:
         try:
-            packer.work(quiet=line.strip() == "quiet")
+            is_quiet = line.strip() == "quiet"
+            packer.work(quiet=is_quiet)
+            if is_quiet:
+                packer.save_snapshot()
         except AbandonedError:
             return
-        except (OSError, ValueError, pygit2.GitError, KeyError) as error:
+        except (OSError, ValueError, pygit2.GitError, KeyError, JitsuError) as error:
             # The store goes on with many packs; the next line is another try.
             answer = f"packs are not brought together: {error}"
         else:

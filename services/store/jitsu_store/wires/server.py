@@ -49,6 +49,7 @@ from jitsu_store.wires.branches import check_branch_name
 from jitsu_store.wires.git import GitRepository
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_store.wires.remotes import Remotes
+from jitsu_store.wires.snapshot import read_leaves
 from jitsu_store.wires.writer import Landed, Writer
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from jitsu_store.rules.objects import CommitRecord, Id
 
 STATISTICS_INTERVAL_S = 60.0
+PREPARED_VMS = 50
+"""Built at a time by a store that starts, between which it answers readers."""
 MAX_RECORDED = 200_000
 """Values that wait for their commit: of 10,000 VMs, ten names each."""
 MAX_STATISTICS_NAMES = 2 * MAX_NAMES
@@ -87,15 +90,19 @@ class StoreServer:
         repository: GitRepository,
         feed: FeedServer,
         metrics: Metrics,
-        landed: Callable[[], None] = lambda: None,
+        landed: Callable[[int], None] = lambda _: None,
         statistics_interval_s: float = STATISTICS_INTERVAL_S,
     ) -> None:
-        """Read all of master; `landed` is called for each pack that is written. Raises Unavailable if it is damaged."""
+        """Read all of master; raises Unavailable if it is damaged.
+
+        `landed` is called for each commit with how many leaves it changes.
+        """
         self._repository = repository
         self._feed = feed
         self._tell = landed
-        head = repository.head(MASTER)
-        self._state = State(repository.leaves(head))
+        leaves, self.missing = read_leaves(repository, repository.head(MASTER))
+        """How many leaves were not in the snapshot."""
+        self._state = State(leaves)
         # Each thread has a handle of its own: what reads history keeps nobody waiting.
         self._disk, self._history = (ThreadPoolExecutor(1, name) for name in ("disk", "log"))
         self._past = GitRepository(repository.path)
@@ -113,8 +120,6 @@ class StoreServer:
         self._refused = metrics.counter("refused_changes", "Changes that were refused.", ["code"])
         metrics.gauge("leaves", "Leaves in the tree.", lambda: float(len(self._state.tree)))
         metrics.gauge("branches", "Branches.", lambda: float(len(self._writer.heads)))
-        for uuid, fault in self._state.faults().items():
-            log.warning("VM in the store cannot be used", uuid=uuid, reason=fault)
 
     def handlers(self) -> dict[type[Request], Handler]:
         """Return what answers each request."""
@@ -365,7 +370,13 @@ class StoreServer:
         return await self._counted(self._writer.merge(wanted, fetched))
 
     async def commit_for_ever(self) -> None:
-        """Carry out what changes the repository, until cancelled."""
+        """Carry out what changes the repository, until cancelled; readers are served from the start."""
+        more = True
+        while more:
+            more = self._state.prepare(PREPARED_VMS)
+            await asyncio.sleep(0)  # the loop's turn
+        for uuid, fault in self._state.faults().items():
+            log.warning("VM in the store cannot be used", uuid=uuid, reason=fault)
         await self._writer.run()
 
     async def flush(self) -> None:
@@ -387,7 +398,7 @@ class StoreServer:
             self._told_serial = landed.serial
         self._feed.publish(HEADS, HeadMoved(branch=landed.branch, commit=landed.commit))
         if landed.changes:
-            self._tell()
+            self._tell(len(landed.changes))
 
     async def _counted(self, work: Awaitable[Message]) -> Message:
         try:

@@ -1,8 +1,9 @@
 """Runs the packer (packer.py) beside the store while there is something to do.
 
 commits come          32 packs: a `busy` pass; the packer waits a moment for the next one, then ends
-no commit for 10 s    a `quiet` pass if there are 8 packs or more, then the packer ends
-for 100 s             a `quiet` pass for fewer
+no commit for 10 s    a `quiet` pass if there are 8 packs or more, or 1,000 changes that the snapshot does not have;
+                      then the packer ends
+for 100 s             a `quiet` pass for less
 the packer dies       another one is started after 5 s
 """
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 QUIET_S = 10.0
 """After that long without a commit what is left over is brought together."""
 FEW_PACKS = 8
+FEW_CHANGES = 1000
 FEW_QUIET_S = 100.0
 """The same if it is little: a commit a minute is not worth the start of a process each time."""
 NEXT_PASS_S = 2.0
@@ -45,12 +47,20 @@ class Upkeep:
         """Since the last pass."""
         self._left_over = sum(1 for _ in pack_directory(path).glob("pack-*.idx"))
         """Packs since the last pass that was quiet, with those of an earlier start."""
+        self._changes = 0
+        """Changes since then, which the snapshot does not have."""
         self._wanted = asyncio.Event()
 
-    def committed(self) -> None:
-        """Note that there is one more pack."""
+    def started(self, missing: int) -> None:
+        """Note how many leaves the store did not find in the snapshot."""
+        self._changes += missing
+        self._wanted.set()
+
+    def committed(self, changes: int) -> None:
+        """Note that there is one more pack, with so many changes."""
         self._commits += 1
         self._left_over += 1
+        self._changes += changes
         self._wanted.set()
 
     async def run(self) -> None:
@@ -81,11 +91,12 @@ class Upkeep:
             self._wanted.clear()
             if self._commits >= FAN_IN:
                 return False
-            if self._left_over < 2:
+            if self._left_over < 2 and not self._changes:
                 await self._wanted.wait()
                 continue
+            is_little = self._left_over < FEW_PACKS and self._changes < FEW_CHANGES
             try:
-                async with asyncio.timeout(QUIET_S if self._left_over >= FEW_PACKS else FEW_QUIET_S):
+                async with asyncio.timeout(FEW_QUIET_S if is_little else QUIET_S):
                     await self._wanted.wait()
             except TimeoutError:
                 return True
@@ -97,7 +108,7 @@ class Upkeep:
         while True:
             self._commits = 0
             if quiet:
-                self._left_over = 1
+                self._left_over, self._changes = 1, 0
             with suppress(RuntimeError, ConnectionError):  # uvloop's and asyncio's word for: it has ended
                 child.stdin.write(b"quiet\n" if quiet else b"busy\n")
             answer = (await child.stdout.readline()).decode().strip()
