@@ -18,91 +18,109 @@ from hypothesis import strategies as st
 from jitsu_protocol.errors import JitsuError, Refused, Unavailable
 from jitsu_protocol.messages import Diff, Log, Pull, Push
 from jitsu_store.rules.foreign import MAX_BLOB_BYTES, Checker, ForeignError
-from jitsu_store.rules.objects import LARGE_BYTES, Kind
-from jitsu_store.rules.pack import apply_delta, delta
+from jitsu_store.rules.objects import LARGE_BYTES, Kind, make
+from jitsu_store.rules.pack import Ids, PackWriter, apply_delta, delta
 from jitsu_store.rules.tree import MAX_TREE_BYTES
 from jitsu_store.wires import remotes
+from jitsu_store.wires.files import pack_name
 from tests.support.store import ME, git, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from jitsu_store.rules.objects import GitObject, Id
+
 
 FILE, LINK, DIRECTORY, MODULE = 0o100644, 0o120000, 0o040000, 0o160000
 
 
 class Hostile:
-    """A repository with whatever objects a test wants."""
+    """A repository with whatever objects a test wants, all in one pack."""
 
-    def __init__(self, path: Path) -> None:
-        self.repository = pygit2.init_repository(str(path), bare=True, initial_head="master")
-        pygit2.settings.enable_strict_object_creation(False)
+    def __init__(self, path: Path, branch: str = "master") -> None:
+        self._path, self._branch = path, branch
+        self._objects: dict[Id, GitObject] = {}
+        if not path.exists():
+            pygit2.init_repository(str(path), bare=True, initial_head="master")
 
-    def blob(self, data: bytes) -> pygit2.Oid:
-        return self.repository.create_blob(data)
+    def add(self, kind: Kind, data: bytes) -> Id:
+        made = make(kind, data)
+        self._objects[made.id] = made
+        return made.id
 
-    def tree(self, *entries: tuple[int, str, pygit2.Oid]) -> pygit2.Oid:
-        raw = b"".join(b"%o %s\0" % (mode, name.encode()) + id.raw for mode, name, id in entries)
-        return self.repository.odb.write(pygit2.enums.ObjectType.TREE, raw)
+    def blob(self, data: bytes) -> Id:
+        return self.add(Kind.BLOB, data)
 
-    def commit(self, tree: pygit2.Oid, *parents: pygit2.Oid, message: str = "Why") -> pygit2.Oid:
-        signature = pygit2.Signature("a", "a@example.org", 1_700_000_000, 0)
-        commit = self.repository.create_commit(None, signature, signature, message, tree, list(parents))
-        self.repository.references.create("refs/heads/master", commit, force=True)
-        return commit
+    def tree(self, *entries: tuple[int, str, Id]) -> Id:
+        return self.add(Kind.TREE, b"".join(b"%o %s\0" % (mode, name.encode()) + id for mode, name, id in entries))
+
+    def commit(self, tree: Id, *parents: Id, date: str = "1700000000") -> Id:
+        who = f"a <a@example.org> {date} +0000"
+        lines = [f"tree {tree.hex()}", *(f"parent {parent.hex()}" for parent in parents)]
+        raw = "\n".join([*lines, f"author {who}", f"committer {who}", "", "Why\n"])
+        return self.add(Kind.COMMIT, raw.encode())
+
+    def forget(self, id: Id) -> None:
+        del self._objects[id]
+
+    def write(self, head: Id) -> None:
+        """Put all of it on the disk."""
+        parts: list[bytes] = []
+        writer = PackWriter(lambda data: parts.append(bytes(data)), Ids(sorted(self._objects)))
+        for each in self._objects.values():
+            writer.add(each)
+        index = writer.finish()
+        place = self._path / "objects" / "pack" / pack_name(index)
+        place.with_suffix(".pack").write_bytes(b"".join(parts))
+        place.with_suffix(".idx").write_bytes(index)
+        (self._path / "refs" / "heads" / self._branch).write_text(head.hex() + "\n")
 
 
-def deep(hostile: Hostile) -> None:
+def deep(hostile: Hostile) -> Id:
     tree = hostile.tree((FILE, "leaf", hostile.blob(b"1")))
     for _ in range(1500):
         tree = hostile.tree((DIRECTORY, "a", tree))
-    hostile.commit(tree)
+    return hostile.commit(tree)
 
 
-def bomb(hostile: Hostile) -> None:
+def bomb(hostile: Hostile) -> Id:
     tree = hostile.tree((FILE, "leaf", hostile.blob(b"1")))
     for _ in range(10):
         tree = hostile.tree(*((DIRECTORY, f"{n}", tree) for n in range(10)))
-    hostile.commit(tree)
+    return hostile.commit(tree)
 
 
-def zeros(hostile: Hostile) -> None:
-    hostile.commit(hostile.tree((FILE, "a", hostile.blob(bytes(MAX_BLOB_BYTES + 1)))))
+def zeros(hostile: Hostile) -> Id:
+    return hostile.commit(hostile.tree((FILE, "a", hostile.blob(bytes(MAX_BLOB_BYTES + 1)))))
 
 
-def shared(hostile: Hostile) -> None:
+def shared(hostile: Hostile) -> Id:
     blob = hostile.blob(bytes(1024 * 1024))
     leaves = MAX_TREE_BYTES // (1024 * 1024) + 1
-    hostile.commit(hostile.tree(*((FILE, f"{number:04}", blob) for number in range(leaves))))
+    return hostile.commit(hostile.tree(*((FILE, f"{number:04}", blob) for number in range(leaves))))
 
 
-def named(name: str, mode: int = FILE) -> Callable[[Hostile], None]:
-    def make(hostile: Hostile) -> None:
-        hostile.commit(hostile.tree((mode, name, hostile.blob(b"x"))))
-
-    return make
+def named(name: str, mode: int = FILE) -> Callable[[Hostile], Id]:
+    return lambda hostile: hostile.commit(hostile.tree((mode, name, hostile.blob(b"x"))))
 
 
-def unordered(hostile: Hostile) -> None:
+def unordered(hostile: Hostile) -> Id:
     blob = hostile.blob(b"x")
-    hostile.commit(hostile.tree((FILE, "b", blob), (FILE, "a", blob)))
+    return hostile.commit(hostile.tree((FILE, "b", blob), (FILE, "a", blob)))
 
 
-def hidden_in_history(hostile: Hostile) -> None:
+def hidden_in_history(hostile: Hostile) -> Id:
     old = hostile.commit(hostile.tree((FILE, ".gitmodules", hostile.blob(b"x"))))
-    hostile.commit(hostile.tree((FILE, "a", hostile.blob(b"x"))), old)
+    return hostile.commit(hostile.tree((FILE, "a", hostile.blob(b"x"))), old)
 
 
-def no_tree(hostile: Hostile) -> None:
-    hostile.commit(hostile.tree((DIRECTORY, "a", hostile.blob(b"x"))))
+def no_tree(hostile: Hostile) -> Id:
+    return hostile.commit(hostile.tree((DIRECTORY, "a", hostile.blob(b"x"))))
 
 
-def odd_commit(hostile: Hostile) -> None:
-    tree = hostile.tree((FILE, "a", hostile.blob(b"x")))
-    raw = f"tree {tree}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 01 +0000\n\nWhy\n".encode()
-    commit = hostile.repository.odb.write(pygit2.enums.ObjectType.COMMIT, raw)
-    hostile.repository.references.create("refs/heads/master", commit)
+def odd_commit(hostile: Hostile) -> Id:
+    return hostile.commit(hostile.tree((FILE, "a", hostile.blob(b"x"))), date="01700000000")
 
 
 HOSTILE = {
@@ -123,8 +141,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 async def test_g9_a_hostile_repository_is_refused_and_changes_nothing(tmp_path: Path, kind: str) -> None:
-    make, why = HOSTILE[kind]
-    make(Hostile(tmp_path / "hostile"))
+    build, why = HOSTILE[kind]
+    hostile = Hostile(tmp_path / "hostile")
+    hostile.write(build(hostile))
     async with running(tmp_path / "db") as store:
         await store.apply({"jitsu/x": "1"})
         pull = asyncio.create_task(store.server.pull(Pull(remote=str(tmp_path / "hostile"), author=ME, request="")))
@@ -141,8 +160,9 @@ async def test_g9_a_hostile_repository_is_refused_and_changes_nothing(tmp_path: 
 async def test_a_repository_with_a_missing_object_is_not_taken(tmp_path: Path) -> None:
     hostile = Hostile(tmp_path / "hostile")
     missing = hostile.blob(b"gone")
-    hostile.commit(hostile.tree((FILE, "a", missing)))
-    (tmp_path / "hostile" / "objects" / str(missing)[:2] / str(missing)[2:]).unlink()
+    head = hostile.commit(hostile.tree((FILE, "a", missing)))
+    hostile.forget(missing)
+    hostile.write(head)
     async with running(tmp_path / "db") as store:
         await store.apply({"jitsu/x": "1"})
         with pytest.raises(JitsuError):
@@ -219,34 +239,16 @@ async def test_what_a_store_that_was_killed_had_fetched_is_removed_at_the_next_s
 
 
 async def test_a_history_that_holds_a_bomb_cannot_stop_a_store_that_is_asked_for_it(tmp_path: Path) -> None:
-    for make in (bomb, deep):
-        async with running(tmp_path / make.__name__) as store:
+    for build in (bomb, deep):
+        async with running(tmp_path / build.__name__) as store:
             first = await store.apply({"a": "1"})
-            hostile = Hostile.__new__(Hostile)
-            hostile.repository = pygit2.Repository(str(store.path))
-            make_into(hostile, make)
-            bad = store.git("rev-parse", "refs/heads/bad").strip()
-            with pytest.raises(Refused, match="differ in more than"):
-                await store.server.diff(Diff(old=first, new=bad))
+            hostile = Hostile(store.path, "bad")
+            bad = build(hostile)
+            hostile.write(bad)
+            with pytest.raises(Refused, match=r"too much to read: .*more than"):
+                await store.server.diff(Diff(old=first, new=bad.hex()))
             assert len((await store.server.log(Log())).commits) == 1
             await store.apply({"a": "2"})
-
-
-def make_into(hostile: Hostile, make: Callable[[Hostile], None]) -> None:
-    """Put it on another branch than master."""
-    created = hostile.repository.references.create
-
-    class Elsewhere(Hostile):
-        def __init__(self) -> None:
-            self.repository = hostile.repository
-
-        def commit(self, tree: pygit2.Oid, *parents: pygit2.Oid, message: str = "Why") -> pygit2.Oid:
-            signature = pygit2.Signature("a", "a@example.org", 1_700_000_000, 0)
-            commit = self.repository.create_commit(None, signature, signature, message, tree, list(parents))
-            created("refs/heads/bad", commit)
-            return commit
-
-    make(Elsewhere())
 
 
 chance = random.Random(3)

@@ -65,4 +65,5 @@ def test_a_vm_and_the_tree_have_a_size_and_what_is_too_large_may_only_shrink(mon
 def test_a_vm_that_was_larger_before_there_was_a_limit_is_noted() -> None:
     one = make_vm("one", "127.0.1.1")
     large = State(to_tree(one) | {f"jitsu/vm/{one.uuid}/config/cmdline/{n}": "x" * 1_000_000 for n in range(5)})
+    large.prepare()
     assert any("is left out: it has 500" in note for note in large.notes())

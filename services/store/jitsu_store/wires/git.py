@@ -22,9 +22,10 @@ from jitsu_protocol.errors import (
     UnwritableStore,
 )
 from jitsu_store.rules import objects
+from jitsu_store.rules.foreign import ForeignError, Measure
 from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind, TooLargeError
 from jitsu_store.rules.pack import Ids, PackWriter
-from jitsu_store.rules.tree import MAX_LEAVES, MAX_TREE_BYTES
+from jitsu_store.rules.tree import MAX_TREE_BYTES
 from jitsu_store.wires.branches import BRANCHES, branch_names, is_branch_name
 from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 LOCK = "jitsu-store.lock"
 MIN_REVISION_CHARACTERS = 4
 MAX_OPEN_PACKS = 128
+MANY_LEAVES = 150_000
+"""From then on it is worth counting how many there are in all: another program may have made any tree."""
 RECENT_KEPT = 1000
 MAX_RECENT_BYTES = 4096
 """Small objects just written: libgit2 would have to look for their packs first."""
@@ -155,16 +158,28 @@ class GitRepository:
         try:
             for path, old_blob, new_blob in pairs:
                 found[path] = (text(old_blob), text(new_blob))
-                if len(found) > MAX_LEAVES or size > 2 * MAX_TREE_BYTES:
-                    raise TooLargeError(f"more than {MAX_LEAVES} values, or {MAX_TREE_BYTES} characters")
-        except TooLargeError as error:
+                if len(found) == MANY_LEAVES:
+                    self._measure(before if was_tree else None, after if is_tree else None)
+                if size > 2 * MAX_TREE_BYTES:
+                    raise TooLargeError(f"more than {MAX_TREE_BYTES} characters")
+        except (TooLargeError, ForeignError) as error:
             raise Refused(
-                f"commits of {self.path} differ in {error}", hint="`git diff` in the repository shows them"
+                f"what differs between commits of {self.path} is too much to read: {error}",
+                hint="`git diff` in the repository shows them",
             ) from None
         own = (None if was_tree else before, None if is_tree else after)
         if prefix and own[0] != own[1]:
             found[prefix] = (text(own[0]), text(own[1]))
         return found
+
+    def _measure(self, *trees: Id | None) -> None:
+        """Raise ForeignError for a tree with too many leaves, without reading any part of it twice."""
+        measure = Measure(
+            lambda id: [(inner, is_tree) for _, inner, is_tree in self._directories.read(id).items()], lambda _: 0
+        )
+        for tree in trees:
+            if tree is not None:
+                measure.tree(tree)
 
     # --- writing ---
 

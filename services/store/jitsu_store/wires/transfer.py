@@ -204,10 +204,13 @@ def work(asked: dict[str, Any]) -> dict[str, str]:
             "message": f"{remote} is not taken: {error}",
             "hint": "nothing of it has been merged; clone it with git to look at it",
         }
-    except MemoryError:
-        return {"code": "invalid", "message": f"{remote} is not taken: it needs more memory than a transfer may use"}
-    except (pygit2.GitError, ValueError, LookupError, OSError) as error:
+    except (MemoryError, pygit2.GitError, ValueError, LookupError, OSError) as error:
         text = str(error)[:500]
+        if isinstance(error, MemoryError) or "out of memory" in text.lower():
+            return {
+                "code": "invalid",
+                "message": f"{remote} is not taken: it needs more memory than a transfer may use",
+            }
         if "non-fast" in text or "fastforward" in text or "not present locally" in text:
             return {
                 "code": "conflict",
