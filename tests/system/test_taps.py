@@ -55,8 +55,8 @@ class Captured:
         return found
 
 
-def one_of_each(suite: RunningSuite, name: str, quiet_s: float = QUIET_S) -> tuple[int, int, int]:
-    """Connect to a VM that is off, and send it a datagram.
+def one_of_each(suite: RunningSuite, name: str, quiet_s: float = QUIET_S, port: int = ECHO) -> tuple[int, int, int]:
+    """Connect to a port of a VM that is off, and send it a datagram to be echoed.
 
     Returns how often the client has sent segments again, how many SYN+ACKs have come to that, and how many answers to
     the datagram.
@@ -66,9 +66,9 @@ def one_of_each(suite: RunningSuite, name: str, quiet_s: float = QUIET_S) -> tup
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.connect((address, ECHO))
         sender.send(b"hello")
-        with socket.create_connection((address, ECHO), timeout=LIMIT_S) as connection:
-            connection.sendall(b"a line")
-            assert connection.recv(100) == b"a line"
+        with socket.create_connection((address, port), timeout=LIMIT_S) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert connection.recv(100)
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             ports = {Kind.TCP: connection.getsockname()[1], Kind.UDP: sender.getsockname()[1]}
             taken = [seen for seen in captured.taken(address, quiet_s) if seen.target_port == ports.get(seen.kind)]
