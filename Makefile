@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
+.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -76,6 +76,10 @@ test-xen: setup-libvirt
 fuzz: setup
 	FUZZ_PACKETS=$(or $(PACKETS),10000000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q tests/dns/test_fuzz.py -o timeout=0 -o faulthandler_timeout=0
 	FUZZ_QUERIES=$(or $(QUERIES),200000) $(BIN)/pytest -q tests/dns/test_send_fuzz.py -o faulthandler_timeout=0
+
+# Ten minutes of requests that no key may send; SEED=N gives others, SECONDS=N fewer.
+fuzz-peers: setup
+	FUZZ_SECONDS=$(or $(SECONDS),600) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q -s tests/system/test_peers_fuzz.py -o timeout=0 -o faulthandler_timeout=0
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,12 +1,19 @@
 """/metrics and /healthz over HTTP, on a thread of their own, so that a process that is stuck can still be seen.
 
 /healthz answers 200 while the event loop turns and 503 when it has not for `STUCK_S`.
+
+Each connection has a thread, so that one whose client is slow keeps no other waiting. A connection has REQUEST_LIMIT_S
+in all, however its client spreads its bytes, and there are at most MAX_CONNECTIONS: when one more comes, the oldest is
+cut.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
-from time import monotonic
+from contextlib import suppress
+from socketserver import ThreadingMixIn
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, ClassVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 STUCK_S = 5.0
+REQUEST_LIMIT_S = 5.0
+MAX_CONNECTIONS = 16
+POLL_S = 0.1
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -83,10 +93,10 @@ class Metrics:
             return [b"/metrics and /healthz are here\n"]
 
         try:
-            server: WSGIServer = make_server(host.strip("[]"), int(port), app, handler_class=_Quiet)
+            server = make_server(host.strip("[]"), int(port), app, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
             raise SetupFault(f"cannot serve metrics on {listen}: {error.strerror}") from None
-        thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), name="metrics", daemon=True)
         thread.start()
 
         def stop() -> None:
@@ -119,8 +129,56 @@ class _CountedBy(Collector):
         yield family
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._lock = threading.Lock()
+        self._began: dict[socket.socket, float] = {}
+        """Open connections, the oldest first."""
+        super().__init__(*arguments, **more)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; without a descriptor for it, wait instead of trying again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            sleep(POLL_S)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection a thread of its own."""
+        with self._lock:
+            while len(self._began) >= MAX_CONNECTIONS:
+                self._cut(next(iter(self._began)))
+            self._began[request] = monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Cut connections that have had their time; called every POLL_S, and after each connection."""
+        with self._lock:
+            for request in [each for each, began in self._began.items() if monotonic() > began + REQUEST_LIMIT_S]:
+                self._cut(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that is done."""
+        with self._lock:
+            self._began.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log nothing: a client that goes away, or is cut, is no event."""
+
+    def _cut(self, request: socket.socket) -> None:
+        """End a connection; its thread finds that when it reads or writes next, and closes it."""
+        del self._began[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+
 class _Quiet(WSGIRequestHandler):
-    timeout: ClassVar[float | None] = 5.0  # seconds; one slow client must not keep the next one waiting
+    timeout: ClassVar[float | None] = REQUEST_LIMIT_S
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: a scrape every few seconds is no event."""

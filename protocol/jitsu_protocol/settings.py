@@ -90,12 +90,16 @@ class Settings(BaseModel):
         }
 
 
+MAX_FAULTS_SHOWN = 200
+
+
 class SettingsFault(Exception):
     """The configuration is wrong; `faults` holds one line for each reason."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = tuple(faults)
+        more = len(faults) - MAX_FAULTS_SHOWN
+        self.faults = tuple(faults[:MAX_FAULTS_SHOWN]) + ((f"and {more} more",) if more > 0 else ())
+        super().__init__("\n".join(self.faults))
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,10 @@ def _spelling(key: str) -> str:
 
 def _unknown_sections(toml: TomlFile) -> list[str]:
     known = [*SECTIONS, "vm"]
-    return [f"{toml.at(name)}: unknown section{nearest(name, known)}" for name in toml.data if name not in known]
+    unknown = [name for name in toml.data if name not in known]
+    # Looking for the nearest takes most of the time that a file of nonsense costs.
+    shown = [f"{toml.at(name)}: unknown section{nearest(name, known)}" for name in unknown[:MAX_FAULTS_SHOWN]]
+    return shown + [f"{toml.path}: unknown section" for _ in unknown[MAX_FAULTS_SHOWN:]]
 
 
 def _section(name: str, model: type[Section], sources: _Sources) -> Section | None:
@@ -231,22 +238,24 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
             values[key], where[key] = sources.inherited[path], f"inherited: {path}"
         if path in sources.flags:
             values[key], where[key] = sources.flags[path], _spelling(path)
+    unknown = [key for key in values if key not in model.model_fields]
+    for key in unknown[:MAX_FAULTS_SHOWN]:
+        faults.append(f"{where.get(key, name)}: unknown key{nearest(key, model.model_fields)}")
+    faults += [f"{name}: unknown key" for _ in unknown[MAX_FAULTS_SHOWN:]]
     try:
-        return model.model_validate(values)
+        read = model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
     except ValidationError as error:
-        for detail in error.errors():
-            key = str(detail["loc"][0])
-            unknown = f"unknown key{nearest(key, model.model_fields)}"
-            text = unknown if detail["type"] == "extra_forbidden" else reason(detail)
-            faults.append(f"{where.get(key, name)}: {text}")
+        faults += [f"{where.get(str(each['loc'][0]), name)}: {reason(each)}" for each in error.errors()]
         return None
+    return None if unknown else read
 
 
 def _connection(toml: TomlFile, name: str, table: Mapping[str, Any], faults: list[str]) -> str:
     """Return [hypervisor.NAME] as an entry of hypervisor.connections."""
     known = ("kind", "connect")
     faults += [
-        f"{toml.at('hypervisor', name, key)}: unknown key{nearest(key, known)}" for key in table if key not in known
+        f"{toml.at('hypervisor', name, key)}: unknown key{nearest(key, known)}"
+        for key in [key for key in table if key not in known][:MAX_FAULTS_SHOWN]
     ]
     return " ".join([name, str(table.get("kind", "libvirt")), *([str(table["connect"])] if "connect" in table else [])])
 

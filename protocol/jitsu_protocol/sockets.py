@@ -29,6 +29,11 @@ HEARTBEAT_MS, DEAD_MS, CONNECT_MS = 500, 1500, 500
 """On tcp: a network that was cut and is joined again is noticed before TCP's own retransmission comes round."""
 
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+"""As this process was given it: it says who may use ipc sockets, whatever is set for its files later."""
+
+
 def bind(socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None) -> Callable[[], None]:
     """Bind a socket and return what closes it; raises SetupFault if the endpoint cannot be had.
 
@@ -49,6 +54,8 @@ def bind(socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None) -> Call
             curve.bind(socket, endpoint)
         else:
             socket.bind(endpoint)
+        if endpoint.startswith("ipc://"):
+            Path(endpoint.removeprefix("ipc://")).chmod(0o777 & ~_UMASK)
     except errors.SetupFault:
         close()
         raise

@@ -203,7 +203,7 @@ def from_config(config: Mapping[str, Sequence[str]], defaults: Mapping[str, str]
     for written, values in config.items():
         key = _SYNONYMS.get(written, written)
         if key not in KEYS:
-            faults.append(Fault(written, f"unknown key{nearest(written, KEYS)}"))
+            faults.append(Fault(written, f"unknown key{nearest(written, KEYS) if len(faults) < MAX_FAULTS else ''}"))
         elif len(values) > 1 and not KEYS[key].repeats:
             faults.append(Fault(written, f"given {len(values)} times, may be given once"))
         else:
@@ -249,7 +249,8 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
             case [leaf] if leaf in _PLAIN or leaf == "ip":
                 plain[leaf] = value
             case _:
-                faults.append(Fault(path, f"no such key of a VM{nearest(path, (*_PLAIN, 'ip'))}"))
+                meant = nearest(path, (*_PLAIN, "ip")) if len(faults) < MAX_FAULTS else ""
+                faults.append(Fault(path, f"no such key of a VM{meant}"))
     configured = {key: tuple(value for _, value in sorted(pairs)) for key, pairs in config.items()}
     for key in configured.keys() & KEYS.keys() - _IN_THE_MODEL:
         faults += [Fault(f"config/{key}", text) for text in _reasons(key, configured[key])]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import socket
+import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,3 +50,23 @@ def test_metrics_and_health_are_served(served: tuple[Metrics, str], monkeypatch:
 def test_a_port_that_is_taken_is_told(served: tuple[Metrics, str]) -> None:
     with pytest.raises(SetupFault, match="cannot serve metrics"):
         Metrics("y").serve(served[1].removeprefix("http://"))
+
+
+def test_g9_slow_clients_keep_nobody_from_the_health_check(
+    served: tuple[Metrics, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, url = served
+    host, _, port = url.removeprefix("http://").partition(":")
+    slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(2 * module.MAX_CONNECTIONS)]
+    for each in slow:
+        each.sendall(b"G")
+    began = time.monotonic()
+    assert get(url + "/healthz") == (200, "ok\n")
+    assert time.monotonic() - began < module.REQUEST_LIMIT_S - 1
+    monkeypatch.setattr(module, "REQUEST_LIMIT_S", 0.0)
+    for each in slow:  # each is cut, although it has not been silent for long
+        with suppress(ConnectionError):
+            assert each.recv(1) == b""
+        each.close()
+    monkeypatch.undo()
+    assert get(url + "/healthz") == (200, "ok\n")

@@ -4,9 +4,12 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jitsu_protocol import settings as settings_module
+from jitsu_protocol import vm as vm_module
 from jitsu_protocol.inherited import handed_down
 from jitsu_protocol.settings import SettingsFault, VmText, load, load_service, reference
 from jitsu_protocol.toml import TomlFile, key_lines
@@ -178,3 +181,28 @@ def test_the_nearest_known_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "j.toml"
     file.write_text("[a]\nb = {c = 1}\n")
     assert TomlFile.read(file).at("a", "b", "c") == f"{file}:2: a.b.c"
+
+
+@pytest.mark.parametrize("header", ["[dns]\n", "[vm.www]\n", "[hypervisor.a]\n", ""])
+def test_g9_a_file_of_nonsense_is_refused_without_a_look_at_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    looked = 0
+
+    def counted(word: str, known: Any) -> str:
+        nonlocal looked
+        looked += 1
+        return ""
+
+    for module in (settings_module, vm_module):
+        monkeypatch.setattr(module, "nearest", counted)
+    file = tmp_path / "jitsu.toml"
+    file.write_text(header + "".join(f"key{n} = 1\n" if header else f"[s{n}]\n" for n in range(20_000)))
+    with pytest.raises(SettingsFault) as caught:
+        load(file, {}, {})
+    assert looked <= 400
+    assert len(str(caught.value)) < 50_000
+    assert "unknown" in str(caught.value)
+    file.write_text("# " + "x" * 17_000_000)
+    with pytest.raises(SettingsFault, match="is longer than"):
+        load(file, {}, {})

@@ -312,6 +312,7 @@ def prepare(path: Path, *, durable: bool = True) -> int:
 
     Returns the lock's descriptor. Raises SetupFault, DamagedStore or UnwritableStore; what is there stays as it is.
     """
+    os.umask(os.umask(0o077) | 0o022)  # nobody else writes to a repository, whatever this process was given
     pygit2.settings.enable_fsync_gitdir(durable)
     pygit2.settings.mwindow_file_limit = MAX_OPEN_PACKS
     try:
