@@ -7,9 +7,11 @@ import sys
 import uuid
 from typing import TYPE_CHECKING
 
+from jitsu.effect import effect
+from jitsu.rows import below
 from jitsu_protocol.errors import Refused, Unavailable, UnknownKind
 from jitsu_protocol.messages import MASTER, Applied, Apply, Change, Check, Checked
-from jitsu_protocol.vm import VM_ROOT, to_tree
+from jitsu_protocol.vm import VM_ROOT, InvalidVm, from_tree, to_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -31,18 +33,44 @@ def operator() -> str:
 
 
 def changes_for(vms: Iterable[VM], leaves: Mapping[str, str], *, exact: bool = False) -> list[Change]:
-    """Return what makes these VMs stand in the tree as they are given; `exact` removes other VMs."""
-    wanted: dict[str, str] = {}
-    uuids = set()
+    """Return what makes these VMs stand in the tree as they are given; `exact` removes other VMs.
+
+    A VM that is there already with the same effect is left as it is written.
+    """
+    there = below(leaves, VM_ROOT)
+    changes, given = [], set()
     for vm in vms:
-        wanted |= to_tree(vm)
-        uuids.add(vm.uuid)
-    changes = [Change(path=p, value=v, old=leaves.get(p)) for p, v in wanted.items() if leaves.get(p) != v]
-    for path, value in leaves.items():
-        uuid, _, rest = path.removeprefix(VM_ROOT + "/").partition("/")
-        if rest and path not in wanted and (exact or uuid in uuids):
-            changes.append(Change(path=path, value=None, old=value))
-    return changes
+        given.add(vm.uuid)
+        start = f"{VM_ROOT}/{vm.uuid}/"
+        own = {start + path: value for path, value in there.get(vm.uuid, {}).items()}
+        wanted = to_tree(vm)
+        if own == wanted or (own and _has_effect(vm, there[vm.uuid])):
+            continue
+        changes += [Change(path=path, value=value, old=own.get(path)) for path, value in wanted.items()]
+        changes += [Change(path=path, value=None, old=value) for path, value in own.items() if path not in wanted]
+    for gone in there.keys() - given if exact else ():
+        start = f"{VM_ROOT}/{gone}/"
+        changes += [Change(path=start + path, value=None, old=value) for path, value in there[gone].items()]
+    return [change for change in changes if change.value != change.old]
+
+
+def _has_effect(vm: VM, own: Mapping[str, str]) -> bool:
+    try:
+        return effect(from_tree(vm.uuid, own)) == effect(vm)
+    except InvalidVm:
+        return False
+
+
+def expectations(changes: Iterable[Change]) -> dict[str, str | None]:
+    """Return the preconditions of changes: the values that they were made from, and that new VMs are still not there.
+
+    What nobody has looked at, such as statistics, may change meanwhile.
+    """
+    return {
+        change.path: change.old
+        for change in changes
+        if change.old is not None or (change.path.startswith(VM_ROOT + "/") and change.path.endswith("/ip"))
+    }
 
 
 def change_lines(changes: Iterable[Change]) -> list[str]:
@@ -120,9 +148,8 @@ async def commit(
     author: str,
     branch: str = MASTER,
     expect: Mapping[str, str | None] | None = None,
-    base: str = "",
 ) -> Applied:
-    """Commit changes; `expect` and `base` are preconditions, see Apply."""
+    """Commit changes; `expect` are preconditions, see Apply."""
     request = Apply(
         changes=changes,
         author=author,
@@ -130,6 +157,5 @@ async def commit(
         request=uuid.uuid4().hex[:16],
         branch=branch,
         expect=dict(expect or {}),
-        base=base,
     )
     return await link.call("store", request, Applied, APPLY_TIMEOUT_S)

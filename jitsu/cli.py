@@ -106,7 +106,8 @@ def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
         print(error, file=sys.stderr)
         sys.exit(EXIT_SETUP)
     except JitsuError as error:
-        print(f"jitsu: {printable(str(error))}", file=sys.stderr)
+        for line in f"jitsu: {error}".split("\n"):
+            print(printable(line), file=sys.stderr)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -76,6 +76,11 @@ class Link:
         """The hosts that have a vmd, "" for that of bus.vmd_rpc."""
         return frozenset(self._bus.vmds)
 
+    @property
+    def directory(self) -> Path:
+        """Where the sockets are."""
+        return self._bus.directory
+
     def runs(self, owner: str, host: str = "") -> bool:
         """Say whether a service listens; of one that is reached over tcp that is not known, and taken for granted."""
         path = self._path(owner, host)

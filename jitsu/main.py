@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jitsu.changing
 import jitsu.keys
 import jitsu.running
 import jitsu.state

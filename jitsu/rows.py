@@ -25,14 +25,15 @@ def status_rows(
 
     `leaves` are those below jitsu/vm and jitsu/stats. A VM that no vmd knows has a row that says why.
     """
-    configured, statistics = _below(leaves, VM_ROOT), _below(leaves, STATS_ROOT)
+    configured, statistics = below(leaves, VM_ROOT), below(leaves, STATS_ROOT)
     rows = [_row(vm, configured.get(vm.uuid, {}), statistics.get(vm.uuid, {}), now) for vm in vms]
     for uuid in configured.keys() - {vm.uuid for vm in vms}:
         rows.append(_row_of_unknown(uuid, configured[uuid], statistics.get(uuid, {}), now, silent_hosts))
     return sorted(rows, key=lambda row: (row["name"], row["uuid"]))
 
 
-def _below(leaves: Mapping[str, str], root: str) -> dict[str, dict[str, str]]:
+def below(leaves: Mapping[str, str], root: str) -> dict[str, dict[str, str]]:
+    """Return leaves by the name right below a path, and the path below that."""
     found: dict[str, dict[str, str]] = {}
     start = root + "/"
     for path, value in leaves.items():

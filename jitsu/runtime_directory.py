@@ -18,6 +18,7 @@ import stat
 from itertools import count
 from pathlib import Path
 
+from jitsu.restart import RECORD
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.sections import MACHINE_DIRECTORY
 
@@ -78,6 +79,7 @@ class RuntimeDirectory:
                     (self.path / f"{name}.{kind}{suffix}").unlink(missing_ok=True)
         if self._own_store is not None:
             shutil.rmtree(self._own_store, ignore_errors=True)
+        (self.path / RECORD).unlink(missing_ok=True)
         (self.path / "up.lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()

@@ -1,28 +1,22 @@
-"""The commands on the state tree: look, change, branch, merge, and to and from other repositories."""
+"""The commands that look at the state tree and its history, make branches, and send it to other repositories."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jitsu import show
-from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit
+from jitsu.apply import APPLY_TIMEOUT_S, change_lines
 from jitsu.cli import JsonOption, app, author, completing, with_link
-from jitsu.export import toml, vms_in
-from jitsu.legacy import parse_strings
+from jitsu.meant import meant_path
 from jitsu.printable import print_lines, print_value
-from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import (
     MASTER,
     Applied,
     BranchList,
-    Change,
     CreateBranch,
     DeleteBranch,
     Diff,
@@ -33,14 +27,10 @@ from jitsu_protocol.messages import (
     List,
     ListBranches,
     Log,
-    Merge,
-    Pull,
     Push,
     Read,
     Value,
 )
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
-from jitsu_protocol.settings import SettingsFault, load
 from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
@@ -64,7 +54,17 @@ def _complete_path(incomplete: str) -> list[str]:
     return completing(parts)
 
 
-def _complete_branch(incomplete: str) -> list[str]:
+async def resolved(link: Link, word: str, branch: str = MASTER) -> str:
+    """Return the path that somebody means by a path, a VM's name or VM.KEY; see meant.py."""
+    if not word.strip("/"):
+        return ""
+    listed = await link.call("store", List(prefix=VM_ROOT, branch=branch), Leaves, READ_TIMEOUT_S)
+    return meant_path(word, listed.leaves)
+
+
+def complete_branch(incomplete: str) -> list[str]:
+    """Return the branches that begin so."""
+
     async def branches(link: Link) -> list[str]:
         listed = await link.call("store", ListBranches(), BranchList)
         return [branch.name for branch in listed.branches if branch.name.startswith(incomplete)]
@@ -72,12 +72,13 @@ def _complete_branch(incomplete: str) -> list[str]:
     return completing(branches)
 
 
-PathArgument = Annotated[str, typer.Argument(autocompletion=_complete_path)]
-BelowArgument = Annotated[str, typer.Argument(help="Only what is below this path.", autocompletion=_complete_path)]
-BranchOption = Annotated[str, typer.Option("--branch", "-b", help="On this branch.", autocompletion=_complete_branch)]
-BranchArgument = Annotated[str, typer.Argument(autocompletion=_complete_branch)]
-ForceOption = Annotated[bool, typer.Option("--force", help="Even if a hypervisor says that it could not run it.")]
-RevisionArgument = Annotated[str, typer.Argument(help="A branch or a commit.", autocompletion=_complete_branch)]
+PathArgument = Annotated[str, typer.Argument(help="VM.KEY or a path.", autocompletion=_complete_path)]
+BelowArgument = Annotated[
+    str, typer.Argument(help="Only this VM, or what is below this path.", autocompletion=_complete_path)
+]
+BranchOption = Annotated[str, typer.Option("--branch", "-b", help="On this branch.", autocompletion=complete_branch)]
+BranchArgument = Annotated[str, typer.Argument(autocompletion=complete_branch)]
+RevisionArgument = Annotated[str, typer.Argument(help="A branch or a commit.", autocompletion=complete_branch)]
 
 
 def _print_json(what: Any) -> None:
@@ -92,9 +93,10 @@ def tree(path: BelowArgument = "", branch: BranchOption = MASTER, as_json: JsonO
     """Show the state tree, a line for each leaf."""
 
     async def show_tree(link: Link) -> None:
-        listed = await link.call("store", List(prefix=path, branch=branch), Leaves, READ_TIMEOUT_S)
-        if not listed.leaves and path:
-            await link.call("store", Read(path=path, branch=branch), Value)  # says what is near
+        meant = await resolved(link, path, branch)
+        listed = await link.call("store", List(prefix=meant, branch=branch), Leaves, READ_TIMEOUT_S)
+        if not listed.leaves and meant:
+            await link.call("store", Read(path=meant, branch=branch), Value)  # raises an error that names what is near
         if as_json:
             _print_json(dict(sorted(listed.leaves.items())))
         else:
@@ -108,7 +110,8 @@ def get(path: PathArgument, branch: BranchOption = MASTER) -> None:
     """Print the value at a path."""
 
     async def show_value(link: Link) -> None:
-        print_value((await link.call("store", Read(path=path, branch=branch), Value, READ_TIMEOUT_S)).value)
+        meant = await resolved(link, path, branch)
+        print_value((await link.call("store", Read(path=meant, branch=branch), Value, READ_TIMEOUT_S)).value)
 
     with_link(show_value)
 
@@ -116,7 +119,7 @@ def get(path: PathArgument, branch: BranchOption = MASTER) -> None:
 @app.command()
 def log(
     path: Annotated[
-        str, typer.Argument(help="Only commits that changed something here.", autocompletion=_complete_path)
+        str, typer.Argument(help="Only commits that changed this VM, or something here.", autocompletion=_complete_path)
     ] = "",
     limit: Annotated[int, typer.Option("-n", min=1, max=10_000)] = 20,
     branch: BranchOption = MASTER,
@@ -125,7 +128,8 @@ def log(
     """Show who changed what, newest first."""
 
     async def show_log(link: Link) -> None:
-        history = await link.call("store", Log(path=path, limit=limit, branch=branch), History, READ_TIMEOUT_S)
+        asked = Log(path=await resolved(link, path, branch), limit=limit, branch=branch)
+        history = await link.call("store", asked, History, READ_TIMEOUT_S)
         if as_json:
             _print_json([each.model_dump() for each in history.commits])
         else:
@@ -141,7 +145,8 @@ def diff(
     """Show in what two revisions differ: - old, + new."""
 
     async def show_diff(link: Link) -> None:
-        found = await link.call("store", Diff(old=old, new=new, prefix=path), Difference, READ_TIMEOUT_S)
+        asked = Diff(old=old, new=new, prefix=await resolved(link, path))
+        found = await link.call("store", asked, Difference, READ_TIMEOUT_S)
         if as_json:
             _print_json([change.model_dump() for change in found.changes])
         elif found.changes:
@@ -160,7 +165,7 @@ def watch(
     """Print changes as they are committed, each once and in order, until Ctrl-C."""
 
     async def follow(link: Link) -> None:
-        async for each in link.watch(branch, path.strip("/"), since):
+        async for each in link.watch(branch, await resolved(link, path, branch), since):
             if as_json:
                 print(each.model_dump_json(), flush=True)
             else:
@@ -168,99 +173,6 @@ def watch(
                 sys.stdout.flush()
 
     with_link(follow)
-
-
-# --- changing ------------------------------------------------------------------------------------
-
-
-def _print_applied(applied: Applied) -> None:
-    if applied.changed:
-        print(f"{applied.commit[:10]} {applied.changed} value{'s' if applied.changed > 1 else ''} changed")
-    else:
-        print(f"{applied.commit[:10]} nothing changed")
-
-
-@app.command("set", context_settings={"ignore_unknown_options": True})  # a value may begin with a minus
-def set_value(
-    path: PathArgument,
-    value: str,
-    branch: BranchOption = MASTER,
-    expect: Annotated[
-        str | None, typer.Option("--expect", metavar="VALUE", help="Only if this is the value now.")
-    ] = None,
-    message: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
-    force: ForceOption = False,
-) -> None:
-    """Change the value at a path; running processes follow."""
-
-    async def change(link: Link) -> None:
-        clean = path.strip("/")
-        expected = {} if expect is None else {clean: expect}
-        changes = [Change(path=clean, value=value)]
-        if not force and clean.startswith(f"{VM_ROOT}/"):
-            own = "/".join(clean.split("/")[:3])
-            listed = await link.call("store", List(prefix=own, branch=branch), Leaves, READ_TIMEOUT_S)
-            await check(link, changes, listed.leaves)
-        _print_applied(await commit(link, changes, message or f"Set {clean}", author(), branch, expected))
-
-    with_link(change)
-
-
-@app.command()
-def unset(path: PathArgument, branch: BranchOption = MASTER) -> None:
-    """Remove a value, or all values below a path: a VM, for example."""
-
-    async def change(link: Link) -> None:
-        clean = path.strip("/")
-        listed = await link.call("store", List(prefix=clean, branch=branch), Leaves, READ_TIMEOUT_S)
-        if not clean or not listed.leaves:
-            await link.call("store", Read(path=clean, branch=branch), Value)  # says what is near
-        changes = [Change(path=each, value=None) for each in listed.leaves]
-        _print_applied(await commit(link, changes, f"Remove {clean}", author(), branch))
-
-    with_link(change)
-
-
-@app.command()
-def apply(
-    what: Annotated[list[str], typer.Argument(metavar="FILE | KEY=VALUE,...", help="A jitsu.toml, or VMs one each.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the difference.")] = False,
-    force: ForceOption = False,
-    branch: BranchOption = MASTER,
-) -> None:
-    """Make the VMs those of a jitsu.toml, in one commit: others are removed. Or add or change those of strings.
-
-    Prints the difference.
-    """
-    is_file = len(what) == 1 and ("=" not in what[0] or Path(what[0]).exists())
-
-    async def change(link: Link) -> None:
-        listed = await link.call("store", List(prefix=VM_ROOT, branch=branch), Leaves, READ_TIMEOUT_S)
-        changes = changes_for(vms, listed.leaves, exact=is_file)
-        if not force:
-            await check(link, changes, listed.leaves)
-        if changes and not dry_run:
-            about = Path(what[0]).name if is_file else ", ".join(vm.name for vm in vms)
-            await commit(link, changes, f"Apply {about}", author(), branch, base=listed.commit)
-        print("\n".join(change_lines(changes)) or "nothing to change")
-
-    try:
-        vms = load(Path(what[0]), os.environ, {}).vms if is_file else load(None, {}, {}, parse_strings(what)).vms
-    except SettingsFault as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_SETUP)
-    with_link(change)
-
-
-@app.command()
-def export(branch: BranchOption = MASTER) -> None:
-    """Print the VMs as the sections of a jitsu.toml that `jitsu apply` takes."""
-
-    async def work(link: Link) -> None:
-        listed = await link.call("store", List(prefix=VM_ROOT, branch=branch), Leaves, READ_TIMEOUT_S)
-        print(toml(vms_in(listed.leaves)), end="")
-
-    with_link(work)
 
 
 # --- branches ------------------------------------------------------------------------------------
@@ -294,34 +206,6 @@ def branch(
     with_link(work)
 
 
-@app.command()
-def merge(
-    branch: BranchArgument,
-    into: Annotated[
-        str, typer.Option("--into", help="The branch that takes it.", autocompletion=_complete_branch)
-    ] = MASTER,
-    as_json: JsonOption = False,
-) -> None:
-    """Bring a branch's changes into master; all of them, or none and why."""
-
-    async def work(link: Link) -> int:
-        asked = Merge(branch=branch, into=into, author=author(), request=uuid.uuid4().hex[:16])
-        try:
-            applied = await link.call("store", asked, Applied, APPLY_TIMEOUT_S)
-        except JitsuError as error:
-            if not as_json:
-                raise
-            _print_json({"error": error.code, "message": error.message, "details": error.details})
-            return EXIT_FAILED
-        if as_json:
-            _print_json(applied.model_dump())
-        else:
-            _print_applied(applied)
-        return 0
-
-    with_link(work)
-
-
 # --- other repositories --------------------------------------------------------------------------
 
 RemoteArgument = Annotated[str, typer.Argument(help="A path or an address, as git takes it; the store reaches for it.")]
@@ -335,16 +219,5 @@ def push(remote: RemoteArgument, branch: BranchOption = MASTER) -> None:
         asked = Push(remote=remote, branch=branch, author=author())
         pushed = await link.call("store", asked, Applied, NETWORK_TIMEOUT_S)
         print(f"{pushed.commit[:10]} is on {branch} of {remote}")
-
-    with_link(work)
-
-
-@app.command()
-def pull(remote: RemoteArgument, branch: BranchOption = MASTER) -> None:
-    """Fetch from another Git repository and merge, by the rules of `jitsu merge`."""
-
-    async def work(link: Link) -> None:
-        asked = Pull(remote=remote, branch=branch, author=author(), request=uuid.uuid4().hex[:16])
-        _print_applied(await link.call("store", asked, Applied, NETWORK_TIMEOUT_S))
 
     with_link(work)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from jitsu.apply import changes_for, commit, operator
 from jitsu.link import connect
+from jitsu.restart import record
 from jitsu.runtime_directory import FIRST_STORE, RuntimeDirectory
 from jitsu_protocol.children import Child, Children, numbered_metrics
 from jitsu_protocol.errors import JitsuError
@@ -79,6 +80,7 @@ class Suite:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._directory.claim()
         try:
+            record(self._directory.path, self._settings)
             self._make_children()
             self._say(f"jitsu up: {len(children.children)} processes in {self._directory.path}")
             async with asyncio.TaskGroup() as group:

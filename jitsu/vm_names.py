@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jitsu.rows import configured_name, dns_names
+from jitsu.rows import below, configured_name, dns_names
 from jitsu_protocol.errors import BadRequest, NotFound
 from jitsu_protocol.vm import VM_ROOT, nearest
 
@@ -44,12 +44,7 @@ class VmNames:
     @classmethod
     def in_leaves(cls, leaves: Mapping[str, str]) -> VmNames:
         """Return those that leaves below jitsu/vm describe, usable or not."""
-        below: dict[str, dict[str, str]] = {}
-        for path, value in leaves.items():
-            uuid, _, rest = path.removeprefix(VM_ROOT + "/").partition("/")
-            if rest and path.startswith(VM_ROOT + "/"):
-                below.setdefault(uuid, {})[rest] = value
-        return cls(_named(uuid, own) for uuid, own in below.items())
+        return cls(_named(uuid, own) for uuid, own in below(leaves, VM_ROOT).items())
 
     @classmethod
     def of_statuses(cls, statuses: Iterable[VmStatus]) -> VmNames:

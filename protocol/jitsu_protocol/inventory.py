@@ -115,7 +115,7 @@ class Inventory:
             old = self.vms.pop(uuid, None)
             new = self._build(uuid)
             if new is not None:
-                self.vms[uuid] = new
+                self.vms[uuid] = old if new == old else new  # whoever holds the one from before holds this one
             if new != old:
                 changed.append(VmChanged(old, new))
         return changed

@@ -193,7 +193,20 @@ class BootFailure(StrEnum):
     HANG = "hang"
 
 
+def name_ttl(text: str) -> tuple[str, str]:
+    """Split `NAME SECONDS` into the name of a record and its TTL; raises ValueError."""
+    name, _, seconds = text.strip().partition(" ")
+    if not (seconds.isascii() and seconds.isdecimal()):
+        raise ValueError(f"{text!r} is not NAME SECONDS; expected something like 'www.example.org 30'")
+    return owner_name(name), seconds
+
+
+def _name_ttl_text(text: str) -> str:
+    return " ".join(name_ttl(text))
+
+
 DnsName = Annotated[str, AfterValidator(dns_name)]
+NameTtl = Annotated[str, AfterValidator(_name_ttl_text)]
 OwnerName = Annotated[str, AfterValidator(owner_name)]
 Address = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 HostName = Annotated[str, AfterValidator(host_name)]
@@ -248,6 +261,9 @@ KEYS: dict[str, Key] = {
     ),
     "host": Key(HostName, "The host whose vmd runs it, one of bus.hosts.", "the vmd of bus.vmd_rpc"),
     "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl", set_by="vm"),
+    "name_ttl": Key(
+        NameTtl, "`NAME SECONDS`: the TTL of one of its DNS names, where that differs from `ttl`.", repeats=True
+    ),
     "stop_mode": Key(
         StopMode,
         "How it is stopped when idle: destroy, suspend (to disk), shutdown (by the guest) or pause (in memory).",

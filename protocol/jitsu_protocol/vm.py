@@ -37,6 +37,7 @@ from jitsu_protocol.keys import (
     VmName,
     XenstoreKey,
     mac_address,
+    name_ttl,
     owner_name,
 )
 
@@ -222,7 +223,7 @@ def from_config(config: Mapping[str, Sequence[str]], defaults: Mapping[str, str]
     fields |= {
         "uuid": single.get("uuid", uuid_for(name)),
         "name": name,
-        "names": dict.fromkeys(map(owner_name, known["dns"]), ttl),
+        "names": _ttls(map(owner_name, known["dns"]), ttl, known.get("name_ttl", ())),
         "aliases": known.get("alias", ()),
         "addresses": known["ip"],
         "config": known,
@@ -268,7 +269,7 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
         if configured.get("name")
         else _named_after((configured.get("dns") or sorted(names))[0]),
         "aliases": configured.get("alias", ()),
-        "names": names or dict.fromkeys(configured["dns"], ttl),
+        "names": names or _ttls(configured["dns"], ttl, configured.get("name_ttl", ())),
         "addresses": plain["ip"].split() if "ip" in plain else configured.get("ip", ()),
         "config": configured,
     }
@@ -283,6 +284,16 @@ def _named_after(dns: str) -> str:
     with suppress(ValueError):
         dns = owner_name(dns)
     return dns.removeprefix("*.")
+
+
+def _ttls(names: Iterable[str], ttl: str, of_names: Iterable[str]) -> dict[str, str]:
+    """Return the TTL of each name; raises InvalidVm if one is given for a name that the VM does not have."""
+    ttls = dict.fromkeys(names, ttl)
+    for name, own in map(name_ttl, of_names):
+        if name not in ttls:
+            raise InvalidVm([Fault("name_ttl", f"{name} is not one of its DNS names{nearest(name, ttls)}")])
+        ttls[name] = own
+    return ttls
 
 
 def key_of_leaf(path: str) -> str:

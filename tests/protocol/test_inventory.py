@@ -23,6 +23,15 @@ def test_what_comes_changes_and_goes_is_told_once() -> None:
     assert (gone.new, inventory.vms) == (None, {})
 
 
+def test_a_vm_that_is_written_otherwise_with_the_same_meaning_stays_the_same_vm() -> None:
+    """Whoever holds it from before would take an equal one for another VM with the same name and addresses."""
+    inventory = Inventory()
+    inventory.reset(to_tree(VMS[0]))
+    before = inventory.vms[VMS[0].uuid]
+    assert inventory.apply([(f"jitsu/vm/{VMS[0].uuid}/stop_mode", None)]) == []
+    assert inventory.vms[VMS[0].uuid] is before
+
+
 def test_g9_a_broken_vm_is_left_out_and_the_others_stay() -> None:
     inventory = Inventory()
     inventory.reset(to_tree(VMS[0]) | to_tree(VMS[1]) | {"jitsu/stats/x/start_ts": "1"})

@@ -16,6 +16,7 @@ from jitsu_protocol.messages import (
     Committed,
     DeleteBranch,
     Diff,
+    Fetch,
     HeadMoved,
     List,
     ListBranches,
@@ -150,7 +151,7 @@ async def test_a_refused_change_changes_nothing(tmp_path: Path) -> None:
         for changes in (
             {f"jitsu/vm/{two.uuid}/ip": "127.0.1.1"},
             {f"jitsu/vm/{one.uuid}/dns/one.jitsu.test/ttl": "-1"},
-            {f"jitsu/vm/{one.uuid}/dns/one.jitsu.test/ttl": None},
+            {f"jitsu/vm/{one.uuid}/{leaf}": None for leaf in ("dns/one.jitsu.test/ttl", "config/dns/0")},
             {f"jitsu/vm/{one.uuid}/stop_mode": "explode"},
             {f"jitsu/vm/{one.uuid}/ip/x": "1"},
             {"../x": "1"},
@@ -508,6 +509,11 @@ async def test_history_goes_to_another_repository_and_comes_from_it(tmp_path: Pa
         await store.apply({"a": "1", "b": "1"})
         await store.server.push(Push(remote=remote, author=ME))
         assert git(tmp_path / "other.git", "show", "master:a") == "1"
+        await second.server.fetch(Fetch(remote=remote, into="theirs", author=ME))
+        assert await second.leaves() == {}, "nothing that runs has changed"
+        assert (await second.server.list(List(branch="theirs"))).leaves == {"a": "1", "b": "1"}
+        with pytest.raises(Refused):
+            await second.server.fetch(Fetch(remote=remote, into="again", author=f"vm:{make_vm().uuid}"))
         await second.server.pull(Pull(remote=remote, author=ME, request=""))
         assert await second.leaves() == {"a": "1", "b": "1"}
         await second.apply({"a": "2"})

@@ -119,16 +119,19 @@ async def test_a_branch_changes_nothing_that_runs_until_it_is_merged(tmp_path: P
         assert refused == "jitsu: a VM writes only on branches that begin with its uuid, not on master\n"
 
 
-async def test_apply_is_exact_and_prints_what_it_did(tmp_path: Path) -> None:
+async def test_apply_is_exact_and_shows_what_it_does(tmp_path: Path) -> None:
     one, two = vm_toml("one", "127.2.23.1"), vm_toml("two", "127.2.23.2")
     with RunningSuite(tmp_path, toml=one) as suite:
         file = tmp_path / "new.toml"
         file.write_text(two)
         planned = suite.jitsu("apply", str(file), "--dry-run")
+        assert planned == "added    two\nremoved  one\n"
+        paths = suite.jitsu("apply", str(file), "--dry-run", "--paths")
+        assert "+ jitsu/vm/" in paths
+        assert "- jitsu/vm/" in paths
+        assert "give --yes if that is what you want" in suite.jitsu("apply", str(file), check=False)
         assert set(suite.status()) == {"one"}
-        assert suite.jitsu("apply", str(file)) == planned
-        assert "+ jitsu/vm/" in planned
-        assert "- jitsu/vm/" in planned
+        assert suite.jitsu("apply", str(file), "--yes").startswith(planned)
         await asyncio.to_thread(wait_for, lambda: set(suite.status()) == {"two"}, 5, "vmd follows")
         assert suite.jitsu("apply", str(file)) == "nothing to change\n"
         file.write_text(two + vm_toml("three", "127.2.23.2"))

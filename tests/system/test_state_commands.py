@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
+import termios
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,7 +77,8 @@ def test_errors_say_what_is_near_and_what_to_do(suite: RunningSuite, vm: str) ->
         (("get", f"{vm}/pi"), f"{vm}/pi does not exist (did you mean {vm}/ip?)"),
         (("tree", "jitsu/mv"), "jitsu/mv does not exist (did you mean "),
         (("get", vm), f"{vm} is no value: it has "),
-        (("set", f"{vm}/stop_mod", "destroy"), 'stop_mod: no such key of a VM; did you mean "stop_mode"?'),
+        (("set", f"{vm}/stop_mod", "destroy"), f"nothing reads {vm}/stop_mod; did you mean {vm}/stop_mode?"),
+        (("set", "www.stop_mod", "destroy"), "'stop_mod' is not a key of a VM; did you mean \"www.stop_mode\"?"),
         (
             ("set", f"{vm}/stop_mode", "explode"),
             "stop_mode: input should be 'destroy', 'suspend', ",
@@ -93,13 +99,73 @@ def test_errors_say_what_is_near_and_what_to_do(suite: RunningSuite, vm: str) ->
 
 def test_a_vm_that_is_unset_is_gone(suite: RunningSuite) -> None:
     other = "jitsu/vm/4d47be4e-9cd2-5d84-a20e-7b966138fbe2"
-    assert "has no DNS name" in suite.jitsu("set", f"{other}/ip", "127.2.40.7", check=False)
+    assert f"no VM has the UUID {other[9:]}" in suite.jitsu("set", f"{other}/ip", "127.2.40.7", check=False)
     file = suite.directory / "more.toml"
     file.write_text(vm_toml("www", "127.2.40.1", ttl=30) + vm_toml("more", "127.2.40.8"))
     suite.jitsu("apply", str(file))
     wait_for(lambda: "more" in suite.status(), 5, "vmd follows")
-    suite.jitsu("unset", f"jitsu/vm/{suite.status()['more']['uuid']}")
+    suite.jitsu("start", "more")
+    refused = suite.jitsu("unset", "more", check=False)
+    assert refused.splitlines() == [
+        "REMOVED  more: is ready and will be stopped",
+        "jitsu: this removes more, so nothing is changed (give --yes if that is what you want)",
+    ]
+    assert suite.jitsu("unset", "more", "--dry-run") == "REMOVED  more: is ready and will be stopped\n"
+    assert "more" in suite.status()
+    suite.jitsu("unset", "more", "--yes")
     wait_for(lambda: "more" not in suite.status(), 5, "vmd follows")
+
+
+def test_a_value_that_says_the_default_can_be_removed(suite: RunningSuite, vm: str) -> None:
+    assert suite.jitsu("get", "www.stop_mode") == "destroy\n"
+    assert "1 value changed" in suite.jitsu("unset", "www.stop_mode")
+    assert "does not exist" in suite.jitsu("get", f"{vm}/stop_mode", check=False)
+    suite.jitsu("set", "www.stop_mode", "destroy")
+
+
+def test_who_is_asked_on_a_terminal_can_say_no(suite: RunningSuite) -> None:
+    nothing = suite.directory / "nothing.toml"
+    nothing.write_text("[dns]\nmax_tcp = 7\n")
+    status, shown = on_a_terminal(suite, ["apply", str(nothing)], answer="n\n")
+    assert status == 1
+    lines = shown.replace("\r", "").splitlines()
+    assert f"dns.max_tcp is 7 in {nothing} and 1000 in what runs" in "".join(lines)
+    assert [line.rstrip() for line in lines[-3:]] == [
+        "removed  www",
+        "Remove 1 VM? [y/N] n",
+        "nothing is changed",
+    ]
+    assert "www" in suite.status()
+    status, shown = on_a_terminal(suite, ["set", "www.ttl", "30"])
+    assert status == 0
+    status, shown = on_a_terminal(suite, ["unset", "www.response_delay"], answer="\x03")
+    assert status == 130
+    assert suite.jitsu("get", "www.response_delay") == "0.1\n"
+    suite.jitsu("branch", "asked")
+    suite.jitsu("set", "www.ttl", "31", "--branch", "asked")
+    status, shown = on_a_terminal(suite, ["merge", "asked"], answer="y\n")
+    assert status == 0
+    assert "changed  www: ttl 30 -> 31" in shown
+    suite.jitsu("set", "www.ttl", "30")
+    suite.jitsu("branch", "asked", "--delete")
+
+
+def on_a_terminal(suite: RunningSuite, words: list[str], answer: str = "") -> tuple[int, str]:
+    """Run a command on a terminal of 80 columns, type an answer when it asks, and return its status and output."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who starts tests in the background has it ignored
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        os.execv(JITSU[0], [*JITSU, "--runtime-dir", str(suite.directory / "run"), *words])
+    shown = b""
+    with suppress(OSError):  # its end
+        while data := os.read(terminal, 4096):
+            shown += data
+            if answer and shown.endswith(b"[y/N] "):
+                os.write(terminal, answer.encode())
+                answer = ""
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
 
 
 def test_vms_come_as_the_originals_strings_and_leave_as_a_file(suite: RunningSuite) -> None:
@@ -107,7 +173,7 @@ def test_vms_come_as_the_originals_strings_and_leave_as_a_file(suite: RunningSui
         "dns=a.jitsu.test,dns=b.jitsu.test,ip=127.2.40.20,name=two,ttl=9",
         "dns=c.jitsu.test,ip=127.2.40.21,name=c",
     )
-    assert "+ jitsu/vm/" in suite.jitsu("apply", *strings)
+    assert suite.jitsu("apply", *strings).splitlines()[:2] == ["added    c", "added    two"]
     wait_for(lambda: {"www", "two", "c"} <= set(suite.status()), 5, "they are there, and others stay")
     assert suite.jitsu("apply", *strings) == "nothing to change\n"
     assert "'ip' is not key=value" in suite.jitsu("apply", "dns=x.jitsu.test,ip", check=False)
@@ -123,7 +189,7 @@ def test_vms_come_as_the_originals_strings_and_leave_as_a_file(suite: RunningSui
     assert "ttl = 77" in changed
     assert 'stop_mode = "suspend"' in changed
     for name in ("two", "c"):
-        suite.jitsu("unset", f"jitsu/vm/{suite.status()[name]['uuid']}")
+        suite.jitsu("unset", name, "--yes")
 
 
 def test_a_watcher_prints_each_change_once_though_the_store_dies_meanwhile(suite: RunningSuite, vm: str) -> None:

@@ -313,6 +313,22 @@ class Pull(Request):
     request: str
 
 
+class Fetch(Request):
+    """An operator to store: fetch a branch from another Git repository to a new branch of ours. Answer: Applied.
+
+    Nothing that runs is changed: it is the first half of a pull, so that somebody can look before the second, a Merge.
+    New in 1.1; who hears UnknownKind can only send Pull.
+    """
+
+    kind: ClassVar[str] = "store.fetch"
+
+    remote: str
+    branch: str = MASTER
+    into: str
+    """Name of the new branch."""
+    author: str
+
+
 class Committed(Message):
     """In the store's feeds `vm` and `stats`: one commit on master, with all that it changed below the feed's topic."""
 

@@ -27,6 +27,7 @@ from jitsu_protocol.messages import (
     Diff,
     Difference,
     Done,
+    Fetch,
     HeadMoved,
     History,
     Leaves,
@@ -138,6 +139,7 @@ class StoreServer:
             Merge: self.merge,
             Push: self.push,
             Pull: self.pull,
+            Fetch: self.fetch,
         }
 
     def notes(self) -> list[str]:
@@ -356,10 +358,7 @@ class StoreServer:
 
     async def pull(self, request: Pull) -> Message:
         """Answer Pull."""
-        _refuse(access.operator_refusal(identity.parse(request.author), "pull"))
-        check_branch_name(request.branch)
-        fetched = await self._remotes.fetch(request.remote, request.branch)
-        self._repository.reopen()  # so that it sees what has come
+        fetched = await self._fetched(request)
         wanted = Merge(
             branch=f"{request.branch} of {request.remote}",
             into=request.branch,
@@ -368,6 +367,19 @@ class StoreServer:
         )
         await self.keeper.try_to_flush()
         return await self._counted(self._writer.merge(wanted, fetched))
+
+    async def fetch(self, request: Fetch) -> Message:
+        """Answer Fetch."""
+        fetched = await self._fetched(request)
+        made = CreateBranch(name=request.into, start=fetched.hex(), author=request.author)
+        return await self._counted(self._writer.create_branch(made))
+
+    async def _fetched(self, request: Pull | Fetch) -> Id:
+        _refuse(access.operator_refusal(identity.parse(request.author), "pull"))
+        check_branch_name(request.branch)
+        fetched = await self._remotes.fetch(request.remote, request.branch)
+        self._repository.reopen()  # so that it sees what has come
+        return fetched
 
     async def commit_for_ever(self) -> None:
         """Carry out what changes the repository, until cancelled; readers are served from the start."""

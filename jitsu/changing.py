@@ -1,0 +1,257 @@
+"""The commands that change the configuration: set, unset, apply, merge, pull; and export, which writes it down.
+
+All but `set` show what they do to which VM first, and have it agreed to (consent.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit, expectations
+from jitsu.cli import JsonOption, app, author, with_link
+from jitsu.consent import agreed, summary_of
+from jitsu.export import toml, vms_in
+from jitsu.legacy import parse_strings
+from jitsu.meant import meant_path, meant_paths
+from jitsu.printable import print_lines, printable
+from jitsu.restart import restart_lines
+from jitsu.state import (
+    NETWORK_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    BranchArgument,
+    BranchOption,
+    PathArgument,
+    RemoteArgument,
+    complete_branch,
+)
+from jitsu.trial import commit_of, fetched, tried, unmoved
+from jitsu_protocol.errors import JitsuError, Refused, UnknownKind
+from jitsu_protocol.messages import MASTER, Applied, Change, Leaves, List, Merge, Pull, Read, Value
+from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
+from jitsu_protocol.settings import SettingsFault, load
+from jitsu_protocol.vm import VM_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jitsu.link import Link
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Even if a hypervisor says that it could not run it.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed by scripts where VMs are removed.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+
+
+def _print_applied(applied: Applied) -> None:
+    if applied.changed:
+        print(f"{applied.commit[:10]} {applied.changed} value{'s' if applied.changed > 1 else ''} changed")
+    else:
+        print(f"{applied.commit[:10]} nothing changed")
+
+
+async def _leaves(link: Link, branch: str) -> Leaves:
+    return await link.call("store", List(prefix=VM_ROOT, branch=branch), Leaves, READ_TIMEOUT_S)
+
+
+@app.command("set", context_settings={"ignore_unknown_options": True})  # a value may begin with a minus
+def set_value(
+    path: PathArgument,
+    value: str,
+    branch: BranchOption = MASTER,
+    expect: Annotated[
+        str | None, typer.Option("--expect", metavar="VALUE", help="Only if this is the value now.")
+    ] = None,
+    message: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
+    force: ForceOption = False,
+) -> None:
+    """Change a value, `jitsu set www.ttl 30` or by its path; running processes follow."""
+
+    async def change(link: Link) -> None:
+        leaves = (await _leaves(link, branch)).leaves
+        paths = meant_paths(path, value, leaves)
+        expected = {} if expect is None else dict.fromkeys(paths, expect)
+        changes = [Change(path=each, value=value, old=leaves.get(each)) for each in paths]
+        if not force and any(each.startswith(f"{VM_ROOT}/") for each in paths):
+            await check(link, changes, leaves)
+        _print_applied(await commit(link, changes, message or f"Set {path.strip('/')}", author(), branch, expected))
+
+    with_link(change)
+
+
+@app.command()
+def unset(
+    path: PathArgument,
+    branch: BranchOption = MASTER,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Remove a value, or all values below a path, or a VM by its name."""
+
+    async def change(link: Link) -> int:
+        leaves = (await _leaves(link, branch)).leaves
+        clean = meant_path(path, leaves)
+        listed = await link.call("store", List(prefix=clean, branch=branch), Leaves, READ_TIMEOUT_S)
+        if not clean or not listed.leaves:
+            await link.call("store", Read(path=clean, branch=branch), Value)  # raises an error that names what is near
+        changes = [Change(path=each, value=None, old=value) for each, value in listed.leaves.items()]
+        if not await agreed(await summary_of(link, leaves, changes, branch), branch, yes=yes or dry_run):
+            return EXIT_FAILED
+        if not dry_run:
+            _print_applied(await commit(link, changes, f"Remove {clean}", author(), branch, expectations(changes)))
+        return 0
+
+    with_link(change)
+
+
+@app.command()
+def apply(
+    what: Annotated[list[str], typer.Argument(metavar="FILE | KEY=VALUE,...", help="A jitsu.toml, or VMs one each.")],
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    branch: BranchOption = MASTER,
+    yes: YesOption = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Also print each path that changes.")] = False,
+) -> None:
+    """Make the VMs those of a jitsu.toml, in one commit: others are removed. Or add or change those of strings.
+
+    Shows first what is added, changed and removed.
+    """
+    is_file = len(what) == 1 and ("=" not in what[0] or Path(what[0]).exists())
+
+    async def change(link: Link) -> int:
+        leaves = (await _leaves(link, branch)).leaves
+        changes = changes_for(found.vms, leaves, exact=is_file)
+        for line in restart_lines(Path(what[0]), found, link.directory) if is_file else []:
+            print(line, file=sys.stderr)
+        if not changes:
+            print("nothing to change")
+            return 0
+        if not force:
+            await check(link, changes, leaves)
+        if paths:
+            print_lines(change_lines(changes))
+        if not await agreed(await summary_of(link, leaves, changes, branch), branch, yes=yes or dry_run):
+            return EXIT_FAILED
+        if not dry_run:
+            about = Path(what[0]).name if is_file else ", ".join(vm.name for vm in found.vms)
+            _print_applied(await commit(link, changes, f"Apply {about}", author(), branch, expectations(changes)))
+        return 0
+
+    try:
+        found = load(Path(what[0]), os.environ, {}) if is_file else load(None, {}, {}, parse_strings(what))
+    except SettingsFault as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    with_link(change)
+
+
+@app.command()
+def export(branch: BranchOption = MASTER) -> None:
+    """Print the VMs as the sections of a jitsu.toml; `jitsu apply` of that changes nothing."""
+
+    async def work(link: Link) -> int:
+        vms, faults = vms_in((await _leaves(link, branch)).leaves)
+        print(toml(vms), end="")
+        for vm, reason in faults.items():
+            print(f"left out, because it cannot be used: {vm}: {printable(reason)}", file=sys.stderr)
+        return EXIT_FAILED if faults else 0
+
+    with_link(work)
+
+
+@app.command()
+def merge(
+    branch: BranchArgument,
+    into: Annotated[
+        str, typer.Option("--into", help="The branch that takes it.", autocompletion=complete_branch)
+    ] = MASTER,
+    as_json: JsonOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Bring a branch's changes into master; all of them, or none and why. Shows first what that does."""
+
+    async def work(link: Link) -> int:
+        try:
+            was_at = await commit_of(link, branch)
+            changes = await tried(link, branch, into, author())
+            if not await _accepted(link, changes, into, yes=yes or dry_run, force=force, quiet=as_json):
+                return EXIT_FAILED
+            if dry_run:
+                return 0
+            await unmoved(link, branch, was_at)
+            asked = Merge(branch=branch, into=into, author=author(), request=uuid.uuid4().hex[:16])
+            applied = await link.call("store", asked, Applied, APPLY_TIMEOUT_S)
+        except JitsuError as error:
+            if not as_json:
+                raise
+            print(json.dumps({"error": error.code, "message": error.message, "details": error.details}, indent=2))
+            return EXIT_FAILED
+        if as_json:
+            print(json.dumps(applied.model_dump(), indent=2))
+        else:
+            _print_applied(applied)
+        return 0
+
+    with_link(work)
+
+
+@app.command()
+def pull(
+    remote: RemoteArgument,
+    branch: BranchOption = MASTER,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Fetch from another Git repository and merge, by the rules of `jitsu merge`. Shows first what that does."""
+
+    async def work(link: Link) -> int:
+        try:
+            return await look_and_merge(link)
+        except UnknownKind:
+            if not yes or dry_run:
+                raise Refused(
+                    "this jitsu-store is of a version that cannot show what a pull changes, so nothing is changed",
+                    hint="bring it up to date, or give --yes to pull without looking",
+                ) from None
+        asked = Pull(remote=remote, branch=branch, author=author(), request=uuid.uuid4().hex[:16])
+        _print_applied(await link.call("store", asked, Applied, NETWORK_TIMEOUT_S))
+        return 0
+
+    async def look_and_merge(link: Link) -> int:
+        async with fetched(link, remote, branch, author(), NETWORK_TIMEOUT_S) as theirs:
+            changes = await tried(link, theirs, branch, author())
+            if not await _accepted(link, changes, branch, yes=yes or dry_run, force=force):
+                return EXIT_FAILED
+            if dry_run:
+                return 0
+            asked = Merge(
+                branch=theirs,
+                into=branch,
+                author=author(),
+                message=f"Merge {branch} of {remote} into {branch}",
+                request=uuid.uuid4().hex[:16],
+            )
+            _print_applied(await link.call("store", asked, Applied, APPLY_TIMEOUT_S))
+        return 0
+
+    with_link(work)
+
+
+async def _accepted(
+    link: Link, changes: Sequence[Change], into: str, *, yes: bool, force: bool, quiet: bool = False
+) -> bool:
+    """Have a merge's changes checked by the hypervisors and agreed to."""
+    leaves = (await _leaves(link, into)).leaves
+    if not force and any(change.path.startswith(VM_ROOT + "/") for change in changes):
+        await check(link, changes, leaves)
+    summary = await summary_of(link, leaves, changes, into)
+    return await agreed(summary, into, yes=yes, out=sys.stderr if quiet else sys.stdout)

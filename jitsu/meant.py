@@ -1,0 +1,172 @@
+"""Which paths of the state tree an operator means, and which values may stand there.
+
+    has a /                         a path, with a VM's name in place of its UUID if one likes: jitsu/vm/www/ip
+    a VM's UUID, name or DNS name   all of that VM
+    VM.KEY, split at the last dot   a key of that VM: www.ttl, www.jitsu.test.ttl, www.memory
+
+A path that nothing reads is refused, with the nearest one that something does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from jitsu.rows import below
+from jitsu.vm_names import VmNames
+from jitsu_protocol.errors import BadRequest, Invalid, NotFound
+from jitsu_protocol.keys import KEYS
+from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DNS_ROOT = "jitsu/dns"
+"""Whatever changes below it makes another version of the zones (docs/dns.md)."""
+ROOTS = (VM_ROOT, STATS_ROOT, REPLICA_ROOT, DNS_ROOT)
+OF_NAMES = frozenset({"dns", "name", "uuid", "alias"})
+"""Keys that say which VM it is, or what it is called: `jitsu apply` changes these."""
+LEAVES = frozenset(key for key in KEYS if key_of_leaf(key) == key)
+"""Keys that have a leaf of their own, which counts before the one below config/."""
+STATISTICS = {
+    "start_ts": float,
+    "total_starts": int,
+    "last_request_ts": float,
+    "total_requests": int,
+}
+
+
+def meant_path(word: str, leaves: Mapping[str, str]) -> str:
+    """Return the one path that somebody means; `leaves` are those below jitsu/vm. Raises BadRequest or NotFound."""
+    if "/" in word or word.strip("/") in ("", "jitsu"):
+        return _with_uuid(word.strip("/"), leaves)
+    names = VmNames.in_leaves(leaves)
+    if names.knows(word):
+        return names.find(word).path
+    paths = _paths_of_key(word, names, leaves)
+    if len(paths) > 1:
+        raise BadRequest(f"{word} stands for several paths: {', '.join(paths)}", hint="give one of these")
+    return paths[0]
+
+
+def meant_paths(word: str, value: str, leaves: Mapping[str, str]) -> list[str]:
+    """Return the paths that get a value; raises BadRequest, NotFound, or Invalid if the value cannot stand there."""
+    if "/" in word:
+        paths = [_with_uuid(word.strip("/"), leaves)]
+    else:
+        paths = _paths_of_key(word, VmNames.in_leaves(leaves), leaves)
+    for path in paths:
+        if fault := path_fault(path, leaves):
+            raise Invalid(fault)
+        if fault := value_fault(path, value):
+            raise Invalid(f"{path}: {fault}")
+    return paths
+
+
+def _with_uuid(path: str, leaves: Mapping[str, str]) -> str:
+    """Return a path with a VM's UUID in place of its name."""
+    for root in (VM_ROOT, STATS_ROOT):
+        if path.startswith(root + "/"):
+            word, slash, rest = path[len(root) + 1 :].partition("/")
+            names = VmNames.in_leaves(leaves)
+            if names.knows(word):
+                return f"{root}/{names.find(word).uuid}{slash}{rest}"
+    return path
+
+
+def _paths_of_key(word: str, names: VmNames, leaves: Mapping[str, str]) -> list[str]:
+    """Return the paths that VM.KEY stands for."""
+    name, dot, key = word.rpartition(".")
+    if not dot:
+        known = [*names.words(), *ROOTS]
+        close = difflib.get_close_matches(word, known, n=1)
+        raise NotFound(
+            f"{word!r} is neither a path nor a VM" + (f'; did you mean "{close[0]}"?' if close else ""),
+            hint="give VM.KEY, for example www.ttl, or a path, for example jitsu/vm/www/ip",
+        )
+    vm = names.find(name)
+    if key not in KEYS:
+        close = difflib.get_close_matches(key, KEYS, n=1)
+        raise BadRequest(
+            f"{key!r} is not a key of a VM" + (f'; did you mean "{vm.name}.{close[0]}"?' if close else ""),
+            hint="docs/configuration.md lists them",
+        )
+    if key in OF_NAMES:
+        raise BadRequest(f"{key} of a VM cannot be set while it is there", hint="`jitsu apply` a file that has it")
+    own = below(leaves, VM_ROOT)[vm.uuid]
+    if key == "ttl":
+        by_name = name.lower().removesuffix(".")
+        called = [by_name] if by_name in vm.dns and by_name != vm.name.lower() else list(vm.dns)
+        return [f"{vm.path}/dns/{each}/ttl" for each in called]
+    if key in LEAVES:
+        return [f"{vm.path}/{key}"]
+    written = sorted(path for path in own if path.startswith(f"config/{key}/"))
+    return [f"{vm.path}/{path}" for path in written] or [f"{vm.path}/config/{key}/0"]
+
+
+def path_fault(path: str, leaves: Mapping[str, str]) -> str:
+    """Return why nothing reads a path, with the nearest one that something does; or nothing."""
+    for root in ROOTS:
+        if path.startswith(root + "/"):
+            return _fault_below(root, path, leaves)
+    meant = _nearest_of_vm(path.split("/")[-2:], leaves)
+    roots = ", ".join(f"{root}/" for root in ROOTS)
+    return f"nothing reads {path}" + (f"; did you mean {meant}?" if meant else f"; what is read is below {roots}")
+
+
+def _fault_below(root: str, path: str, leaves: Mapping[str, str]) -> str:
+    uuid, _, rest = path[len(root) + 1 :].partition("/")
+    if root == DNS_ROOT:
+        return ""
+    if root == REPLICA_ROOT:
+        return f"{path} is written by the reaper only; `jitsu status` shows the replicas"
+    own = below(leaves, VM_ROOT).get(uuid)
+    if own is None:
+        meant = _nearest_of_vm([uuid, rest], leaves)
+        return f"no VM has the UUID {uuid}" + (f"; did you mean {meant}?" if meant else "")
+    if root == STATS_ROOT:
+        known = {"start_ts", "total_starts"}
+        known |= {f"{p.removesuffix('/ttl')}/{n}" for p in own if p.startswith("dns/") for n in _OF_REQUESTS}
+        return "" if rest in known else f"nothing reads {path}{_nearest(rest, known, f'{root}/{uuid}')}"
+    if key_of_leaf(rest) and not rest.startswith("config/"):
+        return ""  # dns/NAME/ttl gives the VM a further name, if it has none such
+    if rest.startswith("config/") and (key := key_of_leaf(rest)):
+        if key in LEAVES and key in own:
+            return f"nothing reads {path} while {root}/{uuid}/{key} is there; set that"
+        if key == "ttl":
+            return f"nothing reads {path}{_nearest(rest, [p for p in own if p.startswith('dns/')], f'{root}/{uuid}')}"
+        return ""
+    if rest == "ttl" or rest.startswith("dns/"):
+        return f"nothing reads {path}{_nearest(rest, [p for p in own if p.startswith('dns/')], f'{root}/{uuid}')}"
+    known = {*LEAVES, *(f"config/{key}/0" for key in KEYS if key not in LEAVES)}
+    if rest in KEYS and rest not in LEAVES:
+        return f"nothing reads {path}; did you mean {root}/{uuid}/config/{rest}/0?"
+    return f"nothing reads {path}{_nearest(rest, known, f'{root}/{uuid}')}"
+
+
+_OF_REQUESTS = ("last_request_ts", "total_requests")
+
+
+def _nearest(rest: str, known: set[str] | list[str], above: str) -> str:
+    close = difflib.get_close_matches(rest, known, n=1, cutoff=0.0)
+    return f"; did you mean {above}/{close[0]}?" if close else ""
+
+
+def _nearest_of_vm(parts: list[str], leaves: Mapping[str, str]) -> str:
+    """Return what somebody means who has written vm/www/ttl, or nothing."""
+    if len(parts) != 2 or parts[1] not in KEYS:
+        return ""
+    names = VmNames.in_leaves(leaves)
+    return f"{parts[0]}.{parts[1]}" if names.knows(parts[0]) else ""
+
+
+def value_fault(path: str, value: str) -> str:
+    """Return why a statistic cannot have a value; those of a VM's keys are checked with the VM as a whole."""
+    if not path.startswith(STATS_ROOT + "/"):
+        return ""
+    kind = STATISTICS[path.rpartition("/")[2]]
+    try:
+        number = kind(value)
+    except ValueError:
+        return f"{value!r} is not a {'whole number' if kind is int else 'number'}"
+    return "" if 0 <= number < 1e15 else f"{value} is not a number from 0 to 10^15"

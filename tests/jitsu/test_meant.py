@@ -1,0 +1,96 @@
+"""Which paths `jitsu set` and the others take a word for, and which they refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from jitsu.meant import meant_path, meant_paths
+from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.vm import from_config, to_tree
+from tests.support.vms import make_vm
+
+WWW = from_config({"name": ["www"], "dns": ["www.jitsu.test", "jitsu.test"], "ip": ["10.0.0.1"]}, {})
+API = make_vm("api.v2", "10.0.0.2")
+ONE = make_vm("one", "10.0.0.3", dns="shared.test", summon="one")
+TWO = make_vm("two", "10.0.0.4", dns="shared.test", summon="one", kernel="/boot/k")
+LEAVES = to_tree(WWW) | to_tree(API) | to_tree(ONE) | to_tree(TWO)
+W, A = f"jitsu/vm/{WWW.uuid}", f"jitsu/vm/{API.uuid}"
+STATS = f"jitsu/stats/{WWW.uuid}"
+UNKNOWN = "4d47be4e-9cd2-5d84-a20e-7b966138fbe2"
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "paths"),
+    [
+        ("www.ttl", "30", [f"{W}/dns/jitsu.test/ttl", f"{W}/dns/www.jitsu.test/ttl"]),
+        ("www.jitsu.test.ttl", "30", [f"{W}/dns/www.jitsu.test/ttl"]),
+        ("WWW.jitsu.test.stop_mode", "pause", [f"{W}/stop_mode"]),
+        (f"{WWW.uuid}.ip", "10.0.0.9", [f"{W}/ip"]),
+        ("api.v2.idle_timeout", "90", [f"{A}/idle_timeout"]),
+        ("www.memory", "1", [f"{W}/config/memory/0"]),
+        ("two.kernel", "/k", [f"jitsu/vm/{TWO.uuid}/config/kernel/0"]),
+        ("jitsu/vm/www/ip", "10.0.0.9", [f"{W}/ip"]),
+        (f"/{W}/ip", "10.0.0.9", [f"{W}/ip"]),
+        (f"{W}/config/disk/0", "/x@xvda", [f"{W}/config/disk/0"]),
+        ("jitsu/stats/www/total_starts", "4", [f"jitsu/stats/{WWW.uuid}/total_starts"]),
+        (
+            "jitsu/stats/www/dns/jitsu.test/total_requests",
+            "4",
+            [f"jitsu/stats/{WWW.uuid}/dns/jitsu.test/total_requests"],
+        ),
+        ("jitsu/dns/changed", "now", ["jitsu/dns/changed"]),
+        ("jitsu/vm/www/dns/further.test/ttl", "9", [f"{W}/dns/further.test/ttl"]),
+    ],
+)
+def test_a_word_stands_for_these_paths(word: str, value: str, paths: list[str]) -> None:
+    assert meant_paths(word, value, LEAVES) == paths
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "said"),
+    [
+        ("foo", "bar", "'foo' is neither a path nor a VM"),
+        ("wwww.ttl", "30", "no VM is called 'wwww'; did you mean \"www\"?"),
+        ("www.tll", "30", "'tll' is not a key of a VM; did you mean \"www.ttl\"?"),
+        ("vm/www/ttl", "30", "nothing reads vm/www/ttl; did you mean www.ttl?"),
+        (f"{W}/ttl", "30", f"nothing reads {W}/ttl; did you mean {W}/dns/jitsu.test/ttl?"),
+        ("jitsu/vm/www/stop_mod", "pause", f"did you mean {W}/stop_mode?"),
+        (f"{W}/config/nonsense/0", "1", f"nothing reads {W}/config/nonsense/0; did you mean {W}/config/"),
+        (f"{W}/config/response_delay/0", "1", f"while {W}/response_delay is there; set that"),
+        (f"{W}/config/ttl/0", "1", f"did you mean {W}/dns/"),
+        (f"{W}/memory", "1", f"did you mean {W}/config/memory/0?"),
+        (f"{W}/dns/www.jitsu.test/tll", "1", f"did you mean {W}/dns/www.jitsu.test/ttl?"),
+        (f"jitsu/vm/{UNKNOWN}/ip", "10.0.0.9", f"no VM has the UUID {UNKNOWN}"),
+        (f"jitsu/stats/{WWW.uuid}/dns/jitsu.test/total_requests", "abc", "'abc' is not a whole number"),
+        (f"jitsu/stats/{WWW.uuid}/start_ts", "nan", "nan is not a number from 0 to"),
+        (f"jitsu/stats/{WWW.uuid}/dns/jitsu.test/requests", "1", "did you mean jitsu/stats/"),
+        ("jitsu/replica/dns-0/lease_s", "-4", "is written by the reaper only"),
+        ("jitsu/replica/ghost/address", "x", "is written by the reaper only"),
+        ("shared.test.stop_mode", "pause", f"several VMs are called shared.test: one ({ONE.uuid}), two ({TWO.uuid})"),
+        ("www.dns", "x", "dns of a VM cannot be set"),
+        ("a/b", "x", "nothing reads a/b; what is read is below jitsu/vm/"),
+    ],
+)
+def test_what_nothing_reads_is_refused_with_what_is_near(word: str, value: str, said: str) -> None:
+    with pytest.raises(JitsuError) as caught:
+        meant_paths(word, value, LEAVES)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [
+        ("www", W),
+        ("jitsu.test", W),
+        ("api.v2", A),
+        ("www.stop_mode", f"{W}/stop_mode"),
+        ("jitsu/vm/api.v2", A),
+        ("jitsu/stats/www", f"jitsu/stats/{WWW.uuid}"),
+        ("jitsu", "jitsu"),
+        ("/", ""),
+        ("", ""),
+        ("what/ever", "what/ever"),
+    ],
+)
+def test_a_place_to_look_at_may_be_a_vm_or_any_path(word: str, path: str) -> None:
+    assert meant_path(word, LEAVES) == path
