@@ -9,12 +9,16 @@ setup: .venv/ready
 	$(BIN)/pip install -q --no-deps --no-build-isolation $(patsubst %,-e ./%,$(MEMBERS))
 	touch $@
 
+# Another apt or dpkg may be at work; apt-get waits for dpkg's lock (apt.conf(5), DPkg::Lock::Timeout), but not for that of
+# the package lists or of the archives, so one lock of our own keeps our own calls apart, and a failed call is tried again.
+APT_WAIT_S ?= 600
+APT_GET := APT_WAIT_S=$(APT_WAIT_S) deploy/apt-get-waiting
+
 # What libvirt's binding and real guests need; as root on Debian it is installed.
 LIBVIRT_PACKAGES := libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 linux-image-cloud-amd64 busybox-static pkg-config gcc iproute2
 setup-libvirt: .venv/libvirt-ready
 .venv/libvirt-ready: .venv/ready requirements-libvirt.txt
-	dpkg -s $(LIBVIRT_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(LIBVIRT_PACKAGES) >/dev/null </dev/null; }
+	dpkg -s $(LIBVIRT_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install $(LIBVIRT_PACKAGES) >/dev/null </dev/null; }
 	$(BIN)/pip install -q --require-hashes -r requirements-libvirt.txt
 	touch $@
 
@@ -68,8 +72,7 @@ test-left-out: setup
 # As root: a Xen dom0 in QEMU's emulation, with this machine's root file system and this checkout in it.
 XEN_PACKAGES := lz4 xen-hypervisor-4.17-amd64 xen-utils-4.17 xenstore-utils linux-image-amd64 libvirt-daemon-driver-xen
 test-xen: setup-libvirt
-	dpkg -s $(XEN_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(XEN_PACKAGES) >/dev/null </dev/null; }
+	dpkg -s $(XEN_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install $(XEN_PACKAGES) >/dev/null </dev/null; }
 	$(BIN)/python -m tests.xen.dom0
 
 # Ten million packets that nobody meant, and 200,000 queries while sends fail; SEED=N gives others, PACKETS=N and QUERIES=N fewer.

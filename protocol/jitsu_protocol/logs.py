@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
+import structlog.tracebacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 MAX_KEPT_BYTES = 1024 * 1024
+MAX_FRAMES = 20
+"""Of a traceback. Local variables are never logged: they hold clients' addresses, packets and secrets."""
 LAST_S = 0.5
 """So long a process that ends waits for who reads what it said last."""
 
@@ -133,7 +136,13 @@ def configure_logging(settings: LogSettings, service: str) -> None:
     """Log to standard error as the settings say: for humans on a terminal, else a JSON object a line."""
     human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: Any = _human_line if human else structlog.processors.JSONRenderer()
-    exceptions: Any = structlog.processors.ExceptionRenderer() if human else structlog.processors.dict_tracebacks
+    exceptions: Any = (
+        structlog.processors.ExceptionRenderer()
+        if human
+        else structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
+        )
+    )
     is_replaced = sys.stderr is not sys.__stderr__  # by a test
     stream: Any = sys.stderr if is_replaced else stream_to(STANDARD_ERROR)
     structlog.configure(

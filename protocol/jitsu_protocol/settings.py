@@ -16,7 +16,8 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -25,7 +26,7 @@ from pydantic import (
 )
 
 from jitsu_protocol.inherited import inherited_settings
-from jitsu_protocol.keys import KEYS
+from jitsu_protocol.keys import KEYS, Address, DnsName, Mac, OwnerName, VmId
 from jitsu_protocol.sections import (
     SECTION_OF,
     SECTIONS,
@@ -363,16 +364,31 @@ def reference() -> str:
 
 
 def _type_text(annotation: Any, unit: str) -> str:
-    text = str(annotation)
-    names: list[tuple[str, str]] = [
-        ("DnsName", "DNS name"),
-        ("dns_name", "DNS name"),
-        ("_address", "IP address"),
-        ("list", "list"),
-        ("bool", "boolean"),
-        ("int", "integer"),
-        ("float", "number"),
-        ("Literal", "text"),
-    ]
-    kind = next((readable for part, readable in names if part in text), "text")
+    kind = _KINDS.get(annotation) or _KINDS.get(_plain(annotation)) or "text"
     return f"{kind} ({unit})" if unit else kind
+
+
+def _plain(annotation: Any) -> Any:
+    """Return the type that is meant, without what checks it, and without None or an empty text beside it."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [each for each in get_args(annotation) if each not in (type(None), Literal[""])]
+        known = [each for each in kinds if each in _KINDS]
+        return known[0] if known else _plain(kinds[0])
+    return get_origin(annotation) or annotation
+
+
+_KINDS: dict[Any, str] = {
+    DnsName: "DNS name",
+    OwnerName: "DNS name",
+    list[DnsName]: "list of DNS names",
+    Address: "IP address",
+    Mac: "MAC address",
+    VmId: "UUID",
+    list: "list",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+}
+"""Types that a reader is told; the others are text."""

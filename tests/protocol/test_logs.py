@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
-from jitsu_protocol.logs import MAX_KEPT_BYTES, Stream
+from jitsu_protocol.logs import MAX_KEPT_BYTES, Stream, configure_logging
+from jitsu_protocol.sections import LogSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,6 +125,27 @@ def test_a_terminal_that_is_stopped_is_not_waited_for() -> None:
     stream.close()
     os.close(reads)
     os.close(terminal)
+
+
+@pytest.mark.parametrize("form", ["json", "human"])
+def test_a_traceback_shows_where_it_was_and_no_local_variables(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    configure_logging(LogSettings.model_validate({"format": form}), "dns")
+    try:
+        raise_with(".".join(["192", "0", "2", "77"]))
+    except ValueError:
+        structlog.get_logger("test").exception("task failed")
+    finally:
+        structlog.configure(**before)
+    said = capsys.readouterr().err
+    assert "raise_with" in said
+    assert "192.0.2.77" not in said
+    assert max(map(len, said.splitlines())) < 4000
+
+
+def raise_with(client: str) -> None:
+    copies = [client] * 100
+    raise ValueError(f"{len(copies)} things are wrong")
 
 
 def test_a_file_is_written_where_others_have_stopped(tmp_path: Path) -> None:

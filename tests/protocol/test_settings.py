@@ -101,6 +101,30 @@ def test_the_reference_page_is_fresh() -> None:
     assert page.read_text() == reference(), "run `make docs`"
 
 
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("mac", "MAC address"),
+        ("boot_mac", "MAC address"),
+        ("ip", "IP address, repeats"),
+        ("dns", "DNS name, repeats"),
+        ("alias", "DNS name, repeats"),
+        ("uuid", "UUID"),
+        ("ttl", "integer (s)"),
+        ("response_delay", "number (s)"),
+        ("use_synjitsu", "boolean"),
+        ("stop_mode", "text"),
+        ("zones", "list of DNS names"),
+        ("mname", "DNS name"),
+        ("records", "list"),
+        ("log_queries", "boolean"),
+    ],
+)
+def test_the_reference_page_names_the_type_of_a_key(key: str, kind: str) -> None:
+    rows = [line.split(" | ") for line in reference().splitlines() if line.startswith(f"| `{key}` |")]
+    assert kind in {row[1] for row in rows}
+
+
 def test_lines_of_keys_are_found_in_all_forms_of_toml() -> None:
     text = '# c\n[a."b.c"]\nx = 1\n  y.z = 2\n\n[[list]]\nq = """\nnot = a key\n"""\n[d] # e\n"k" = [\n 1,\n]\n'
     lines = key_lines(text)
