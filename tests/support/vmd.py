@@ -6,9 +6,13 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import zmq.asyncio
+
 from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.messages import ListVms
+from jitsu_protocol.messages import Done, Leaves, List, ListVms, Record
+from jitsu_protocol.owner import RpcServer
+from jitsu_protocol.vm import STATS_ROOT, to_tree
 from jitsu_vmd.hypervisor import Guest
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.hypervisors import Hypervisors
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from jitsu_protocol.messages import Request
+    from jitsu_protocol.owner import Handler
+    from jitsu_protocol.process import Process
     from jitsu_protocol.states import VmState
     from jitsu_protocol.vm import VM
 
@@ -93,6 +100,26 @@ class PlayedHypervisor:
         pass
 
 
+class PlayedStore:
+    """A store that serves these VMs, and their numbers of starts."""
+
+    def __init__(self, process: Process, starts: dict[str, int], *vms: VM) -> None:
+        self._leaves = {path: value for vm in vms for path, value in to_tree(vm).items()}
+        self._leaves |= {f"{STATS_ROOT}/{vm}/total_starts": str(count) for vm, count in starts.items()}
+        self.recorded: dict[str, str] = {}
+        endpoint = process.settings.bus.endpoint("store", "rpc")
+        handlers: dict[type[Request], Handler] = {List: self.list, Record: self.record}
+        process.spawn(RpcServer(zmq.asyncio.Context.instance(), endpoint, handlers).run())
+
+    def list(self, request: List) -> Leaves:
+        found = {path: value for path, value in self._leaves.items() if path.startswith(request.prefix + "/")}
+        return Leaves(leaves=found, commit="", epoch="e", number=0)
+
+    def record(self, request: Record) -> Done:
+        self.recorded |= request.values
+        return Done()
+
+
 class PlayedVmd:
     """A vmd and its hypervisor."""
 
@@ -114,7 +141,12 @@ class PlayedVmd:
 
     def status(self) -> dict[str, tuple[VmState, str]]:
         """Return each VM's state and last error, by name."""
-        return {vm.name: (vm.state, vm.last_error) for vm in self.daemon.list_vms(ListVms()).vms}
+        listing = self.daemon.list_vms(ListVms())
+        try:
+            listing.send(None)
+        except StopIteration as listed:
+            return {vm.name: (vm.state, vm.last_error) for vm in listed.value.vms}
+        raise AssertionError("vmd does not know its VMs yet")
 
     async def becomes(self, name: str, state: VmState) -> None:
         """Wait until a VM is in a state."""
@@ -135,11 +167,11 @@ async def running_vmd(directory: Path, *vms: VM, **settings: str) -> AsyncIterat
         hypervisors = Hypervisors({"": hypervisor}, process.spawn)
         made = PlayedVmd(VmDaemon(process, hypervisors, process.publish("vm")), hypervisor)
         await hypervisors.open()
-        made.configure(*vms)
-        await made.daemon.looks.look()
-        hypervisors.run(made.daemon.looks.changed)
         looking = process.spawn(made.daemon.looks.go_on())
-        made.daemon.handlers()
+        made.configure(*vms)
+        await made.daemon.looks.at_all()
+        made.daemon.complete()
+        hypervisors.run(made.daemon.looks.changed)
         await asyncio.sleep(0)
         try:
             yield made

@@ -14,8 +14,6 @@ import pytest
 from jitsu_protocol.errors import JitsuError, NotFound
 from jitsu_protocol.vm import from_config
 from jitsu_vmd.rules.events import GuestState
-from jitsu_vmd.wires import commands
-from tests.support.elf import SAYS, pvh_guest
 from tests.support.hypervisors import LIMIT_S, key_comes, libvirt, running, vm_of, with_what_it_needs
 from tests.support.lan import BRIDGE
 
@@ -216,14 +214,3 @@ async def test_libvirt_does_the_same_with_a_guest_of_xen(libvirt_in_dom0: None, 
         assert await made.state() is GuestState.SUSPENDED
         await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING
-
-
-@pytest.mark.xen
-@pytest.mark.timeout(300)
-async def test_libvirt_boots_an_image_that_has_only_an_entry_for_pvh(libvirt_in_dom0: None, tmp_path: Path) -> None:
-    async with running("libvirt xen", tmp_path, kernel=str(pvh_guest(tmp_path)), initrd="", nic="") as made:
-        assert made.hypervisor.refusal(made.vm) == ""
-        await made.hypervisor.start(made.vm)
-        await made.becomes(GuestState.OFF)  # it halts by itself
-        _, said, _ = await commands.run("xl", "dmesg")
-        assert SAYS in said

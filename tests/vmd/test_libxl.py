@@ -187,7 +187,7 @@ async def test_libxl_a_suspend_that_fails_leaves_the_domain_and_no_save(tmp_path
 @pytest.mark.xen
 @pytest.mark.timeout(300)
 async def test_libxl_boots_an_image_that_has_only_an_entry_for_pvh(dom0: None, tmp_path: Path) -> None:
-    vm = vm_of("libxl xen", kernel=str(pvh_guest(tmp_path)), initrd="", nic="")
+    vm = vm_of("libxl xen", kernel=str(pvh_guest(tmp_path)), initrd="")
     async with running_libxl("libxl xen", vm, tmp_path) as made:
         assert made.hypervisor.refusal(vm) == ""
         await made.hypervisor.start(vm)

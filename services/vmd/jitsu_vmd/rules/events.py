@@ -176,6 +176,13 @@ class AnswerSummons:
 
 
 @dataclass(frozen=True)
+class SummonAgain:
+    """Ask again for what could not begin then: whether there is room for it now is not known here."""
+
+    event: SummonRequested
+
+
+@dataclass(frozen=True)
 class PublishState:
     """Tell the feed."""
 
@@ -185,4 +192,14 @@ class RecordStart:
     """Write the start into the statistics."""
 
 
-Action = ArmSynjitsu | DisarmSynjitsu | StartGuest | StopGuest | WatchGuest | AnswerSummons | PublishState | RecordStart
+Action = (
+    ArmSynjitsu
+    | DisarmSynjitsu
+    | StartGuest
+    | StopGuest
+    | WatchGuest
+    | AnswerSummons
+    | SummonAgain
+    | PublishState
+    | RecordStart
+)

@@ -14,7 +14,7 @@ from jitsu_protocol.states import AT_REST, VmState
 from jitsu_vmd.rules.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from jitsu_protocol.vm import VM
     from jitsu_vmd.rules.events import SummonRequested
@@ -51,6 +51,8 @@ class Room:
     max_memory: int = 0
     tally: Tally = field(default_factory=Tally)
     """What all VMs use now; whoever has the machines keeps it up to date."""
+    blocked: Callable[[VM], Lack | None] = lambda _: None
+    """What keeps a VM from starting that is not a question of room."""
     _queue: dict[str, _Waiting] = field(default_factory=dict)
 
     def limit(self, max_booting: int, max_running: int, max_memory: int) -> None:
@@ -65,6 +67,8 @@ class Room:
 
     def lack(self, vm: VM, machines: Mapping[str, VmMachine]) -> Lack | None:
         """Return what keeps a VM that does not run from starting now."""
+        if (blocked := self.blocked(vm)) is not None:
+            return blocked
         if not (self.max_booting or self.max_running or self.max_memory):
             return None
         lack = self._lack(machines[vm.uuid])
@@ -73,6 +77,8 @@ class Room:
         return lack
 
     def _lack(self, machine: VmMachine) -> Lack | None:
+        if (blocked := self.blocked(machine.vm)) is not None:
+            return blocked
         usage = self.tally
         if self.max_running and usage.running >= self.max_running:
             return Lack(f"{usage.running} VMs are running (hypervisor.max_running)", of_room=True)
@@ -148,3 +154,13 @@ class Room:
 def memory(vm: VM) -> int:
     """Return how much memory a VM has, as far as its keys say."""
     return int(vm.key("memory"))
+
+
+def still_held(vm: VM, removed: Iterable[VmMachine]) -> Lack | None:
+    """Return what a VM waits for whose address a guest still has that is no longer configured, as one renamed."""
+    for machine in removed:
+        other = machine.vm
+        if other.uuid != vm.uuid and (shared := set(other.addresses) & set(vm.addresses)):
+            address = min(map(str, shared))
+            return Lack(f"{other.name}, no longer configured, still runs with the address {address}", of_room=False)
+    return None

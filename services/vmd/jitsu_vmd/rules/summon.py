@@ -20,7 +20,7 @@ taken as true if it was asked after the last change of state, and else looked up
     ready        DrainRequested, idle       draining
     draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed    ready
     draining     StopApproved for this drain               stopping
-    stopping     StopReturned               off or suspended; a summon that came meanwhile begins
+    stopping     StopReturned               off or suspended; a summon that came in that time is asked again
     any quiet    GuestSeen                  what the hypervisor says: adopted as booting, or off, suspended, paused;
                                             one that failed and is off stays failed
 
@@ -62,6 +62,7 @@ from jitsu_vmd.rules.events import (
     StopGuest,
     StopRequested,
     StopReturned,
+    SummonAgain,
     SummonRequested,
     WatchGuest,
 )
@@ -404,7 +405,7 @@ class VmMachine:
         self.backoff.forget()
         self._enter(_STOPPED[self._stopping_mode], now)
         if again is not None:
-            self._begin(again, now)
+            self._actions.append(SummonAgain(again))
 
     def _late(self, event: StartReturned | StopReturned, _: float) -> None:
         """Only note that the call has returned: the machine went on without it. The shell looks what is so."""
@@ -426,7 +427,7 @@ class VmMachine:
             self._enter(found, now)
         again, self._again = self._again, None
         if again is not None:
-            TRANSITIONS[self.state][SummonRequested](self, again, now)
+            self._actions.append(SummonAgain(again))
 
     def _lost(self, event: GuestSeen, now: float) -> None:
         """Ready or draining: it may be gone."""

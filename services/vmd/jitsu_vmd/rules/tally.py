@@ -35,6 +35,10 @@ class Tally:
         if (known := self._known.pop(vm, None)) is not None:
             self._add(*known, -1)
 
+    def count(self, state: VmState) -> float:
+        """Return how many VMs are in a state."""
+        return float(self.states[state])
+
     def _add(self, state: VmState, memory: int, sign: int) -> None:
         self.states[state] += sign
         self.booting += sign * (state in BOOTING)

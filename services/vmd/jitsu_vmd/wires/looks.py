@@ -38,8 +38,9 @@ class Looks:
         self._machines = machines
         self._found = found
         self._wanted_vms: set[str] = set()
-        self._wants_all = True
+        self._wants_all = False
         self._wanted = asyncio.Event()
+        self._one = asyncio.Lock()
         self._hinted: set[str] = set()
 
     def changed(self, vm: str) -> None:
@@ -77,9 +78,16 @@ class Looks:
             except TimeoutError:
                 self._wants_all = True
             self._wanted.clear()
-            await self.look()
+            async with self._one:
+                await self._look()
 
-    async def look(self) -> None:
+    async def at_all(self) -> None:
+        """Look at all VMs now; returns when that has been done."""
+        async with self._one:
+            self._wants_all = True
+            await self._look()
+
+    async def _look(self) -> None:
         """Compare what is believed with what the hypervisors say, for the VMs that are to be looked at."""
         wanted, self._wanted_vms = self._wanted_vms, set()
         wants_all, self._wants_all = self._wants_all, False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ import structlog
 
 from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.inventory import on_host
 from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
     Arm,
@@ -28,7 +28,6 @@ from jitsu_protocol.messages import (
     ListVms,
     Message,
     OperatorStop,
-    Record,
     StartDiscarding,
     StopDrained,
     Summon,
@@ -39,15 +38,17 @@ from jitsu_protocol.messages import (
     VmStatus,
 )
 from jitsu_protocol.states import AT_REST, VmState
-from jitsu_protocol.vm import STATS_ROOT, VM, InvalidVm, from_tree
+from jitsu_protocol.vm import VM, InvalidVm, from_tree
 from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.domain import reached_at
-from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
+from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory, still_held
 from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
 from jitsu_vmd.wires.history import History
+from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.probe import wait_for_port
+from jitsu_vmd.wires.statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Sequence
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_VM_WAIT_S = 0.5
 """dns may hear of a new VM some milliseconds before vmd does."""
-RECORD_TIMEOUT_S = 30.0
+TELL_TIMEOUT_S = 30.0
 TELL_LACK_S = 0.1
 ARM_MARGIN_S = 5.0
 REARM_S = 1.0
@@ -85,14 +86,14 @@ class VmDaemon:
         self._waiting: dict[str, set[asyncio.Future[Message]]] = {}
         self._alarms: dict[str, Alarm] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._starts: dict[str, int] = {}
-        self._recorded: dict[str, str] = {}  # statistics of this process, by path
+        self.statistics = Statistics(self._store, self._spawn)
+        self._complete = asyncio.Event()  # all VMs are known, and have been looked at
         self.looks = Looks(hypervisors, self._machines, self._found)
         self._configured = asyncio.Event()
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
-        self._serving = False
         limits = process.settings.hypervisor
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
+        self._room.blocked = lambda vm: still_held(vm, (self._machines[other] for other in self._removed))
         self._lacks: dict[str, Lack] = {}
         """What those wait for that find no room, as the feed has it."""
         self._admits = Alarm(self._admit)
@@ -108,11 +109,10 @@ class VmDaemon:
         self._stops = metrics.counter("stops", "Stop calls to the hypervisor.", ["mode"])
         metrics.gauge("queued", "VMs that wait for room to start.", lambda: float(len(self._room)))
         for state in VmState:
-            metrics.gauge(f"vms_{state}", f"VMs that are {state}.", self._counter_of(state))
+            metrics.gauge(f"vms_{state}", f"VMs that are {state}.", partial(self._room.tally.count, state))
 
     def handlers(self) -> dict[type[Request], Handler]:
-        """Return what answers each request; from now on changes of state are news."""
-        self._serving = True
+        """Return what answers each request."""
         return {
             Summon: self.summon,
             StartDiscarding: self.start_discarding,
@@ -125,6 +125,10 @@ class VmDaemon:
             Trace: self._history.trace,
             HandedOver: self.handed_over,
         }
+
+    def complete(self) -> None:
+        """Note that all VMs are known and have been looked at: from now on changes of state are news."""
+        self._complete.set()
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
@@ -140,7 +144,11 @@ class VmDaemon:
         machine = self._machines[request.vm]
         if refusal := self._refusals.get(request.vm):
             raise Unavailable(f"{machine.vm.name}: {refusal}")
-        if machine.state is VmState.UNKNOWN and (trouble := self._hypervisors.trouble(machine.vm)):
+        if (
+            machine.state is VmState.UNKNOWN
+            and self._complete.is_set()
+            and (trouble := self._hypervisors.trouble(machine.vm))
+        ):
             raise Unavailable(f"{machine.vm.name}: its hypervisor does not answer: {trouble}")
         return self._summoned(machine, events.SummonRequested(request.trigger, request.waited_s, ttl=request.ttl))
 
@@ -165,6 +173,13 @@ class VmDaemon:
             self._waits_no_longer(vm, future)
             raise
         return future.result() if future.done() else self._waited(vm, future)
+
+    def _again(self, machine: VmMachine, event: events.SummonRequested) -> None:
+        lack = self._room.lack(machine.vm, self._machines) if machine.state in AT_REST else None
+        if lack is None or not self._room.queue(machine.vm.uuid, event, lack, monotonic()):
+            self._handle(machine, event)
+        else:
+            self._admit_in(0.0)
 
     def _queued(
         self, machine: VmMachine, event: events.SummonRequested, lack: Lack, future: asyncio.Future[Message]
@@ -196,6 +211,11 @@ class VmDaemon:
                 del self._waiting[vm]
 
     async def _summon_unknown(self, request: Summon) -> Message:
+        if not self._complete.is_set():
+            changes, statistics = await learn(self._store, request.vm)
+            if request.vm not in self._machines:
+                self.statistics.restore(statistics)
+                self.configure(on_host(changes, self._process.host))
         deadline = monotonic() + UNKNOWN_VM_WAIT_S
         while request.vm not in self._machines:
             self._configured.clear()
@@ -225,6 +245,8 @@ class VmDaemon:
 
     def handed_over(self, request: HandedOver) -> Done:
         """Answer HandedOver."""
+        if not self._complete.is_set():
+            raise Unavailable("vmd has just started", hint="try again in a moment")
         if request.vm in self._machines:
             self._handle(self._machines[request.vm], events.HandoverTold())
         return Done()
@@ -249,17 +271,20 @@ class VmDaemon:
                 refusals[vm] = self._refusal(from_tree(vm, leaves))
         return Checked(refusals={vm: refusal for vm, refusal in refusals.items() if refusal})
 
-    def list_vms(self, _: ListVms) -> VmList:
-        """Answer ListVms."""
+    async def list_vms(self, _: ListVms) -> VmList:
+        """Answer ListVms; who asks before all VMs are known waits, as those that are missing would seem to be gone."""
+        await self._complete.wait()
         feed = self._feed.feeds["vm"]
         now = monotonic()
         vms = [self._status(machine, now) for machine in self._machines.values()]
         return VmList(vms=vms, epoch=feed.epoch, number=feed.number)
 
     def _machine(self, vm: str) -> VmMachine:
-        if vm not in self._machines:
-            raise NotFound(f"no VM has the uuid {vm[:64]!r}")
-        return self._machines[vm]
+        if vm in self._machines:
+            return self._machines[vm]
+        if not self._complete.is_set():
+            raise Unavailable("vmd has just started and does not know its VMs yet", hint="try again in a moment")
+        raise NotFound(f"no VM has the uuid {vm[:64]!r}")
 
     # --- configuration ---
 
@@ -270,13 +295,6 @@ class VmDaemon:
         for machine in self._machines.values():
             self._check(machine)
         self._admit()
-
-    def restore(self, statistics: dict[str, str]) -> None:
-        """Take the number of starts from the store's statistics (path -> value)."""
-        for path, value in statistics.items():
-            match path.removeprefix(STATS_ROOT + "/").split("/"):
-                case [vm, "total_starts"] if value.isdecimal():
-                    self._starts[vm] = int(value)
 
     def configure(self, changes: Sequence[VmChanged]) -> None:
         """Take VMs that came, went or are configured otherwise."""
@@ -294,12 +312,12 @@ class VmDaemon:
             machine.configure(vm, monotonic())
             self._check(machine)
             self._tally(machine)
-            self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
+            self._publish(machine)
             self.looks.at(vm.uuid)
             return
         machine = VmMachine(vm)
         self._check(machine)
-        machine.starts = self._starts.get(vm.uuid, 0)
+        machine.starts = self.statistics.starts(vm.uuid)
         self._machines[vm.uuid] = machine
         self._tally(machine)
         self.looks.at(vm.uuid)
@@ -337,16 +355,14 @@ class VmDaemon:
             self._removed.discard(vm)
             del self._machines[vm]
             self._tally(machine)
-            self._starts[vm] = machine.starts
+            self.statistics.removed(machine)
             self._nics.pop(vm, None)
             self._notes.pop(vm, None)
             if not self._refusals.pop(vm, ""):
                 self._spawn(self._forget(machine.vm))
-            for path in (f"{STATS_ROOT}/{vm}/start_ts", f"{STATS_ROOT}/{vm}/total_starts"):
-                self._recorded.pop(path, None)
             if vm in self._alarms:
                 self._alarms.pop(vm).set(None)
-            self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic()), gone=True))
+            self._publish(machine, gone=True)
 
     # --- the machines' shell ---
 
@@ -358,7 +374,7 @@ class VmDaemon:
         self._perform(machine, machine.passed(monotonic()))
 
     def _perform(self, machine: VmMachine, actions: Sequence[events.Action]) -> None:
-        vm = machine.vm
+        vm, again = machine.vm, None
         # Who waits is answered first: a client's time counts, a subscriber's does not.
         for action in sorted(actions, key=lambda action: not isinstance(action, events.AnswerSummons)):
             match action:
@@ -374,12 +390,16 @@ class VmDaemon:
                     self._watches[vm.uuid] = self._spawn(self._watch_guest(machine, call))
                 case events.AnswerSummons(error, armed):
                     self._answer(machine, error, armed)
+                case events.SummonAgain(event):
+                    again = event
                 case events.PublishState():
                     self._published(machine)
                 case events.RecordStart():
-                    self._record_start(machine)
+                    self.statistics.started(machine)
         self._history.take(machine)
         self._tally(machine)
+        if again is not None and vm.uuid not in self._removed:
+            self._again(machine, again)
         if self._machines.get(vm.uuid) is machine:
             self._alarms.setdefault(vm.uuid, Alarm(partial(self._passed, vm.uuid))).set(machine.next_deadline())
         self._forget_if_removed(machine)
@@ -391,8 +411,12 @@ class VmDaemon:
         else:
             self._room.tally.forget(vm.uuid)
 
+    def _publish(self, machine: VmMachine, *, gone: bool = False) -> None:
+        if self._complete.is_set():  # before, nobody has had a snapshot that this would change
+            self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic()), gone=gone))
+
     def _published(self, machine: VmMachine) -> None:
-        self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
+        self._publish(machine)
         self._log_state(machine)
         if machine.state is not VmState.BOOTING and machine.vm.uuid in self._watches:
             self._watches.pop(machine.vm.uuid).cancel()
@@ -415,7 +439,7 @@ class VmDaemon:
         told, self._lacks = self._lacks, self._room.waiting()
         for vm in told.keys() | self._lacks.keys():
             if vm in self._machines and told.get(vm) != self._lacks.get(vm):
-                self._feed.publish("vm", VmStateChanged(vm=self._status(self._machines[vm], monotonic())))
+                self._publish(self._machines[vm])
         if (deadline := self._room.next_deadline()) is not None:
             self._admits.set(deadline)
 
@@ -425,7 +449,7 @@ class VmDaemon:
             case VmState.FAILED:
                 log.warning("boot failed", vm=vm, reason=machine.error)
                 self.looks.at(machine.vm.uuid)  # it may be paused or suspended, or even run
-            case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if self._serving:
+            case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if self._complete.is_set():
                 log.info(machine.state.value, vm=vm)
             case _:
                 log.debug(machine.state.value, vm=vm)
@@ -523,20 +547,9 @@ class VmDaemon:
 
     async def _tell(self, owner: str, client: RpcClient, request: Request) -> None:
         try:
-            await client.call(request, Done, RECORD_TIMEOUT_S)
+            await client.call(request, Done, TELL_TIMEOUT_S)
         except JitsuError as error:
             log.warning("not told", owner=owner, kind=request.kind, reason=str(error))
-
-    def _record_start(self, machine: VmMachine) -> None:
-        path = f"{STATS_ROOT}/{machine.vm.uuid}"
-        values = {f"{path}/start_ts": f"{time.time():.6f}", f"{path}/total_starts": str(machine.starts)}
-        self._recorded |= values
-        self._spawn(self._tell("store", self._store, Record(values=values, service="vmd")))
-
-    def record_again(self) -> None:
-        """Tell a store that may be a new one what its predecessor may have lost."""
-        if self._recorded:
-            self._spawn(self._tell("store", self._store, Record(values=self._recorded, service="vmd")))
 
     # --- what the hypervisor says ---
 
@@ -547,7 +560,7 @@ class VmDaemon:
         if is_other and not self._is_older(as_of, machine):
             self._nics[vm] = guest.nics
             self._note(machine.vm, guest.note)
-            self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic())))
+            self._publish(machine)
         self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
 
     @staticmethod
@@ -556,12 +569,9 @@ class VmDaemon:
         return machine.calling or (machine.started_at is not None and as_of < machine.started_at)
 
     def _note(self, vm: VM, note: str) -> None:
-        if note == self._notes.get(vm.uuid, ""):
-            return
-        self._notes.pop(vm.uuid, None)
-        if note:
-            self._notes[vm.uuid] = note
+        if note and note != self._notes.get(vm.uuid):
             log.warning("saved state is not used", vm=vm.name, reason=note)
+        self._notes[vm.uuid] = note
 
     # --- views ---
 
@@ -588,6 +598,3 @@ class VmDaemon:
             waits_for="" if lack is None else lack.reason,
             wants_room=lack is not None and lack.of_room,
         )
-
-    def _counter_of(self, state: VmState) -> Any:
-        return lambda: float(self._room.tally.states[state])
