@@ -77,6 +77,8 @@ class RuntimeDirectory:
             for kind in ("rpc", "feed"):
                 for suffix in ("", ".lock"):
                     (self.path / f"{name}.{kind}{suffix}").unlink(missing_ok=True)
+        for names in self.path.glob("*.names"):  # of the dns replicas
+            names.unlink(missing_ok=True)
         if self._own_store is not None:
             shutil.rmtree(self._own_store, ignore_errors=True)
         (self.path / RECORD).unlink(missing_ok=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jitsu_dns.rules.forward import Forwarder
+    from jitsu_dns.rules.names import Names
     from jitsu_dns.rules.notify import Notifier
     from jitsu_dns.rules.special import SpecialNames
     from jitsu_protocol.states import VmState
@@ -53,6 +54,8 @@ def front(
     special: SpecialNames | None = None,
     notify: Notifier | None = None,
     zones: Sequence[str] = ("jitsu.test",),
+    names: Names | None = None,
+    vms_are_told: bool = True,
 ) -> Front:
     made = Front(
         Table(zones, Authority(), map(parse_static, static), notes_changes=notify is not None),
@@ -65,8 +68,10 @@ def front(
         forward=forward,
         special=special,
         notify=notify,
+        names=names,
     )
-    made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1, 0.0)
+    if vms_are_told:
+        made.configure([VmChanged(None, vm) for vm in (vms or (VM_WWW,))], 1, 0.0)
     if registered:
         made.uses.acknowledged(0.0)
     return made

@@ -16,13 +16,25 @@ if TYPE_CHECKING:
 
 async def start(process: Process) -> None:
     """Bind the port, learn what there is to know, serve."""
+    gc.disable()
     replica = Replica(process)
     process.stopping = replica.stop
     process.take = replica.take
     await replica.start()
-    gc.collect()
-    gc.freeze()  # the table of 100,000 names holds a million objects: to look through them takes longer than any query
     process.ready()
+    process.spawn(_settle(replica), "settle")
+
+
+async def _settle(replica: Replica) -> None:
+    """Leave the table to itself once it is there.
+
+    With 100,000 names it holds a million objects: to look through them, again and again while it grows and then now
+    and then, takes longer than any query.
+    """
+    await replica.names.completed.wait()
+    gc.freeze()
+    gc.enable()
+    replica.say_what_changed()
 
 
 def main() -> None:

@@ -68,9 +68,9 @@ class ColdQueries:
     # --- queries ---
 
     def wait(
-        self, query: Query, asker: Asker, hit: Hit, extras: Extras, limit: SummonLimit, now: float
+        self, query: Query, asker: Asker, hit: Hit, extras: Extras, limit: SummonLimit, now: float, arrived: float
     ) -> Refusal | None:
-        """Let a query wait for the VMs of a name; return why it may not."""
+        """Let a query, which came at `arrived`, wait for the VMs of a name; return why it may not."""
         node, vms = hit.node, hit.node.of_type(hit.qtype)
         chosen: set[str] = set()
         if node not in self._asked:
@@ -79,7 +79,7 @@ class ColdQueries:
             if new and (reason := limit.refusal(asker.address, new, now)):
                 return Refusal(Rcode.REFUSED, Ede.PROHIBITED, reason)
         max_wait = min(held.vm.max_wait for held in vms)
-        waiting = Waiting(query, asker.client, asker.udp, hit, extras, now, now + max_wait)
+        waiting = Waiting(query, asker.client, asker.udp, hit, extras, arrived, arrived + max_wait)
         if not self._pending.add(waiting):
             self._counts.overflow += 1
             return Refusal(Rcode.SERVFAIL, Ede.OTHER, "too many queries wait")

@@ -11,6 +11,7 @@ else comes out of `take` as actions.
     outside   forwarded for clients for whom that is done (rules/forward.py), except special-use names
               (rules/special.py), else REFUSED; the same for where one of our aliases leads
     limited   over UDP, to a client that has not shown that its address is its own: see rules/access.py
+    unknown   the name may be one that this replica does not know yet: the question is held (rules/names.py, unknown.py)
     denied    the client may start no VM, or its network no more of them now: REFUSED with the reason
 """
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from jitsu_dns.rules import records as build
 from jitsu_dns.rules.access import Limited
-from jitsu_dns.rules.actions import Counts, ReportNow, SendAll
+from jitsu_dns.rules.actions import Counts, ReportNow, Send, SendAll
 from jitsu_dns.rules.cold import ColdQueries
 from jitsu_dns.rules.forward import Question
 from jitsu_dns.rules.message import (
@@ -45,13 +46,15 @@ from jitsu_dns.rules.message import (
     to_wire,
     truncated,
 )
+from jitsu_dns.rules.names import MAX_AT_ONCE, Known, Names
 from jitsu_dns.rules.pending import Pending
 from jitsu_dns.rules.ready import Ready, ReadyPackets
 from jitsu_dns.rules.replies import extras_for, with_error
 from jitsu_dns.rules.special import SpecialNames
 from jitsu_dns.rules.states import States
-from jitsu_dns.rules.table import Hit, Warm
+from jitsu_dns.rules.table import MAX_ALIASES, Hit, Warm
 from jitsu_dns.rules.transfer import is_older, messages, serial_in
+from jitsu_dns.rules.unknown import HeldQuery, Unknown
 from jitsu_protocol.states import VmState
 
 if TYPE_CHECKING:
@@ -95,9 +98,13 @@ class Front:
         forward: Forwarder | None = None,
         special: SpecialNames | None = None,
         notify: Notifier | None = None,
+        names: Names | None = None,
         wall_ahead_s: float = 0.0,
     ) -> None:
-        """`wall_ahead_s` is how far Unix time is ahead of `now`; `notify` knows who may transfer zones."""
+        """`wall_ahead_s` is how far Unix time is ahead of `now`; `notify` knows who may transfer zones.
+
+        `names` are those that the store describes; without them `configure` says all that there is.
+        """
         self.table = table
         self.uses = uses
         self.states = States()
@@ -115,6 +122,13 @@ class Front:
         self.summons, self._cookies = summons, cookies
         self._about = about
         self._wall_ahead_s = wall_ahead_s
+        self.names = Names() if names is None else names
+        if names is None:
+            self.names.known = Known.TOLD
+        self.trusts_at: float | None = None
+        """From when on names that are only remembered are answered for; None: they are, or there are none."""
+        self._unknown = Unknown(max_waiting)
+        self._serial = 0
         self._ready = ReadyPackets(uses, responses, self.counts.answers)
         self._actions: list[Action] = []
         self._cold = ColdQueries(table, uses, self.states, self.pending, self.counts, self._actions)
@@ -130,8 +144,11 @@ class Front:
             return [None] * len(datagrams)
         return self._ready.answers(datagrams, now, senders)
 
-    def query(self, data: bytes, asker: Asker, now: float) -> bytes | None:
-        """Take a packet; return what is sent back at once, None if that is nothing or comes later."""
+    def query(self, data: bytes, asker: Asker, now: float, arrived: float | None = None) -> bytes | None:
+        """Take a packet; return what is sent back at once, None if that is nothing or comes later.
+
+        `arrived` is when it came, if that was earlier and it was held.
+        """
         query = parse(data)
         if isinstance(query, Malformed):
             self.counts.malformed += 1
@@ -141,9 +158,13 @@ class Front:
             if (verdict := self._limited(query, asker, "other", is_proven, now)) is not None:
                 return verdict
             return self._other(data, query, asker, extras)
+        if not self.names.is_complete and self._may_be_unknown(query.key, now):
+            if (verdict := self._limited(query, asker, "unknown", is_proven, now)) is not None:
+                return verdict
+            return self._hold(HeldQuery(data, query, asker, extras, now if arrived is None else arrived))
         found = self.table.find(query.key, query.qtype)
         if isinstance(found, Hit):
-            return self._hit(data, query, asker, found, extras, is_proven, now)
+            return self._hit(data, query, asker, found, extras, is_proven, now, arrived)
         if found is None:
             return self._outside(query, asker, extras, is_proven, now)
         if found.leads_outside and self._is_forwarded_for(query, asker):
@@ -167,6 +188,7 @@ class Front:
     def gone(self, client: Hashable) -> None:
         """Note that a client can be sent nothing more."""
         self.pending.drop_client(client)
+        self._unknown.drop_client(client)
         if self.forward is not None:
             self.forward.gone(client)
 
@@ -248,15 +270,73 @@ class Front:
             if change.new is not None:
                 self.faults[change.new.uuid] = f"{change.new.name}: {error}"
 
+    def told(self, serial: int, now: float) -> None:
+        """Note that `names` has changed: a few VMs are made at once, the others by `make_some`."""
+        self._serial = serial
+        if self.names.left <= MAX_AT_ONCE:
+            self.configure(self.names.make_some(), serial, now)
+        if self.names.known is Known.TOLD:
+            self.trusts_at = None
+        self._ask_again(now)
+
+    def make_some(self, now: float) -> bool:
+        """Make some of the VMs that are known by their leaves only; return whether there are more."""
+        if self.names.left:
+            self.configure(self.names.make_some(), self._serial, now)
+            if not self.names.left:
+                self._ask_again(now)
+        return self.names.left > 0
+
+    # --- what is not known yet ---
+
+    def _may_be_unknown(self, key: bytes, now: float) -> bool:
+        """Make the VMs that a name's answer depends on; return whether others, that nobody knows yet, may have it."""
+        names, table = self.names, self.table
+        if self.trusts_at is not None and now < self.trusts_at:
+            return True
+        for _ in range(MAX_ALIASES):
+            if made := names.make(names.wanted(key)):
+                self.configure(made, self._serial, now)
+            target = table.alias_of(key)
+            if target is None:
+                break
+            key = target
+        if names.known is Known.TOLD and key in table.zones:
+            return False
+        return names.may_change(key, table.stands_for(key))
+
+    def _hold(self, held: HeldQuery) -> bytes | None:
+        if self._unknown.hold(held):
+            return None
+        return self._unheld(held)
+
+    def _unheld(self, held: HeldQuery) -> bytes:
+        extras = with_error(held.extras, Ede.NOT_READY, "this server does not know all names yet")
+        return self._respond(held.query, held.asker, Rcode.SERVFAIL, "other", extras=extras)
+
+    def _ask_again(self, now: float) -> None:
+        """Look again at all that is held."""
+        for held in self._unknown.release():
+            answer = self.query(held.data, held.asker, now, held.arrived)
+            if answer:
+                self._actions.append(Send(held.asker.client, answer))
+
     # --- clock ---
 
     def next_deadline(self) -> float | None:
         """Return when `passed` wants to be called."""
-        return self._cold.next_deadline()
+        held = None if not len(self._unknown) else self.trusts_at
+        due = (self._cold.next_deadline(), self._unknown.next_deadline(), held)
+        return min((each for each in due if each is not None), default=None)
 
     def passed(self, now: float) -> None:
         """Look at the clock."""
         self._cold.passed(now)
+        if self.trusts_at is not None and now >= self.trusts_at:
+            self.trusts_at = None
+            self._ask_again(now)
+        for held in self._unknown.due(now):
+            self._actions.append(Send(held.asker.client, self._unheld(held)))
 
     # --- one query ---
 
@@ -312,6 +392,8 @@ class Front:
         rcode = Rcode.NOERROR
         if asker.address not in self._secondaries:
             rcode, extras = Rcode.REFUSED, with_error(extras, Ede.PROHIBITED, "not one of dns.secondaries")
+        elif not self.names.is_complete:
+            rcode, extras = Rcode.SERVFAIL, with_error(extras, Ede.NOT_READY, "not all names are known yet")
         elif soa is None:
             rcode = Rcode.NOTAUTH
         elif query.qtype == Type.IXFR and (asker.udp or not is_older(serial_in(data), self.table.serial)):
@@ -355,13 +437,21 @@ class Front:
         return self._respond(query, asker, Rcode.NOERROR, "other", build.texts(said, CHAOS), extras)
 
     def _hit(
-        self, data: bytes, query: Query, asker: Asker, hit: Hit, extras: Extras, proven: bool, now: float
+        self,
+        data: bytes,
+        query: Query,
+        asker: Asker,
+        hit: Hit,
+        extras: Extras,
+        proven: bool,
+        now: float,
+        arrived: float | None,
     ) -> bytes | None:
         warm = self._warm_for(hit, now)
         if warm is None:
             if (verdict := self._limited(query, asker, ("cold", query.question.lower()), proven, now)) is not None:
                 return verdict
-            return self._wait(query, asker, hit, extras, now)
+            return self._wait(query, asker, hit, extras, now, now if arrived is None else arrived)
         if (verdict := self._limited(query, asker, warm, proven, now)) is not None:
             return verdict
         self._ready.answered(warm, now)
@@ -386,8 +476,8 @@ class Front:
             hit.node.warm = (*hit.node.warm, warm)
         return warm
 
-    def _wait(self, query: Query, asker: Asker, hit: Hit, extras: Extras, now: float) -> bytes | None:
-        refusal = self._cold.wait(query, asker, hit, extras, self.summons, now)
+    def _wait(self, query: Query, asker: Asker, hit: Hit, extras: Extras, now: float, arrived: float) -> bytes | None:
+        refusal = self._cold.wait(query, asker, hit, extras, self.summons, now, arrived)
         if refusal is None:
             return None
         extras = with_error(extras, refusal.code, refusal.text)

@@ -384,6 +384,20 @@ class Table:
         rcode = Rcode.NOERROR if exists else Rcode.NXDOMAIN
         return Fixed(rcode, Records(prefix.answer, prefix.answers, zones.soa(zone), 1), zone)
 
+    def stands_for(self, key: bytes) -> bytes | None:
+        """Return the name whose records are a name's: itself or a wildcard, None if there is neither."""
+        node = self._node(key)
+        return None if node is None else node.key
+
+    def alias_of(self, key: bytes) -> bytes | None:
+        """Return where a CNAME or DNAME leads a name, None if none does."""
+        node = self._node(key)
+        if (above := self._dname_above(key, node)) is not None:
+            return build.synthesized(key, above.key, above.targets[0])
+        if node is None or node.held or not node.targets or _is_dname(node):
+            return None
+        return node.targets[0]
+
     def _node(self, key: bytes) -> Node | None:
         """Return the node of a name, or the wildcard's that stands for it."""
         node = self._nodes.get(key)

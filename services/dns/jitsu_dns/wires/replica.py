@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import random
 import secrets
 import signal
@@ -13,6 +14,7 @@ import uuid
 from collections import Counter
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from jitsu_dns.rules.access import ResponseLimit, SummonLimit, plain
 from jitsu_dns.rules.actions import About, Asker, AskSummon, ReportNow, Send, SendAll
 from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
 from jitsu_dns.rules.message import TYPE_NAMES, Rcode
+from jitsu_dns.rules.names import Names
 from jitsu_dns.rules.notify import Notifier
 from jitsu_dns.rules.query import Front
 from jitsu_dns.rules.records import Authority, conflicts, parse_static
@@ -35,6 +38,8 @@ from jitsu_dns.wires.activation import inherited
 from jitsu_dns.wires.descriptors import raised_to
 from jitsu_dns.wires.forward import ForwardSockets
 from jitsu_dns.wires.interfaces import reachable_addresses
+from jitsu_dns.wires.names import NamesFollower
+from jitsu_dns.wires.names_file import NamesFile
 from jitsu_dns.wires.notify import NotifySockets
 from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.servers import Servers
@@ -42,7 +47,7 @@ from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
-from jitsu_protocol.follow import follow_states, follow_vms
+from jitsu_protocol.follow import follow_states
 from jitsu_protocol.limits import Networks
 from jitsu_protocol.messages import Done, Summon, Summoned
 from jitsu_protocol.sections import server_address
@@ -53,7 +58,6 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.actions import Counts
     from jitsu_dns.wires.datagrams import Address, Datagrams
     from jitsu_protocol.bus import FeedClient
-    from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
     from jitsu_protocol.sections import DnsSettings
@@ -105,7 +109,13 @@ class Replica:
         self._query_log = QueryLog(is_on=settings.log_queries)
         self._limits_responses = settings.response_rate > 0
         self._alarm = Alarm(self._passed)
-        self._serial = 0
+        self.names = NamesFollower(
+            process,
+            self._store,
+            self._front,
+            self._after,
+            NamesFile(_kept_in(process.settings)),
+        )
         self._warnings: list[str] = []
         """Those that are in the log already."""
         self._states: dict[str, FeedClient] = {}
@@ -113,14 +123,18 @@ class Replica:
         self._publish_metrics()
 
     async def start(self) -> None:
-        """Learn names and states, then serve."""
-        await follow_vms(self._process, self._store, self._configured, serial=self._numbered)
-        if hint := upgrade_hint(self._front.table):
-            log.warning(
-                "only the names of VMs are ours, not their domains: set dns.zones for those that are", like=hint
-            )
+        """Serve at once, and learn names and states; what is not known yet is held (rules/unknown.py)."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._query_log.switch)
         states = self._states = follow_states(self._process, self._vmds, self._all_states, self._state)
+        self._process.spawn(self._udp.run(), "udp")
+        self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         self._process.spawn(self._report_for_ever(), "report")
+        if self._notify is not None:
+            await self._notify.open()
+        if self._servers is not None and self._front.forward is not None:
+            self._process.spawn(self._servers.follow(self._front.forward), "servers")
+            self._process.reread = partial(self._servers.reload, self._front.forward)
+        await self.names.start()
         try:
             async with asyncio.timeout(FIRST_STATES_S):
                 for feed in states.values():
@@ -128,15 +142,12 @@ class Replica:
         except TimeoutError:
             for host in (host for host, feed in states.items() if not feed.is_live()):
                 log.warning("vmd does not answer yet: queries for its VMs fail until it does", host=host)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._query_log.switch)
-        if self._notify is not None:
-            await self._notify.open()
-        if self._servers is not None and self._front.forward is not None:
-            self._process.spawn(self._servers.follow(self._front.forward), "servers")
-            self._process.reread = partial(self._servers.reload, self._front.forward)
-        self._process.spawn(self._udp.run(), "udp")
-        self._process.spawn(self._tcp.run(self._tcp_socket), "tcp")
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
+
+    def say_what_changed(self) -> None:
+        """Tell an operator who has set no zones which line keeps the zones of earlier versions."""
+        if hint := upgrade_hint(self._front.table):
+            log.warning("only the VMs' own names are served, not their domains: set dns.zones for those", like=hint)
 
     def take(self, settings: Settings) -> None:
         """Take other limits on who may start VMs; buckets are full again."""
@@ -190,6 +201,8 @@ class Replica:
                 case ReportNow():
                     self._report_wanted.set()
         self._give_on()
+        if self._notify is not None:
+            self._notify.go_on()
         for wait in self._front.counts.waits:
             self._waits.observe(wait)
         self._front.counts.waits.clear()
@@ -243,15 +256,6 @@ class Replica:
 
     # --- what the others say ---
 
-    def _numbered(self, serial: int) -> None:
-        self._serial = serial
-
-    def _configured(self, changes: Sequence[VmChanged]) -> None:
-        self._front.configure(changes, self._serial, monotonic())
-        if self._notify is not None:
-            self._notify.go_on()
-        self._after()
-
     def _all_states(self, statuses: Sequence[VmStatus], host: str) -> None:
         self._front.all_states(statuses, monotonic(), host)
         self._after()
@@ -291,7 +295,8 @@ class Replica:
 
     def _warn(self) -> list[str]:
         """Return what an operator should put right; what is new goes to the log too."""
-        found = warnings(self._front.table, self._front.faults, has_secondaries=bool(self._settings.secondaries))
+        left_out = self._front.names.faults | self._front.faults
+        found = warnings(self._front.table, left_out, has_secondaries=bool(self._settings.secondaries))
         found += self._shortages
         found += () if self._servers is None else self._servers.found.warnings
         for warning in found:
@@ -420,8 +425,14 @@ def _front(
         forward=_forwarder(servers, responses, max_forwards),
         special=SpecialNames(settings.forward_special),
         notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
+        names=Names(),
         wall_ahead_s=time.time() - monotonic(),
     )
+
+
+def _kept_in(settings: Settings) -> Path:
+    """Return the file for names, in the directory of the service manager (systemd.exec(5)) or else the suite's."""
+    return Path(os.environ.get("CACHE_DIRECTORY") or settings.bus.directory) / f"{settings.dns.replica}.names"
 
 
 def _own_addresses(bind: str) -> tuple[str, ...]:
