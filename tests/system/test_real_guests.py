@@ -18,6 +18,7 @@ from tests.support.lan import BRIDGE, Lan, lan_suite, made_lan, taken_macs
 from tests.support.libvirtd import URI, Libvirtd, guest_image, running_libvirtd, virsh
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import ECHO, datagram, summon
+from tests.system.test_taps import one_of_each, shut_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +125,17 @@ def test_an_idle_vm_is_stopped_as_it_says_and_comes_back(
             assert suite.status()["www"]["starts"] == starts
         assert taken_macs(suite) == [], "that of one that is paused is its own"
         suite.jitsu("stop", "www", check=False)
+
+
+def test_g4_a_guest_that_is_paused_gets_what_is_sent_to_it_once(tmp_path: Path, lan: Lan, libvirtd: Libvirtd) -> None:
+    with lan_suite(tmp_path, settings() + guest("www", 10, stop_mode="pause"), lan=lan) as (_, suite):
+        assert "This is the VM" in lan.run(0, lambda: page(summon("www", suite.port)))
+        for _ in range(2):
+            suite.jitsu("stop", "www")
+            stopped(suite, "www", "paused")
+            wait_for(lambda: shut_ports(lan) != [], LIMIT_S, "its port is shut: the bridge knows its MAC address")
+            assert lan.run(0, lambda: one_of_each(suite, "www", port=80)) == (0, 1, 1)
+            assert shut_ports(lan) == []
 
 
 def test_g3_a_connection_keeps_it_up_and_traffic_wakes_it(tmp_path: Path, lan: Lan, libvirtd: Libvirtd) -> None:
