@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from jitsu_vmd.wires.neighbours import forget_unanswered
+
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from jitsu_protocol.vm import VM
 
 PAUSE_SHARE = 0.05
@@ -18,14 +21,29 @@ MAX_PAUSE_S = 0.1
 CONNECT_LIMIT_S = 1.0  # a SYN that met no stack is sent again after 1 s (RFC 6298); a new attempt is no later
 
 
+RESOLVE_S = 0.05
+"""Who has an address is known in a millisecond on a bridge; after that long it is asked again."""
+
+
 async def wait_for_port(vm: VM) -> None:
     """Return when one of the VM's addresses accepts a connection to `wait_for_port`; try until cancelled."""
     begun = monotonic()
     while True:
         for address in vm.addresses:
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(CONNECT_LIMIT_S):
-                    _, writer = await asyncio.open_connection(str(address), vm.wait_for_port)
-                writer.close()
+            if await _accepts(address, vm.wait_for_port or 0):
                 return
         await asyncio.sleep(min(max(MIN_PAUSE_S, PAUSE_SHARE * (monotonic() - begun)), MAX_PAUSE_S))
+
+
+async def _accepts(address: IPv4Address | IPv6Address, port: int) -> bool:
+    connecting = asyncio.ensure_future(asyncio.open_connection(str(address), port))
+    try:
+        await asyncio.wait({connecting}, timeout=RESOLVE_S)
+        if not connecting.done() and not forget_unanswered(address):
+            await asyncio.wait({connecting}, timeout=CONNECT_LIMIT_S - RESOLVE_S)
+        if not connecting.done() or connecting.exception() is not None:
+            return False
+        connecting.result()[1].close()
+        return True
+    finally:
+        connecting.cancel()
