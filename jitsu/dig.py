@@ -154,6 +154,12 @@ def _server(address: str) -> tuple[str, int]:
     return _reachable(host.strip("[]")), int(port)
 
 
+def is_on_all_addresses(address: str) -> bool:
+    """Say whether HOST:PORT is bound to all addresses of its machine."""
+    host = address.rpartition(":")[0].strip("[]")
+    return _reachable(host) != host
+
+
 def _reachable(host: str) -> str:
     """Return where a server that is bound to all addresses is asked: on this machine."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

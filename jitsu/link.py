@@ -81,6 +81,11 @@ class Link:
         """Where the sockets are."""
         return self._bus.directory
 
+    @property
+    def is_local(self) -> bool:
+        """Whether all services are on this machine, as far as is known: none is reached over tcp."""
+        return not any(endpoint.startswith("tcp://") for _, endpoint in self._bus.endpoints())
+
     def runs(self, owner: str, host: str = "") -> bool:
         """Say whether a service listens; of one that is reached over tcp that is not known, and taken for granted."""
         path = self._path(owner, host)

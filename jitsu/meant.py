@@ -32,6 +32,7 @@ STATISTICS = {
     "start_ts": float,
     "total_starts": int,
     "last_request_ts": float,
+    "last_ttl": int,
     "total_requests": int,
 }
 
@@ -144,7 +145,7 @@ def _fault_below(root: str, path: str, leaves: Mapping[str, str]) -> str:
     return f"nothing reads {path}{_nearest(rest, known, f'{root}/{uuid}')}"
 
 
-_OF_REQUESTS = ("last_request_ts", "total_requests")
+_OF_REQUESTS = ("last_request_ts", "last_ttl", "total_requests")
 
 
 def _nearest(rest: str, known: set[str] | list[str], above: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from jitsu.cli import JsonOption, app, with_link
-from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, replicas_at, who_answers
+from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, is_on_all_addresses, replicas_at, who_answers
 from jitsu.link import OWNERS
 from jitsu.printable import print_lines, printable
 from jitsu.rows import status_rows
@@ -75,12 +75,16 @@ async def look(link: Link) -> Status:
     heard = await asyncio.gather(
         *(asyncio.to_thread(who_answers, address, replicas, DNS_TIMEOUT_S) for address, replicas in places.items())
     )
+    shown.dns_answers = bool(places)
     for (address, replicas), answering in zip(places.items(), heard, strict=True):
+        # What is bound to all addresses of another machine is reached there under an address that is not known here.
+        may_be_elsewhere = is_on_all_addresses(address) and not link.is_local
+        silence = "cannot be asked from here" if may_be_elsewhere else "does not answer"
         shown.dns += [
-            f"{replica:<9} {'answers' if replica in answering else 'does not answer'} at {address}"
+            f"{replica:<9} {'answers' if replica in answering else silence} at {address}"
             for replica in sorted(replicas)
         ]
-    shown.dns_answers = bool(places) and all(map(set.__ge__, heard, places.values()))
+        shown.dns_answers &= replicas <= answering or may_be_elsewhere
     if not places:
         shown.dns = ["dns       does not answer: the store knows of no replica"]
     return shown

@@ -16,7 +16,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, who_answers
+from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, is_on_all_addresses, who_answers
 from jitsu_protocol.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -106,6 +106,13 @@ def test_with_summon_it_is_asked_whatever_that_starts() -> None:
 def test_a_question_that_cannot_be_asked_is_refused(name: str, rdtype: str, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         checked_question(name, rdtype)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_on_all"), [("0.0.0.0:53", True), ("[::]:53", True), (":::53", True), ("192.0.2.1:53", False)]
+)
+def test_an_address_that_stands_for_all_is_known(address: str, is_on_all: bool) -> None:
+    assert is_on_all_addresses(address) is is_on_all
 
 
 def test_a_replica_that_is_away_does_not_answer() -> None:

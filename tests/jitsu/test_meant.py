@@ -38,6 +38,7 @@ UNKNOWN = "4d47be4e-9cd2-5d84-a20e-7b966138fbe2"
             "4",
             [f"jitsu/stats/{WWW.uuid}/dns/jitsu.test/total_requests"],
         ),
+        ("jitsu/stats/www/dns/jitsu.test/last_ttl", "4", [f"jitsu/stats/{WWW.uuid}/dns/jitsu.test/last_ttl"]),
         ("jitsu/dns/changed", "now", ["jitsu/dns/changed"]),
         ("jitsu/vm/www/dns/further.test/ttl", "9", [f"{W}/dns/further.test/ttl"]),
     ],
