@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.activity import MAX_BLIND_S, MAX_CONNECTIONS, MAX_USES, Activity
+from jitsu_synjitsu.rules.activity import MAX_BLIND_S, MAX_CONNECTIONS, MAX_REPLIES, MAX_USES, Activity
 from tests.support.frames import CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, arp, tcp, udp
 from tests.support.vms import make_vm
 
@@ -54,6 +54,44 @@ def test_g3_a_silent_connection_is_use_until_both_sides_have_ended_it(addresses:
     assert made.activity.connected() == 0
     assert made.told(900.0) == [900.0 - 700.0]
     assert made.told(901.0) == []
+
+
+@pytest.mark.parametrize("addresses", [V4, V6])
+def test_replies_on_a_connection_that_the_vm_opened_are_no_use(addresses: tuple[bytes, bytes]) -> None:
+    made = Bridge()
+    for n in range(10):
+        now = 10.0 + 2 * n
+        made.to_vm(made.answer(443 + n, SYN, addresses), now)
+        for flags in (SYN | ACK, ACK, FIN | ACK):
+            made.to_vm(tcp(443 + n, 80, flags, addresses=addresses), now)
+        assert made.told(now + 0.1) == []
+    assert made.activity.awaited() == {VM_MAC}, "the next packet of anybody else is still seen"
+    made.to_vm(tcp(9, 80, ACK, addresses=addresses), 40.0)
+    assert made.told(40.0) == [0.0]
+
+
+def test_a_client_that_opens_a_connection_with_the_ports_of_an_old_one_is_use() -> None:
+    made = Bridge()
+    made.to_vm(made.answer(443, SYN), 10.0)
+    made.to_vm(tcp(443, 80, RST), 10.1)
+    made.to_vm(tcp(443, 80, SYN), 20.0)
+    assert made.told(20.0) == [0.0]
+
+
+def test_in_doubt_a_packet_is_use_and_what_is_kept_is_bounded() -> None:
+    made = Bridge()
+    for port in range(MAX_CONNECTIONS + 1):
+        made.to_vm(made.answer(1 + port, SYN), 10.0)
+    made.to_vm(tcp(2, 80, ACK), 11.0)
+    assert made.told(11.0) == [], "it is among those that are kept"
+    made.to_vm(tcp(1, 80, ACK), 12.0)
+    assert made.told(12.0) == [0.0], "this one was forgotten"
+    busy = Bridge()
+    busy.to_vm(busy.answer(443, SYN), 10.0)
+    busy.activity.passed(11.0)
+    for _ in range(MAX_REPLIES + 1):
+        busy.activity.frame(frames.read(tcp(443, 80, ACK)), 11.0)
+    assert busy.activity.awaited() == frozenset(), "a busy VM is not looked at packet by packet"
 
 
 @pytest.mark.parametrize("who", ["client", "vm"])

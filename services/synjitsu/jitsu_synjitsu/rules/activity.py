@@ -4,7 +4,9 @@ A VM is in use while a client has a TCP connection to it, and when an IP packet 
 connections the first and the last segments are seen (SYN with ACK; FIN in both directions; RST). Of other packets
 one is enough: a VM is `awaited` until one comes, and then not looked at for a while, in which it counts as used. So a
 busy VM costs a packet or two a second, and no use is missed. Broadcasts, ARP and what Synjitsu sends itself are no
-use; nor are connections that the VM opens.
+use; nor are segments of TCP connections that the VM has opened: its SYN is always seen. In doubt a packet is use: when
+the VM has opened more connections than are kept, when more segments come for them than can be looked at one by one, and
+for UDP and ICMP, where nobody sees who began.
 
 A connection whose client has vanished ends never. So if nothing at all was sent to a VM for `max_idle_connection`,
 its connections are over. What cannot be known (the table was full, Synjitsu was away) counts as a connection.
@@ -28,6 +30,8 @@ MAX_CONNECTIONS = 4096
 """Of one VM."""
 MIN_BLIND_S, MAX_BLIND_S, BLIND_PART = 0.25, 5.0, 10
 """After a packet a VM is not looked at for a tenth of its idle timeout, within these bounds."""
+MAX_REPLIES = 16
+"""To one VM between two calls of `passed`, on connections that it has opened: more are not looked at one by one."""
 MAX_USES = 1000
 """In a report."""
 
@@ -50,6 +54,10 @@ class Running:
     blind_until: float = 0.0
     connections: dict[Connection, int] = field(default_factory=dict)
     """Connection -> which sides have closed it: 1 the client, 2 the VM."""
+    opened: dict[Connection, None] = field(default_factory=dict)
+    """Connections that the VM has opened itself; of more than MAX_CONNECTIONS the oldest is forgotten."""
+    replies: int = 0
+    """Segments to it on those, since `passed` was called last."""
     maybe_more: bool = False
     """There may be connections that are not in the table."""
     drain: str = ""
@@ -130,6 +138,8 @@ class Activity:
             self._segment(seen, target, now)
         if target is None or not seen.at or seen.kind in (Kind.ASKS, Kind.TELLS):
             return ""
+        if seen.kind is Kind.TCP and _is_reply(target, seen):
+            return ""
         self._used(target, now)
         if target.drain:
             target.drain = ""
@@ -142,6 +152,8 @@ class Activity:
             connection = (seen.target, seen.target_port, seen.sender, seen.source_port)
             if seen.flags & (SYN | ACK) == SYN | ACK:
                 self._opened(origin, connection)
+            elif seen.flags & SYN:
+                _opens(origin, connection)
             else:
                 _closed(origin, connection, seen.flags, 2, now)
         if target is not None:
@@ -171,6 +183,7 @@ class Activity:
     def passed(self, now: float) -> None:
         """Look at VMs again, and give up connections of those to which nothing was sent for too long."""
         for vm in self._vms.values():
+            vm.replies = 0
             if vm.blind_until <= now and vm.mac not in self._awaited:
                 self._await(vm)
             if vm.is_connected() and now - vm.used_at >= vm.max_idle:
@@ -205,6 +218,26 @@ class Activity:
     def longest_idle(self) -> float:
         """Return how long an unseen connection could keep a VM up, at most."""
         return max((vm.max_idle for vm in self._vms.values()), default=0.0)
+
+
+def _opens(vm: Running, connection: Connection) -> None:
+    """Note that a VM opens a connection."""
+    vm.opened.pop(connection, None)
+    vm.opened[connection] = None
+    if len(vm.opened) > MAX_CONNECTIONS:
+        del vm.opened[next(iter(vm.opened))]
+
+
+def _is_reply(vm: Running, seen: Seen) -> bool:
+    """Say whether a segment belongs to a connection that the VM has opened, and is no use of it."""
+    connection = (seen.sender, seen.source_port, seen.target, seen.target_port)
+    if connection not in vm.opened:
+        return False
+    if seen.flags & (SYN | ACK) == SYN:  # now somebody else opens one with the same ports
+        del vm.opened[connection]
+        return False
+    vm.replies += 1
+    return vm.replies <= MAX_REPLIES
 
 
 def _closed(vm: Running, connection: Connection, flags: int, side: int, now: float) -> None:
