@@ -37,6 +37,7 @@ class Follower:
         """Called when a VM begins to drain."""
         self._host = process.settings.hypervisor.host
         server.armed = self._armed
+        server.unwatched = self.unwatched
         self._watches_activity = process.settings.synjitsu.watch_activity
         self._vms: dict[str, VM] = {}
         self._states: dict[str, VmStatus] = {}
@@ -49,6 +50,18 @@ class Follower:
             for status in self._states.values()
             if status.drain and all(activity.honours(status.uuid, status.drain) for activity in activities)
         ]
+
+    def unwatched(self) -> dict[str, list[str]]:
+        """Return the names of the VMs that run and whose use is not seen, by the reason."""
+        found: dict[str, list[str]] = {}
+        for uuid, status in self._states.items():
+            vm = self._vms.get(uuid)
+            if vm is not None and status.state in _RUNNING and self._watches_activity:
+                try:
+                    self._server.bridge_of(status.bridge or vm.bridge)
+                except Unavailable as error:
+                    found.setdefault(str(error), []).append(vm.name)
+        return found
 
     async def run(self) -> None:
         """Learn the VMs and their states, and go on to follow them."""

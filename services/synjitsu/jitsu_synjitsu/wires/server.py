@@ -37,6 +37,7 @@ WAKE_TIMEOUT_S = 60.0
 BURST_OF_ALL_S = 10.0
 """So many seconds' worth of `wake_rate_of_all` may come at once."""
 MAX_ADDRESSES_SHOWN = 6
+MAX_NAMES_SHOWN = 20
 
 log = structlog.get_logger("synjitsu")
 
@@ -65,6 +66,8 @@ class SynjitsuServer:
         self._entries = Entries(process, self._managed)
         self.interfaces: dict[str, str] = {}
         """VM -> the host's end of its interface, a port of the bridge, while it runs or is paused, if vmd knows it."""
+        self.unwatched: Callable[[], dict[str, list[str]]] = dict
+        """Returns the names of the VMs that run and whose use is not seen, by the reason."""
         self._seen_elsewhere: set[str] = set()
         """VMs of which that has been logged."""
         self._alarm = Alarm(self._passed)
@@ -101,11 +104,16 @@ class SynjitsuServer:
     def notes(self) -> list[str]:
         """Return what an operator should know."""
         if not self.bridges:
-            return ["no bridge: boots are masked by delay only"]
+            return [
+                "no bridge: boots are masked by delay only, and open connections keep no VM up (set synjitsu.bridges)"
+            ]
         notes = [f"the bridge {name} is not there" for name, bridge in self.bridges.items() if bridge.wire is None]
         replayed = sum(bridge.arming.replayed for bridge in self.bridges.values())
         notes += hindrances()
         notes += [note for bridge in self.bridges.values() for note in bridge.notes()]
+        for reason, names in sorted(self.unwatched().items()):
+            shown = f"{', '.join(names[:MAX_NAMES_SHOWN])}{', ...' if len(names) > MAX_NAMES_SHOWN else ''}"
+            notes.append(f"open connections do not keep {len(names)} VMs up ({shown}): {reason}")
         held = self._addresses()
         more = f" and {len(held) - MAX_ADDRESSES_SHOWN} more" if len(held) > MAX_ADDRESSES_SHOWN else ""
         notes.append(f"holds {', '.join(held[:MAX_ADDRESSES_SHOWN]) or 'no address'}{more}")

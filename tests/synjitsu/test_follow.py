@@ -1,0 +1,37 @@
+"""What Synjitsu says of VMs whose use it cannot see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.messages import VmStatus
+from jitsu_protocol.states import VmState
+from jitsu_synjitsu.wires.follow import Follower
+from jitsu_synjitsu.wires.memory import Memory
+from jitsu_synjitsu.wires.server import SynjitsuServer
+from tests.support.process import running_process
+from tests.support.vms import make_vm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_status_names_the_vms_that_run_and_that_cannot_be_watched(tmp_path: Path) -> None:
+    async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-not-there") as process:
+        server = SynjitsuServer(process)
+        follower = Follower(process, server, Memory(tmp_path / "connections"))
+        vms = [make_vm(name, f"10.0.0.{n}") for n, name in enumerate(("api", "www", "off"))]
+        follower._configured([VmChanged(None, vm) for vm in vms])
+        for vm in vms:
+            state = VmState.OFF if vm.name == "off" else VmState.READY
+            follower._state(VmStatus(uuid=vm.uuid, name=vm.name, state=state, bridge="br7"), gone=False)
+        (note,) = [note for note in server.notes() if "open connections do not keep" in note]
+        assert "2 VMs up (api, www): " in note
+        assert "br7" in note
+
+
+async def test_without_any_bridge_it_says_that_connections_keep_no_vm_up(tmp_path: Path) -> None:
+    async with running_process("synjitsu", tmp_path) as process:
+        (note,) = SynjitsuServer(process).notes()
+        assert "open connections keep no VM up" in note
