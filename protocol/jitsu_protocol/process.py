@@ -22,6 +22,7 @@ import zmq.asyncio
 from jitsu_protocol import __version__, logs
 from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.curve import Curve
+from jitsu_protocol.descriptors import raise_limit
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import Ping, Pong
@@ -205,6 +206,7 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _serve(service: str, settings: Settings, start: Callable[[Process], Awaitable[None]]) -> int:
+    raise_limit()
     status = EXIT_FAILED
     process: Process | None = None
     unserve: Callable[[], None] | None = None

@@ -25,6 +25,8 @@ MAX_IN_A_ROW = 16
 RECONNECT_MS = 10
 RECONNECT_MAX_MS = 50
 """An owner that returns is heard within that time; on tcp there is CONNECT_MS before it. G7 allows a second."""
+HANDSHAKE_MS = 3000
+"""A peer that has said nothing by then is disconnected: it has taken a descriptor and given nothing."""
 HEARTBEAT_MS, DEAD_MS, CONNECT_MS = 500, 1500, 500
 """On tcp: a network that was cut and is joined again is noticed before TCP's own retransmission comes round."""
 
@@ -106,6 +108,7 @@ def make_socket(
         # What a closed connection has not delivered is not sent again for minutes: that would keep the kernel asking
         # who has the address (ARP, once a second), and a peer that is back would wait for its next question.
         socket.setsockopt(zmq.TCP_MAXRT, DEAD_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)

@@ -58,12 +58,14 @@ class GitRepository:
 
     def reopen(self) -> None:
         """Look anew: libgit2 keeps packs open that have been brought together with others."""
-        self._repository.free()
+        self._repository.free()  # what is open stays usable: libgit2 opens again what it needs
         self._repository = self._open()
 
     def _open(self) -> pygit2.Repository:
         try:
             return pygit2.Repository(str(self.path))
+        except OSError as error:  # no descriptors, or no memory: that passes
+            raise Unavailable(f"the store {self.path} cannot be opened now: {error}") from None
         except pygit2.GitError as error:
             raise DamagedStore(
                 f"{self.path} is no Git repository that can be opened: {error}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from jitsu_protocol import identity
-from jitsu_protocol.errors import Conflict, JitsuError, NotFound, Refused
+from jitsu_protocol.errors import Conflict, JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.messages import (
     MASTER,
     Applied,
@@ -153,7 +153,10 @@ class StoreServer:
 
     def packed(self) -> None:
         """Note that packs have been brought together."""
-        self._repository.reopen()
+        try:
+            self._repository.reopen()
+        except Unavailable as error:  # what it has open stays usable
+            log.warning("the repository is not opened again", reason=str(error))
 
     # --- reading: master from memory, all else from the repository on a thread of its own ---
 
