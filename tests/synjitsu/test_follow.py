@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import VmStatus
@@ -15,6 +15,8 @@ from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jitsu_protocol.vm import VM
 
 
 async def test_status_names_the_vms_that_run_and_that_cannot_be_watched(tmp_path: Path) -> None:
@@ -35,3 +37,24 @@ async def test_without_any_bridge_it_says_that_connections_keep_no_vm_up(tmp_pat
     async with running_process("synjitsu", tmp_path) as process:
         (note,) = SynjitsuServer(process).notes()
         assert "open connections keep no VM up" in note
+
+
+async def test_a_report_looks_at_the_vms_that_drain_and_no_others(tmp_path: Path) -> None:
+    class Watched(dict[str, VmStatus]):
+        def values(self) -> Never:
+            raise AssertionError("all VMs are looked at")
+
+    async with running_process("synjitsu", tmp_path) as process:
+        follower = Follower(process, SynjitsuServer(process), Memory(tmp_path / "connections"))
+        follower._states = Watched()
+        api, www = make_vm("api", "10.0.0.1"), make_vm("www", "10.0.0.2")
+
+        def says(vm: VM, drain: str, *, gone: bool = False) -> list[str]:
+            state = VmState.DRAINING if drain else VmState.READY
+            follower._state(VmStatus(uuid=vm.uuid, name=vm.name, state=state, drain=drain), gone=gone)
+            return follower.drains()
+
+        assert says(api, "a") == ["a"]
+        assert says(www, "w") == ["a", "w"]
+        assert says(api, "") == ["w"]
+        assert says(www, "w", gone=True) == []

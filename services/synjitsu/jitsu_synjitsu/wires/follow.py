@@ -41,14 +41,14 @@ class Follower:
         self._watches_activity = process.settings.synjitsu.watch_activity
         self._vms: dict[str, VM] = {}
         self._states: dict[str, VmStatus] = {}
+        self._draining: dict[str, str] = {}
+        """VM -> its drain; each report asks for these, and must not look at all VMs for that."""
 
     def drains(self) -> list[str]:
         """Return the drains that are honoured."""
         activities = [bridge.activity for bridge in self._server.bridges.values()]
         return [
-            status.drain
-            for status in self._states.values()
-            if status.drain and all(activity.honours(status.uuid, status.drain) for activity in activities)
+            drain for vm, drain in self._draining.items() if all(activity.honours(vm, drain) for activity in activities)
         ]
 
     def unwatched(self) -> dict[str, list[str]]:
@@ -84,12 +84,17 @@ class Follower:
     def _all_states(self, statuses: list[VmStatus], _: str) -> None:
         for vm in set(self._states) - {status.uuid for status in statuses}:
             del self._states[vm]
+            self._draining.pop(vm, None)
             self._forget(vm)
         for status in statuses:
             self._state(status, gone=False)
 
     def _state(self, status: VmStatus, gone: bool) -> None:
         self._server.name_interface(status.uuid, "" if gone else status.interface)
+        if status.drain and not gone:
+            self._draining[status.uuid] = status.drain
+        else:
+            self._draining.pop(status.uuid, None)
         if gone:
             self._states.pop(status.uuid, None)
             self._forget(status.uuid)
