@@ -26,7 +26,7 @@ IN_TURN = (
     *("jitsu --as vm:UUID branch", "jitsu --as vm:UUID set", "jitsu --as vm:UUID merge"),
     *("jitsu branch", "jitsu set", "jitsu diff", "jitsu merge", "jitsu push", "jitsu pull"),
     *("jitsu keys init", "jitsu keys add", "jitsu keys rotate", "jitsu keys drop"),
-    *("jitsu start", "jitsu trace", "jitsu stop"),
+    *("jitsu start NAME --discard-saved-state", "jitsu start", "jitsu trace", "jitsu stop"),
 )
 
 
