@@ -128,7 +128,7 @@ def apply(
         leaves = (await _leaves(link, branch)).leaves
         changes = changes_for(found.vms, leaves, exact=is_file)
         for line in restart_lines(Path(what[0]), found, link.directory) if is_file else []:
-            print(line, file=sys.stderr)
+            print(line)
         if not changes:
             print("nothing to change")
             return 0
