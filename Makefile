@@ -1,7 +1,7 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-synjitsu bench-libvirt install docs pins clean
+.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-libvirt install docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -102,6 +102,10 @@ bench-dns: setup
 # Some minutes: a history of 100,000 changes.
 bench-store: setup
 	$(BIN)/python -m bench.store
+
+# Ten minutes and more: ten thousand VMs under load, and each service killed once.
+bench-scale: setup
+	$(BIN)/python -m bench.scale
 
 # Some minutes, as root.
 bench-synjitsu: setup

@@ -22,6 +22,7 @@ FIGURES = {
     "make bench": r"query to the reply +[\d.]+ +[\d.]+ +[\d.]+\n",
     "make bench-dns": r"(?s)Jitsu +\d+ \(1\.00\).*Jitsu's dns process: \d+ MB\n.*cold names at once",
     "make bench-libvirt": r"cold +\d+ +\d+ +\d+ +\d+ .*\nsaved .*\npaused .*\n",
+    "make bench-scale": r"(?s)min running.*NXDOMAIN for a name that is held: 0\n.*back after kill -9: reaper [\d.]+ s",
     "make bench-store": r"one key changed, acknowledged and on the disk +median [\d.]+ ms\n",
     "make bench-synjitsu": r"0\.50 s with +[\d.-]+ +[\d.-]+ .* ms\n",
     "make fuzz": r"\d+ passed",
