@@ -27,11 +27,8 @@ TIERS = {
     "newcomer": "README.md's commands in a bare Debian",
     "xen": "a real dom0, which QEMU emulates",
 }
-# A busy machine takes longer for one example than Hypothesis allows; pytest-timeout limits each test as a whole.
-settings.register_profile("jitsu", deadline=None)
-settings.load_profile("jitsu")
-
-# How long one example takes says more of what else the machine does than of the code.
+# How long one example takes says more about what else the machine does than about the code; pytest-timeout limits each
+# test as a whole.
 settings.register_profile("jitsu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("jitsu")
 
