@@ -71,6 +71,7 @@ async def test_a_database_of_the_original_starts_with_its_vms_and_is_not_rewritt
         f"{STATS}/start_ts",
         f"{STATS}/total_starts",
         f"{STATS}/dns/www.jitsu.test/last_request_ts",
+        f"{STATS}/dns/www.jitsu.test/last_ttl",
         f"{STATS}/dns/www.jitsu.test/total_requests",
     }
     git(tmp_path / "db", "fsck", "--strict")
