@@ -8,12 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.suite import wait_for
 from tests.test_readmes import ROOT, all_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LINES = sorted(set(re.findall(r"`((?:make|python -m) (?:bench|fuzz)[^`]*)`", all_pages())))
 TIERS = {"make bench-libvirt": pytest.mark.libvirt, "make bench-synjitsu": pytest.mark.net}
@@ -44,16 +49,23 @@ def test_it_runs_as_it_is_written(line: str) -> None:
     assert re.search(FIGURES[line], done.stdout), done.stdout
 
 
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """A path that leaves room for the names of sockets below it, which have at most 107 bytes (unix(7))."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
 @pytest.mark.suite
-def test_a_benchmark_that_is_ended_leaves_no_store_and_no_packer_running(tmp_path: Path) -> None:
-    environment = {**os.environ, **BRIEFLY, "TMPDIR": str(tmp_path)}
+def test_a_benchmark_that_is_ended_leaves_no_store_and_no_packer_running(short_directory: Path) -> None:
+    environment = {**os.environ, **BRIEFLY, "TMPDIR": str(short_directory)}
     command = [sys.executable, "-m", "bench.store", "1000000"]
 
     def running() -> list[str]:
         found = []
         for each in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                found += [line for line in [each.read_text().replace("\0", " ")] if str(tmp_path) in line]
+                found += [line for line in [each.read_text().replace("\0", " ")] if str(short_directory) in line]
         return found
 
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as bench:
