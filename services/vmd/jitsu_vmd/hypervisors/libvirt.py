@@ -73,14 +73,15 @@ class Libvirt:
             return "wait_for_key: this hypervisor has no Xenstore" + (" here" if _is_xen(self._uri) else "")
         if not rules.is_made(vm):
             return ""
-        missing = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
-        if missing:
-            return f"{missing[0]}: there is no file {vm.key(missing[0])}"
+        absent = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
+        missing = f"{absent[0]}: there is no file {vm.key(absent[0])}" if absent else ""
         try:
             self._xml(vm)
-        except (rules.DomainFault, ImageFault) as fault:
+        except rules.DomainFault as fault:
             return str(fault)
-        return ""
+        except ImageFault as fault:
+            return missing or str(fault)
+        return missing
 
     # --- the connection ---
 
