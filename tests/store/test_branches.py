@@ -52,7 +52,7 @@ async def test_packed_and_loose_branches_are_found_as_git_finds_them(tmp_path: P
         store.git("pack-refs", "--all")
         store.git("update-ref", "-d", "refs/heads/x/z")
         await store.apply({"a": "2"})
-        store.git("tag", "-a", "-m", "t", "t", "master")
+        store.git("-c", "user.name=t", "-c", "user.email=t@example.org", "tag", "-a", "-m", "t", "t", "master")
         store.git("pack-refs", "--no-all")
         expected = store.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads").split()
         assert branch_names(tmp_path / "db") == sorted(expected) == ["master", "v1", "x/y", "ü"]
