@@ -64,7 +64,7 @@ def _has_effect(vm: VM, own: Mapping[str, str]) -> bool:
 def expectations(changes: Iterable[Change]) -> dict[str, str | None]:
     """Return the preconditions of changes: the values that they were made from, and that new VMs are still not there.
 
-    What nobody has looked at, such as statistics, may change meanwhile.
+    What nobody has looked at, such as statistics, may change in the meantime.
     """
     return {
         change.path: change.old

@@ -57,7 +57,7 @@ async def commit_of(link: Link, branch: str) -> str:
 async def unmoved(link: Link, branch: str, commit: str) -> None:
     """Raise Conflict if a branch is no longer at the commit that somebody has agreed to."""
     if await commit_of(link, branch) != commit:
-        raise Conflict(f"the branch {branch} has changed meanwhile", hint="look at the summary again")
+        raise Conflict(f"the branch {branch} has changed in the meantime", hint="look at the summary again")
 
 
 async def tried(link: Link, branch: str, into: str, author: str) -> list[Change]:

@@ -70,7 +70,7 @@ class Inventory:
         return self.end_reset()
 
     def begin_reset(self) -> None:
-        """Begin to take the whole tree in pieces; what is known meanwhile is what was known before."""
+        """Begin to take the whole tree in pieces; until `end_reset`, what was known before still counts."""
         self._taken, self._built = {}, {}
 
     def take(self, leaves: Mapping[str, str]) -> None:

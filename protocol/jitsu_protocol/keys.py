@@ -109,7 +109,7 @@ def _is_control(character: str) -> bool:
 
 def _bridge_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", text) or text in (".", ".."):
-        raise ValueError(f"{text[:100]!r} is no name of a bridge: letters, digits and . _ - are allowed, 15 at most")
+        raise ValueError(f"{text[:100]!r} is not the name of a bridge: use at most 15 letters, digits and . _ -")
     return text
 
 
@@ -134,7 +134,7 @@ def _integer(value: object) -> object:
 def host_name(text: str) -> str:
     """Check the name of a host with a vmd of its own: it is part of a file's name; raises ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}", text):
-        raise ValueError(f"{text[:100]!r} is no name of a host: letters, digits and - are allowed, 32 at most")
+        raise ValueError(f"{text[:100]!r} is not the name of a host: letters, digits and - are allowed, 32 at most")
     return text
 
 

@@ -101,7 +101,7 @@ def test_a_fault_names_its_key(config: dict[str, list[str]], key: str) -> None:
         ("memory", "1.0", "not an integer"),
         ("name", "Domain-0", "stands for something else"),
         ("mac", "00:00:00:00:00:00", "not the MAC address"),
-        ("nic", "../br0/x", "no name of a bridge"),
+        ("nic", "../br0/x", "not the name of a bridge"),
         ("kernel", "a\0b", "control character"),
         ("wait_for_key", "/domain/0", "no relative Xenstore path"),
     ],

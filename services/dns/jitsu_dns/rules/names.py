@@ -79,7 +79,7 @@ class Names:
         self.known = Known.TOLD if self.leaves else Known.NOTHING
 
     def begin_reset(self) -> None:
-        """Begin to take the whole tree in pieces; what is known meanwhile is what was known before."""
+        """Begin to take the whole tree in pieces; until `end_reset`, what was known before still counts."""
         self._taken = {}
 
     def take(self, leaves: Mapping[str, str]) -> None:

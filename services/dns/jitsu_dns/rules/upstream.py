@@ -100,7 +100,7 @@ class Response:
         """Return it with the aliases that lead from a query's name to `target`, which it was asked for; None if it
         cannot be read.
 
-        Its compression points into a question of another length, so it is written anew.
+        Its compression points into a question of another length, so it is written again.
         """
         question = target + query.question[-4:]
         try:
