@@ -8,6 +8,7 @@ import struct
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dns.message
@@ -24,7 +25,6 @@ from tests.support.suite import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.support.suite import RunningSuite
 
@@ -200,6 +200,12 @@ def claim_the_guests_address() -> None:
         raw.send(arp(1, raw.getsockname()[4], address, address))
 
 
+def knows_the_guests_mac() -> bool:
+    """Say whether the namespace of this thread has a complete ARP entry for 10.77.0.10 (its flags are 0x2, arp(7))."""
+    lines = Path("/proc/thread-self/net/arp").read_text().splitlines()
+    return any(line.split()[0] == "10.77.0.10" and line.split()[2] == "0x2" for line in lines)
+
+
 def test_a_machine_that_claims_the_address_of_a_booting_guest_gets_none_of_its_packets(tmp_path: Path) -> None:
     with lan_suite(tmp_path, guest_toml("www", 10, boot_time=0.6), clients=2) as (lan, suite):
 
@@ -208,6 +214,8 @@ def test_a_machine_that_claims_the_address_of_a_booting_guest_gets_none_of_its_p
             before = retransmitted()
             with ThreadPoolExecutor(1) as thread:
                 fetched = thread.submit(http, address)
+                # Before that the client itself would believe whoever answers its question first.
+                wait_for(knows_the_guests_mac, 5, "Synjitsu has answered the client")
                 lan.run(1, claim_the_guests_address)
                 page = fetched.result()
             assert retransmitted() == before
