@@ -80,7 +80,12 @@ class Servers:
 
     def reload(self, forwarder: Forwarder) -> None:
         """Look at once, and give the forwarder what has changed."""
-        before, found = self.found, self._look()
+        before = self.found
+        try:
+            found = self._look()
+        except SetupFault as fault:  # an address of dns.forward has moved onto this host: that must not end the server
+            log.error("the servers to forward to stay as they were", reason=str(fault))
+            return
         if found == before:
             return
         self.found = found

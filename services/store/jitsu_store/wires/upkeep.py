@@ -67,14 +67,19 @@ class Upkeep:
         """Work until cancelled."""
         while True:
             quiet = await self._due()
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "jitsu_store.wires.packer",
-                str(self._path),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
+            try:
+                child = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "jitsu_store.wires.packer",
+                    str(self._path),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:  # no process or descriptor is left: packing can wait
+                log.warning("the packer cannot be started", reason=error.strerror)
+                await asyncio.sleep(RESTART_S)
+                continue
             assert child.stdin is not None
             try:
                 is_alive = await self._attend(child, quiet=quiet)
