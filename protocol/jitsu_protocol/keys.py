@@ -157,6 +157,13 @@ class StopMode(StrEnum):
     PAUSE = "pause"
 
 
+class AnswerTime(StrEnum):
+    """When the queries for a VM that uses Synjitsu are answered."""
+
+    ARMED = "armed"
+    STARTED = "started"
+
+
 class OnTimeout(StrEnum):
     """What dns says when `max_wait` is over and the VM is not ready."""
 
@@ -287,7 +294,14 @@ KEYS: dict[str, Key] = {
         ReadySign, "first-frame: the answer waits until Synjitsu has seen a frame of the guest's own.", set_by="vm"
     ),
     "use_synjitsu": Key(
-        bool, "Answer as soon as the start is accepted; Synjitsu keeps the first packets.", "false", set_by="vm"
+        bool, "Answer before the guest is there; Synjitsu keeps the first packets for it.", "false", set_by="vm"
+    ),
+    "answer": Key(
+        AnswerTime,
+        "With use_synjitsu. armed: a query is answered once Synjitsu holds the address, while the start call is still"
+        " under way. started: once the hypervisor has accepted the start, so that a refused start is a SERVFAIL.",
+        "armed",
+        set_by="vm",
     ),
     "handover": Key(
         HandoverKind,

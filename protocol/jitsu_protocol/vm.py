@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from jitsu_protocol.keys import (
     KEYS,
     Address,
+    AnswerTime,
     DnsName,
     HandoverKind,
     HostName,
@@ -70,6 +71,7 @@ _PLAIN = (
     "stop_mode",
     "response_delay",
     "use_synjitsu",
+    "answer",
     "handover",
     "wake_on_traffic",
     "max_idle_connection",
@@ -132,6 +134,7 @@ class VM(BaseModel):
     wait_for_port: Port | None = None
     ready: ReadySign | None = None
     use_synjitsu: bool = False
+    answer: AnswerTime = AnswerTime.ARMED
     handover: HandoverKind = HandoverKind.REPLAY
     wake_on_traffic: bool = False
     max_idle_connection: Limit = 7200.0

@@ -13,6 +13,7 @@ import dns.rcode
 from jitsu_dns.rules import ready
 from jitsu_dns.rules.access import ResponseLimit, SummonLimit
 from jitsu_dns.rules.actions import Asker, AskSummon, ReportNow, Send
+from jitsu_dns.rules.cold import EARLY_TTL_S
 from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.message import Rcode
 from jitsu_dns.rules.states import UNDER_WAY
@@ -58,6 +59,33 @@ def test_a_cold_query_waits_and_one_summon_serves_all() -> None:
     made.summoned(VM_WWW.uuid, 1.5)
     assert [message.id for message in sent(made)] == [0, 1, 2]
     assert made.next_deadline() is None
+
+
+def ttl_of(message: dns.message.Message) -> int:
+    return int(message.answer[-1].ttl)
+
+
+def test_an_answer_that_is_given_while_the_vm_starts_is_not_kept_by_caches() -> None:
+    made = front()
+    ask(made, 1.0)
+    made.take()
+    made.summoned(VM_WWW.uuid, 1.003, armed=True)
+    (early,) = sent(made)
+    assert (early.answer[0][0].to_text(), ttl_of(early)) == ("127.0.1.1", EARLY_TTL_S)
+    ask(made, 1.1, id=2)
+    state(made, VmState.READY)
+    (answer,) = sent(made)
+    assert ttl_of(answer) == VM_WWW.ttl, "it is ready now"
+
+
+def test_an_answer_given_because_max_wait_is_over_is_not_kept_by_caches_either() -> None:
+    made = front()
+    state(made, VmState.BOOTING)
+    ask(made, 1.0)
+    made.take()
+    made.passed(2.3)
+    (late,) = sent(made)
+    assert ttl_of(late) == EARLY_TTL_S
 
 
 def test_a_packet_sent_again_waits_once() -> None:

@@ -74,7 +74,7 @@ TTL = f"jitsu/vm/{UUID}/dns/www.jitsu.test/ttl"
 NAMES = {"www.jitsu.test", "*.apps.jitsu.test"}
 SERVICES = [parse(f"service:{name}") for name in ("store", "vmd", "dns", "synjitsu", "reaper")]
 VM_SETS = {"ttl", "stop_mode", "response_delay", "wait_for_key", "wait_for_port"} | {
-    *("ready", "use_synjitsu", "handover", "max_wait", "on_timeout")
+    *("ready", "use_synjitsu", "answer", "handover", "max_wait", "on_timeout")
 }
 
 

@@ -140,8 +140,8 @@ def test_a_ready_vm_is_answered_at_once() -> None:
 
 
 @pytest.mark.parametrize("armed", [True, False])
-def test_synjitsu_is_armed_before_the_start_and_answers_early(armed: bool) -> None:
-    machine = off(use_synjitsu="true")
+def test_synjitsu_is_armed_before_the_start_and_answers_once_that_is_accepted(armed: bool) -> None:
+    machine = off(use_synjitsu="true", answer="started")
     actions = machine.handle(DNS, 1.0)
     assert none_of(StartGuest, actions)
     start = only(StartGuest, machine.handle(ArmReturned(only(ArmSynjitsu, actions).call, armed), 1.0))
@@ -156,6 +156,33 @@ def test_synjitsu_is_armed_before_the_start_and_answers_early(armed: bool) -> No
     if armed:
         assert only(DisarmSynjitsu, machine.handle(HandoverTold(), 2.0)).outcome == "ready"
     assert machine.state is VmState.READY
+
+
+def test_queries_are_answered_when_synjitsu_is_armed_while_the_start_call_goes_on() -> None:
+    machine = off(use_synjitsu="true")
+    arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
+    actions = machine.handle(ArmReturned(arm.call, True), 1.002)
+    assert only(AnswerSummons, actions) == AnswerSummons(None, armed=True, early=True)
+    start = only(StartGuest, actions)
+    assert only(AnswerSummons, machine.handle(DNS, 1.1)).early, "so is a query that joins"
+    assert only(AnswerSummons, machine.handle(StartReturned(start.call), 1.6)) == AnswerSummons(None, armed=True)
+    assert machine.state is VmState.BOOTING
+
+
+def test_g2_a_start_that_fails_after_an_early_answer_turns_clients_away_and_is_the_next_answer() -> None:
+    machine = off(use_synjitsu="true")
+    arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
+    start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.002))
+    actions = machine.handle(StartReturned(start.call, "no memory"), 1.6)
+    assert only(DisarmSynjitsu, actions).outcome == "failed"
+    with pytest.raises(BackingOff, match="no memory"):
+        raise only(AnswerSummons, machine.handle(DNS, 1.7)).error
+
+
+def test_a_synjitsu_that_is_not_armed_lets_nobody_be_answered_early() -> None:
+    machine = off(use_synjitsu="true")
+    arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
+    assert none_of(AnswerSummons, machine.handle(ArmReturned(arm.call, False), 1.25))
 
 
 def test_a_guest_that_is_there_before_its_start_call_returns_is_ready_when_it_does() -> None:
@@ -399,7 +426,7 @@ def test_only_an_operator_who_says_so_discards_saved_state() -> None:
     arm = only(ArmSynjitsu, machine.handle(discarding, 1.0))
     assert not arm.is_there, "it boots: it will announce itself"
     assert only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0)).discard
-    assert machine.handle(discarding, 1.0) == [], "asked for twice it is one"
+    assert only(AnswerSummons, machine.handle(discarding, 1.0)).early, "asked for twice it is one"
     later = booting()
     for machine in (later, ready(), draining()):
         with pytest.raises(Refused, match="its saved state is not discarded"):

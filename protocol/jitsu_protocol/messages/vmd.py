@@ -36,7 +36,7 @@ class Summoned(Message):
     kind: ClassVar[str] = "vmd.summoned"
 
     armed: bool = False
-    """Synjitsu holds the address: the VM is still booting."""
+    """Synjitsu holds the address: the VM is still starting, and its start may yet fail."""
 
 
 class StartDiscarding(Request):

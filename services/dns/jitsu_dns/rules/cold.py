@@ -1,8 +1,10 @@
 """Queries that wait for VMs to become ready: whom to summon for a name, and what those who wait are answered.
 
-Summoned           everybody who waits is answered; where all VMs of the name are summoned, when all are
+Summoned           everybody who waits is answered; where all VMs of the name are summoned, when all are. If it says
+                   `armed`, the VM may still fail: until it is ready the answer has a TTL of EARLY_TTL_S
 a reason not to    another VM of the name is summoned; none left: SERVFAIL with the reason (RFC 8914)
-max_wait over      answered anyway if vmd is heard and says that it starts, unless on_timeout = servfail
+max_wait over      answered anyway if vmd is heard and says that it starts, unless on_timeout = servfail; with a TTL
+                   of EARLY_TTL_S too, unless the VM is ready
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.uses import Uses
     from jitsu_protocol.errors import JitsuError
 
+EARLY_TTL_S = 1
+"""An answer that is given before its VM is ready is not kept for longer, because that VM may fail to start."""
+_IS_THERE = frozenset({VmState.READY, VmState.DRAINING})
 _PREFERRED = (VmState.READY, VmState.DRAINING, VmState.BOOTING, VmState.STARTING, VmState.PAUSED, VmState.SUSPENDED)
 
 
@@ -51,6 +56,8 @@ class _Asked:
     outstanding: set[str]
     tried: set[str]
     reached: set[str] = field(default_factory=set)
+    early: set[str] = field(default_factory=set)
+    """Those of `reached` that were still starting when vmd answered."""
 
 
 class ColdQueries:
@@ -119,14 +126,18 @@ class ColdQueries:
 
     # --- what happens to the VMs ---
 
-    def summoned(self, vm: str, now: float) -> None:
-        """Note that vmd says: the VM may be told to clients."""
+    def summoned(self, vm: str, now: float, *, armed: bool = False) -> None:
+        """Note that vmd says: the VM may be told to clients; `armed`: it still starts, Synjitsu holds its addresses."""
         self._summoning.discard(vm)
         for held in self._table.held_by(vm):
             asked = self._asked.get(held.node)
             if asked is None:
                 continue
             asked.reached.add(vm)
+            if armed:
+                asked.early.add(vm)
+            else:
+                asked.early.discard(vm)
             asked.outstanding.discard(vm)
             if not asked.outstanding or not self._wants_all(held.node):
                 self._release(held.node, now)
@@ -181,11 +192,14 @@ class ColdQueries:
             vm = held[0].vm.name if held else "it"
             state = self._states.of(held[0].vm.uuid) if held else VmState.UNKNOWN
             if anyway:
-                self._answer(waiting, anyway, now)
+                self._answer(waiting, anyway, now, early=not all(map(self._is_there, anyway)))
             elif held and self._is_under_way(held[0]):
                 self._servfail(waiting, (Ede.NOT_READY, f"{vm} is still {state}"))
             else:
                 self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm}: the VM daemon does not answer"))
+
+    def _is_there(self, held: Held) -> bool:
+        return self._states.of(held.vm.uuid) in _IS_THERE
 
     def _is_under_way(self, held: Held) -> bool:
         return self._states.is_under_way(held.vm.uuid, held.vm.host)
@@ -202,11 +216,12 @@ class ColdQueries:
                 if held.vm.uuid in asked.reached or self._states.of(held.vm.uuid) is VmState.READY
             ]
             if reached:
-                self._answer(waiting, reached, now)
+                early = any(held.vm.uuid in asked.early and not self._is_there(held) for held in reached)
+                self._answer(waiting, reached, now, early=early)
             else:
                 self._servfail(waiting, error_for(error or TimedOut("the VM is not ready")))
 
-    def _answer(self, waiting: Waiting, held: Sequence[Held], now: float) -> None:
+    def _answer(self, waiting: Waiting, held: Sequence[Held], now: float, *, early: bool) -> None:
         query = waiting.query
         for each in held:
             self._uses.used(each, 0, now)  # the answer's TTL runs from now on (G3)
@@ -214,7 +229,8 @@ class ColdQueries:
         found = self._table.find(query.key, query.qtype)
         hit = found if isinstance(found, Hit) else waiting.hit  # the name may be configured otherwise by now
         self._counts.answers[query.qtype, Rcode.NOERROR, "cold"] += 1
-        data = respond(query, Rcode.NOERROR, hit.records(held), udp=waiting.udp, extras=waiting.extras)
+        records = hit.records(held, max_ttl=EARLY_TTL_S if early else None)
+        data = respond(query, Rcode.NOERROR, records, udp=waiting.udp, extras=waiting.extras)
         self._actions.append(Send(waiting.client, data))
 
     def _servfail(self, waiting: Waiting, ede: tuple[Ede, str]) -> None:

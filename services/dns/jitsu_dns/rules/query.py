@@ -198,9 +198,9 @@ class Front:
 
     # --- vmd ---
 
-    def summoned(self, vm: str, now: float) -> None:
-        """Note that vmd says: the VM may be told to clients."""
-        self._cold.summoned(vm, now)
+    def summoned(self, vm: str, now: float, *, armed: bool = False) -> None:
+        """Note that vmd says: the VM may be told to clients; `armed`: it still starts, Synjitsu holds its addresses."""
+        self._cold.summoned(vm, now, armed=armed)
 
     def refused(self, vm: str, error: JitsuError, now: float) -> None:
         """Note why vmd, or nobody, made the VM reachable."""

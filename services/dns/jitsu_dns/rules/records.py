@@ -79,6 +79,13 @@ def with_owner(record: bytes, owner: bytes) -> bytes:
     return owner + record[len(POINTER_TO_QUESTION) :]
 
 
+def with_max_ttl(record: bytes, most: int) -> bytes:
+    """Return a record whose owner is a pointer, with a TTL of at most `most` seconds."""
+    rtype, rclass, ttl, length = _HEAD.unpack_from(record, len(POINTER_TO_QUESTION))
+    head = _HEAD.pack(rtype, rclass, min(ttl, most), length)
+    return record[: len(POINTER_TO_QUESTION)] + head + record[len(POINTER_TO_QUESTION) + _HEAD.size :]
+
+
 def alias(target: bytes, ttl: int) -> bytes:
     """Return a CNAME record."""
     return _record(Type.CNAME, ttl, target)

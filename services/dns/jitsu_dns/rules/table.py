@@ -101,10 +101,12 @@ class Hit:
     owner: bytes = b""
     """The owner of the addresses, if it is not the question's name."""
 
-    def records(self, held: Sequence[Held], first: int = 0) -> Records:
-        """Return the answer with the addresses of these VMs, that of number `first` first."""
+    def records(self, held: Sequence[Held], first: int = 0, max_ttl: int | None = None) -> Records:
+        """Return the answer with the addresses of these VMs, that of number `first` first, with at most that TTL."""
         turned = [*held[first:], *held[:first]]
         found = [record for each in turned for record in each.records.get(self.qtype, ())]
+        if max_ttl is not None:
+            found = [build.with_max_ttl(record, max_ttl) for record in found]
         if self.owner:
             found = [build.with_owner(record, self.owner) for record in found]
         return Records(self.prefix.answer + b"".join(found), self.prefix.answers + len(found))

@@ -247,11 +247,11 @@ class Replica:
             if host not in self._vmds:
                 raise Unavailable(f"its host {host} is none of bus.hosts")
             ttl = max((each.vm.ttl for each in held), default=None)
-            await self._vmds[host].call(Summon(vm=vm, ttl=ttl), Summoned, timeout)
+            summoned = await self._vmds[host].call(Summon(vm=vm, ttl=ttl), Summoned, timeout)
         except JitsuError as error:
             self._front.refused(vm, error, monotonic())
         else:
-            self._front.summoned(vm, monotonic())
+            self._front.summoned(vm, monotonic(), armed=summoned.armed)
         self._after()
 
     # --- what the others say ---

@@ -169,10 +169,11 @@ class WatchGuest:
 
 @dataclass(frozen=True)
 class AnswerSummons:
-    """Answer everybody who waits for the VM."""
+    """Answer everybody who waits for the VM; `early`: only queries, because the start may still be refused."""
 
     error: JitsuError | None = None
     armed: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True)

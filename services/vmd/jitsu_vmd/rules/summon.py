@@ -11,11 +11,13 @@ taken as true if it was asked after the last change of state, and else looked up
 
     state        event                      then
     at rest      SummonRequested            starting: armed first if the VM says so, or StartGuest; not if it backs off
-    starting     ArmReturned                StartGuest
-    starting     StartReturned, no error    booting; an armed summon is answered
+    starting     ArmReturned                StartGuest; if Synjitsu is armed and the VM says `answer = "armed"`,
+                                            the queries that wait are answered
+    starting     StartReturned, no error    booting; if Synjitsu is armed, everybody who waits is answered
     booting      HandoverTold               the mask is met, if nothing else is waited for
     booting      mask met                   ready; everybody who waits is answered
-    starting, booting  error, death    failed: everybody is told why; back off
+    starting, booting  error, death    failed: everybody who still waits is told why, Synjitsu turns away the clients
+                                       of those who were answered; back off
     starting, booting  boot_limit passed, and the guest not seen    failed
     ready        DrainRequested, idle       draining
     draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed    ready
@@ -37,7 +39,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from jitsu_protocol.errors import BackingOff, BootFailed, Bug, JitsuError, Refused, Unavailable
-from jitsu_protocol.keys import StopMode
+from jitsu_protocol.keys import AnswerTime, StopMode
 from jitsu_protocol.lifetimes import AnswerLifetimes
 from jitsu_protocol.states import AT_REST, VmState, may_follow
 from jitsu_vmd.rules.backoff import Backoff
@@ -130,6 +132,8 @@ class VmMachine:
     _call: int = 0
     _drains: int = 0
     _armed: bool = False
+    _may_be_armed: bool = False
+    """Synjitsu was asked to hold the addresses; it may do so though its acknowledgement came too late."""
     _handed_early: bool = False
     """Synjitsu has seen the guest before the start call returned."""
     _discard: bool = False
@@ -224,11 +228,12 @@ class VmMachine:
             self._is_there = self.state is _S.PAUSED and not event.discard
             self.summon = SummonLog(event.trigger, [("query", now - event.waited_s), ("summon", now)])
             self.used_at = now
-            self._armed = self._handed_early = False
+            self._armed = self._may_be_armed = self._handed_early = False
             self.boot_note = ""
             self._enter(_S.STARTING, now)
             if self.vm.is_armed:
                 self._call += 1
+                self._may_be_armed = True
                 self._actions.append(ArmSynjitsu(self._call, self._is_there))
             else:
                 self._start(now)
@@ -238,8 +243,7 @@ class VmMachine:
         self.used_at = now
         if self.summon is not None:
             self.summon.joined += 1
-        if self.state is _S.BOOTING:
-            self._answer_if_armed()
+        self._answer_if_armed()
 
     def _use(self, event: SummonRequested, now: float) -> None:
         self._cannot_discard(event)
@@ -266,6 +270,7 @@ class VmMachine:
         self._armed = event.armed
         self._stage("armed" if event.armed else "not armed", now)
         self._start(now)
+        self._answer_if_armed()
 
     def _start(self, now: float) -> None:
         self._call += 1
@@ -459,18 +464,20 @@ class VmMachine:
             self.started_at = None
         self._actions.append(PublishState())
 
-    def _answer(self, error: JitsuError | None = None, *, armed: bool = False) -> None:
-        self._actions.append(AnswerSummons(error, armed))
+    def _answer(self, error: JitsuError | None = None, *, armed: bool = False, early: bool = False) -> None:
+        self._actions.append(AnswerSummons(error, armed, early))
 
     def _answer_if_armed(self) -> None:
-        """Answer who waits, if Synjitsu keeps what a client sends at once."""
-        if self._armed and self.vm.use_synjitsu:
-            self._answer(armed=True)
+        """Answer everybody who waits, if Synjitsu keeps what a client sends from now on."""
+        early = self.state is not _S.BOOTING
+        if self._armed and self.vm.use_synjitsu and (not early or self.vm.answer is AnswerTime.ARMED):
+            self._answer(armed=True, early=early)
 
     def _disarm(self, outcome: Literal["ready", "failed"]) -> None:
-        if self._armed:
-            self._armed = False
+        """Let Synjitsu go on. That a VM is ready it hears from the feed too, that a boot has failed it does not."""
+        if self._armed or (self._may_be_armed and outcome == "failed"):
             self._actions.append(DisarmSynjitsu(outcome))
+        self._armed = self._may_be_armed = False
 
     def _stage(self, name: str, now: float) -> None:
         if self.summon is not None:

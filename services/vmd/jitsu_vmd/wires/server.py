@@ -31,7 +31,6 @@ from jitsu_protocol.messages import (
     StartDiscarding,
     StopDrained,
     Summon,
-    Summoned,
     Trace,
     VmList,
     VmStateChanged,
@@ -49,6 +48,7 @@ from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.probe import wait_for_port
 from jitsu_vmd.wires.statistics import Statistics
+from jitsu_vmd.wires.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Sequence
@@ -83,7 +83,7 @@ class VmDaemon:
         self._synjitsu: RpcClient = process.client("synjitsu")
         self._machines: dict[str, VmMachine] = {}
         self._removed: set[str] = set()
-        self._waiting: dict[str, set[asyncio.Future[Message]]] = {}
+        self._waiting = Waiting()
         self._alarms: dict[str, Alarm] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self.statistics = Statistics(self._store, self._spawn)
@@ -161,8 +161,7 @@ class VmDaemon:
 
     def _summoned(self, machine: VmMachine, event: events.SummonRequested) -> Message | Awaitable[Message]:
         vm = machine.vm.uuid
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(vm, set()).add(future)
+        future = self._waiting.add(vm, event.trigger)
         if machine.state in (VmState.STARTING, VmState.BOOTING):
             self._joined.inc()
         if machine.state in AT_REST and (lack := self._room.lack(machine.vm, self._machines)) is not None:
@@ -170,7 +169,7 @@ class VmDaemon:
         try:
             self._handle(machine, event)
         except JitsuError:
-            self._waits_no_longer(vm, future)
+            self._waiting.remove(vm, future)
             raise
         return future.result() if future.done() else self._waited(vm, future)
 
@@ -201,14 +200,7 @@ class VmDaemon:
                 raise Unavailable(f"{self._machine(vm).vm.name} waits for room: {lack.reason}")
             return await future
         finally:
-            self._waits_no_longer(vm, future)
-
-    def _waits_no_longer(self, vm: str, future: asyncio.Future[Message]) -> None:
-        waiting = self._waiting.get(vm)
-        if waiting is not None:
-            waiting.discard(future)
-            if not waiting:
-                del self._waiting[vm]
+            self._waiting.remove(vm, future)
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
@@ -388,8 +380,8 @@ class VmDaemon:
                     self._spawn(self._stop_guest(machine, call, mode))
                 case events.WatchGuest(call):
                     self._watches[vm.uuid] = self._spawn(self._watch_guest(machine, call))
-                case events.AnswerSummons(error, armed):
-                    self._answer(machine, error, armed)
+                case events.AnswerSummons():
+                    self._waiting.answer(vm.uuid, action)
                 case events.SummonAgain(event):
                     again = event
                 case events.PublishState():
@@ -453,15 +445,6 @@ class VmDaemon:
                 log.info(machine.state.value, vm=vm)
             case _:
                 log.debug(machine.state.value, vm=vm)
-
-    def _answer(self, machine: VmMachine, error: JitsuError | None, armed: bool) -> None:
-        for future in self._waiting.pop(machine.vm.uuid, set()):
-            if future.done():
-                continue
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(Summoned(armed=armed))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._process.spawn(work)
