@@ -1,7 +1,9 @@
 BIN := .venv/bin
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
-.PHONY: setup setup-libvirt up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-libvirt install docs pins clean
+GUESTS := build/guests
+
+.PHONY: setup setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-libvirt install docs pins clean
 setup: .venv/ready
 .venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 	python3 -m venv .venv
@@ -21,6 +23,15 @@ setup-libvirt: .venv/libvirt-ready
 	dpkg -s $(LIBVIRT_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install $(LIBVIRT_PACKAGES) >/dev/null </dev/null; }
 	$(BIN)/pip install -q --require-hashes -r requirements-libvirt.txt
 	touch $@
+
+# A guest that boots in a millisecond, and stand-ins for Solo5's programs that run it: guests/README.md. Needs gcc.
+guests: $(GUESTS)/jitsu-guest
+$(GUESTS)/jitsu-guest: $(wildcard guests/unikernel/*.[ch] guests/unikernel/build guests/unikernel/images/*)
+	guests/unikernel/build $(GUESTS)
+
+# Without gcc, or a libc to link with, a guest in Python takes its place.
+guests-if-possible:
+	@! command -v gcc >/dev/null || $(MAKE) --no-print-directory -s guests || echo "the guest in C cannot be built: see above"
 
 # The suite on this machine, with the mock hypervisor. ARGS="..." are given to `jitsu up`.
 up: setup
