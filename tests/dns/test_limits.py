@@ -15,9 +15,11 @@ from jitsu_dns.rules.access import ResponseLimit
 from jitsu_dns.rules.actions import Asker, Send
 from jitsu_dns.rules.cookies import Cookies
 from jitsu_dns.rules.forward import AskServer, Deliver, Forwarder
+from jitsu_dns.rules.names import Known, Names
 from jitsu_protocol.errors import BootFailed
 from jitsu_protocol.limits import Networks
 from jitsu_protocol.states import VmState
+from jitsu_protocol.vm import VM_ROOT, to_tree
 from tests.support.front import ADDRESS, NOBODY, VM_WWW, front, state
 from tests.support.vms import make_vm
 
@@ -146,3 +148,22 @@ def test_g9_packets_that_are_kept_are_bounded_in_bytes(monkeypatch: pytest.Monke
         made.query(data, Asker("c", ADDRESS, True), 1.0)
     assert 10 < made.packets_kept < 50
     assert made.warm([data], 1.0) != [None]  # the latest is there
+
+
+def test_a_question_that_is_held_is_charged_once_however_often_it_is_looked_at() -> None:
+    made = front(names=Names(), vms_are_told=False, responses=ResponseLimit(1, NOBODY))
+    state(made, VmState.READY)
+    assert made.query(make("www.jitsu.test"), Asker("client", ADDRESS, True), 1.0) is None
+    for other in range(3):
+        made.names.apply({f"{VM_ROOT}/other-{other}/config/dns/0": f"o{other}.jitsu.test"}.items())
+        made.names.known = Known.REMEMBERED  # it may still be any name
+        made.told(other + 1, 1.0)
+    assert made.take() == [], "it is held on"
+    assert made.query(make("n.jitsu.test"), Asker("other", ADDRESS, True), 1.0) is not None, (
+        "a new one is over the limit"
+    )
+    made.names.apply(to_tree(VM_WWW).items())
+    made.names.confirm()
+    made.told(5, 1.0)
+    (sent,) = [each for each in made.take() if isinstance(each, Send)]
+    assert dns.message.from_wire(sent.data).answer[0][0].to_text() == "127.0.1.1"

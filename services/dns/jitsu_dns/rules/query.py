@@ -154,6 +154,7 @@ class Front:
             self.counts.malformed += 1
             return self._malformed(data, query, asker, now)
         extras, is_proven = extras_for(query, asker, self._about, self._cookies, now + self._wall_ahead_s)
+        is_proven = is_proven or arrived is not None  # a question that was held has been charged when it came
         if query.qclass != IN or query.qtype in _OTHER_TYPES or (query.edns is not None and query.edns.version != 0):
             if (verdict := self._limited(query, asker, "other", is_proven, now)) is not None:
                 return verdict
