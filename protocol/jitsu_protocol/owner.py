@@ -112,6 +112,11 @@ class RpcServer:
         """Of replies, how much waits for peers that do not take it, beside what ZeroMQ has."""
         return self._outbox.total
 
+    @property
+    def peers_served(self) -> int:
+        """How many connections have requests under way."""
+        return len(self._under_way)
+
     async def run(self) -> None:
         """Serve until cancelled."""
         try:
@@ -170,10 +175,16 @@ class RpcServer:
             raise errors.MalformedMessage(f"{kind} of {len(frame)} bytes is too long: {longest} are allowed")
 
     def _asked(self, id: bytes, peer: bytes) -> None:
+        """Note who is sent the reply; of a request that is sent again, perhaps over another connection, the latest."""
         if id in self._peers:
-            self._under_way[self._peers[id]] -= 1
+            self._one_less(self._peers[id])
         self._peers[id] = peer
         self._under_way[peer] += 1
+
+    def _one_less(self, peer: bytes) -> None:
+        self._under_way[peer] -= 1
+        if self._under_way[peer] <= 0:
+            del self._under_way[peer]
 
     def _take(self, header: Header, body: memoryview, group: asyncio.TaskGroup) -> None:
         """Read a body, and carry out what it asks for."""
@@ -182,6 +193,7 @@ class RpcServer:
             if self._reading_bytes + len(body) > MAX_READING_BYTES:
                 self._finish(header.id, errors.Unavailable("too many large requests are being read"))
             else:
+                self._reading_bytes += len(body)  # now: many can come before the first task runs
                 group.create_task(self._read_in_steps(header, cls, body, group))
             return
         try:
@@ -195,7 +207,6 @@ class RpcServer:
         self, header: Header, cls: type[Request], body: memoryview, group: asyncio.TaskGroup
     ) -> None:
         """Read a large body between other things, one at a time: steps of many would be as long as all of one."""
-        self._reading_bytes += len(body)
         try:
             async with self._reading:
                 reading = Reading(cls, body)
@@ -235,9 +246,7 @@ class RpcServer:
     def _finish(self, id: bytes, reply: Message | errors.JitsuError | None) -> None:
         frame = None
         peer = self._peers.pop(id)
-        self._under_way[peer] -= 1
-        if self._under_way[peer] <= 0:
-            del self._under_way[peer]
+        self._one_less(peer)
         if reply is not None:
             frame = self._reply(peer, id, reply)
         # An error is not kept: asked again, the request may succeed.

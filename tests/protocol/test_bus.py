@@ -20,6 +20,7 @@ from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.codec import decode, encode
 from jitsu_protocol.messages import Applied, Apply, Change, Done, Drain, Draining, FeedItem, Message, Ping, Pong
 from jitsu_protocol.owner import FeedServer, RpcServer
+from jitsu_protocol.sockets import Sent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -346,6 +347,60 @@ async def test_others_are_answered_while_a_large_request_is_read(context: zmq.as
 
         await asyncio.gather(applied(), *(pinged() for _ in range(5)))
         assert finished[-1] == "large"
+
+
+async def test_g9_large_requests_that_come_at_once_are_counted_before_the_first_of_them_is_read(
+    context: zmq.asyncio.Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "AT_ONCE_BYTES", 100)
+    monkeypatch.setattr(owner, "MAX_READING_BYTES", 5000)
+    kinds: list[str] = []
+    request = Apply(changes=[], author="a", message="m" * 2000, request="r")
+
+    async def all_at_once(*_: Any, **__: Any) -> AsyncIterator[list[zmq.Frame]]:
+        for again in range(2):
+            for number in range(5):
+                yield [zmq.Frame(b"peer"), zmq.Frame(encode(request, id=b"%d %d" % (again, number), timeout=5.0))]
+            while len(kinds) < 5 * (again + 1):
+                await asyncio.sleep(0)
+
+    def sent(_: Any, __: bytes, frame: bytes) -> Sent:
+        kinds.append(decode(frame).kind)
+        return Sent.SENT
+
+    monkeypatch.setattr(owner, "received", all_at_once)
+    monkeypatch.setattr(owner, "send_to", sent)
+    async with running(RpcServer(context, endpoint, {Apply: lambda _: Applied(commit="", changed=0)})):
+        while len(kinds) < 10:
+            await asyncio.sleep(0)
+    of_2_kb_each_two_are_within_5_kb = ["error"] * 3 + ["store.applied"] * 2
+    assert kinds == of_2_kb_each_two_are_within_5_kb * 2
+
+
+async def test_g9_a_request_that_comes_again_over_another_connection_leaves_nothing_behind_of_the_first(
+    context: zmq.asyncio.Context, endpoint: str
+) -> None:
+    go = asyncio.Event()
+
+    async def later(_: Drain) -> Message:
+        await go.wait()
+        return Draining(drain="d")
+
+    server = RpcServer(context, endpoint, {Ping: pong, Drain: later})
+    async with running(server):
+        for number in range(3):
+            raw = context.socket(zmq.DEALER)
+            raw.connect(endpoint)
+            await raw.send(encode(Drain(vm="v"), id=b"one", timeout=60.0))
+            await raw.send(encode(Ping(), id=b"ping %d" % number, timeout=60.0))
+            await raw.recv()
+            if number < 2:
+                raw.close(linger=0)
+        assert server.peers_served == 1
+        go.set()
+        assert decode(await raw.recv()).kind == "vmd.draining"
+        assert server.peers_served == 0
+    raw.close(linger=0)
 
 
 async def test_a_request_that_is_too_long_is_refused_at_both_ends(context: zmq.asyncio.Context, endpoint: str) -> None:
