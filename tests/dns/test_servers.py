@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import subprocess
 import sys
 from ipaddress import ip_interface
@@ -14,6 +15,7 @@ import pytest
 
 from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.wires import servers
+from jitsu_dns.wires.interfaces import OwnAddress
 from jitsu_dns.wires.servers import Servers, leads_back
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.limits import Networks
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def interfaces(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    found = [ip_interface(text) for text in ("127.0.0.1/8", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/32")]
+    texts = ("127.0.0.1/8", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/32")
+    found = [OwnAddress(ip_interface(text)) for text in texts]
     monkeypatch.setattr(servers, "own_interfaces", lambda: found)
     return found
 
@@ -87,21 +90,14 @@ async def test_changes_are_followed_while_it_runs(tmp_path: Path, monkeypatch: p
     following.cancel()
 
 
-async def test_a_network_that_comes_later_is_served_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interfaces: list[Any]
-) -> None:
-    monkeypatch.setattr(servers, "LOOK_S", 0.001)
-    monkeypatch.setattr(servers, "INTERFACES_S", 0.002)
+def test_a_network_that_comes_later_is_served_too(tmp_path: Path, interfaces: list[Any]) -> None:
     made = Servers(settings(), 53, tmp_path / "none")
     forwarder = forwarder_of(made)
     client = bytes([10, 9, 8, 7])
     assert client not in forwarder.clients
-    interfaces.append(ip_interface("10.9.8.1/24"))
-    following = asyncio.create_task(made.follow(forwarder))
-    async with asyncio.timeout(10):
-        while client not in forwarder.clients:
-            await asyncio.sleep(0.001)
-    following.cancel()
+    interfaces.append(OwnAddress(ip_interface("10.9.8.1/24")))
+    made.reload(forwarder)
+    assert client in forwarder.clients
 
 
 @pytest.mark.parametrize(
@@ -129,9 +125,62 @@ def test_a_server_that_leads_back_to_this_one_is_known_as_such(server: tuple[str
     assert leads_back(server, bind, 53, local.__contains__) is leads
 
 
-def test_a_loopback_address_is_local_and_one_of_somebody_else_is_not() -> None:
-    assert leads_back(("127.0.0.1", 53), "0.0.0.0", 53)
-    assert not leads_back(("192.0.2.77", 53), "0.0.0.0", 53)
+@pytest.mark.parametrize("address", ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"])
+def test_an_address_of_this_host_is_left_out_with_a_warning_and_the_others_are_asked(address: str) -> None:
+    given = settings(bind="::", forward=["192.0.2.53", address])
+    assert Servers(given, 5300).found.warnings == (), "another server of this host, on another port"
+    made = Servers(given, 53)
+    assert made.found.servers == (("192.0.2.53", 53),)
+    assert made.found.warnings == (f"dns.forward: {address} is this server itself, and is not asked",)
+
+
+def test_an_address_of_somebody_else_is_asked_even_where_any_address_can_be_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with net.ipv4.ip_nonlocal_bind=1, which hosts with floating addresses have."""
+
+    class Bindable(socket.socket):
+        def bind(self, _: object) -> None:
+            """Succeed."""
+
+    monkeypatch.setattr(socket, "socket", Bindable)
+    made = Servers(settings(bind="0.0.0.0", forward=["192.0.2.77"]), 53)
+    assert made.found.servers == (("192.0.2.77", 53),)
+
+
+def test_where_the_interfaces_are_not_known_an_address_that_can_be_bound_is_local(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "own_interfaces", fails)
+    given = settings(bind="0.0.0.0", forward=["127.0.0.1", "192.0.2.77"], forward_port=53, forward_for=["::1"])
+    with pytest.raises(SetupFault, match=r"127\.0\.0\.1 port 53 is this server itself"):
+        Servers(given, 53)
+    monkeypatch.setattr(servers, "_can_be_bound", lambda address: address == "192.0.2.78")
+    made = Servers(settings(bind="0.0.0.0", forward=["192.0.2.77", "192.0.2.78"], forward_for=["::1"]), 53)
+    assert made.found.servers == (("192.0.2.77", 53),)
+
+
+def test_an_upstream_address_that_moves_onto_this_host_and_away_again_is_left_out_in_between(
+    interfaces: list[Any],
+) -> None:
+    made = Servers(settings(bind="0.0.0.0", forward=["192.0.2.53", "192.0.2.77"]), 53)
+    forwarder = forwarder_of(made)
+    interfaces.append(OwnAddress(ip_interface("192.0.2.53/24")))
+    made.reload(forwarder)
+    assert list(forwarder.health.servers) == [("192.0.2.77", 53)]
+    assert made.found.warnings == ("dns.forward: 192.0.2.53 is this server itself, and is not asked",)
+    interfaces.append(OwnAddress(ip_interface("192.0.2.77/24"), is_lasting=False))
+    made.reload(forwarder)
+    assert list(forwarder.health.servers) == []
+    assert made.found.warnings[-1].startswith("dns.forward names no other server: names of others are not found")
+    del interfaces[-2:]
+    made.reload(forwarder)
+    assert list(forwarder.health.servers) == [("192.0.2.53", 53), ("192.0.2.77", 53)]
+    assert not any(made.found.warnings)
+
+
+def fails() -> list[Any]:
+    raise OSError(1, "Operation not permitted")
 
 
 def test_of_the_systems_servers_this_one_is_left_out_with_a_warning(tmp_path: Path) -> None:
@@ -142,7 +191,7 @@ def test_of_the_systems_servers_this_one_is_left_out_with_a_warning(tmp_path: Pa
     assert made.found.warnings == (f"{file}: nameserver 127.0.0.1 is this server itself, and is not asked",)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.53", "0.0.0.0"])
 def test_a_server_that_is_configured_to_ask_itself_does_not_start(address: str) -> None:
     given = settings(bind="0.0.0.0", forward=["192.0.2.53", address], forward_port=5300)
     with pytest.raises(SetupFault, match=f"dns.forward: {address} port 5300 is this server itself"):
@@ -152,9 +201,6 @@ def test_a_server_that_is_configured_to_ask_itself_does_not_start(address: str) 
 def test_without_the_interfaces_only_loopback_is_served_and_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails() -> list[Any]:
-        raise OSError(1, "Operation not permitted")
-
     monkeypatch.setattr(servers, "own_interfaces", fails)
     made = Servers(settings(forward=["192.0.2.53"]), 53)
     assert made.found.networks == servers.LOOPBACK

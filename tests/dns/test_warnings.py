@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from ipaddress import ip_address, ip_interface
+
+import pytest
 
 from jitsu_dns.rules.records import Authority
 from jitsu_dns.rules.uses import Uses
 from jitsu_dns.rules.warnings import MAX_EACH, upgrade_hint, warnings
-from jitsu_dns.wires.interfaces import own_interfaces, reachable_addresses
+from jitsu_dns.wires import interfaces
+from jitsu_dns.wires.interfaces import own_interfaces, reachable_addresses, served_addresses
 from tests.dns.test_table import table
 from tests.support.vms import make_vm
 
@@ -54,10 +59,71 @@ def test_a_report_tells_the_warnings_of_now() -> None:
 
 
 def test_the_hosts_own_addresses_are_those_that_a_socket_can_be_bound_to() -> None:
-    assert ip_interface("127.0.0.1/8") in own_interfaces()
+    assert ip_interface("127.0.0.1/8") in [each.interface for each in own_interfaces()]
     for text in reachable_addresses():
         address = ip_address(text)
         assert not address.is_loopback
         assert not address.is_link_local
         with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as bound:
             bound.bind((text, 0))
+
+
+def test_a_server_on_one_address_is_reached_there_and_the_kernel_may_not_say_where_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [interfaces.OwnAddress(ip_interface(text)) for text in ("127.0.0.1/8", "192.0.2.1/24", "2001:db8::1/64")]
+    found.append(interfaces.OwnAddress(ip_interface("2001:db8::7/64"), is_lasting=False))
+    monkeypatch.setattr(interfaces, "own_interfaces", lambda: found)
+    assert served_addresses("192.0.2.9") == ("192.0.2.9",)
+    assert served_addresses("0.0.0.0") == ("192.0.2.1",)
+    assert served_addresses("::") == ("192.0.2.1", "2001:db8::1")
+
+    def fails() -> list[interfaces.OwnAddress]:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(interfaces, "own_interfaces", fails)
+    assert served_addresses("0.0.0.0") is None
+
+
+IN_A_NETWORK_OF_ITS_OWN = """
+import asyncio, subprocess, sys
+from jitsu_dns.wires import interfaces
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+async def main():
+    interfaces.SETTLE_S = 0.02
+    changes = interfaces.address_changes()
+    steps = [
+        ("addr", "add", "192.0.2.7/24", "dev", "d0"),
+        ("addr", "del", "192.0.2.7/24", "dev", "d0"),
+        ("addr", "add", "2001:db8::7/64", "dev", "d0", "nodad"),
+    ]
+    seen = asyncio.create_task(anext(changes))
+    await asyncio.sleep(0.1)
+    ip("addr", "add", "fe80::77/64", "dev", "d0", "nodad")
+    await asyncio.sleep(0.2)
+    print("passed over" if not seen.done() else "seen")
+    for step in steps:
+        ip(*step)
+        await asyncio.wait_for(seen, 5)
+        print(*interfaces.reachable_addresses())
+        seen = asyncio.create_task(anext(changes))
+        await asyncio.sleep(0)
+    seen.cancel()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.net
+def test_changes_of_the_hosts_addresses_are_noticed_when_they_happen_but_not_those_of_taps() -> None:
+    script = 'ip link set lo up; ip link add d0 type bridge; ip link set d0 up; exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script, sys.executable, IN_A_NETWORK_OF_ITS_OWN],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["passed over", "192.0.2.7", "", "2001:db8::7"], done.stderr

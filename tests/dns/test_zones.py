@@ -86,6 +86,25 @@ def test_name_servers_in_our_zones_without_an_address_are_told() -> None:
     assert table(zones=("a.test",), authority=Authority(own_addresses=("192.0.2.1",))).zones.without_address() == []
 
 
+def test_the_address_of_a_zones_own_name_server_follows_the_hosts_addresses() -> None:
+    made = table(zones=("a.test",), authority=Authority(own_addresses=()))
+    assert made.zones.without_address() == ["ns.a.test"]
+    assert made.zones.readdress(("192.0.2.1", "2001:db8::1"))
+    assert answer(made, "ns.a.test", "A").answer[0].to_text() == "ns.a.test. 3600 IN A 192.0.2.1"
+    assert "192.0.2.1" in answer(made, "a.test", "NS").to_text()
+    assert made.zones.without_address() == []
+    assert not made.zones.readdress(("192.0.2.1", "2001:db8::1")), "nothing has changed"
+    assert made.zones.readdress(("192.0.2.2",))
+    assert answer(made, "ns.a.test", "A").answer[0].to_text() == "ns.a.test. 3600 IN A 192.0.2.2"
+
+
+def test_name_servers_that_are_configured_keep_their_addresses_when_the_hosts_change() -> None:
+    given = Authority(nameservers=("ns1.a.test",), glue={"ns1.a.test": ("192.0.2.9",)}, own_addresses=("192.0.2.1",))
+    made = table(zones=("a.test",), authority=given)
+    made.zones.readdress(("192.0.2.2",))
+    assert answer(made, "ns1.a.test", "A").answer[0].to_text() == "ns1.a.test. 3600 IN A 192.0.2.9"
+
+
 def test_the_longest_names_can_be_zones_and_names_of_vms() -> None:
     longest = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
     made = table(make_vm("long", dns=longest), make_vm("other", "127.0.1.2", dns=longest.replace("a", "e")), zones=())

@@ -6,6 +6,7 @@ siblings, and what is below it, belong to somebody else as far as we know.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules import records as build
@@ -35,10 +36,14 @@ class Zones:
         self.serial = 0
         """Of all zones; the same on all replicas."""
         self._authority = authority
+        self._soas: dict[bytes, bytes] = {}
+        self._make_glue()
+
+    def _make_glue(self) -> None:
+        authority = self._authority
         servers = {to_wire(name) for name in authority.nameservers}
         servers.update(name for zone in self.names for name in authority.names_for(zone))
         self._glue = {name: build.glue_records(authority, name) for name in servers}
-        self._soas: dict[bytes, bytes] = {}
 
     def __contains__(self, key: bytes) -> bool:
         """Return whether a name is the apex of a configured zone."""
@@ -54,6 +59,14 @@ class Zones:
         """Give all zones another serial."""
         self.serial = serial
         self._soas.clear()
+
+    def readdress(self, own_addresses: tuple[str, ...]) -> bool:
+        """Give `ns.<zone>` the addresses at which this server is reached now; return whether they are others."""
+        if own_addresses == self._authority.own_addresses:
+            return False
+        self._authority = replace(self._authority, own_addresses=own_addresses)
+        self._make_glue()
+        return True
 
     def soa(self, zone: bytes) -> bytes:
         """Return a zone's SOA record, with its owner."""

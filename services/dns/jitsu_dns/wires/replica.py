@@ -13,7 +13,6 @@ import time
 import uuid
 from collections import Counter
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -37,7 +36,7 @@ from jitsu_dns.rules.warnings import upgrade_hint, warnings
 from jitsu_dns.wires.activation import inherited
 from jitsu_dns.wires.descriptors import raised_to
 from jitsu_dns.wires.forward import ForwardSockets
-from jitsu_dns.wires.interfaces import reachable_addresses
+from jitsu_dns.wires.interfaces import address_changes, served_addresses
 from jitsu_dns.wires.names import NamesFollower
 from jitsu_dns.wires.names_file import NamesFile
 from jitsu_dns.wires.notify import NotifySockets
@@ -133,7 +132,8 @@ class Replica:
             await self._notify.open()
         if self._servers is not None and self._front.forward is not None:
             self._process.spawn(self._servers.follow(self._front.forward), "servers")
-            self._process.reread = partial(self._servers.reload, self._front.forward)
+        self._process.reread = self._reread
+        self._process.spawn(self._follow_addresses(), "addresses")
         await self.names.start()
         try:
             async with asyncio.timeout(FIRST_STATES_S):
@@ -143,6 +143,18 @@ class Replica:
             for host in (host for host, feed in states.items() if not feed.is_live()):
                 log.warning("vmd does not answer yet: queries for its VMs fail until it does", host=host)
         log.debug("serving", address=self._settings.bind, port=self.port, names=len(self._front.table))
+
+    async def _follow_addresses(self) -> None:
+        async for _ in address_changes():
+            self._reread()
+
+    def _reread(self) -> None:
+        """Look at what this host is now: its servers, networks and addresses."""
+        if self._servers is not None and self._front.forward is not None:
+            self._servers.reload(self._front.forward)
+        addresses = served_addresses(self._settings.bind)
+        if addresses is not None and self._front.table.zones.readdress(addresses):
+            log.info("the zones' own name servers have other addresses now", addresses=addresses)
 
     def say_what_changed(self) -> None:
         """Tell an operator who has set no zones which line keeps the zones of earlier versions."""
@@ -403,7 +415,7 @@ def _front(
         rname=settings.rname,
         nameservers=tuple(settings.nameservers),
         glue=glue,
-        own_addresses=_own_addresses(settings.bind),
+        own_addresses=served_addresses(settings.bind) or (),
     )
     table = Table(
         settings.zones,
@@ -433,19 +445,6 @@ def _front(
 def _kept_in(settings: Settings) -> Path:
     """Return the file for names, in the directory of the service manager (systemd.exec(5)) or else the suite's."""
     return Path(os.environ.get("CACHE_DIRECTORY") or settings.bus.directory) / f"{settings.dns.replica}.names"
-
-
-def _own_addresses(bind: str) -> tuple[str, ...]:
-    """Return where this server is reached: the address that is bound, those of the interfaces if that is all."""
-    bound = ip_address(bind)
-    if not bound.is_unspecified:
-        return (bind,)
-    try:
-        found = reachable_addresses()
-    except OSError as error:
-        log.warning("this host's addresses are not known", reason=str(error))
-        return ()
-    return tuple(each for each in found if bound.version == 6 or ip_address(each).version == 4)
 
 
 def _summon_limit(settings: DnsSettings) -> SummonLimit:

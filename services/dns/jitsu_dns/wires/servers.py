@@ -2,7 +2,7 @@
 
 `dns.forward = system` follows resolv.conf while the process runs: a host that gets its network late, or moves to
 another one, has other servers then. Servers that would lead a question back to this one are left out, with a warning
-that `jitsu status` shows.
+that `jitsu status` shows; what is configured so that it could never be right is refused at start.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jitsu_dns.rules.forward import Forwarder, Server
+    from jitsu_dns.wires.interfaces import OwnAddress
     from jitsu_protocol.sections import DnsSettings
 
 DNS_PORT = 53
@@ -33,8 +35,6 @@ LOOPBACK = ("127.0.0.0/8", "::1")
 LOOK_S = 2.0
 """Between two looks at whether resolv.conf has changed."""
 MAX_FILE_BYTES = 64 * 1024
-INTERFACES_S = 60.0
-"""Between two looks at the interfaces, which costs more where there are thousands."""
 
 log = structlog.get_logger("dns")
 
@@ -60,17 +60,15 @@ class Servers:
     def __init__(self, settings: DnsSettings, port: int, resolv_conf: Path = RESOLV_CONF) -> None:
         """`port` is the one that this server has bound; raises SetupFault if it is configured to ask itself."""
         self._settings, self._port, self._resolv_conf = settings, port, resolv_conf
+        _refuse_itself(settings, port)
         self._seen = self._signature()
         self.found = self._look()
 
     async def follow(self, forwarder: Forwarder) -> None:
-        """Look again and again, and give the forwarder what has changed."""
-        looks = 0
+        """Look again and again at resolv.conf, and give the forwarder what has changed."""
         while True:
             await asyncio.sleep(LOOK_S)
-            looks += 1
-            if self.has_changed() or looks * LOOK_S >= INTERFACES_S:
-                looks = 0
+            if self.has_changed():
                 self.reload(forwarder)
 
     def has_changed(self) -> bool:
@@ -80,12 +78,7 @@ class Servers:
 
     def reload(self, forwarder: Forwarder) -> None:
         """Look at once, and give the forwarder what has changed."""
-        before = self.found
-        try:
-            found = self._look()
-        except SetupFault as fault:  # an address of dns.forward has moved onto this host: that must not end the server
-            log.error("the servers to forward to stay as they were", reason=str(fault))
-            return
+        before, found = self.found, self._look()
         if found == before:
             return
         self.found = found
@@ -103,31 +96,44 @@ class Servers:
     def _look(self) -> Found:
         settings = self._settings
         warnings: list[str] = []
+        try:
+            interfaces: list[OwnAddress] | None = own_interfaces()
+        except OSError as error:
+            interfaces = None
+            if not settings.forward_for:
+                warnings.append(
+                    f"the networks of this host are not known ({error.strerror or error}): names of others are found "
+                    "for loopback only; set dns.forward_for"
+                )
+        named, where = [(text, settings.forward_port) for text in settings.forward], "dns.forward: "
         if settings.forward == ["system"]:
-            servers = self._of_system(warnings)
-        else:
-            servers = [(text, settings.forward_port) for text in settings.forward]
-            for server in servers:
-                if leads_back(server, settings.bind, self._port):
-                    raise SetupFault(
-                        f"dns.forward: {server[0]} port {server[1]} is this server itself",
-                        hint="name another, or set dns.forward = off",
-                    )
-        networks = settings.forward_for or [*LOOPBACK, *_own_networks(warnings)]
-        return Found(tuple(servers), tuple(networks), tuple(warnings))
-
-    def _of_system(self, warnings: list[str]) -> list[Server]:
-        named = _nameservers(self._resolv_conf)
-        found = [server for server in named if not leads_back(server, self._settings.bind, self._port)]
-        for address, _ in named:
-            if (address, DNS_PORT) not in found:
-                warnings.append(f"{self._resolv_conf}: nameserver {address} is this server itself, and is not asked")
+            named, where = _nameservers(self._resolv_conf), f"{self._resolv_conf}: nameserver "
+        is_local = _can_be_bound if interfaces is None else partial(_is_among, interfaces)
+        found = [server for server in named if not leads_back(server, settings.bind, self._port, is_local)]
+        warnings += [f"{where}{each[0]} is this server itself, and is not asked" for each in named if each not in found]
         if not found:
-            warnings.append(
-                f"dns.forward = system, but {self._resolv_conf} names no other server: names of others are not found "
-                "until it does, or set dns.forward to addresses, or to off"
+            warnings.append(_none_left(settings.forward, self._resolv_conf))
+        networks = settings.forward_for or [*LOOPBACK, *_networks(interfaces or [])]
+        return Found(tuple(found), tuple(networks), tuple(warnings))
+
+
+def _refuse_itself(settings: DnsSettings, port: int) -> None:
+    """Raise SetupFault for a server that is this one wherever this host is; an address of an interface may move."""
+    for address in () if settings.forward == ["system"] else settings.forward:
+        if leads_back((address, settings.forward_port), settings.bind, port, _is_always_local):
+            raise SetupFault(
+                f"dns.forward: {address} port {settings.forward_port} is this server itself",
+                hint="name another, or set dns.forward = off",
             )
-        return found
+
+
+def _none_left(forward: list[str], resolv_conf: Path) -> str:
+    if forward == ["system"]:
+        return (
+            f"dns.forward = system, but {resolv_conf} names no other server: names of others are not found "
+            "until it does, or set dns.forward to addresses, or to off"
+        )
+    return "dns.forward names no other server: names of others are not found; name one there, or set dns.forward = off"
 
 
 def _nameservers(resolv_conf: Path) -> list[Server]:
@@ -154,10 +160,11 @@ def is_address(text: str) -> bool:
     return True
 
 
-def leads_back(server: Server, bind: str, port: int, is_local: Callable[[str], bool] | None = None) -> bool:
+def leads_back(server: Server, bind: str, port: int, is_local: Callable[[str], bool]) -> bool:
     """Say whether a question sent to a server would reach the one that is bound to `bind` and `port`.
 
-    The unspecified address means this host (ip(7)); one that is bound to all addresses has all of this host's.
+    The unspecified address means this host (ip(7)); one that is bound to all addresses has all of this host's, of
+    which `is_local` knows.
     """
     address, asked_port = server
     if asked_port != port:
@@ -166,12 +173,24 @@ def leads_back(server: Server, bind: str, port: int, is_local: Callable[[str], b
     if asked.is_unspecified:
         return bound.is_unspecified or bound.is_loopback
     if bound.is_unspecified:
-        return (asked.version == bound.version or bound.version == 6) and (is_local or _is_local)(address)
+        return (asked.version == bound.version or bound.version == 6) and is_local(address)
     return plain(asked.packed) == plain(bound.packed)
 
 
-def _is_local(address: str) -> bool:
-    """Say whether an address is this host's: only those can be bound."""
+def _is_always_local(address: str) -> bool:
+    """Say whether an address is that of any host itself: 127.0.0.0/8 and ::1."""
+    packed = plain(ip_address(address).packed)
+    return ip_address(packed).is_loopback
+
+
+def _is_among(interfaces: list[OwnAddress], address: str) -> bool:
+    """Say whether an address is one of this host's."""
+    packed = plain(ip_address(address).packed)
+    return _is_always_local(address) or any(packed == each.interface.ip.packed for each in interfaces)
+
+
+def _can_be_bound(address: str) -> bool:
+    """Say whether an address can be bound: only this host's can, unless net.ipv4.ip_nonlocal_bind is 1 (ip(7))."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as trying:
@@ -181,15 +200,7 @@ def _is_local(address: str) -> bool:
     return True
 
 
-def _own_networks(warnings: list[str]) -> list[str]:
+def _networks(interfaces: list[OwnAddress]) -> list[str]:
     """Return the networks that this host is in."""
-    try:
-        interfaces = own_interfaces()
-    except OSError as error:
-        warnings.append(
-            f"the networks of this host are not known ({error.strerror or error}): names of others are found for "
-            "loopback only; set dns.forward_for"
-        )
-        return []
-    found = {each.network for each in interfaces if 0 < each.network.prefixlen < each.network.max_prefixlen}
-    return sorted(map(str, found))
+    networks = {each.interface.network for each in interfaces if each.is_lasting}
+    return sorted(str(each) for each in networks if 0 < each.prefixlen < each.max_prefixlen)
