@@ -11,7 +11,7 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.claims import MAX_CHECKS, MAX_UNDECIDED, Claims
 from jitsu_synjitsu.rules.events import Send
-from jitsu_synjitsu.rules.handover import Handover
+from jitsu_synjitsu.rules.handover import REFUSE_S, Handover
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import CLIENT_MAC, V4, V6, VM_MAC, tcp
 from tests.support.synjitsu import wake_limit
@@ -147,5 +147,6 @@ def test_each_machine_is_called_when_it_wants_to_be() -> None:
     for now in (5.0, 10.0, 15.0, 20.0, 25.0, 30.0):
         arming.passed(now)
         held.append(len(arming.addresses()))
-    assert held == [3, 2, 2, 1, 1, 0]
-    assert arming.next_deadline() is None
+    assert held == [3, 3, 2, 2, 1, 1], "each is refused for a while after its limit"
+    arming.passed(30.0 + REFUSE_S)
+    assert (arming.addresses(), arming.next_deadline()) == ([], None)

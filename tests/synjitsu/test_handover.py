@@ -16,7 +16,7 @@ from jitsu_synjitsu.rules.arming import FLOOD_PACKETS, MOVED_S, Arming
 from jitsu_synjitsu.rules.events import Event, HandedOver, Send
 from jitsu_synjitsu.rules.filter import SAMPLE
 from jitsu_synjitsu.rules.frames import Kind
-from jitsu_synjitsu.rules.handover import SILENT_S, TRANSITIONS, HandoverState
+from jitsu_synjitsu.rules.handover import REFUSE_S, SILENT_S, TRANSITIONS, HandoverState
 from jitsu_synjitsu.rules.kept import Item, Kept, Outcome
 from jitsu_synjitsu.rules.presence import (
     FIRST_PROBE_PORT,
@@ -357,8 +357,26 @@ def test_g4_if_the_boot_fails_the_clients_are_told(how: str) -> None:
     kinds = [frames.read(frame).kind for what, frame in sent if what == "rejection"]
     assert kinds == [Kind.TCP, Kind.UNREACHABLE]
     assert made.told == []
-    assert made.arming.addresses() == []
-    assert made.sent(made.arming.disarm("v", "failed", 0.5)) == []
+    assert made.sent(made.arming.disarm("v", "failed", 5.0)) == []
+
+
+def test_g4_a_client_that_comes_just_after_a_failed_boot_is_refused_too() -> None:
+    made = Synjitsu()
+    made.arming.disarm("v", "failed", 1.0)
+    assert made.arming.addresses() == [VM_IP], "an answer with a TTL of 1 s may have named it just now"
+    assert whats(made.takes(arp(1, CLIENT_MAC, *V4), 1.5)) == ["answer"]
+    assert whats(made.takes(tcp(1, 80), 1.51)) == ["rejection"]
+    assert whats(made.takes(udp(9, 7, b"x"), 1.52)) == ["rejection"]
+    assert (made.at(1.0 + REFUSE_S), made.arming.addresses()) == ([], [])
+
+
+def test_a_vm_that_starts_again_soon_after_a_failed_boot_is_held_as_ever() -> None:
+    made = Synjitsu()
+    made.arming.disarm("v", "failed", 1.0)
+    made.arming.arm("v", [VM_IP], VM_MAC, 60.0, 2.0)
+    assert made.takes(tcp(1, 80), 2.1) == [], "kept"
+    made.at(1.0 + REFUSE_S)
+    assert made.arming.addresses() == [VM_IP]
 
 
 def test_when_vmd_says_that_it_is_ready_the_guest_is_asked_for_at_once_and_held_until_it_answers() -> None:
@@ -401,6 +419,7 @@ def test_a_guest_that_never_has_its_configured_address_never_becomes_ready_and_w
     assert made.arming.boot_note("v") == f"the guest announces 10.0.0.7, configured is {VM_IP}"
     assert whats(made.at(60.0)) == ["rejection"]
     assert made.arming.missing() == {VM_IP: "10.0.0.7"}
+    made.at(60.0 + REFUSE_S)
     assert made.arming.addresses() == []
 
 

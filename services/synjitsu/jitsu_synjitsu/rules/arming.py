@@ -139,7 +139,11 @@ class Arming:
     ) -> list[Action]:
         """Hold a VM's addresses while it boots; asked again, only the limit moves."""
         self._watched.pop(vm, None)
-        machine = self._vms.get(vm) or self._hold(vm, _packed(addresses), self.mac_of(vm, mac), now)
+        machine = self._vms.get(vm)
+        if machine is not None and machine.state is HandoverState.REFUSING:
+            self._forget(machine)  # it may be configured otherwise by now
+            machine = None
+        machine = machine or self._hold(vm, _packed(addresses), self.mac_of(vm, mac), now)
         return self._handle(machine, ArmTold(limit, by_xenstore), now)
 
     def mac_of(self, vm: str, mac: bytes) -> bytes:
@@ -151,7 +155,8 @@ class Arming:
         """Hold the addresses of a VM that is off, and that traffic may wake."""
         watched = (_packed(addresses), self.mac_of(vm, mac))
         machine = self._vms.get(vm)
-        is_over = machine is not None and machine.ready  # it ran, and an address of it is held that never appeared
+        # It ran, and an address of it is held that never appeared; or its boot has failed, which watching refuses too.
+        is_over = machine is not None and (machine.ready or machine.state is HandoverState.REFUSING)
         if machine is not None and (
             is_over or (machine.state is HandoverState.WATCHING and self._watched.get(vm) != watched)
         ):
@@ -319,7 +324,13 @@ class Arming:
         if machine.lingers is not (machine.vm in self._lingering):
             self._lingering ^= {machine.vm}
             self.changed = True
-        if machine.state is HandoverState.RELEASED and self._vms.get(machine.vm) is machine:
+        is_current = self._vms.get(machine.vm) is machine
+        is_refusing = machine.state is HandoverState.REFUSING
+        if is_refusing and is_current:
+            self._note_missing(machine)
+            self.claims.over(machine.vm)
+        is_over = machine.state is HandoverState.RELEASED or (is_refusing and machine.vm in self._watched)
+        if is_over and is_current:
             self.replayed += machine.replayed
             self._note_missing(machine)
             self._forget(machine)

@@ -23,9 +23,17 @@
     armed      ProbeAnswered, UdpRefused        as presence.py says
     armed      an address is handed             HandedOver, once; when all of them are: released
     armed      ReadyTold                        absent addresses are asked for at once, and held still
-    any        FailureTold, limit passed        Send: a rejection of each attempt that is left; OpenPort; released, and
-                                                addresses that are absent are `missing`
+    armed      FailureTold, limit passed        Send: a rejection of each attempt that is left; OpenPort; addresses that
+                                                are absent are `missing`. If none has been handed: refusing, else
+                                                released
+    refusing   AskedFor, PacketSeen             Send: the answer; a rejection
+    refusing   ArmTold                          as watching
+    refusing   GuestFrameSeen, as watching; ReadyTold; REFUSE_S passed    released
+    watching   FailureTold                      Send: a rejection of each attempt; released
     released   anything                         nothing: the address is the guest's, or nobody's
+
+A boot that has failed is refused for a while, because a client that was given the address in the answer may connect
+only now.
 
 So a guest is there per address. What comes for an absent address is kept, though the bridge brings it to the guest too
 once it has heard any frame of the guest. Such a SYN is replayed unless the guest has answered it; a repeated SYN does
@@ -95,6 +103,8 @@ COMING_S = 2.0
 SETTLE_S = 0.5
 CLEAR_AFTER_S = 4.0
 DEFEND_S = 10.0  # RFC 5227, 1.1: DEFEND_INTERVAL
+REFUSE_S = 3.0
+"""An answer that is given while the VM starts has a TTL of 1 s; some caches keep it a little longer."""
 LEFT_TO_GUEST_S = 0.05
 """More than a question and its answer take (ASK_S): a guest that shows itself had its address since then at most."""
 FOUND_LIMIT_S = 60.0
@@ -106,6 +116,7 @@ class HandoverState(StrEnum):
 
     WATCHING = "watching"
     ARMED = "armed"
+    REFUSING = "refusing"
     RELEASED = "released"
 
 
@@ -169,6 +180,8 @@ class Handover:
 
     def next_deadline(self) -> float:
         """Return when `passed` wants to be called."""
+        if self.state is HandoverState.REFUSING:
+            return self.limit
         if self.state is not HandoverState.ARMED:
             return float("inf")
         due = [presence.deadline() for presence in self._presences.values()]
@@ -179,7 +192,9 @@ class Handover:
     def passed(self, now: float) -> list[Action]:
         """Look at the clock."""
         self._actions = []
-        if self.state is HandoverState.ARMED:
+        if self.state is HandoverState.REFUSING and now >= self.limit:
+            self.state = HandoverState.RELEASED
+        elif self.state is HandoverState.ARMED:
             if now >= self.limit:
                 self._let_go(FailureTold(), now)
             else:
@@ -228,7 +243,7 @@ class Handover:
     # --- watching ---
 
     def _arm(self, event: ArmTold, now: float) -> None:
-        if self.state is HandoverState.WATCHING or self.ready:
+        if self.state is not HandoverState.ARMED or self.ready:
             self.state, self.by_xenstore, self.ready = HandoverState.ARMED, event.by_xenstore, False
             self._all_absent()
             self._told, self._heard_at, self.foreign = False, None, b""
@@ -272,16 +287,32 @@ class Handover:
             self._appear(address, now)
         self._finish_if_handed()
 
-    def _let_go(self, _: FailureTold, __: float) -> None:
+    def _let_go(self, _: FailureTold, now: float) -> None:
+        has_failed = self.state is HandoverState.ARMED and not self._told
         if self.state is HandoverState.ARMED:
             if self._told or self._heard_at is not None:
                 self.missing = tuple(self._absent())
             self._actions.append(OpenPort(self.vm))
-        self.state = HandoverState.RELEASED
+        self.state = HandoverState.REFUSING if has_failed else HandoverState.RELEASED
+        self.limit = now + REFUSE_S
         self._clear(0.0)
         self._reject(self.kept.take(self.vm))
         for presence in self._presences.values():
             self._reject(presence.take_left())
+        if has_failed:
+            self._all_absent()
+
+    # --- refusing ---
+
+    def _refuse(self, event: PacketSeen, now: float) -> None:
+        self._reject([Item(event.frame, event.seen, now)])
+
+    def _is_back(self, event: GuestFrameSeen, _: float) -> None:
+        if self.shows(event.seen):
+            self.state = HandoverState.RELEASED
+
+    def _release(self, _: ReadyTold, __: float) -> None:
+        self.state = HandoverState.RELEASED
 
     # --- armed ---
 
@@ -312,7 +343,7 @@ class Handover:
     def _answer(self, event: AskedFor, now: float) -> None:
         asker = event.asker
         is_probe = not any(asker.sender)  # whether the address is free (RFC 5227, RFC 4862)
-        if self.state is HandoverState.ARMED and (is_probe or not self._is_absent(asker.target)):
+        if self.state is not HandoverState.WATCHING and (is_probe or not self._is_absent(asker.target)):
             return
         self._send(frames.answer(self.mac, asker.target, asker), "answer")
         if not is_probe:
@@ -461,6 +492,19 @@ TRANSITIONS: dict[HandoverState, dict[type[Any], Callable[[Handover, Any, float]
         UdpRefused: _H._udp_refused,
         ReadyTold: _H._ready,
         FailureTold: _H._let_go,
+    },
+    HandoverState.REFUSING: {
+        ArmTold: _H._arm,
+        WakeRefused: _H._ignore,
+        AskedFor: _H._answer,
+        Claimed: _H._ignore,
+        ManagedTold: _H._ignore,
+        PacketSeen: _H._refuse,
+        GuestFrameSeen: _H._is_back,
+        ProbeAnswered: _H._ignore,
+        UdpRefused: _H._ignore,
+        ReadyTold: _H._release,
+        FailureTold: _H._ignore,
     },
     HandoverState.RELEASED: dict.fromkeys(
         (
