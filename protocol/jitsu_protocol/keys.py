@@ -361,7 +361,7 @@ KEYS: dict[str, Key] = {
     "vcpus": Key(Count, "Processors of the domain.", "1"),
     "shutdown_limit": Key(Limit, "A guest that has not shut down after that long is destroyed.", "60", "s"),
     "domain_xml": Key(Line, "libvirt: file with the domain's XML; its name and uuid are replaced by the VM's."),
-    "cmdline": Key(Line, "Command line of the kernel."),
+    "cmdline": Key(Line, "Command line of the kernel; mock bridge with `tap`: arguments of the guest in C."),
     "nic": Key(BridgeName, "Bridge of a network interface.", repeats=True),
     "mac": Key(Mac, "MAC address of its first interface.", "made from the UUID"),
     "script": Key(Line, "Script of a network interface, reused in turn.", repeats=True),

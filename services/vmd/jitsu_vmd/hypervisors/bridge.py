@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.keys import KEYS
 from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.mock.client import MockHypervisor
+from jitsu_vmd.mock.native import PROGRAM, native_guest
 
 if TYPE_CHECKING:
     from jitsu_protocol.process import Process
@@ -36,6 +38,16 @@ class Bridge(MockHypervisor):
             )
         await super().open()
 
+    def refusal(self, vm: VM) -> str:
+        """Refuse arguments that a guest on a tap would not see; others need not see them."""
+        if not vm.flag("tap") or "cmdline" not in vm.config:
+            return ""
+        try:
+            shlex.split(vm.config["cmdline"][0])
+        except ValueError as error:
+            return f"cmdline: {error}"
+        return "" if native_guest() else f"cmdline: it is for {PROGRAM}, which is not built here; see guests/README.md"
+
     def _bridge_of(self, vm: VM) -> str:
         return vm.bridge or self._bridge
 
@@ -53,4 +65,5 @@ class Bridge(MockHypervisor):
             "listen_after": float(value("listen_after")),
             "announces": vm.flag("announces"),
             "tap": vm.flag("tap"),
+            "arguments": value("cmdline"),
         }

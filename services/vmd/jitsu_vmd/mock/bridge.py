@@ -1,7 +1,8 @@
 """Guests of the bridge kind: each a process in a network namespace of its own, with an interface on a Linux bridge, a
 MAC address and addresses of its own. It announces itself, answers HTTP, and echoes TCP and UDP on port 7.
 
-With the key `tap` a guest is on a tap in the host's namespace, and has a network stack of its own (tap.py).
+With the key `tap` a guest is on a tap in the host's namespace, and has a network stack of its own: that of the guest in
+C (native.py) if it has been built, else that of tap.py.
 
 They are forked by one warm process, the zygote (`python -m jitsu_vmd.mock.bridge`), so that a boot can take
 milliseconds. The namespace goes with the process, and the interface with the namespace (network_namespaces(7)).
@@ -33,7 +34,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from jitsu_vmd.mock import tap
+from jitsu_vmd.mock import native, tap
 from jitsu_vmd.mock.guest import HttpGuest
 
 if TYPE_CHECKING:
@@ -118,6 +119,20 @@ class BridgeGuest:
         if answer.get("error"):
             raise OSError(0, answer["error"])
 
+    async def end(self) -> None:
+        """Return when its process has ended by itself."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            descriptor = os.pidfd_open(self._pid)
+        except ProcessLookupError:  # it has ended already
+            return
+        try:
+            loop.add_reader(descriptor, ended.set)  # pidfd_open(2): readable when the process has ended
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
     def pause(self) -> bool:
         """Stop the guest where it is; returns whether it can be: the kernel's stack of one without a tap goes on."""
         if self._request["tap"] and self._pid:
@@ -193,6 +208,8 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
             descriptor = _make_tap(request)
             _say({"number": request["made"], "pid": os.getpid()})
             waiting = "booted"
+            if program := native.native_guest():
+                native.become_native_guest(program, descriptor, request)
             for _ in tap.run(
                 descriptor, request, monotonic() + request["boot_time"], HttpGuest(request["name"]).answer
             ):
@@ -212,7 +229,7 @@ def _make_tap(request: dict[str, Any]) -> int:
     """Have a tap on the bridge, up: from now on frames queue in it. Returns its descriptor."""
     name = _outside(os.getpid())
     descriptor = tap.open_tap(name)
-    ip("link", "set", name, "master", request["bridge"], "up")
+    native.join_bridge(name, request["bridge"])
     return descriptor
 
 

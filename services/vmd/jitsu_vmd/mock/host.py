@@ -150,9 +150,7 @@ class MockHost:
     async def _guest_of(self, request: StartGuest) -> LoopbackGuest | BridgeGuest:
         if not request.bridge:
             return LoopbackGuest(request.name, request.addresses, request.port, request.boot_time)
-        wanted = request.model_dump(
-            include={"name", "addresses", "port", "boot_time", "mac", "bridge", "listen_after", "announces", "tap"}
-        )
+        wanted = request.model_dump(exclude={"uuid", "start_time", "failure"})
         if request.failure != "never":
             wanted["boot_time"] = NEVER_S
         return BridgeGuest(self._zygote, wanted)
@@ -166,6 +164,10 @@ class MockHost:
                 await guest.boot()
             except OSError as error:
                 self._power_off(request.uuid, GuestState.CRASHED, f"the guest cannot boot: {error.strerror}")
+                return
+            if isinstance(guest, BridgeGuest):
+                await guest.end()
+                self._power_off(request.uuid, GuestState.CRASHED, "the guest's process has ended by itself")
 
     def _power_off(self, uuid: str, state: GuestState, reason: str) -> None:
         slot = self._slots.pop(uuid, None)

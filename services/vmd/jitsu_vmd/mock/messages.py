@@ -38,6 +38,8 @@ class StartGuest(Request):
     announces: bool = True
     tap: bool = False
     """Of the bridge kind: it is on a tap with a queue, and can be paused."""
+    arguments: str = ""
+    """For the guest in C on a tap: more arguments, as a shell would split them."""
 
 
 class StopGuest(Request):

@@ -1,0 +1,84 @@
+"""The guest in C as the mock hypervisor runs it: its command line, and where it is looked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jitsu_vmd.hypervisors.bridge import Bridge
+from jitsu_vmd.mock.bridge import BridgeGuest
+from jitsu_vmd.mock.native import native_arguments, native_guest
+from tests.support.vms import make_vm
+
+REQUEST: dict[str, Any] = {
+    "name": "www",
+    "addresses": ["10.0.0.9", "fd00::9"],
+    "port": 80,
+    "boot_time": 0.003,
+    "listen_after": 0.25,
+    "mac": "02:00:5e:00:53:01",
+    "announces": False,
+    "arguments": "--mac=02:00:5e:00:53:02 --name='a b'",
+}
+
+
+def test_the_guests_command_line_says_what_the_vms_keys_say() -> None:
+    assert native_arguments("/bin/jitsu-guest", 5, REQUEST) == [
+        *("/bin/jitsu-guest", "--mem=1", "--net:service=@5", "--net-mac:service=02:00:5e:00:53:01", "--", "-"),
+        *("--name=www", "--port=80", "--late-link=3", "--listen-after=250"),
+        *("--ipv4=10.0.0.9/24", "--ipv6=fd00::9/64", "--no-announce"),
+        *("--mac=02:00:5e:00:53:02", "--name=a b"),
+    ]
+
+
+def test_the_environment_names_another_guest_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOCK_GUEST", "/opt/other")
+    assert native_guest() == "/opt/other"
+    monkeypatch.setenv("MOCK_GUEST", "")
+    assert native_guest() == ""
+
+
+@pytest.mark.parametrize(
+    ("guest", "keys", "refusal"),
+    [
+        ("", {}, ""),
+        ("", {"tap": "true"}, ""),
+        ("", {"cmdline": "--slow=9"}, ""),
+        ("", {"tap": "true", "cmdline": "--slow=9"}, "cmdline: it is for jitsu-guest, which is not built here"),
+        ("/bin/x", {"tap": "true", "cmdline": "--slow=9"}, ""),
+        ("/bin/x", {"tap": "true", "cmdline": "--name='x"}, "cmdline: No closing quotation"),
+    ],
+)
+def test_arguments_that_no_guest_would_see_are_refused(
+    monkeypatch: pytest.MonkeyPatch, guest: str, keys: dict[str, str], refusal: str
+) -> None:
+    monkeypatch.setenv("MOCK_GUEST", guest)
+    bridge = Bridge.__new__(Bridge)
+    said = bridge.refusal(make_vm(**keys))
+    assert said.startswith(refusal)
+    assert bool(said) == bool(refusal)
+
+
+class OneProcess:
+    """A zygote whose guest is a process that is there."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    async def fork(self, **_: Any) -> tuple[int, asyncio.Future[dict[str, Any]]]:
+        return self._pid, asyncio.get_running_loop().create_future()
+
+
+async def test_a_guest_that_ends_by_itself_is_noticed() -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    zygote: Any = OneProcess(process.pid)
+    guest = BridgeGuest(zygote, {"tap": True})
+    await guest.prepare()
+    waiting = asyncio.create_task(guest.end())
+    assert await asyncio.wait([waiting], timeout=0.01) == (set(), {waiting})
+    process.kill()
+    await asyncio.wait_for(waiting, 5)
+    await process.wait()
+    await asyncio.wait_for(guest.end(), 5)  # no process has its pid any more
