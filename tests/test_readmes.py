@@ -86,7 +86,7 @@ def test_the_tools_commands_in_the_pages_are_accepted(line: str) -> None:
 
 
 def all_pages() -> str:
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md"), ROOT / "guests/README.md"]
     return "\n".join(page.read_text() for page in pages)
 
 
@@ -100,6 +100,7 @@ RUN_ELSEWHERE = {
     "tiers": {"unit", "suite", "net", "libvirt", "systemd", "compose", "newcomer", "xen"},
     "test_machine.py": {"install"},
     "test_benches.py": {"bench", "fuzz"},
+    "test_guest_on_a_tap.py": {"guests"},
 }
 
 
