@@ -29,7 +29,7 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils.monitor import parse_monitor_message
 
 from jitsu_protocol.access import ROLES
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.errors import LostEndpoint, SetupFault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 QUIET_S = 10.0
 """Of many refusals one in that time is logged; all are counted."""
-HANDSHAKE_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-"""The second: the peer has seen first that its keys and ours do not fit, and has gone."""
 INSIST_S = 0.2
 REBIND_TRIES, REBIND_S = 50, 0.02
 DOMAIN = "jitsu"
@@ -95,6 +93,7 @@ class _Socket:
     owner: str = ""
     """Whom it connects to; "": it is bound."""
     host: str = ""
+    unbinds: Callable[[], None] = lambda: None
 
 
 class Curve:
@@ -125,14 +124,13 @@ class Curve:
         """Return whose a key is that a peer was let in with (the User-Id of its messages), "" if nobody's now."""
         return self._keys.role(key.encode())
 
-    def bind(self, socket: zmq.asyncio.Socket, endpoint: str) -> None:
-        """Bind a socket that takes only peers whose keys are known."""
+    def bind(self, socket: zmq.asyncio.Socket, endpoint: str, unbinds: Callable[[], None]) -> None:
+        """Bind a socket that takes only peers whose keys are known; `unbinds` is called before it is bound again."""
         if self._authenticator is None:
             self._authenticator = AsyncioAuthenticator(self._context)
             self._authenticator.start()
             self._authenticator.configure_curve_callback(DOMAIN, self)
-        self._spawn(self._monitor(socket.get_monitor_socket(HANDSHAKE_FAILED), endpoint))
-        self._dress(used := _Socket(socket, endpoint))
+        self._dress(used := _Socket(socket, endpoint, unbinds=unbinds))
         socket.bind(endpoint)
         self._sockets.append(used)
 
@@ -171,10 +169,10 @@ class Curve:
             self._logged_at[reason] = monotonic()
             log.warning(event, **about)
 
-    async def _monitor(self, monitor: Any, endpoint: str) -> None:
-        """Count peers that speak no CURVE, or expect another key of us."""
-        async for _ in _events(monitor):
-            self._turned_away("handshake", "a peer without the right keys is refused", endpoint=endpoint)
+    def failed_at(self, endpoint: str) -> Callable[[], None]:
+        """Return what counts a peer that speaks no CURVE, or expects another key of us; any thread may call it."""
+        event = "a peer without the right keys is refused"
+        return lambda: self._turned_away("handshake", event, endpoint=endpoint)
 
     async def _insist(self, used: _Socket, monitor: Any) -> None:
         """Connect again when the owner refuses our key, which it may know a moment later; ZeroMQ would not."""
@@ -229,6 +227,7 @@ class Curve:
                 self._connect_again(used)
 
     async def _rebind(self, used: _Socket) -> None:
+        used.unbinds()
         used.socket.unbind(used.endpoint)
         self._dress(used)
         for _ in range(REBIND_TRIES):  # ZeroMQ closes the listener on a thread of its own
@@ -236,7 +235,7 @@ class Curve:
                 used.socket.bind(used.endpoint)
                 return
             await asyncio.sleep(REBIND_S)
-        raise SetupFault(f"cannot bind {used.endpoint} again with its new key")
+        raise LostEndpoint(f"cannot bind {used.endpoint} again with its new key", hint="does another process have it?")
 
 
 async def _events(monitor: Any) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """The limit of open files (getrlimit(2)): each process raises it when it starts, as far as it may.
 
-A shell gives its programs a soft limit of 1,024, which a thousand connections use up. ZeroMQ does not survive that on
-ipc: its listener aborts the process when it cannot accept (libzmq 4.3.5, ipc_listener.cpp).
+A shell gives its programs a soft limit of 1,024, which a thousand connections use up. Where the hard limit is as low as
+that, the bus takes fewer connections (door.py), and a replica of dns fewer clients.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ import resource
 
 WANTED = 65_536
 """Each connection of the bus and each TCP client of dns is one; more than that no process of ours is meant to have."""
+OWN_FILES = 160
+"""What a process has open beside its connections."""
+MAX_CONNECTIONS = 2_000
+"""Of one endpoint of the bus, whatever the limit is: each costs memory too."""
+LEAST_CONNECTIONS = 16
 
 
 def raise_limit(wanted: int = WANTED) -> int:
@@ -20,3 +25,14 @@ def raise_limit(wanted: int = WANTED) -> int:
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return limit
+
+
+def connections_allowed(limit: int | None = None) -> int:
+    """Return how many connections one endpoint of the bus may have under a limit of open files, that of now if None.
+
+    A service has two endpoints. Half of what there is for them stays free: for what libzmq accepts before a door
+    (door.py) has cut anything, and for what the service opens meanwhile.
+    """
+    if limit is None:
+        limit = raise_limit(0)
+    return min(MAX_CONNECTIONS, max(LEAST_CONNECTIONS, (limit - OWN_FILES) // 4))

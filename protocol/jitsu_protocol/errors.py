@@ -128,6 +128,12 @@ class SetupFault(JitsuError):
     status = 2
 
 
+class LostEndpoint(SetupFault):
+    """A process that runs has lost an endpoint of the bus for good; another one in its place may get it."""
+
+    status = 1
+
+
 class DamagedStore(SetupFault):
     """The state store's repository cannot be read whole."""
 

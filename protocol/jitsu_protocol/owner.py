@@ -10,7 +10,7 @@ What comes from a peer is checked before it is acted on (G9). Of a request, in t
     its body                   read in steps and within limits (bodies.py)                           `malformed`
 
 Replies wait for a slow peer within the bounds of outbox.py. Of a subscriber nothing is read but subscriptions to the
-topics that there are; see `FeedServer`.
+topics that there are; see `FeedServer`. How many may be connected at all is said in door.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import asyncio
 import uuid
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,7 +104,7 @@ class RpcServer:
         self._waits = asyncio.Event()
         self._logged_at: dict[str, float] = {}
         self._dropped = dropped
-        self._close = bind(self._socket, endpoint, curve)
+        self._door, self._close = bind(self._socket, endpoint, curve, dropped)
 
     @property
     def waiting_bytes(self) -> int:
@@ -126,6 +125,7 @@ class RpcServer:
                     if len(frames) != 2:
                         self._dropped("parts")
                         continue
+                    self._door.heard(frames[1])
                     role = None if self._curve is None else self._curve.role(frames[-1].get("User-Id"))
                     self._received(frames[0].bytes, frames[1].buffer, group, role)
         finally:
@@ -310,19 +310,19 @@ def _as_jitsu_error(error: Exception, kind: str) -> errors.JitsuError:
 MAX_SUBSCRIPTION_BYTES = 1024
 """Enough for the handshake of CURVE; a topic has some ten. ZeroMQ keeps 50 bytes for each byte of a subscription."""
 MAX_FOREIGN_TOPICS = 32
+"""Subscriptions of one peer to topics that there are not: a peer of another version may have some."""
+MAX_FOREIGN_IN_ALL = 256
 MAX_ITEM_BYTES = 128 * 1024
 """A subscriber that reads nothing has at most 1000 items waiting for it (SNDHWM). Who is sent a gap instead of an item
 asks for a snapshot, which comes in pages."""
-RENEW_TRIES, RENEW_S = 50, 0.02
 
 
 class FeedServer:
     """The XPUB socket of an owner: one numbered feed for each topic.
 
     ZeroMQ keeps each subscription until its subscriber goes. So that peers cannot fill our memory with them, each is
-    short, and the topics that we do not have are counted: when there are more than MAX_FOREIGN_TOPICS, the socket is
-    closed and another takes its place. Subscribers connect to that within milliseconds and miss nothing that they do
-    not notice, because the items are numbered. A socket tells nobody which of its peers it should close.
+    short, and those to topics that we do not have are counted for each peer: one that has more than MAX_FOREIGN_TOPICS
+    is cut, or, when there are more than MAX_FOREIGN_IN_ALL, the one that has the most. Nobody else notices.
     """
 
     def __init__(
@@ -333,11 +333,13 @@ class FeedServer:
         curve: Curve | None = None,
         dropped: Counter = _uncounted,
     ) -> None:
-        self._context, self._endpoint, self._curve = context, endpoint, curve
-        self._dropped = dropped
+        self._curve, self._dropped = curve, dropped
+        self._logged_at = -QUIET_S
         self.feeds = {topic: Publisher(epoch=uuid.uuid4().hex) for topic in topics}
         self._topics = {_on_the_wire(topic) for topic in topics}
-        self._socket, self._close = self._open()
+        self._socket = make_socket(context, zmq.XPUB, endpoint, MAX_SUBSCRIPTION_BYTES)
+        self._socket.setsockopt(zmq.RCVHWM, 8)
+        self._door, self._close = bind(self._socket, endpoint, curve, dropped)
 
     def publish(self, topic: str, body: Message) -> None:
         """Send the next item of a topic; a subscriber that cannot take it sees the gap."""
@@ -355,11 +357,6 @@ class FeedServer:
         finally:
             self._close()
 
-    def _open(self) -> tuple[zmq.asyncio.Socket, Callable[[], None]]:
-        socket = make_socket(self._context, zmq.XPUB, self._endpoint, MAX_SUBSCRIPTION_BYTES)
-        socket.setsockopt(zmq.RCVHWM, 8)
-        return socket, bind(socket, self._endpoint, self._curve)
-
     def _publish(self, topic: str, item: FeedItem) -> None:
         frame = encode(item)
         if len(frame) > MAX_ITEM_BYTES:
@@ -368,40 +365,31 @@ class FeedServer:
             send(self._socket, [_on_the_wire(topic), frame])
 
     async def _watch_subscriptions(self) -> None:
-        while True:
-            who = await self._too_many_topics()
-            self._dropped("foreign-topics")
-            log.warning("a peer subscribes to topics that there are not; its feed is begun again", peer=who)
-            self._close()
-            await self._renew()
-
-    async def _too_many_topics(self) -> str:
-        """Return when there are too many subscriptions to topics that we do not have, with the last one's sender."""
-        foreign: set[bytes] = set()
+        foreign: dict[bytes, int] = {}
+        """Topic that we do not have -> the descriptor of who subscribes to it."""
         async for frames in received(self._socket, copy=False):
-            subscription = frames[0].bytes
-            if subscription[:1] == b"\1" and subscription[1:] not in self._topics:
-                foreign.add(subscription[1:])
-            elif subscription[:1] == b"\0":
-                foreign.discard(subscription[1:])
-            if len(foreign) > MAX_FOREIGN_TOPICS:
-                return _sender(frames[0], self._curve)
-        raise AssertionError("never ends by itself")
+            descriptor, subscription = self._door.heard(frames[0]), frames[0].bytes
+            topic = subscription[1:]
+            if subscription[:1] == b"\0":
+                foreign.pop(topic, None)
+            elif subscription[:1] == b"\1" and topic not in self._topics:
+                foreign[topic] = descriptor
+                if (greedy := _too_greedy(foreign)) is not None:
+                    foreign = {each: whose for each, whose in foreign.items() if whose != greedy}
+                    self._cut(greedy, _sender(frames[0], self._curve))
 
-    async def _renew(self) -> None:
-        """Open another socket; ZeroMQ closes the one before on a thread of its own, which removes its path."""
-        path = Path(self._endpoint.removeprefix("ipc://")) if self._endpoint.startswith("ipc://") else None
-        for attempt in range(RENEW_TRIES):
-            await asyncio.sleep(RENEW_S)
-            if path is not None and path.exists() and attempt < RENEW_TRIES - 1:
-                continue
-            try:
-                self._socket, self._close = self._open()
-            except errors.SetupFault:
-                if attempt == RENEW_TRIES - 1:
-                    raise
-            else:
-                return
+    def _cut(self, descriptor: int, role: str) -> None:
+        self._door.cut(descriptor)
+        self._dropped("foreign-topics")
+        if monotonic() > self._logged_at + QUIET_S:
+            self._logged_at = monotonic()
+            log.warning("a peer that subscribes to many topics that do not exist is cut", role=role)
+
+
+def _too_greedy(foreign: Mapping[bytes, int]) -> int | None:
+    """Return who has too many foreign topics, None if nobody has."""
+    descriptor, count = Counts(foreign.values()).most_common(1)[0]
+    return descriptor if count > MAX_FOREIGN_TOPICS or len(foreign) > MAX_FOREIGN_IN_ALL else None
 
 
 def _on_the_wire(topic: str) -> bytes:

@@ -14,6 +14,7 @@ import zmq.asyncio
 
 from jitsu_protocol import errors
 from jitsu_protocol.codec import MAX_FRAME_BYTES
+from jitsu_protocol.door import Door
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,6 +28,8 @@ RECONNECT_MAX_MS = 50
 """An owner that returns is heard within that time; on tcp there is CONNECT_MS before it. G7 allows a second."""
 HANDSHAKE_MS = 3000
 """A peer that has said nothing by then is disconnected: it has taken a descriptor and given nothing."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted, one after the other (door.py); they take no descriptor of ours."""
 HEARTBEAT_MS, DEAD_MS, CONNECT_MS = 500, 1500, 500
 """On tcp: a network that was cut and is joined again is noticed before TCP's own retransmission comes round."""
 
@@ -36,15 +39,20 @@ os.umask(_UMASK)
 """As this process was given it: it says who may use ipc sockets, whatever is set for its files later."""
 
 
-def bind(socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None) -> Callable[[], None]:
-    """Bind a socket and return what closes it; raises SetupFault if the endpoint cannot be had.
+def bind(
+    socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None, dropped: Callable[[str], None]
+) -> tuple[Door, Callable[[], None]]:
+    """Bind a socket; return its door and what closes it. Raises SetupFault if the endpoint cannot be had.
 
     ZeroMQ takes an ipc path over from a living owner without a word, so a lock file beside it keeps a second
     owner away; the lock goes with the socket, or with the process, however that ends.
     """
     lock: int | None = None
+    door: Door | None = None
 
     def close() -> None:
+        if door is not None:
+            door.unbinds()
         socket.close()
         if lock is not None:
             os.close(lock)
@@ -52,8 +60,9 @@ def bind(socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None) -> Call
     try:
         if endpoint.startswith("ipc://"):
             lock = _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), endpoint)
+        door = Door(socket, endpoint, dropped, curve.failed_at(endpoint) if is_secured(curve, endpoint) else None)
         if is_secured(curve, endpoint):
-            curve.bind(socket, endpoint)
+            curve.bind(socket, endpoint, door.unbinds)
         else:
             socket.bind(endpoint)
         if endpoint.startswith("ipc://"):
@@ -66,7 +75,7 @@ def bind(socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None) -> Call
         raise errors.SetupFault(
             f"cannot bind {endpoint}: {error.strerror}", hint="is it in use, and may this user create it?"
         ) from None
-    return close
+    return door, close
 
 
 def connect(socket: zmq.asyncio.Socket, endpoint: str, owner: str, host: str, curve: Curve | None) -> None:
@@ -109,6 +118,7 @@ def make_socket(
         # who has the address (ARP, once a second), and a peer that is back would wait for its next question.
         socket.setsockopt(zmq.TCP_MAXRT, DEAD_MS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.BACKLOG, BACKLOG)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)

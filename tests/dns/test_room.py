@@ -1,13 +1,10 @@
-"""How the limit of open files is divided, and that it is raised as far as it may be."""
+"""How the limit of open files is divided."""
 
 from __future__ import annotations
-
-import resource
 
 import pytest
 
 from jitsu_dns.rules.room import LEAST, OWN_FILES, divided
-from jitsu_dns.wires import descriptors
 
 
 def test_a_limit_that_is_high_enough_gives_each_part_what_is_configured() -> None:
@@ -35,17 +32,3 @@ def test_no_part_gets_more_than_was_asked_for_or_than_there_is(limit: int, max_t
     assert min(LEAST, max_forwards) <= files.forwards <= max_forwards
     if limit >= OWN_FILES + 20 + 2 * LEAST:
         assert files.tcp + files.forwards + OWN_FILES + 20 <= limit + LEAST
-
-
-@pytest.mark.parametrize(
-    ("soft", "hard", "wanted", "then"),
-    [(1024, 4096, 2120, 2120), (1024, 2000, 2120, 2000), (4096, 4096, 2120, 4096), (1024, -1, 2120, 2120)],
-)
-def test_the_limit_is_raised_as_far_as_the_hard_one_and_never_lowered(
-    soft: int, hard: int, wanted: int, then: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = [(soft, hard)]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
-    assert descriptors.raised_to(wanted) == then
-    assert limits[-1] == (then, hard)

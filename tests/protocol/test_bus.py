@@ -471,6 +471,66 @@ async def test_g9_subscriptions_that_nobody_asked_for_take_no_memory_and_the_fee
     assert set(dropped) == {"foreign-topics"}
 
 
+async def disconnected(socket: zmq.asyncio.Socket) -> None:
+    """Return when a socket that follows a feed has lost its connection; it connects again by itself."""
+    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    await monitor.recv_multipart()
+    socket.disable_monitor()
+
+
+async def test_g9_only_the_peer_that_subscribes_to_many_foreign_topics_is_cut_however_often_it_does(
+    context: zmq.asyncio.Context, tmp_path: Path
+) -> None:
+    dropped: list[str] = []
+    endpoint = f"ipc://{tmp_path}/x.feed"
+    numbers = Numbers(context, endpoint, lambda reason: dropped.append(reason))
+    honest = context.socket(zmq.SUB)
+    honest.connect(endpoint)
+    honest.subscribe(b"of-a-later-version\0")
+    is_cut = asyncio.create_task(disconnected(honest))
+    async with running(numbers.server, numbers.client):
+        await numbers.client.synced.wait()
+        for again in range(5):
+            hostile = context.socket(zmq.SUB)
+            hostile.connect(endpoint)
+            cut = asyncio.create_task(disconnected(hostile))
+            for number in range(40):
+                hostile.subscribe(b"%d" % number)
+            async with asyncio.timeout(5):
+                await cut
+            hostile.close(linger=0)
+            assert len(dropped) > again
+        numbers.add("after")
+        while numbers.seen != numbers.owned:
+            await asyncio.sleep(0.01)
+        assert not is_cut.done()
+        assert numbers.client.is_live()
+    is_cut.cancel()
+    honest.close(linger=0)
+
+
+async def test_g9_of_many_peers_with_foreign_topics_the_one_with_the_most_is_cut(
+    context: zmq.asyncio.Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "MAX_FOREIGN_IN_ALL", 40)
+    endpoint = f"ipc://{tmp_path}/x.feed"
+    numbers = Numbers(context, endpoint)
+    peers = [context.socket(zmq.SUB) for _ in range(3)]
+    cut = [asyncio.create_task(disconnected(peer)) for peer in peers]
+    async with running(numbers.server, numbers.client):
+        await numbers.client.synced.wait()
+        for peer, count in zip(peers, (1, 30, 10), strict=True):
+            peer.connect(endpoint)
+            for number in range(count):
+                peer.subscribe(b"%d of %d" % (number, count))
+        async with asyncio.timeout(5):
+            await asyncio.wait(cut, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.done() for task in cut] == [False, True, False]
+    for task, peer in zip(cut, peers, strict=True):
+        task.cancel()
+        peer.close(linger=0)
+
+
 async def test_an_item_that_is_too_large_for_a_feed_comes_with_the_snapshot(
     context: zmq.asyncio.Context, tmp_path: Path
 ) -> None:

@@ -246,6 +246,24 @@ async def test_keys_are_rotated_while_all_runs(tmp_path: Path, monkeypatch: pyte
                 await client.call(Ping(), Pong, LIMIT_S)
 
 
+async def test_an_owner_that_cannot_bind_with_its_new_key_ends_so_that_it_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+    monkeypatch.setattr(module, "REBIND_TRIES", 0)
+
+    async def rotated() -> None:
+        async with asyncio.timeout(5), suite(tmp_path) as made:
+            rotate(made.keys, "store")
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await rotated()
+    fault = ended.value.exceptions[0]
+    assert isinstance(fault, SetupFault)
+    assert fault.status == 1, "2 would tell the service manager that a restart does not help"
+
+
 async def test_a_key_that_was_dropped_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.1)
     async with suite(tmp_path) as made:

@@ -1,33 +1,39 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+import pytest
 import zmq.asyncio
 
-from jitsu_protocol import sockets
+from jitsu_protocol import descriptors, sockets
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.owner import RpcServer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
-RAISED = """
-import resource, sys
-from jitsu_protocol.descriptors import raise_limit
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
-print(raise_limit(1000), raise_limit(500), raise_limit(9000), *resource.getrlimit(resource.RLIMIT_NOFILE))
-"""
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "then"),
+    [(1024, 4096, 2120, 2120), (1024, 2000, 2120, 2000), (4096, 4096, 2120, 4096), (1024, -1, 2120, 2120)],
+)
+def test_the_limit_is_raised_as_far_as_the_hard_one_and_never_lowered(
+    soft: int, hard: int, wanted: int, then: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+    assert descriptors.raise_limit(wanted) == then
+    assert limits[-1] == (then, hard)
 
 
-def test_the_limit_is_raised_as_far_as_it_may_be_and_never_lowered() -> None:
-    done = subprocess.run([sys.executable, "-c", RAISED], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1000", "1000", "2000", "2000", "2000"]
+def test_an_endpoint_takes_as_many_connections_as_two_of_them_leave_half_of_the_descriptors_free() -> None:
+    assert descriptors.connections_allowed(1024) == 216
+    assert descriptors.connections_allowed(64) == descriptors.LEAST_CONNECTIONS
+    assert descriptors.connections_allowed(1 << 20) == descriptors.MAX_CONNECTIONS
 
 
 async def test_a_peer_that_says_nothing_does_not_keep_its_descriptor(

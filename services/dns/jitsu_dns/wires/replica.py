@@ -34,7 +34,6 @@ from jitsu_dns.rules.table import Table, Wildcards
 from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.rules.warnings import upgrade_hint, warnings
 from jitsu_dns.wires.activation import inherited
-from jitsu_dns.wires.descriptors import raised_to
 from jitsu_dns.wires.forward import ForwardSockets
 from jitsu_dns.wires.interfaces import address_changes, served_addresses
 from jitsu_dns.wires.names import NamesFollower
@@ -45,6 +44,7 @@ from jitsu_dns.wires.servers import Servers
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.alarm import Alarm
+from jitsu_protocol.descriptors import raise_limit
 from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
 from jitsu_protocol.follow import follow_states
 from jitsu_protocol.limits import Networks
@@ -390,7 +390,7 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
 def _divided_files(settings: DnsSettings, hosts: int) -> tuple[Files, list[str]]:
     """Raise the limit of open files to what is configured; return also what cannot be served if that is not allowed."""
     forwards = 0 if settings.forward == ["off"] else forward.MAX_UNDER_WAY
-    limit = raised_to(divided(0, settings.max_tcp, forwards, hosts).wanted)
+    limit = raise_limit(divided(0, settings.max_tcp, forwards, hosts).wanted)
     files = divided(limit, settings.max_tcp, forwards, hosts)
     shortage = files.shortage(limit, settings.max_tcp)
     return files, [shortage] if shortage else []
