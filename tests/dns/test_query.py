@@ -78,6 +78,16 @@ def test_an_answer_that_is_given_while_the_vm_starts_is_not_kept_by_caches() -> 
     assert ttl_of(answer) == VM_WWW.ttl, "it is ready now"
 
 
+def test_a_guest_that_still_has_another_address_than_is_configured_is_not_answered_for() -> None:
+    made = front()
+    for addresses, is_warm in ((["127.0.9.9"], False), (["127.0.1.1"], True), ([], True)):
+        status = VmStatus(uuid=VM_WWW.uuid, name="www", state=VmState.READY, addresses=addresses)
+        made.state(status, 1.0)
+        assert (ask(made, 1.0, id=1) is not None) is is_warm, addresses
+        made.take()
+        made.refused(VM_WWW.uuid, TimedOut("no"), 9.0)
+
+
 def test_an_answer_given_because_max_wait_is_over_is_not_kept_by_caches_either() -> None:
     made = front()
     state(made, VmState.BOOTING)

@@ -10,7 +10,8 @@ import zmq.asyncio
 
 from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.messages import Done, Leaves, List, ListVms, Record
+from jitsu_protocol.keys import StopMode
+from jitsu_protocol.messages import Done, Leaves, List, ListVms, Message, Record, StartDiscarding, Summon
 from jitsu_protocol.owner import RpcServer
 from jitsu_protocol.vm import STATS_ROOT, to_tree
 from jitsu_vmd.hypervisor import Guest
@@ -41,6 +42,8 @@ class PlayedHypervisor:
         """(call, VM's name), without looks."""
         self.looks: list[list[str]] = []
         """The names of the VMs that were looked at, for each look."""
+        self.started_as: list[VM] = []
+        self.stopped_as: list[VM] = []
         self.states: dict[str, Guest] = {}
         """By UUID, for those that are not off."""
         self.fails = ""
@@ -64,6 +67,8 @@ class PlayedHypervisor:
 
     async def _call(self, call: str, vm: VM, state: GuestState) -> None:
         self.calls.append((call, vm.name))
+        if call in [mode.value for mode in StopMode]:
+            self.stopped_as.append(vm)
         await self.goes_on.wait()
         fails, self.fails = self.fails, ""
         if fails:
@@ -73,6 +78,7 @@ class PlayedHypervisor:
             self.states[vm.uuid] = Guest(state)
 
     async def start(self, vm: VM) -> None:
+        self.started_as.append(vm)
         await self._call("start", vm, GuestState.RUNNING)
 
     async def discard(self, vm: VM) -> None:
@@ -139,6 +145,12 @@ class PlayedVmd:
         self._vms = new
         self.daemon.configure(changes)
 
+    async def summoned(self, request: Summon | StartDiscarding) -> Message:
+        """Return the answer to a summon."""
+        make = self.daemon.summon if isinstance(request, Summon) else self.daemon.start_discarding
+        reply = make(request)  # type: ignore[arg-type]
+        return reply if isinstance(reply, Message) else await reply
+
     def status(self) -> dict[str, tuple[VmState, str]]:
         """Return each VM's state and last error, by name."""
         listing = self.daemon.list_vms(ListVms())
@@ -160,15 +172,18 @@ class PlayedVmd:
 
 
 @asynccontextmanager
-async def running_vmd(directory: Path, *vms: VM, **settings: str) -> AsyncIterator[PlayedVmd]:
-    """Run a vmd that has these VMs, and has looked at them."""
+async def running_vmd(directory: Path, *vms: VM, runs: str = "", **settings: str) -> AsyncIterator[PlayedVmd]:
+    """Run a vmd that has these VMs, and has looked at them; `runs` is the UUID of one whose guest runs already."""
     hypervisor = PlayedHypervisor()
+    if runs:
+        hypervisor.states[runs] = Guest(GuestState.RUNNING)
     async with running_process("vmd", directory, **settings) as process:
         hypervisors = Hypervisors({"": hypervisor}, process.spawn)
         made = PlayedVmd(VmDaemon(process, hypervisors, process.publish("vm")), hypervisor)
         await hypervisors.open()
         looking = process.spawn(made.daemon.looks.go_on())
         made.configure(*vms)
+        made.daemon.adopt_forgotten()
         await made.daemon.looks.at_all()
         made.daemon.complete()
         hypervisors.run(made.daemon.looks.changed)

@@ -37,6 +37,9 @@ class Summoned(Message):
 
     armed: bool = False
     """Synjitsu holds the address: the VM is still starting, and its start may yet fail."""
+    addresses: list[str] = Field(default_factory=list)
+    """With which its guest was started; empty if vmd does not tell (protocol 1.1). dns asks again if it is configured
+    otherwise: one of the two has not heard of a change yet."""
 
 
 class StartDiscarding(Request):
@@ -159,6 +162,8 @@ class VmStatus(BaseModel):
     """The host's end of that interface while the VM runs or is paused, such as `vnet3` or `vif7.0`; "" if unknown."""
     retry_after_s: float | None = None
     """While it backs off: until the next try is allowed."""
+    addresses: list[str] = Field(default_factory=list)
+    """With which its guest was started, if it runs; empty if that is not known."""
     waits_for: str = ""
     """Why a VM that is wanted is not started yet."""
     wants_room: bool = False

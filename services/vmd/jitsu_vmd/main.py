@@ -71,6 +71,7 @@ async def start(process: Process) -> None:
     await follow_vms(
         process, store, lambda changes: daemon.configure(on_host(changes, process.host)), statistics.record_again
     )
+    daemon.adopt_forgotten()
     await daemon.looks.at_all()
     daemon.complete()
     hypervisors.run(daemon.looks.changed)

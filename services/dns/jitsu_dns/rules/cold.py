@@ -213,7 +213,7 @@ class ColdQueries:
             reached = [
                 held
                 for held in node.of_type(waiting.hit.qtype)
-                if held.vm.uuid in asked.reached or self._states.of(held.vm.uuid) is VmState.READY
+                if held.vm.uuid in asked.reached or self._states.serves(held.vm)
             ]
             if reached:
                 early = any(held.vm.uuid in asked.early and not self._is_there(held) for held in reached)

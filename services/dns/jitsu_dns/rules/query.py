@@ -226,7 +226,7 @@ class Front:
         self.states.put(status)
         if status.state is VmState.DRAINING:
             self._actions.append(ReportNow())
-        elif status.state is VmState.READY:
+        elif any(self.states.serves(held.vm) for held in self.table.held_by(status.uuid)):
             self._cold.summoned(status.uuid, now)
 
     def drains(self) -> list[str]:
@@ -470,7 +470,7 @@ class Front:
             return None
         warm = next((warm for warm in hit.node.warm if warm.qtype == hit.qtype), None)
         if warm is None:
-            ready = tuple(h for h in hit.node.of_type(hit.qtype) if self.states.of(h.vm.uuid) is VmState.READY)
+            ready = tuple(h for h in hit.node.of_type(hit.qtype) if self.states.serves(h.vm))
             if not ready:
                 return None
             warm = Warm(ready, hit.qtype)

@@ -10,8 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from jitsu_protocol.messages import VmStatus
+    from jitsu_protocol.vm import VM
 
 UNDER_WAY = frozenset({VmState.STARTING, VmState.BOOTING, VmState.READY, VmState.DRAINING})
+
+
+def has_addresses(vm: VM, addresses: Collection[str]) -> bool:
+    """Return whether a guest was started with the addresses that its VM is configured to have, as far as is known."""
+    return not addresses or {str(address) for address in vm.addresses} == set(addresses)
 
 
 class States:
@@ -28,6 +34,11 @@ class States:
         """Return the state of a VM; UNKNOWN if no vmd has published one."""
         known = self._by_vm.get(vm)
         return VmState.UNKNOWN if known is None else known.state
+
+    def serves(self, vm: VM) -> bool:
+        """Return whether a VM is ready, and its guest has the addresses that are configured."""
+        known = self._by_vm.get(vm.uuid)
+        return known is not None and known.state is VmState.READY and has_addresses(vm, known.addresses)
 
     def is_under_way(self, vm: str, host: str) -> bool:
         """Return whether a VM is about to be ready; what a vmd published before it fell silent may be long over."""

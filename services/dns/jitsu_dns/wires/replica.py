@@ -30,6 +30,7 @@ from jitsu_dns.rules.query import Front
 from jitsu_dns.rules.records import Authority, conflicts, parse_static
 from jitsu_dns.rules.room import Files, divided
 from jitsu_dns.rules.special import SpecialNames
+from jitsu_dns.rules.states import has_addresses
 from jitsu_dns.rules.table import Table, Wildcards
 from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.rules.warnings import upgrade_hint, warnings
@@ -69,6 +70,8 @@ NEXT_PIECE_S = 0.005
 """Between the reports of one second: queries that waited for one do not wait for the next as well."""
 REPORT_TIMEOUT_S = 2.0
 LEAVING_TIMEOUT_S = 0.5
+SUMMON_AGAIN_S = 0.02
+"""Store to vmd and store to dns take milliseconds: a vmd that knows other addresses is asked again so soon."""
 FIRST_STATES_S = 2.0
 """A replica that starts while vmd is away serves all the same: its cold queries fail until vmd is back."""
 
@@ -259,12 +262,21 @@ class Replica:
             if host not in self._vmds:
                 raise Unavailable(f"its host {host} is none of bus.hosts")
             ttl = max((each.vm.ttl for each in held), default=None)
-            summoned = await self._vmds[host].call(Summon(vm=vm, ttl=ttl), Summoned, timeout)
+            summoned = await self._summoned(host, Summon(vm=vm, ttl=ttl), monotonic() + timeout)
         except JitsuError as error:
             self._front.refused(vm, error, monotonic())
         else:
             self._front.summoned(vm, monotonic(), armed=summoned.armed)
         self._after()
+
+    async def _summoned(self, host: str, summon: Summon, ends: float) -> Summoned:
+        """Summon a VM until its guest has the addresses that it is configured to have here."""
+        while True:
+            summoned = await self._vmds[host].call(summon, Summoned, ends - monotonic())
+            held = self._front.table.held_by(summon.vm)
+            if not held or has_addresses(held[0].vm, summoned.addresses) or monotonic() + SUMMON_AGAIN_S >= ends:
+                return summoned
+            await asyncio.sleep(SUMMON_AGAIN_S)
 
     # --- what the others say ---
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from jitsu_protocol.keys import StopMode
+from jitsu_protocol.states import VmState
+
 if TYPE_CHECKING:
     from jitsu_protocol.errors import JitsuError
-    from jitsu_protocol.keys import StopMode
     from jitsu_protocol.messages import Trigger
+    from jitsu_protocol.vm import VM
 
 
 class GuestState(StrEnum):
@@ -20,6 +23,22 @@ class GuestState(StrEnum):
     SUSPENDED = "suspended"
     PAUSED = "paused"
     CRASHED = "crashed"
+
+
+STATE_FOUND: dict[GuestState, VmState] = {
+    GuestState.OFF: VmState.OFF,
+    GuestState.CRASHED: VmState.OFF,
+    GuestState.SUSPENDED: VmState.SUSPENDED,
+    GuestState.PAUSED: VmState.PAUSED,
+}
+"""The state of a VM whose guest is found like this, and does not run."""
+
+STATE_AFTER: dict[StopMode, VmState] = {
+    StopMode.DESTROY: VmState.OFF,
+    StopMode.SHUTDOWN: VmState.OFF,
+    StopMode.SUSPEND: VmState.SUSPENDED,
+    StopMode.PAUSE: VmState.PAUSED,
+}
 
 
 @dataclass(frozen=True)
@@ -150,6 +169,8 @@ class StartGuest:
     """Delete its saved state first."""
     is_there: bool = False
     """The guest is paused: it has its interface already."""
+    saved_as: VM | None = None
+    """What the guest was started as whose saved state is deleted."""
 
 
 @dataclass(frozen=True)

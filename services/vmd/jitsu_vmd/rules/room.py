@@ -14,7 +14,7 @@ from jitsu_protocol.states import AT_REST, VmState
 from jitsu_vmd.rules.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from jitsu_protocol.vm import VM
     from jitsu_vmd.rules.events import SummonRequested
@@ -154,13 +154,3 @@ class Room:
 def memory(vm: VM) -> int:
     """Return how much memory a VM has, as far as its keys say."""
     return int(vm.key("memory"))
-
-
-def still_held(vm: VM, removed: Iterable[VmMachine]) -> Lack | None:
-    """Return what a VM waits for whose address a guest still has that is no longer configured, as one renamed."""
-    for machine in removed:
-        other = machine.vm
-        if other.uuid != vm.uuid and (shared := set(other.addresses) & set(vm.addresses)):
-            address = min(map(str, shared))
-            return Lack(f"{other.name}, no longer configured, still runs with the address {address}", of_room=False)
-    return None

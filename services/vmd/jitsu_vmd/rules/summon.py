@@ -1,8 +1,7 @@
 """The machine of one VM: from a summon to ready, and from idle to off.
 
-Driven by three things: requests (SummonRequested, DrainRequested, ...), what the world answers (StartReturned,
-GuestSeen, ...) and the clock (`passed`, wanted at `next_deadline`). It returns actions and knows no socket. Events and
-actions are in events.py.
+Driven by requests (SummonRequested, ...), what the world answers (StartReturned, ...) and the clock (`passed`, wanted
+at `next_deadline`). It returns actions and knows no socket. Events and actions are in events.py.
 
 Theory. At most one call to the hypervisor is under way per VM: none is begun while `calling`, so a summon that
 comes at any moment joins or waits, and nothing is started twice (G1). A result carries the number
@@ -23,12 +22,13 @@ taken as true if it was asked after the last change of state, and else looked up
     draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed    ready
     draining     StopApproved for this drain               stopping
     stopping     StopReturned               off or suspended; a summon that came in that time is asked again
+    booting, ready, draining  its guest may not run on (identity.py, or it is removed)   stopping, as what it was
+                                            started as; then asked again if a summon was under way
     any quiet    GuestSeen                  what the hypervisor says: adopted as booting, or off, suspended, paused;
                                             one that failed and is off stays failed
 
-Whether a guest boots, is restored from its saved state, or continues is not decided here: the hypervisor's backend
-looks at what is so when it is called (README.md, "Saved state"). This machine may have missed a change, and one that
-failed does not know how far the failed call came.
+Whether a guest boots, is restored, or continues is not decided here: the hypervisor's backend looks at what is so when
+it is called (README.md, "Saved state"). This machine may have missed a change.
 
 The rows are `TRANSITIONS`; an event that has no entry for a state is illegal: it raises and changes nothing.
 """
@@ -44,6 +44,8 @@ from jitsu_protocol.lifetimes import AnswerLifetimes
 from jitsu_protocol.states import AT_REST, VmState, may_follow
 from jitsu_vmd.rules.backoff import Backoff
 from jitsu_vmd.rules.events import (
+    STATE_AFTER,
+    STATE_FOUND,
     Action,
     AnswerSummons,
     ArmReturned,
@@ -68,18 +70,19 @@ from jitsu_vmd.rules.events import (
     SummonRequested,
     WatchGuest,
 )
+from jitsu_vmd.rules.identity import difference, mode_of_stop
 from jitsu_vmd.rules.masking import Masking
+from jitsu_vmd.rules.timeline import SummonLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.messages import Trigger
     from jitsu_protocol.vm import VM
 
-ARM_LIMIT_S = 0.25
-"""Synjitsu answers in a millisecond or is not there; the boot must not wait for it."""
 DRAIN_LIMIT_S = 15.0
 """A reaper that asked for a drain and died must not keep the VM off the warm path."""
+STOP_AGAIN_S = 5.0
+"""When stopping a guest that may not run on has failed, it is tried again so much later."""
 STOP_LIMIT_S = 120.0
 """A stop call that takes longer is given up; a suspend to disk writes all memory."""
 
@@ -91,24 +94,15 @@ class IllegalEvent(Bug):
 
 
 @dataclass
-class SummonLog:
-    """The timeline of one summon."""
-
-    trigger: Trigger
-    stages: list[tuple[str, float]] = field(default_factory=list)
-    joined: int = 0
-    outcome: str = ""
-
-    def stage(self, name: str, now: float) -> None:
-        """Note that a stage has been passed."""
-        self.stages.append((name, now))
-
-
-@dataclass
 class VmMachine:
     """One VM."""
 
     vm: VM
+    """As it is configured; the last time, if it is `removed`."""
+    started: VM | None = None
+    """As its guest was started; None if it is off, or was started by others."""
+    removed: bool = False
+    """It is no longer configured."""
     watches_keys: bool = False
     state: VmState = VmState.UNKNOWN
     since: float = 0.0
@@ -141,6 +135,7 @@ class VmMachine:
     _is_there: bool = False
     """The guest was paused when this start began."""
     _stopping_mode: StopMode = StopMode.DESTROY
+    _stop_again_at: float = 0.0
     _again: SummonRequested | None = None
     _lifetimes: AnswerLifetimes = field(default_factory=AnswerLifetimes)
     """Of the answers that dns gave after summons: the TTL may be lowered while they are valid (G3)."""
@@ -159,15 +154,39 @@ class VmMachine:
         if type(event) not in row:
             raise IllegalEvent(f"{type(event).__name__} while {self.state}")
         self._actions = []
+        if isinstance(event, SummonRequested) and self.removed:
+            raise Unavailable(f"{self.vm.name} is no longer configured")
         if isinstance(event, SummonRequested) and event.trigger == "dns":
             self._note_answer(event.ttl, now)
         row[type(event)](self, event, now)
         return self._actions
 
-    def configure(self, vm: VM, now: float) -> None:
+    @property
+    def guest(self) -> VM:
+        """The VM as its guest was started: what all calls about that guest are made with."""
+        return self.started or self.vm
+
+    def unwanted(self) -> str:
+        """Return why its guest may not run on, or be let run again; "" if it may."""
+        if self.removed:
+            return "it is no longer configured"
+        return "" if self.started is None else difference(self.started, self.vm)
+
+    def configure(self, vm: VM, now: float) -> list[Action]:
         """Take the VM as it is configured now."""
-        self.vm = vm
+        self.vm, self.removed = vm, False
         self._lifetimes.configured(vm.ttl, now)
+        self._actions = []
+        self._stop_unwanted(now)
+        return self._actions
+
+    def remove(self, now: float) -> list[Action]:
+        """Note that the VM is no longer configured."""
+        self.removed, self._again = True, None
+        self._actions = []
+        self._answer(Unavailable(f"{self.vm.name} is no longer configured"))
+        self._stop_unwanted(now)
+        return self._actions
 
     def _note_answer(self, ttl: int | None, now: float) -> None:
         """Note that dns answers a query now, or when the VM is ready, with this TTL; None: it does not tell."""
@@ -177,14 +196,13 @@ class VmMachine:
     def passed(self, now: float) -> list[Action]:
         """Look at the clock."""
         self._actions = []
-        deadline = self.next_deadline()
-        if deadline is None or now < deadline:
+        if (deadline := self.next_deadline()) is None or now < deadline:
             return []
+        self._stop_unwanted(now)
+        if self._actions:
+            return self._actions
         if self.state is _S.BOOTING:
-            met = None if self._masking is None else self._masking.met_at()
-            if met is not None and met <= now:
-                self._become_ready(now)
-            else:
+            if not self._is_met(now):
                 because = f": {self.boot_note}" if self.boot_note else ""
                 self._fail(f"not ready {self.vm.boot_limit:g} s after its start{because}", now)
                 self._stop(StopMode.DESTROY)
@@ -205,7 +223,9 @@ class VmMachine:
             _S.STOPPING: self.since + STOP_LIMIT_S,
         }
         limit = limits.get(self.state)
-        masking = self._masking if self.state is _S.BOOTING else None
+        if self.state in _MAY_STOP and self.unwanted():
+            limit = self._stop_again_at if limit is None else min(limit, self._stop_again_at)
+        masking = self._masking
         met = None if masking is None else masking.met_at()
         if limit is None or masking is None or met is None:
             return limit
@@ -221,6 +241,9 @@ class VmMachine:
         wait = self.backoff.wait(now)
         if self.calling:
             self._answer(Unavailable(f"{self.vm.name}: the hypervisor still works on an earlier call"))
+        elif (why := self.unwanted()) and not event.discard:
+            hint = f"jitsu start {self.vm.name} --discard-saved-state boots it as it is configured now"
+            self._answer(Unavailable(f"{self.vm.name} is {self.state}, and {why}", hint=hint))
         elif wait > 0 and event.trigger != "operator":
             self._answer(BackingOff(f"{self.vm.name}: {self.error}", retry_after=wait))
         else:
@@ -276,7 +299,8 @@ class VmMachine:
         self._call += 1
         self.calling = True
         self._stage("start call", now)
-        self._actions.append(StartGuest(self._call, self._discard, self._is_there))
+        saved_as, self.started = self.guest, self.vm
+        self._actions.append(StartGuest(self._call, self._discard, self._is_there, saved_as))
 
     def _started(self, event: StartReturned, now: float) -> None:
         if event.call != self._call:
@@ -299,33 +323,34 @@ class VmMachine:
             self._handed_early = False
             self._masking.handed_over(now)
         self._enter(_S.BOOTING, now)
-        met = self._masking.met_at()
-        if met is not None and met <= now:
-            self._become_ready(now)
-        elif self._masking.waits_for_signal():
+        self._stop_unwanted(now)
+        if self.state is _S.BOOTING and not self._is_met(now) and self._masking.waits_for_signal():
             self._actions.append(WatchGuest(self._call))
+
+    def _is_met(self, now: float) -> bool:
+        """Say whether the masking rule is met; the VM is ready then."""
+        met = None if self._masking is None else self._masking.met_at()
+        if met is None or met > now:
+            return False
+        self._become_ready(now)
+        return True
 
     def _signalled(self, event: MaskSignalled, now: float) -> None:
         if event.call != self._call or self._masking is None:
             return
         self._masking.signalled(now)
         self._stage("signal", now)
-        met = self._masking.met_at()
-        if met is not None and met <= now:
-            self._become_ready(now)
+        self._is_met(now)
 
     def _handed_over_early(self, _: HandoverTold, now: float) -> None:
         self._handed_early = True
         self._stage("handed over", now)
 
     def _handed_over(self, _: HandoverTold, now: float) -> None:
-        if self._masking is None:
-            return
-        self._masking.handed_over(now)
-        self._stage("handed over", now)
-        met = self._masking.met_at()
-        if met is not None and met <= now:
-            self._become_ready(now)
+        if self._masking is not None:
+            self._masking.handed_over(now)
+            self._stage("handed over", now)
+            self._is_met(now)
 
     def _become_ready(self, now: float) -> None:
         self._enter(_S.READY, now)
@@ -358,9 +383,6 @@ class VmMachine:
         self.drain = f"{self.vm.uuid}/{self._drains}/{now:.6f}"
         self._enter(_S.DRAINING, now)
 
-    def _same_drain(self, _: DrainRequested, __: float) -> None:
-        """Change nothing: the drain under way is the answer."""
-
     def _no_drain(self, _: DrainRequested, __: float) -> None:
         raise Refused(f"{self.vm.name} cannot drain: it is {self.state}")
 
@@ -373,6 +395,18 @@ class VmMachine:
             self._too_late(event, now)
         self._enter(_S.STOPPING, now)
         self._stop(self.vm.stop_mode)
+
+    def _stop_unwanted(self, now: float) -> None:
+        """Stop a guest that may not run on; whoever waits for the VM is answered when it has started again."""
+        if self.state not in _MAY_STOP or now < self._stop_again_at or not (why := self.unwanted()):
+            return
+        mode = self.guest.stop_mode if self.removed else mode_of_stop(self.guest)
+        if self.summon is not None and not self.removed:
+            self._again = SummonRequested(self.summon.trigger)
+        self._enter(_S.STOPPING, now)
+        self._disarm("failed")
+        self._finish_summon(why, now)
+        self._stop(mode)
 
     def _too_late(self, _: StopApproved, __: float) -> None:
         raise Refused(f"{self.vm.name} is not stopped: that drain is over")
@@ -403,12 +437,13 @@ class VmMachine:
         self.calling = False
         again, self._again = self._again, None
         if event.error:
-            started = now if self.started_at is None else self.started_at
-            self._boot(started, now)
+            self._stop_again_at = now + STOP_AGAIN_S
+            self._boot(now if self.started_at is None else self.started_at, now)
             self.error = f"could not be stopped: {event.error}"
             return
+        self._stop_again_at = 0.0
         self.backoff.forget()
-        self._enter(_STOPPED[self._stopping_mode], now)
+        self._enter(STATE_AFTER[self._stopping_mode], now)
         if again is not None:
             self._actions.append(SummonAgain(again))
 
@@ -425,10 +460,13 @@ class VmMachine:
             return
         if event.guest is GuestState.RUNNING:
             self.used_at = now
+            self.started = self.guest
             self._call += 1
             up = max(self.vm.response_delay, 0.0) if event.up_s is None else event.up_s
             self._boot(now - up, now)
-        elif self.state is not (found := _FOUND[event.guest]) and (self.state is not _S.FAILED or found is not _S.OFF):
+        elif (found := STATE_FOUND[event.guest]) is _S.OFF and self.state is _S.FAILED:
+            self.started = None
+        elif self.state is not found:
             self._enter(found, now)
         again, self._again = self._again, None
         if again is not None:
@@ -441,7 +479,7 @@ class VmMachine:
         if event.guest is GuestState.CRASHED:
             self.error = event.reason or "the VM crashed"
             self.backoff.died(now)
-        self._enter(_FOUND[event.guest], now)
+        self._enter(STATE_FOUND[event.guest], now)
 
     def _lost_in_boot(self, event: GuestSeen, now: float) -> None:
         if event.as_of >= self.since and event.guest is not GuestState.RUNNING:
@@ -462,6 +500,8 @@ class VmMachine:
             self.drain = ""
         if not self.runs():
             self.started_at = None
+        if state is _S.OFF:
+            self.started = None
         self._actions.append(PublishState())
 
     def _answer(self, error: JitsuError | None = None, *, armed: bool = False, early: bool = False) -> None:
@@ -491,19 +531,7 @@ class VmMachine:
             self.summon = None
 
 
-_FOUND: dict[GuestState, VmState] = {
-    GuestState.OFF: _S.OFF,
-    GuestState.CRASHED: _S.OFF,
-    GuestState.SUSPENDED: _S.SUSPENDED,
-    GuestState.PAUSED: _S.PAUSED,
-}
-
-_STOPPED: dict[StopMode, VmState] = {
-    StopMode.DESTROY: _S.OFF,
-    StopMode.SHUTDOWN: _S.OFF,
-    StopMode.SUSPEND: _S.SUSPENDED,
-    StopMode.PAUSE: _S.PAUSED,
-}
+_MAY_STOP = frozenset({_S.BOOTING, _S.READY, _S.DRAINING})
 
 _M = VmMachine
 _Row = dict[type[Any], "Callable[[VmMachine, Any, float], None]"]
@@ -557,7 +585,7 @@ TRANSITIONS: dict[VmState, _Row] = {
         **_ALWAYS,
         SummonRequested: _M._use,
         GuestSeen: _M._lost,
-        DrainRequested: _M._same_drain,
+        DrainRequested: _M._ignore,  # the drain under way is the answer
         DrainCancelled: _M._undrain,
         StopApproved: _M._stop_drained,
         StopRequested: _M._stop_now,

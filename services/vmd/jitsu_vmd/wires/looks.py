@@ -96,7 +96,7 @@ class Looks:
             machines = dict(self._machines)
         else:
             machines = {vm: self._machines[vm] for vm in wanted if vm in self._machines}
-        guests, heard = await self._hypervisors.guests([machine.vm for machine in machines.values()])
+        guests, heard = await self._hypervisors.guests([machine.guest for machine in machines.values()])
         for vm, machine in machines.items():
             if vm not in heard:
                 self._wanted_vms.add(vm)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.inventory import on_host
 from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
-    Arm,
     CancelDrain,
     Check,
     Checked,
@@ -38,15 +36,17 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.states import AT_REST, VmState
 from jitsu_protocol.vm import VM, InvalidVm, from_tree
-from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules import events
-from jitsu_vmd.rules.domain import reached_at
-from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory, still_held
-from jitsu_vmd.rules.summon import ARM_LIMIT_S, VmMachine
+from jitsu_vmd.rules.identity import difference, is_found_elsewhere
+from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
+from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.wires.held import ARM_LIMIT_S, arm_request
 from jitsu_vmd.wires.history import History
 from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.probe import wait_for_port
+from jitsu_vmd.wires.seen import Seen
+from jitsu_vmd.wires.started import Started
 from jitsu_vmd.wires.statistics import Statistics
 from jitsu_vmd.wires.waiting import Waiting
 
@@ -60,13 +60,13 @@ if TYPE_CHECKING:
     from jitsu_protocol.owner import FeedServer, Handler
     from jitsu_protocol.process import Process
     from jitsu_protocol.settings import Settings
+    from jitsu_vmd.hypervisor import Guest
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
 UNKNOWN_VM_WAIT_S = 0.5
 """dns may hear of a new VM some milliseconds before vmd does."""
 TELL_TIMEOUT_S = 30.0
 TELL_LACK_S = 0.1
-ARM_MARGIN_S = 5.0
 REARM_S = 1.0
 
 log = structlog.get_logger("vmd")
@@ -82,7 +82,6 @@ class VmDaemon:
         self._store: RpcClient = process.client("store")
         self._synjitsu: RpcClient = process.client("synjitsu")
         self._machines: dict[str, VmMachine] = {}
-        self._removed: set[str] = set()
         self._waiting = Waiting()
         self._alarms: dict[str, Alarm] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
@@ -93,14 +92,13 @@ class VmDaemon:
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
         limits = process.settings.hypervisor
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
-        self._room.blocked = lambda vm: still_held(vm, (self._machines[other] for other in self._removed))
+        self._room.blocked = self._address_held
+        host = f"-{process.host}" if process.host else ""
+        self._started = Started(process.settings.bus.directory / f"guests{host}")
         self._lacks: dict[str, Lack] = {}
         """What those wait for that find no room, as the feed has it."""
         self._admits = Alarm(self._admit)
-        self._nics: dict[str, tuple[Nic, ...]] = {}
-        """The interfaces of VMs, as their hypervisor has them."""
-        self._notes: dict[str, str] = {}
-        """VM -> what an operator should know about its saved state."""
+        self._seen = Seen()
         self._refusals: dict[str, str] = {}
         """VM -> why it cannot run as it is configured."""
         metrics = process.metrics
@@ -297,17 +295,29 @@ class VmDaemon:
                 self._put(change.new)
         self._configured.set()
 
+    def adopt_forgotten(self) -> None:
+        """Take the guests that a vmd before this one started and that are no longer configured: they are stopped."""
+        for uuid in self._started.unread():
+            if uuid not in self._machines and (started := self._started.recall(uuid)) is not None:
+                machine = self._machines[uuid] = VmMachine(started, started, removed=True)
+                if refusal := self._refusal(started):
+                    log.warning("a guest that is no longer configured may run on", vm=started.name, reason=refusal)
+                self._tally(machine)
+                self.looks.at(uuid)
+
     def _put(self, vm: VM) -> None:
-        self._removed.discard(vm.uuid)
         if vm.uuid in self._machines:
             machine = self._machines[vm.uuid]
-            machine.configure(vm, monotonic())
+            if why := (machine.started and difference(machine.started, vm)):
+                log.warning("is stopped, because it is configured otherwise", vm=vm.name, reason=why)
+            self._check(machine)
+            self._perform(machine, machine.configure(vm, monotonic()))
             self._check(machine)
             self._tally(machine)
             self._publish(machine)
             self.looks.at(vm.uuid)
             return
-        machine = VmMachine(vm)
+        machine = VmMachine(vm, self._started.recall(vm.uuid))
         self._check(machine)
         machine.starts = self.statistics.starts(vm.uuid)
         self._machines[vm.uuid] = machine
@@ -330,28 +340,22 @@ class VmDaemon:
 
     def _remove(self, vm: str) -> None:
         machine = self._machines[vm]
-        self._removed.add(vm)
-        try:
-            self._handle(machine, events.StopRequested())
-        except JitsuError as error:
-            log.warning("removed VM is not stopped yet", vm=machine.vm.name, reason=str(error))
-        self._forget_if_removed(machine)
+        self._perform(machine, machine.remove(monotonic()))
 
     def _forget_if_removed(self, machine: VmMachine) -> None:
         vm = machine.vm.uuid
-        if vm not in self._removed:
+        if not machine.removed or machine.runs() or machine.state is VmState.STARTING or machine.calling:
             return
-        if machine.state in (VmState.BOOTING, VmState.READY, VmState.DRAINING):
-            self._handle(machine, events.StopRequested())
-        elif machine.state not in (VmState.STARTING, VmState.STOPPING) and not machine.calling:
-            self._removed.discard(vm)
+        is_unseen = machine.state is VmState.UNKNOWN and machine.started is not None  # it may run
+        if not is_unseen and self._machines.get(vm) is machine:
             del self._machines[vm]
+            machine.started = None
+            self._started.note(machine)
             self._tally(machine)
             self.statistics.removed(machine)
-            self._nics.pop(vm, None)
-            self._notes.pop(vm, None)
+            self._seen.forget(vm)
             if not self._refusals.pop(vm, ""):
-                self._spawn(self._forget(machine.vm))
+                self._spawn(self._forget(machine.guest))
             if vm in self._alarms:
                 self._alarms.pop(vm).set(None)
             self._publish(machine, gone=True)
@@ -381,7 +385,7 @@ class VmDaemon:
                 case events.WatchGuest(call):
                     self._watches[vm.uuid] = self._spawn(self._watch_guest(machine, call))
                 case events.AnswerSummons():
-                    self._waiting.answer(vm.uuid, action)
+                    self._waiting.answer(machine.guest, action)
                 case events.SummonAgain(event):
                     again = event
                 case events.PublishState():
@@ -390,7 +394,8 @@ class VmDaemon:
                     self.statistics.started(machine)
         self._history.take(machine)
         self._tally(machine)
-        if again is not None and vm.uuid not in self._removed:
+        self._started.note(machine)  # before the start call, which is made after this
+        if again is not None:
             self._again(machine, again)
         if self._machines.get(vm.uuid) is machine:
             self._alarms.setdefault(vm.uuid, Alarm(partial(self._passed, vm.uuid))).set(machine.next_deadline())
@@ -452,18 +457,21 @@ class VmDaemon:
     # --- calls to the world ---
 
     async def _start_guest(self, machine: VmMachine, action: events.StartGuest) -> None:
-        if not action.is_there:  # each start gives the host's end of an interface another name
-            nics = self._nics.get(machine.vm.uuid, ())
-            self._nics[machine.vm.uuid] = tuple(replace(nic, interface="") for nic in nics)
-        error = await self._hypervisors.call(machine.vm, "discard") if action.discard else ""
-        error = error or await self._hypervisors.call(machine.vm, "start")
+        if not action.is_there:
+            self._seen.starts(machine.vm.uuid)
+        saved_as = action.saved_as or machine.vm
+        error = await self._hypervisors.call(saved_as, "discard") if action.discard else ""
+        error = error or await self._hypervisors.call(machine.guest, "start")
         self._handle(machine, events.StartReturned(action.call, error))
         # Synjitsu needs to know at which interface the guest is; and when it has been seen to run, its save is useless.
         self.looks.at(machine.vm.uuid)
 
     async def _stop_guest(self, machine: VmMachine, call: int, mode: StopMode) -> None:
         self._stops.labels(mode.value).inc()
-        error = await self._hypervisors.call(machine.vm, mode.value)
+        guest = machine.guest
+        error = await self._hypervisors.call(guest, mode.value)
+        if not error and not machine.removed and is_found_elsewhere(guest, machine.vm):
+            await self._forget(guest)
         self._handle(machine, events.StopReturned(call, error))
         self.looks.after_call(machine, error)
 
@@ -495,33 +503,19 @@ class VmDaemon:
             try:
                 if machine.vm.handover is HandoverKind.XENSTORE and domain is None:
                     domain = await self._hypervisors.of(machine.vm).domain_id(machine.vm)
-                done = await self._synjitsu.call(self._arm(machine, domain, is_there=True), Done, REARM_S)
+                done = await self._synjitsu.call(
+                    arm_request(machine.vm, self._seen.nic(machine.vm), domain, is_there=True), Done, REARM_S
+                )
                 machine.boot_note = done.note
             except JitsuError as error:
                 log.warning("Synjitsu is gone: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
                 return
 
-    def _nic(self, vm: VM) -> Nic:
-        nics = [(nic.mac, nic.bridge, nic.interface) for nic in self._nics.get(vm.uuid, ())]
-        return Nic(*reached_at(nics, vm.mac, vm.bridge))
-
-    def _arm(self, machine: VmMachine, domain: int | None = None, *, is_there: bool) -> Arm:
-        nic = self._nic(machine.vm)
-        return Arm(
-            vm=machine.vm.uuid,
-            addresses=[str(address) for address in machine.vm.addresses],
-            mac=nic.mac,
-            bridge=nic.bridge,
-            interface=nic.interface,
-            handover=machine.vm.handover.value,
-            domain_id=domain,
-            is_there=is_there,
-            limit_s=machine.vm.boot_limit + ARM_MARGIN_S,
-        )
-
     async def _arm_synjitsu(self, machine: VmMachine, call: int, is_there: bool) -> None:
         try:
-            await self._synjitsu.call(self._arm(machine, is_there=is_there), Done, ARM_LIMIT_S)
+            await self._synjitsu.call(
+                arm_request(machine.vm, self._seen.nic(machine.vm), is_there=is_there), Done, ARM_LIMIT_S
+            )
             armed = True
         except JitsuError as error:
             log.warning("Synjitsu is not armed: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
@@ -537,12 +531,8 @@ class VmDaemon:
     # --- what the hypervisor says ---
 
     def _found(self, machine: VmMachine, guest: Guest, as_of: float) -> None:
-        vm = machine.vm.uuid
         self._check(machine)
-        is_other = guest.nics != self._nics.get(vm, ()) or guest.note != self._notes.get(vm, "")
-        if is_other and not self._is_older(as_of, machine):
-            self._nics[vm] = guest.nics
-            self._note(machine.vm, guest.note)
+        if not self._is_older(as_of, machine) and self._seen.take(machine.vm, guest):
             self._publish(machine)
         self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))
 
@@ -551,18 +541,22 @@ class VmDaemon:
         """Say whether what was seen then may be of the run before this one."""
         return machine.calling or (machine.started_at is not None and as_of < machine.started_at)
 
-    def _note(self, vm: VM, note: str) -> None:
-        if note and note != self._notes.get(vm.uuid):
-            log.warning("saved state is not used", vm=vm.name, reason=note)
-        self._notes[vm.uuid] = note
-
     # --- views ---
+
+    def _address_held(self, vm: VM) -> Lack | None:
+        """Return what keeps a VM from starting whose address the guest of another may still have."""
+        found = self._started.holder(vm)
+        other = None if found is None else self._machines.get(found[0])
+        if found is None or other is None or other.state in (VmState.PAUSED, VmState.SUSPENDED):
+            return None
+        was = "no longer configured, still runs" if other.removed else "still runs"
+        return Lack(f"{other.vm.name}, {was} with the address {found[1]}", of_room=False)
 
     def _status(self, machine: VmMachine, now: float) -> VmStatus:
         runs = machine.runs()
         wait = machine.backoff.wait(now)
         lack = self._room.waits(machine.vm.uuid)
-        nic = self._nic(machine.vm)
+        nic = self._seen.nic(machine.vm)
         return VmStatus(
             uuid=machine.vm.uuid,
             name=machine.vm.name,
@@ -573,7 +567,11 @@ class VmDaemon:
             up_s=now - machine.started_at if runs and machine.started_at is not None else None,
             idle_s=now - machine.used_at if runs else None,
             starts=machine.starts,
-            last_error=machine.error or self._notes.get(machine.vm.uuid) or self._refusals.get(machine.vm.uuid, ""),
+            last_error=machine.error
+            or self._seen.note(machine.vm.uuid)
+            or self._refusals.get(machine.vm.uuid, "")
+            or machine.unwanted(),
+            addresses=[str(address) for address in machine.started.addresses] if runs and machine.started else [],
             mac=nic.mac,
             bridge=nic.bridge,
             interface=nic.interface if runs or machine.state is VmState.PAUSED else "",

@@ -9,6 +9,7 @@ from jitsu_protocol.messages import Summoned
 
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Message, Trigger
+    from jitsu_protocol.vm import VM
     from jitsu_vmd.rules.events import AnswerSummons
 
 
@@ -32,8 +33,9 @@ class Waiting:
             if not waiting:
                 del self._by_vm[vm]
 
-    def answer(self, vm: str, answer: AnswerSummons) -> None:
-        """Answer those who wait for a VM."""
+    def answer(self, guest: VM, answer: AnswerSummons) -> None:
+        """Answer those who wait for a VM; `guest` is the VM as its guest was started."""
+        vm = guest.uuid
         waiting = self._by_vm.get(vm, {})
         for future in [each for each, trigger in waiting.items() if trigger == "dns" or not answer.early]:
             self.remove(vm, future)
@@ -42,4 +44,5 @@ class Waiting:
             if answer.error is not None:
                 future.set_exception(answer.error)
             else:
-                future.set_result(Summoned(armed=answer.armed))
+                addresses = [str(address) for address in guest.addresses]
+                future.set_result(Summoned(armed=answer.armed, addresses=addresses))

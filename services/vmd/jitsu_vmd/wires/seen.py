@@ -1,0 +1,51 @@
+"""What the hypervisors have said of guests besides their state: their interfaces, and notes on saved state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_vmd.hypervisor import Nic
+from jitsu_vmd.rules.domain import reached_at
+
+if TYPE_CHECKING:
+    from jitsu_protocol.vm import VM
+    from jitsu_vmd.hypervisor import Guest
+
+log = structlog.get_logger("vmd")
+
+
+class Seen:
+    """By the UUID of each VM."""
+
+    def __init__(self) -> None:
+        self._nics: dict[str, tuple[Nic, ...]] = {}
+        self._notes: dict[str, str] = {}
+
+    def take(self, vm: VM, guest: Guest) -> bool:
+        """Take what a look has found; return whether it is new."""
+        is_new = guest.nics != self._nics.get(vm.uuid, ()) or guest.note != self._notes.get(vm.uuid, "")
+        if guest.note and guest.note != self._notes.get(vm.uuid):
+            log.warning("saved state is not used", vm=vm.name, reason=guest.note)
+        self._nics[vm.uuid], self._notes[vm.uuid] = guest.nics, guest.note
+        return is_new
+
+    def starts(self, vm: str) -> None:
+        """Note that a VM starts, which gives the host's end of each interface another name."""
+        self._nics[vm] = tuple(replace(nic, interface="") for nic in self._nics.get(vm, ()))
+
+    def nic(self, vm: VM) -> Nic:
+        """Return the interface at which a VM is reached, as far as it is known."""
+        nics = [(nic.mac, nic.bridge, nic.interface) for nic in self._nics.get(vm.uuid, ())]
+        return Nic(*reached_at(nics, vm.mac, vm.bridge))
+
+    def note(self, vm: str) -> str:
+        """Return what an operator should know about a VM's saved state."""
+        return self._notes.get(vm, "")
+
+    def forget(self, vm: str) -> None:
+        """Forget a VM."""
+        self._nics.pop(vm, None)
+        self._notes.pop(vm, None)

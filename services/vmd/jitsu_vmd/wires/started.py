@@ -1,0 +1,108 @@
+"""What each guest was started as, kept in files for a vmd that returns, and which guest has an address.
+
+A file is written before the start call and removed once the guest is seen to be off. So a vmd that was down while the
+configuration changed still finds the guests of before, and stops those that may not run on.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic import ValidationError
+
+from jitsu_protocol.vm import VM
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jitsu_vmd.rules.summon import VmMachine
+
+Address = IPv4Address | IPv6Address
+
+log = structlog.get_logger("vmd")
+
+
+class Started:
+    """The guests that were started, by the UUID of their VM."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._kept: dict[str, VM] = {}
+        self._holders: dict[Address, str] = {}
+        """Address -> the VM whose guest was started with it."""
+        self._unread: set[str] = set()
+        self._fails = False
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            self._unread = {name for name in os.listdir(directory) if not name.endswith(".new")}
+        except OSError as error:
+            self._warn(error)
+
+    def unread(self) -> list[str]:
+        """Return the VMs whose file was found and not asked for since."""
+        return sorted(self._unread)
+
+    def recall(self, vm: str) -> VM | None:
+        """Return what a VM's guest was started as, by this vmd or the one before; None if it was not, or is off."""
+        if vm in self._unread:
+            self._unread.discard(vm)
+            try:
+                started = VM.model_validate_json((self._directory / vm).read_bytes())
+            except (OSError, ValidationError) as error:
+                log.warning("what its guest was started as cannot be read", vm=vm[:64], reason=str(error)[:200])
+            else:
+                if started.uuid == vm:
+                    self._keep(started)
+        return self._kept.get(vm)
+
+    def note(self, machine: VmMachine) -> None:
+        """Keep what a VM's guest was started as, or that it is off."""
+        vm, started = machine.vm.uuid, machine.started
+        before = self._kept.get(vm)
+        if before is started:
+            return
+        if before is not None:
+            del self._kept[vm]
+            for address in before.addresses:
+                if self._holders.get(address) == vm:
+                    del self._holders[address]
+        if started is not None:
+            self._keep(started)
+        if started != before:
+            self._write(vm, started)
+
+    def holder(self, vm: VM) -> tuple[str, Address] | None:
+        """Return another VM whose guest was started with an address of this one, and the address."""
+        for address in vm.addresses:
+            other = self._holders.get(address)
+            if other is not None and other != vm.uuid:
+                return other, address
+        return None
+
+    def _keep(self, started: VM) -> None:
+        self._kept[started.uuid] = started
+        self._holders |= dict.fromkeys(started.addresses, started.uuid)
+
+    def _write(self, vm: str, started: VM | None) -> None:
+        path = self._directory / vm
+        try:
+            if started is None:
+                path.unlink(missing_ok=True)
+            else:
+                new = path.with_name(f"{vm}.new")
+                new.write_text(started.model_dump_json())
+                new.replace(path)  # a reader never finds half of it
+        except OSError as error:
+            self._warn(error)
+        else:
+            self._fails = False
+
+    def _warn(self, error: OSError) -> None:
+        if not self._fails:
+            log.warning(
+                "what guests were started as is not kept: a vmd that returns may not know them", reason=str(error)
+            )
+        self._fails = True
