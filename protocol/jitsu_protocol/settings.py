@@ -64,7 +64,7 @@ class Settings(BaseModel):
     defaults: DefaultsSettings
     log: LogSettings
     vms: tuple[VM, ...] = ()
-    """The VMs of jitsu.toml and of the command line."""
+    """The VMs of jitsu.toml and of the command line; none in a service, which takes them from the store."""
 
     def metrics(self, service: str) -> str:
         """Return the HOST:PORT of a service's metrics, or nothing."""
@@ -140,40 +140,70 @@ def load(
     flags: Mapping[str, str],
     vm_texts: Iterable[VmText] = (),
     presets: Mapping[str, str] | None = None,
-    inherited: Mapping[str, JsonValue] | None = None,
 ) -> Settings:
-    """Return the settings; raises SettingsFault with every reason.
+    """Return the settings and the VMs that the file and `vm_texts` describe; raises SettingsFault with every reason.
 
-    `flags`, `presets` and `inherited` map "section.key" to values; presets are what the caller assumes where nobody
-    says anything.
+    `flags` and `presets` map "section.key" to values; presets are what the caller assumes where nobody says anything.
     """
-    try:
-        toml = None if file is None else TomlFile.read(file)
-    except TomlFault as error:
-        raise SettingsFault([str(error)]) from None
-    sources = _Sources(presets or {}, toml, environ, inherited or {}, flags)
-    faults = sources.faults
-    if toml is not None:
-        faults += _unknown_sections(toml)
-    sections = {name: _section(name, model, sources) for name, model in SECTIONS.items()}
-    faults += [f"{_spelling(key)}: there is no such setting" for key in flags if not _is_setting(key)]
-    defaults = sections["defaults"]
+    sources = _Sources(presets or {}, _read(file), environ, {}, flags)
+    sections = _sections(sources)
+    toml, faults, defaults = sources.toml, sources.faults, sections["defaults"]
     texts = ([] if toml is None else _vm_tables(toml, faults)) + list(vm_texts)
     defaults_text = defaults.as_texts() if isinstance(defaults, DefaultsSettings) else {}
     vms = _vms(texts, defaults_text, faults)
     if not faults and isinstance(bus := sections["bus"], BusSettings):
-        faults += _plain_tcp(bus)
-        hypervisor = sections["hypervisor"]
-        if isinstance(hypervisor, HypervisorSettings) and hypervisor.host not in bus.vmds:
-            faults.append(f"hypervisor.host: {hypervisor.host!r} is none of bus.hosts")
+        faults += _host_faults(sections)
         faults += [f"{text.at('host')}: {vm.host} is none of bus.hosts" for vm, text in vms if vm.host not in bus.vmds]
     if faults:
         raise SettingsFault(faults)
     return Settings.model_validate({**sections, "vms": [vm for vm, _ in vms]})
 
 
+def _load_without_vms(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str], inherited: Mapping[str, JsonValue]
+) -> Settings:
+    """Return the settings alone; raises SettingsFault with every reason.
+
+    Services take the VMs from the store, and building 10,000 of them takes a second, in which nobody is served.
+    """
+    sources = _Sources({}, _read(file), environ, inherited, flags)
+    sections = _sections(sources)
+    faults = sources.faults or _host_faults(sections)
+    if faults:
+        raise SettingsFault(faults)
+    return Settings.model_validate(sections)
+
+
+def _read(file: Path | None) -> TomlFile | None:
+    try:
+        return None if file is None else TomlFile.read(file)
+    except TomlFault as error:
+        raise SettingsFault([str(error)]) from None
+
+
+def _sections(sources: _Sources) -> dict[str, Section | None]:
+    """Return each section, None for one that is wrong; what is wrong is added to the faults of the sources."""
+    if sources.toml is not None:
+        sources.faults.extend(_unknown_sections(sources.toml))
+    found = {name: _section(name, model, sources) for name, model in SECTIONS.items()}
+    unknown = [key for key in sources.flags if not _is_setting(key)]
+    sources.faults.extend(f"{_spelling(key)}: there is no such setting" for key in unknown)
+    return found
+
+
+def _host_faults(sections: Mapping[str, Section | None]) -> list[str]:
+    """Return what is wrong with the endpoints of the bus, and with the host that vmd says it is."""
+    bus, hypervisor = sections["bus"], sections["hypervisor"]
+    if not isinstance(bus, BusSettings):
+        return []
+    faults = _plain_tcp(bus)
+    if isinstance(hypervisor, HypervisorSettings) and hypervisor.host not in bus.vmds:
+        faults.append(f"hypervisor.host: {hypervisor.host!r} is none of bus.hosts")
+    return faults
+
+
 def load_service(service: str, argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Return the settings of a service from its command line; exits for --help, raises SettingsFault."""
+    """Return the settings of a service from its command line, without VMs; exits for --help, raises SettingsFault."""
     own = SECTION_OF[service]
     parser = argparse.ArgumentParser(prog=f"jitsu-{service}", allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE", help="jitsu.toml")
@@ -189,7 +219,7 @@ def load_service(service: str, argv: Sequence[str], environ: Mapping[str, str]) 
     flags = dict(vars(parser.parse_args(argv)))
     file = flags.pop("config", environ.get("JITSU_CONFIG"))
     try:
-        return load(Path(file) if file else None, environ, flags, inherited=inherited_settings(environ))
+        return _load_without_vms(Path(file) if file else None, environ, flags, inherited_settings(environ))
     except OSError as error:
         raise SettingsFault([f"the settings that `jitsu up` passes on cannot be read: {error.strerror}"]) from None
 
@@ -216,6 +246,8 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
     toml, faults = sources.toml, sources.faults
     values: dict[str, Any] = {}
     where: dict[str, str] = {}
+    in_file: dict[str, str] = {}
+    """The key of the file at which a value stands; its line is looked for only if there is a fault."""
     table = {} if toml is None else toml.data.get(name, {})
     if toml is not None and not isinstance(table, dict):
         faults.append(f"{toml.at(name)}: must be a section: [{name}]")
@@ -228,9 +260,9 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
             continue
         if name == "hypervisor" and isinstance(value, dict):
             values.setdefault("connections", []).append(_connection(toml, key, value, faults))
-            where["connections"] = toml.at(name, key)
+            in_file["connections"] = key
         else:
-            values[key], where[key] = value, toml.at(name, key)
+            values[key], in_file[key] = value, key
     for key in model.model_fields:
         path, variable = f"{name}.{key}", f"JITSU_{name}_{key}".upper()
         if variable in sources.environ:
@@ -239,14 +271,20 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
             values[key], where[key] = sources.inherited[path], f"inherited: {path}"
         if path in sources.flags:
             values[key], where[key] = sources.flags[path], _spelling(path)
+
+    def place(key: str) -> str:
+        if key in where or toml is None or key not in in_file:
+            return where.get(key, name)
+        return toml.at(name, in_file[key])
+
     unknown = [key for key in values if key not in model.model_fields]
     for key in unknown[:MAX_FAULTS_SHOWN]:
-        faults.append(f"{where.get(key, name)}: unknown key{nearest(key, model.model_fields)}")
+        faults.append(f"{place(key)}: unknown key{nearest(key, model.model_fields)}")
     faults += [f"{name}: unknown key" for _ in unknown[MAX_FAULTS_SHOWN:]]
     try:
         read = model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
     except ValidationError as error:
-        faults += [f"{where.get(str(each['loc'][0]), name)}: {reason(each)}" for each in error.errors()]
+        faults += [f"{place(str(each['loc'][0]))}: {reason(each)}" for each in error.errors()]
         return None
     return None if unknown else read
 
@@ -341,7 +379,8 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "One file, `jitsu.toml`, is read by all processes. A flag counts before an environment variable",
+        "One file, `jitsu.toml`, is read by all processes; its VMs only by the `jitsu` command, which writes them into",
+        "the store, where the services find them. A flag counts before an environment variable",
         "(`JITSU_<SECTION>_<KEY>`), that before the file. Durations are in seconds. What is *live* a process that runs",
         "takes at SIGHUP; the level and format of its log too. This page is made from the settings models by",
         "`make docs`.",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jitsu_protocol import settings as settings_module
+from jitsu_protocol import toml as toml_module
 from jitsu_protocol import vm as vm_module
 from jitsu_protocol.inherited import handed_down
 from jitsu_protocol.settings import SettingsFault, VmText, load, load_service, reference
@@ -88,6 +89,24 @@ def test_a_service_has_flags_for_its_own_section_and_the_common_ones() -> None:
     settings = load_service("dns", ["--port", "5353", "--bus-runtime-dir", "/r", "--zones", "a.b,c.d"], {})
     assert (settings.dns.port, settings.dns.zones) == (5353, ["a.b", "c.d"])
     assert settings.bus.endpoint("vmd", "feed") == "ipc:///r/vmd.feed"
+
+
+def test_a_service_neither_builds_the_vms_of_the_file_nor_looks_for_lines_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the store's. Of 10,000 VMs that cost a second of each start, in which nobody was served (G7)."""
+    file = tmp_path / "j.toml"
+    file.write_text('[dns]\nport = 5353\n[vm.www]\ndns = "www.jitsu.test"\nip = "127.0.1.1"\n')
+    calls: list[str] = []
+
+    def counted(what: str) -> dict[tuple[str, ...], int]:
+        calls.append(what)
+        return {}
+
+    monkeypatch.setattr(settings_module, "from_config", lambda *_: counted("VM"))
+    monkeypatch.setattr(toml_module, "key_lines", lambda _: counted("lines"))
+    settings = load_service("dns", ["--config", str(file)], {})
+    assert (calls, settings.vms, settings.dns.port) == ([], (), 5353)
 
 
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
