@@ -352,7 +352,7 @@ KEYS: dict[str, Key] = {
         Priority, "Where room is short, the higher starts first; a VM is evicted for one of at least its own.", "0"
     ),
     # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
-    "kernel": Key(Line, "Kernel image of the domain."),
+    "kernel": Key(Line, "Kernel image of the domain; solo5: the image of the unikernel."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
     "guest_type": Key(
         GuestType, "How Xen boots the kernel: pv, pvh or hvm.", "as its ELF notes say; pv if it is no ELF file"
@@ -361,11 +361,19 @@ KEYS: dict[str, Key] = {
     "vcpus": Key(Count, "Processors of the domain.", "1"),
     "shutdown_limit": Key(Limit, "A guest that has not shut down after that long is destroyed.", "60", "s"),
     "domain_xml": Key(Line, "libvirt: file with the domain's XML; its name and uuid are replaced by the VM's."),
-    "cmdline": Key(Line, "Command line of the kernel; mock bridge with `tap`: arguments of the guest in C."),
+    "cmdline": Key(
+        Line,
+        "Command line of the kernel; mock bridge with `tap`: arguments of the guest in C. solo5: {name}, {ip}, "
+        "{prefix}, {gateway} and, of IPv6, {ip6}, {prefix6}, {gateway6} are filled in.",
+    ),
     "nic": Key(BridgeName, "Bridge of a network interface.", repeats=True),
     "mac": Key(Mac, "MAC address of its first interface.", "made from the UUID"),
     "script": Key(Line, "Script of a network interface, reused in turn.", repeats=True),
-    "disk": Key(Line, "device-or-file@xvda.", repeats=True),
+    "disk": Key(
+        Line,
+        "device-or-file@xvda; solo5: file@NAME, with the name that the image gives its block device.",
+        repeats=True,
+    ),
     "rumprun_config": Key(Line, "JSON file with the configuration of a Rumprun unikernel."),
     # Keys of the mock hypervisor.
     "port": Key(Port, "Mock: TCP port on which the guest answers HTTP.", "8080"),

@@ -123,7 +123,7 @@ def _glue_text(text: str) -> str:
     return f"{dns_name(name)}={ip_address(address)}"
 
 
-HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "libxl", "xapi"]
+HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "libxl", "xapi", "solo5"]
 IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
@@ -327,7 +327,8 @@ class HypervisorSettings(Section):
     kind: HypervisorKind = Field(
         "mock",
         description="mock (the same as loopback): guests on 127.x.y.z, no privileges; "
-        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt; libxl (on dom0, with xl); xapi.",
+        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt; libxl (on dom0, with xl); xapi; "
+        "solo5: unikernels as processes, needs root.",
     )
     bridge: str = Field(
         "jitsu0",
@@ -343,7 +344,7 @@ class HypervisorSettings(Section):
     connect: str = Field(
         "",
         description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST. "
-        "Mock kinds: directory of a host process that others run.",
+        "Mock kinds and solo5: directory of a host process that others run.",
     )
     save_directory: str = Field("/var/lib/jitsu-vmd/saved", description="libxl: where suspended domains are kept.")
     xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")
@@ -357,6 +358,17 @@ class HypervisorSettings(Section):
     )
     accelerate: Literal["auto", "kvm", "tcg"] = Field(
         "auto", description="How QEMU runs domains that are made for VMs; auto: KVM, if it proves to work."
+    )
+    tender: str = Field("", description="solo5: the tender; empty: solo5-spt or solo5-hvt, as the image was built for.")
+    taps: int = Field(8, ge=0, le=4096, description="solo5: taps that are kept ready for guests.")
+    uids: str = Field(
+        "1900000000-1900065535",
+        description="solo5: user ids that tenders run as, one for each VM. No user of the host may have one of these.",
+    )
+    gateways: Texts = Field(
+        default_factory=list,
+        description="solo5: what {gateway} and {prefix} in a `cmdline` stand for, as 10.0.0.1/24; for each VM the one "
+        "in whose network its address is. Empty: the addresses of the VM's bridge.",
     )
     max_booting: int = Field(
         0, ge=0, description="VMs that may boot at once; others wait. 0: any number.", json_schema_extra=LIVE

@@ -6,7 +6,8 @@ import asyncio
 import os
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.vm import from_config
 from jitsu_protocol.xenstore import Xenstore
 from jitsu_vmd.rules.events import GuestState
-from tests.support import fake_xl
+from tests.support import fake_xl, solo5
 from tests.support.lan import BRIDGE
 from tests.support.libvirtd import URI, XEN_URI, guest_image
 from tests.support.process import running_process
@@ -23,7 +24,7 @@ from tests.support.xapi import FakeXapi, password_file
 from tests.support.xenstored import running_xenstored
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from jitsu_protocol.vm import VM
     from jitsu_vmd.hypervisor import Hypervisor
@@ -64,7 +65,9 @@ class Running:
                 await self.hypervisor.start(vm_of(kind, boot_failure="start"))
             return
         with pytest.MonkeyPatch.context() as patch:
-            if self.xapi is not None:
+            if kind == "solo5":
+                _launcher_refuses(patch)
+            elif self.xapi is not None:
                 self.xapi.fails = {await self._call_that_starts(): 1}
             elif kind.startswith("libvirt"):
                 _libvirt_refuses(patch)
@@ -114,6 +117,19 @@ class Running:
                 await asyncio.sleep(0.02)
 
 
+def _launcher_refuses(patch: pytest.MonkeyPatch) -> None:
+    from jitsu_vmd.hypervisors.solo5.wires.client import LauncherClient
+
+    real = LauncherClient.call
+
+    async def call(self: LauncherClient, call: str, **arguments: Any) -> dict[str, Any]:
+        if call == "list":
+            return await real(self, call, **arguments)
+        return {"error": "Not enough free memory"}
+
+    patch.setattr(LauncherClient, "call", call)
+
+
 def _libvirt_refuses(patch: pytest.MonkeyPatch) -> None:
     import libvirt as library
 
@@ -128,6 +144,8 @@ def vm_of(kind: str, **keys: str) -> VM:
     config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
     if kind == "libxl":
         config |= {"kernel": "/proc/version", "nic": "xenbr0"}
+    elif kind == "solo5":
+        config |= {"memory": "16384"}
     elif kind.startswith(("libvirt", "libxl")):
         image = Path("/none") if kind == "libvirt test" else guest_image()
         console = "hvc0" if kind.endswith("xen") else "ttyS0"
@@ -146,6 +164,9 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             host = made.hypervisor._host  # type: ignore[attr-defined]
             host.terminate()
             host.wait()
+    elif kind == "solo5":
+        async with running_solo5(directory, {}, **keys) as made:
+            yield made
     elif kind.startswith("libxl"):
         async with running_libxl(kind, vm, directory) as made:
             yield made
@@ -159,6 +180,29 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
         settings = {"hypervisor__kind": "libvirt", "hypervisor__connect": uri, "hypervisor__accelerate": "tcg"}
         async with _running(vm, directory, **settings) as made, made.forgotten():
             yield made
+
+
+@asynccontextmanager
+async def running_solo5(
+    directory: Path, settings: Mapping[str, str] = MappingProxyType({}), **keys: str
+) -> AsyncIterator[Running]:
+    """Run the backend of Solo5 with a tender that does nothing, and an image without networks unless `keys` has one."""
+    if os.geteuid():
+        pytest.skip("needs root: each tender has a user of its own")
+    with solo5.open_directory() as public:
+        kernel = solo5.written(public / "guest.spt", solo5.image())
+        tender = str(solo5.tender(public))
+        shown = {"hypervisor__kind": "solo5", "hypervisor__tender": tender, "hypervisor__taps": "0"}
+        vm = vm_of("solo5", **({"kernel": str(kernel)} | keys))
+        try:
+            async with _running(vm, directory, **(shown | dict(settings))) as made:
+                async with made.forgotten():
+                    yield made
+                launcher = made.hypervisor._launcher  # type: ignore[attr-defined]
+                launcher.close()
+        finally:
+            solo5.end_launcher(directory)
+        launcher._process.wait()
 
 
 @asynccontextmanager

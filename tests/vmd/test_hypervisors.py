@@ -15,13 +15,25 @@ from tests.support.hypervisors import LIMIT_S, XEN, libvirt, running, with_what_
 if TYPE_CHECKING:
     from pathlib import Path
 
+SOLO5 = pytest.param("solo5", marks=pytest.mark.suite)
+"""It can neither suspend a guest nor ask it to shut down."""
 BACKENDS = [
     pytest.param("mock", marks=pytest.mark.suite),
+    SOLO5,
     "xapi",
     pytest.param("libxl", marks=pytest.mark.suite),
     pytest.param("libvirt test", marks=libvirt),
     pytest.param("libvirt qemu", marks=[libvirt, pytest.mark.timeout(300)]),
     pytest.param("libxl xen", marks=XEN),
+]
+
+
+SUSPENDING = [backend for backend in BACKENDS if backend is not SOLO5]
+SAVING = [
+    pytest.param(getattr(backend, "values", (backend,))[0], how, marks=getattr(backend, "marks", ()))
+    for backend in BACKENDS
+    for how in ("pause", "suspend")
+    if backend is not SOLO5 or how == "pause"
 ]
 
 
@@ -55,6 +67,7 @@ async def test_a_vm_is_paused_and_runs_on(kind: str, tmp_path: Path) -> None:
         assert await made.state() is GuestState.RUNNING
 
 
+@pytest.mark.parametrize("kind", SUSPENDING, indirect=True)
 async def test_a_vm_is_suspended_to_disk_and_resumed(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
         await made.saved(kind, "suspend")
@@ -63,7 +76,7 @@ async def test_a_vm_is_suspended_to_disk_and_resumed(kind: str, tmp_path: Path) 
         assert await made.state() is GuestState.RUNNING
 
 
-@pytest.mark.parametrize("how", ["pause", "suspend"])
+@pytest.mark.parametrize(("kind", "how"), SAVING, indirect=["kind"])
 async def test_a_start_that_fails_leaves_saved_state_and_the_next_one_uses_it(
     kind: str, how: str, tmp_path: Path
 ) -> None:
@@ -78,7 +91,7 @@ async def test_a_start_that_fails_leaves_saved_state_and_the_next_one_uses_it(
         await made.becomes(GuestState.OFF)  # the save was used: nothing can be restored once more
 
 
-@pytest.mark.parametrize("how", ["pause", "suspend"])
+@pytest.mark.parametrize(("kind", "how"), SAVING, indirect=["kind"])
 async def test_saved_state_goes_only_when_it_is_discarded(kind: str, how: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
         await made.saved(kind, how)
@@ -99,6 +112,7 @@ async def test_saved_state_goes_only_when_it_is_discarded(kind: str, how: str, t
         assert await made.state() is GuestState.RUNNING
 
 
+@pytest.mark.parametrize("kind", SUSPENDING, indirect=True)
 async def test_a_guest_is_asked_to_shut_down(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
         await made.hypervisor.start(made.vm)

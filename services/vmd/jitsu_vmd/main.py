@@ -37,6 +37,10 @@ def _hypervisor(process: Process, kind: str, uri: str) -> Hypervisor:
             from jitsu_vmd.hypervisors.libxl import Libxl
 
             return Libxl(process)
+        case "solo5":
+            from jitsu_vmd.hypervisors.solo5.backend import Solo5
+
+            return Solo5(process, uri)
         case "xapi":
             from jitsu_vmd.hypervisors.xapi import Xapi
 

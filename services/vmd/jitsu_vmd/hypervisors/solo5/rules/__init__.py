@@ -1,0 +1,1 @@
+"""Decisions about unikernels: pure, without sockets, files or a clock."""

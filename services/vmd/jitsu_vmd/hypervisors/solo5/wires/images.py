@@ -1,0 +1,72 @@
+"""Images on disk: what each says about itself, read again when the file has changed; and who can read a file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import partial
+from pathlib import Path
+
+from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, read_manifest
+
+MAX_KNOWN = 10_000
+_Key = tuple[str, int, int, int, int]
+
+
+class SoloImages:
+    """The images that were looked into."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, Manifest | ManifestFault] = {}
+        """File, and what tells whether it has changed -> its manifest, or what is wrong with it."""
+
+    def manifest(self, path: str) -> Manifest:
+        """Return what an image says about itself; raises ManifestFault."""
+        try:
+            about = os.stat(path)
+            key = (path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+            if key not in self._known:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                self._known[key] = _look(path)
+        except OSError as error:
+            raise ManifestFault(f"it cannot be read: {error.strerror}") from None
+        found = self._known[key]
+        if isinstance(found, ManifestFault):
+            raise found
+        return found
+
+
+def _look(path: str) -> Manifest | ManifestFault:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return read_manifest(partial(_read_at, descriptor))
+    except ManifestFault as fault:
+        return fault
+    finally:
+        os.close(descriptor)
+
+
+def _read_at(descriptor: int, offset: int, size: int) -> bytes:
+    try:
+        return os.pread(descriptor, size, offset)
+    except (OSError, OverflowError):
+        raise ManifestFault("its ELF headers are damaged") from None
+
+
+def closed_to_tenders(path: str, wanted: int) -> str:
+    """Return what keeps a user who is nobody in particular from a file, "" if nothing does.
+
+    `wanted` are bits of the file's mode: S_IROTH, S_IXOTH.
+    """
+    letters = ("r" if wanted & stat.S_IROTH else "") + ("x" if wanted & stat.S_IXOTH else "")
+    try:
+        real = Path(path).resolve(strict=True)
+        if real.stat().st_mode & wanted != wanted:
+            return f"{real} is not open to other users (chmod o+{letters} {real})"
+        for above in real.parents:
+            if not above.stat().st_mode & stat.S_IXOTH:
+                return f"the directory {above} is not open to other users (chmod o+x {above})"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return ""

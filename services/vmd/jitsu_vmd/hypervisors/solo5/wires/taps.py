@@ -1,0 +1,152 @@
+"""Taps on a bridge, by system calls: no process is spawned for one (tun(4), netdevice(7), rtnetlink(7)).
+
+A tap is persistent: it stays when nobody has it open. While a tender has it open it has a carrier, and the bridge
+forwards to it. When the tender ends, the kernel drops what is queued in it; a tap that nobody has open queues nothing.
+What the bridge has learned stays for up to a second after that, because the kernel handles a lost carrier late, and it
+stays for good if another tender opens the tap in that second. So `flush` is called when a tender has ended.
+
+This module is imported by the launcher too, which is to stay small: it uses the standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from ipaddress import IPv4Interface, IPv6Interface
+
+TUN = "/dev/net/tun"
+_TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
+_IFF_UP = 0x1
+_RTM_SETLINK, _RTM_GETADDR, _RTM_NEWADDR, _NLMSG_DONE, _NLMSG_ERROR = 19, 22, 20, 3, 2
+_NLM_REQUEST, _NLM_ACK, _NLM_DUMP = 0x1, 0x4, 0x300
+_IFLA_MASTER, _IFLA_PROTINFO, _NLA_NESTED, _IFLA_BRPORT_FLUSH, _AF_BRIDGE = 10, 12, 0x8000, 24, 7
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
+_ANSWER_S = 1.0
+
+
+def make(name: str, user: int) -> None:
+    """Make a tap that the user may open; raises OSError. One that is there already gets that user."""
+    with _opened(name) as tap:
+        fcntl.ioctl(tap, _TUNSETOWNER, user)
+        fcntl.ioctl(tap, _TUNSETPERSIST, 1)
+
+
+def give(name: str, user: int) -> None:
+    """Let another user open a tap that nobody has open; raises OSError (EBUSY) if somebody has."""
+    if not exists(name):
+        raise FileNotFoundError(errno.ENOENT, "there is no such tap", name)
+    with _opened(name) as tap:
+        fcntl.ioctl(tap, _TUNSETOWNER, user)
+
+
+def remove(name: str) -> None:
+    """Remove a tap that nobody has open; this takes 15-20 ms. No error if there is none."""
+    if exists(name):
+        with _opened(name) as tap:
+            fcntl.ioctl(tap, _TUNSETPERSIST, 0)
+
+
+def join(name: str, bridge: str) -> None:
+    """Make a tap a port of this bridge, and of no other, and set it up; raises OSError."""
+    body = _LINK.pack(0, 0, socket.if_nametoindex(name), _IFF_UP, _IFF_UP)
+    body += struct.pack("=HHI", 8, _IFLA_MASTER, socket.if_nametoindex(bridge))
+    _change_link(body, name)
+
+
+def flush(name: str) -> None:
+    """Have the bridge forget which addresses it has learned behind a tap; raises OSError."""
+    body = _LINK.pack(_AF_BRIDGE, 0, socket.if_nametoindex(name), 0, 0)
+    body += struct.pack("=HHHH", 8, _IFLA_PROTINFO | _NLA_NESTED, 4, _IFLA_BRPORT_FLUSH)
+    _change_link(body, name)
+
+
+def exists(name: str) -> bool:
+    """Say whether there is an interface of that name in this network namespace."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def names(prefix: str) -> list[str]:
+    """Return the interfaces whose name begins so."""
+    return [name for _, name in socket.if_nameindex() if name.startswith(prefix)]
+
+
+def addresses_of(bridge: str) -> list[IPv4Interface | IPv6Interface]:
+    """Return the addresses of an interface with their prefixes; none if there is no such interface."""
+    try:
+        index = socket.if_nametoindex(bridge)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+            kernel.settimeout(_ANSWER_S)
+            size = _HEADER.size + _ADDRESS.size
+            kernel.send(_HEADER.pack(size, _RTM_GETADDR, _NLM_REQUEST | _NLM_DUMP, 1, 0) + _ADDRESS.pack(0, 0, 0, 0, 0))
+            return list(_addresses(kernel, index))
+    except OSError:
+        return []
+
+
+def _addresses(kernel: socket.socket, wanted: int) -> Iterator[IPv4Interface | IPv6Interface]:
+    while True:
+        data, at = kernel.recv(1 << 16), 0
+        while at + _HEADER.size <= len(data):
+            length, kind, *_ = _HEADER.unpack_from(data, at)
+            if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < _HEADER.size:
+                return
+            _, prefix, _, _, index = _ADDRESS.unpack_from(data, at + _HEADER.size)
+            if kind == _RTM_NEWADDR and index == wanted:
+                found = dict(_attributes(data[at + _HEADER.size + _ADDRESS.size : at + length]))
+                packed = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS, b""))
+                text = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+                yield ip_interface(f"{text}/{prefix}")
+            at += length + 3 & ~3
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            return
+        yield kind, data[at + 4 : at + length]
+        at += length + 3 & ~3
+
+
+class _opened:
+    """A descriptor of the tap, made if there is none."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> int:
+        self._descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            request = struct.pack("16sH22x", self._name.encode(), _IFF_TAP | _IFF_NO_PI)
+            fcntl.ioctl(self._descriptor, _TUNSETIFF, request)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def _change_link(body: bytes, name: str) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(_ANSWER_S)
+        kernel.send(_HEADER.pack(_HEADER.size + len(body), _RTM_SETLINK, _NLM_REQUEST | _NLM_ACK, 1, 0) + body)
+        (error,) = struct.unpack_from("=i", kernel.recv(1 << 16), _HEADER.size)
+    if error:
+        raise OSError(-error, os.strerror(-error), name)
