@@ -391,7 +391,10 @@ class HypervisorSettings(Section):
 class SynjitsuSettings(Section):
     """Synjitsu."""
 
-    bridges: Texts = Field(default_factory=list, description="Bridges to listen on.")
+    bridges: Texts = Field(
+        default_factory=list,
+        description="Bridges to listen on; empty: those at which vmd finds its VMs; none: no bridge.",
+    )
     max_kept_per_vm: int = Field(
         1024, ge=1, description="Packets kept for one VM.", json_schema_extra={"unit": "packets"}
     )

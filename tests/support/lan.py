@@ -147,7 +147,10 @@ def lan_suite(
     whole = '[dns]\nbind = "0.0.0.0"\nsummon_rate = 0\n'  # a test's clients are all of one network
     if lan is None:
         whole += f'[hypervisor]\nkind = "bridge"\nbridge = "{BRIDGE}"\n'
-    whole += f'[synjitsu]\nbridges = ["{BRIDGE}"]\n{toml}'
+        # The bridge is not configured, which is how Synjitsu comes: it listens where vmd finds its guests.
+    else:
+        whole += f'[synjitsu]\nbridges = ["{BRIDGE}"]\n'
+    whole += toml
     made = None
     try:
         if lan is None:

@@ -22,9 +22,9 @@ async def start(process: Process) -> None:
     memory = Memory(process.settings.bus.directory / "synjitsu.connections")
     follower = Follower(process, server, memory)
     reports = Reports(process, server, follower, memory)
-    if server.bridges:
+    if not server.bridges.is_off:
         process.spawn(follower.run(), "follower")
-    tells = server.bridges and process.settings.synjitsu.watch_activity
+    tells = not server.bridges.is_off and process.settings.synjitsu.watch_activity
     process.spawn(reports.run() if tells else reports.leave(), "reports")
     process.ready()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -35,9 +37,12 @@ class Follower:
         self._memory = memory
         self.drained: Callable[[], None] = lambda: None
         """Called when a VM begins to drain."""
+        self.knows = asyncio.Event()
+        """Set once the states of all VMs have been heard."""
         self._host = process.settings.hypervisor.host
         server.armed = self._armed
         server.unwatched = self.unwatched
+        server.bridges.attached = self._attached
         self._watches_activity = process.settings.synjitsu.watch_activity
         self._vms: dict[str, VM] = {}
         self._states: dict[str, VmStatus] = {}
@@ -46,7 +51,7 @@ class Follower:
 
     def drains(self) -> list[str]:
         """Return the drains that are honoured."""
-        activities = [bridge.activity for bridge in self._server.bridges.values()]
+        activities = [bridge.activity for bridge in self._server.bridges]
         return [
             drain for vm, drain in self._draining.items() if all(activity.honours(vm, drain) for activity in activities)
         ]
@@ -58,7 +63,7 @@ class Follower:
             vm = self._vms.get(uuid)
             if vm is not None and status.state in _RUNNING and self._watches_activity:
                 try:
-                    self._server.bridge_of(status.bridge or vm.bridge)
+                    self._server.bridges.of(status.bridge or vm.bridge)
                 except Unavailable as error:
                     found.setdefault(str(error), []).append(vm.name)
         return found
@@ -88,6 +93,7 @@ class Follower:
             self._forget(vm)
         for status in statuses:
             self._state(status, gone=False)
+        self.knows.set()
 
     def _state(self, status: VmStatus, gone: bool) -> None:
         self._server.name_interface(status.uuid, "" if gone else status.interface)
@@ -103,7 +109,7 @@ class Follower:
             self._apply(status.uuid)
 
     def _forget(self, vm: str) -> None:
-        for bridge in self._server.bridges.values():
+        for bridge in self._server.bridges:
             bridge.ports.is_not_paused(vm)
             bridge.activity.rests(vm)
             self._server.perform(bridge, bridge.arming.unwatch(vm, monotonic(), runs=False))
@@ -114,13 +120,25 @@ class Follower:
             self.drained()
         if vm is None or status is None:
             return
+        self._server.bridges.want(status.bridge or vm.bridge)
         try:
-            bridge = self._server.bridge_of(status.bridge or vm.bridge)
+            bridge = self._server.bridges.of(status.bridge or vm.bridge)
         except Unavailable:
             return
+        self._follow(bridge, vm, status)
+
+    def _attached(self, bridge: Bridge) -> None:
+        """Watch the VMs of a bridge that came; what has happened on it before is not known."""
+        for uuid, status in self._states.items():
+            vm = self._vms.get(uuid)
+            with suppress(Unavailable):
+                if vm is not None and self._server.bridges.of(status.bridge or vm.bridge) is bridge:
+                    self._follow(bridge, vm, status, late=True)
+
+    def _follow(self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool = False) -> None:
         self._watch(bridge, vm, status)
         if self._watches_activity:
-            self._follow_use(bridge, vm, status)
+            self._follow_use(bridge, vm, status, late=late)
         bridge.focus()
 
     def _watch(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:
@@ -145,9 +163,9 @@ class Follower:
         if vm is not None and self._watches_activity:
             bridge.activity.runs(vm, bridge.arming.mac_of(uuid, mac), "", monotonic(), unknown=False)
 
-    def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:
+    def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool) -> None:
         if status.state in _RUNNING:
-            unseen = (status.up_s or 0.0) > UNSEEN_S
+            unseen = late or (status.up_s or 0.0) > UNSEEN_S
             known = self._memory.take(vm.uuid) if unseen else None
             bridge.activity.runs(
                 vm,

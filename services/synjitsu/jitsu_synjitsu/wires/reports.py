@@ -46,7 +46,15 @@ class Reports:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Report for ever."""
+        """Report for ever, once there is a bridge.
+
+        One that has just started says that it has nothing to tell only when it has heard of all VMs: the reaper would
+        take them for unused.
+        """
+        await self._follower.knows.wait()
+        if not self._server.bridges:
+            await self.leave()
+        await self._server.bridges.are_there.wait()
         silent = False
         while True:
             self._wanted.clear()
@@ -58,7 +66,7 @@ class Reports:
                 silent = True
             else:
                 silent = False
-            bridges = self._server.bridges.values()
+            bridges = self._server.bridges
             self._memory.save({vm: each for bridge in bridges for vm, each in bridge.activity.known().items()})
             try:
                 async with asyncio.timeout(REPORT_S):
@@ -68,10 +76,10 @@ class Reports:
 
     async def _report(self) -> None:
         """Tell what was used, and which drains are honoured: all that came before has been looked at."""
-        for bridge in self._server.bridges.values():
+        for bridge in self._server.bridges:
             bridge.look_now()
         now = monotonic()
-        activities = [bridge.activity for bridge in self._server.bridges.values()]
+        activities = [bridge.activity for bridge in self._server.bridges]
         uses = [(activity, *each) for activity in activities for each in activity.uses(now)]
         await self._send([use for _, use, _ in uses], self._follower.drains())
         for activity, use, up_to in uses:
@@ -79,7 +87,7 @@ class Reports:
 
     async def _send(self, uses: list[Use], drains: list[str], *, leaving: bool = False) -> None:
         self._batch += 1
-        longest = max((bridge.activity.longest_idle() for bridge in self._server.bridges.values()), default=0.0)
+        longest = max((bridge.activity.longest_idle() for bridge in self._server.bridges), default=0.0)
         report = Report(
             replica=self._name,
             service="synjitsu",

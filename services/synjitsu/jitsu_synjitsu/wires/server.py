@@ -19,6 +19,7 @@ from jitsu_synjitsu.rules.events import ClearEntries, OpenPort, Send, ShutPort, 
 from jitsu_synjitsu.rules.events import HandedOver as Handed
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.wires.bridge import Bridge
+from jitsu_synjitsu.wires.bridges import Bridges
 from jitsu_synjitsu.wires.entries import Entries
 from jitsu_synjitsu.wires.ledger import Ledger
 from jitsu_synjitsu.wires.packet import hindrances
@@ -55,11 +56,8 @@ class SynjitsuServer:
             Buckets(settings.wake_rate_of_all, settings.wake_rate_of_all * BURST_OF_ALL_S),
         )
         self._ledger = Ledger(process.settings.bus.directory / "synjitsu.ports")
-        self.bridges = {
-            name: Bridge(name, self._kept, wakes, self._ledger, self.perform, self._save) for name in settings.bridges
-        }
-        for name, bridge in self.bridges.items():
-            bridge.arming.claims.is_at_guest = partial(self._is_at_guest, name)
+        self._wakes = wakes
+        self.bridges = Bridges(settings.bridges, self._bridge)
         self._vmd = process.client("vmd", process.settings.hypervisor.host)
         self.armed: Callable[[str, Bridge, bytes], None] = lambda *_: None
         """Told of each VM that is about to boot, before it does."""
@@ -73,6 +71,11 @@ class SynjitsuServer:
         self._alarm = Alarm(self._passed)
         self._sent: Counter[str] = Counter()
         self._publish_metrics()
+
+    def _bridge(self, name: str) -> Bridge:
+        bridge = Bridge(name, self._kept, self._wakes, self._ledger, self.perform, self._save)
+        bridge.arming.claims.is_at_guest = partial(self._is_at_guest, name)
+        return bridge
 
     def _publish_metrics(self) -> None:
         metrics = self._process.metrics
@@ -93,24 +96,21 @@ class SynjitsuServer:
         self._look()
         self._process.serve({Arm: self.arm, Disarm: self.disarm})
         self._process.spawn(self._look_for_ever(), "bridges")
-        if not self.bridges:
-            log.info("no bridge: first packets to booting VMs are not kept, boots are masked by delay only")
 
     async def _open_ports(self) -> None:
         """Leave no port of a bridge shut behind."""
-        for bridge in self.bridges.values():
+        for bridge in self.bridges:
             bridge.ports.open_all()
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
         if not self.bridges:
-            return [
-                "no bridge: boots are masked by delay only, and open connections keep no VM up (set synjitsu.bridges)"
-            ]
-        notes = [f"the bridge {name} is not there" for name, bridge in self.bridges.items() if bridge.wire is None]
-        replayed = sum(bridge.arming.replayed for bridge in self.bridges.values())
+            why = "synjitsu.bridges is none" if self.bridges.is_off else "no VM is at a bridge"
+            return [f"{why}: boots are masked by delay only, and open connections keep no VM up"]
+        notes = [f"the bridge {bridge.name} is not there" for bridge in self.bridges if bridge.wire is None]
+        replayed = sum(bridge.arming.replayed for bridge in self.bridges)
         notes += hindrances()
-        notes += [note for bridge in self.bridges.values() for note in bridge.notes()]
+        notes += [note for bridge in self.bridges for note in bridge.notes()]
         for reason, names in sorted(self.unwatched().items()):
             shown = f"{', '.join(names[:MAX_NAMES_SHOWN])}{', ...' if len(names) > MAX_NAMES_SHOWN else ''}"
             notes.append(f"open connections do not keep {len(names)} VMs up ({shown}): {reason}")
@@ -129,7 +129,8 @@ class SynjitsuServer:
 
     async def _arm_by_xenstore(self, request: Arm) -> Done:
         """Make place for what is handed over; without Xenstore it is sent to the guest, as to any other."""
-        self.bridge_of(request.bridge)
+        self.bridges.want(request.bridge)
+        self.bridges.of(request.bridge)
         try:
             await self._entries.arm(request.vm, request.addresses, request.domain_id)
         except Unavailable as error:
@@ -138,7 +139,8 @@ class SynjitsuServer:
         return self._arm(request, by_xenstore=True)
 
     def _arm(self, request: Arm, *, by_xenstore: bool = False) -> Done:
-        bridge = self.bridge_of(request.bridge)
+        self.bridges.want(request.bridge)
+        bridge = self.bridges.of(request.bridge)
         mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
         limit = now + request.limit_s
         if request.interface:
@@ -159,13 +161,13 @@ class SynjitsuServer:
 
     def name_interface(self, vm: str, interface: str) -> None:
         """Note at which interface a VM is, "" if unknown; claims on its addresses can be decided then."""
-        for bridge in self.bridges.values():
+        for bridge in self.bridges:
             bridge.ports.named(vm, interface)
         if not interface:
             self.interfaces.pop(vm, None)
         elif self.interfaces.get(vm) != interface:
             self.interfaces[vm] = interface
-            for bridge in self.bridges.values():
+            for bridge in self.bridges:
                 self.perform(bridge, bridge.arming.decide(vm, monotonic()))
 
     def _is_at_guest(self, bridge: str, vm: str, mac: bytes) -> bool | None:
@@ -173,36 +175,23 @@ class SynjitsuServer:
         return None if interface is None else is_at(bridge, mac, interface)
 
     def _managed(self, vm: str) -> None:
-        for bridge in self.bridges.values():
+        for bridge in self.bridges:
             self.perform(bridge, bridge.arming.managed(vm, monotonic()))
 
     def disarm(self, request: Disarm) -> Done:
         """Answer Disarm."""
-        for bridge in self.bridges.values():
+        for bridge in self.bridges:
             self.perform(bridge, bridge.arming.disarm(request.vm, request.outcome, monotonic()))
         return Done()
 
-    def bridge_of(self, name: str) -> Bridge:
-        """Return the bridge that a VM names, "" for the only one; raises Unavailable."""
-        if not self.bridges:
-            raise Unavailable("Synjitsu has no bridge", hint="name some in synjitsu.bridges")
-        if not name and len(self.bridges) > 1:
-            raise Unavailable("Synjitsu has several bridges", hint="say which one is the VM's, with its key nic")
-        bridge = self.bridges.get(name) if name else next(iter(self.bridges.values()))
-        if bridge is None:
-            raise Unavailable(f"Synjitsu does not listen on {name}", hint="it is none of synjitsu.bridges")
-        if bridge.wire is None:
-            raise Unavailable(f"the bridge {bridge.name} is not there")
-        return bridge
-
     async def _look_for_ever(self) -> None:
-        while self.bridges:
+        while not self.bridges.is_off:
             await asyncio.sleep(LOOK_S)
             self._look()
 
     def _look(self) -> None:
-        for bridge in self.bridges.values():
-            bridge.look()
+        self.bridges.look()
+        for bridge in self.bridges:
             bridge.arming.count_anew()
             for address, mac in bridge.arming.new_rivals().items():
                 log.warning(
@@ -237,11 +226,11 @@ class SynjitsuServer:
                 case Wake(vm):
                     self._process.spawn(self._wake(bridge, vm))
         bridge.focus()
-        dues = [due for each in self.bridges.values() if (due := each.arming.next_deadline()) is not None]
+        dues = [due for each in self.bridges if (due := each.arming.next_deadline()) is not None]
         self._alarm.set(min(dues, default=None))
 
     def _passed(self) -> None:
-        for bridge in self.bridges.values():
+        for bridge in self.bridges:
             self.perform(bridge, bridge.arming.passed(monotonic()))
 
     async def _tell(self, vm: str) -> None:
@@ -272,24 +261,24 @@ class SynjitsuServer:
     # --- views ---
 
     def _addresses(self) -> list[str]:
-        return sorted(address for bridge in self.bridges.values() for address in bridge.arming.addresses())
+        return sorted(address for bridge in self.bridges for address in bridge.arming.addresses())
 
     def _unsent(self) -> dict[tuple[str, ...], float]:
         unsent: Counter[str] = Counter()
-        for bridge in self.bridges.values():
+        for bridge in self.bridges:
             unsent += bridge.unsent
             if bridge.wire is not None:
                 unsent += bridge.wire.unsent
         return {(error,): float(count) for error, count in unsent.items()}
 
     def _unwoken(self) -> float:
-        return float(sum(bridge.arming.unwoken for bridge in self.bridges.values()))
+        return float(sum(bridge.arming.unwoken for bridge in self.bridges))
 
     def _floods(self) -> float:
-        return float(sum(bridge.arming.floods for bridge in self.bridges.values()))
+        return float(sum(bridge.arming.floods for bridge in self.bridges))
 
     def _connected(self) -> float:
-        return float(sum(bridge.activity.connected() for bridge in self.bridges.values()))
+        return float(sum(bridge.activity.connected() for bridge in self.bridges))
 
     def _expired(self) -> float:
-        return float(sum(bridge.activity.expired for bridge in self.bridges.values()))
+        return float(sum(bridge.activity.expired for bridge in self.bridges))
