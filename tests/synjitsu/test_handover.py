@@ -20,7 +20,6 @@ from jitsu_synjitsu.rules.handover import REFUSE_S, SILENT_S, TRANSITIONS, Hando
 from jitsu_synjitsu.rules.kept import Item, Kept, Outcome
 from jitsu_synjitsu.rules.presence import (
     FIRST_PROBE_PORT,
-    MAX_PROBES,
     RETRY_S,
     RISE_LIMIT_S,
     TRIAL_S,
@@ -163,14 +162,6 @@ def test_only_the_answer_that_acknowledges_a_probe_counts_and_a_clients_own_conn
         assert made.takes(answer, 0.31) == [], "it is the answer to a SYN of the client's own"
     assert made.told == []
     assert whats(made.replies(probe, SYN | ACK, 0.32)) == ["probe", "replay"]
-
-
-def test_no_probe_comes_from_a_port_that_a_kept_connection_attempt_uses() -> None:
-    made = Synjitsu()
-    for port in (FIRST_PROBE_PORT, FIRST_PROBE_PORT + 2):
-        made.takes(tcp(port, 80), 0.1)
-    probed = ports(made.announces(0.3), "probe") + ports(made.at(0.3 + RETRY_S), "probe")
-    assert probed == [FIRST_PROBE_PORT + 1, FIRST_PROBE_PORT + 3]
 
 
 @BOTH
@@ -511,25 +502,6 @@ def test_nobody_is_told_while_it_boots_that_its_address_is_taken(addresses: tupl
     assert made.takes(free_probe(b"\x02\0\0\0\0\x42", addresses[1]), 0.1) == []
     assert made.takes(free_probe(VM_MAC, addresses[1]), 0.1) == []
     assert made.arming.addresses() == [str(ip_address(addresses[1]))]
-
-
-def test_clients_that_the_guest_cannot_reach_do_not_hold_up_others_and_make_no_flood_of_probes() -> None:
-    made = Synjitsu()
-    made.arming = Arming(Kept(1000, 1000), wake_limit())
-    made.arming.arm("v", [VM_IP], VM_MAC, 60.0, 0.0)
-    for n in range(200):
-        made.takes(tcp(9, 80, addresses=(bytes([10, 0, 1, n]), V4[1])), 0.1)
-    made.takes(tcp(1, 80), 0.1)
-    probes, now = made.announces(0.3), 0.3
-    assert len(probes) == MAX_PROBES
-    while not (ours := [frame for _, frame in probes if frames.read(frame).sender == V4[0]]):
-        now += RETRY_S
-        probes = made.at(now)
-        assert len(probes) <= MAX_PROBES
-    assert now < 0.35
-    assert ports(made.replies(ours[0], SYN | ACK, now)) == [1]
-    late = made.at(0.3 + UNPROVEN_S)
-    assert whats(late).count("replay") == 200, "the service listens, and the guest has had time for its routes"
 
 
 def test_arming_again_only_moves_the_limit_and_another_vm_takes_an_address_over() -> None:

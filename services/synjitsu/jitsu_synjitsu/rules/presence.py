@@ -9,7 +9,7 @@
                                                        the probe
     present   RST to a probe                           the guest reaches that client; a SYN to this port is probed for
                                                        again in RETRY_S: the link is up before the service listens
-    present   no answer to a probe in RETRY_S          probed again
+    present   no answer to a probe in RETRY_S          probed again, then after twice that, and so on
     present   the port listens and the guest reaches   the kept SYNs of that client to that port, oldest first
               the client
     present   the guest reaches the client, or         its datagrams and echo requests, oldest first. Of several for one
@@ -24,6 +24,10 @@
 The guest shows itself at an address when a frame of its own has that address as its sender: an announcement, an answer
 to a question, an ARP request, any IP packet. An ARP probe (RFC 5227) and duplicate address detection (RFC 4862) are
 questions whether the address is free, and show nothing yet; nor do frames without an address, such as MLD reports.
+
+Probes must not pile up in the queue of a slow guest, as it would then answer them before the client's own packets.
+Therefore one that is not answered is repeated after ever longer pauses, and one that is refused no sooner than the
+refusal took to come.
 
 A probe is a TCP SYN in the name of the client of a kept packet, and its answer travels to that client, so SYN+ACK and
 RST alike prove that both directions work. If the client has sent no SYN, the TCP port with the number of its datagram's
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from jitsu_synjitsu.rules.kept import Item
 
 RETRY_S = 0.01
+MAX_PROBE_PAUSE_S = 0.32
+"""A guest that drops probes until it is ready is not found much later than it could be."""
 MAX_RETRY_S = 1.0
 """Linux reports one refusal a second to each client after the first six (icmp(7), icmp_ratelimit)."""
 RISE_LIMIT_S = 4.0
@@ -84,6 +90,10 @@ class _Probe:
     port: int
     for_syn: bool
     """Else it is for datagrams or echo requests, and only whether the guest reaches the client matters."""
+    due: float = 0.0
+    """When it is sent, or sent again."""
+    pause_s: float = RETRY_S
+    """From then to the time after that, unless it is answered."""
 
 
 @dataclass
@@ -142,8 +152,8 @@ class AddressHandover:
     _probes: dict[tuple[bytes, int], _Probe] = field(default_factory=dict)
     """By client and TCP port; the one that has waited longest is the first."""
     _probe_at: float = 0.0
-    _asked: dict[tuple[bytes, int], tuple[int, _Probe]] = field(default_factory=dict)
-    """Client, and port that was probed from -> sequence number: only its own answer acknowledges that."""
+    _asked: dict[tuple[bytes, int], tuple[int, _Probe, float]] = field(default_factory=dict)
+    """Client, and port that was probed from -> sequence number (only its own answer acknowledges that), probe, time."""
     _kept_ports: set[int] = field(default_factory=set)
     """No probe comes from these."""
     _reached: set[bytes] = field(default_factory=set)
@@ -217,12 +227,15 @@ class AddressHandover:
 
     def probe_answered(self, reply: Seen, now: float) -> list[tuple[bytes, str]]:
         """Look at a TCP segment of the guest."""
-        sequence, probe = self._asked.get((reply.target, reply.target_port), (0, None))
+        sequence, probe, asked_at = self._asked.get((reply.target, reply.target_port), (0, None, now))
         if self.state is not AddressState.PRESENT or probe is None or not reply.flags & (frames.SYN | frames.RST):
             return []
         if reply.source_port != probe.port or reply.ack != (sequence + 1) % 2**32:
             return []  # it answers a connection of the client's own
         self._reached.add(reply.target)
+        probe.pause_s = min(max(RETRY_S, now - asked_at), MAX_PROBE_PAUSE_S)
+        probe.due = now + probe.pause_s
+        self._probe_at = min(self._probe_at, probe.due)
         if not reply.flags & frames.RST:
             self._listening.add(probe.port)
             reset = frames.reset_of_probe(probe.item.frame, probe.item.seen, self.mac, reply)
@@ -305,14 +318,16 @@ class AddressHandover:
             for key, probe in self._probes.items()
             if (key in syns if probe.for_syn else is_unproven and key[0] not in self._reached)
         }
-        self._probe_at = now + RETRY_S
-        for key in list(self._probes)[:MAX_PROBES]:
+        due = [key for key, probe in self._probes.items() if probe.due <= now]
+        for key in due[:MAX_PROBES]:
             probe = self._probes[key] = self._probes.pop(key)
+            probe.due, probe.pause_s = now + probe.pause_s, min(2 * probe.pause_s, MAX_PROBE_PAUSE_S)
             port = next(port for port in iter(self.probe_port, 0) if port not in self._kept_ports)
             sequence = int(now * 250_000) % 2**32  # RFC 9293, 3.4.1: grows every 4 microseconds
-            self._asked[key[0], port] = sequence, probe
+            self._asked[key[0], port] = sequence, probe, now
             seen = probe.item.seen
             self._sends.append((frames.probe(probe.item.frame, seen, self.mac, port, probe.port, sequence), "probe"))
+        self._probe_at = max(now + RETRY_S, min((probe.due for probe in self._probes.values()), default=now))
 
     def _replay(self, item: Item) -> None:
         self.replayed += 1
