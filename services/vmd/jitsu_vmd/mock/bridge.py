@@ -209,6 +209,7 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
             _say({"number": request["made"], "pid": os.getpid()})
             waiting = "booted"
             if program := native.native_guest():
+                _say({"number": request["booted"]})  # from here on the host watches its process
                 native.become_native_guest(program, descriptor, request)
             for _ in tap.run(
                 descriptor, request, monotonic() + request["boot_time"], HttpGuest(request["name"]).answer

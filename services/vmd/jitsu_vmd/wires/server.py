@@ -496,10 +496,11 @@ class VmDaemon:
         known which domain it is.
         """
         domain: int | None = None
-        waits = 0.0 if machine.vm.handover is HandoverKind.XENSTORE else REARM_S
+        every_s = min(REARM_S, 0.3 * machine.vm.boot_limit)  # what Synjitsu notes must be known when the boot fails
+        waits = 0.0 if machine.vm.handover is HandoverKind.XENSTORE else every_s
         while True:
             await asyncio.sleep(waits)
-            waits = REARM_S
+            waits = every_s
             try:
                 if machine.vm.handover is HandoverKind.XENSTORE and domain is None:
                     domain = await self._hypervisors.of(machine.vm).domain_id(machine.vm)
