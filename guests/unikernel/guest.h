@@ -40,7 +40,7 @@ struct target {
 struct options {
 	char name[NAME_BYTES];
 	int port, page_bytes;
-	int late_link_ms, mld_first_ms, dhcp_first_ms, listen_after_ms, die_after_ms, slow_ms;
+	int late_link_ms, mld_first_ms, dhcp_first_ms, listen_after_ms, die_after_ms, slow_ms, slow_frame_ms;
 	int exit_status, eats_mb, loses_every;
 	bool announces, loses_queue, answers_rst, duplicates, escapes, spins, has_other_mac;
 	uint8_t other_mac[MAC_BYTES];

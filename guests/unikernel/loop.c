@@ -12,8 +12,7 @@
 enum { MS_US = 1000, S_US = 1000000, PAGE_BYTES = 4096, AT_ONCE = 64 /* frames between two looks at the timer */ };
 
 static uint8_t frame[FRAME_BYTES];
-static size_t frame_length;    /* of a frame that a slow guest has not looked at yet; else 0 */
-static int64_t frame_ready_at; /* when it will */
+static int64_t reads_at; /* when a slow guest will look at what has come; 0 if nothing has, or it is not slow */
 
 int64_t microseconds(void) {
 	struct timespec now;
@@ -74,8 +73,8 @@ static int64_t deadline(void) {
 		found = earlier(found, guest.state_until);
 	if (guest.options.die_after_ms)
 		found = earlier(found, guest.started + (int64_t)guest.options.die_after_ms * MS_US);
-	if (frame_length)
-		found = earlier(found, frame_ready_at);
+	if (reads_at)
+		found = earlier(found, reads_at);
 	for (int n = 0; n < guest.target_count && guest.state >= ADDRESSED; n++)
 		if (!guest.targets[n].is_resolved)
 			found = earlier(found, guest.targets[n].ask_again_at);
@@ -100,7 +99,7 @@ static void set_timer(int64_t at) {
    guest does not look at its tap. */
 static bool wait_for_something(void) {
 	struct epoll_event events[2];
-	int which = guest.state > ATTACHED && !frame_length ? guest.epoll : guest.timer_epoll;
+	int which = guest.state > ATTACHED && !reads_at ? guest.epoll : guest.timer_epoll;
 	int count = (int)syscall(SYS_epoll_pwait, which, events, 2, guest.options.spins ? 0 : -1, NULL, 0);
 	for (int n = 0; n < count; n++)
 		if (events[n].data.fd == guest.tap)
@@ -108,17 +107,13 @@ static bool wait_for_something(void) {
 	return false;
 }
 
-static void read_frames(void) {
-	for (int n = 0; n < AT_ONCE && !frame_length; n++) {
+static void read_frames(int most) {
+	for (int n = 0; n < most; n++) {
 		ssize_t length = read(guest.tap, frame, sizeof frame);
 		if (length <= 0)
 			return;
 		guest.now = microseconds();
-		if (guest.options.slow_ms) {
-			frame_length = (size_t)length;
-			frame_ready_at = guest.now + (int64_t)guest.options.slow_ms * MS_US;
-		} else
-			receive((size_t)length);
+		receive((size_t)length);
 	}
 }
 
@@ -143,16 +138,21 @@ void run_guest(void) {
 		guest.now = microseconds();
 		die_if_due();
 		advance();
-		if (frame_length && frame_ready_at <= guest.now) {
-			receive(frame_length);
-			frame_length = 0;
+		if (reads_at && reads_at <= guest.now) {
+			reads_at = 0;
+			read_frames(guest.options.slow_frame_ms ? 1 : AT_ONCE);
 		}
 		if (guest.state >= ADDRESSED)
 			ask_for_neighbours();
 		if (tcp_deadline() <= guest.now)
 			tick_tcp();
 		set_timer(deadline());
-		if (wait_for_something())
-			read_frames();
+		if (!wait_for_something())
+			continue;
+		int slow_ms = guest.options.slow_frame_ms ? guest.options.slow_frame_ms : guest.options.slow_ms;
+		if (slow_ms)
+			reads_at = microseconds() + (int64_t)slow_ms * MS_US;
+		else
+			read_frames(AT_ONCE);
 	}
 }

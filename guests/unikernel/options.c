@@ -101,6 +101,7 @@ static bool read_argument(const char *argument) {
 	    {"--die-after=", &options->die_after_ms},
 	    {"--exit-status=", &options->exit_status},
 	    {"--slow=", &options->slow_ms},
+	    {"--slow-frame=", &options->slow_frame_ms},
 	    {"--eats-memory=", &options->eats_mb},
 	    {"--loses-every=", &options->loses_every},
 	};

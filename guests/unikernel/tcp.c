@@ -17,7 +17,7 @@
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 enum { HEAD_BYTES = 20, MSS_OPTION = 2, MSS_OPTION_BYTES = 4, DEFAULT_MSS = 536 };
 enum { MAX_CONNECTIONS = 2048, RING_BYTES = 4096, WINDOW = 16384, IN_FLIGHT = 10 /* segments, RFC 6928 */ };
-enum { MAX_TRIES = 8, FIRST_TRY_US = 300000, TIME_WAIT_US = 1000000, IDLE_US = 60000000, OWN_PORT = 40000 };
+enum { MAX_TRIES = 8, FIRST_SYN_US = 1000000 /* RFC 6298, 2.1 */, FIRST_TRY_US = 300000, TIME_WAIT_US = 1000000, IDLE_US = 60000000, OWN_PORT = 40000 };
 
 enum stage { FREE, SYN_RECEIVED, SYN_SENT, OPEN, TIME_WAIT };
 
@@ -127,7 +127,7 @@ static uint32_t first_sequence(void) {
 }
 
 static void wait_for_ack(struct connection *to) {
-	to->deadline = guest.now + ((int64_t)FIRST_TRY_US << to->tries);
+	to->deadline = guest.now + ((int64_t)(to->stage == OPEN ? FIRST_TRY_US : FIRST_SYN_US) << to->tries);
 }
 
 /* Send what the peer's window and ours allow. `forced` sends one segment again, or into a window of 0. */
