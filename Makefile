@@ -89,7 +89,7 @@ test-xen: setup-libvirt
 # Ten million packets that nobody meant, and 200,000 queries while sends fail; SEED=N gives others, PACKETS=N and QUERIES=N fewer.
 fuzz: setup
 	FUZZ_PACKETS=$(or $(PACKETS),10000000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q tests/dns/test_fuzz.py -o timeout=0 -o faulthandler_timeout=0
-	FUZZ_QUERIES=$(or $(QUERIES),200000) $(BIN)/pytest -q tests/dns/test_send_fuzz.py -o faulthandler_timeout=0
+	FUZZ_QUERIES=$(or $(QUERIES),200000) $(BIN)/pytest -q tests/dns/test_send_fuzz.py tests/protocol/test_send_fuzz.py -o faulthandler_timeout=0
 
 # Ten minutes of requests that no key may send; SEED=N gives others, SECONDS=N fewer.
 fuzz-peers: setup

@@ -30,8 +30,11 @@ HANDSHAKE_MS = 3000
 """A peer that has said nothing by then is disconnected: it has taken a descriptor and given nothing."""
 BACKLOG = 2048
 """Connections that may wait to be accepted, one after the other (door.py); they take no descriptor of ours."""
-HEARTBEAT_MS, DEAD_MS, CONNECT_MS = 500, 1500, 500
-"""On tcp: a network that was cut and is joined again is noticed before TCP's own retransmission comes round."""
+HEARTBEAT_MS, DEAD_MS = 500, 1500
+"""After a failed send, whatever the reason, libzmq 4.3.5 sends nothing more on that connection but keeps it, until
+it can no longer read either (stream_engine_base.cpp, out_event). Only the peer's heartbeat notices. On tcp, a network
+that was cut and is joined again is noticed before TCP's own retransmission comes round."""
+CONNECT_MS = 500
 
 
 _UMASK = os.umask(0o022)
@@ -110,9 +113,9 @@ def make_socket(
 ) -> zmq.asyncio.Socket:
     """Return a socket; a peer that sends it a longer message than `max_bytes` is disconnected, and nothing is kept."""
     socket = context.socket(kind)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
     if endpoint.startswith("tcp://"):
-        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
         socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
         # What a closed connection has not delivered is not sent again for minutes: that would keep the kernel asking
         # who has the address (ARP, once a second), and a peer that is back would wait for its next question.
