@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import subprocess
 import sys
@@ -152,3 +154,36 @@ async def test_a_multi_pack_index_that_names_packs_that_are_gone_is_removed_at_t
     async with running(tmp_path / "db") as store:
         assert not index.exists()
         store.git("fsck", "--strict")
+
+
+async def test_a_packer_that_cannot_be_started_is_reported_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, tries, packed = tmp_path / "db", list[int](), asyncio.Event()
+    started = list[asyncio.subprocess.Process]()
+    monkeypatch.setattr(upkeep, "NEXT_PASS_S", 0.01)
+    filled(path, upkeep.FEW_PACKS, 10)
+    monkeypatch.setattr(upkeep, "QUIET_S", 0.01)
+    monkeypatch.setattr(upkeep, "RESTART_S", 0.01)
+    start = asyncio.create_subprocess_exec
+
+    async def lacking(*arguments: Any, **more: Any) -> asyncio.subprocess.Process:
+        tries.append(len(tries))
+        if len(tries) <= 2:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        assert "Resource temporarily unavailable" in keeper.notes()[0]
+        started.append(await start(*arguments, **more))
+        return started[-1]
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", lacking)
+    keeper = Upkeep(path, packed.set)
+    working = asyncio.create_task(keeper.run())
+    try:
+        async with asyncio.timeout(10):
+            await packed.wait()
+        assert (len(tries), keeper.notes()) == (3, [])
+        assert await started[0].wait() == 0
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitsu_protocol.errors import Invalid
 from jitsu_protocol.messages import Branch, List, ListBranches, Push, Record
+from jitsu_protocol.vm import to_tree
 from jitsu_store.rules.statistics import Recorded, Statistics, line, read
 from jitsu_store.wires.journal import JOURNAL, JournalFile, StatisticsKeeper
 from tests.support.store import ME, git, running
+from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,3 +182,60 @@ async def test_a_journal_that_cannot_be_written_loses_nothing_while_the_store_ru
         await store.server.keeper.journal()
     async with running(tmp_path / "db") as store:
         assert await store.get(STARTS) == "1"
+
+
+async def test_the_limit_of_names_counts_those_that_wait_for_the_next_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jitsu_store.wires.server.MAX_STATISTICS_NAMES", 3)
+    monkeypatch.setattr("jitsu_store.wires.server.MAX_STATISTICS_OF_NOBODY", 2)
+    async with running(tmp_path / "db") as store:
+        vm = make_vm()
+        await store.apply(to_tree(vm))
+        one_by_one = [f"jitsu/stats/{vm.uuid}/dns/n{n}.test/total_requests" for n in range(9)]
+        at_once = {f"jitsu/stats/{vm.uuid}/dns/m{n}.test/total_requests": "1" for n in range(9)}
+        for values in (*({path: "1"} for path in one_by_one), at_once):
+            store.server.record(Record(values=values, service="reaper"))
+        assert set(store.server.keeper.statistics.pending()) == set(one_by_one[:3])
+        made_up = {f"jitsu/stats/x{n}/total_starts": "1" for n in range(9)}
+        store.server.record(Record(values=made_up, service="vmd"))
+        assert len(store.server.keeper.statistics.pending()) == 3 + 1 + 2 - 1, "one VM, two of nobody, one of them it"
+        store.server.record(Record(values={one_by_one[0]: "2"}, service="reaper"))
+        assert store.server.keeper.statistics.get(one_by_one[0]) == "2", "what is kept already goes on"
+
+
+async def test_statistics_that_are_refused_cost_the_others_nothing_and_do_not_stay(tmp_path: Path) -> None:
+    committed: dict[str, str] = {}
+
+    async def commit(values: Mapping[str, str], services: str) -> None:
+        if any(path.startswith("jitsu/stats/bad/") for path in values):
+            raise Invalid("refused: too long")
+        committed.update(values)
+
+    with ThreadPoolExecutor(1) as thread:
+        keeper = StatisticsKeeper(JournalFile(tmp_path, durable=False), thread, commit, 60.0)
+        good = {"jitsu/stats/a/total_starts": "1", "jitsu/stats/b/total_starts": "2"}
+        keeper.statistics.record({**good, "jitsu/stats/bad/total_starts": "3"}, "vmd")
+        await keeper.flush()
+        assert (committed, len(keeper.statistics)) == (good, 0)
+        assert JournalFile(tmp_path).read() == {}
+
+
+def test_an_append_that_a_full_disk_cuts_leaves_a_journal_that_reads_as_before(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path, durable=False)
+    journal.append({"a": ("1", "vmd")})
+    limit = (tmp_path / JOURNAL).stat().st_size + 7
+    script = (
+        "import resource, signal, sys, pathlib\n"
+        "from jitsu_store.wires.journal import JournalFile\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
+        "journal = JournalFile(pathlib.Path(sys.argv[1]), durable=False)\n"
+        "try:\n    journal.append({'b': ('2', 'vmd')})\n"
+        "except OSError as error:\n    print(error.errno)\n"
+    )
+    tried = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert tried.stdout.strip() == str(errno.EFBIG)
+    assert journal.read() == {"a": ("1", "vmd")}
+    journal.append({"c": ("3", "vmd")})
+    assert journal.read() == {"a": ("1", "vmd"), "c": ("3", "vmd")}

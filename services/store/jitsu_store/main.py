@@ -53,6 +53,7 @@ async def start(process: Process) -> None:
     process.notes = lambda: [
         f"repository {path}{'' if configured else ', gone when this process stops'}",
         *server.notes(),
+        *upkeep.notes(),
     ]
     process.spawn(server.commit_for_ever(), "commit")
     process.spawn(server.keeper.run(), "statistics")

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.vm import STATS_ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 Recorded = tuple[str, str]
 """A value, and the service that recorded it."""
@@ -38,6 +39,8 @@ class Statistics:
         self._pending: dict[str, Recorded] = {}
         self._unwritten: dict[str, Recorded] = {}
         """The part of them that the journal does not have."""
+        self._names: dict[str, Counter[str]] = {}
+        """For each path with something below it in `_pending`: the next part -> how many values are there."""
 
     def __len__(self) -> int:
         """Return how many values wait to be committed."""
@@ -46,12 +49,32 @@ class Statistics:
     def record(self, values: Mapping[str, str], service: str) -> None:
         """Take new values; the latest one for each path counts."""
         new = {path: (value, service) for path, value in values.items() if self._pending.get(path, ("",))[0] != value}
-        self._pending |= new
+        self._take(new)
         self._unwritten |= new
 
     def restore(self, recorded: Mapping[str, Recorded]) -> None:
         """Take what a journal had."""
+        self._take(recorded)
+
+    def names_below(self, path: str) -> Collection[str]:
+        """Return the parts that follow a path in what waits."""
+        return self._names.get(path, {}).keys()
+
+    def _take(self, recorded: Mapping[str, Recorded]) -> None:
+        for path in recorded.keys() - self._pending.keys():
+            for above, name in _ancestors(path):
+                self._names.setdefault(above, Counter())[name] += 1
         self._pending |= recorded
+
+    def _drop(self, path: str) -> None:
+        del self._pending[path]
+        for above, name in _ancestors(path):
+            names = self._names[above]
+            names[name] -= 1
+            if not names[name]:
+                del names[name]
+            if not names:
+                del self._names[above]
 
     def pending(self) -> dict[str, Recorded]:
         """Return all that waits to be committed."""
@@ -70,7 +93,7 @@ class Statistics:
         """Forget what is committed; a value that was recorded in the meantime stays."""
         for path, each in recorded.items():
             if self._pending.get(path) is each:
-                del self._pending[path]
+                self._drop(path)
                 self._unwritten.pop(path, None)
 
     def get(self, path: str) -> str | None:
@@ -84,6 +107,13 @@ class Statistics:
         if not self._pending or not (f"{STATS_ROOT}/".startswith(start) or prefix.startswith(STATS_ROOT)):
             return {}
         return {path: value for path, (value, _) in self._pending.items() if path == prefix or path.startswith(start)}
+
+
+def _ancestors(path: str) -> Iterator[tuple[str, str]]:
+    """Yield each path above one, and the part that follows it."""
+    parts = path.split("/")
+    for n in range(1, len(parts)):
+        yield "/".join(parts[:n]), parts[n]
 
 
 def line(recorded: Mapping[str, Recorded]) -> bytes:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.errors import Invalid, JitsuError
 from jitsu_store.rules.statistics import Statistics, line, read
 from jitsu_store.wires.files import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Executor
+    from io import FileIO
     from pathlib import Path
 
     from jitsu_store.rules.statistics import Recorded
@@ -46,11 +47,11 @@ class JournalFile:
 
     def append(self, recorded: Mapping[str, Recorded]) -> int:
         """Add a line, bring it to the disk, and return how long the file is; raises OSError."""
-        with self._path.open("ab") as file:
+        # Without a buffer: what is left in one after a failure would be written when the file is closed.
+        with self._path.open("ab", buffering=0) as file:
             begun = file.tell()
             try:
-                file.write(line(recorded))
-                self._sync(file.fileno(), file.flush)
+                self._write(file, line(recorded))
             except OSError:
                 with suppress(OSError):  # half a line would hide all that is appended after it
                     os.ftruncate(file.fileno(), begun)
@@ -66,17 +67,18 @@ class JournalFile:
                 self._path.unlink()
             return
         beside = self._path.with_suffix(".tmp")
-        with beside.open("wb") as file:
-            file.write(line(recorded))
-            self._sync(file.fileno(), file.flush)
+        with beside.open("wb", buffering=0) as file:
+            self._write(file, line(recorded))
         beside.replace(self._path)
         if self._durable:
             sync_directory(self._path.parent)
 
-    def _sync(self, descriptor: int, flush: Callable[[], None]) -> None:
-        flush()
+    def _write(self, file: FileIO, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]  # a disk that is nearly full takes a part
         if self._durable:
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
 
 
 class StatisticsKeeper:
@@ -149,12 +151,29 @@ class StatisticsKeeper:
             recorded = self.statistics.pending()
             if not recorded:
                 return
-            services = "+".join(sorted({service for _, service in recorded.values()}))
-            await self._commit({path: value for path, (value, _) in recorded.items()}, services)
+            try:
+                await self._commit_all(recorded)
+            except Invalid:
+                await self._commit_each(recorded)
             self.statistics.committed(recorded)
             newer = self.statistics.pending()
             self.statistics.unwritten()
             await self._on_disk(lambda: self._file.rewrite(newer), newer)
+
+    async def _commit_all(self, recorded: Mapping[str, Recorded]) -> None:
+        services = "+".join(sorted({service for _, service in recorded.values()}))
+        await self._commit({path: value for path, (value, _) in recorded.items()}, services)
+
+    async def _commit_each(self, recorded: Mapping[str, Recorded]) -> None:
+        """Commit what can be, each VM's by itself, and drop the rest: it would be refused each time."""
+        by_vm: dict[str, dict[str, Recorded]] = {}
+        for path, each in recorded.items():
+            by_vm.setdefault("/".join(path.split("/")[:3]), {})[path] = each
+        for path, theirs in by_vm.items():
+            try:
+                await self._commit_all(theirs)
+            except Invalid as error:
+                log.error("statistics are refused, and dropped", path=path[:100], reason=error.message[:200])
 
     async def _on_disk(self, write: Callable[[], None], recorded: Mapping[str, Recorded]) -> None:
         try:

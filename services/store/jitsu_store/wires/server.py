@@ -335,20 +335,26 @@ class StoreServer:
     def record(self, request: Record) -> Done:
         """Answer Record."""
         _refuse(access.record_refusal(request.service, request.values))
-        values = {path: value for path, value in request.values.items() if self._counts(path)}
-        if len(self._statistics) + len(values) > MAX_RECORDED:
+        if len(self._statistics) + len(request.values) > MAX_RECORDED:
             raise Refused("too many statistics wait to be committed")
-        self._statistics.record(values, request.service)
+        for path, value in request.values.items():
+            if self._counts(path):
+                self._statistics.record({path: value}, request.service)
         return Done()
 
     def _counts(self, path: str) -> bool:
         """Say whether a statistic is kept: it is there already, or there are not too many of its VM or of its kind."""
         held, vm = self._state.tree, access.vm_of_statistic(path)
-        if held.get(path) is not None:
+        if held.get(path) is not None or self._statistics.get(path) is not None:
             return True
         if not held.names_below(f"{VM_ROOT}/{vm}"):  # it was removed just now; or it was made up
-            return len(held.names_below(STATS_ROOT)) < len(held.names_below(VM_ROOT)) + MAX_STATISTICS_OF_NOBODY
-        return len(held.names_below(f"{STATS_ROOT}/{vm}/dns")) < MAX_STATISTICS_NAMES
+            return self._statistics_below(STATS_ROOT) < len(held.names_below(VM_ROOT)) + MAX_STATISTICS_OF_NOBODY
+        return self._statistics_below(f"{STATS_ROOT}/{vm}/dns") < MAX_STATISTICS_NAMES
+
+    def _statistics_below(self, path: str) -> int:
+        """Return how many names there are below a path, with those that wait to be committed."""
+        held = self._state.tree.names_below(path)
+        return len(held) + sum(name not in held for name in self._statistics.names_below(path))
 
     async def push(self, request: Push) -> Applied:
         """Answer Push."""

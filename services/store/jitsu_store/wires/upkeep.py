@@ -50,6 +50,12 @@ class Upkeep:
         self._changes = 0
         """Changes since then, which the snapshot does not have."""
         self._wanted = asyncio.Event()
+        self._trouble = ""
+        """Why the packer could not be started."""
+
+    def notes(self) -> list[str]:
+        """Return what an operator should know."""
+        return [self._trouble] if self._trouble else []
 
     def started(self, missing: int) -> None:
         """Note how many leaves the store did not find in the snapshot."""
@@ -77,9 +83,12 @@ class Upkeep:
                     stdout=asyncio.subprocess.PIPE,
                 )
             except OSError as error:  # no process or descriptor is left: packing can wait
-                log.warning("the packer cannot be started", reason=error.strerror)
+                if not self._trouble:
+                    log.warning("the packer cannot be started", reason=error.strerror)
+                self._trouble = f"packs are not brought together: no process can be started ({error.strerror})"
                 await asyncio.sleep(RESTART_S)
                 continue
+            self._trouble = ""
             assert child.stdin is not None
             try:
                 is_alive = await self._attend(child, quiet=quiet)
