@@ -84,11 +84,14 @@ def change_lines(changes: Iterable[Change]) -> list[str]:
     return lines
 
 
-async def check(link: Link, changes: Iterable[Change], leaves: Mapping[str, str]) -> None:
+async def check(
+    link: Link, changes: Iterable[Change], leaves: Mapping[str, str], *, force: bool = False
+) -> dict[str, bool]:
     """See whether hypervisors could run the VMs that these changes of leaves lead to.
 
-    Raises Refused with a line for each that could not and, as far as is known, could before. Whoever mends one thing of
-    several is let do it, and is told what is left.
+    Raises Refused with a line for each that could not and, as far as is known, could before, unless with `force`.
+    Whoever fixes one thing of several may do so, and is told what is left. Returns which of them have a disk that
+    they write to, as far as vmd can say.
     """
     after = dict(leaves)
     changed = set()
@@ -100,32 +103,37 @@ async def check(link: Link, changes: Iterable[Change], leaves: Mapping[str, str]
         else:
             after[change.path] = change.value
     vms = _by_vm(after, changed)
-    found = await _refusals(link, vms)
-    earlier = await _refusals(link, _by_vm(leaves, found.keys())) if found else {}
+    checked = await _checked(link, vms)
+    found = {} if force else checked.refusals
+    earlier = (await _checked(link, _by_vm(leaves, found.keys()))).refusals if found else {}
     lines = {vm: f"{_name(vms[vm], vm)}: {reason}" for vm, reason in found.items()}
     if refused := sorted(line for vm, line in lines.items() if vm not in earlier):
         raise Refused("; ".join(refused), hint="with --force it is done all the same")
     for line in sorted(lines.values()):
-        print(f"still not to be run: {line}", file=sys.stderr)
+        print(f"warning: {line} (as before this change)", file=sys.stderr)
+    return checked.writes_to_disk
 
 
-async def _refusals(link: Link, vms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return why hypervisors could not run VMs; says so where that cannot be known now."""
+async def _checked(link: Link, vms: Mapping[str, Mapping[str, str]]) -> Checked:
+    """Return what the vmds of all hosts say about VMs; prints it where one cannot be asked now."""
     by_host: dict[str, list[str]] = {}
     for vm, own in vms.items():
         by_host.setdefault(own.get("host", ""), []).append(vm)
-    found: dict[str, str] = {}
+    refusals: dict[str, str] = {}
+    writes_to_disk: dict[str, bool] = {}
     for host, theirs in by_host.items():
         if host not in link.hosts:
-            found |= dict.fromkeys(theirs, f"host: {host} is none of bus.hosts")
+            refusals |= dict.fromkeys(theirs, f"host: {host} is none of bus.hosts")
             continue
         try:
             for n in range(0, len(theirs), CHECKED_AT_ONCE):
                 part = {vm: dict(vms[vm]) for vm in theirs[n : n + CHECKED_AT_ONCE]}
-                found |= (await link.call("vmd", Check(vms=part), Checked, CHECK_TIMEOUT_S, host)).refusals
+                answer = await link.call("vmd", Check(vms=part), Checked, CHECK_TIMEOUT_S, host)
+                refusals |= answer.refusals
+                writes_to_disk |= answer.writes_to_disk
         except (Unavailable, UnknownKind) as error:
             print(f"not checked whether a hypervisor can run them: {error}", file=sys.stderr)
-    return found
+    return Checked(refusals=refusals, writes_to_disk=writes_to_disk)
 
 
 def _by_vm(leaves: Mapping[str, str], vms: Collection[str]) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from jitsu_protocol.keys import StopMode
 from jitsu_protocol.messages import Done, Leaves, List, ListVms, Message, Record, StartDiscarding, Summon
 from jitsu_protocol.owner import RpcServer
 from jitsu_protocol.vm import STATS_ROOT, to_tree
-from jitsu_vmd.hypervisor import Guest
+from jitsu_vmd.hypervisor import Examined, Guest
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.server import VmDaemon
@@ -46,6 +46,7 @@ class PlayedHypervisor:
         self.stopped_as: list[VM] = []
         self.states: dict[str, Guest] = {}
         """By UUID, for those that are not off."""
+        self.examined: dict[str, Examined] = {}
         self.fails = ""
         self.changed: Callable[[str], None] = lambda _: None
         self.goes_on = asyncio.Event()
@@ -54,6 +55,9 @@ class PlayedHypervisor:
 
     def refusal(self, _: VM) -> str:
         return ""
+
+    async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
+        return {vm.uuid: self.examined.get(vm.name, Examined()) for vm in vms}
 
     async def open(self) -> None:
         pass

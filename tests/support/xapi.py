@@ -44,6 +44,7 @@ class FakeXapi:
     def __init__(self, certificate: Path | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self.vms: dict[str, dict[str, Any]] = {}
         self.vifs: dict[str, dict[str, Any]] = {}
+        self.vbds: dict[str, dict[str, str]] = {}
         self.networks = {"OpaqueRef:net0": "xenbr0", "OpaqueRef:net1": "xenbr1"}
         self.sessions: set[str] = set()
         self.logins = 0
@@ -105,6 +106,7 @@ class FakeXapi:
             "is_a_snapshot": False,
             "is_control_domain": False,
             "VIFs": vifs,
+            "VBDs": [],
         } | more
         return ref
 
@@ -140,6 +142,8 @@ class FakeXapi:
             return self._vm(_typed(given, str)[0])
         if method == "VIF.get_record":
             return self.vifs[_typed(given, str)[0]]
+        if method == "VBD.get_record":
+            return self.vbds[_typed(given, str)[0]]
         if method == "network.get_bridge":
             return self.networks[_typed(given, str)[0]]
         if method == "VM.get_power_state":

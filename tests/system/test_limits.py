@@ -113,7 +113,7 @@ async def test_what_no_hypervisor_can_run_is_refused_when_it_is_applied(tmp_path
         suite.jitsu("apply", "--force", big)
         assert "max_memory" in suite.status()["big"]["last_error"]
         said = suite.jitsu("set", f"jitsu/vm/{suite.status()['big']['uuid']}/evict", "true")
-        assert "still not to be run: big: memory: 200000 KiB" in said
+        assert "warning: big: memory: 200000 KiB" in said
         assert suite.jitsu("get", f"jitsu/vm/{suite.status()['big']['uuid']}/evict").strip() == "true"
 
 

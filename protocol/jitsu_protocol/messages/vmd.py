@@ -128,6 +128,11 @@ class Checked(Message):
 
     refusals: dict[str, str]
     """UUID -> the reason, for those that could not."""
+    writes_to_disk: dict[str, bool] = Field(default_factory=dict)
+    """UUID -> whether the VM has a disk that it writes to, and can be shut down; without those of which vmd cannot say.
+
+    Empty from a vmd of protocol 1.2 or earlier.
+    """
 
 
 class ListVms(Request):

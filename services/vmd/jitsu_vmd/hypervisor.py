@@ -40,6 +40,16 @@ class Guest:
     nics: tuple[Nic, ...] = ()
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What is found out about a VM before its configuration is committed."""
+
+    mistake: str = ""
+    """What it names that is not there, or a key that counts for nothing."""
+    writes_to_disk: bool = False
+    """It has a disk that it writes to, and can be shut down."""
+
+
 class Hypervisor(Protocol):
     """What vmd asks of a hypervisor."""
 
@@ -49,6 +59,9 @@ class Hypervisor(Protocol):
 
     def refusal(self, vm: VM) -> str:
         """Return why it cannot do what a VM's keys ask for, or nothing."""
+
+    async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
+        """Look for mistakes in VMs as they would be configured, by uuid; in contrast to `refusal`, no start asks."""
 
     async def open(self) -> None:
         """Connect; raises SetupFault if that can never succeed, Unavailable if it may later."""

@@ -17,13 +17,15 @@ import structlog
 
 from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.xenstore import Xenstore
-from jitsu_vmd.hypervisor import Guest, Nic
+from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import domain as rules
+from jitsu_vmd.rules import means
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.rules.image import ImageFault
 from jitsu_vmd.wires.images import Images
 from jitsu_vmd.wires.kvm import kvm_works
 from jitsu_vmd.wires.libvirtd import LOOK_LIMIT_S, Connections
+from jitsu_vmd.wires.parts import absent_part, is_absent
 from jitsu_vmd.wires.threads import Threads
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Libvirt:
         self._xenstore = Xenstore(self._settings.xenstore, process.spawn) if _is_this_dom0(self._uri) else None
         self.watches_keys = self._xenstore is not None
         self.name = f"libvirt ({self._uri})"
+        self._is_here = not urlsplit(self._uri).netloc
+        """Files and bridges are those of this host."""
         self._images = Images()
         self._threads = Threads(self._uri, self._translated)
         self._connections = Connections(self._uri, self._threads, self._happened)
@@ -73,7 +77,7 @@ class Libvirt:
             return "wait_for_key: this hypervisor has no Xenstore" + (" here" if _is_xen(self._uri) else "")
         if not rules.is_made(vm):
             return ""
-        absent = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
+        absent = [key for key in ("kernel", "initrd") if self._is_here and vm.key(key) and is_absent(vm.key(key))]
         missing = f"{absent[0]}: there is no file {vm.key(absent[0])}" if absent else ""
         try:
             self._xml(vm)
@@ -82,6 +86,25 @@ class Libvirt:
         except ImageFault as fault:
             return missing or str(fault)
         return missing
+
+    async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
+        """Look for domains, files and bridges that are not there, and for keys that count for nothing."""
+        otherwise = f"{self._uri} does not answer"
+        return await self._threads.within(
+            LOOK_LIMIT_S, otherwise, lambda: {vm.uuid: self._examine(self._connections.mine(), vm) for vm in vms}
+        )
+
+    def _examine(self, connection: Any, vm: VM) -> Examined:
+        mistake = means.of_libvirt(vm, is_xen=self._kind == "xen")
+        try:
+            if not rules.is_made(vm):
+                xml = self._domain(connection, vm).XMLDesc(self._library.VIR_DOMAIN_XML_INACTIVE)
+            else:
+                xml = self._xml(vm)
+                mistake = mistake or (absent_part(vm) if self._is_here else "")
+        except (NotFound, rules.DomainFault, ImageFault) as error:
+            return Examined(str(error), writes_to_disk="disk" in vm.config)
+        return Examined(mistake, means.writes_to_disk(xml))
 
     # --- the connection ---
 

@@ -17,13 +17,15 @@ import structlog
 
 from jitsu_protocol.errors import BootFailed, NotFound, Refused, SetupFault, Unavailable
 from jitsu_protocol.xenstore import Xenstore
-from jitsu_vmd.hypervisor import Guest, Nic
+from jitsu_vmd.hypervisor import Examined, Guest, Nic
+from jitsu_vmd.rules import means
 from jitsu_vmd.rules import xl as rules
 from jitsu_vmd.rules.domain import nth_mac
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.rules.image import ImageFault
 from jitsu_vmd.wires import commands
 from jitsu_vmd.wires.images import Images
+from jitsu_vmd.wires.parts import absent_part, is_absent
 from jitsu_vmd.wires.saves import SAVED, SUFFIXES, Saves
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Libxl:
 
     def refusal(self, vm: VM) -> str:
         """Return why libxl cannot do what a VM's keys ask for, or nothing."""
-        missing = [key for key in ("kernel", "initrd") if vm.key(key) and not Path(vm.key(key)).exists()]
+        missing = [key for key in ("kernel", "initrd") if vm.key(key) and is_absent(vm.key(key))]
         if missing:
             return f"{missing[0]}: there is no file {vm.key(missing[0])}"
         try:
@@ -70,6 +72,12 @@ class Libxl:
         except (rules.XlFault, ImageFault) as fault:
             return str(fault)
         return ""
+
+    async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
+        """Look for keys that count for nothing, and for files and bridges that are not there."""
+        return {
+            vm.uuid: Examined(means.of_libxl(vm) or absent_part(vm), writes_to_disk="disk" in vm.config) for vm in vms
+        }
 
     def _config(self, vm: VM) -> str:
         if not vm.key("kernel"):

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 import structlog
 
 from jitsu_protocol.errors import JitsuError, NotFound, Refused, SetupFault, Unavailable
-from jitsu_vmd.hypervisor import Guest, Nic
+from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import domain as rules
+from jitsu_vmd.rules import means
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.threads import Threads
 
@@ -73,6 +74,23 @@ class Xapi:
         if rules.is_made(vm):
             return "kernel and domain_xml: on XAPI a VM is one that the pool has already"
         return ""
+
+    async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
+        """Look for keys that count for nothing, and for VMs that the pool does not have."""
+        otherwise = f"{self._uri} does not answer"
+        return await self._threads.within(LOOK_LIMIT_S, otherwise, lambda: self._examine(list(vms)))
+
+    def _examine(self, vms: list[VM]) -> dict[str, Examined]:
+        session = self._session()
+        found = {}
+        for vm in vms:
+            records = self._found(session, vm)
+            writes = len(records) == 1 and any(
+                (disk := session.xenapi.VBD.get_record(each))["type"] == "Disk" and disk["mode"] == "RW"
+                for each in records[0][1]["VBDs"]
+            )
+            found[vm.uuid] = Examined(str(_not_one(vm, len(records)) or "") or means.of_xapi(vm), writes)
+        return found
 
     # --- sessions ---
 
@@ -301,11 +319,8 @@ class Xapi:
     def _ref(self, session: Any, vm: VM) -> str:
         """Return XAPI's reference of a VM; an ambiguous name is an error."""
         found = self._found(session, vm)
-        if not found:
-            which = f"with the uuid {vm.uuid}" if "uuid" in vm.config else vm.name
-            raise NotFound(f"the pool has no VM {which}", hint="xe vm-list shows those that there are")
-        if len(found) > 1:
-            raise Unavailable(f"{len(found)} VMs of the pool are called {vm.name}", hint="say which, with its key uuid")
+        if (error := _not_one(vm, len(found))) is not None:
+            raise error
         return found[0][0]
 
     def _found(self, session: Any, vm: VM) -> list[tuple[str, dict[str, Any]]]:
@@ -322,6 +337,16 @@ class Xapi:
                 refs = []
         records = [(str(ref), calls.get_record(ref)) for ref in refs]
         return [(ref, record) for ref, record in records if _is_vm(record)]
+
+
+def _not_one(vm: VM, found: int) -> JitsuError | None:
+    """Return what is wrong if the pool has so many VMs that may be meant."""
+    if not found:
+        which = f"with the uuid {vm.uuid}" if "uuid" in vm.config else vm.name
+        return NotFound(f"the pool has no VM {which}", hint="xe vm-list shows those that there are")
+    if found > 1:
+        return Unavailable(f"{found} VMs of the pool are called {vm.name}", hint="say which, with its key uuid")
+    return None
 
 
 def _is_vm(record: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from jitsu_protocol.errors import JitsuError, SetupFault, TimedOut, Unavailable
 from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Done
 from jitsu_protocol.process import lifeline
-from jitsu_vmd.hypervisor import Guest, Nic
+from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
 from jitsu_vmd.rules.events import GuestState
 
@@ -92,6 +92,10 @@ class MockHypervisor:
     def refusal(self, _: VM) -> str:
         """Refuse nothing: what only others can do, a key to wait for, counts for nothing here."""
         return ""
+
+    async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
+        """Find no mistakes, as nothing is refused. A disk is one only in name."""
+        return {vm.uuid: Examined(writes_to_disk="disk" in vm.config) for vm in vms}
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """List these guests."""

@@ -10,13 +10,15 @@ import structlog
 from jitsu_protocol.errors import JitsuError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
     from typing import Any
 
     from jitsu_protocol.vm import VM
-    from jitsu_vmd.hypervisor import Guest, Hypervisor
+    from jitsu_vmd.hypervisor import Examined, Guest, Hypervisor
 
 RETRY_S = 1.0
+EXAMINE_LIMIT_S = 5.0
+"""Half of what `jitsu apply` waits."""
 FIRST_OPEN_S = 3.0
 """vmd serves after that long, even if a hypervisor is away."""
 
@@ -53,6 +55,24 @@ class Hypervisors:
             return self.of(vm).refusal(vm)
         except Unavailable as error:
             return str(error)
+
+    async def examine(self, vms: Iterable[VM]) -> dict[str, Examined]:
+        """Return what is found out about VMs as they would be configured, by uuid; nothing where none can tell now."""
+        theirs: dict[str, list[VM]] = {}
+        for vm in vms:
+            if _name(vm) in self._backends:
+                theirs.setdefault(_name(vm), []).append(vm)
+        answers = await asyncio.gather(*(self._examine(self._backends[name], theirs[name]) for name in theirs))
+        return {vm: examined for answer in answers for vm, examined in answer.items()}
+
+    @staticmethod
+    async def _examine(backend: Hypervisor, vms: list[VM]) -> dict[str, Examined]:
+        try:
+            async with asyncio.timeout(EXAMINE_LIMIT_S):
+                return await backend.examine(vms)
+        except (JitsuError, TimeoutError) as error:
+            log.warning("VMs are not examined before they are configured", hypervisor=backend.name, reason=str(error))
+            return {}
 
     def trouble(self, vm: VM) -> str:
         """Return why a VM's hypervisor does not answer, or nothing."""

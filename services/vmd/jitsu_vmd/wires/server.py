@@ -140,8 +140,7 @@ class VmDaemon:
         if request.vm not in self._machines:
             return self._summon_unknown(request)
         machine = self._machines[request.vm]
-        if refusal := self._refusals.get(request.vm):
-            raise Unavailable(f"{machine.vm.name}: {refusal}")
+        self._see_that_it_can_run(machine)
         if (
             machine.state is VmState.UNKNOWN
             and self._complete.is_set()
@@ -153,8 +152,7 @@ class VmDaemon:
     def start_discarding(self, request: StartDiscarding) -> Message | Awaitable[Message]:
         """Answer StartDiscarding."""
         machine = self._machine(request.vm)
-        if refusal := self._refusals.get(request.vm):
-            raise Unavailable(f"{machine.vm.name}: {refusal}")
+        self._see_that_it_can_run(machine)
         return self._summoned(machine, events.SummonRequested("operator", discard=True))
 
     def _summoned(self, machine: VmMachine, event: events.SummonRequested) -> Message | Awaitable[Message]:
@@ -253,13 +251,18 @@ class VmDaemon:
             raise Unavailable(f"{machine.vm.name} {machine.error or 'was started again'}")
         return Done()
 
-    def check(self, request: Check) -> Checked:
+    async def check(self, request: Check) -> Checked:
         """Answer Check."""
-        refusals = {}
-        for vm, leaves in request.vms.items():
+        vms = []
+        for uuid, leaves in request.vms.items():
             with suppress(InvalidVm):  # the store has more to say about such a one
-                refusals[vm] = self._refusal(from_tree(vm, leaves))
-        return Checked(refusals={vm: refusal for vm, refusal in refusals.items() if refusal})
+                vms.append(from_tree(uuid, leaves))
+        refusals = {vm.uuid: refusal for vm in vms if (refusal := self._refusal(vm))}
+        examined = await self._hypervisors.examine(vm for vm in vms if vm.uuid not in refusals)
+        mistakes = {vm: found.mistake for vm, found in examined.items() if found.mistake}
+        return Checked(
+            refusals=refusals | mistakes, writes_to_disk={vm: found.writes_to_disk for vm, found in examined.items()}
+        )
 
     async def list_vms(self, _: ListVms) -> VmList:
         """Answer ListVms; who asks before all VMs are known waits, as those that are missing would seem to be gone."""
@@ -334,6 +337,13 @@ class VmDaemon:
         elif self._refusals.get(vm.uuid) != refusal:
             self._refusals[vm.uuid] = refusal
             log.warning("cannot run as it is configured", vm=vm.name, reason=refusal)
+
+    def _see_that_it_can_run(self, machine: VmMachine) -> None:
+        """Raise Unavailable if a VM is refused, and still is: a file that was missing may be there by now."""
+        if machine.vm.uuid in self._refusals:
+            self._check(machine)
+        if refusal := self._refusals.get(machine.vm.uuid):
+            raise Unavailable(f"{machine.vm.name}: {refusal}")
 
     def _refusal(self, vm: VM) -> str:
         return self._room.never(vm) or self._hypervisors.refusal(vm)
