@@ -31,6 +31,7 @@ from jitsu.state import (
     RemoteArgument,
     complete_branch,
 )
+from jitsu.stop_modes import with_stop_modes
 from jitsu.trial import commit_of, fetched, tried, unmoved
 from jitsu_protocol.errors import JitsuError, Refused, UnknownKind
 from jitsu_protocol.messages import MASTER, Applied, Change, Leaves, List, Merge, Pull, Read, Value
@@ -129,11 +130,13 @@ def apply(
         changes = changes_for(found.vms, leaves, exact=is_file)
         for line in restart_lines(Path(what[0]), found, link.directory) if is_file else []:
             print(line)
+        told = await check(link, changes, leaves, force=force) if changes else {}
+        vms, notes = with_stop_modes(found.vms, found, leaves, told)
+        changes = changes_for(vms, leaves, exact=is_file)
         if not changes:
             print("nothing to change")
             return 0
-        if not force:
-            await check(link, changes, leaves)
+        print_lines(notes)
         if paths:
             print_lines(change_lines(changes))
         if not await agreed(await summary_of(link, leaves, changes, branch), branch, yes=yes or dry_run):

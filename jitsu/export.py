@@ -52,7 +52,10 @@ def keys_of(vm: VM) -> dict[str, list[str]]:
         found["uuid"] = [vm.uuid]
     for field in FIELDS:
         value = getattr(vm, field)
-        if field not in ("uuid", "name") and value != default_of(field, vm):
+        is_default = value == default_of(field, vm)
+        if field == "stop_mode" and "disk" in vm.config:
+            is_default = False  # whoever applies this elsewhere gets no other (stop_modes.py)
+        if field not in ("uuid", "name") and not is_default:
             found[field] = [_exactly(value)]
     for key, values in vm.config.items():
         if key in KEYS and key not in IN_THE_MODEL:

@@ -96,13 +96,13 @@ def up(
         sys.exit(EXIT_SETUP)
     if synjitsu is not None:
         print("note: Synjitsu is a process of the suite here, not a VM; --synjitsu does nothing", file=sys.stderr)
-    _run(found)
+    _run(found, strings=len(texts))
 
 
-def _run(found: Settings) -> NoReturn:
+def _run(found: Settings, strings: int) -> NoReturn:
     configure_logging(found.log, "up")
     command = _own_name() + (f" --runtime-dir {Where.runtime_dir}" if Where.runtime_dir else "")
-    suite = Suite(found, _say)
+    suite = Suite(found, _say, strings)
     try:
         sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(found, command))))
     except SetupFault as error:

@@ -17,6 +17,7 @@ from jitsu.apply import changes_for, commit, operator
 from jitsu.link import connect
 from jitsu.restart import record
 from jitsu.runtime_directory import FIRST_STORE, RuntimeDirectory
+from jitsu.stop_modes import stop_modes_at_up
 from jitsu_protocol.children import Child, Children, numbered_metrics
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.process import EXIT_SETUP
@@ -40,8 +41,10 @@ STOP_LIMIT_S = 0.8
 class Suite:
     """All children."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None], strings: int = 0) -> None:
+        """The last VMs of the settings, as many as `strings`, were given as the original's strings."""
         self._settings = settings
+        self._strings = strings
         self._say = say
         self._directory = RuntimeDirectory(settings.bus.directory)
         self._children = Children([], say)
@@ -134,6 +137,9 @@ class Suite:
     async def _configure(self) -> None:
         if self._settings.vms:
             async with connect(self._settings.bus) as link:
-                changes = changes_for(self._settings.vms, await link.leaves(VM_ROOT))
-                if changes:
+                leaves = await link.leaves(VM_ROOT)
+                vms, notes = await stop_modes_at_up(link, self._settings, self._strings, leaves)
+                for line in notes:
+                    self._say(line)
+                if changes := changes_for(vms, leaves):
                     await commit(link, changes, "Configuration given to jitsu up", operator())

@@ -273,7 +273,8 @@ KEYS: dict[str, Key] = {
     ),
     "stop_mode": Key(
         StopMode,
-        "How it is stopped when idle: destroy, suspend (to disk), shutdown (by the guest) or pause (in memory).",
+        "How it is stopped when idle: destroy, suspend (to disk), shutdown (by the guest) or pause (in memory). If"
+        " neither the VM nor [defaults] says anything, `jitsu apply` writes shutdown for a VM with a writable disk.",
         "destroy",
         default_from="stop_mode",
         set_by="vm",

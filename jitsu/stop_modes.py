@@ -1,0 +1,99 @@
+"""How a VM with a disk that it writes to is stopped where nobody says so: `stop_mode = "shutdown"` is written for it.
+
+To be destroyed is like a power cut: what the guest has not written yet is lost. It stays the default of VMs without
+such a disk, of the original's strings on the command line of `jitsu up` (its -m), and of VMs that are in the tree
+already.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu.apply import changes_for, check
+from jitsu_protocol.keys import StopMode
+from jitsu_protocol.vm import VM_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from jitsu.link import Link
+    from jitsu_protocol.settings import Settings
+    from jitsu_protocol.vm import VM
+
+CANNOT_SHUT_DOWN = frozenset({"solo5"})
+"""Kinds of hypervisor that have no way to ask a guest to shut down."""
+HAVE_VMS_OF_THEIR_OWN = frozenset({"libvirt", "xapi"})
+"""Kinds of hypervisor whose VMs may have disks that stand in no key."""
+NAMES_SHOWN = 10
+
+
+async def stop_modes_at_up(
+    link: Link, settings: Settings, strings: int, leaves: Mapping[str, str]
+) -> tuple[list[VM], list[str]]:
+    """Return the VMs that `jitsu up` was given as it commits them, and what an operator should know about that.
+
+    The last of them, as many as `strings`, were given as the original's strings: they are destroyed as there.
+    """
+    of_file = settings.vms[: len(settings.vms) - strings]
+    unknown = [vm for vm in of_file if kind_of(vm, settings) in HAVE_VMS_OF_THEIR_OWN and "disk" not in vm.config]
+    told = await check(link, changes_for(unknown, leaves), leaves, force=True) if unknown else {}
+    vms, notes = with_stop_modes(of_file, settings, leaves, told)
+    return [*vms, *settings.vms[len(of_file) :]], notes
+
+
+def with_stop_modes(
+    vms: Iterable[VM], settings: Settings, leaves: Mapping[str, str], told: Mapping[str, bool]
+) -> tuple[list[VM], list[str]]:
+    """Return VMs with the stop modes that they get, and what an operator should know about that.
+
+    `leaves` are those below jitsu/vm; `told` says which VMs have a disk that they write to, by uuid, as far as vmd
+    knows.
+    """
+    if "stop_mode" in settings.defaults.model_fields_set:
+        return list(vms), []
+    found, names = [], []
+    for vm in vms:
+        if "stop_mode" in vm.config:
+            found.append(vm)
+            continue
+        before = _mode_in_the_tree(vm, leaves)
+        mode = _mode(vm, settings, before, told.get(vm.uuid), leaves)
+        found.append(vm if vm.stop_mode is mode else vm.model_copy(update={"stop_mode": mode}))
+        if mode is StopMode.SHUTDOWN and before != StopMode.SHUTDOWN:
+            names.append(vm.name)
+    return found, _lines(names)
+
+
+def _mode(vm: VM, settings: Settings, before: str, told: bool | None, leaves: Mapping[str, str]) -> StopMode:
+    has_disk = bool(vm.config.get("disk"))
+    is_first_disk = has_disk and f"{VM_ROOT}/{vm.uuid}/config/disk/0" not in leaves
+    if before == StopMode.DESTROY and not is_first_disk:
+        return StopMode.DESTROY
+    if told is None and before == StopMode.SHUTDOWN:
+        return StopMode.SHUTDOWN  # vmd, which does not answer now, may have said earlier that it has a disk
+    writes = has_disk and kind_of(vm, settings) not in CANNOT_SHUT_DOWN if told is None else told
+    return StopMode.SHUTDOWN if writes else StopMode.DESTROY
+
+
+def _mode_in_the_tree(vm: VM, leaves: Mapping[str, str]) -> str:
+    """Return how a VM is stopped as it stands in the tree, "" if it does not."""
+    start = f"{VM_ROOT}/{vm.uuid}"
+    if f"{start}/ip" not in leaves and f"{start}/config/ip/0" not in leaves:
+        return ""
+    return leaves.get(f"{start}/stop_mode") or leaves.get(f"{start}/config/stop_mode/0") or StopMode.DESTROY
+
+
+def kind_of(vm: VM, settings: Settings) -> str:
+    """Return the kind of a VM's hypervisor."""
+    name = vm.config.get("hypervisor", ("",))[0]
+    kinds = {each.split()[0]: each.split()[1] for each in settings.hypervisor.connections}
+    return kinds.get(name, settings.hypervisor.kind)
+
+
+def _lines(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    have = "has a disk that it writes to" if len(names) == 1 else "have disks that they write to"
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return [f'note: {shown}{more} {have} and no stop_mode; stop_mode = "shutdown" is written, so that no data is lost']
