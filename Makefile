@@ -34,7 +34,7 @@ guests-if-possible:
 	@! command -v gcc >/dev/null || $(MAKE) --no-print-directory -s guests || echo "the guest in C cannot be built: see above"
 
 # The suite on this machine, with the mock hypervisor. ARGS="..." are given to `jitsu up`.
-up: setup
+up: setup guests-if-possible
 	@$(BIN)/jitsu up $(ARGS)
 
 ROOT_TIERS := test-net test-libvirt test-systemd test-compose

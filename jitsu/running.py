@@ -86,8 +86,9 @@ def up(
     flags = {key: value for key, value in given.items() if value is not None}
     demonstration = not config and Where.config is None and not persistdb
     try:
-        texts = demo.texts() if demonstration else legacy.parse_strings(config or [])
-        presets = demo.PRESETS if demonstration else {"dns.port": "5300"}
+        place = demo.fast_place(_say) if demonstration else None
+        texts = demo.texts(place) if demonstration else legacy.parse_strings(config or [])
+        presets = demo.presets(place) if demonstration else {"dns.port": "5300"}
         found = settings(flags, texts, presets)
         if not found.vms and not found.store.path:
             raise SettingsFault(["there is no VM: give a [vm.NAME] in jitsu.toml, or a key=value,... string"])

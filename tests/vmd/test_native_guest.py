@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from jitsu_protocol.native_guest import native_guest
 from jitsu_vmd.hypervisors.bridge import Bridge
 from jitsu_vmd.mock.bridge import BridgeGuest
-from jitsu_vmd.mock.native import native_arguments, native_guest
+from jitsu_vmd.mock.native import native_arguments
 from tests.support.vms import make_vm
 
 REQUEST: dict[str, Any] = {

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.keys import KEYS
+from jitsu_protocol.messages import Done
+from jitsu_protocol.native_guest import PROGRAM, native_guest
 from jitsu_vmd.hypervisor import Nic
-from jitsu_vmd.mock.client import MockHypervisor
-from jitsu_vmd.mock.native import PROGRAM, native_guest
+from jitsu_vmd.mock.client import CALL_LIMIT_S, MockHypervisor
+from jitsu_vmd.mock.messages import MakeBridge
 
 if TYPE_CHECKING:
     from jitsu_protocol.process import Process
@@ -24,11 +26,8 @@ class Bridge(MockHypervisor):
 
     def __init__(self, process: Process) -> None:
         super().__init__(process)
-        settings = process.settings.hypervisor
-        self._bridge = settings.bridge
-        self._host_arguments = ["--bridge", settings.bridge]
-        for address in settings.bridge_addresses:
-            self._host_arguments += ["--bridge-address", address]
+        self._bridge = process.settings.hypervisor.bridge
+        self._addresses = process.settings.hypervisor.bridge_addresses
 
     async def open(self) -> None:
         """Start the host process if there is none; it makes the bridge."""
@@ -37,6 +36,12 @@ class Bridge(MockHypervisor):
                 "mock guests on a bridge need root", hint="hypervisor.kind = loopback has guests that need nothing"
             )
         await super().open()
+
+    async def _prepare(self) -> None:
+        # The host may have been started for loopback guests; one that others run has made its bridge by itself.
+        if not self._is_others:
+            request = MakeBridge(name=self._bridge, addresses=self._addresses)
+            await self._client.call(request, Done, CALL_LIMIT_S)
 
     def refusal(self, vm: VM) -> str:
         """Refuse arguments that a guest on a tap would not see; others need not see them."""

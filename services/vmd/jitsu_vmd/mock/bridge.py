@@ -32,16 +32,14 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jitsu_protocol.native_guest import native_guest
 from jitsu_vmd.mock import native, tap
+from jitsu_vmd.mock.bridges import ip
 from jitsu_vmd.mock.guest import HttpGuest
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 ECHO_PORT = 7
-BRIDGE_MAC = "02:4a:49:54:53:42"
 CLONE_NEWNET = 0x40000000
 MAX_LINE_BYTES = 64 * 1024
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -66,11 +64,15 @@ class Zygote:
         )
         self._reader = asyncio.create_task(self._read())
 
-    async def fork(self, **request: Any) -> tuple[int, asyncio.Future[dict[str, Any]]]:
-        """Have a guest made; return its pid, and what says that it has booted. Raises OSError."""
+    async def warm(self) -> None:
+        """Have the process there before the first guest is asked for."""
         async with self._starting:  # guests that are wanted at once are of one zygote
             if self._process is None:
                 await self._start()
+
+    async def fork(self, **request: Any) -> tuple[int, asyncio.Future[dict[str, Any]]]:
+        """Have a guest made; return its pid, and what says that it has booted. Raises OSError."""
+        await self.warm()
         assert self._process is not None
         assert self._process.stdin is not None
         loop = asyncio.get_running_loop()
@@ -153,30 +155,9 @@ class BridgeGuest:
                 ip("link", "delete", _outside(self._pid))
 
 
-def ip(*arguments: str, namespace: int | None = None, lines: Sequence[str] = ()) -> None:
-    """Run ip(8), in another process's network namespace if one is given; raises OSError."""
-    enter = [] if namespace is None else ["nsenter", f"--net=/proc/{namespace}/ns/net"]
-    argv = [*enter, "ip", *arguments]
-    done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(0, f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-
-
 def _outside(pid: int) -> str:
     """Return the name of the end of a guest's interface that is on the bridge."""
     return f"jv{pid}"
-
-
-def make_bridge(name: str, addresses: list[str]) -> bool:
-    """Make a bridge if there is none; say whether it was made. Raises OSError."""
-    if Path(f"/sys/class/net/{name}").exists():
-        return False
-    # With an address that was given, the bridge does not take that of a port, and another one when that goes.
-    ip("link", "add", name, "address", BRIDGE_MAC, "type", "bridge", "forward_delay", "0")
-    for address in addresses:
-        ip("address", "add", address, "dev", name, "nodad")
-    ip("link", "set", name, "up")
-    return True
 
 
 # --- the zygote, and what it becomes -------------------------------------------------------------
@@ -208,7 +189,7 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
             descriptor = _make_tap(request)
             _say({"number": request["made"], "pid": os.getpid()})
             waiting = "booted"
-            if program := native.native_guest():
+            if program := native_guest():
                 _say({"number": request["booted"]})  # from here on the host watches its process
                 native.become_native_guest(program, descriptor, request)
             for _ in tap.run(

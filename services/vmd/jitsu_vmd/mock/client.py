@@ -56,18 +56,19 @@ class MockHypervisor:
         self._directory = Path(given) if self._is_others else process.settings.bus.directory
         self._client = process.connect(f"ipc://{self._directory}/{SOCKET}.rpc", "mock hypervisor")
         self._host: subprocess.Popen[bytes] | None = None
-        self._host_arguments: list[str] = []
 
     async def open(self) -> None:
         """Start the host process if there is none."""
         if (self._directory / f"{SOCKET}.rpc").exists() and await self._answers():
             log.info("mock hypervisor found running")
+            await self._prepare()
             return
         if self._is_others:
             raise Unavailable(f"no mock hypervisor runs in {self._directory}")
         self._spawn()
         for _ in range(int(SPAWN_LIMIT_S / 0.1)):
             if await self._answers(0.1):
+                await self._prepare()
                 return
         raise SetupFault("the mock hypervisor's host process does not start", hint="see its log above")
 
@@ -88,6 +89,17 @@ class MockHypervisor:
             if not self._is_others and not feed.is_live() and not await self._answers():
                 log.warning("mock hypervisor is gone, and its guests with it; starting it again")
                 self._spawn()
+                await self._prepare_again()
+
+    async def _prepare(self) -> None:
+        """Have the host make what guests of this kind need; raises JitsuError."""
+
+    async def _prepare_again(self) -> None:
+        try:
+            if await self._answers(SPAWN_LIMIT_S):
+                await self._prepare()
+        except JitsuError as error:
+            log.warning("mock hypervisor is not as it should be", reason=str(error))
 
     def refusal(self, _: VM) -> str:
         """Refuse nothing: what only others can do, a key to wait for, counts for nothing here."""
@@ -191,7 +203,7 @@ class MockHypervisor:
         descriptor = lifeline()
         # A session of its own: what stops vmd, Ctrl-C too, must not stop the guests.
         self._host = subprocess.Popen(
-            [sys.executable, "-m", "jitsu_vmd.mock.host", "--directory", str(self._directory), *self._host_arguments],
+            [sys.executable, "-m", "jitsu_vmd.mock.host", "--directory", str(self._directory)],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             pass_fds=() if descriptor is None else (descriptor,),

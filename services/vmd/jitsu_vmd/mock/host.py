@@ -24,9 +24,20 @@ from jitsu_protocol.messages import Done, Request
 from jitsu_protocol.owner import FeedServer, Handler, RpcServer
 from jitsu_protocol.process import EXIT_SETUP, on_stop_signals, run_loop
 from jitsu_protocol.sections import LogSettings
-from jitsu_vmd.mock.bridge import BridgeGuest, Zygote, ip, make_bridge
+from jitsu_vmd.mock import bridges
+from jitsu_vmd.mock.bridge import BridgeGuest, Zygote
 from jitsu_vmd.mock.guest import LoopbackGuest
-from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestChanged, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.mock.messages import (
+    SOCKET,
+    TOPIC,
+    GuestChanged,
+    GuestInfo,
+    Guests,
+    ListGuests,
+    MakeBridge,
+    StartGuest,
+    StopGuest,
+)
 from jitsu_vmd.rules.events import GuestState
 
 IDLE_S = 30.0
@@ -66,6 +77,7 @@ class MockHost:
         self._slots: dict[str, _Slot] = {}
         self._zygote = Zygote()
         self._called_at = monotonic()
+        self._bridges: list[str] = []
 
     async def start(self, request: StartGuest) -> Done:
         """Answer StartGuest."""
@@ -118,6 +130,27 @@ class MockHost:
 
     def _state(self, uuid: str) -> GuestState:
         return self._slots[uuid].state if uuid in self._slots else GuestState.OFF
+
+    async def make_bridge(self, request: MakeBridge) -> Done:
+        """Answer MakeBridge."""
+        self._called_at = monotonic()
+        try:
+            await asyncio.to_thread(self.have_bridge, request.name, request.addresses)
+        except OSError as error:
+            raise Unavailable(f"the bridge {request.name} cannot be made: {error.strerror}") from None
+        await self._zygote.warm()
+        return Done()
+
+    def have_bridge(self, name: str, addresses: list[str]) -> None:
+        """Make a bridge if there is none; raises OSError."""
+        if bridges.make_bridge(name, addresses):
+            self._bridges.append(name)
+
+    def remove_bridges(self) -> None:
+        """Remove the bridges that were made here."""
+        for name in self._bridges:
+            with suppress(OSError):
+                bridges.ip("link", "delete", name)
 
     def list_guests(self, request: ListGuests) -> Guests:
         """Answer ListGuests."""
@@ -196,23 +229,23 @@ async def _serve(directory: Path, bridge: str, bridge_addresses: list[str], *, s
     context = zmq.asyncio.Context()
     host: MockHost | None = None
     pid_file = directory / f"{SOCKET}.pid"
-    made_bridge = False
-    if bridge:
-        try:
-            made_bridge = make_bridge(bridge, bridge_addresses)
-        except OSError as error:
-            log.error("the bridge cannot be made", bridge=bridge, reason=error.strerror)
-            return EXIT_SETUP
     try:
         async with asyncio.TaskGroup() as group:
             stop = asyncio.Event()
             on_stop_signals(stop.set)
             feed = FeedServer(context, f"ipc://{directory}/{SOCKET}.feed", [TOPIC])
             host = MockHost(feed, group)
+            if bridge:
+                try:
+                    host.have_bridge(bridge, bridge_addresses)
+                except OSError as error:
+                    log.error("the bridge cannot be made", bridge=bridge, reason=error.strerror)
+                    return EXIT_SETUP
             handlers: dict[type[Request], Handler] = {
                 StartGuest: host.start,
                 StopGuest: host.stop,
                 ListGuests: host.list_guests,
+                MakeBridge: host.make_bridge,
             }
             server = RpcServer(context, f"ipc://{directory}/{SOCKET}.rpc", handlers)
             pid_file.write_text(str(os.getpid()))
@@ -231,10 +264,8 @@ async def _serve(directory: Path, bridge: str, bridge_addresses: list[str], *, s
             for name in (f"{SOCKET}.pid", f"{SOCKET}.rpc", f"{SOCKET}.feed"):
                 with suppress(OSError):
                     (directory / name).unlink()
+            host.remove_bridges()
         context.destroy(linger=0)
-        if made_bridge:
-            with suppress(OSError):
-                ip("link", "delete", bridge)
     return 0
 
 

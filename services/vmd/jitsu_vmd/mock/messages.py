@@ -42,6 +42,16 @@ class StartGuest(Request):
     """For the guest in C on a tap: more arguments, as a shell would split them."""
 
 
+class MakeBridge(Request):
+    """Make a bridge for guests, unless there is one. Answer: Done. The host removes it at its end."""
+
+    kind: ClassVar[str] = "mock.bridge"
+
+    name: str
+    addresses: list[str]
+    """With their prefix lengths."""
+
+
 class StopGuest(Request):
     """Stop a guest. Answer: Done, when it has stopped. To discard deletes what is suspended or paused of it."""
 

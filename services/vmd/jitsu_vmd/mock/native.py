@@ -6,28 +6,12 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
-import shutil
 import socket
 import struct
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
-PROGRAM = "jitsu-guest"
-IN_CHECKOUT = Path(__file__).parents[4] / "build" / "guests" / PROGRAM
 SIOCSIFFLAGS, SIOCBRADDIF, IFF_UP = 0x8914, 0x89A2, 1
-
-
-def native_guest() -> str:
-    """Return the path of the program: that of this checkout, or one on PATH; "" if there is none.
-
-    The environment variable MOCK_GUEST names another program; if it is empty, guests are in Python.
-    """
-    if (chosen := os.environ.get("MOCK_GUEST")) is not None:
-        return chosen
-    if os.access(IN_CHECKOUT, os.X_OK):
-        return str(IN_CHECKOUT)
-    return shutil.which(PROGRAM) or ""
 
 
 def native_arguments(program: str, descriptor: int, request: dict[str, Any]) -> list[str]:
