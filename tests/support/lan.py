@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import re
 import subprocess
 import threading
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,19 +88,28 @@ class Lan:
 
     def start(self, client: int, work: Callable[[], Any]) -> Future[Any]:
         """Run a function as this client, on a thread of its own."""
-        return self._start(self.clients[client], work)
+        return self._start(Path("/run/netns", self.clients[client]), work)
 
     def run_on_host(self, work: Callable[[], Any]) -> Any:
         """Return what a function returns that runs in the host's namespace; threads that it starts are there too."""
-        return self._start(self.host, work).result()
+        return self._start(Path("/run/netns", self.host), work).result()
+
+    def start_in_guest(self, address: str, work: Callable[[], Any]) -> Future[Any]:
+        """Run a function in the namespace of the mock's guest that has this address."""
+        for namespace in Path("/proc").glob("[0-9]*/ns/net"):
+            with suppress(OSError):  # the process has ended
+                local = namespace.parents[1] / "net/fib_trie"
+                if re.search(rf"\b{re.escape(address)}\n\s+/32 host LOCAL", local.read_text()):
+                    return self._start(namespace, work)
+        raise AssertionError(f"no guest has the address {address}")
 
     @staticmethod
-    def _start(name: str, work: Callable[[], Any]) -> Future[Any]:
+    def _start(path: Path, work: Callable[[], Any]) -> Future[Any]:
         outcome: Future[Any] = Future()
 
         def inside() -> None:
             try:
-                with Path(f"/run/netns/{name}").open("rb") as namespace:
+                with path.open("rb") as namespace:
                     assert not _libc.setns(namespace.fileno(), CLONE_NEWNET)
                 outcome.set_result(work())
             except BaseException as error:

@@ -188,7 +188,7 @@ def test_g3_a_packet_saves_a_vm_that_drains_and_takes_its_honour_back() -> None:
 def test_a_vm_that_rests_is_forgotten_and_one_with_another_mac_is_not() -> None:
     made, other = Bridge(), b"\x02\0\0\0\0\x55"
     made.connects(1, 1.0)
-    made.activity.has_mac(VM.uuid, other)
+    made.activity.has_mac(VM.uuid, other, 1.0)
     assert made.activity.running() == made.activity.awaited() == {other}
     assert made.activity.connected() == 1
     made.activity.rests(VM.uuid)

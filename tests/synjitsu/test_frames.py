@@ -288,3 +288,13 @@ def test_a_filter_is_never_longer_than_the_kernel_takes_and_then_passes_more() -
             code = program(interest)
             assert len(code) <= MAX_INSTRUCTIONS
             assert _taken(code, tcp(to=max(macs)))
+
+
+@pytest.mark.parametrize("addresses", [V4, V6])
+def test_of_vms_that_are_listened_to_it_passes_on_datagrams_both_ways(addresses: tuple[bytes, bytes]) -> None:
+    code = program(Interest(listened=OTHERS | {VM_MAC}))
+    assert _taken(code, udp(1, 2, b"x", addresses)) == HEAD_BYTES
+    assert _taken(code, udp(1, 2, b"x", addresses, to=CLIENT_MAC, source=VM_MAC)) == HEAD_BYTES
+    assert not _taken(code, udp(1, 2, b"x", addresses, to=STRANGER))
+    for other in (tcp(addresses=addresses), arp(1, CLIENT_MAC, *V4, to=VM_MAC)):
+        assert not _taken(code, other)

@@ -39,6 +39,9 @@ class FailingSocket:
         if self.option_errno:
             raise OSError(self.option_errno, "setsockopt")
 
+    def getsockopt(self, *_: Any) -> bytes:
+        return bytes(8)
+
     def bind(self, _: Any) -> None:
         """Be bound already."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -163,6 +164,45 @@ def test_g3_datagrams_keep_a_vm_up(tmp_path: Path) -> None:
             assert lan.run(0, lambda: datagram("10.77.0.10", b"x")) == b"x"
             stays_up(suite, 1.0)
         wait_for(lambda: stopped(suite), LIMIT_S, "the VM is stopped")
+
+
+def asked_every_second(stop: threading.Event, server: str) -> int:
+    """Ask a server from one port, as a guest's NTP client does, and ping it; return how many answers came."""
+    answers = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(1.0)
+        asking.connect((server, 123))
+        while not stop.wait(0.5):
+            with suppress(OSError):
+                asking.send(b"what time is it?")
+                answers += bool(asking.recv(100))
+    return answers
+
+
+def test_what_a_vm_asks_others_does_not_keep_it_up_and_a_client_does(tmp_path: Path) -> None:
+    with lan_suite(tmp_path, idle_toml(idle_timeout=3), clients=2) as (lan, suite):
+        stop = threading.Event()
+
+        def served() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as serving:
+                serving.bind(("", 123))
+                serving.settimeout(0.2)
+                while not stop.is_set():
+                    with suppress(TimeoutError):
+                        serving.sendto(*serving.recvfrom(100))
+
+        serving = lan.start(1, served)
+        try:
+            lan.run(0, lambda: datagram(summon("www", suite.port), b"x"))
+            asking = lan.start_in_guest("10.77.0.10", lambda: asked_every_second(stop, "10.77.0.101"))
+            for _ in range(5):
+                assert lan.run(0, lambda: datagram("10.77.0.10", b"x")) == b"x"
+                stays_up(suite, 1.0)
+            wait_for(lambda: stopped(suite), LIMIT_S, "the VM is stopped")
+        finally:
+            stop.set()
+        serving.result()
+        assert asking.result() >= 5
 
 
 def test_g7_synjitsu_dies_and_a_silent_connection_still_keeps_the_vm_up(tmp_path: Path) -> None:

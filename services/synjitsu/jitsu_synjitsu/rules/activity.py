@@ -4,9 +4,9 @@ A VM is in use while a client has a TCP connection to it, and when an IP packet 
 connections the first and the last segments are seen (SYN with ACK; FIN in both directions; RST). Of other packets
 one is enough: a VM is `awaited` until one comes, and then not looked at for a while, in which it counts as used. So a
 busy VM costs a packet or two a second, and no use is missed. Broadcasts, ARP and what Synjitsu sends itself are no
-use; nor are segments of TCP connections that the VM has opened: its SYN is always seen. In doubt a packet is use: when
-the VM has opened more connections than are kept, when more segments come for them than can be looked at one by one, and
-for UDP and ICMP, where nobody sees who began.
+use; nor are segments of TCP connections that the VM has opened: its SYN is always seen; nor UDP datagrams that answer
+the VM's own (datagrams.py), ICMP errors and echo replies. In doubt a packet is use: when the VM has opened more
+connections than are kept, or when more segments or datagrams come for it than can be looked at one by one.
 
 A connection whose client has vanished ends never. So if nothing at all was sent to a VM for `max_idle_connection`,
 its connections are over. What cannot be known (the table was full, Synjitsu was away) counts as a connection.
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.messages import Use
+from jitsu_synjitsu.rules.datagrams import Datagrams
 from jitsu_synjitsu.rules.frames import ACK, FIN, RST, SYN, Kind, Seen
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ MIN_BLIND_S, MAX_BLIND_S, BLIND_PART = 0.25, 5.0, 10
 """After a packet a VM is not looked at for a tenth of its idle timeout, within these bounds."""
 MAX_REPLIES = 16
 """To one VM between two calls of `passed`, on connections that it has opened: more are not looked at one by one."""
+MAX_LISTENED = 256
+"""VMs whose datagrams are looked at one by one: each makes the kernel's filter longer."""
 MAX_USES = 1000
 """In a report."""
 
 Connection = tuple[bytes, int, bytes, int]
 """Client's address and port, the VM's."""
-Known = tuple[list[Connection], bool]
-"""The connections to a VM, and whether there may be more."""
+Known = tuple[list[Connection], bool, list[Connection]]
+"""The connections to a VM, whether there may be more, and the flows of datagrams that the VM has begun."""
 
 
 @dataclass
@@ -56,6 +59,7 @@ class Running:
     """Connection -> which sides have closed it: 1 the client, 2 the VM."""
     opened: dict[Connection, None] = field(default_factory=dict)
     """Connections that the VM has opened itself; of more than MAX_CONNECTIONS the oldest is forgotten."""
+    datagrams: Datagrams = field(default_factory=Datagrams)
     replies: int = 0
     """Segments to it on those, since `passed` was called last."""
     maybe_more: bool = False
@@ -76,27 +80,33 @@ class Activity:
     _vms: dict[str, Running] = field(default_factory=dict)
     _macs: dict[bytes, Running] = field(default_factory=dict)
     _awaited: set[bytes] = field(default_factory=set)
+    _listened: set[bytes] = field(default_factory=set)
     changed: bool = False
     """`running` or `awaited` has changed; set back by who looks at them."""
     expired: int = 0
     """Connections given up because nothing was sent for too long."""
 
-    def runs(self, vm: VM, mac: bytes, drain: str, now: float, *, unknown: bool) -> None:
-        """Note that a VM runs, or drains; `unknown` if it did so before anybody looked."""
+    def runs(self, vm: VM, mac: bytes, drain: str, now: float, *, unknown: bool, boots: bool = False) -> None:
+        """Note that a VM runs, or drains. `unknown`: it did before anybody looked; `boots`: it has sent nothing yet."""
         known = self._vms.get(vm.uuid)
         if known is None:
             known = Running(vm.uuid, mac, vm.idle_timeout, vm.max_idle_connection, now, maybe_more=unknown)
+            if not boots:
+                known.datagrams.missed(now)
             self._vms[vm.uuid] = self._macs[mac] = known
             self._await(known)
+            self._listen(known, now)
         known.idle_timeout, known.max_idle, known.drain = vm.idle_timeout, vm.max_idle_connection, drain
 
-    def has_mac(self, vm: str, mac: bytes) -> None:
+    def has_mac(self, vm: str, mac: bytes, now: float) -> None:
         """Note that a VM has another MAC address than was known."""
         known = self._vms.get(vm)
         if known is not None and known.mac != mac:
             self._forget_mac(known)
             known.mac, self._macs[mac] = mac, known
             self._await(known)
+            known.datagrams.missed(now)
+            self._listen(known, now)
 
     def rests(self, vm: str) -> None:
         """Note that a VM runs no more: its connections are over."""
@@ -107,7 +117,20 @@ class Activity:
     def _forget_mac(self, known: Running) -> None:
         self._macs.pop(known.mac, None)
         self._awaited.discard(known.mac)
+        self._listened.discard(known.mac)
         self.changed = True
+
+    def missed(self, now: float) -> None:
+        """Note that frames were lost: who began which flow is not known."""
+        for known in self._vms.values():
+            known.datagrams.missed(now)
+
+    def _listen(self, known: Running, now: float) -> None:
+        if len(self._listened) < MAX_LISTENED:
+            self._listened.add(known.mac)
+            self.changed = True
+        else:
+            known.datagrams.rest(now + MAX_BLIND_S)
 
     def _await(self, known: Running) -> None:
         self._awaited.add(known.mac)
@@ -116,12 +139,16 @@ class Activity:
     def restore(self, vm: str, known: Known) -> None:
         """Take in what was known of a VM before Synjitsu was started again."""
         if vm in self._vms:
-            connections, self._vms[vm].maybe_more = known
-            self._vms[vm].connections = dict.fromkeys(connections, 0)
+            running = self._vms[vm]
+            connections, running.maybe_more, own = known
+            running.connections = dict.fromkeys(connections, 0)
+            running.datagrams.own |= dict.fromkeys(own, running.used_at)
 
     def known(self) -> dict[str, Known]:
         """Return what is known of each VM."""
-        return {vm: (list(each.connections), each.maybe_more) for vm, each in self._vms.items()}
+        return {
+            vm: (list(each.connections), each.maybe_more, list(each.datagrams.own)) for vm, each in self._vms.items()
+        }
 
     def running(self) -> frozenset[bytes]:
         """Return the MAC addresses of all VMs that run."""
@@ -131,20 +158,50 @@ class Activity:
         """Return the MAC addresses of those to which the next packet is of interest."""
         return frozenset(self._awaited)
 
+    def listened(self) -> frozenset[bytes]:
+        """Return the MAC addresses of those whose datagrams are all of interest."""
+        return frozenset(self._listened)
+
     def frame(self, seen: Seen, now: float) -> str:
         """Take a frame; returns the VM that it saves from being stopped, or nothing."""
         target = self._macs.get(seen.destination)
         if seen.kind is Kind.TCP:
             self._segment(seen, target, now)
+        elif seen.kind is Kind.UDP and (origin := self._macs.get(seen.source)) is not None:
+            origin.datagrams.sent((seen.target, seen.target_port, seen.sender, seen.source_port), now)
+            self._rest_if_busy(origin, now)
         if target is None or not seen.at or seen.kind in (Kind.ASKS, Kind.TELLS):
             return ""
-        if seen.kind is Kind.TCP and _is_reply(target, seen):
+        if self._is_reply(target, seen, now):
             return ""
         self._used(target, now)
         if target.drain:
             target.drain = ""
             return target.vm
         return ""
+
+    def _is_reply(self, target: Running, seen: Seen, now: float) -> bool:
+        match seen.kind:
+            case Kind.TCP:
+                return _is_reply(target, seen)
+            case Kind.UDP:
+                flow = (seen.sender, seen.source_port, seen.target, seen.target_port)
+                is_reply = target.datagrams.is_reply(flow, now, seen.fragment)
+                return not self._rest_if_busy(target, now) and is_reply
+            case Kind.FRAGMENT:
+                return target.datagrams.is_rest_of_reply(seen.sender, seen.fragment)
+            case _:
+                return seen.kind in (Kind.ANSWER, Kind.UNREACHABLE)
+
+    def _rest_if_busy(self, vm: Running, now: float) -> bool:
+        """Look no longer at each datagram of a VM that has many; it counts as used until that is over."""
+        if vm.mac not in self._listened or not vm.datagrams.is_busy():
+            return False
+        vm.blind_until = 0.0
+        self._used(vm, now)
+        vm.datagrams.rest(vm.blind_until)
+        self._listened.discard(vm.mac)
+        return True
 
     def _segment(self, seen: Seen, target: Running | None, now: float) -> None:
         origin = self._macs.get(seen.source)
@@ -184,6 +241,9 @@ class Activity:
         """Look at VMs again, and give up connections of those to which nothing was sent for too long."""
         for vm in self._vms.values():
             vm.replies = 0
+            vm.datagrams.look()
+            if vm.mac not in self._listened and vm.datagrams.blind_until <= now:
+                self._listen(vm, now)
             if vm.blind_until <= now and vm.mac not in self._awaited:
                 self._await(vm)
             if vm.is_connected() and now - vm.used_at >= vm.max_idle:

@@ -3,6 +3,7 @@
     held       VMs that are off or boot: every frame to or from them, all ARP and neighbour discovery
     flooded    of the held, those that are sent too much: one of SAMPLE frames to them, so that others are still seen
     awaited    running VMs: the next IP packet to them, of which the first bytes are enough
+    listened   running VMs: the UDP datagrams to and from them, of which the first bytes are enough
     absent     IP addresses of running VMs that are held still: every packet to them, all ARP and neighbour discovery
     running    running VMs: the TCP segments with SYN, FIN or RST to and from them, of which the first bytes are enough
 
@@ -17,7 +18,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jitsu_synjitsu.rules.frames import ADVERT, ARP, FIN, ICMPV6, IPV4, IPV6, RST, SOLICIT, SYN, TCP
+from jitsu_synjitsu.rules.frames import ADVERT, ARP, FIN, ICMPV6, IPV4, IPV6, RST, SOLICIT, SYN, TCP, UDP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,10 +55,11 @@ class Interest:
     awaited: frozenset[bytes] = frozenset()
     running: frozenset[bytes] = frozenset()
     absent: frozenset[bytes] = frozenset()
+    listened: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
         """Say whether there is any."""
-        return bool(self.held or self.awaited or self.running or self.absent)
+        return bool(self.held or self.awaited or self.running or self.absent or self.listened)
 
 
 def program(interest: Interest, *, everything: bool = False) -> list[Instruction]:
@@ -77,8 +79,10 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
         code += _neighbour_discovery()
     if interest.awaited:
         code += _searched(interest.awaited, _DESTINATION, _if_ip([_HEAD]))
+    if interest.listened:
+        code += _if_udp(_both_ways(interest.listened))
     if interest.running:
-        of_these = _searched(interest.running, _DESTINATION, [_HEAD]) + _searched(interest.running, _SOURCE, [_HEAD])
+        of_these = _both_ways(interest.running)
         code += _unless_tcp_begins_or_ends()
         code += of_these if len(code) + len(of_these) < MAX_INSTRUCTIONS else [_HEAD]
     code.append(_DROP)
@@ -140,6 +144,25 @@ def _neighbour_discovery() -> list[Instruction]:
 
 def _if_ip(found: list[Instruction]) -> list[Instruction]:
     return [(_LOAD_HALF, 0, 0, _TYPE), (_IF_EQUAL, 1, 0, IPV4), (_IF_EQUAL, 0, len(found), IPV6), *found]
+
+
+def _both_ways(macs: Iterable[bytes]) -> list[Instruction]:
+    return _searched(macs, _DESTINATION, [_HEAD]) + _searched(macs, _SOURCE, [_HEAD])
+
+
+def _if_udp(found: list[Instruction]) -> list[Instruction]:
+    """Do `found` with UDP, in fragments too; behind an IPv6 extension header it is not found."""
+    return [
+        (_LOAD_HALF, 0, 0, _TYPE),
+        (_IF_EQUAL, 0, 2, IPV4),
+        (_LOAD_BYTE, 0, 0, _PAYLOAD + 9),
+        (_JUMP, 0, 0, 2),
+        (_IF_EQUAL, 0, 2, IPV6),
+        (_LOAD_BYTE, 0, 0, _PAYLOAD + 6),
+        (_IF_EQUAL, 1, 0, UDP),
+        (_JUMP, 0, 0, len(found)),
+        *found,
+    ]
 
 
 def _unless_tcp_begins_or_ends() -> list[Instruction]:

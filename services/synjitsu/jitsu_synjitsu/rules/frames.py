@@ -38,6 +38,10 @@ _EXTENSIONS = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options
 _MAX_EXTENSIONS = 4
 
 
+_ANSWERS_V4 = frozenset({0, 3, 4, 5, 11, 12, 14})  # RFC 792: echo reply, errors, redirect, timestamp reply
+_ANSWERS_V6 = frozenset({1, 2, 3, 4, 129, 137})  # RFC 4443, RFC 4861
+
+
 class Kind(Enum):
     """What a frame is."""
 
@@ -50,6 +54,8 @@ class Kind(Enum):
     ECHO = "echo"
     UNREACHABLE = "unreachable"
     """`target` is told that nobody listens on the UDP port `source_port` of `sender`."""
+    ANSWER = "answer"
+    """An ICMP message that answers something: an echo reply, or an error other than UNREACHABLE."""
     FRAGMENT = "fragment"
     """A later fragment of a UDP datagram or an ICMP message: it has no ports."""
     OTHER = "other"
@@ -180,7 +186,8 @@ def _read_icmp(
             ports = (_half(frame, quoted + header + 2), _half(frame, quoted + header))
             refused = frame[quoted + header : quoted + header + UDP_HEADER_BYTES]
             return replace(seen, kind=Kind.UNREACHABLE, source_port=ports[0], target_port=ports[1], quoted=refused)
-    return seen
+    answers = _ANSWERS_V4 if echo == ECHO else _ANSWERS_V6
+    return replace(seen, kind=Kind.ANSWER) if frame[at] in answers else seen
 
 
 def _with(seen: Seen, kind: Kind, source_port: int, target_port: int, flags: int = 0, ack: int = 0) -> Seen:

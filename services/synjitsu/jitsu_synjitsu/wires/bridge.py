@@ -60,6 +60,8 @@ class Bridge:
         """Attach to the bridge if it came, let go of it if it went; raises SetupFault if that is not allowed."""
         index = self._is_there()
         is_broken = self.wire is not None and self.wire.is_broken
+        if self.wire is not None and self.wire.has_lost():
+            self.activity.missed(monotonic())
         if index == self._index and not is_broken:
             return
         if self.wire is not None:
@@ -88,6 +90,7 @@ class Bridge:
                 raise
             self._index = 0  # it went at this moment
             return
+        self.activity.missed(monotonic())
         self.wire.open()
         self.ports.attach()
         self.arming.changed = True
@@ -143,6 +146,7 @@ class Bridge:
                     self.activity.awaited(),
                     self.activity.running(),
                     self.arming.lingering(),
+                    self.activity.listened(),
                 )
             )
 

@@ -105,8 +105,9 @@ class Follower:
             self._states.pop(status.uuid, None)
             self._forget(status.uuid)
         else:
+            boots = status.state is VmState.STARTING and self._boots(status.uuid)
             self._states[status.uuid] = status
-            self._apply(status.uuid)
+            self._apply(status.uuid, boots=boots)
 
     def _forget(self, vm: str) -> None:
         for bridge in self._server.bridges:
@@ -114,7 +115,7 @@ class Follower:
             bridge.activity.rests(vm)
             self._server.perform(bridge, bridge.arming.unwatch(vm, monotonic(), runs=False))
 
-    def _apply(self, uuid: str) -> None:
+    def _apply(self, uuid: str, *, boots: bool = False) -> None:
         vm, status = self._vms.get(uuid), self._states.get(uuid)
         if status is not None and status.drain:
             self.drained()
@@ -125,7 +126,7 @@ class Follower:
             bridge = self._server.bridges.of(status.bridge or vm.bridge)
         except Unavailable:
             return
-        self._follow(bridge, vm, status)
+        self._follow(bridge, vm, status, boots=boots)
 
     def _attached(self, bridge: Bridge) -> None:
         """Watch the VMs of a bridge that came; what has happened on it before is not known."""
@@ -135,9 +136,12 @@ class Follower:
                 if vm is not None and self._server.bridges.of(status.bridge or vm.bridge) is bridge:
                     self._follow(bridge, vm, status, late=True)
 
-    def _follow(self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool = False) -> None:
+    def _follow(self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool = False, boots: bool = False) -> None:
         self._watch(bridge, vm, status)
-        if self._watches_activity:
+        if self._watches_activity and boots:
+            mac = bridge.arming.mac_of(vm.uuid, _mac(vm, status))
+            bridge.activity.runs(vm, mac, "", monotonic(), unknown=False, boots=True)
+        elif self._watches_activity:
             self._follow_use(bridge, vm, status, late=late)
         bridge.focus()
 
@@ -161,7 +165,13 @@ class Follower:
         """Note that a VM is about to run: one that resumes is connected before vmd's feed says that it boots."""
         vm = self._vms.get(uuid)
         if vm is not None and self._watches_activity:
-            bridge.activity.runs(vm, bridge.arming.mac_of(uuid, mac), "", monotonic(), unknown=False)
+            mac = bridge.arming.mac_of(uuid, mac)
+            bridge.activity.runs(vm, mac, "", monotonic(), unknown=False, boots=self._boots(uuid))
+
+    def _boots(self, vm: str) -> bool:
+        """Say whether a VM that starts has sent nothing yet: one that was paused or suspended goes on."""
+        known = self._states.get(vm)
+        return known is not None and known.state in (VmState.OFF, VmState.FAILED)
 
     def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool) -> None:
         if status.state in _RUNNING:

@@ -10,7 +10,7 @@ import structlog
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jitsu_synjitsu.rules.activity import Known
+    from jitsu_synjitsu.rules.activity import Connection, Known
 
 log = structlog.get_logger("synjitsu")
 
@@ -52,8 +52,13 @@ class Memory:
 def _parsed(data: Any) -> dict[str, Known]:
     return {
         str(vm): (
-            [(bytes(a), int(b), bytes(c), int(d)) for a, b, c, d in connections],
+            _connections(connections),
             bool(maybe_more),
+            _connections(more[0] if more else ()),  # an older file has none
         )
-        for vm, (connections, maybe_more) in dict(data).items()
+        for vm, (connections, maybe_more, *more) in dict(data).items()
     }
+
+
+def _connections(data: Any) -> list[Connection]:
+    return [(bytes(a), int(b), bytes(c), int(d)) for a, b, c, d in data]

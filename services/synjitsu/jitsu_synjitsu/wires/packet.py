@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jitsu_synjitsu.rules.filter import Instruction
 
-_SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 8, 1
+_SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _STATISTICS, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 6, 8, 1
 _ATTACH_FILTER = 26
 _ETH_P_ALL = 3
 _IFF_PROMISC = 0x100
@@ -145,6 +145,15 @@ class BridgeSocket:
             log.error(
                 "the socket on the bridge is broken; it is opened again", bridge=self.bridge, reason=error.strerror
             )
+
+    def has_lost(self) -> bool:
+        """Say whether the kernel has dropped frames since the last call, because they were not read in time."""
+        try:
+            _, lost = struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
+        except OSError as error:
+            self._failed(error)
+            return True
+        return bool(lost)
 
     def hindrance(self) -> str:
         """Return why not all frames on the bridge are seen, or nothing."""

@@ -213,7 +213,7 @@ class SynjitsuServer:
                     bridge.send(frame, what)
                     self._sent[what] += 1
                 case Handed(vm, mac):
-                    bridge.activity.has_mac(vm, mac)
+                    bridge.activity.has_mac(vm, mac, monotonic())
                     self._process.spawn(self._tell(vm))
                 case WriteEntry(vm, values):
                     self._entries.write(vm, values)
