@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from functools import partial
 
@@ -17,7 +18,7 @@ from jitsu_vmd.hypervisors.solo5.rules.command_line import (
     interfaces,
     tender_command,
 )
-from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, read_manifest
+from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, manifest_of_tool, read_manifest
 from jitsu_vmd.hypervisors.solo5.rules.users import Users, UsersFault, user_range
 from tests.support.solo5 import image
 
@@ -58,6 +59,17 @@ def test_a_file_that_is_no_image_is_refused_with_the_reason() -> None:
         manifest_of(data[:-104])
     with pytest.raises(ManifestFault, match="names a device 'serv/ce'"):
         manifest_of(data.replace(b"service", b"serv/ce"))
+
+
+def test_what_solo5_elftool_prints_is_a_manifest_too() -> None:
+    devices = [("service", "NET_BASIC"), ("storage", "BLOCK_BASIC"), ("other", "RESERVED_FIRST")]
+    said = json.dumps({"type": "solo5.manifest", "devices": [{"name": n, "type": t} for n, t in devices]})
+    abi = '{"type": "solo5.abi", "target": "hvt", "version": 1}'
+    assert manifest_of_tool(said, abi) == Manifest("hvt", ("service",), ("storage",))
+    with pytest.raises(ManifestFault, match="does not print a manifest"):
+        manifest_of_tool('{"devices": [{}]}', abi)
+    with pytest.raises(ManifestFault, match="names a device 'a b'"):
+        manifest_of_tool(said.replace("storage", "a b"), abi)
 
 
 @pytest.mark.parametrize("cut", range(0, 448, 7))

@@ -119,9 +119,16 @@ class Solo5:
         if not os.path.isabs(path):
             raise CommandFault(f"kernel: {path} must be an absolute path")
         try:
-            return self._images.manifest(path)
+            return self._images.manifest(path, self._tool())
         except ManifestFault as fault:
             raise CommandFault(f"kernel: {path}: {fault}") from None
+
+    def _tool(self) -> str:
+        """Return the solo5-elftool that is beside the tender, or on PATH; "" if there is none."""
+        beside = Path(self._settings.tender).parent / "solo5-elftool"
+        if self._settings.tender and os.access(beside, os.X_OK):
+            return str(beside)
+        return shutil.which("solo5-elftool") or ""
 
     def _tender(self, vm: VM, manifest: Manifest) -> str:
         """Return the program that runs an image; raises CommandFault."""

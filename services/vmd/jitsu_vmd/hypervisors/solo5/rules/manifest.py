@@ -8,6 +8,7 @@ The manifest is aligned to 8 bytes, so that four bytes of padding stand between 
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from dataclasses import dataclass
@@ -67,6 +68,22 @@ def read_manifest(read_at: ReadAt) -> Manifest:
         TARGETS.get(number, f"target {number}"),
         tuple(name for name, kind in devices if kind == NETWORK),
         tuple(name for name, kind in devices if kind == BLOCK),
+    )
+
+
+def manifest_of_tool(manifest: str, abi: str) -> Manifest:
+    """Read what `solo5-elftool query-manifest` and `query-abi` have printed; raises ManifestFault."""
+    try:
+        devices = [(str(each["name"]), str(each["type"])) for each in json.loads(manifest)["devices"]]
+        target = str(json.loads(abi)["target"])
+    except (ValueError, KeyError, TypeError):
+        raise ManifestFault("solo5-elftool does not print a manifest as it is known here") from None
+    if bad := next((name for name, _ in devices if not _NAME.fullmatch(name)), None):
+        raise ManifestFault(f"its Solo5 manifest names a device {bad!r}, which no tender accepts")
+    return Manifest(
+        target,
+        tuple(name for name, kind in devices if kind == "NET_BASIC"),
+        tuple(name for name, kind in devices if kind == "BLOCK_BASIC"),
     )
 
 

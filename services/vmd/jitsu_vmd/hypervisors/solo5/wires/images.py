@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from functools import partial
 from pathlib import Path
 
-from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, read_manifest
+from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, manifest_of_tool, read_manifest
 
 MAX_KNOWN = 10_000
-_Key = tuple[str, int, int, int, int]
+TOOL_LIMIT_S = 2.0
+_Key = tuple[str, int, int, int, int, str]
 
 
 class SoloImages:
@@ -20,15 +22,18 @@ class SoloImages:
         self._known: dict[_Key, Manifest | ManifestFault] = {}
         """File, and what tells whether it has changed -> its manifest, or what is wrong with it."""
 
-    def manifest(self, path: str) -> Manifest:
-        """Return what an image says about itself; raises ManifestFault."""
+    def manifest(self, path: str, tool: str = "") -> Manifest:
+        """Return what an image says about itself; raises ManifestFault.
+
+        `tool` is a solo5-elftool, which is asked once about an image that cannot be understood here.
+        """
         try:
             about = os.stat(path)
-            key = (path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+            key = (path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, tool)
             if key not in self._known:
                 if len(self._known) >= MAX_KNOWN:
                     self._known.clear()
-                self._known[key] = _look(path)
+                self._known[key] = _look(path, tool)
         except OSError as error:
             raise ManifestFault(f"it cannot be read: {error.strerror}") from None
         found = self._known[key]
@@ -37,14 +42,31 @@ class SoloImages:
         return found
 
 
-def _look(path: str) -> Manifest | ManifestFault:
+def _look(path: str, tool: str) -> Manifest | ManifestFault:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_manifest(partial(_read_at, descriptor))
     except ManifestFault as fault:
-        return fault
+        return (_asked(tool, path) if tool else None) or fault
     finally:
         os.close(descriptor)
+
+
+def _asked(tool: str, path: str) -> Manifest | None:
+    """Ask Solo5's tool; None if it does not understand the image either."""
+    said = []
+    for question in ("query-manifest", "query-abi"):
+        try:
+            done = subprocess.run(
+                [tool, question, path], capture_output=True, text=True, timeout=TOOL_LIMIT_S, check=True
+            )
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return None
+        said.append(done.stdout)
+    try:
+        return manifest_of_tool(*said)
+    except ManifestFault:
+        return None
 
 
 def _read_at(descriptor: int, offset: int, size: int) -> bytes:
