@@ -3,9 +3,10 @@
 once, by the launcher, for all      no program that is executed gains a right (PR_SET_NO_NEW_PRIVS), and none has a
                                     capability: the bounding set is empty, and one who is no longer root keeps none
                                     (capabilities(7))
-by a process that waits to become   a session of its own, no descriptor, limits, a lower priority
+by a process that waits to become   a session of its own, no descriptor, limits
 a tender (spares.py)
 when it becomes one                 the console; the limit of its memory; its record; a user of its own; execve(2)
+    when it has booted                  a lower priority (tenders.py)
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ MAX_PROCESSES = 4
 """Of its user. A tender is one process with one thread, and its seccomp filter lets it make no other. Earlier ones of
 the same user may still be there, dead: where the launcher was killed, another process has to reap them.
 """
-NICE = 5
-"""A guest that never waits must not delay the processes that serve names and packets."""
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 24, 47, 4
 _LIMITS = {
     resource.RLIMIT_NOFILE: MAX_FILES,
@@ -78,7 +77,6 @@ def prepare(kept: set[int]) -> None:
         os.dup2(null, number)
     for which, limit in _LIMITS.items():
         resource.setrlimit(which, (limit, limit))
-    os.setpriority(os.PRIO_PROCESS, 0, NICE)
     os.chdir("/")
     os.umask(0o077)
 

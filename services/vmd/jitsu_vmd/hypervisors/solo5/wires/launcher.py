@@ -35,7 +35,7 @@ from typing import Any
 from jitsu_vmd.hypervisors.solo5.wires import taps
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, confine_children
 from jitsu_vmd.hypervisors.solo5.wires.loop import Loop
-from jitsu_vmd.hypervisors.solo5.wires.names import LOCK, PID, SOCKET, tap_prefix
+from jitsu_vmd.hypervisors.solo5.wires.names import LOCK, PID, SOCKET, USERS, tap_prefix
 from jitsu_vmd.hypervisors.solo5.wires.records import Record
 from jitsu_vmd.hypervisors.solo5.wires.tenders import Fault, Tenders
 
@@ -282,7 +282,7 @@ def _end(launcher: Launcher, directory: Path, *, with_guests: bool) -> None:
         if name not in used:
             with suppress(OSError):
                 taps.remove(name)
-    for name in (SOCKET, PID, LOCK):
+    for name in (SOCKET, PID, LOCK, *([USERS] if with_guests else ())):
         (directory / name).unlink(missing_ok=True)
     with suppress(OSError):
         directory.rmdir()

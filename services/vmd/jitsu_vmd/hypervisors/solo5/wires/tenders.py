@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 STOP_LIMIT_S = 1.0
 """SIGSTOP takes effect when the process is next scheduled, normally within a millisecond."""
 STOP_LOOK_S = 0.0005
+NICE, NICE_AFTER_S = 5, 2.0
+"""A guest that never waits must not delay those that serve names and packets. While it boots, a client waits."""
 REFILL_S = 0.02
 """After a start: by then the guest has answered, and does not wait for the processor that a fork takes."""
 
@@ -133,6 +135,13 @@ class Tenders:
         self._loop.watch(spare.process, partial(self._ended, tender))
         self._watch_console(tender)
         self._loop.later(REFILL_S, self._refill)
+        self._loop.later(NICE_AFTER_S, partial(self._be_nice, tender))
+
+    @staticmethod
+    def _be_nice(tender: Tender) -> None:
+        if not tender.has_ended:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, tender.record.pid, NICE)
 
     def _refill(self) -> None:
         with suppress(OSError):
