@@ -41,7 +41,22 @@ def pvh_guest(directory: Path) -> Path:
     source, compiled, image = (directory / f"guest.{suffix}" for suffix in ("S", "o", "elf"))
     source.write_text(_SOURCE)
     subprocess.run([program("gcc", "gcc"), "-m32", "-c", source, "-o", compiled], check=True)
-    subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x100000", "-e", "_start", compiled, "-o", image], check=True)
+    subprocess.run(
+        [
+            "ld",
+            "-m",
+            "elf_i386",
+            "-z",
+            "noseparate-code",
+            "-Ttext-segment=0x100000",
+            "-e",
+            "_start",
+            compiled,
+            "-o",
+            image,
+        ],
+        check=True,
+    )
     return image
 
 

@@ -56,3 +56,9 @@ async def test_a_command_that_only_looks_is_ended_when_it_is_given_up(tmp_path: 
 
 async def test_what_a_command_says_is_returned() -> None:
     assert await commands.run("sh", "-c", "echo out; echo err >&2; exit 3") == (3, "out\n", "err\n")
+
+
+async def test_a_command_needs_no_directory_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")  # under the shipped unit all of them are read only
+    monkeypatch.setattr("tempfile._get_default_tempdir", lambda: "/nowhere")
+    assert await commands.run("echo", "out") == (0, "out\n", "")

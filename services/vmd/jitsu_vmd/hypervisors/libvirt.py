@@ -313,7 +313,10 @@ class Libvirt:
                 return
             if monotonic() >= asked_at + ASK_AGAIN_S:
                 asked_at = monotonic()
-                await self._on_domain(vm, lambda domain: domain.isActive() and domain.shutdown())
+                try:
+                    await self._on_domain(vm, lambda domain: domain.isActive() and domain.shutdown())
+                except Unavailable as error:  # a guest that still boots, or was let go on just now, may not hear it
+                    log.info("cannot be asked to shut down yet", vm=vm.name, reason=str(error))
             await asyncio.sleep(WATCH_S)
 
     async def destroy(self, vm: VM) -> None:

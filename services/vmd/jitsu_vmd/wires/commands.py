@@ -4,14 +4,15 @@ Each is started with no descriptor but its own three. What asyncio starts on uvl
 too: a daemon that it leaves, as `xl create` does, would keep them, and the command would never seem to end.
 
 A command that changes something goes on when vmd dies: it has a session of its own, so that Ctrl-C does not reach it,
-and it prints into files, because writing to a pipe that nobody reads would kill it halfway.
+and it prints into files, because writing to a pipe that nobody reads would kill it halfway. These are in memory
+(memfd_create(2)): under the shipped unit vmd may write to no directory for temporary files.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
-import tempfile
 from typing import IO, TYPE_CHECKING
 
 from jitsu_protocol.threads import DaemonThreads
@@ -28,7 +29,7 @@ async def run(*argv: str, is_look: bool = False) -> tuple[int, str, str]:
 
     When cancelled, only one that `is_look` is killed; others go on. Raises FileNotFoundError if there is none.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with memory_file("output") as out, memory_file("errors") as err:
         process = _started(argv, out, err)
         try:
             status = await asyncio.get_running_loop().run_in_executor(_threads, process.wait)
@@ -37,6 +38,11 @@ async def run(*argv: str, is_look: bool = False) -> tuple[int, str, str]:
                 process.kill()  # the thread sees it end
             raise
         return status, _text(out), _text(err)
+
+
+def memory_file(name: str) -> IO[bytes]:
+    """Return a file that is nowhere on the disk."""
+    return open(os.memfd_create(name), "w+b")
 
 
 def _started(argv: Sequence[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:

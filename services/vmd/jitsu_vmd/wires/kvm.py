@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from pathlib import Path
 
 import structlog
+
+from jitsu_vmd.wires.commands import memory_file
 
 QEMU = "qemu-system-x86_64"
 LIMIT_S = 1.5
@@ -24,13 +25,19 @@ async def kvm_works() -> bool:
     qemu = shutil.which(QEMU)
     if qemu is None or not Path("/dev/kvm").exists():
         return False
-    with tempfile.NamedTemporaryFile(suffix=".img") as image:
+    with memory_file("boot sector") as image:
         image.write(_BOOT_SECTOR)
         image.flush()
         process = await asyncio.create_subprocess_exec(
             qemu,
             *("-accel", "kvm", "-M", "pc", "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"),
-            *("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-drive", f"format=raw,file={image.name},if=ide"),
+            *(
+                "-device",
+                "isa-debug-exit,iobase=0xf4,iosize=0x04",
+                "-drive",
+                f"format=raw,file=/proc/self/fd/{image.fileno()},if=ide",
+            ),
+            pass_fds=(image.fileno(),),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
