@@ -35,7 +35,7 @@ MAC = "02:00:5e:00:53:10"
 def toml(daemon: Xenstored, **keys: object) -> str:
     """Return a suite with a VM that the mock never brings up: the guest is played."""
     guest = guest_toml("www", 10, handover="xenstore", mac=MAC, **{"boot_failure": "hang"} | keys)
-    return f'xenstore = "{daemon.socket}"\n{guest}'
+    return f'[synjitsu]\nxenstore = "{daemon.socket}"\n{guest}'
 
 
 @contextmanager
