@@ -16,14 +16,14 @@
 
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 enum { HEAD_BYTES = 20, MSS_OPTION = 2, MSS_OPTION_BYTES = 4, DEFAULT_MSS = 536 };
-enum { MAX_CONNECTIONS = 2048, RING_BYTES = 4096, WINDOW = 16384, IN_FLIGHT = 10 /* segments, RFC 6928 */ };
+enum { MAX_CONNECTIONS = 4096, BUCKETS = 4096, RING_BYTES = 4096, WINDOW = 16384, IN_FLIGHT = 10 /* segments, RFC 6928 */ };
 enum { MAX_TRIES = 8, FIRST_SYN_US = 1000000 /* RFC 6298, 2.1 */, FIRST_TRY_US = 300000, TIME_WAIT_US = 1000000, IDLE_US = 60000000, OWN_PORT = 40000 };
 
 enum stage { FREE, SYN_RECEIVED, SYN_SENT, OPEN, TIME_WAIT };
 
 struct connection {
 	enum stage stage;
-	int address_length, tries;
+	int address_length, tries, next;
 	uint8_t mac[MAC_BYTES], own[IPV6_BYTES], peer[IPV6_BYTES];
 	uint16_t own_port, peer_port;
 	uint32_t expected, first;  /* sequence numbers: of the peer's next byte, and of our stream's byte 0 */
@@ -48,7 +48,9 @@ struct segment {
 
 static struct connection connections[MAX_CONNECTIONS];
 static uint8_t rings[MAX_CONNECTIONS][RING_BYTES]; /* what is to be sent; apart, so that a search touches little memory */
-static int used; /* all connections from here on are free */
+static int buckets[BUCKETS]; /* the first connection with each hash; 0 is none, so connection 0 is never used */
+static int first_free, used = 1; /* a list by `next`; all connections from `used` on are free too */
+static int64_t earliest = INT64_MAX; /* no deadline is before this; it may be too early */
 
 static uint8_t *ring_of(const struct connection *of) {
 	return rings[of - connections];
@@ -94,32 +96,63 @@ static void refuse(const struct segment *segment) {
 		send_segment(&nobody, RST | ACK, 0, 0);
 }
 
+/* --- the table of connections --- */
+
+static int *bucket_of(int own_port, int peer_port, const uint8_t *peer, int length) {
+	unsigned hash = (unsigned)(own_port * 31 + peer_port) * 2654435761U + peer[length - 1] * 40503U;
+	return &buckets[hash >> 8 & (BUCKETS - 1)];
+}
+
 static struct connection *find(const struct segment *segment) {
-	size_t length = (size_t)segment->packet->address_length;
-	for (int n = 0; n < used; n++) {
-		struct connection *each = &connections[n];
-		if (each->stage != FREE && each->peer_port == segment->peer_port && each->own_port == segment->own_port &&
-		    each->address_length == (int)length && !memcmp(each->peer, segment->packet->sender, length) &&
-		    !memcmp(each->own, segment->packet->receiver, length))
+	int length = segment->packet->address_length;
+	const uint8_t *peer = segment->packet->sender, *own = segment->packet->receiver;
+	int at = *bucket_of(segment->own_port, segment->peer_port, peer, length);
+	for (; at; at = connections[at].next) {
+		struct connection *each = &connections[at];
+		if (each->peer_port == segment->peer_port && each->own_port == segment->own_port &&
+		    each->address_length == length && !memcmp(each->peer, peer, (size_t)length) && !memcmp(each->own, own, (size_t)length))
 			return each;
 	}
 	return NULL;
 }
 
-/* Return a free place, or that of a connection which only waits for late segments; NULL if there is none. */
-static struct connection *new_connection(void) {
-	struct connection *found = NULL;
-	for (int n = 0; n < used && !found; n++)
-		if (connections[n].stage == FREE)
-			found = &connections[n];
-	if (!found && used < MAX_CONNECTIONS)
-		found = &connections[used++];
-	for (int n = 0; n < used && !found; n++)
+static void release(struct connection *done) {
+	int own = (int)(done - connections);
+	int *link = bucket_of(done->own_port, done->peer_port, done->peer, done->address_length);
+	while (*link != own)
+		link = &connections[*link].next;
+	*link = done->next;
+	done->stage = FREE;
+	done->next = first_free;
+	first_free = own;
+}
+
+/* Return a new connection, in place of one that only waits for late segments if there is no room; NULL if there is none.
+   Its ends are in a packet that was received, or `own` and `peer` of one that the guest opens. */
+static struct connection *new_connection(const uint8_t *own, int own_port, const uint8_t *peer, int peer_port, int length) {
+	for (int n = 1; !first_free && used == MAX_CONNECTIONS && n < used; n++)
 		if (connections[n].stage == TIME_WAIT)
-			found = &connections[n];
-	if (found)
-		memset(found, 0, sizeof *found);
-	return found;
+			release(&connections[n]);
+	int at = first_free;
+	if (at)
+		first_free = connections[at].next;
+	else if (used < MAX_CONNECTIONS)
+		at = used++;
+	else
+		return NULL;
+	int *bucket = bucket_of(own_port, peer_port, peer, length);
+	struct connection *made = &connections[at];
+	*made = (struct connection){.address_length = length, .own_port = (uint16_t)own_port, .peer_port = (uint16_t)peer_port, .next = *bucket};
+	memcpy(made->own, own, (size_t)length);
+	memcpy(made->peer, peer, (size_t)length);
+	*bucket = at;
+	return made;
+}
+
+static void set_deadline(struct connection *of, int64_t at) {
+	of->deadline = at;
+	if (at < earliest)
+		earliest = at;
 }
 
 static uint32_t first_sequence(void) {
@@ -127,7 +160,7 @@ static uint32_t first_sequence(void) {
 }
 
 static void wait_for_ack(struct connection *to) {
-	to->deadline = guest.now + ((int64_t)(to->stage == OPEN ? FIRST_TRY_US : FIRST_SYN_US) << to->tries);
+	set_deadline(to, guest.now + ((int64_t)(to->stage == OPEN ? FIRST_TRY_US : FIRST_SYN_US) << to->tries));
 }
 
 /* Send what the peer's window and ours allow. `forced` sends one segment again, or into a window of 0. */
@@ -221,7 +254,7 @@ static bool receive_ack(struct connection *from, const struct segment *segment) 
 		from->tries = 0;
 	}
 	if (from->acked == from->end + from->ends)
-		from->deadline = guest.now + IDLE_US;
+		set_deadline(from, guest.now + IDLE_US);
 	else
 		wait_for_ack(from);
 	return true;
@@ -231,25 +264,21 @@ static void end_if_done(struct connection *each) {
 	if (each->stage != OPEN || !each->ends || each->acked != each->end + 1 || !each->peer_ended)
 		return;
 	each->stage = TIME_WAIT; /* a FIN of the peer that comes again is acknowledged */
-	each->deadline = guest.now + TIME_WAIT_US;
+	set_deadline(each, guest.now + TIME_WAIT_US);
 }
 
 static void accept_connection(const struct segment *segment) {
 	bool is_open = segment->own_port == ECHO_PORT || segment->own_port == guest.options.port;
 	struct connection *made = NULL;
 	if (is_open && guest.state >= LISTENING && !guest.options.answers_rst)
-		made = new_connection();
+		made = new_connection(segment->packet->receiver, segment->own_port, segment->packet->sender, segment->peer_port,
+		                      segment->packet->address_length);
 	if (!made) {
 		refuse(segment);
 		return;
 	}
 	made->stage = SYN_RECEIVED;
-	made->address_length = segment->packet->address_length;
 	memcpy(made->mac, segment->packet->mac, MAC_BYTES);
-	memcpy(made->own, segment->packet->receiver, (size_t)made->address_length);
-	memcpy(made->peer, segment->packet->sender, (size_t)made->address_length);
-	made->own_port = segment->own_port;
-	made->peer_port = segment->peer_port;
 	made->expected = segment->sequence + 1;
 	made->first = first_sequence() + 1;
 	made->window = segment->window;
@@ -265,7 +294,7 @@ static void receive_syn_ack(struct connection *from, const struct segment *segme
 	}
 	if (segment->flags & RST) {
 		say("guest: its own connection to port %d is refused", from->peer_port);
-		from->stage = FREE;
+		release(from);
 	} else if (segment->flags & SYN) {
 		char text[NAME_BYTES + 16];
 		int length = snprintf(text, sizeof text, "hello from %s\n", guest.options.name);
@@ -322,7 +351,7 @@ void receive_tcp(const struct packet *packet) {
 	struct connection *found = guest.options.answers_rst ? NULL : find(&segment);
 	bool is_syn = (segment.flags & (SYN | ACK | RST)) == SYN;
 	if (found && found->stage == TIME_WAIT && is_syn && segment.sequence != found->expected - 1) {
-		found->stage = FREE; /* the client uses the port for a new connection */
+		release(found); /* the client uses the port for a new connection */
 		found = NULL;
 	}
 	if (!found) {
@@ -334,7 +363,7 @@ void receive_tcp(const struct packet *packet) {
 		receive_syn_ack(found, &segment);
 	} else if (segment.flags & RST) {
 		if (segment.sequence == found->expected)
-			found->stage = FREE;
+			release(found);
 	} else if (segment.flags & SYN) {
 		if (found->stage == SYN_RECEIVED && segment.sequence == found->expected - 1)
 			send_segment(found, SYN | ACK, found->first - 1, 0); /* it has come twice */
@@ -355,16 +384,12 @@ void receive_tcp(const struct packet *packet) {
 }
 
 void open_tcp(const struct target *target, const uint8_t *mac, const uint8_t *own) {
-	struct connection *made = new_connection();
+	struct connection *made = new_connection(own, OWN_PORT + (int)(target - guest.targets), target->address.bytes,
+	                                         target->port, target->address.length);
 	if (!made)
 		return;
 	made->stage = SYN_SENT;
-	made->address_length = target->address.length;
 	memcpy(made->mac, mac, MAC_BYTES);
-	memcpy(made->own, own, (size_t)made->address_length);
-	memcpy(made->peer, target->address.bytes, (size_t)made->address_length);
-	made->own_port = (uint16_t)(OWN_PORT + (target - guest.targets));
-	made->peer_port = target->port;
 	made->first = first_sequence() + 1;
 	send_segment(made, SYN, made->first - 1, 0);
 	wait_for_ack(made);
@@ -374,7 +399,7 @@ void open_tcp(const struct target *target, const uint8_t *mac, const uint8_t *ow
 static void tick(struct connection *each) {
 	bool has_unacknowledged = each->stage != OPEN || each->acked != each->end + each->ends;
 	if (each->stage == TIME_WAIT || !has_unacknowledged || ++each->tries > MAX_TRIES) {
-		each->stage = FREE;
+		release(each);
 		return;
 	}
 	if (each->stage == OPEN) {
@@ -387,17 +412,15 @@ static void tick(struct connection *each) {
 }
 
 void tick_tcp(void) {
-	for (int n = 0; n < used; n++)
+	for (int n = 1; n < used; n++)
 		if (connections[n].stage != FREE && connections[n].deadline <= guest.now)
 			tick(&connections[n]);
-	while (used && connections[used - 1].stage == FREE)
-		used--;
+	earliest = INT64_MAX;
+	for (int n = 1; n < used; n++)
+		if (connections[n].stage != FREE && connections[n].deadline < earliest)
+			earliest = connections[n].deadline;
 }
 
 int64_t tcp_deadline(void) {
-	int64_t earliest = INT64_MAX;
-	for (int n = 0; n < used; n++)
-		if (connections[n].stage != FREE && connections[n].deadline < earliest)
-			earliest = connections[n].deadline;
 	return earliest;
 }
