@@ -56,7 +56,7 @@ test-suite: setup
 	$(BIN)/pytest -q -m "suite and alone" --durations=5
 
 # As root: hosts, bridges and guests in network namespaces that the tests make.
-test-net: setup
+test-net: setup guests
 	$(BIN)/pytest -q -m net -n 2 --durations=5
 
 # As root: libvirt's test driver, and QEMU guests on a bridge in a network namespace, without KVM unless that works.

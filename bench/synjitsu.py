@@ -101,8 +101,8 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     toml = ""
     for n, boot in enumerate(BOOT_TIMES_S):
-        toml += guest_toml(f"with{n}", 10 + n, boot_time=boot, max_wait=4, mac=f"02:00:5e:00:53:{10 + n}")
-        toml += guest_toml(f"without{n}", 30 + n, boot_time=boot, use_synjitsu="false", response_delay=0)
+        toml += guest_toml(f"with{n}", 10 + n, boot_time=boot, tap="false", max_wait=4, mac=f"02:00:5e:00:53:{10 + n}")
+        toml += guest_toml(f"without{n}", 30 + n, boot_time=boot, use_synjitsu="false", tap="false", response_delay=0)
     print("from the answer of the name server to the first byte of the page, ms above the boot time (median, p99)")
     with tempfile.TemporaryDirectory() as directory, lan_suite(Path(directory), toml) as (lan, suite):
         for n, boot in enumerate(BOOT_TIMES_S):

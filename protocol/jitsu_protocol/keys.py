@@ -384,7 +384,9 @@ KEYS: dict[str, Key] = {
     "shutdown_time": Key(Seconds, "Mock: how long a clean shutdown takes.", "0.05", "s"),
     "listen_after": Key(Seconds, "Mock bridge: how long after its link is up the guest listens.", "0", "s"),
     "announces": Key(bool, "Mock bridge: whether the guest announces its addresses.", "true"),
-    "tap": Key(bool, "Mock bridge: the guest is on a tap, which has a queue, as QEMU's are.", "false"),
+    "tap": Key(
+        bool, "Mock bridge: the guest is on a tap, which has a queue, as QEMU's are.", "if the guest in C is built"
+    ),
     "boot_mac": Key(Mac, "Mock bridge: the guest has this MAC address, whatever `mac` says."),
     "boot_failure": Key(
         BootFailure,

@@ -39,7 +39,7 @@ QUIET_S = 0.3
 MASKED = {
     "late": "--late-link=300",
     "resets": "--late-link=100 --loses-queue",
-    "deaf": "--listen-after=300",
+    "deaf": "--late-link=150 --listen-after=300",
     "othermac": "--mac=02:00:5e:00:53:77",
     "mld": "--mld-first=300",
     "dhcp": "--dhcp-first=300",
@@ -56,7 +56,7 @@ NOTICED = {
     "dies": "--listen-after=60000 --die-after=300",
     "refuses": "--answers-rst",
     "elsewhere": "--address-other=10.77.0.99",
-    "talks": "--opens=10.77.0.100:9 --sends=10.77.0.100:9 --listen-after=200",
+    "talks": "--opens=10.77.0.100:9 --sends=10.77.0.100:9 --late-link=150 --listen-after=200",
     "fades": "--die-after=1500",
 }
 ALL = MASKED | NOTICED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jitsu_protocol.native_guest import native_guest
-from jitsu_vmd.hypervisors.bridge import Bridge
+from jitsu_vmd.hypervisors.bridge import cmdline_refusal, is_on_tap
 from jitsu_vmd.mock.bridge import BridgeGuest
 from jitsu_vmd.mock.native import native_arguments
 from tests.support.vms import make_vm
@@ -45,21 +45,34 @@ def test_the_environment_names_another_guest_or_none(monkeypatch: pytest.MonkeyP
     ("guest", "keys", "refusal"),
     [
         ("", {}, ""),
-        ("", {"tap": "true"}, ""),
-        ("", {"cmdline": "--slow=9"}, ""),
-        ("", {"tap": "true", "cmdline": "--slow=9"}, "cmdline: it is for jitsu-guest, which is not built here"),
-        ("/bin/x", {"tap": "true", "cmdline": "--slow=9"}, ""),
-        ("/bin/x", {"tap": "true", "cmdline": "--name='x"}, "cmdline: No closing quotation"),
+        ("", {"cmdline": "--slow=9"}, "cmdline: it is for jitsu-guest, which is not built here; see guests/README.md"),
+        ("/bin/x", {"cmdline": "--slow=9"}, ""),
+        ("/bin/x", {"cmdline": "--name='x"}, "cmdline: No closing quotation"),
     ],
 )
 def test_arguments_that_no_guest_would_see_are_refused(
     monkeypatch: pytest.MonkeyPatch, guest: str, keys: dict[str, str], refusal: str
 ) -> None:
     monkeypatch.setenv("MOCK_GUEST", guest)
-    bridge = Bridge.__new__(Bridge)
-    said = bridge.refusal(make_vm(**keys))
-    assert said.startswith(refusal)
-    assert bool(said) == bool(refusal)
+    assert cmdline_refusal(make_vm(**keys)) == refusal
+
+
+@pytest.mark.parametrize(
+    ("guest", "keys", "is_here", "expected"),
+    [
+        ("/bin/x", {}, True, True),
+        ("", {}, True, False),
+        ("/bin/x", {}, False, False),
+        ("/bin/x", {"tap": "false"}, True, False),
+        ("", {"tap": "true"}, False, True),
+    ],
+)
+def test_a_guest_is_on_a_tap_if_it_can_be_the_one_in_c_unless_the_vm_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, guest: str, keys: dict[str, str], is_here: bool, expected: bool
+) -> None:
+    monkeypatch.setenv("MOCK_GUEST", guest)
+    monkeypatch.setattr("jitsu_vmd.hypervisors.bridge.TUN", "/dev/null")
+    assert is_on_tap(make_vm(**keys), is_here=is_here) is expected
 
 
 class OneProcess:

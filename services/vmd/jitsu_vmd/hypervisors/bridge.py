@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
 
 
+TUN = "/dev/net/tun"
+
+
 class Bridge(MockHypervisor):
     """Guests on a bridge."""
 
@@ -45,13 +48,7 @@ class Bridge(MockHypervisor):
 
     def refusal(self, vm: VM) -> str:
         """Refuse arguments that a guest on a tap would not see; others need not see them."""
-        if not vm.flag("tap") or "cmdline" not in vm.config:
-            return ""
-        try:
-            shlex.split(vm.config["cmdline"][0])
-        except ValueError as error:
-            return f"cmdline: {error}"
-        return "" if native_guest() else f"cmdline: it is for {PROGRAM}, which is not built here; see guests/README.md"
+        return cmdline_refusal(vm) if is_on_tap(vm, is_here=not self._is_others) else ""
 
     def _bridge_of(self, vm: VM) -> str:
         return vm.bridge or self._bridge
@@ -69,6 +66,27 @@ class Bridge(MockHypervisor):
             "bridge": self._bridge_of(vm),
             "listen_after": float(value("listen_after")),
             "announces": vm.flag("announces"),
-            "tap": vm.flag("tap"),
+            "tap": is_on_tap(vm, is_here=not self._is_others),
             "arguments": value("cmdline"),
         }
+
+
+def is_on_tap(vm: VM, *, is_here: bool) -> bool:
+    """Say whether a guest is on a tap: where the key is silent, if it can be the guest in C.
+
+    `is_here` is false if the guest runs on another machine, of which nothing is known.
+    """
+    if "tap" in vm.config:
+        return vm.flag("tap")
+    return is_here and bool(native_guest()) and os.access(TUN, os.R_OK | os.W_OK)
+
+
+def cmdline_refusal(vm: VM) -> str:
+    """Return what is wrong with the arguments of a guest on a tap, or nothing."""
+    if "cmdline" not in vm.config:
+        return ""
+    try:
+        shlex.split(vm.config["cmdline"][0])
+    except ValueError as error:
+        return f"cmdline: {error}"
+    return "" if native_guest() else f"cmdline: it is for {PROGRAM}, which is not built here; see guests/README.md"
