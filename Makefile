@@ -137,6 +137,8 @@ install: setup
 	for each in jitsu $(SERVICES:%=jitsu-%); do \
 	  printf '#!/bin/sh\nPYTHONPATH=/usr/lib/jitsu exec python3 -P -m %s.main "$$@"\n' $$(echo $$each | tr - _) \
 	    > $(PREFIX)/bin/$$each && chmod 755 $(PREFIX)/bin/$$each; done
+	printf '#!/bin/sh\nPYTHONPATH=/usr/lib/jitsu exec python3 -P -m jitsu_vmd.hypervisors.solo5.wires.launcher "$$@"\n' \
+	  > $(PREFIX)/bin/jitsu-solo5 && chmod 755 $(PREFIX)/bin/jitsu-solo5
 	install -m 644 deploy/systemd/jitsu*.service deploy/systemd/jitsu*.socket deploy/systemd/jitsu.target $(PREFIX)/lib/systemd/system
 	install -m 644 deploy/systemd/jitsu.sysusers $(PREFIX)/lib/sysusers.d/jitsu.conf
 	install -m 644 deploy/systemd/jitsu.tmpfiles $(PREFIX)/lib/tmpfiles.d/jitsu.conf

@@ -40,7 +40,11 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     target = Path(sys.argv[1])
-    pages = {"man1/jitsu.1": _tool(), **{f"man8/jitsu-{service}.8": _service(service) for service in WHAT}}
+    pages = {
+        "man1/jitsu.1": _tool(),
+        "man8/jitsu-solo5.8": _solo5(),
+        **{f"man8/jitsu-{service}.8": _service(service) for service in WHAT},
+    }
     for name, page in pages.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +77,30 @@ def _service(service: str) -> str:
     for status, meaning in EXIT.items():
         lines += [".TP", status, meaning]
     lines += [".SH SEE ALSO", ".BR jitsu (1)", ""]
+    return "\n".join(lines)
+
+
+def _solo5() -> str:
+    what = "starts the tenders of Solo5 unikernels for jitsu-vmd"
+    why = (
+        "A process beside jitsu-vmd, which asks it to start, signal and end tenders (hypervisor.kind = solo5). It runs "
+        "as root, gives each tender a user of its own, and needs no configuration. Tenders run on when it ends; the "
+        "next one finds them."
+    )
+    lines = [_head("jitsu-solo5", 8), ".SH NAME", f"jitsu-solo5 \\- {what}", ".SH SYNOPSIS", ".B jitsu-solo5"]
+    lines += ["\\fB\\-\\-directory\\fR \\fIDIRECTORY\\fR [\\fB\\-\\-stay\\fR]", ".SH DESCRIPTION", _text(why)]
+    lines += [".SH OPTIONS", ".TP", "\\fB\\-\\-directory\\fR \\fIDIRECTORY\\fR"]
+    lines += [_text("Where its socket and its records are; hypervisor.connect of jitsu-vmd is the same.")]
+    lines += [".TP", "\\fB\\-\\-stay\\fR", _text("Go on even without guests and without a jitsu-vmd.")]
+    lines += [".SH EXIT STATUS", ".TP", "0", "stopped by a signal, or needed no longer"]
+    lines += [
+        ".TP",
+        "2",
+        "another one serves that directory, or it is not root",
+        ".SH SEE ALSO",
+        ".BR jitsu-vmd (8)",
+        "",
+    ]
     return "\n".join(lines)
 
 

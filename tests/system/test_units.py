@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.suite
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("jitsu*.service"))
-MOST = {"dns@": 2.0, "store": 2.0, "reaper": 2.0, "vmd": 4.0, "synjitsu": 4.0}
+MOST = {"dns@": 2.0, "store": 2.0, "reaper": 2.0, "vmd": 4.0, "synjitsu": 4.0, "solo5": 4.0}
 """Of 10, what systemd-analyze finds exposed."""
 
 
@@ -66,7 +66,7 @@ def test_what_the_page_says_after_the_installation_can_be_done(installed: Path) 
     page = (ROOT / "docs" / "operate.md").read_text()
     lines = re.findall(r"^    (systemd-sysusers .*|systemctl .*)$|`(systemctl enable [^`]+)`", page, re.MULTILINE)
     commands = [part.strip() for found in lines for line in found if line for part in line.split("&&")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         if command != "systemctl daemon-reload":
             name, _, rest = command.replace(" --now", "").partition(" ")
@@ -78,6 +78,7 @@ def test_what_the_page_says_after_the_installation_can_be_done(installed: Path) 
     assert users == {"jitsu-store", "jitsu-dns", "jitsu-synjitsu", "jitsu-reaper"}
     wanted = {link.name for link in (installed / "etc/systemd/system").glob("*.wants/*")}
     assert wanted >= {"jitsu-dns@dns-0.socket", "jitsu-dns@dns-1.socket", "jitsu-dns@dns-1.service", "jitsu.target"}
+    assert "jitsu-solo5.service" in wanted
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -102,7 +103,7 @@ def test_installed_commands_run_and_have_manual_pages(installed: Path) -> None:
         argv = argv.replace("exec python3", f"exec {sys.executable}").replace('"$@"', "--help")
         done = subprocess.run(["sh", "-c", argv], capture_output=True, text=True, check=False, cwd=installed)
         assert done.returncode == 0, done.stderr
-        assert "--config" in done.stdout
+        assert ("--config" if name != "jitsu-solo5" else "--directory") in done.stdout
         page = installed / "usr/share/man" / ("man1/jitsu.1" if name == "jitsu" else f"man8/{name}.8")
         assert ".SH SYNOPSIS" in page.read_text()
     assert "jitsu" in (installed / "usr/share/bash-completion/completions/jitsu").read_text()

@@ -24,7 +24,7 @@ from jitsu_vmd.hypervisors.solo5.rules import command_line
 from jitsu_vmd.hypervisors.solo5.rules.command_line import CommandFault
 from jitsu_vmd.hypervisors.solo5.rules.manifest import ManifestFault
 from jitsu_vmd.hypervisors.solo5.rules.users import Users, UsersFault, user_range
-from jitsu_vmd.hypervisors.solo5.wires import disks, taps
+from jitsu_vmd.hypervisors.solo5.wires import taps
 from jitsu_vmd.hypervisors.solo5.wires.client import LauncherClient
 from jitsu_vmd.hypervisors.solo5.wires.images import SoloImages, closed_to_tenders
 from jitsu_vmd.hypervisors.solo5.wires.kvm import DEVICE, LIMIT_S, kvm_runs
@@ -246,7 +246,7 @@ class Solo5:
         files = list(command_line.disks(vm, manifest).values())
         words = command_line.arguments(vm, self._networks(vm))
         for path in files:
-            self._give_disk(vm, path, user)
+            self._refuse_shared(vm, path)
         taken: list[str] = []
         try:
             for bridge in bridges:
@@ -277,15 +277,11 @@ class Solo5:
             await self._pool.release(taken, user, bridges[: len(taken)])
             raise
 
-    def _give_disk(self, vm: VM, path: str, user: int) -> None:
-        """Let a VM's user have a disk; raises BootFailed if another VM that runs has it."""
+    def _refuse_shared(self, vm: VM, path: str) -> None:
+        """Raise BootFailed if another VM that runs has this disk."""
         other = next((uuid for uuid, each in self._guests.items() if uuid != vm.uuid and path in each["disks"]), "")
         if other:
             raise BootFailed(f"disk: {path} is in use by another VM, {self._guests[other].get('name', other)}")
-        try:
-            disks.give(path, user)
-        except OSError as error:
-            raise BootFailed(f"disk: {path}: {error.strerror}") from None
 
     async def discard(self, vm: VM) -> None:
         """End a paused guest, whose memory is its saved state, and forget why an ended one has ended."""
@@ -331,11 +327,10 @@ class Solo5:
             raise Unavailable("its memory is kept: the tender is paused", hint="kill the tender if nobody needs it")
         if told is not None and told["state"] == "running":
             raise Unavailable("its tender runs")
-        await self._call("forget", vm)
         user = self._users.taken.get(vm.uuid)
+        files = [text.rpartition("@")[0] or text for text in vm.config.get("disk", ())] if user is not None else []
+        await self._call("forget", vm, user=user, disks=files)
         if user is not None:
-            for text in vm.config.get("disk", ()):
-                disks.take_back(text.rpartition("@")[0] or text, user)
             self._users.forget(vm.uuid)
             self._write_users()
 
@@ -347,8 +342,8 @@ class Solo5:
         """Never asked."""
         raise Unavailable(f"{vm.name}: solo5 has no Xenstore")
 
-    async def _call(self, call: str, vm: VM) -> None:
-        answer = await self._launcher.call(call, uuid=vm.uuid)
+    async def _call(self, call: str, vm: VM, **arguments: Any) -> None:
+        answer = await self._launcher.call(call, uuid=vm.uuid, **arguments)
         if answer["error"]:
             raise Unavailable(f"{vm.name}: {answer['error']}")
 

@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jitsu_vmd.hypervisors.solo5.wires import taps
+from jitsu_vmd.hypervisors.solo5.wires import disks, taps
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, confine_children
 from jitsu_vmd.hypervisors.solo5.wires.loop import Loop
 from jitsu_vmd.hypervisors.solo5.wires.names import LOCK, PID, SOCKET, USERS, tap_prefix
@@ -98,6 +98,8 @@ class Launcher:
                     answer("")
                 case "forget":
                     self.tenders.forget(uuid)
+                    for path in request.get("disks", ()):
+                        disks.take_back(path, request["user"])
                     answer("")
                 case call:
                     answer(f"the launcher knows no call {call!r}")

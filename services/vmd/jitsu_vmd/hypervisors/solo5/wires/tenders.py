@@ -25,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jitsu_vmd.hypervisors.solo5.rules import console as console_rules
-from jitsu_vmd.hypervisors.solo5.wires import records
+from jitsu_vmd.hypervisors.solo5.wires import disks, records
 from jitsu_vmd.hypervisors.solo5.wires.consoles import REST_S, Console
 from jitsu_vmd.hypervisors.solo5.wires.spares import Spares
 
@@ -119,6 +119,8 @@ class Tenders:
             raise Fault("it runs already")
         if before is not None:
             self._drop(before)
+        for path in record.disks:
+            disks.give(path, record.user)
         console = Console(self._directory, record.uuid)
         descriptor = console.open()
         spare = self._spares.take()
