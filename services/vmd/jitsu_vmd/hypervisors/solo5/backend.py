@@ -33,6 +33,7 @@ from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
 from jitsu_vmd.rules.domain import nth_mac
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.rules.means import of_the_mock
+from jitsu_vmd.wires.parts import absent_part
 from jitsu_vmd.wires.threads import Threads
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ class Solo5:
         return ""
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
-        """Look for keys of the mock hypervisor. No VM is said to write to a disk, as none can be shut down."""
-        return {vm.uuid: Examined(of_the_mock(vm)) for vm in vms}
+        """Look for mistakes. No VM is said to write to a disk, because none can be shut down."""
+        return {vm.uuid: Examined(of_the_mock(vm) or absent_part(vm)) for vm in vms}
 
     def _manifest(self, vm: VM) -> Manifest:
         """Return what a VM's image needs; raises CommandFault if solo5 can never run the VM."""

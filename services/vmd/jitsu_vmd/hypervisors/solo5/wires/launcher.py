@@ -28,7 +28,6 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +108,15 @@ class Launcher:
             answer(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
         except (KeyError, TypeError) as error:
             answer(f"the launcher does not understand the call {request.get('call')!r}: {error}")
+
+    def stop_at(self, descriptor: int) -> None:
+        """Stop the loop when a descriptor can be read: a signal has come, or the lifeline is cut."""
+
+        def stop() -> None:
+            self.loop.unwatch(descriptor)  # what is done at the end needs the loop once more
+            self._stop()
+
+        self.loop.watch(descriptor, stop)
 
     def stop_when_idle(self) -> None:
         """Stop the loop when there have been neither guests nor a vmd for a while."""
@@ -262,11 +270,11 @@ def run(directory: Path, *, stays: bool) -> int:
     signal.set_wakeup_fd(writing)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    launcher.loop.watch(reading, partial(setattr, launcher.loop, "is_stopped", True))
+    launcher.stop_at(reading)
     lifeline = os.environ.get(LIFELINE_VARIABLE, "")
     if lifeline.isdecimal():
         os.set_inheritable(int(lifeline), False)
-        launcher.loop.watch(int(lifeline), partial(setattr, launcher.loop, "is_stopped", True))
+        launcher.stop_at(int(lifeline))
     elif not stays:
         launcher.stop_when_idle()
     launcher.loop.run()
