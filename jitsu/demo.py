@@ -10,6 +10,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jitsu.kinds import kind_of
+from jitsu.reach import unreachable, unreachable_lines
 from jitsu_protocol.native_guest import native_guest
 from jitsu_protocol.settings import VmText
 
@@ -109,14 +111,17 @@ def fast_steps(settings: Settings) -> list[str]:
 
 def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
     """Return what a newcomer may type now; `jitsu` is how this very tool is called."""
-    vm = min(settings.vms, key=_by_first_address, default=None)
+    vm = min(settings.vms, key=lambda vm: (bool(unreachable(vm, settings)), _by_first_address(vm)), default=None)
     if vm is None:
         return ["", f"Serving what the store holds: {jitsu} status shows it. Ctrl-C stops everything."]
     name, address = next(iter(vm.names)), vm.addresses[0]
     host = f"[{address}]" if address.version == 6 else str(address)
-    is_mock = settings.hypervisor.kind in ("mock", "loopback", "bridge")
+    is_mock = kind_of(vm, settings) in ("mock", "loopback", "bridge")
     port = vm.config.get("port", ("8080" if is_mock else "",))[0]
+    if unreachable(vm, settings):
+        port = ""
     return [
+        *unreachable_lines(settings.vms, settings),
         "",
         f"{len(settings.vms)} VM{'s are' if len(settings.vms) > 1 else ' is'} off until somebody asks for"
         f" {'them' if len(settings.vms) > 1 else 'it'}. In another terminal:",

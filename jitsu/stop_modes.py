@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitsu.apply import changes_for, check
+from jitsu.kinds import kind_of
 from jitsu_protocol.keys import StopMode
 from jitsu_protocol.vm import VM_ROOT
 
@@ -81,13 +82,6 @@ def _mode_in_the_tree(vm: VM, leaves: Mapping[str, str]) -> str:
     if f"{start}/ip" not in leaves and f"{start}/config/ip/0" not in leaves:
         return ""
     return leaves.get(f"{start}/stop_mode") or leaves.get(f"{start}/config/stop_mode/0") or StopMode.DESTROY
-
-
-def kind_of(vm: VM, settings: Settings) -> str:
-    """Return the kind of a VM's hypervisor."""
-    name = vm.config.get("hypervisor", ("",))[0]
-    kinds = {each.split()[0]: each.split()[1] for each in settings.hypervisor.connections}
-    return kinds.get(name, settings.hypervisor.kind)
 
 
 def _lines(names: list[str]) -> list[str]:

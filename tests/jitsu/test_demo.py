@@ -14,9 +14,9 @@ from jitsu_protocol.settings import VmText, load
 @pytest.mark.parametrize(
     ("addresses", "shown"),
     [
-        (("fd00::5", "127.0.2.9"), "curl http://127.0.2.9:8080/"),
-        (("127.0.2.9", "fd00::5", "127.0.2.1"), "curl http://127.0.2.1:8080/"),
-        (("fd00::5",), "curl http://[fd00::5]:8080/"),
+        (("::1", "127.0.2.9"), "curl http://127.0.2.9:8080/"),
+        (("127.0.2.9", "::1", "127.0.2.1"), "curl http://127.0.2.1:8080/"),
+        (("::1",), "curl http://[::1]:8080/"),
     ],
 )
 def test_the_next_steps_are_shown_whatever_families_the_addresses_are_of(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
+from jitsu_vmd.mock.guest import LoopbackGuest
 from jitsu_vmd.mock.host import MockHost
 from jitsu_vmd.mock.messages import TOPIC, ListGuests, StartGuest, StopGuest
 from jitsu_vmd.rules.events import GuestState
@@ -67,3 +70,11 @@ async def test_a_look_at_one_guest_is_answered_with_one() -> None:
         assert len(states(host)) == 5
         for n in range(5):
             await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
+
+
+async def test_a_guest_with_an_address_that_is_not_of_this_host_says_what_to_do() -> None:
+    guest = LoopbackGuest("www", ["127.88.7.3", "192.0.2.250"], 8080, 0.0)
+    with pytest.raises(OSError, match="not all of ") as caught:
+        await guest.boot()
+    said = "not all of 127.88.7.3, 192.0.2.250 are addresses of this host; use an address such as 127.0.2.1"
+    assert caught.value.strerror == said

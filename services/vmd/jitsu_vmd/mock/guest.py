@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import html
 from http import HTTPStatus
 from time import monotonic
@@ -91,4 +92,11 @@ class LoopbackGuest(HttpGuest):
         """Return when it has booted; raises OSError if it cannot."""
         if self._boot_time:
             await asyncio.sleep(self._boot_time)
-        await self.listen(self._addresses, self._port)
+        try:
+            await self.listen(self._addresses, self._port)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            shown = ", ".join(self._addresses)
+            text = f"not all of {shown} are addresses of this host; use an address such as 127.0.2.1"
+            raise OSError(error.errno, text) from None

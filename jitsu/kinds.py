@@ -1,0 +1,16 @@
+"""Which kind of hypervisor runs a VM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jitsu_protocol.settings import Settings
+    from jitsu_protocol.vm import VM
+
+
+def kind_of(vm: VM, settings: Settings) -> str:
+    """Return the kind of a VM's hypervisor: of the connection that it names, else hypervisor.kind."""
+    name = vm.config.get("hypervisor", ("",))[0]
+    kinds = {each.split()[0]: each.split()[1] for each in settings.hypervisor.connections}
+    return kinds.get(name, settings.hypervisor.kind)
