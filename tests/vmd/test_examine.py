@@ -12,6 +12,7 @@ from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Check, Checked, Summon
 from jitsu_protocol.vm import VM, VM_ROOT, from_config, to_tree
 from jitsu_vmd.hypervisor import Examined
+from jitsu_vmd.hypervisors.libxl import Libxl
 from jitsu_vmd.hypervisors.solo5.backend import Solo5
 from jitsu_vmd.rules import means
 from jitsu_vmd.wires import hypervisors as hypervisors_module
@@ -205,6 +206,18 @@ async def test_solo5_never_says_that_a_vm_can_be_shut_down() -> None:
     vm = make_vm(kernel="/x", disk="/img@storage", boot_time="3")
     found = await object.__new__(Solo5).examine([vm])
     assert found == {vm.uuid: Examined("boot_time: only guests of the mock hypervisor have this key; remove it")}
+
+
+async def test_libxl_examines_vms(tmp_path: Path) -> None:
+    image = tmp_path / "www.img"
+    image.touch()
+    whole, less = make_vm(kernel="/x", disk=f"{image}@xvda"), make_vm("b", "127.0.1.2", kernel="/x", disk="/no@xvda")
+    mock = make_vm("c", "127.0.1.3", kernel="/x", boot_time="3")
+    assert await object.__new__(Libxl).examine([whole, less, mock]) == {
+        whole.uuid: Examined("", writes_to_disk=True),
+        less.uuid: Examined("disk: there is no file /no", writes_to_disk=True),
+        mock.uuid: Examined("boot_time: only guests of the mock hypervisor have this key; remove it"),
+    }
 
 
 async def test_xapi_examines_vms(tmp_path: Path) -> None:
