@@ -345,6 +345,10 @@ class FeedServer:
         """Send the next item of a topic; a subscriber that cannot take it sees the gap."""
         self._publish(topic, self.feeds[topic].item(body))
 
+    def skip(self, topic: str) -> None:
+        """Count an item that is longer than MAX_ITEM_BYTES, without making it: subscribers ask for a snapshot."""
+        self._publish(topic, self.feeds[topic].skip())
+
     async def run(self) -> None:
         """Send heartbeats, and see who subscribes to what, until cancelled."""
         try:

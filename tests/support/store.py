@@ -32,6 +32,9 @@ class KeptFeed:
         self.feeds[topic].item(body)
         self.items.append((topic, body))
 
+    def skip(self, topic: str) -> None:
+        self.feeds[topic].skip()
+
     def of(self, topic: str) -> list[Message]:
         return [body for each, body in self.items if each == topic]
 

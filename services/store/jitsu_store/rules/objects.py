@@ -38,6 +38,8 @@ MAX_LARGE_KEPT = 16
 _ENTRY = re.compile(rb"(\d+) ([^\0]+)\0.{20}", re.DOTALL)
 _BLOB_MODE = b"100644"
 _TREE_MODE = b"40000"
+FEW_LEAVES = 4
+"""A directory with so few is likely to be like another one."""
 
 
 class Kind(StrEnum):
@@ -151,10 +153,12 @@ def edit(directory: Directory, changes: Mapping[str, tuple[Id, bool] | None]) ->
         else:
             entries[name] = new
     keyed = sorted((name.encode() + (b"/" if new[1] else b""), name, new) for name, new in entries.items())
-    parts = [
-        (_TREE_MODE if is_tree else _BLOB_MODE) + b" " + name.encode() + b"\0" + id for _, name, (id, is_tree) in keyed
-    ]
-    return parse(b"".join(parts))
+    raw, index = bytearray(), {}
+    for _, name, (id, is_tree) in keyed:
+        raw += b"%s %s\0" % (_TREE_MODE if is_tree else _BLOB_MODE, name.encode())
+        index[name] = Entry(len(raw), is_tree)
+        raw += id
+    return Directory(bytes(raw), index)
 
 
 def write(
@@ -164,31 +168,60 @@ def write(
 
     A directory with nothing in it is left out, as in all Git trees.
     """
-    here: dict[str, tuple[Id, bool] | None] = {}
-    below: dict[str, dict[str, str | None]] = {}
-    made: list[GitObject] = []
-    for path, value in changes.items():
-        name, slash, rest = path.partition("/")
-        if slash:
-            below.setdefault(name, {})[rest] = value
-        elif value is None:
-            here[name] = None
-        else:
+    writer = _Writer(directories)
+    return writer.write(root, changes), writer.made
+
+
+class _Writer:
+    """Makes the objects of one change. Of many VMs most values are alike, and so are the directories that hold them."""
+
+    def __init__(self, directories: Directories) -> None:
+        self.made: list[GitObject] = []
+        self._directories = directories
+        self._blobs: dict[str, Id] = {}
+        self._new: dict[frozenset[tuple[str, str | None]], Id] = {}
+        """What is in a directory that was not there before, if it is little -> its id."""
+
+    def write(self, root: Directory, changes: Mapping[str, str | None]) -> Directory:
+        here: dict[str, tuple[Id, bool] | None] = {}
+        below: dict[str, dict[str, str | None]] = {}
+        for path, value in changes.items():
+            name, slash, rest = path.partition("/")
+            if slash:
+                below.setdefault(name, {})[rest] = value
+            else:
+                here[name] = None if value is None else (self._blob(value), False)
+        for name, inner in below.items():
+            old = root.subtree(name)
+            id = self._subtree(old, inner)
+            if id is not None:
+                here[name] = (id, True)
+            elif old is not None:
+                here[name] = None
+        return edit(root, here)
+
+    def _blob(self, value: str) -> Id:
+        id = self._blobs.get(value)
+        if id is None:
             blob = make(Kind.BLOB, value.encode())
-            made.append(blob)
-            here[name] = (blob.id, False)
-    for name, inner in below.items():
-        old = root.subtree(name)
-        directory, objects = write(directories, directories.read(old), inner)
-        made += objects
-        if directory.index:
-            tree = make(Kind.TREE, directory.raw)
-            directories.keep(tree.id, directory)
-            made.append(tree)
-            here[name] = (tree.id, True)
-        elif old is not None:
-            here[name] = None
-    return edit(root, here), made
+            self.made.append(blob)
+            id = self._blobs[value] = blob.id
+        return id
+
+    def _subtree(self, old: Id | None, inner: Mapping[str, str | None]) -> Id | None:
+        """Return the id of a directory below, None if nothing is in it."""
+        alike = frozenset(inner.items()) if old is None and len(inner) <= FEW_LEAVES else None
+        if alike in self._new:
+            return self._new[alike]
+        directory = self.write(self._directories.read(old), inner)
+        if not directory.index:
+            return None
+        tree = make(Kind.TREE, directory.raw)
+        self._directories.keep(tree.id, directory)
+        self.made.append(tree)
+        if alike is not None:
+            self._new[alike] = tree.id
+        return tree.id
 
 
 class TooLargeError(Exception):

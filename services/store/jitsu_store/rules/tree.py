@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from jitsu_store.rules.objects import MAX_DEPTH
@@ -28,6 +29,8 @@ _LIKE_GIT = re.compile(r"\.git|gi[^~]*~[0-9]", re.IGNORECASE)
 TOPICS = {"vm": "jitsu/vm/", "stats": "jitsu/stats/"}
 """Topic of the feed -> what it carries the changes of."""
 
+KEPT_PARTS = 65_536
+"""Of paths, with what is wrong with each: VMs have the same keys."""
 ZONES_FROM = ("jitsu/vm/", "jitsu/dns/")
 """A change below these makes another version of the zones."""
 
@@ -55,6 +58,7 @@ def path_fault(path: str) -> str:
     return ""
 
 
+@lru_cache(KEPT_PARTS)
 def part_fault(part: str) -> str:
     """Return why this cannot be a part of a path, or nothing: what file systems or `git fsck --strict` refuse.
 

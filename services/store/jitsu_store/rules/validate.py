@@ -97,10 +97,10 @@ class State:
         self.prepare()
         before = {vm: self._bytes[vm] for vm in (*touched_vms(changes), "")}
         undo, reasons = self.tree.put(changes)
+        now = {path: changes[path] for path in undo}
         for path, old in undo.items():
-            new = self.tree.get(path)
-            self._grow(path, _size(path, new) - _size(path, old))
-        self._take({path: self.tree.get(path) for path in undo})
+            self._grow(path, _size(path, now[path]) - _size(path, old))
+        self._take(now)
         return undo, reasons + list(self._size_reasons(before)) + self._vm_reasons(touched_vms(changes))
 
     def undo(self, undo: Changes) -> None:
@@ -109,7 +109,8 @@ class State:
 
     def _grow(self, path: str, by: int) -> None:
         self._bytes[""] += by
-        for vm in touched_vms([path]):
+        if path.startswith(_BELOW_VMS):
+            vm = path[len(_BELOW_VMS) :].partition("/")[0]
             self._bytes[vm] += by
             if not self._bytes[vm]:
                 del self._bytes[vm]
@@ -136,6 +137,9 @@ class State:
         return reasons
 
 
+_BELOW_VMS = VM_ROOT + "/"
+
+
 def _size(path: str, value: str | None) -> int:
     return 0 if value is None else len(path) + (len(value) if value.isascii() else len(value.encode()))
 
@@ -160,5 +164,5 @@ def _is_text(value: str) -> bool:
 
 def touched_vms(paths: Iterable[str]) -> set[str]:
     """Return the uuids of the VMs that a change is about."""
-    start = VM_ROOT + "/"
-    return {path.removeprefix(start).partition("/")[0] for path in paths if path.startswith(start)}
+    start = len(_BELOW_VMS)
+    return {path[start:].partition("/")[0] for path in paths if path.startswith(_BELOW_VMS)}

@@ -43,6 +43,7 @@ from jitsu_protocol.messages import (
     Register,
     Value,
 )
+from jitsu_protocol.owner import MAX_ITEM_BYTES
 from jitsu_protocol.vm import MAX_NAMES, STATS_ROOT, VM_ROOT
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import MAX_TOLD_BYTES, State
@@ -408,14 +409,16 @@ class StoreServer:
 
     def _landed(self, landed: Landed) -> None:
         """Tell the feeds of a commit."""
-        changes = _changes(landed.changes)
         if landed.branch == MASTER:
             for topic, prefix in tree.TOPICS.items():
-                items = [change for change in changes if change.path.startswith(prefix)]
+                items = {path: change for path, change in landed.changes.items() if path.startswith(prefix)}
                 if items:
                     self._commits.labels(topic).inc()
-                if items or (topic == VM_TOPIC and landed.serial != self._told_serial):
-                    self._feed.publish(topic, Committed(commit=landed.commit, changes=items, serial=landed.serial))
+                if sum(map(len, items)) > MAX_ITEM_BYTES:
+                    self._feed.skip(topic)
+                elif items or (topic == VM_TOPIC and landed.serial != self._told_serial):
+                    committed = Committed(commit=landed.commit, changes=_changes(items), serial=landed.serial)
+                    self._feed.publish(topic, committed)
             self._told_serial = landed.serial
         self._feed.publish(HEADS, HeadMoved(branch=landed.branch, commit=landed.commit))
         if landed.changes:
