@@ -16,7 +16,6 @@ from jitsu_dns.rules.names import MAX_AT_ONCE, Known, Names
 from jitsu_dns.rules.records import Authority
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.unknown import HOLD_S
-from jitsu_dns.wires.names import with_rests
 from jitsu_dns.wires.names_file import NamesFile, Remembered
 from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import VM_ROOT, to_tree
@@ -263,21 +262,3 @@ async def test_a_file_that_cannot_be_written_costs_nothing_else(tmp_path: Path) 
     (tmp_path / "dns-0.new").mkdir()
     await NamesFile(tmp_path / "dns-0.names").write("c0ffee", 1, remembered(WWW))
     assert not (tmp_path / "dns-0.names").exists()
-
-
-async def test_making_ten_thousand_vms_leaves_half_of_the_time_to_queries_and_to_vmd() -> None:
-    now, worked, rested, left = 0.0, 0.0, 0.0, 500
-
-    def work() -> bool:
-        nonlocal now, worked, left
-        now, worked, left = now + 0.004, worked + 0.004, left - 1
-        return left > 0
-
-    async def rest(seconds: float) -> None:
-        nonlocal now, rested
-        assert seconds < 0.01, "no longer than a query can wait"
-        now, rested = now + seconds, rested + seconds
-
-    await with_rests(work, lambda: now, rest)
-    assert left == 0
-    assert rested == pytest.approx(worked)

@@ -25,7 +25,7 @@ from jitsu_protocol.process import notify
 from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from jitsu_dns.rules.query import Front
     from jitsu_dns.wires.names_file import NamesFile
@@ -41,9 +41,6 @@ CHECK_S = 0.3
 MAX_CHANGE_PAGES = 5
 """A replica that was away for longer than that many times MAX_COMMITS takes everything."""
 MAX_COMMITS = 1000
-REST = 1.0
-"""How long making VMs rests after each piece, as a multiple of the time that the piece took. Ten thousand take more
-than a second of one processor, which queries need in the meantime, and vmd for the VMs that they wake."""
 SAVE_AFTER_S = 2.0
 """Changes within that time are written at once."""
 PATIENCE_S = 2.0
@@ -170,14 +167,12 @@ class NamesFollower:
         while True:
             await self._to_make.wait()
             self._to_make.clear()
-            await with_rests(self._make_some)
+            while self._front.make_some(monotonic()):
+                self._after()
+                await asyncio.sleep(0)
+            self._after()
             if self._names.is_complete:
                 self.completed.set()
-
-    def _make_some(self) -> bool:
-        is_more = self._front.make_some(monotonic())
-        self._after()
-        return is_more
 
     async def _save_for_ever(self) -> None:
         while True:
@@ -185,16 +180,3 @@ class NamesFollower:
             await asyncio.sleep(SAVE_AFTER_S)
             self._unsaved.clear()
             await self._file.write(self._commit, self._serial, self._names.leaves)
-
-
-async def with_rests(
-    work: Callable[[], bool],
-    clock: Callable[[], float] = monotonic,
-    rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Do work piece by piece until it says that there is no more, and rest after each piece."""
-    is_more = True
-    while is_more:
-        begun = clock()
-        is_more = work()
-        await rest(REST * (clock() - begun))
