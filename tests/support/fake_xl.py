@@ -110,6 +110,10 @@ def run(arguments: list[str], domains: Domains, home: Path) -> int:
                 release(words[0], domains)
         case "destroy" | "shutdown":
             release(words[0], domains)
+            if (races := home / "race-destroy").exists():  # the xl that created it removes it at the same time
+                races.unlink()
+                print("libxl: error: /etc/xen/scripts/vif-bridge offline exited with error status 1", file=sys.stderr)
+                return 1
         case _:
             print(f"xl: no such command {command}", file=sys.stderr)
             return 1

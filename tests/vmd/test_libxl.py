@@ -71,6 +71,16 @@ async def test_libxl_waits_for_a_key_of_the_guest(tmp_path: Path) -> None:
         await key_comes(made)
 
 
+@pytest.mark.suite
+async def test_libxl_a_domain_that_its_own_xl_removes_too_is_destroyed_all_the_same(tmp_path: Path) -> None:
+    vm = vm_of("libxl")
+    async with running_libxl("libxl", vm, tmp_path) as made:
+        await made.hypervisor.start(vm)
+        (tmp_path / "fake" / "race-destroy").touch()
+        await made.hypervisor.destroy(vm)
+        assert await made.state() is GuestState.OFF
+
+
 async def test_libxl_says_why_xl_has_failed(libxl: str, tmp_path: Path) -> None:
     vm, other = vm_of(libxl), vm_of(libxl, uuid=STRANGER)
     async with running_libxl(libxl, vm, tmp_path) as made:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.process import Process
     from jitsu_protocol.vm import VM
 
+GONE_S = 5.0
+"""So long after a failed `xl destroy` a domain may take to be gone all the same."""
 LOOK_LIMIT_S = 10.0
 ASK_AGAIN_S, WATCH_S = 5.0, 0.25
 DOMAINS = ("@introduceDomain", "@releaseDomain")
@@ -162,7 +164,7 @@ class Libxl:
         if reason := self._unusable(vm, domain, files):
             raise BootFailed(reason)
         if domain is not None and (domain.state is not GuestState.PAUSED or "creating" in files):
-            await self._xl("destroy", str(domain.id))  # it has ended, or was never let run
+            await self._destroyed(domain)  # it has ended, or was never let run
             domain = None
         self._changes[vm.uuid] += 1
         if domain is not None:
@@ -186,7 +188,7 @@ class Libxl:
         if status == _NOT_RESTORED:
             domain = await self._find(vm)
             if domain is not None:
-                await self._xl("destroy", str(domain.id))  # it has not run
+                await self._destroyed(domain)  # it has not run
             self._saves.becomes(vm.uuid, "restoring", "save")
         if status:
             raise Unavailable(f"xl restore: {rules.reason(err) or f'status {status}'}")
@@ -210,7 +212,7 @@ class Libxl:
         if domain is not None and _runs(domain):
             raise Refused(f"{vm.name} runs: its saved state is not discarded", hint="stop it first")
         if domain is not None:
-            await self._xl("destroy", str(domain.id))
+            await self._destroyed(domain)
         self._changes[vm.uuid] += 1
         self._saves.remove(vm.uuid, *SUFFIXES)
 
@@ -235,7 +237,7 @@ class Libxl:
             return
         if domain.is_saving or domain.state is GuestState.PAUSED:
             raise Unavailable(f"{vm.name} is paused: it is not destroyed, because its memory would be lost")
-        await self._xl("destroy", str(domain.id))
+        await self._destroyed(domain)
 
     async def suspend(self, vm: VM) -> None:
         """Save a domain to its file: it is destroyed only when that is complete and on the disk."""
@@ -251,7 +253,7 @@ class Libxl:
         if status:
             raise Unavailable(f"{new} cannot be written to the disk: {rules.reason(err)}")
         self._saves.becomes(vm.uuid, "new", "save")
-        await self._xl("destroy", str(domain.id))
+        await self._destroyed(domain)
 
     async def pause(self, vm: VM) -> None:
         """Pause a domain."""
@@ -276,6 +278,20 @@ class Libxl:
         """Return when the VM's key is in Xenstore."""
         domain = await self._domain(vm)
         await self._xenstore.wait_for(f"/local/domain/{domain.id}/{vm.wait_for_key}")
+
+    async def _destroyed(self, domain: rules.Listed) -> None:
+        """Destroy a domain; it may be that one that has ended by itself is being removed by the xl that created it.
+
+        Then both take its network interface away, and one of them fails at that.
+        """
+        try:
+            await self._xl("destroy", str(domain.id))
+        except Unavailable:
+            ends = monotonic() + GONE_S
+            while any(each.id == domain.id for each in await self._list()):
+                if monotonic() >= ends:
+                    raise
+                await asyncio.sleep(WATCH_S)
 
     async def _domain(self, vm: VM) -> rules.Listed:
         domain = await self._find(vm)
