@@ -2,7 +2,9 @@
 
 Whoever can write in this directory can put a socket of their own in the place of `vmd.rpc`, and whoever can enter it
 may reach the sockets. So `jitsu up` only uses a directory that belongs to its own user, that others cannot enter, and
-that its group cannot write to.
+that its group cannot write to. Whoever can rename one of the directories above it could replace it as a whole, so each
+of these, and each symbolic link on the way, must belong to the same user or to root, and nobody else may write in it
+unless its sticky bit is set, as that of /tmp is.
 """
 
 from __future__ import annotations
@@ -17,14 +19,18 @@ import signal
 import stat
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jitsu.restart import RECORD
 from jitsu_protocol.errors import SetupFault
 from jitsu_protocol.sections import MACHINE_DIRECTORY
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 FIRST_STORE = "store.git"
 OPEN_TO_OTHERS = stat.S_IRWXO | stat.S_IWGRP
-WRITTEN_BY_OTHERS = stat.S_IWOTH
+WRITTEN_BY_OTHERS = stat.S_IWOTH | stat.S_IWGRP
 ANOTHER_DIRECTORY = "give another directory with --runtime-dir"
 
 
@@ -126,20 +132,54 @@ def refuse_unsafe(path: Path) -> None:
             f"{what}; other users could open or replace the sockets in it",
             hint=f"`chmod 700 {quoted}`, or {ANOTHER_DIRECTORY}",
         )
-    if path.is_symlink() and path.lstat().st_uid not in (own, 0):
-        owner = user_name(path.lstat().st_uid)
-        raise SetupFault(
-            f"{path} is a symbolic link that belongs to {owner}, who can change it", hint=ANOTHER_DIRECTORY
-        )
-    for above in path.resolve().parents:
-        found = above.stat()
-        mode = stat.S_IMODE(found.st_mode)
-        if mode & WRITTEN_BY_OTHERS and not mode & stat.S_ISVTX:
+    for step in _way_to(path):
+        _refuse_unsafe_step(step, path)
+
+
+def _way_to(path: Path) -> Iterator[Path]:
+    """Yield each directory and symbolic link through which a path that exists leads, without the last directory."""
+    end, at = path.resolve(), Path("/")
+    pending = list(reversed(path.absolute().parts[1:]))
+    yield at
+    while pending:
+        part = pending.pop()
+        if part in ("/", ".."):
+            at = at.parent if part == ".." else Path("/")
+            continue
+        step = at / part
+        if step.is_symlink():
+            pending.extend(reversed(step.readlink().parts))
+        else:
+            at = step
+        if step != end:
+            yield step
+
+
+def _refuse_unsafe_step(step: Path, path: Path) -> None:
+    """Raise SetupFault if another user than root can put something else in the place of what is below a directory."""
+    own, quoted = os.geteuid(), shlex.quote(str(step))
+    found = step.lstat()
+    mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISLNK(found.st_mode):
+        if found.st_uid not in (own, 0):
             raise SetupFault(
-                f"{above} belongs to {user_name(found.st_uid)} and has mode {mode:04o}; "
-                f"other users could replace {path}, which is below it",
-                hint=f"`chmod o-w {shlex.quote(str(above))}`, or {ANOTHER_DIRECTORY}",
+                f"{step} is a symbolic link that belongs to {user_name(found.st_uid)}, who can change it",
+                hint=f"as root: `chown -h {own} {quoted}`; or {ANOTHER_DIRECTORY}",
             )
+        return
+    what = f"{step} belongs to {user_name(found.st_uid)} and has mode {mode:04o}"
+    if found.st_uid not in (own, 0):
+        # Its owner may rename what is in it, even where the sticky bit keeps others from that (unlink(2), EPERM).
+        raise SetupFault(
+            f"{what}; its owner could replace {path}, which is below it",
+            hint=f"as root: `chown {own} {quoted}`; or {ANOTHER_DIRECTORY}",
+        )
+    if mode & WRITTEN_BY_OTHERS and not mode & stat.S_ISVTX:
+        as_root = "as root: " if found.st_uid != own else ""
+        raise SetupFault(
+            f"{what}; other users could replace {path}, which is below it",
+            hint=f"{as_root}`chmod go-w {quoted}`; or {ANOTHER_DIRECTORY}",
+        )
 
 
 def user_name(uid: int) -> str:

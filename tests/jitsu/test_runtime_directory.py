@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ from jitsu.runtime_directory import RuntimeDirectory
 from jitsu_protocol.errors import SetupFault
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 NOBODY = 65534
 ALL_MODES = range(0o1000)
@@ -22,6 +24,15 @@ def place(tmp_path: Path) -> Path:
     made = tmp_path / "run"
     made.mkdir(0o700)
     return made
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that ordinary users can enter, which tmp_path is not."""
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made)
+        path.chmod(0o755)
+        yield path
 
 
 def claim(path: Path) -> str:
@@ -69,11 +80,62 @@ def test_a_directory_or_link_of_another_user_is_refused(place: Path, tmp_path: P
     assert "is a symbolic link that belongs to nobody (uid 65534), who can change it" in claim(link)
 
 
-def test_a_directory_below_one_that_others_may_write_is_refused(place: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    assert f"{tmp_path} belongs to " in claim(place)
-    tmp_path.chmod(0o1777)
+def test_a_directory_below_one_that_others_may_write_is_refused_unless_it_is_sticky(
+    place: Path, tmp_path: Path
+) -> None:
+    for mode in (0o777, 0o775, 0o770, 0o757):
+        tmp_path.chmod(mode)
+        told = claim(place)
+        assert f"{tmp_path} belongs to " in told
+        assert f"(uid {os.geteuid()}) and has mode {mode:04o}" in told
+        assert f"`chmod go-w {tmp_path}`" in told
+        place.mkdir(exist_ok=True)
+    for mode in (0o1777, 0o1775, 0o755, 0o711, 0o700):
+        tmp_path.chmod(mode)
+        assert claim(place) == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: chown")
+def test_a_directory_below_one_of_another_user_is_refused_even_if_that_is_sticky(place: Path, tmp_path: Path) -> None:
+    for mode in (0o755, 0o1777, 0o700):
+        os.chown(tmp_path, NOBODY, -1)
+        tmp_path.chmod(mode)
+        told = claim(place)
+        assert f"{tmp_path} belongs to nobody (uid {NOBODY}) and has mode {mode:04o}" in told
+        assert f"as root: `chown 0 {tmp_path}`" in told
+    os.chown(tmp_path, 0, -1)
+    tmp_path.chmod(0o755)
     assert claim(place) == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: chown")
+def test_a_link_of_another_user_on_the_way_is_refused_and_one_of_root_is_followed(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").symlink_to(tmp_path)
+    outer = tmp_path / "outer"
+    outer.symlink_to("inner")
+    through = outer / "run"
+    assert claim(through) == ""
+    os.lchown(tmp_path / "inner", NOBODY, -1)
+    place.mkdir(0o700, exist_ok=True)
+    assert f"{tmp_path}/inner is a symbolic link that belongs to nobody (uid 65534)" in claim(through)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: chown and seteuid")
+def test_an_ordinary_user_may_use_the_directories_that_systems_give_to_users(open_directory: Path) -> None:
+    """As /tmp (sticky), /run/user/UID (below root's) and /var/folders/xx/yy/T (root's, root's, the user's own)."""
+    shared, session, folders = (open_directory / name for name in ("tmp", "run-user", "folders"))
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for own in (session / str(NOBODY), folders / "xx" / "yy"):
+        own.mkdir(parents=True)
+        own.chmod(0o700)
+        os.chown(own, NOBODY, -1)
+    try:
+        os.seteuid(NOBODY)
+        for path in (shared / "jitsu-65534", session / str(NOBODY) / "jitsu", folders / "xx" / "yy" / "T" / "jitsu"):
+            assert claim(path) == ""
+    finally:
+        os.seteuid(0)
 
 
 def test_a_file_in_the_place_of_the_directory_is_named(tmp_path: Path) -> None:
