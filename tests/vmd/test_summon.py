@@ -254,6 +254,15 @@ def test_a_boot_that_outlasts_its_limit_is_destroyed_and_backs_off() -> None:
     only(StartGuest, machine.handle(DNS, 9.0))
 
 
+def test_a_look_from_before_the_destroy_call_returned_does_not_make_a_failed_boot_ready() -> None:
+    machine = booting(boot_limit="3", wait_for_port="80")
+    stop = only(StopGuest, machine.passed(4.0))
+    machine.handle(StopReturned(stop.call), 4.02)
+    machine.handle(GuestSeen(GuestState.RUNNING, as_of=4.01, up_s=3.0), 4.03)
+    assert machine.state is VmState.FAILED
+    assert machine.error == "not ready 3 s after its start"
+
+
 def test_a_start_call_that_hangs_fails_and_is_not_made_twice() -> None:
     machine = off(boot_limit="3")
     call = only(StartGuest, machine.handle(DNS, 1.0)).call

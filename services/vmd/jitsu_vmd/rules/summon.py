@@ -447,10 +447,10 @@ class VmMachine:
         if again is not None:
             self._actions.append(SummonAgain(again))
 
-    def _late(self, event: StartReturned | StopReturned, _: float) -> None:
+    def _late(self, event: StartReturned | StopReturned, now: float) -> None:
         """Only note that the call has returned: the machine went on without it. The shell looks what is so."""
         if event.call == self._call:
-            self.calling = False
+            self.calling, self.since = False, now  # what was seen before this may be from before the call took effect
 
     # --- what the hypervisor says ---
 
