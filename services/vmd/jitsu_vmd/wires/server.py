@@ -89,6 +89,8 @@ class VmDaemon:
         self._complete = asyncio.Event()  # all VMs are known, and have been looked at
         self.looks = Looks(hypervisors, self._machines, self._found)
         self._configured = asyncio.Event()
+        self._new: set[str] = set()
+        """VMs that have not been looked at: that one of these is off is not worth a line of the log."""
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
         limits = process.settings.hypervisor
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
@@ -324,6 +326,7 @@ class VmDaemon:
         self._check(machine)
         machine.starts = self.statistics.starts(vm.uuid)
         self._machines[vm.uuid] = machine
+        self._new.add(vm.uuid)
         self._tally(machine)
         self.looks.at(vm.uuid)
 
@@ -364,6 +367,7 @@ class VmDaemon:
             self._tally(machine)
             self.statistics.removed(machine)
             self._seen.forget(vm)
+            self._new.discard(vm)
             if not self._refusals.pop(vm, ""):
                 self._spawn(self._forget(machine.guest))
             if vm in self._alarms:
@@ -456,6 +460,9 @@ class VmDaemon:
             case VmState.FAILED:
                 log.warning("boot failed", vm=vm, reason=machine.error)
                 self.looks.at(machine.vm.uuid)  # it may be paused or suspended, or even run
+            case VmState.OFF if machine.vm.uuid in self._new:
+                self._new.discard(machine.vm.uuid)
+                log.debug("off", vm=vm)
             case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if self._complete.is_set():
                 log.info(machine.state.value, vm=vm)
             case _:
