@@ -62,6 +62,8 @@ def _address(value: object) -> IPv4Address | IPv6Address:
     shown = repr(text[:100])
     if "%" in text:
         raise ValueError(f"{shown} has a scope, which means nothing to other hosts; write the address without %...")
+    if "/" in text:
+        raise ValueError(f"{shown} is a network; write the address without its prefix: {text.partition('/')[0][:50]}")
     try:
         address = IPv6Address(text) if ":" in text else IPv4Address(text)
     except ValueError:

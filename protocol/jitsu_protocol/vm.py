@@ -381,6 +381,13 @@ def _share(name: str, one: VM, other: VM) -> bool:
     return one.summon is not None and other.summon is not None and name in one.names and name in other.names
 
 
+_UNITS = {
+    "s": "; the unit is seconds, and no unit is written: 60 is a minute",
+    "KiB": "; the unit is KiB, and no unit is written: 524288 is 512 MiB",
+}
+"""What follows the reason why the value of a key with this unit is refused."""
+
+
 @cache
 def _checker(key: str) -> TypeAdapter[Any]:
     """Return what checks a key's values; pydantic takes a fraction of a millisecond to compile one."""
@@ -394,7 +401,8 @@ def _reasons(key: str, values: Sequence[str]) -> list[str]:
         try:
             checker.validate_python(value)
         except ValidationError as error:
-            reasons += [reason(detail) for detail in error.errors()[:1]]
+            unit = _UNITS.get(KEYS[key].unit, "")
+            reasons += [reason(detail) + unit for detail in error.errors()[:1]]
     return reasons
 
 

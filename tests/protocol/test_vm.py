@@ -241,3 +241,20 @@ def test_nothing_may_be_held_twice() -> None:
     assert [fault.key for fault in holdings.clashes(three)] == ["name", "uuid"]
     holdings.remove(one)
     assert holdings.clashes(three) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("ip", "fd00::5/64", "'fd00::5/64' is a network; write the address without its prefix: fd00::5"),
+        ("ip", "10.0.0.5/24", "'10.0.0.5/24' is a network; write the address without its prefix: 10.0.0.5"),
+        ("memory", "512M", "the unit is KiB, and no unit is written: 524288 is 512 MiB"),
+        ("idle_timeout", "10m", "the unit is seconds, and no unit is written: 60 is a minute"),
+        ("ttl", "-5", "the unit is seconds, and no unit is written: 60 is a minute"),
+    ],
+)
+def test_a_refused_value_says_which_unit_it_has_and_how_it_is_written(key: str, value: str, said: str) -> None:
+    with pytest.raises(InvalidVm) as refused:
+        from_config({"dns": ["a.test"], "ip": ["10.0.0.5"], key: [value]}, {})
+    assert refused.value.faults[0].key == key
+    assert refused.value.faults[0].message.endswith(said)
