@@ -20,6 +20,7 @@ from tests.support.suite import JITSU, RunningSuite, vm_toml, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.suite
 
@@ -148,6 +149,50 @@ def test_who_is_asked_on_a_terminal_can_say_no(suite: RunningSuite) -> None:
     assert "changed  www: ttl 30 -> 31" in shown
     suite.jitsu("set", "www.ttl", "30")
     suite.jitsu("branch", "asked", "--delete")
+
+
+@pytest.mark.parametrize("command", ["merge", "pull"])
+def test_a_vm_that_a_merge_or_a_pull_removes_is_asked_for_on_a_terminal(suite: RunningSuite, command: str) -> None:
+    suite.jitsu("apply", "dns=gone.jitsu.test,ip=127.2.40.30,name=gone")
+    wait_for(lambda: "gone" in suite.status(), 5, "it is there")
+    words = [command, "without"]
+    if command == "merge":
+        suite.jitsu("branch", "without")
+        suite.jitsu("unset", "gone", "--branch", "without", "--yes")
+    else:
+        remote = suite.directory / "remote.git"
+        subprocess.run(["git", "init", "-q", "--bare", str(remote)], check=True)
+        words = ["pull", str(remote)]
+        suite.jitsu("push", str(remote))
+        remove_in_a_commit(remote, f"jitsu/vm/{suite.status()['gone']['uuid']}")
+    for answer, expected in (("n\n", 1), ("\x03", 130)):
+        status, shown = on_a_terminal(suite, words, answer=answer)
+        assert status == expected, shown
+        assert "removed  gone" in shown
+        assert "Remove 1 VM? [y/N]" in shown
+        assert "gone" in suite.status()
+    status, shown = on_a_terminal(suite, words, answer="y\n")
+    assert status == 0, shown
+    wait_for(lambda: "gone" not in suite.status(), 5, "it is gone")
+    assert "www" in suite.status()
+    if command == "merge":
+        suite.jitsu("branch", "without", "--delete")
+
+
+def remove_in_a_commit(repository: Path, path: str) -> None:
+    """Commit to master of a bare repository that nothing is below a path any longer."""
+    who = {f"GIT_{role}_{field}": "a@b" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
+    environ = os.environ | who | {"GIT_DIR": str(repository), "GIT_WORK_TREE": str(repository)}
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], env=environ, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("read-tree", "master")
+    listed = git("ls-files", path).splitlines()
+    assert listed
+    git("update-index", "--force-remove", "--", *listed)
+    made = git("commit-tree", git("write-tree"), "-p", "master", "-m", "Remove a VM")
+    git("update-ref", "refs/heads/master", made)
 
 
 def on_a_terminal(suite: RunningSuite, words: list[str], answer: str = "") -> tuple[int, str]:
