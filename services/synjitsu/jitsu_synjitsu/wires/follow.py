@@ -37,8 +37,10 @@ class Follower:
         self._memory = memory
         self.drained: Callable[[], None] = lambda: None
         """Called when a VM begins to drain."""
-        self.knows = asyncio.Event()
+        self.knows_states = asyncio.Event()
         """Set once the states of all VMs have been heard."""
+        self.knows_vms = asyncio.Event()
+        """Set once it has been heard how all VMs are configured."""
         self._host = process.settings.hypervisor.host
         server.armed = self._armed
         server.unwatched = self.unwatched
@@ -69,11 +71,20 @@ class Follower:
         return found
 
     async def run(self) -> None:
-        """Learn the VMs and their states, and go on to follow them."""
+        """Learn the VMs and their states, and go on to follow them.
+
+        Where it is not configured on which bridges to listen, their states come first: as long as no VM is at a bridge,
+        how ten thousand of them are configured need not be read.
+        """
+        vmd = self._process.client("vmd", self._host)
+        if self._server.bridges.are_found:
+            follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
+            await self._server.bridges.are_there.wait()
         store = self._process.client("store")
         await follow_vms(self._process, store, lambda changes: self._configured(on_host(changes, self._host)))
-        vmd = self._process.client("vmd", self._host)
-        follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
+        self.knows_vms.set()
+        if not self._server.bridges.are_found:
+            follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
 
     def _configured(self, changes: Sequence[VmChanged]) -> None:
         for change in changes:
@@ -93,7 +104,7 @@ class Follower:
             self._forget(vm)
         for status in statuses:
             self._state(status, gone=False)
-        self.knows.set()
+        self.knows_states.set()
 
     def _state(self, status: VmStatus, gone: bool) -> None:
         self._server.name_interface(status.uuid, "" if gone else status.interface)
@@ -119,9 +130,10 @@ class Follower:
         vm, status = self._vms.get(uuid), self._states.get(uuid)
         if status is not None and status.drain:
             self.drained()
+        if status is not None:
+            self._server.bridges.want(status.bridge)
         if vm is None or status is None:
             return
-        self._server.bridges.want(status.bridge or vm.bridge)
         try:
             bridge = self._server.bridges.of(status.bridge or vm.bridge)
         except Unavailable:

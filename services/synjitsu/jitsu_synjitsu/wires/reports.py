@@ -51,10 +51,11 @@ class Reports:
         One that has just started says that it has nothing to tell only when it has heard of all VMs: the reaper would
         take them for unused.
         """
-        await self._follower.knows.wait()
+        await self._follower.knows_states.wait()
         if not self._server.bridges:
             await self.leave()
         await self._server.bridges.are_there.wait()
+        await self._follower.knows_vms.wait()
         silent = False
         while True:
             self._wanted.clear()
