@@ -159,3 +159,12 @@ async def test_a_vm_does_not_start_while_the_guest_of_a_removed_one_still_has_it
         async with asyncio.timeout(5):
             await waits
         assert vmd.hypervisor.calls == [("start", "old"), ("destroy", "old"), ("forget", "old"), ("start", "new")]
+
+
+async def test_a_state_that_is_passed_at_once_is_not_published(tmp_path: Path) -> None:
+    vm = make_vm(response_delay="0")
+    async with running_vmd(tmp_path, vm) as vmd:
+        feed = vmd.daemon._feed.feeds["vm"]
+        before = feed.number
+        await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        assert feed.number - before == 2, "starting, and ready; it boots for no time at all"

@@ -384,7 +384,7 @@ class VmDaemon:
         self._perform(machine, machine.passed(monotonic()))
 
     def _perform(self, machine: VmMachine, actions: Sequence[events.Action]) -> None:
-        vm, again = machine.vm, None
+        vm, again, published = machine.vm, None, False
         # Who waits is answered first: a client's time counts, a subscriber's does not.
         for action in sorted(actions, key=lambda action: not isinstance(action, events.AnswerSummons)):
             match action:
@@ -402,7 +402,8 @@ class VmDaemon:
                     self._waiting.answer(machine.guest, action)
                 case events.SummonAgain(event):
                     again = event
-                case events.PublishState():
+                case events.PublishState() if not published:
+                    published = True  # with the state that it has after all of them
                     self._published(machine)
                 case events.RecordStart():
                     self.statistics.started(machine)
