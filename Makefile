@@ -3,7 +3,7 @@ MEMBERS := protocol services/store services/vmd services/dns services/synjitsu s
 
 GUESTS := build/guests
 
-.PHONY: setup setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-libvirt install docs pins clean
+.PHONY: setup setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install docs pins clean
 # compileall: pip compiles what it copies, not what it links to, and with PYTHONDONTWRITEBYTECODE each start of a process
 # would compile our modules again, a fifth of the time until it works.
 setup: .venv/ready
@@ -120,6 +120,10 @@ bench-store: setup
 # Ten minutes and more: ten thousand VMs under load, and each service killed once.
 bench-scale: setup
 	$(BIN)/python -m bench.scale
+
+# Some minutes, as root. TENDER= and IMAGE= take a real tender and its image.
+bench-unikernel: setup
+	$(BIN)/python -m bench.unikernel
 
 # Some minutes, as root.
 bench-synjitsu: setup

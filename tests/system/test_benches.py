@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LINES = sorted(set(re.findall(r"`((?:make|python -m) (?:bench|fuzz)[^`]*)`", all_pages())))
-TIERS = {"make bench-libvirt": pytest.mark.libvirt, "make bench-synjitsu": pytest.mark.net}
+TIERS = {
+    "make bench-libvirt": pytest.mark.libvirt,
+    "make bench-synjitsu": pytest.mark.net,
+    "make bench-unikernel": pytest.mark.net,
+}
 BRIEFLY = {"JITSU_BENCH_BRIEF": "1", "PACKETS": "5000", "QUERIES": "4000"}
 FIGURES = {
     "make bench": r"query to the reply +[\d.]+ +[\d.]+ +[\d.]+\n",
@@ -30,6 +34,7 @@ FIGURES = {
     "make bench-scale": r"(?s)min running.*NXDOMAIN for a name that is held: 0\n.*back after kill -9: reaper [\d.]+ s",
     "make bench-store": r"one key changed, acknowledged and on the disk +median [\d.]+ ms\n",
     "make bench-synjitsu": r"0\.50 s with +[\d.-]+ +[\d.-]+ .* ms\n",
+    "make bench-unikernel": r"(?s)the tender alone.*Synjitsu, taps pooled: page +[\d.]+.*taps left behind: 0\n",
     "make fuzz": r"\d+ passed",
     "python -m bench.dns_flood": r"flood nxdomain: warm queries took [\d.]+ ms.*; 0 lost\n",
     "python -m bench.dns_large": r"change visible after its acknowledgement: [\d.]+ ms",

@@ -180,7 +180,7 @@ def asked_every_second(stop: threading.Event, server: str) -> int:
 
 
 def test_what_a_vm_asks_others_does_not_keep_it_up_and_a_client_does(tmp_path: Path) -> None:
-    with lan_suite(tmp_path, idle_toml(idle_timeout=3), clients=2) as (lan, suite):
+    with lan_suite(tmp_path, idle_toml(idle_timeout=3, tap="false"), clients=2) as (lan, suite):
         stop = threading.Event()
 
         def served() -> None:

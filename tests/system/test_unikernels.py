@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: taps, and a user for each tender"),
 ]
 LIMIT_S = 10.0 * SLOWER
+ROOT = Path(__file__).parents[2]
 GUEST = """[vm.{name}]
 dns = "{name}.jitsu.test"
 ip = "10.77.0.{number}"
@@ -68,6 +70,23 @@ def tenders(suite: RunningSuite) -> dict[str, int]:
 
 def links(lan: Lan) -> str:
     return subprocess.run(["ip", "-n", lan.host, "-br", "link"], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_page_on_the_first_unikernel_wakes_one(tmp_path: Path, images: Path) -> None:
+    """All of it that comes after the image: its jitsu.toml, with the paths of the tests."""
+    text = (ROOT / "docs/unikernels.md").read_text()
+    toml = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
+    for written, meant in (
+        ('"br0"', f'"{BRIDGE}"'),
+        ("/usr/local/bin/solo5-spt", f"{images}/solo5-spt"),
+        ("/srv/unikernels/www.spt", f"{images}/web.spt"),
+        ('[dns]\nbind = "10.77.0.1"\n', ""),  # lan_suite says that
+    ):
+        assert written in toml
+        toml = toml.replace(written, meant)
+    with made_lan(1) as lan, lan_suite(tmp_path, toml, lan=lan) as (_, suite):
+        assert lan.run(0, lambda: page(suite, "www")).startswith("HTTP/1")
+        assert "ready" in suite.jitsu("trace", "www")
 
 
 def test_a_name_starts_a_unikernel_that_outlives_vmd_and_leaves_nothing_behind(tmp_path: Path, images: Path) -> None:

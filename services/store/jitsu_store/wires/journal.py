@@ -98,6 +98,7 @@ class StatisticsKeeper:
         self._commit = commit
         self._interval_s = interval_s
         self._commits = asyncio.Lock()
+        self._has_dropped = False
         self._is_written = True
         """The last attempt to write the journal succeeded."""
         try:
@@ -173,7 +174,9 @@ class StatisticsKeeper:
             try:
                 await self._commit_all(theirs)
             except Invalid as error:
-                log.error("statistics are refused, and dropped", path=path[:100], reason=error.message[:200])
+                if not self._has_dropped:  # once: whoever records it may do so each minute
+                    log.error("statistics are refused, and dropped", path=path[:100], reason=error.message[:200])
+                self._has_dropped = True
 
     async def _on_disk(self, write: Callable[[], None], recorded: Mapping[str, Recorded]) -> None:
         try:

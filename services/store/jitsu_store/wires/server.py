@@ -336,21 +336,34 @@ class StoreServer:
     def record(self, request: Record) -> Done:
         """Answer Record."""
         _refuse(access.record_refusal(request.service, request.values))
-        if len(self._statistics) + len(request.values) > MAX_RECORDED:
+        new = sum(self._statistics.get(path) is None for path in request.values)
+        if len(self._statistics) + new > MAX_RECORDED:
             raise Refused("too many statistics wait to be committed")
+        counted: dict[str, int] = {}
         for path, value in request.values.items():
-            if self._counts(path):
+            if self._counts(path, counted):
                 self._statistics.record({path: value}, request.service)
         return Done()
 
-    def _counts(self, path: str) -> bool:
-        """Say whether a statistic is kept: it is there already, or there are not too many of its VM or of its kind."""
+    def _counts(self, path: str, counted: dict[str, int]) -> bool:
+        """Say whether a statistic is kept: it is there already, or there are not too many of its VM or of its kind.
+
+        `counted` is for the paths of one request: how many names there are below a path, counted once.
+        """
         held, vm = self._state.tree, access.vm_of_statistic(path)
         if held.get(path) is not None or self._statistics.get(path) is not None:
             return True
+        below, most = f"{STATS_ROOT}/{vm}/dns", MAX_STATISTICS_NAMES
         if not held.names_below(f"{VM_ROOT}/{vm}"):  # it was removed just now; or it was made up
-            return self._statistics_below(STATS_ROOT) < len(held.names_below(VM_ROOT)) + MAX_STATISTICS_OF_NOBODY
-        return self._statistics_below(f"{STATS_ROOT}/{vm}/dns") < MAX_STATISTICS_NAMES
+            below, most = STATS_ROOT, len(held.names_below(VM_ROOT)) + MAX_STATISTICS_OF_NOBODY
+        if below not in counted:
+            counted[below] = self._statistics_below(below)
+        name = path.removeprefix(f"{below}/").partition("/")[0]
+        if name not in held.names_below(below) and name not in self._statistics.names_below(below):
+            if counted[below] >= most:
+                return False
+            counted[below] += 1
+        return counted[below] <= most
 
     def _statistics_below(self, path: str) -> int:
         """Return how many names there are below a path, with those that wait to be committed."""
