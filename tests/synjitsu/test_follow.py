@@ -16,6 +16,8 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from jitsu_protocol.vm import VM
 
 
@@ -58,3 +60,24 @@ async def test_a_report_looks_at_the_vms_that_drain_and_no_others(tmp_path: Path
         assert says(www, "w") == ["a", "w"]
         assert says(api, "") == ["w"]
         assert says(www, "w", gone=True) == []
+
+
+async def test_g7_a_vm_that_vmd_had_armed_when_it_died_is_summoned_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(SynjitsuServer, "summon_again", lambda _, __, vm: asked.append(vm))
+    async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-not-there") as process:
+        server = SynjitsuServer(process)
+        follower = Follower(process, server, Memory(tmp_path / "connections"))
+        armed, off, ready = (make_vm(name, f"10.0.0.{n}") for n, name in enumerate(("armed", "off", "ready")))
+        (bridge,) = server.bridges
+        for vm in (armed, ready):
+            bridge.arming.arm(vm.uuid, [str(vm.addresses[0])], bytes.fromhex(vm.mac.replace(":", "")), 60.0, 0.0)
+        states = [(armed, VmState.OFF), (off, VmState.OFF), (ready, VmState.READY)]
+        statuses = [VmStatus(uuid=vm.uuid, name=vm.name, state=state) for vm, state in states]
+        for status in statuses:
+            follower._state(status, gone=False)
+        assert asked == [], "an item of the feed may be older than the Arm"
+        follower._all_states(statuses, "")
+        assert asked == [armed.uuid]

@@ -184,6 +184,11 @@ class Arming:
         machine = self._vms.get(vm)
         return [] if machine is None else self._handle(machine, WakeRefused(), now)
 
+    def awaits_boot(self, vm: str) -> bool:
+        """Say whether a VM's addresses are held because vmd has said that it starts it."""
+        machine = self._vms.get(vm)
+        return machine is not None and machine.state is HandoverState.ARMED and machine.armed and not machine.ready
+
     def disarm(self, vm: str, outcome: Literal["ready", "failed"], now: float) -> list[Action]:
         """Let go of a VM; nothing if it is not armed."""
         machine = self._vms.get(vm)

@@ -104,7 +104,18 @@ class Follower:
             self._forget(vm)
         for status in statuses:
             self._state(status, gone=False)
+            if status.state in AT_REST:
+                self._summon_again(status.uuid)
         self.knows_states.set()
+
+    def _summon_again(self, vm: str) -> None:
+        """See to a VM that is off though its addresses are held for its boot: vmd died before it started it.
+
+        If it has only just been armed, this joins its start.
+        """
+        for bridge in self._server.bridges:
+            if bridge.arming.awaits_boot(vm):
+                self._server.summon_again(bridge, vm)
 
     def _state(self, status: VmStatus, gone: bool) -> None:
         self._server.name_interface(status.uuid, "" if gone else status.interface)

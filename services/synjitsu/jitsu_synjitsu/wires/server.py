@@ -249,6 +249,17 @@ class SynjitsuServer:
         else:
             self.perform(bridge, bridge.arming.unwatch(vm, monotonic(), runs=True))
 
+    def summon_again(self, bridge: Bridge, vm: str) -> None:
+        """Have vmd start a VM that it had armed when it died: its clients have their answer, and wait."""
+        self._process.spawn(self._summoned_again(bridge, vm))
+
+    async def _summoned_again(self, bridge: Bridge, vm: str) -> None:
+        try:
+            await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
+        except JitsuError as error:
+            log.warning("a VM that was about to start is not started", vm=vm, reason=str(error))
+            self.perform(bridge, bridge.arming.disarm(vm, "failed", monotonic()))
+
     def _save(self, vm: str) -> None:
         self._process.spawn(self._saved(vm))
 
