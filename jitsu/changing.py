@@ -19,7 +19,7 @@ from jitsu.cli import JsonOption, app, author, with_link
 from jitsu.consent import agreed, summary_of
 from jitsu.export import toml, vms_in
 from jitsu.legacy import parse_strings
-from jitsu.meant import meant_path, meant_paths
+from jitsu.meant import meant_path, meant_paths, plain_text
 from jitsu.printable import print_lines, printable
 from jitsu.restart import restart_lines
 from jitsu.state import (
@@ -71,13 +71,16 @@ def set_value(
     message: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
     force: ForceOption = False,
 ) -> None:
-    """Change a value, `jitsu set www.ttl 30` or by its path; running processes follow."""
+    """Change a value, `jitsu set www.ttl 30` or by its path; running processes follow.
+
+    Durations and sizes may have a unit: 1m, 250ms, 512MiB.
+    """
 
     async def change(link: Link) -> None:
         leaves = (await _leaves(link, branch)).leaves
         paths = meant_paths(path, value, leaves)
-        expected = {} if expect is None else dict.fromkeys(paths, expect)
-        changes = [Change(path=each, value=value, old=leaves.get(each)) for each in paths]
+        expected = {} if expect is None else {each: plain_text(each, expect) for each in paths}
+        changes = [Change(path=each, value=held, old=leaves.get(each)) for each, held in paths.items()]
         if not force and any(each.startswith(f"{VM_ROOT}/") for each in paths):
             await check(link, changes, leaves)
         _print_applied(await commit(link, changes, message or f"Set {path.strip('/')}", author(), branch, expected))

@@ -16,7 +16,7 @@ from jitsu.rows import below
 from jitsu.vm_names import VmNames
 from jitsu_protocol.errors import BadRequest, Invalid, NotFound
 from jitsu_protocol.keys import KEYS
-from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf
+from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf, plain_value, value_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +50,11 @@ def meant_path(word: str, leaves: Mapping[str, str]) -> str:
     return paths[0]
 
 
-def meant_paths(word: str, value: str, leaves: Mapping[str, str]) -> list[str]:
-    """Return the paths that get a value; raises BadRequest, NotFound, or Invalid if the value cannot stand there."""
+def meant_paths(word: str, value: str, leaves: Mapping[str, str]) -> dict[str, str]:
+    """Return the paths that get a value, each with the value as the tree holds it, without a unit.
+
+    Raises BadRequest, NotFound, or Invalid if the value cannot stand there.
+    """
     if "/" in word:
         paths = [_with_uuid(word.strip("/"), leaves)]
     else:
@@ -61,7 +64,28 @@ def meant_paths(word: str, value: str, leaves: Mapping[str, str]) -> list[str]:
             raise Invalid(fault)
         if fault := value_fault(path, value):
             raise Invalid(f"{path}: {fault}")
-    return paths
+        if fault := _unit_fault(path, value):
+            raise Invalid(f"{word}: {fault}")
+    return {path: plain_text(path, value) for path in paths}
+
+
+def plain_text(path: str, value: str) -> str:
+    """Return a value that somebody wrote for a path as the tree holds it there."""
+    key = _key(path)
+    return plain_value(key, value) if key else value
+
+
+def _unit_fault(path: str, value: str) -> str:
+    """Return why a duration or a size cannot be used; the store checks all other keys with the VM as a whole."""
+    key = _key(path)
+    if not key or not KEYS[key].unit or value == "":
+        return ""
+    return next(iter(value_reasons(key, value)), "")
+
+
+def _key(path: str) -> str:
+    """Return the key of a VM that a path sets, "" if it sets none."""
+    return key_of_leaf(path.removeprefix(VM_ROOT + "/").partition("/")[2]) if path.startswith(VM_ROOT + "/") else ""
 
 
 def _with_uuid(path: str, leaves: Mapping[str, str]) -> str:

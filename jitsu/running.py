@@ -48,7 +48,7 @@ def up(
     backend: str | None = _original(
         "-x", "--backend", metavar="NAME", help="Hypervisor: libvirt (if -c is given), libxl, xapi, mock."
     ),
-    delay: str | None = _original("-d", "--delay", metavar="SECONDS", help="Response delay after the VM has started."),
+    delay: str | None = _original("-d", "--delay", metavar="TIME", help="Response delay after the VM has started."),
     forwarder: str | None = _original(
         "-f", "--forwarder", metavar="ADDR", help="Where names not held are forwarded; 0.0.0.0: nowhere."
     ),
@@ -57,7 +57,7 @@ def up(
         "-m", "--mode", metavar="MODE", help="How an idle VM is stopped: destroy, suspend, shutdown."
     ),
     ttl: str | None = _original(
-        "-t", "--ttl", metavar="SECONDS", help="TTL of the answers; VMs stop after 2 x TTL without a query."
+        "-t", "--ttl", metavar="TIME", help="TTL of the answers (60, 1m); VMs stop after 2 x TTL without a query."
     ),
     persistdb: str | None = _original(
         "--persistdb", metavar="PATH", help="Where the state is kept, a Git repository; without it, in memory."

@@ -271,7 +271,7 @@ KEYS: dict[str, Key] = {
     "host": Key(HostName, "The host whose vmd runs it, one of bus.hosts.", "the vmd of bus.vmd_rpc"),
     "ttl": Key(Ttl, "TTL of the answers.", "60", "s", default_from="ttl", set_by="vm"),
     "name_ttl": Key(
-        NameTtl, "`NAME SECONDS`: the TTL of one of its DNS names, where that differs from `ttl`.", repeats=True
+        NameTtl, "`NAME TTL`: the TTL of one of its DNS names, where that differs from `ttl`.", repeats=True
     ),
     "stop_mode": Key(
         StopMode,

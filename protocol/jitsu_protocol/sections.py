@@ -9,7 +9,16 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+)
 
 from jitsu_protocol.keys import (
     KEYS,
@@ -24,10 +33,13 @@ from jitsu_protocol.keys import (
     dns_name,
     host_name,
 )
+from jitsu_protocol.units import plain
 from jitsu_protocol.vm import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
 
 
 MACHINE_DIRECTORY = Path("/run/jitsu")
@@ -143,10 +155,23 @@ LIVE: dict[str, JsonValue] = {"live": True}
 METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
 
 
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of a setting, "" if it has none."""
+    extra = field.json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
 class Section(BaseModel):
     """One table of jitsu.toml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
+        """Take the unit from a duration or a size: sections hold plain numbers."""
+        unit = unit_of(cls.model_fields[info.field_name]) if info.field_name else ""
+        return plain(value, unit) if isinstance(value, str) else value
 
 
 class BusSettings(Section):

@@ -39,6 +39,7 @@ from jitsu_protocol.sections import (
     Section,
     StoreSettings,
     SynjitsuSettings,
+    unit_of,
 )
 from jitsu_protocol.toml import TomlFault, TomlFile
 from jitsu_protocol.vm import VM, Holdings, InvalidVm, as_text, from_config, nearest, reason
@@ -284,7 +285,10 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
     try:
         read = model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
     except ValidationError as error:
-        faults += [f"{place(str(each['loc'][0]))}: {reason(each)}" for each in error.errors()]
+        for each in error.errors():
+            key = str(each["loc"][0])
+            why = reason(each, unit_of(model.model_fields[key]), values.get(key))
+            faults.append(f"{place(key)}: {why}")
         return None
     return None if unknown else read
 
@@ -381,17 +385,22 @@ def reference() -> str:
         "",
         "One file, `jitsu.toml`, is read by all processes; its VMs only by the `jitsu` command, which writes them into",
         "the store, where the services find them. A flag counts before an environment variable",
-        "(`JITSU_<SECTION>_<KEY>`), that before the file. Durations are in seconds. What is *live* a process that runs",
-        "takes at SIGHUP; the level and format of its log too. This page is made from the settings models by",
-        "`make docs`.",
+        "(`JITSU_<SECTION>_<KEY>`), that before the file. What is *live* a process that runs takes at SIGHUP; the",
+        "level and format of its log too. This page is made from the settings models by `make docs`.",
+        "",
+        "A duration is a number of seconds, or text with a unit: `ms`, `s`, `m` or `min`, `h` or `d`; for example",
+        '600, `"10m"`, `"1.5h"` or `"250ms"`. A TTL must come to whole seconds. A size is a number of KiB, or text',
+        "with a unit: `KiB`, `MiB`, `GiB` or `TiB`, or in short `K`, `M`, `G` or `T`; for example 524288,",
+        '`"512MiB"`, `"512M"` or `"4G"`. All of these count by 1024, so that `M` is MiB, as in QEMU. Units may be',
+        "written in the file, in flags, in environment variables, in `key=value` strings and after `jitsu set`; the",
+        "state tree holds plain seconds and KiB. The column *type* says which keys are durations (s) and which are",
+        "sizes (KiB).",
     ]
     for name, model in SECTIONS.items():
         lines += ["", f"## [{name}]", "", (model.__doc__ or "").strip(), ""]
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         for key, field in model.model_fields.items():
-            extra = field.json_schema_extra
-            unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-            kind = _type_text(field.annotation, str(unit))
+            kind = _type_text(field.annotation, unit_of(field))
             live = " Live." if is_live(field) else ""
             lines.append(f"| `{key}` | {kind} | {default_of(field)} | {field.description}{live} |")
     lines += ["", "## [vm.NAME]", "", "One VM. The same keys stand in `key=value,...` strings.", ""]

@@ -41,6 +41,7 @@ from jitsu_protocol.keys import (
     name_ttl,
     owner_name,
 )
+from jitsu_protocol.units import UNITS, plain, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -200,7 +201,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def from_config(config: Mapping[str, Sequence[str]], defaults: Mapping[str, str]) -> VM:
     """Build a VM from its keys, each with its values as text; raises InvalidVm with all faults.
 
-    `defaults` are the values of `[defaults]`, as text, for keys on which the VM is silent.
+    Durations and sizes may have a unit; the VM holds them as plain numbers. `defaults` are the values of
+    `[defaults]`, as text, for keys on which the VM is silent.
     """
     faults: list[Fault] = []
     known: dict[str, tuple[str, ...]] = {}
@@ -212,7 +214,7 @@ def from_config(config: Mapping[str, Sequence[str]], defaults: Mapping[str, str]
             faults.append(Fault(written, f"given {len(values)} times, may be given once"))
         else:
             faults += [Fault(written, text) for text in _reasons(key, values)]
-            known[key] = tuple(values)
+            known[key] = tuple(plain_value(key, value) for value in values)
     faults += [Fault(key, "is required") for key in ("dns", "ip") if not known.get(key) and key not in config]
     if faults:
         raise InvalidVm(faults)
@@ -237,6 +239,7 @@ def from_config(config: Mapping[str, Sequence[str]], defaults: Mapping[str, str]
 def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
     """Build a VM from the leaves below `jitsu/vm/<uuid>/`; raises InvalidVm with all faults.
 
+    Units are refused: the tree holds plain numbers, which older releases read too.
     A leaf of its own (`response_delay`) counts before the value once configured
     (`config/response_delay/0`), so that a single `jitsu set` changes it.
     """
@@ -257,7 +260,7 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
                 faults.append(Fault(path, f"no such key of a VM{meant}"))
     configured = {key: tuple(value for _, value in sorted(pairs)) for key, pairs in config.items()}
     for key in configured.keys() & KEYS.keys() - _IN_THE_MODEL:
-        faults += [Fault(f"config/{key}", text) for text in _reasons(key, configured[key])]
+        faults += [Fault(f"config/{key}", text) for text in _reasons(key, configured[key], in_tree=True)]
     if not names and not configured.get("dns"):
         faults.append(Fault("dns", "the VM has no DNS name"))
     if faults:
@@ -381,33 +384,43 @@ def _share(name: str, one: VM, other: VM) -> bool:
     return one.summon is not None and other.summon is not None and name in one.names and name in other.names
 
 
-_UNITS = {
-    "s": "; the unit is seconds, and no unit is written: 60 is a minute",
-    "KiB": "; the unit is KiB, and no unit is written: 524288 is 512 MiB",
-}
-"""What follows the reason why the value of a key with this unit is refused."""
-
-
 @cache
 def _checker(key: str) -> TypeAdapter[Any]:
     """Return what checks a key's values; pydantic takes a fraction of a millisecond to compile one."""
     return TypeAdapter(KEYS[key].type)
 
 
-def _reasons(key: str, values: Sequence[str]) -> list[str]:
+def plain_value(key: str, value: str) -> str:
+    """Return a key's value as the state tree holds it: a duration or a size without its unit, anything else as it is.
+
+    A value that is wrong stays as it is.
+    """
+    if key == "name_ttl":
+        name, space, ttl = value.strip().partition(" ")
+        return f"{name} {plain(ttl, 's')}" if space else value
+    return plain(value, KEYS[key].unit)
+
+
+def value_reasons(key: str, value: str) -> list[str]:
+    """Return why a key cannot have a value that somebody has written, with or without a unit; nothing if it can."""
+    return _reasons(key, [value])
+
+
+def _reasons(key: str, values: Sequence[str], *, in_tree: bool = False) -> list[str]:
     checker = _checker(key)
     reasons = []
     for value in values:
         try:
-            checker.validate_python(value)
+            checker.validate_python(value if in_tree else plain_value(key, value))
         except ValidationError as error:
-            unit = _UNITS.get(KEYS[key].unit, "")
-            reasons += [reason(detail) + unit for detail in error.errors()[:1]]
+            reasons += [reason(detail, KEYS[key].unit, value, in_tree=in_tree) for detail in error.errors()[:1]]
     return reasons
 
 
-def reason(detail: Any) -> str:
-    """Return one of pydantic's errors as a sentence that shows the value."""
+def reason(detail: Any, unit: str = "", written: object = None, *, in_tree: bool = False) -> str:
+    """Return one of pydantic's errors as a sentence that shows the value, as it was written if that is given."""
+    if unit in UNITS:
+        return refusal(detail["input"] if written is None else written, unit, detail, in_tree=in_tree)
     message = str(detail["msg"]).removeprefix("Value error, ")
     value = repr(detail["input"])
     if detail["type"] == "value_error" or len(value) > 80:
@@ -419,7 +432,7 @@ def _build(fields: dict[str, Any]) -> VM:
     try:
         vm = VM(**fields)
     except ValidationError as error:
-        raise InvalidVm([Fault(_leaf(e["loc"]), reason(e)) for e in error.errors()[:MAX_FAULTS]]) from None
+        raise InvalidVm([_leaf_fault(detail) for detail in error.errors()[:MAX_FAULTS]]) from None
     if both := set(vm.names) & set(vm.aliases):
         raise InvalidVm([Fault("alias", f"{min(both)} is a name of this VM already")])
     if "idle_timeout" not in fields:
@@ -428,6 +441,14 @@ def _build(fields: dict[str, Any]) -> VM:
         # Guarantee G3: no VM is stopped while an answer for it is still within its TTL.
         raise InvalidVm([Fault("idle_timeout", f"{vm.idle_timeout:g} s is less than the TTL of {vm.ttl} s")])
     return vm
+
+
+def _leaf_fault(detail: Any) -> Fault:
+    """Return one of pydantic's errors about a VM as a fault of a leaf of the tree."""
+    leaf = _leaf(detail["loc"])
+    key = key_of_leaf(leaf)
+    unit = KEYS[key].unit if key and detail["loc"][-1] != "[key]" else ""
+    return Fault(leaf, reason(detail, unit, in_tree=True))
 
 
 def _leaf(location: Sequence[int | str]) -> str:

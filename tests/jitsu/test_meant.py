@@ -44,7 +44,37 @@ UNKNOWN = "4d47be4e-9cd2-5d84-a20e-7b966138fbe2"
     ],
 )
 def test_a_word_stands_for_these_paths(word: str, value: str, paths: list[str]) -> None:
-    assert meant_paths(word, value, LEAVES) == paths
+    assert meant_paths(word, value, LEAVES) == dict.fromkeys(paths, value)
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "held"),
+    [
+        ("www.jitsu.test.ttl", "1m", {f"{W}/dns/www.jitsu.test/ttl": "60"}),
+        ("www.response_delay", "250ms", {f"{W}/response_delay": "0.25"}),
+        ("jitsu/vm/www/idle_timeout", "2d", {f"{W}/idle_timeout": "172800"}),
+        ("www.memory", "4G", {f"{W}/config/memory/0": "4194304"}),
+        (f"{W}/config/name_ttl/0", "jitsu.test 1h", {f"{W}/config/name_ttl/0": "jitsu.test 3600"}),
+        ("www.cmdline", "10m", {f"{W}/config/cmdline/0": "10m"}),
+        ("www.idle_timeout", "", {f"{W}/idle_timeout": ""}),
+        ("jitsu/stats/www/total_starts", "4", {f"{STATS}/total_starts": "4"}),
+    ],
+)
+def test_a_unit_is_converted_before_a_value_goes_into_the_tree(word: str, value: str, held: dict[str, str]) -> None:
+    assert meant_paths(word, value, LEAVES) == held
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "said"),
+    [
+        ("www.jitsu.test.ttl", "-5", '-5 is not a duration; use seconds or a unit, for example 60 or "1m"'),
+        ("www.memory", "4X", "'4X' is not a size; use KiB or a unit, for example 65536 or \"64MiB\""),
+    ],
+)
+def test_set_refuses_a_wrong_duration_or_size_with_what_to_write(word: str, value: str, said: str) -> None:
+    with pytest.raises(JitsuError) as refused:
+        meant_paths(word, value, LEAVES)
+    assert refused.value.message == f"{word}: {said}"
 
 
 @pytest.mark.parametrize(

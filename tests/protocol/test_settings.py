@@ -50,6 +50,37 @@ def test_every_fault_is_told_with_its_place(tmp_path: Path) -> None:
     ]
 
 
+def test_settings_and_defaults_may_have_units_in_the_file_in_the_environment_and_in_flags(tmp_path: Path) -> None:
+    file = tmp_path / "j.toml"
+    file.write_text(
+        '[dns]\nlease = "5m"\n[hypervisor]\nmax_memory = "4G"\n[defaults]\nttl = "1m"\nidle_timeout = "1.5h"\n'
+        '[vm.www]\ndns = "www.test"\nip = "10.0.0.1"\nname_ttl = ["www.test 2m"]\n'
+    )
+    read = load(file, {"JITSU_STORE_STATISTICS_INTERVAL": "2m"}, {"defaults.response_delay": "250ms"})
+    assert (read.dns.lease, read.hypervisor.max_memory, read.store.statistics_interval) == (300.0, 4194304, 120.0)
+    assert (read.defaults.ttl, read.defaults.idle_timeout) == (60, 5400.0)
+    (www,) = read.vms
+    assert (www.names, www.idle_timeout, www.response_delay) == ({"www.test": 120}, 5400.0, 0.25)
+    assert load_service("dns", ["--tcp-idle", "2m"], {}).dns.tcp_idle == 120.0
+
+
+def test_a_refused_duration_or_size_says_where_it_stands_and_what_to_write(tmp_path: Path) -> None:
+    text = (
+        '[dns]\nlease = "10s!"\ntcp_idle = 0\n[hypervisor]\nmax_memory = "4X"\n[defaults]\nmax_wait = "10s"\nttl = -1\n'
+        '[vm.www]\ndns = "www.test"\nip = "10.0.0.1"\nttl = -5\n'
+    )
+    duration, size = 'use seconds or a unit, for example 60 or "1m"', 'use KiB or a unit, for example 65536 or "64MiB"'
+    assert sorted(faults(tmp_path, text, environ={"JITSU_STORE_STATISTICS_INTERVAL": "soon"})) == [
+        "environment JITSU_STORE_STATISTICS_INTERVAL: store.statistics_interval: 'soon' is not a duration; " + duration,
+        f"j.toml:12: vm.www.ttl: -5 is not a duration; {duration}",
+        f"j.toml:2: dns.lease: '10s!' is not a duration; {duration}",
+        "j.toml:3: dns.tcp_idle: 0 is too short: it must be more than 0s",
+        f"j.toml:5: hypervisor.max_memory: '4X' is not a size; {size}",
+        "j.toml:7: defaults.max_wait: '10s' is too long: at most 4s is allowed",
+        f"j.toml:8: defaults.ttl: -1 is not a duration; {duration}",
+    ]
+
+
 def test_a_section_and_a_vm_must_be_tables(tmp_path: Path) -> None:
     assert faults(tmp_path, "dns = 3\n") == ["j.toml:1: dns: must be a section: [dns]"]
     assert faults(tmp_path, "[vm]\nwww = 3\n") == ["j.toml:2: vm.www: must be a section: [vm.www]"]

@@ -97,8 +97,8 @@ def test_a_fault_names_its_key(config: dict[str, list[str]], key: str) -> None:
         ("ip", "255.255.255.255", "cannot be the address"),
         ("ip", "0.1.2.3", "cannot be the address"),
         ("dns", "*." + ".".join(["a" * 63] * 3 + ["b" * 61]), "255 characters long, 253 are allowed"),
-        ("ttl", "2147483648", "less than or equal"),
-        ("memory", "1.0", "not an integer"),
+        ("ttl", "2147483648", "is too long: at most 2147483647s"),
+        ("memory", "1.0", "must be written with digits only"),
         ("name", "Domain-0", "stands for something else"),
         ("mac", "00:00:00:00:00:00", "not the MAC address"),
         ("nic", "../br0/x", "not the name of a bridge"),
@@ -248,13 +248,71 @@ def test_nothing_may_be_held_twice() -> None:
     [
         ("ip", "fd00::5/64", "'fd00::5/64' is a network; write the address without its prefix: fd00::5"),
         ("ip", "10.0.0.5/24", "'10.0.0.5/24' is a network; write the address without its prefix: 10.0.0.5"),
-        ("memory", "512M", "the unit is KiB, and no unit is written: 524288 is 512 MiB"),
-        ("idle_timeout", "10m", "the unit is seconds, and no unit is written: 60 is a minute"),
-        ("ttl", "-5", "the unit is seconds, and no unit is written: 60 is a minute"),
+        ("memory", "4X", "'4X' is not a size; use KiB or a unit, for example 65536 or \"64MiB\""),
+        (
+            "memory",
+            "512MB",
+            '\'512MB\' is not a size; use KiB or a unit, for example 65536 or "64MiB"; did you mean "512MiB"?',
+        ),
+        ("memory", "1.5K", "'1.5K' is not a whole number of KiB; use KiB or a unit, for example 65536 or \"64MiB\""),
+        ("memory", "17T", "'17T' is too large: at most 16TiB is allowed"),
+        ("memory", "0M", "'0M' is too small: it must be at least 1KiB"),
+        ("idle_timeout", "10x", "'10x' is not a duration; use seconds or a unit, for example 60 or \"1m\""),
+        ("idle_timeout", "0", "0 is too short: it must be more than 0s"),
+        ("boot_limit", "4000d", "'4000d' is too long: at most 3650d is allowed"),
+        ("max_wait", "10s", "'10s' is too long: at most 4s is allowed"),
+        ("ttl", "-5", '-5 is not a duration; use seconds or a unit, for example 60 or "1m"'),
+        (
+            "ttl",
+            "250ms",
+            "'250ms' is not a whole number of seconds; use seconds or a unit, for example 60 or \"1m\"",
+        ),
     ],
 )
 def test_a_refused_value_says_which_unit_it_has_and_how_it_is_written(key: str, value: str, said: str) -> None:
     with pytest.raises(InvalidVm) as refused:
         from_config({"dns": ["a.test"], "ip": ["10.0.0.5"], key: [value]}, {})
-    assert refused.value.faults[0].key == key
-    assert refused.value.faults[0].message.endswith(said)
+    assert [(fault.key, fault.message) for fault in refused.value.faults] == [(key, said)]
+
+
+def test_durations_and_sizes_with_units_are_held_as_plain_numbers() -> None:
+    written = {
+        "ttl": "1m",
+        "name_ttl": "b.test 2m",
+        "idle_timeout": "1.5h",
+        "response_delay": "250ms",
+        "memory": "512MiB",
+        "shutdown_limit": "2 min",
+    }
+    vm = from_config({"dns": ["a.test", "b.test"], "ip": ["10.0.0.5"], **{k: [v] for k, v in written.items()}}, {})
+    assert (vm.names, vm.idle_timeout, vm.response_delay) == ({"a.test": 60, "b.test": 120}, 5400.0, 0.25)
+    assert (vm.key("memory"), vm.key("shutdown_limit")) == ("524288", "120")
+    start = f"jitsu/vm/{vm.uuid}/"
+    leaves = {path.removeprefix(start): text for path, text in to_tree(vm).items()}
+    assert {path: leaves[path] for path in leaves if path.removeprefix("config/").removesuffix("/0") in written} == {
+        "config/ttl/0": "60",
+        "config/name_ttl/0": "b.test 120",
+        "config/idle_timeout/0": "5400",
+        "config/response_delay/0": "0.25",
+        "config/memory/0": "524288",
+        "config/shutdown_limit/0": "120",
+        "idle_timeout": "5400",
+        "response_delay": "0.25",
+    }
+    assert from_tree(vm.uuid, leaves) == vm
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "said"),
+    [
+        ("dns/a.test/ttl", "1m", "'1m' is not a duration; the state tree holds seconds as a plain number"),
+        ("idle_timeout", "10m", "'10m' is not a duration; the state tree holds seconds as a plain number"),
+        ("config/memory/0", "512M", "'512M' is not a size; the state tree holds KiB as a plain number"),
+    ],
+)
+def test_the_state_tree_has_no_units_because_older_releases_read_it(leaf: str, value: str, said: str) -> None:
+    vm = from_config({"dns": ["a.test"], "ip": ["10.0.0.5"]}, {})
+    leaves = {path.removeprefix(f"jitsu/vm/{vm.uuid}/"): text for path, text in to_tree(vm).items()}
+    with pytest.raises(InvalidVm) as refused:
+        from_tree(vm.uuid, leaves | {leaf: value})
+    assert [fault.message for fault in refused.value.faults] == [said]

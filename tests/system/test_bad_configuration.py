@@ -52,7 +52,7 @@ def test_each_fault_of_a_file_has_a_line_with_its_place(tmp_path: Path) -> None:
     assert status == 2
     assert lines == [
         'jitsu.toml:2: dns.prot: unknown key; did you mean "port"?',
-        "jitsu.toml:6: vm.www.ttl: input should be greater than or equal to 0, but is '-1'",
+        'jitsu.toml:6: vm.www.ttl: -1 is not a duration; use seconds or a unit, for example 60 or "1m"',
         "jitsu.toml:8: vm.one.dns: 'bad..name' is no DNS name: it has an empty label",
         "jitsu.toml:14: vm.three.dns: b.jitsu.test belongs to the VM two already; to share it, both need summon",
         "jitsu.toml:15: vm.three.ip: 127.9.1.3 belongs to the VM two already",
