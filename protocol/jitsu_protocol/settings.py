@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -238,8 +240,24 @@ def _unknown_sections(toml: TomlFile) -> list[str]:
     known = [*SECTIONS, "vm"]
     unknown = [name for name in toml.data if name not in known]
     # Looking for the nearest takes most of the time that a file of nonsense costs.
-    shown = [f"{toml.at(name)}: unknown section{nearest(name, known)}" for name in unknown[:MAX_FAULTS_SHOWN]]
+    shown = [
+        f"{toml.at(name)}: unknown section{_vm_meant(name, toml.data[name]) or nearest(name, known)}"
+        for name in unknown[:MAX_FAULTS_SHOWN]
+    ]
     return shown + [f"{toml.path}: unknown section" for _ in unknown[MAX_FAULTS_SHOWN:]]
+
+
+def _vm_meant(name: str, table: object) -> str:
+    """Return a hint if an unknown section has the keys of a VM, as [www] or [www.example.org] for [vm.NAME]."""
+    while isinstance(table, dict) and len(table) == 1 and isinstance(next(iter(table.values())), dict):
+        ((inner, table),) = table.items()
+        name = f"{name}.{inner}"
+    if not isinstance(table, dict) or not table:
+        return ""
+    is_required_one = "dns" in table or "ip" in table
+    if not is_required_one and (nearest(name, SECTIONS) or not all(key in KEYS for key in table)):
+        return ""
+    return f"; did you mean [vm.{name if re.fullmatch('[A-Za-z0-9_-]+', name) else json.dumps(name)}]?"
 
 
 def _section(name: str, model: type[Section], sources: _Sources) -> Section | None:

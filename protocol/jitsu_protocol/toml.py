@@ -77,7 +77,17 @@ class TomlFile:
         for length in range(len(keys), 0, -1):
             if keys[:length] in self.lines:
                 return f"{self.path}:{self.lines[keys[:length]]}"
-        return str(self.path)
+        first = self._first_lines.get(keys[0]) if keys else None
+        return str(self.path) if first is None else f"{self.path}:{first}"
+
+    @cached_property
+    def _first_lines(self) -> dict[str, int]:
+        """The first line of each section of the highest level, which need not have a header: [a.b] makes a."""
+        first: dict[str, int] = {}
+        for keys, number in self.lines.items():
+            if keys:
+                first.setdefault(keys[0], number)
+        return first
 
     def at(self, *keys: str) -> str:
         """Return `file:line: section.key`."""
@@ -91,15 +101,21 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
     """
     lines: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
+    for number, keys, is_section in _named_lines(text):
+        section = keys if is_section else section
+        lines.setdefault(section if is_section else section + keys, number)
+    return lines
+
+
+def _named_lines(text: str) -> Iterator[tuple[int, tuple[str, ...], bool]]:
+    """Yield the line of each header and key, its name, and whether it is a header; the name of a key is without it."""
     for number, statement in _statements(text):
         if statement.startswith("["):
-            section = _path(statement)
-            lines.setdefault(section, number)
+            yield number, _path(statement), True
         elif keys := _KEYS.match(statement):
             written = keys[0].strip()
             parts = written.split(".") if _BARE_KEYS.fullmatch(written) else _path(f"{written} = 0")
-            lines.setdefault((*section, *(part.strip() for part in parts)), number)
-    return lines
+            yield number, tuple(part.strip() for part in parts), False
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
@@ -138,6 +154,21 @@ def _path(line: str) -> tuple[str, ...]:
     return tuple(path)
 
 
+def _declared_twice(lines: list[str], number: int, said: str) -> tuple[int, str]:
+    """Return the line of the section or key that ends in this line, and where the first of the same name stands."""
+    section: tuple[str, ...] = ()
+    seen: dict[tuple[str, ...], int] = {}
+    for begins, keys, is_section in _named_lines("\n".join(lines[:number])):
+        path = keys if is_section else section + keys
+        if is_section:
+            section = keys
+        latest = (begins, path, f"[{'.'.join(keys)}]" if is_section else ".".join(keys))
+        first = seen.setdefault(path, begins)
+    if not seen or first == latest[0]:
+        return number, f"{said}: it stands in this file already"
+    return latest[0], f"{latest[2]} stands in line {first} already; keep one of them"
+
+
 def _explained(text: str, error: str) -> str:
     """Return `line: what is wrong; what to do` for what tomllib says of a text."""
     lines = text.split("\n")
@@ -146,8 +177,8 @@ def _explained(text: str, error: str) -> str:
     number = int(position[1]) if position and position[1] else len(lines)
     line = lines[number - 1] if number <= len(lines) else ""
     name, _, value = line.partition("=")
-    if "twice" in said or "overwrite" in said:
-        said = f"{said}: it stands in this file already"
+    if any(word in said for word in ("twice", "overwrite", "redefine")):
+        number, said = _declared_twice(lines, number, said)
     elif line.count('"') % 2 and "Illegal character" in said:
         said = "a quote is opened and not closed"
     elif line.lstrip().startswith("[") and not line.isascii():

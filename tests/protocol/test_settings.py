@@ -81,6 +81,22 @@ def test_a_refused_duration_or_size_says_where_it_stands_and_what_to_write(tmp_p
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[a]\ndns = "a.test"\nip = "10.0.0.1"\n', "j.toml:1: a: unknown section; did you mean [vm.a]?"),
+        ('[log1]\nip = "10.0.0.1"\nnonsense = 1\n', "j.toml:1: log1: unknown section; did you mean [vm.log1]?"),
+        ('[a.test]\ndns = "a.test"\n', 'j.toml:1: a: unknown section; did you mean [vm."a.test"]?'),
+        ("[web]\nstop_mode = 'pause'\n", "j.toml:1: web: unknown section; did you mean [vm.web]?"),
+        ("[dnss]\nport = 5\n", 'j.toml:1: dnss: unknown section; did you mean "dns"?'),
+        ("[web]\nport = 5\nother = 6\n", "j.toml:1: web: unknown section"),
+        ("[web]\n", "j.toml:1: web: unknown section"),
+    ],
+)
+def test_a_section_with_the_keys_of_a_vm_is_said_to_be_one(tmp_path: Path, text: str, said: str) -> None:
+    assert faults(tmp_path, text) == [said]
+
+
 def test_a_section_and_a_vm_must_be_tables(tmp_path: Path) -> None:
     assert faults(tmp_path, "dns = 3\n") == ["j.toml:1: dns: must be a section: [dns]"]
     assert faults(tmp_path, "[vm]\nwww = 3\n") == ["j.toml:2: vm.www: must be a section: [vm.www]"]
@@ -217,7 +233,13 @@ def test_what_a_value_holds_does_not_shift_the_lines_of_later_keys(value: str) -
         ("[vm.büro]\n", ":1: is not valid TOML: .*in quotes: "),
         ("[vm.a]\nip = 127.0.0.1\n", ':2: is not valid TOML: .*text needs quotes: ip = "127.0.0.1"'),
         ('[vm.a]\nip = "127\n', ":2: is not valid TOML: a quote is opened and not closed"),
-        ("[vm.a]\n[vm.a]\n", ":2: is not valid TOML: .*stands in this file already"),
+        ("[vm.a]\n[vm.a]\n", ":2: is not valid TOML: \\[vm.a\\] stands in line 1 already; keep one of them$"),
+        ("\n[vm.a]\nip = 1\n# x\nip = 2\n", ":5: is not valid TOML: ip stands in line 3 already; keep one of them$"),
+        ("[vm.a]\nip = [\n1]\nip = [\n2,\n3]\n", ":4: is not valid TOML: ip stands in line 2 already; keep one of "),
+        ("[vm.a]\nip = 1\n[vm]\na.ip = 2\n", ":4: is not valid TOML: a.ip stands in line 2 already; keep one of them$"),
+        ("[vm]\na = 1\n[vm.a]\n", ":3: is not valid TOML: \\[vm.a\\] stands in line 2 already; keep one of them$"),
+        ("a = {x = 1, x = 2}\n", ":1: is not valid TOML: "),
+        ("a.b = 1\n[a]\n", ":2: is not valid TOML: .*stands in this file already"),
         ("[vm.a\n", ":1: is not valid TOML: "),
         ("a = [1,\n", ":2: is not valid TOML: "),
         ("a = " + "[" * 5000, ": has too many brackets"),
