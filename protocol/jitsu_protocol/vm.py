@@ -331,11 +331,11 @@ def to_tree(vm: VM) -> dict[str, str]:
 
 
 def as_text(value: object) -> str:
-    """Return a value as the tree holds it: `true`, `0.1`, `60`."""
+    """Return a value as the tree holds it: `true`, `0.1`, `60`. A number is read back as exactly the same."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return repr(value).removesuffix(".0")
     return str(value)
 
 

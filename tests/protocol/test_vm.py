@@ -316,3 +316,11 @@ def test_the_state_tree_has_no_units_because_older_releases_read_it(leaf: str, v
     with pytest.raises(InvalidVm) as refused:
         from_tree(vm.uuid, leaves | {leaf: value})
     assert [fault.message for fault in refused.value.faults] == [said]
+
+
+@pytest.mark.parametrize("seconds", ["100000000.01", "0.1", "86400.000123", "1e-05"])
+def test_a_duration_of_many_digits_is_the_same_after_a_way_through_the_tree(seconds: str) -> None:
+    vm = from_config({"dns": ["a.test"], "ip": ["10.0.0.5"], "max_idle_connection": [seconds]}, {})
+    leaves = {path.removeprefix(f"jitsu/vm/{vm.uuid}/"): text for path, text in to_tree(vm).items()}
+    assert vm.max_idle_connection == float(seconds)
+    assert from_tree(vm.uuid, leaves) == vm
