@@ -123,7 +123,7 @@ async def _checked(link: Link, vms: Mapping[str, Mapping[str, str]]) -> Checked:
     writes_to_disk: dict[str, bool] = {}
     for host, theirs in by_host.items():
         if host not in link.hosts:
-            refusals |= dict.fromkeys(theirs, f"host: {host} is none of bus.hosts")
+            refusals |= dict.fromkeys(theirs, f"host: {host} is not listed in bus.hosts")
             continue
         try:
             for n in range(0, len(theirs), CHECKED_AT_ONCE):

@@ -31,7 +31,7 @@ def connections_allowed(limit: int | None = None) -> int:
     """Return how many connections one endpoint of the bus may have under a limit of open files, that of now if None.
 
     A service has two endpoints. Half of what there is for them stays free: for what libzmq accepts before a door
-    (door.py) has cut anything, and for what the service opens meanwhile.
+    (door.py) has cut a connection, and for what the service opens in the meantime.
     """
     if limit is None:
         limit = raise_limit(0)

@@ -11,8 +11,9 @@ has a door: a thread that follows what libzmq reports of the socket (zmq_socket_
                         the oldest that is new is cut; if
                         all are known, the one that came last
 
-So peers that say nothing keep nobody out for long, and nobody who is known notices. Who is cut connects again by
-itself, and calls are sent again. libzmq cuts what has not finished its handshake after HANDSHAKE_MS (sockets.py).
+So peers that say nothing cannot keep others out for long, and peers that are known do not notice. A peer that is cut
+connects again by itself, and calls are sent again. libzmq cuts a connection whose handshake has not ended after
+HANDSHAKE_MS (sockets.py).
 
     the listener is     until
     armed               libzmq has accepted one connection

@@ -156,7 +156,9 @@ def load(
     vms = _vms(texts, defaults_text, faults)
     if not faults and isinstance(bus := sections["bus"], BusSettings):
         faults += _host_faults(sections)
-        faults += [f"{text.at('host')}: {vm.host} is none of bus.hosts" for vm, text in vms if vm.host not in bus.vmds]
+        faults += [
+            f"{text.at('host')}: {vm.host} is not listed in bus.hosts" for vm, text in vms if vm.host not in bus.vmds
+        ]
     if faults:
         raise SettingsFault(faults)
     return Settings.model_validate({**sections, "vms": [vm for vm, _ in vms]})
@@ -201,7 +203,7 @@ def _host_faults(sections: Mapping[str, Section | None]) -> list[str]:
         return []
     faults = _plain_tcp(bus)
     if isinstance(hypervisor, HypervisorSettings) and hypervisor.host not in bus.vmds:
-        faults.append(f"hypervisor.host: {hypervisor.host!r} is none of bus.hosts")
+        faults.append(f"hypervisor.host: {hypervisor.host!r} is not listed in bus.hosts")
     return faults
 
 

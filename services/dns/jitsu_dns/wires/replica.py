@@ -260,7 +260,7 @@ class Replica:
         host = held[0].vm.host if held else ""
         try:
             if host not in self._vmds:
-                raise Unavailable(f"its host {host} is none of bus.hosts")
+                raise Unavailable(f"its host {host} is not listed in bus.hosts")
             ttl = max((each.vm.ttl for each in held), default=None)
             summoned = await self._summoned(host, Summon(vm=vm, ttl=ttl), monotonic() + timeout)
         except JitsuError as error:

@@ -82,7 +82,7 @@ class Datagrams:
         self.own.clear()
 
     def look(self) -> None:
-        """Begin to count anew."""
+        """Start a new count."""
         self._count = 0
 
     def _others_have(self, flow: Flow, now: float) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
 
 GONE_S = 5.0
-"""So long after a failed `xl destroy` a domain may take to be gone all the same."""
+"""After a failed `xl destroy` the domain may still vanish within this time."""
 LOOK_LIMIT_S = 10.0
 ASK_AGAIN_S, WATCH_S = 5.0, 0.25
 DOMAINS = ("@introduceDomain", "@releaseDomain")

@@ -35,7 +35,7 @@ START_STOP_LIMIT_S = 30.0
 SPAWN_LIMIT_S = 10.0
 WATCH_S = 0.5
 FEW = 1000
-"""So many guests are asked for by their UUIDs; beyond that all are."""
+"""Up to this many guests are asked for by their UUIDs; for more, all are listed."""
 
 log = structlog.get_logger("loopback")
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
 
 FEW = 500
-"""So many guests are asked for by their UUIDs; beyond that all are."""
+"""Up to this many guests are asked for by their UUIDs; for more, all are listed."""
 _UNUSED_KEYS = ("initrd", "script", "domain_xml", "rumprun_config", "guest_type", "wait_for_key")
 _STOP_MODES = {
     StopMode.SHUTDOWN: "a tender has no button that the guest could be asked with",

@@ -27,7 +27,7 @@ def user_range(text: str) -> range:
 
 @dataclass
 class Users:
-    """Who has which user id.
+    """Which VM has which user id.
 
     The first choice follows from the VM's UUID, so that a VM has the same user after a reboot, when this table is
     empty, unless two VMs have the same first choice. It follows from `whose` too, so that two suites on one host that

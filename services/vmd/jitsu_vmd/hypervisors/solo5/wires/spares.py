@@ -23,7 +23,7 @@ from jitsu_vmd.hypervisors.solo5.wires import records
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, become, prepare
 
 KEPT = 2
-"""So many wait. More than that are forked when they are wanted."""
+"""Processes that wait to become a tender. When more are wanted at once, they are forked then."""
 MAX_COMMAND_BYTES = 64 * 1024
 
 
