@@ -99,7 +99,7 @@ async def test_a_change_in_the_store_is_followed_without_a_restart(tmp_path: Pat
         answer = await ask("new.jitsu.test", suite.port)
         assert (answer.addresses, answer.ttl) == (["127.1.3.1"], 9)
         refused = suite.jitsu("set", f"{root}/dns/new.jitsu.test/ttl", "-1", check=False)
-        assert "greater than or equal to 0" in refused
+        assert '-1 is not a duration; use seconds or a unit, for example 60 or "1m"' in refused
 
 
 async def test_start_and_stop_by_hand(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_every_listing_has_a_form_for_scripts(suite: RunningSuite, vm: str) -> N
     assert commit["author"].startswith("operator:")
     suite.jitsu("branch", "scripted")
     assert {each["name"] for each in json.loads(suite.jitsu("branch", "--json"))} >= {"master", "scripted"}
-    suite.jitsu("set", f"{vm}/response_delay", "0.3", "--branch", "scripted")
+    suite.jitsu("set", f"{vm}/response_delay", "300ms", "--branch", "scripted")
     (change,) = json.loads(suite.jitsu("diff", "master", "scripted", vm, "--json"))
     assert change == {"path": f"{vm}/response_delay", "value": "0.3", "old": "0.1"}
     suite.jitsu("set", f"{vm}/response_delay", "0.4")
