@@ -19,7 +19,7 @@ from jitsu.cli import JsonOption, app, author, with_link
 from jitsu.consent import agreed, summary_of
 from jitsu.export import toml, vms_in
 from jitsu.legacy import parse_strings
-from jitsu.meant import meant_path, meant_paths, plain_text
+from jitsu.meant import meant_path, meant_paths, paths_to_remove, plain_text
 from jitsu.printable import print_lines, printable
 from jitsu.restart import restart_lines
 from jitsu.state import (
@@ -99,11 +99,13 @@ def unset(
 
     async def change(link: Link) -> int:
         leaves = (await _leaves(link, branch)).leaves
+        changes = []
+        for clean in paths_to_remove(path, leaves):
+            listed = await link.call("store", List(prefix=clean, branch=branch), Leaves, READ_TIMEOUT_S)
+            changes += [Change(path=each, value=None, old=value) for each, value in listed.leaves.items()]
         clean = meant_path(path, leaves)
-        listed = await link.call("store", List(prefix=clean, branch=branch), Leaves, READ_TIMEOUT_S)
-        if not clean or not listed.leaves:
+        if not clean or not changes:
             await link.call("store", Read(path=clean, branch=branch), Value)  # raises an error that names what is near
-        changes = [Change(path=each, value=None, old=value) for each, value in listed.leaves.items()]
         if not await agreed(await summary_of(link, leaves, changes, branch), branch, yes=yes or dry_run):
             return EXIT_FAILED
         if not dry_run:

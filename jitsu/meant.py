@@ -45,9 +45,30 @@ def meant_path(word: str, leaves: Mapping[str, str]) -> str:
     if names.knows(word):
         return names.find(word).path
     paths = _paths_of_key(word, names, leaves)
+    if not paths:
+        raise NotFound(f"{word}: the VM has no name", hint="`jitsu apply` a file in which it has one")
     if len(paths) > 1:
         raise BadRequest(f"{word} stands for several paths: {', '.join(paths)}", hint="give one of these")
     return paths[0]
+
+
+def paths_to_remove(word: str, leaves: Mapping[str, str]) -> list[str]:
+    """Return the paths that somebody means to remove, each with all that is below it.
+
+    A key is removed wherever it is written, because what is below config/ would count again. Raises BadRequest for what
+    a VM cannot be without, and NotFound.
+    """
+    names = VmNames.in_leaves(leaves)
+    if "/" in word or names.knows(word) or word in ("", "jitsu"):
+        return [meant_path(word, leaves)]
+    name, _, key = word.rpartition(".")
+    if key == "ttl":
+        raise BadRequest(f"{word}: a name has a TTL", hint=f"set another one, for example `jitsu set {word} 60`")
+    if key == "ip":
+        raise BadRequest(f"{word}: a VM has an address", hint=f"set another one with `jitsu set {word} ADDRESS`")
+    meant_path(word, leaves)
+    vm = names.find(name)
+    return [f"{vm.path}/{key}", f"{vm.path}/config/{key}"]
 
 
 def meant_paths(word: str, value: str, leaves: Mapping[str, str]) -> dict[str, str]:

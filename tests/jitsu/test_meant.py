@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jitsu.meant import meant_path, meant_paths
+from jitsu.meant import meant_path, meant_paths, paths_to_remove
 from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.vm import from_config, to_tree
 from tests.support.vms import make_vm
@@ -125,3 +125,30 @@ def test_what_nothing_reads_is_refused_with_what_is_near(word: str, value: str, 
 )
 def test_a_place_to_look_at_may_be_a_vm_or_any_path(word: str, path: str) -> None:
     assert meant_path(word, LEAVES) == path
+
+
+@pytest.mark.parametrize(
+    ("word", "paths"),
+    [
+        ("www.wait_for_port", [f"{W}/wait_for_port", f"{W}/config/wait_for_port"]),
+        ("two.kernel", [f"jitsu/vm/{TWO.uuid}/kernel", f"jitsu/vm/{TWO.uuid}/config/kernel"]),
+        ("www", [W]),
+        (f"{W}/config/disk/0", [f"{W}/config/disk/0"]),
+    ],
+)
+def test_a_key_is_removed_wherever_it_is_written(word: str, paths: list[str]) -> None:
+    assert paths_to_remove(word, LEAVES) == paths
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("www.ttl", "a name has a TTL"), ("www.ip", "a VM has an address"), ("www.dns", "cannot be set")]
+)
+def test_what_a_vm_cannot_be_without_is_not_removed(word: str, said: str) -> None:
+    with pytest.raises(JitsuError, match=said):
+        paths_to_remove(word, LEAVES)
+
+
+def test_a_vm_without_a_name_has_no_ttl_to_look_at() -> None:
+    nameless = {path: value for path, value in LEAVES.items() if not path.startswith(f"{W}/dns/")}
+    with pytest.raises(JitsuError, match="has no name"):
+        meant_path("www.ttl", nameless)

@@ -212,3 +212,11 @@ def test_a_file_that_cannot_be_read_or_written_costs_only_what_it_would_have_sai
     unwritable = Started(tmp_path / "a file")
     unwritable.note(machine)
     assert unwritable.holder(make_vm("other", "127.0.4.1")) is not None
+
+
+def test_a_guest_that_may_not_run_on_and_cannot_be_stopped_is_not_answered_for() -> None:
+    machine = ready(vm_with())
+    (stop,) = [each for each in machine.configure(vm_with(ip="127.0.4.9"), 2.0) if isinstance(each, StopGuest)]
+    machine.handle(StopReturned(stop.call, "it hangs"), 3.0)
+    with pytest.raises(Unavailable, match=r"started with 127\.0\.4\.1, configured is 127\.0\.4\.9"):
+        machine.handle(SummonRequested("dns"), 3.1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from jitsu_protocol.errors import Bug
 from jitsu_protocol.keys import StopMode
 from jitsu_protocol.states import VmState
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from jitsu_protocol.errors import JitsuError
     from jitsu_protocol.messages import Trigger
     from jitsu_protocol.vm import VM
+
+
+class IllegalEvent(Bug):
+    """An event came that cannot be in this state; nothing was changed."""
 
 
 class GuestState(StrEnum):

@@ -38,7 +38,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from jitsu_protocol.errors import BackingOff, BootFailed, Bug, JitsuError, Refused, Unavailable
+from jitsu_protocol.errors import BackingOff, BootFailed, JitsuError, Refused, Unavailable
 from jitsu_protocol.keys import AnswerTime, StopMode
 from jitsu_protocol.lifetimes import AnswerLifetimes
 from jitsu_protocol.states import AT_REST, VmState, may_follow
@@ -57,6 +57,7 @@ from jitsu_vmd.rules.events import (
     GuestSeen,
     GuestState,
     HandoverTold,
+    IllegalEvent,
     MaskSignalled,
     PublishState,
     RecordStart,
@@ -87,10 +88,6 @@ STOP_LIMIT_S = 120.0
 """A stop call that takes longer is given up; a suspend to disk writes all memory."""
 
 _S = VmState
-
-
-class IllegalEvent(Bug):
-    """An event came that cannot be in this state; nothing was changed."""
 
 
 @dataclass
@@ -154,8 +151,9 @@ class VmMachine:
         if type(event) not in row:
             raise IllegalEvent(f"{type(event).__name__} while {self.state}")
         self._actions = []
-        if isinstance(event, SummonRequested) and self.removed:
-            raise Unavailable(f"{self.vm.name} is no longer configured")
+        is_refused = self.removed or self.state in _MAY_STOP
+        if isinstance(event, SummonRequested) and is_refused and (why := self.unwanted()):
+            raise Unavailable(f"{self.vm.name}: {why}, and it has not stopped yet")
         if isinstance(event, SummonRequested) and event.trigger == "dns":
             self._note_answer(event.ttl, now)
         row[type(event)](self, event, now)

@@ -293,8 +293,8 @@ class Solo5:
             await self._kill(vm)
 
     async def shutdown(self, vm: VM) -> None:
-        """It cannot be done."""
-        raise Refused(f"{vm.name} cannot be shut down: {_STOP_MODES[StopMode.SHUTDOWN]}", hint="stop_mode = destroy")
+        """End a guest at once: there is no way to ask it, and `stop_mode = shutdown` is refused (`refusal`)."""
+        await self.destroy(vm)
 
     async def suspend(self, vm: VM) -> None:
         """It cannot be done."""
