@@ -77,8 +77,15 @@ class RuntimeDirectory:
                 return path
         raise AssertionError("unreachable")
 
-    def release(self) -> None:
-        """Remove what this run has made, and the directory itself if nothing else is in it."""
+    def release(self, *, guests_ended: bool = False) -> None:
+        """Remove what this run has made, and the directory itself if nothing else is in it.
+
+        What vmd and Synjitsu keep of guests stays for the next run, unless they have `guests_ended` with this one.
+        """
+        if guests_ended:
+            for guests in self.path.glob("guests*"):
+                shutil.rmtree(guests, ignore_errors=True)
+            (self.path / "synjitsu.connections").unlink(missing_ok=True)
         for name in ("store", "vmd", "synjitsu", "reaper", "mock"):
             for kind in ("rpc", "feed"):
                 for suffix in ("", ".lock"):

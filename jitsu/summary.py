@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from jitsu.effect import differences
 from jitsu.printable import printable
 from jitsu.rows import below, configured_name
+from jitsu_protocol.guests import difference
 from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import VM, VM_ROOT, InvalidVm, from_tree
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 MAX_SHOWN = 40
 """VMs of each kind; who changes 10,000 at once reads the file."""
 STOPPED = frozenset({VmState.OFF, VmState.FAILED})
+SAVED = frozenset({VmState.SUSPENDED, VmState.PAUSED})
+"""Such a VM is not stopped when it is removed, and what is saved of it stays."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class Changed:
     name: str
     differences: tuple[str, ...]
     state: str = ""
+    is_other: bool = False
+    """Its guest may not run on as it was started (docs/changes.md)."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether its guest is stopped."""
+        return self.is_other and self.state not in ("", *STOPPED, *SAVED)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Removed:
     @property
     def runs(self) -> bool:
         """Whether it has to be stopped, as far as is known."""
-        return self.state is None or self.state not in STOPPED
+        return self.state is None or self.state not in STOPPED | SAVED
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,9 @@ def summarize(
         if old[uuid] != new[uuid]:
             name = configured_name(new[uuid]) or uuid
             found = _differences(uuid, old[uuid], new[uuid])
-            changed.append(Changed(name, tuple(found), states.get(uuid) or ""))
+            one, two = _vm(uuid, old[uuid]), _vm(uuid, new[uuid])
+            is_other = one is not None and two is not None and bool(difference(one, two))
+            changed.append(Changed(name, tuple(found), states.get(uuid) or "", is_other))
     return Summary(
         tuple(sorted(added)),
         tuple(sorted(changed, key=lambda each: each.name)),
@@ -121,13 +133,15 @@ def summary_lines(summary: Summary, width: int) -> list[str]:
     lines += _more("added", summary.added)
     for each in summary.changed[:MAX_SHOWN]:
         state = "" if each.state in (*STOPPED, "") else f" ({each.state})"
-        lines.append(f"changed  {each.name}{state}: {'; '.join(each.differences)}")
+        stops = "; it is stopped for that" if each.stops else ""
+        lines.append(f"changed  {each.name}{state}: {'; '.join(each.differences)}{stops}")
     lines += _more("changed", summary.changed)
     if summary.other:
         lines.append(f"changed  {_count(summary.other, 'value')} outside of VMs")
     stopped = [each for each in summary.removed if not each.runs]
     running = [each for each in summary.removed if each.runs]
-    lines += [f"removed  {each.name}" for each in stopped[:MAX_SHOWN]]
+    for gone in stopped[:MAX_SHOWN]:
+        lines.append(f"removed  {gone.name}" + (f": what is {gone.state} of it stays" if gone.state in SAVED else ""))
     lines += _more("removed", stopped)
     for vm in running[:MAX_SHOWN]:
         what = f"is {vm.state} and will be stopped" if vm.state else "is stopped if it runs: its vmd does not answer"
@@ -153,6 +167,8 @@ def question(summary: Summary) -> str:
         return f"Remove {_count(len(summary.removed), 'VM')}, and stop {running} of them now?"
     if summary.removed:
         return f"Remove {_count(len(summary.removed), 'VM')}?"
+    if stopping := sum(each.stops for each in summary.changed):
+        return f"Make this change, and stop {_count(stopping, 'VM')} now?"
     return "Make this change?"
 
 

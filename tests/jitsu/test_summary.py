@@ -25,14 +25,18 @@ BOTH = to_tree(WWW) | to_tree(WIKI)
         ([WWW], {WIKI.uuid: "off"}, ["removed  wiki"]),
         ([WWW], {WIKI.uuid: "failed"}, ["removed  wiki"]),
         ([WWW], {WIKI.uuid: "ready"}, ["REMOVED  wiki: is ready and will be stopped"]),
-        ([WWW], {WIKI.uuid: "suspended"}, ["REMOVED  wiki: is suspended and will be stopped"]),
+        ([WWW], {WIKI.uuid: "suspended"}, ["removed  wiki: what is suspended of it stays"]),
         ([WWW], {WIKI.uuid: None}, ["REMOVED  wiki: is stopped if it runs: its vmd does not answer"]),
         ([], {WWW.uuid: "booting"}, ["removed  wiki", "REMOVED  www: is booting and will be stopped"]),
         ([make_vm("www", "10.0.0.1", ttl="30"), WIKI], {}, ["changed  www: ttl 60 -> 30"]),
         (
             [make_vm("www", "10.0.0.9", memory="131072", stop_mode="pause"), WIKI],
             {WWW.uuid: "ready"},
-            ["changed  www (ready): ip 10.0.0.1 -> 10.0.0.9; memory 65536 -> 131072; stop_mode destroy -> pause"],
+            [
+                "changed  www (ready): ip 10.0.0.1 -> 10.0.0.9; memory 65536 -> 131072; stop_mode destroy -> pause;"
+                " it is stopped for",
+                "         that",
+            ],
         ),
         (
             [make_vm("www", "10.0.0.1", dns="new.test"), WIKI],

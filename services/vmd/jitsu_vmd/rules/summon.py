@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from jitsu_protocol.errors import BackingOff, BootFailed, JitsuError, Refused, Unavailable
+from jitsu_protocol.guests import difference, mode_of_stop
 from jitsu_protocol.keys import AnswerTime, StopMode
 from jitsu_protocol.lifetimes import AnswerLifetimes
 from jitsu_protocol.states import AT_REST, VmState, may_follow
@@ -71,7 +72,6 @@ from jitsu_vmd.rules.events import (
     SummonRequested,
     WatchGuest,
 )
-from jitsu_vmd.rules.identity import difference, mode_of_stop
 from jitsu_vmd.rules.masking import Masking
 from jitsu_vmd.rules.timeline import SummonLog
 

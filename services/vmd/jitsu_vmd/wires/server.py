@@ -12,6 +12,7 @@ import structlog
 
 from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.guests import difference, is_found_elsewhere
 from jitsu_protocol.inventory import on_host
 from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
@@ -37,7 +38,6 @@ from jitsu_protocol.messages import (
 from jitsu_protocol.states import AT_REST, VmState
 from jitsu_protocol.vm import VM, InvalidVm, from_tree
 from jitsu_vmd.rules import events
-from jitsu_vmd.rules.identity import difference, is_found_elsewhere
 from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.wires.held import ARM_LIMIT_S, arm_request

@@ -36,8 +36,9 @@ class Started:
         self._unread: set[str] = set()
         self._fails = False
         try:
-            directory.mkdir(mode=0o700, exist_ok=True)
             self._unread = {name for name in os.listdir(directory) if not name.endswith(".new")}
+        except FileNotFoundError:
+            pass
         except OSError as error:
             self._warn(error)
 
@@ -92,6 +93,7 @@ class Started:
             if started is None:
                 path.unlink(missing_ok=True)
             else:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
                 new = path.with_name(f"{vm}.new")
                 new.write_text(started.model_dump_json())
                 new.replace(path)  # a reader never finds half of it
