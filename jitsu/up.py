@@ -41,8 +41,8 @@ STOP_LIMIT_S = 0.8
 def _end_with_the_suite(settings: Settings) -> bool:
     """Say whether all guests end with `jitsu up`, as those of the mock and of solo5 do."""
     hypervisor = settings.hypervisor
-    ends = hypervisor.kind in ("mock", "loopback", "bridge", "solo5")
-    return ends and not hypervisor.connections and not hypervisor.connect
+    connections = [[hypervisor.kind, hypervisor.connect], *(text.split()[1:] for text in hypervisor.connections)]
+    return all(kind in ("mock", "loopback", "bridge", "solo5") and not any(uri) for kind, *uri in connections)
 
 
 class Suite:
