@@ -246,7 +246,7 @@ def _unknown_sections(toml: TomlFile) -> list[str]:
         f"{toml.at(name)}: unknown section{_vm_meant(name, toml.data[name]) or nearest(name, known)}"
         for name in unknown[:MAX_FAULTS_SHOWN]
     ]
-    return shown + [f"{toml.path}: unknown section" for _ in unknown[MAX_FAULTS_SHOWN:]]
+    return shown + [f"{toml.path}: unknown section"] * len(unknown[MAX_FAULTS_SHOWN:])
 
 
 def _vm_meant(name: str, table: object) -> str:
@@ -301,7 +301,7 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
     unknown = [key for key in values if key not in model.model_fields]
     for key in unknown[:MAX_FAULTS_SHOWN]:
         faults.append(f"{place(key)}: unknown key{nearest(key, model.model_fields)}")
-    faults += [f"{name}: unknown key" for _ in unknown[MAX_FAULTS_SHOWN:]]
+    faults += [f"{name}: unknown key"] * len(unknown[MAX_FAULTS_SHOWN:])
     try:
         read = model.model_validate({key: value for key, value in values.items() if key in model.model_fields})
     except ValidationError as error:

@@ -68,43 +68,63 @@ class TomlFile:
         return cls(path, data, text)
 
     @cached_property
-    def lines(self) -> dict[tuple[str, ...], int]:
+    def lines(self) -> KeyLines:
         """The line of each section and key."""
-        return key_lines(self.text)
+        return KeyLines(self.text)
 
     def place(self, *keys: str) -> str:
         """Return `file:line` of a key, or of the nearest thing that it stands in."""
         for length in range(len(keys), 0, -1):
-            if keys[:length] in self.lines:
-                return f"{self.path}:{self.lines[keys[:length]]}"
-        first = self._first_lines.get(keys[0]) if keys else None
+            if (number := self.lines.find(keys[:length])) is not None:
+                return f"{self.path}:{number}"
+        first = self.lines.first_below(keys[0]) if keys else None
         return str(self.path) if first is None else f"{self.path}:{first}"
-
-    @cached_property
-    def _first_lines(self) -> dict[str, int]:
-        """The first line of each section of the highest level, which need not have a header: [a.b] makes a."""
-        first: dict[str, int] = {}
-        for keys, number in self.lines.items():
-            if keys:
-                first.setdefault(keys[0], number)
-        return first
 
     def at(self, *keys: str) -> str:
         """Return `file:line: section.key`."""
         return f"{self.place(*keys)}: {'.'.join(keys)}"
 
 
-def key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Return the line, from 1, on which each section and key of a valid TOML text first stands.
+class KeyLines:
+    """The line, from 1, on which each section and key of a valid TOML text first stands.
 
-    Keys inside an inline table or a multi-line value have no entry of their own; the key that holds them has.
+    Keys inside an inline table or a multi-line value have no entry of their own; the key that holds them has. The text
+    is read only as far as is needed: a file of nonsense is long, and its first faults are those that are shown.
     """
-    lines: dict[tuple[str, ...], int] = {}
-    section: tuple[str, ...] = ()
-    for number, keys, is_section in _named_lines(text):
-        section = keys if is_section else section
-        lines.setdefault(section if is_section else section + keys, number)
-    return lines
+
+    def __init__(self, text: str) -> None:
+        self._known: dict[tuple[str, ...], int] = {}
+        self._first: dict[str, int] = {}
+        """The first line of each section of the highest level, which need not have a header: [a.b] makes a."""
+        self._rest = self._read(text)
+
+    def __len__(self) -> int:
+        """Return how many keys and sections have been read."""
+        return len(self._known)
+
+    def find(self, keys: tuple[str, ...]) -> int | None:
+        """Return the line of a key or section, None if it has none."""
+        while keys not in self._known:
+            if not next(self._rest, False):
+                return None
+        return self._known[keys]
+
+    def first_below(self, section: str) -> int | None:
+        """Return the first line that belongs to a section of the highest level."""
+        while section not in self._first:
+            if not next(self._rest, False):
+                return None
+        return self._first[section]
+
+    def _read(self, text: str) -> Iterator[bool]:
+        section: tuple[str, ...] = ()
+        for number, keys, is_section in _named_lines(text):
+            section = keys if is_section else section
+            path = section if is_section else section + keys
+            self._known.setdefault(path, number)
+            if path:
+                self._first.setdefault(path[0], number)
+            yield True
 
 
 def _named_lines(text: str) -> Iterator[tuple[int, tuple[str, ...], bool]]:

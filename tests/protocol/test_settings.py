@@ -12,8 +12,8 @@ from jitsu_protocol import settings as settings_module
 from jitsu_protocol import toml as toml_module
 from jitsu_protocol import vm as vm_module
 from jitsu_protocol.inherited import handed_down
-from jitsu_protocol.settings import SettingsFault, VmText, load, load_service, reference
-from jitsu_protocol.toml import TomlFile, key_lines
+from jitsu_protocol.settings import MAX_FAULTS_SHOWN, SettingsFault, VmText, load, load_service, reference
+from jitsu_protocol.toml import KeyLines, TomlFile
 
 
 def faults(
@@ -151,7 +151,7 @@ def test_a_service_neither_builds_the_vms_of_the_file_nor_looks_for_lines_in_it(
         return {}
 
     monkeypatch.setattr(settings_module, "from_config", lambda *_: counted("VM"))
-    monkeypatch.setattr(toml_module, "key_lines", lambda _: counted("lines"))
+    monkeypatch.setattr(toml_module, "KeyLines", lambda _: counted("lines"))
     settings = load_service("dns", ["--config", str(file)], {})
     assert (calls, settings.vms, settings.dns.port) == ([], (), 5353)
 
@@ -193,12 +193,26 @@ def test_the_reference_page_names_the_type_of_a_key(key: str, kind: str) -> None
 
 def test_lines_of_keys_are_found_in_all_forms_of_toml() -> None:
     text = '# c\n[a."b.c"]\nx = 1\n  y.z = 2\n\n[[list]]\nq = """\nnot = a key\n"""\n[d] # e\n"k" = [\n 1,\n]\n'
-    lines = key_lines(text)
-    assert lines["a", "b.c"] == 2
-    assert lines["a", "b.c", "x"] == 3
-    assert lines["a", "b.c", "y", "z"] == 4
-    assert lines["list", "q"] == 7
-    assert lines["d", "k"] == 11
+    lines = KeyLines(text)
+    assert lines.find(("d", "k")) == 11
+    assert lines.find(("a", "b.c")) == 2
+    assert lines.find(("a", "b.c", "x")) == 3
+    assert lines.find(("a", "b.c", "y", "z")) == 4
+    assert lines.find(("list", "q")) == 7
+    assert lines.find(("d", "not there")) is None
+    assert (lines.first_below("a"), lines.first_below("e")) == (2, None)
+
+
+def test_g9_a_long_file_of_nonsense_is_not_searched_for_the_lines_of_all_that_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "j.toml"
+    file.write_text("[dns]\n" + "".join(f"x{n} = 1\n" for n in range(5000)))
+    with pytest.raises(SettingsFault) as caught:
+        load(file, {}, {})
+    assert caught.value.faults[0].startswith(f"{file}:2: dns.x0: unknown key")
+    assert caught.value.faults[-1] == f"and {5000 - MAX_FAULTS_SHOWN} more"
+    toml = TomlFile.read(file)
+    assert toml.place("dns", "x3") == f"{file}:5"
+    assert len(toml.lines) == 5, "read no further than that"
 
 
 @pytest.mark.parametrize(
@@ -218,13 +232,16 @@ def test_what_a_value_holds_does_not_shift_the_lines_of_later_keys(value: str) -
     text = f'[first]\nheld = {value}\nafter = 1\n[vm."a.b=c"]\n"x=y".z = 2\n'
     value_lines = value.count("\n")
     assert tomllib.loads(text)["first"]["after"] == 1
-    assert key_lines(text) == {
+    expected = {
+        ("vm", "a.b=c", "x=y", "z"): 5 + value_lines,
         ("first",): 1,
         ("first", "held"): 2,
         ("first", "after"): 3 + value_lines,
         ("vm", "a.b=c"): 4 + value_lines,
-        ("vm", "a.b=c", "x=y", "z"): 5 + value_lines,
     }
+    lines = KeyLines(text)
+    assert {keys: lines.find(keys) for keys in expected} == expected
+    assert len(lines) == len(expected)
 
 
 @pytest.mark.parametrize(
