@@ -25,6 +25,20 @@ def test_every_reason_is_told_and_a_vm_that_was_broken_before_does_not_stand_in_
     assert touched_vms(changes) == {one.uuid, two.uuid}
 
 
+def test_vms_that_clash_because_others_wrote_the_tree_are_noted_until_they_do_not() -> None:
+    one, two, three = (make_vm(name, f"127.0.1.{number}") for name, number in (("one", 1), ("two", 1), ("three", 3)))
+    state = State(to_tree(one) | to_tree(two) | to_tree(three))
+    assert state.notes() == [], "nobody has looked yet"
+    while state.find_clashes(1):
+        pass
+    assert sorted(state.notes()) == [
+        "VM one clashes with another: ip: 127.0.1.1 belongs to the VM two already",
+        "VM two clashes with another: ip: 127.0.1.1 belongs to the VM one already",
+    ]
+    assert state.put({f"jitsu/vm/{two.uuid}/ip": "127.0.1.2"})[1] == []
+    assert state.notes() == []
+
+
 def test_what_is_tried_and_taken_back_leaves_no_trace() -> None:
     one, two = make_vm("one", "127.0.1.1"), make_vm("two", "127.0.1.2")
     state = State(to_tree(one))

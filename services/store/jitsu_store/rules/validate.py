@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.inventory import MAX_NOTED, Inventory
@@ -14,7 +15,7 @@ from jitsu_store.rules.config_keys import config_fault
 from jitsu_store.rules.tree import MAX_TREE_BYTES, MAX_VALUE_CHARACTERS, LeafTree, path_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from jitsu_store.rules.tree import Changes
 
@@ -36,6 +37,10 @@ class State:
         self._bytes: Counter[str] = Counter()
         """Of each VM; "" has the sum over all leaves."""
         self._unbuilt = list(self.tree.names_below(VM_ROOT))
+        self._unexamined: list[str] | None = None
+        """VMs of which it has not been seen yet whether they clash with others; None before any has been."""
+        self._clashing: list[str] = []
+        """VMs that clashed when that was looked at: a tree that other tools wrote may hold such."""
         self._is_sized = False
         """The leaves that are no VM's have been counted."""
 
@@ -70,20 +75,39 @@ class State:
             if change.new is not None:
                 self._holdings.add(change.new)
 
+    def find_clashes(self, vms: int | None = None) -> bool:
+        """See of as many VMs, all if None, whether they clash with others; return whether there are more."""
+        if self._unexamined is None:
+            self.prepare()
+            self._unexamined = list(self._inventory.vms)
+        examining = self._unexamined[-vms:] if vms else self._unexamined[:]
+        del self._unexamined[len(self._unexamined) - len(examining) :]
+        self._clashing += [uuid for uuid in examining if self._clash(uuid)]
+        return bool(self._unexamined)
+
+    def _clash(self, uuid: str) -> str:
+        vm = self._inventory.vms.get(uuid)
+        clashing = [] if vm is None else self._holdings.clashes(vm)
+        return "; ".join(f"{fault.key}: {fault.message}" for fault in clashing)
+
     def faults(self) -> dict[str, str]:
         """Return the VMs that cannot be used: uuid -> why."""
         self.prepare()
-        faults = dict(self._inventory.faults)
-        for vm in self._inventory.vms.values():
-            if clashing := self._holdings.clashes(vm):
-                faults[vm.uuid] = "; ".join(f"{fault.key}: {fault.message}" for fault in clashing)
-        return faults
+        self.find_clashes()
+        return self._inventory.faults | dict(self._clashes())
+
+    def _clashes(self) -> Iterator[tuple[str, str]]:
+        """Yield those that clashed when that was looked at, and still do, each with the reason."""
+        return ((uuid, why) for uuid in self._clashing if (why := self._clash(uuid)))
 
     def notes(self) -> list[str]:
-        """Return what an operator should know of VMs that cannot be used, except those that clash with others."""
+        """Return what an operator should know of VMs that cannot be used."""
         large = sorted(vm for vm, size in self._bytes.items() if vm and size > MAX_TOLD_BYTES)[:MAX_NOTED]
-        return self._inventory.notes(self._inventory.faults) + [
-            f"VM {vm} is left out: it has {self._bytes[vm]} bytes of paths and values" for vm in large
+        clashing = islice(self._clashes(), MAX_NOTED)
+        return [
+            *self._inventory.notes(self._inventory.faults),
+            *(f"VM {self._inventory.vms[uuid].name} clashes with another: {why}" for uuid, why in clashing),
+            *(f"VM {vm} is left out: it has {self._bytes[vm]} bytes of paths and values" for vm in large),
         ]
 
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:

@@ -408,7 +408,7 @@ class StoreServer:
         """Carry out what changes the repository, until cancelled; readers are served from the start."""
         more = True
         while more:
-            more = self._state.prepare(PREPARED_VMS)
+            more = self._state.prepare(PREPARED_VMS) or self._state.find_clashes(PREPARED_VMS)
             await asyncio.sleep(0)  # the loop's turn
         for uuid, fault in self._state.faults().items():
             log.warning("VM in the store cannot be used", uuid=uuid, reason=fault)
