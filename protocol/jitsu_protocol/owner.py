@@ -36,7 +36,7 @@ from jitsu_protocol.outbox import Outbox
 from jitsu_protocol.sockets import Sent, bind, is_secured, make_socket, received, send, send_to
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from jitsu_protocol.codec import Header
     from jitsu_protocol.curve import Curve
@@ -338,6 +338,7 @@ class FeedServer:
         self.feeds = {topic: Publisher(epoch=uuid.uuid4().hex) for topic in topics}
         self._topics = {_on_the_wire(topic) for topic in topics}
         self._socket = make_socket(context, zmq.XPUB, endpoint, MAX_SUBSCRIPTION_BYTES)
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # a topic that another peer has already is told of too
         self._socket.setsockopt(zmq.RCVHWM, 8)
         self._door, self._close = bind(self._socket, endpoint, curve, dropped)
 
@@ -369,17 +370,19 @@ class FeedServer:
             send(self._socket, [_on_the_wire(topic), frame])
 
     async def _watch_subscriptions(self) -> None:
-        foreign: dict[bytes, int] = {}
-        """Topic that we do not have -> the descriptor of who subscribes to it."""
+        foreign: set[tuple[int, bytes]] = set()
+        """Topics that we do not have, each with the descriptor of a peer that subscribes to it."""
         async for frames in received(self._socket, copy=False):
             descriptor, subscription = self._door.heard(frames[0]), frames[0].bytes
             topic = subscription[1:]
             if subscription[:1] == b"\0":
-                foreign.pop(topic, None)
+                # A connection that has ended is not named; whoever has the topic with it is counted one less.
+                each = next((each for each in foreign if each[1] == topic and descriptor in (each[0], -1)), None)
+                foreign.discard(each or (descriptor, topic))
             elif subscription[:1] == b"\1" and topic not in self._topics:
-                foreign[topic] = descriptor
+                foreign.add((descriptor, topic))
                 if (greedy := _too_greedy(foreign)) is not None:
-                    foreign = {each: whose for each, whose in foreign.items() if whose != greedy}
+                    foreign = {each for each in foreign if each[0] != greedy}
                     self._cut(greedy, _sender(frames[0], self._curve))
 
     def _cut(self, descriptor: int, role: str) -> None:
@@ -390,9 +393,9 @@ class FeedServer:
             log.warning("a peer that subscribes to many topics that do not exist is cut", role=role)
 
 
-def _too_greedy(foreign: Mapping[bytes, int]) -> int | None:
+def _too_greedy(foreign: Collection[tuple[int, bytes]]) -> int | None:
     """Return who has too many foreign topics, None if nobody has."""
-    descriptor, count = Counts(foreign.values()).most_common(1)[0]
+    descriptor, count = Counts(whose for whose, _ in foreign).most_common(1)[0]
     return descriptor if count > MAX_FOREIGN_TOPICS or len(foreign) > MAX_FOREIGN_IN_ALL else None
 
 

@@ -542,3 +542,29 @@ async def test_an_item_that_is_too_large_for_a_feed_comes_with_the_snapshot(
         while numbers.seen != numbers.owned:
             await asyncio.sleep(0.01)
         assert numbers.snapshots >= 2
+
+
+async def test_g9_a_peer_that_subscribes_to_what_another_has_already_is_counted_too(
+    context: zmq.asyncio.Context, tmp_path: Path
+) -> None:
+    endpoint = f"ipc://{tmp_path}/x.feed"
+    numbers = Numbers(context, endpoint)
+    first, second = context.socket(zmq.SUB), context.socket(zmq.SUB)
+    async with running(numbers.server, numbers.client):
+        await numbers.client.synced.wait()
+        first.connect(endpoint)
+        for number in range(30):
+            first.subscribe(b"%d" % number)
+        await asyncio.sleep(0.1)
+        second.connect(endpoint)
+        cut = asyncio.create_task(disconnected(second))
+        for number in range(40):
+            second.subscribe(b"%d" % number)
+        async with asyncio.timeout(5):
+            await cut
+        is_cut = asyncio.create_task(disconnected(first))
+        await asyncio.sleep(0.1)
+        assert not is_cut.done(), "the other one has few"
+        is_cut.cancel()
+    for peer in (first, second):
+        peer.close(linger=0)
