@@ -401,3 +401,16 @@ def test_g3_while_synjitsu_is_silent_somebody_may_be_connected() -> None:
         reaper = Reaper()
         reaper.policy.report(synjitsu(1, host=host), 0.0, WALL)
         assert reaper.quiet_until(130.0) == [(wanted, AskDrain(V))]
+
+
+def test_a_drain_ends_when_the_snapshot_of_its_host_no_longer_has_the_vm() -> None:
+    reaper = Reaper()
+    reaper.report(0.0)
+    assert reaper.quiet_until(25.0, 1.0)[-1][1] == AskDrain(V)
+    reaper.policy.begun(V, "d1", 25.0)
+    reaper.policy.all_states([], 26.0)
+    assert [action for _, action in reaper.quiet_until(40.0, 26.0)] == []
+    reaper.policy.ended(V, 40.0)
+    assert not any(host.drains for host in reaper.policy._hosts.values()), (
+        "a drain that is not counted off is never free"
+    )

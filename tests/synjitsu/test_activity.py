@@ -211,3 +211,35 @@ def test_a_vm_with_a_long_timeout_is_looked_at_every_few_seconds_all_the_same() 
     activity.frame(frames.read(udp(1, 2, b"x")), 10.0)
     activity.passed(10.0 + MAX_BLIND_S)
     assert activity.awaited() == {VM_MAC}
+
+
+def test_g3_of_more_connected_vms_than_a_report_has_room_for_each_is_reported_in_turn() -> None:
+    activity = Activity()
+    for n in range(MAX_USES + 50):
+        vm = make_vm(f"v{n}", f"10.{n // 62500}.{n // 250 % 250}.{n % 250}")
+        activity.runs(vm, b"\x02\0" + n.to_bytes(4, "big"), "", 0.0, unknown=True)
+    told = set()
+    for now in (1.0, 2.0):
+        uses = activity.uses(now)
+        assert len(uses) == MAX_USES
+        for use, up_to in uses:
+            activity.told(use.vm, up_to)
+            told.add(use.vm)
+    assert len(told) == MAX_USES + 50
+
+
+def test_g3_the_drain_of_a_connected_vm_is_not_honoured() -> None:
+    made = Bridge()
+    made.connects(1, 1.0)
+    made.activity.runs(VM, VM_MAC, "d1", 2.0, unknown=False)
+    assert not made.activity.honours(VM.uuid, "d1")
+    made.to_vm(tcp(1, 80, RST), 3.0)
+    made.activity.runs(VM, VM_MAC, "d1", 3.1, unknown=False)
+    assert made.activity.honours(VM.uuid, "d1")
+
+
+def test_g3_a_vm_whose_bridge_came_late_may_be_connected() -> None:
+    made = Bridge()
+    made.activity.may_be_connected(VM.uuid)
+    assert not made.activity.honours(VM.uuid, "")
+    made.activity.may_be_connected("nobody")

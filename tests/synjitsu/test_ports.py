@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut, Unlearn
+from jitsu_synjitsu.wires import flooding
 from jitsu_synjitsu.wires import ledger as ledger_module
 from jitsu_synjitsu.wires.ledger import Ledger
 
@@ -138,3 +139,15 @@ def test_the_packaged_unit_may_do_what_synjitsu_does() -> None:
     for key in ("CapabilityBoundingSet", "AmbientCapabilities"):
         assert {"CAP_NET_RAW", "CAP_NET_ADMIN"} == set(allowed[key].split())
     assert {"AF_PACKET", "AF_NETLINK"} <= set(allowed["RestrictAddressFamilies"].split())
+
+
+def test_no_port_stays_shut_when_the_socket_of_a_bridge_that_is_there_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floods: list[tuple[int, bool]] = []
+    monkeypatch.setattr(flooding, "set_flood", lambda index, on: floods.append((index, on)))
+    ports = flooding.BridgePorts("br0", Ledger(tmp_path / "ports"))
+    ports.boots("v", b"\x02\0\0\0\0\1")
+    ports._appeared(Port(7, "vnet7", b"\xfe\0\0\0\0\1", is_up=True, floods=True))
+    ports.detach()
+    assert floods == [(7, False), (7, True)]

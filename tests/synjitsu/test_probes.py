@@ -7,7 +7,14 @@ import pytest
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
-from jitsu_synjitsu.rules.presence import FIRST_PROBE_PORT, MAX_PROBES, RETRY_S, RISE_LIMIT_S, UNPROVEN_S
+from jitsu_synjitsu.rules.presence import (
+    FIRST_PROBE_PORT,
+    MAX_PROBES,
+    PROBE_PORTS,
+    RETRY_S,
+    RISE_LIMIT_S,
+    UNPROVEN_S,
+)
 from tests.support.frames import ACK, RST, SYN, V4, VM_MAC, tcp, udp
 from tests.support.synjitsu import wake_limit
 from tests.synjitsu.test_handover import VM_IP, Synjitsu, ports, whats
@@ -56,3 +63,13 @@ def test_no_probe_comes_from_a_port_that_a_kept_connection_attempt_uses() -> Non
         made.takes(tcp(port, 80), 0.1)
     probed = ports(made.announces(0.3), "probe") + ports(made.at(0.3 + RETRY_S), "probe")
     assert probed == [FIRST_PROBE_PORT + 1, FIRST_PROBE_PORT + 3]
+
+
+@pytest.mark.timeout(20)
+def test_g9_kept_packets_that_use_all_ports_for_probes_do_not_hang_synjitsu() -> None:
+    made = Synjitsu()
+    made.arming = Arming(Kept(PROBE_PORTS + 10, PROBE_PORTS + 10), wake_limit())
+    made.arming.arm("v", [VM_IP], VM_MAC, 60.0, 0.0)
+    for port in range(FIRST_PROBE_PORT, FIRST_PROBE_PORT + PROBE_PORTS):
+        made.takes(tcp(port, 80), 0.1)
+    assert "probe" not in whats(made.announces(0.3))

@@ -168,3 +168,37 @@ async def test_a_state_that_is_passed_at_once_is_not_published(tmp_path: Path) -
         before = feed.number
         await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
         assert feed.number - before == 2, "starting, and ready; it boots for no time at all"
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), KeyError("power_state"), Unavailable("away")])
+async def test_g9_a_look_that_fails_in_whatever_way_is_a_hypervisor_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async with running_vmd(tmp_path, make_vm()) as vmd:
+
+        async def guests(_: object) -> Any:
+            raise error
+
+        monkeypatch.setattr(vmd.hypervisor, "guests", guests)
+        await vmd.daemon.looks.at_all()
+        assert "does not answer" in vmd.daemon.notes()[0]
+        monkeypatch.undo()
+        await vmd.daemon.looks.at_all()
+        assert "does not answer" not in vmd.daemon.notes()[0]
+
+
+async def test_a_vm_that_waits_for_an_address_starts_as_soon_as_a_failed_guest_is_off(
+    tmp_path: Path,
+) -> None:
+    old, new = make_vm("old", "127.0.4.1", response_delay="0"), make_vm("new", "127.0.4.1", response_delay="0")
+    async with running_vmd(tmp_path, old) as vmd:
+        vmd.hypervisor.states[old.uuid] = Guest(GuestState.RUNNING)  # the call fails, and leaves it running
+        vmd.hypervisor.fails = "boom"
+        with pytest.raises(BootFailed):
+            await answer(vmd.daemon.summon(Summon(vm=old.uuid)))
+        vmd.daemon.configure([VmChanged(None, new)])
+        waits = asyncio.ensure_future(answer(vmd.daemon.summon(Summon(vm=new.uuid, trigger="operator"))))
+        vmd.hypervisor.states.pop(old.uuid, None)
+        vmd.hypervisor.changed(old.uuid)
+        async with asyncio.timeout(5):
+            await waits

@@ -113,6 +113,11 @@ class Activity:
         known = self.replicas.get(report.replica)
         return known is not None and (known.instance, known.lease_s) == (report.instance, report.lease_s)
 
+    def refuse_if_full(self, name: str) -> None:
+        """Raise Refused if there are too many replicas for one more of this name."""
+        if name not in self.replicas and len(self.replicas) >= MAX_REPLICAS:
+            raise Refused(f"{MAX_REPLICAS} dns replicas are registered already")
+
     def remember(self, name: str, lease_s: float, now: float, service: str = "dns", host: str | None = None) -> None:
         """Take in a replica that an earlier reaper knew: it may still answer."""
         self.informed |= service == "dns"
@@ -122,8 +127,7 @@ class Activity:
         """Take a report; raises Refused if there are too many replicas. `wall` is Unix time."""
         self.informed |= report.service == "dns"
         known = self.replicas.get(report.replica)
-        if known is None and len(self.replicas) >= MAX_REPLICAS:
-            raise Refused(f"{MAX_REPLICAS} dns replicas are registered already")
+        self.refuse_if_full(report.replica)
         if known is not None and known.instance == report.instance and report.batch <= known.batch:
             known.heard_at = now  # sent again because the answer was lost
             return

@@ -85,6 +85,7 @@ class Policy:
         """Take a snapshot of the states of all VMs of one host."""
         there = {status.uuid: status for status in statuses}
         for vm in [vm for vm, known in self._states.items() if known.host == host and vm not in there]:
+            self._end(vm)
             self._leave(vm)
         for status in there.values():
             self.state(status, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.alarm import Alarm
-from jitsu_protocol.errors import JitsuError, Refused, UnknownKind
+from jitsu_protocol.errors import JitsuError, Refused, Unavailable, UnknownKind
 from jitsu_protocol.follow import follow_states, follow_vms, told
 from jitsu_protocol.messages import (
     Applied,
@@ -34,7 +35,7 @@ from jitsu_reaper.rules.idle import Policy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jitsu_protocol.bus import FeedClient
+    from jitsu_protocol.bus import FeedClient, RpcClient
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
@@ -142,6 +143,7 @@ class ReaperServer:
         """
         activity = self._policy.activity
         if (report.replica in activity.replicas) if report.leaving else not activity.knows(report):
+            activity.refuse_if_full(report.replica)
             await self._register(report)
         self._policy.report(report, monotonic(), time.time())
         if report.warnings and not report.leaving:
@@ -261,7 +263,7 @@ class ReaperServer:
 
     async def _drain(self, vm: str) -> None:
         try:
-            begun = await self._vmds[self._policy.host_of(vm)].call(Drain(vm=vm), Draining, CALL_TIMEOUT_S)
+            begun = await self._vmd_of(vm).call(Drain(vm=vm), Draining, CALL_TIMEOUT_S)
         except JitsuError as error:
             log.info("not drained", vm=self._name(vm), reason=str(error))
             self._drained.labels("refused").inc()
@@ -272,7 +274,7 @@ class ReaperServer:
 
     async def _stop(self, vm: str, drain: str) -> None:
         try:
-            await self._vmds[self._policy.host_of(vm)].call(StopDrained(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
+            await self._vmd_of(vm).call(StopDrained(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
             log.info("idle, stopped", vm=self._name(vm))
             self._drained.labels("stopped").inc()
         except JitsuError as error:
@@ -284,9 +286,16 @@ class ReaperServer:
     async def _cancel(self, vm: str, drain: str) -> None:
         self._drained.labels("cancelled").inc()
         try:
-            await self._vmds[self._policy.host_of(vm)].call(CancelDrain(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
+            await self._vmd_of(vm).call(CancelDrain(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
         except JitsuError as error:
             log.info("vmd takes the drain back by itself", vm=self._name(vm), reason=str(error))
+
+    def _vmd_of(self, vm: str) -> RpcClient:
+        """Return the vmd of the host on which a VM is; raises Unavailable if no host has it any more."""
+        host = self._policy.host_of(vm)
+        if host not in self._vmds:
+            raise Unavailable(f"no host has {self._name(vm)} any more")
+        return self._vmds[host]
 
     def _name(self, vm: str) -> str:
         return self._names.get(vm, vm)
@@ -339,7 +348,9 @@ class ReaperServer:
 
 
 def _number(text: str) -> float:
+    """Return a number that the store has; 0 for what is none, or has no end: others may have written it."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return 0.0
+    return number if math.isfinite(number) else 0.0

@@ -35,7 +35,7 @@ MAX_REPLIES = 16
 """To one VM between two calls of `passed`, on connections that it has opened: more are not looked at one by one."""
 MAX_LISTENED = 256
 """VMs whose datagrams are looked at one by one: each makes the kernel's filter longer."""
-MAX_USES = 1000
+MAX_USES = 5000
 """In a report."""
 
 Connection = tuple[bytes, int, bytes, int]
@@ -119,6 +119,11 @@ class Activity:
         self._awaited.discard(known.mac)
         self._listened.discard(known.mac)
         self.changed = True
+
+    def may_be_connected(self, vm: str) -> None:
+        """Note that connections to a VM may have been opened that nobody saw."""
+        if vm in self._vms:
+            self._vms[vm].maybe_more = True
 
     def missed(self, now: float) -> None:
         """Note that frames were lost: who began which flow is not known."""
@@ -257,10 +262,10 @@ class Activity:
         for vm in self._vms.values():
             used_at = now if vm.is_connected() else vm.used_at
             if used_at > vm.told_at:
-                found.append((Use(vm.vm, "", 0, max(0.0, now - used_at)), min(used_at, now)))
-                if len(found) == MAX_USES:
-                    break
-        return found
+                found.append((Use(vm.vm, "", 0, max(0.0, now - used_at)), min(used_at, now), vm.told_at))
+        if len(found) > MAX_USES:  # those of which the reaper has not heard for longest
+            found = sorted(found, key=lambda each: each[2])[:MAX_USES]
+        return [(use, up_to) for use, up_to, _ in found]
 
     def told(self, vm: str, up_to: float) -> None:
         """Note that the reaper knows of a VM's use up to a moment."""
@@ -269,7 +274,8 @@ class Activity:
 
     def honours(self, vm: str, drain: str) -> bool:
         """Say whether a VM has not been used since it drains; one that is not looked at never is."""
-        return vm not in self._vms or self._vms[vm].drain == drain
+        known = self._vms.get(vm)
+        return known is None or (known.drain == drain and not known.is_connected())
 
     def connected(self) -> int:
         """Return how many connections there are."""

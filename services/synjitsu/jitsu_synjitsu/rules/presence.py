@@ -45,7 +45,7 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.frames import Kind, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jitsu_synjitsu.rules.kept import Item
 
@@ -322,12 +322,18 @@ class AddressHandover:
         for key in due[:MAX_PROBES]:
             probe = self._probes[key] = self._probes.pop(key)
             probe.due, probe.pause_s = now + probe.pause_s, min(2 * probe.pause_s, MAX_PROBE_PAUSE_S)
-            port = next(port for port in iter(self.probe_port, 0) if port not in self._kept_ports)
+            port = next((port for port in self._probe_ports() if port not in self._kept_ports), None)
+            if port is None:
+                continue  # kept packets use all of them; the probe is due again
             sequence = int(now * 250_000) % 2**32  # RFC 9293, 3.4.1: grows every 4 microseconds
             self._asked[key[0], port] = sequence, probe, now
             seen = probe.item.seen
             self._sends.append((frames.probe(probe.item.frame, seen, self.mac, port, probe.port, sequence), "probe"))
         self._probe_at = max(now + RETRY_S, min((probe.due for probe in self._probes.values()), default=now))
+
+    def _probe_ports(self) -> Iterator[int]:
+        """Yield ports to probe from, as many as may be in the way and one more."""
+        return (self.probe_port() for _ in range(min(len(self._kept_ports) + 1, PROBE_PORTS)))
 
     def _replay(self, item: Item) -> None:
         self.replayed += 1

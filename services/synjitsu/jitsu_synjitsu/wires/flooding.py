@@ -50,11 +50,12 @@ class BridgePorts:
             self._note(f"the ports of {self.bridge} are not known ({error.strerror})")
 
     def detach(self) -> None:
-        """End that: the bridge is gone."""
+        """End that: the bridge is gone, or its socket is broken, or it has another name. No port stays shut."""
         if self._links is not None:
             self._links.close()
             self._links = None
         for port in self._rules.shut():
+            self._flood(port, floods=True)
             self._ledger.remove(port)
         self._rules = Ports()
 

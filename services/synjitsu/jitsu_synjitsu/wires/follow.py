@@ -166,6 +166,8 @@ class Follower:
             bridge.activity.runs(vm, mac, "", monotonic(), unknown=False, boots=True)
         elif self._watches_activity:
             self._follow_use(bridge, vm, status, late=late)
+            if late:
+                bridge.activity.may_be_connected(vm.uuid)
         bridge.focus()
 
     def _watch(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:

@@ -56,14 +56,14 @@ class SynjitsuServer:
             Buckets(settings.wake_rate_of_all, settings.wake_rate_of_all * BURST_OF_ALL_S),
         )
         self._ledger = Ledger(process.settings.bus.directory / "synjitsu.ports")
+        self.interfaces: dict[str, str] = {}
+        """VM -> the host's end of its interface, a port of the bridge, while it runs or is paused, if vmd knows it."""
         self._wakes = wakes
         self.bridges = Bridges(settings.bridges, self._bridge)
         self._vmd = process.client("vmd", process.settings.hypervisor.host)
         self.armed: Callable[[str, Bridge, bytes], None] = lambda *_: None
         """Told of each VM that is about to boot, before it does."""
         self._entries = Entries(process, self._managed)
-        self.interfaces: dict[str, str] = {}
-        """VM -> the host's end of its interface, a port of the bridge, while it runs or is paused, if vmd knows it."""
         self.unwatched: Callable[[], dict[str, list[str]]] = dict
         """Returns the names of the VMs that run and whose use is not seen, by the reason."""
         self._seen_elsewhere: set[str] = set()
@@ -75,6 +75,8 @@ class SynjitsuServer:
     def _bridge(self, name: str) -> Bridge:
         bridge = Bridge(name, self._kept, self._wakes, self._ledger, self.perform, self._save)
         bridge.arming.claims.is_at_guest = partial(self._is_at_guest, name)
+        for vm, interface in self.interfaces.items():
+            bridge.ports.named(vm, interface)
         return bridge
 
     def _publish_metrics(self) -> None:

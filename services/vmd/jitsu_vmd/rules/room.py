@@ -130,7 +130,9 @@ class Room:
         """Take out the first that may start now; what the others wait for is known anew when there is none."""
         for vm, waiting in list(self._queue.items()):
             # Who asked when there was room again has had it started before its turn.
-            waits = vm in machines and machines[vm].state in AT_REST and now < waiting.asked_at + PATIENCE_S
+            machine = machines.get(vm)
+            waits = machine is not None and machine.state in AT_REST and not machine.removed
+            waits = waits and now < waiting.asked_at + PATIENCE_S
             if not waits:
                 del self._queue[vm]
         kept = None  # the highest priority that waits for room

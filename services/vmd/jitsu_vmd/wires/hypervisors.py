@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from jitsu_protocol.errors import JitsuError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
     from typing import Any
 
     from jitsu_protocol.vm import VM
@@ -26,6 +26,8 @@ CHANGES = frozenset({"start", "discard", "suspend", "pause", "destroy"})
 """Calls that leave half a domain behind if they are cut off."""
 SETTLE_S = 10.0
 """They are waited for that long when vmd is asked to stop."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger("vmd")
 
@@ -120,17 +122,11 @@ class Hypervisors:
         if how in CHANGES:
             self._under_way.add(ended)
         try:
-            await getattr(self.of(vm), how)(vm)
-        except JitsuError as error:
-            return str(error)
-        except Exception as error:
-            log.error("hypervisor call failed unexpectedly", exc_info=error)
-            return f"{type(error).__name__}: {error}"
+            return (await _tried(lambda: getattr(self.of(vm), how)(vm)))[1]
         finally:
             self._under_way.discard(ended)
             if not ended.done():
                 ended.set_result(None)
-        return ""
 
     async def settle(self) -> None:
         """Wait for the calls that are under way and change domains."""
@@ -155,15 +151,25 @@ class Hypervisors:
 
     async def _guests(self, name: str, vms: list[VM]) -> dict[str, Guest] | None:
         backend = self._backends[name]
-        try:
-            found = await backend.guests(vms)
-        except JitsuError as error:
-            if self.troubles.get(name) != str(error):
-                log.error("the hypervisor does not answer", hypervisor=backend.name, reason=str(error))
-            self.troubles[name] = str(error)
+        found, reason = await _tried(lambda: backend.guests(vms))
+        if found is None:
+            if self.troubles.get(name) != reason:
+                log.error("the hypervisor does not answer", hypervisor=backend.name, reason=reason)
+            self.troubles[name] = reason
             return None
         self.troubles.pop(name, None)
         return found
+
+
+async def _tried(call: Callable[[], Awaitable[T]]) -> tuple[T | None, str]:
+    """Return what a call to a hypervisor returned, or why it failed: a fault in a backend must not end vmd."""
+    try:
+        return await call(), ""
+    except JitsuError as error:
+        return None, str(error)
+    except Exception as error:
+        log.error("hypervisor call failed unexpectedly", exc_info=error)
+        return None, f"{type(error).__name__}: {error}"
 
 
 def _name(vm: VM) -> str:

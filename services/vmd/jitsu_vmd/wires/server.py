@@ -89,14 +89,12 @@ class VmDaemon:
         self._complete = asyncio.Event()  # all VMs are known, and have been looked at
         self.looks = Looks(hypervisors, self._machines, self._found)
         self._configured = asyncio.Event()
-        self._new: set[str] = set()
-        """VMs that have not been looked at: that one of these is off is not worth a line of the log."""
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
         limits = process.settings.hypervisor
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
         self._room.blocked = self._address_held
         host = f"-{process.host}" if process.host else ""
-        self._started = Started(process.settings.bus.directory / f"guests{host}")
+        self._started = Started(process.settings.bus.directory / f"guests{host}", freed=lambda: self._admit_in(0.0))
         self._lacks: dict[str, Lack] = {}
         """What those wait for that find no room, as the feed has it."""
         self._admits = Alarm(self._admit)
@@ -326,7 +324,6 @@ class VmDaemon:
         self._check(machine)
         machine.starts = self.statistics.starts(vm.uuid)
         self._machines[vm.uuid] = machine
-        self._new.add(vm.uuid)
         self._tally(machine)
         self.looks.at(vm.uuid)
 
@@ -367,7 +364,6 @@ class VmDaemon:
             self._tally(machine)
             self.statistics.removed(machine)
             self._seen.forget(vm)
-            self._new.discard(vm)
             if not self._refusals.pop(vm, ""):
                 self._spawn(self._forget(machine.guest))
             if vm in self._alarms:
@@ -389,6 +385,8 @@ class VmDaemon:
         for action in sorted(actions, key=lambda action: not isinstance(action, events.AnswerSummons)):
             match action:
                 case events.ArmSynjitsu(call, is_there):
+                    if not is_there:
+                        self._seen.starts(vm.uuid)
                     self._spawn(self._arm_synjitsu(machine, call, is_there))
                 case events.DisarmSynjitsu(outcome):
                     self._spawn(self._tell("synjitsu", self._synjitsu, Disarm(vm=vm.uuid, outcome=outcome)))
@@ -447,7 +445,8 @@ class VmDaemon:
         """Start those that there is room for now."""
         while (admitted := self._room.next(self._machines, monotonic())) is not None:
             vm, event = admitted
-            self._handle(self._machines[vm], event)
+            with suppress(JitsuError):  # the others have their turn
+                self._handle(self._machines[vm], event)
         told, self._lacks = self._lacks, self._room.waiting()
         for vm in told.keys() | self._lacks.keys():
             if vm in self._machines and told.get(vm) != self._lacks.get(vm):
@@ -461,9 +460,8 @@ class VmDaemon:
             case VmState.FAILED:
                 log.warning("boot failed", vm=vm, reason=machine.error)
                 self.looks.at(machine.vm.uuid)  # it may be paused or suspended, or even run
-            case VmState.OFF if machine.vm.uuid in self._new:
-                self._new.discard(machine.vm.uuid)
-                log.debug("off", vm=vm)
+            case VmState.OFF if not machine.starts:
+                log.debug("off", vm=vm)  # it is new: ten thousand such lines say nothing
             case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if self._complete.is_set():
                 log.info(machine.state.value, vm=vm)
             case _:

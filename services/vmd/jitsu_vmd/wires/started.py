@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from jitsu_protocol.vm import VM
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from jitsu_vmd.rules.summon import VmMachine
@@ -28,7 +29,9 @@ log = structlog.get_logger("vmd")
 class Started:
     """The guests that were started, by the UUID of their VM."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, freed: Callable[[], None] = lambda: None) -> None:
+        """`freed` is called when a guest no longer has its addresses."""
+        self._freed = freed
         self._directory = directory
         self._kept: dict[str, VM] = {}
         self._holders: dict[Address, str] = {}
@@ -74,6 +77,8 @@ class Started:
             self._keep(started)
         if started != before:
             self._write(vm, started)
+        if before is not None:
+            self._freed()
 
     def holder(self, vm: VM) -> tuple[str, Address] | None:
         """Return another VM whose guest was started with an address of this one, and the address."""
