@@ -17,17 +17,31 @@ from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, com
 from jitsu.printable import print_lines
 from jitsu.up import Suite
 from jitsu.vm_names import VmNames
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.errors import BootFailed, SetupFault
 from jitsu_protocol.logs import STANDARD_OUTPUT, configure_logging, stream_to
-from jitsu_protocol.messages import Done, OperatorStop, StartDiscarding, Summon, Summoned, Timelines, Trace
+from jitsu_protocol.messages import (
+    Done,
+    ListVms,
+    OperatorStop,
+    StartDiscarding,
+    Summon,
+    Summoned,
+    Timelines,
+    Trace,
+    VmList,
+)
 from jitsu_protocol.process import EXIT_SETUP
 from jitsu_protocol.settings import SettingsFault
+from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import VM_ROOT
 
 if TYPE_CHECKING:
     from jitsu.link import Link
+    from jitsu.vm_names import NamedVm
     from jitsu_protocol.settings import Settings
 
+LOOK_S = 0.1
+"""How often it is looked whether a VM that is started is there."""
 OPERATOR_TIMEOUT_S = 130.0
 """A start or stop by hand may last as long as the hypervisor's own limits."""
 
@@ -167,6 +181,18 @@ def _complete_vm(incomplete: str) -> list[str]:
 VmArgument = Annotated[str, typer.Argument(help="Name, uuid or DNS name.", autocompletion=_complete_vm)]
 
 
+async def _until_it_is_there(link: Link, vm: NamedVm) -> None:
+    """Wait for a guest that Synjitsu holds the address of; raises BootFailed if it does not come."""
+    while True:
+        listed = await link.call("vmd", ListVms(), VmList, OPERATOR_TIMEOUT_S, vm.host)
+        status = next((each for each in listed.vms if each.uuid == vm.uuid), None)
+        if status is None or status.state in (VmState.READY, VmState.DRAINING):
+            return
+        if status.state not in (VmState.STARTING, VmState.BOOTING):
+            raise BootFailed(f"{vm.name}: {status.last_error or f'it is {status.state}'}")
+        await asyncio.sleep(LOOK_S)
+
+
 @app.command()
 def start(
     name: VmArgument,
@@ -185,7 +211,9 @@ def start(
         request: Summon | StartDiscarding = Summon(vm=vm.uuid, trigger="operator")
         if discard_saved_state:
             request = StartDiscarding(vm=vm.uuid)
-        await link.call("vmd", request, Summoned, OPERATOR_TIMEOUT_S, vm.host)
+        summoned = await link.call("vmd", request, Summoned, OPERATOR_TIMEOUT_S, vm.host)
+        if summoned.armed:
+            await _until_it_is_there(link, vm)
         print(f"{vm.name} is ready")
 
     with_link(summon)

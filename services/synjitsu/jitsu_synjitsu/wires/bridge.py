@@ -86,10 +86,10 @@ class Bridge:
         try:
             self.wire = BridgeSocket(self.name, self._taken)
         except SetupFault:
+            self._index = 0  # it is tried again
             if self._is_there():
                 raise
-            self._index = 0  # it went at this moment
-            return
+            return  # it went at this moment
         self.activity.missed(monotonic())
         self.wire.open()
         self.ports.attach()

@@ -39,6 +39,8 @@ class Bridges:
         self.attached: Callable[[Bridge], None] = lambda _: None
         """Called when a bridge came, which VMs may have used before."""
         self.is_off = NONE in configured
+        self.is_starting = True
+        """A bridge that is configured and cannot be listened on ends Synjitsu; later it is tried again."""
 
     def __iter__(self) -> Iterator[Bridge]:
         """Go over all of them."""
@@ -56,9 +58,13 @@ class Bridges:
             self._look_at(bridge)
 
     def look(self) -> None:
-        """Attach to those that came, and let go of those that went; raises SetupFault for one that is configured."""
+        """Attach to those that came, and let go of those that went.
+
+        Raises SetupFault the first time, for one that is configured.
+        """
         for bridge in list(self):
             self._look_at(bridge)
+        self.is_starting = False
 
     def _look_at(self, bridge: Bridge) -> None:
         was_there = bridge.wire is not None
@@ -69,7 +75,7 @@ class Bridges:
             if not trouble or was_there:
                 bridge.look()
         except SetupFault as fault:
-            if not self.are_found:
+            if not self.are_found and self.is_starting:
                 raise
             trouble = str(fault)
         if trouble and self._troubles.get(bridge.name) != trouble:
