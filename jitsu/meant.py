@@ -123,6 +123,9 @@ def _with_uuid(path: str, leaves: Mapping[str, str]) -> str:
 def _paths_of_key(word: str, names: VmNames, leaves: Mapping[str, str]) -> list[str]:
     """Return the paths that VM.KEY stands for."""
     name, dot, key = word.rpartition(".")
+    if not dot and names.knows(word):
+        vm = names.find(word)
+        raise BadRequest(f"{word} is a VM", hint=f"say which of its keys is meant, for example {vm.name}.ttl")
     if not dot:
         known = [*names.words(), *ROOTS]
         close = difflib.get_close_matches(word, known, n=1)

@@ -432,7 +432,11 @@ def _build(fields: dict[str, Any]) -> VM:
     try:
         vm = VM(**fields)
     except ValidationError as error:
-        raise InvalidVm([_leaf_fault(detail) for detail in error.errors()[:MAX_FAULTS]]) from None
+        found = error.errors()
+        wrong = {detail["loc"][0] for detail in found if detail["type"] != "too_short"}
+        # pydantic counts the right ones of a list: that there are too few is no news when one is wrong.
+        found = [detail for detail in found if detail["type"] != "too_short" or detail["loc"][0] not in wrong]
+        raise InvalidVm([_leaf_fault(detail) for detail in found[:MAX_FAULTS]]) from None
     if both := set(vm.names) & set(vm.aliases):
         raise InvalidVm([Fault("alias", f"{min(both)} is a name of this VM already")])
     if "idle_timeout" not in fields:

@@ -148,6 +148,11 @@ def test_what_a_vm_cannot_be_without_is_not_removed(word: str, said: str) -> Non
         paths_to_remove(word, LEAVES)
 
 
+def test_a_vm_in_place_of_one_of_its_keys_is_said_to_be_one() -> None:
+    with pytest.raises(JitsuError, match=r"www is a VM \(say which of its keys"):
+        meant_paths("www", "5", LEAVES)
+
+
 def test_a_vm_without_a_name_has_no_ttl_to_look_at() -> None:
     nameless = {path: value for path, value in LEAVES.items() if not path.startswith(f"{W}/dns/")}
     with pytest.raises(JitsuError, match="has no name"):

@@ -324,3 +324,11 @@ def test_a_duration_of_many_digits_is_the_same_after_a_way_through_the_tree(seco
     leaves = {path.removeprefix(f"jitsu/vm/{vm.uuid}/"): text for path, text in to_tree(vm).items()}
     assert vm.max_idle_connection == float(seconds)
     assert from_tree(vm.uuid, leaves) == vm
+
+
+def test_a_wrong_address_is_one_fault() -> None:
+    leaves = to_tree(make_vm()) | {}
+    own = {path.split("/", 3)[3]: value for path, value in leaves.items()} | {"ip": "fd00::1/64"}
+    with pytest.raises(InvalidVm) as caught:
+        from_tree(make_vm().uuid, own)
+    assert [fault.key for fault in caught.value.faults] == ["ip"]
