@@ -156,8 +156,11 @@ async def test_what_cannot_be_done_is_refused_with_the_reason_before_it_is_asked
         for how in ("suspend", "shutdown"):
             vm = vm_of("solo5", kernel=made.vm.key("kernel"), stop_mode=how)
             assert made.hypervisor.refusal(vm).startswith(f"stop_mode: {how} is not possible with solo5")
-            with pytest.raises(Refused, match="cannot be"):
-                await getattr(made.hypervisor, how)(vm)
+        with pytest.raises(Refused, match="cannot be suspended"):
+            await made.hypervisor.suspend(made.vm)
+        await made.hypervisor.start(made.vm)
+        await made.hypervisor.shutdown(made.vm)  # a guest that may not run on is ended (docs/changes.md)
+        assert await made.state() is GuestState.OFF
         with open_directory() as public:
             xen = str(written(public / "xen", image(6)))
             secret = written(public / "secret", image())

@@ -73,17 +73,20 @@ class Follower:
     async def run(self) -> None:
         """Learn the VMs and their states, and go on to follow them.
 
-        Where it is not configured on which bridges to listen, their states come first: as long as no VM is at a bridge,
-        how ten thousand of them are configured need not be read.
+        Where guests are on loopback, their states come first: as long as no VM is at a bridge, how ten thousand of them
+        are configured need not be read.
         """
         vmd = self._process.client("vmd", self._host)
-        if self._server.bridges.are_found:
+        hypervisor = self._process.settings.hypervisor
+        is_without_bridges = hypervisor.kind in ("mock", "loopback") and not hypervisor.connections
+        states_first = self._server.bridges.are_found and is_without_bridges
+        if states_first:
             follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
             await self._server.bridges.are_there.wait()
         store = self._process.client("store")
         await follow_vms(self._process, store, lambda changes: self._configured(on_host(changes, self._host)))
         self.knows_vms.set()
-        if not self._server.bridges.are_found:
+        if not states_first:
             follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
 
     def _configured(self, changes: Sequence[VmChanged]) -> None:
