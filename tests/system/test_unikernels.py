@@ -111,7 +111,6 @@ def test_a_name_starts_a_unikernel_that_outlives_vmd_and_leaves_nothing_behind(t
             wait_for(lambda: not Path(f"/proc/{pid}").exists(), LIMIT_S, "it has ended")
             assert "www" in lan.run(0, lambda: page(suite, "www"))
             failed = suite.jitsu("start", "bad", check=False)
-            assert "bad is ready" not in failed
             wait_for(lambda: "status 255" in suite.status()["bad"]["last_error"], LIMIT_S, f"why it failed: {failed}")
             left = tenders(suite)
         wait_for(lambda: "js" not in links(lan), LIMIT_S, "no tap is left")

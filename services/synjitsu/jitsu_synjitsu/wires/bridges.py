@@ -37,7 +37,7 @@ class Bridges:
         self._troubles: dict[str, str] = {}
         """Bridge -> why it cannot be listened on."""
         self.attached: Callable[[Bridge], None] = lambda _: None
-        """Called when a bridge came, which VMs may have used before."""
+        """Called when a bridge came that was wanted before: VMs may have used it in the meantime."""
         self.is_off = NONE in configured
         self.is_starting = True
         """A bridge that is configured and cannot be listened on ends Synjitsu; later it is tried again."""
@@ -55,7 +55,7 @@ class Bridges:
         if name and self.are_found and name not in self._by_name:
             bridge = self._by_name[name] = self._make(name)
             self.are_there.set()
-            self._look_at(bridge)
+            self._look_at(bridge)  # whoever wants it goes on to follow its VMs
 
     def look(self) -> None:
         """Attach to those that came, and let go of those that went.
@@ -63,10 +63,12 @@ class Bridges:
         Raises SetupFault the first time, for one that is configured.
         """
         for bridge in list(self):
-            self._look_at(bridge)
+            if self._look_at(bridge):
+                self.attached(bridge)
         self.is_starting = False
 
-    def _look_at(self, bridge: Bridge) -> None:
+    def _look_at(self, bridge: Bridge) -> bool:
+        """Attach to a bridge, or let go of it; return whether it came."""
         was_there = bridge.wire is not None
         trouble = ""
         if self.are_found and not _is_bridge(bridge.name):
@@ -81,8 +83,7 @@ class Bridges:
         if trouble and self._troubles.get(bridge.name) != trouble:
             log.warning("cannot watch the VMs of a bridge", bridge=bridge.name, reason=trouble)
         self._troubles[bridge.name] = trouble
-        if bridge.wire is not None and not was_there:
-            self.attached(bridge)
+        return bridge.wire is not None and not was_there
 
     def of(self, name: str) -> Bridge:
         """Return the bridge that a VM names, "" for the only one that is configured; raises Unavailable."""
