@@ -17,7 +17,7 @@ HANDSHAKE_MS (sockets.py).
 
     the listener is     until
     armed               libzmq has accepted one connection
-    disarmed            the door has heard of that, and there are no more than `most` connections
+    disarmed            the door has noted that connection, and there are at most `most` of them
 
 For that its entry in libzmq's epoll set gets EPOLLONESHOT (epoll_ctl(2)): a thread that only watched would be too late
 when the machine is busy. Where the entry is not found (proc(5), /proc/PID/fdinfo), the door cuts as fast as it can.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Waiting:
-    """Who waits for which VM, and who asked for it."""
+    """The requests that wait, by VM, each with its trigger: dns, traffic or an operator."""
 
     def __init__(self) -> None:
         self._by_vm: dict[str, dict[asyncio.Future[Message], Trigger]] = {}

@@ -70,7 +70,7 @@ class Tender:
     status: int | None = None
     reason: str = ""
     kills: list[Answer] = field(default_factory=list)
-    """Who has asked for its end, and waits for that."""
+    """The callers that wait for it to end."""
 
     def view(self) -> dict[str, Any]:
         """Return what vmd is told of it."""
