@@ -66,7 +66,7 @@ test-net: setup guests
 test-libvirt: setup-libvirt
 	$(BIN)/pytest -q -m libvirt --durations=5
 
-# As root: what docs/operate.md says, on a machine with systemd, libvirt and QEMU; debootstrap and systemd-nspawn are
+# As root: what docs/how-to/operate.md says, on a machine with systemd, libvirt and QEMU; debootstrap and systemd-nspawn are
 # installed when absent.
 test-systemd: setup-libvirt
 	$(BIN)/pytest -q -m systemd --durations=5
@@ -157,7 +157,7 @@ install: setup
 
 # Pages that are made from the code.
 docs: setup
-	$(BIN)/python -c 'from jitsu_protocol.settings import reference; print(reference(), end="")' > docs/configuration.md
+	$(BIN)/python -c 'from jitsu_protocol.settings import reference; print(reference(), end="")' > docs/reference/configuration.md
 
 # New versions of everything that the checkout is developed with (needs uv).
 pins:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DNS_ROOT = "jitsu/dns"
-"""Whatever changes below it makes another version of the zones (docs/dns.md)."""
+"""Whatever changes below it makes another version of the zones (docs/explanation/dns.md)."""
 ROOTS = (VM_ROOT, STATS_ROOT, REPLICA_ROOT, DNS_ROOT)
 OF_NAMES = frozenset({"dns", "name", "uuid", "alias"})
 """Keys that say which VM it is, or what it is called: `jitsu apply` changes these."""
@@ -138,7 +138,7 @@ def _paths_of_key(word: str, names: VmNames, leaves: Mapping[str, str]) -> list[
         close = difflib.get_close_matches(key, KEYS, n=1)
         raise BadRequest(
             f"{key!r} is not a key of a VM" + (f'; did you mean "{vm.name}.{close[0]}"?' if close else ""),
-            hint="docs/configuration.md lists them",
+            hint="docs/reference/configuration.md lists them",
         )
     if key in OF_NAMES:
         raise BadRequest(f"{key} of a VM cannot be set while it is there", hint="`jitsu apply` a file that has it")

@@ -42,7 +42,7 @@ class Changed:
     differences: tuple[str, ...]
     state: str = ""
     is_other: bool = False
-    """Its guest may not run on as it was started (docs/changes.md)."""
+    """Its guest may not run on as it was started (docs/reference/changes.md)."""
 
     @property
     def stops(self) -> bool:

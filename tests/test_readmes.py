@@ -16,12 +16,12 @@ import jitsu.main  # noqa: F401  all commands
 from jitsu.cli import app
 from jitsu_protocol.sections import SECTION_OF
 from jitsu_protocol.settings import load_service
+from tests.support.pages import DOCS, OPERATE, ROOT, pages
 from tests.support.suite import RunningSuite, free_port, vm_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[1]
 SERVICES = tuple(SECTION_OF)
 
 
@@ -61,7 +61,7 @@ def test_the_metrics_in_each_readme_are_those_that_are_exposed(service: str, exp
 def documented() -> list[str]:
     """Return every command line of the tool in the pages: those on lines of their own, and those in the text."""
     found = set()
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]:
+    for page in pages():
         text = page.read_text()
         lines = re.findall(
             r"^ *(?:\$ )?(?:\.venv/bin/)?(jitsu (?!up:)[a-z-].*?)(?: {2,}.*| +#.*)?$", text, re.MULTILINE
@@ -86,13 +86,12 @@ def test_the_tools_commands_in_the_pages_are_accepted(line: str) -> None:
 
 
 def all_pages() -> str:
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md"), ROOT / "guests/README.md"]
-    return "\n".join(page.read_text() for page in pages)
+    return "\n".join(page.read_text() for page in [*pages(), ROOT / "guests/README.md"])
 
 
 def operating(command: str) -> list[str]:
-    """Return the lines of docs/operate.md that are this program's, in their order."""
-    return re.findall(rf"^    ({command} .*?)(?: +#.*)?$", (ROOT / "docs" / "operate.md").read_text(), re.MULTILINE)
+    """Return the lines of docs/how-to/operate.md that are this program's, in their order."""
+    return re.findall(rf"^    ({command} .*?)(?: +#.*)?$", OPERATE.read_text(), re.MULTILINE)
 
 
 RUN_ELSEWHERE = {
@@ -122,6 +121,29 @@ def test_what_pip_is_asked_for_in_the_pages_is_there() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page}: {target}"
+    for page in pages():
+        for target, _, heading in re.findall(r"\]\(([^)#:]*)(#([^):]*))?\)", page.read_text()):
+            meant = page.parent / target if target else page
+            assert meant.exists(), f"{page}: {target}"
+            if heading:
+                assert heading in anchors(meant), f"{page}: {target}#{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names by which links can reach the headings of a page, made as GitHub makes them."""
+    headings = re.findall(r"^#+ +(.*?) *$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_of_the_pages_names_each_of_them() -> None:
+    index = DOCS / "README.md"
+    linked = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#:]+)", index.read_text())}
+    assert set(DOCS.rglob("*.md")) - {index} <= linked
+
+
+def test_pages_that_messages_and_programs_name_exist() -> None:
+    for folder in ("jitsu", "protocol", "services", "deploy", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".toml", ".md", ".service", ".sh"} and path != Path(__file__):
+                for named in re.findall(r"(?<![\w/])docs/[\w/-]+\.md", path.read_text()):
+                    assert (ROOT / named).exists(), f"{path}: {named}"

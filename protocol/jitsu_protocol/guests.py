@@ -2,7 +2,8 @@
 
 A guest has its addresses, its MAC address and its place on a bridge from its start, and is found on its hypervisor by
 its name. If one of these is configured otherwise, the guest is stopped as what it was started as, and the VM starts as
-it is configured now. All other keys wait for the next start, or count at once (docs/changes.md has the table).
+it is configured now. All other keys wait for the next start, or count at once (docs/reference/changes.md has the
+table).
 """
 
 from __future__ import annotations

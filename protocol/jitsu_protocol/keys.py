@@ -255,7 +255,7 @@ class Key:
 
     vmd acts as root on many keys (`script`, `disk`, `kernel`), and names and addresses are taken from a common stock.
     A VM may therefore change only the keys that affect nobody but itself: its TTLs, its delays, how its boot is masked
-    and how it is stopped. docs/security.md has the list.
+    and how it is stopped. docs/explanation/security.md has the list.
     """
 
 

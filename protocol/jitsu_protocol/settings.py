@@ -1,8 +1,8 @@
 """The table of settings: jitsu.toml, environment and flags become one typed `Settings`, or a list of faults.
 
-Each section is a model of sections.py; flags, `--help` and docs/configuration.md are derived from it. A flag counts
-before the environment (`JITSU_DNS_PORT`), that before the file. A fault names where it stands: file, line and key;
-variable; or flag.
+Each section is a model of sections.py; flags, `--help` and docs/reference/configuration.md are derived from it. A flag
+counts before the environment (`JITSU_DNS_PORT`), that before the file. A fault names where it stands: file, line and
+key; variable; or flag.
 
 A child of `jitsu up` inherits its settings as an open file, in JSON (inherited.py): they may be larger than an
 environment or a list of arguments can be. They count before the child's environment, which its parent has taken into
@@ -399,7 +399,7 @@ def default_of(field: Any) -> str:
 
 
 def reference() -> str:
-    """Return docs/configuration.md."""
+    """Return docs/reference/configuration.md."""
     lines = [
         "# Configuration",
         "",

@@ -1,4 +1,4 @@
-"""`jitsu keys`, as docs/operate.md has it."""
+"""`jitsu keys`, as docs/how-to/operate.md has it."""
 
 from __future__ import annotations
 

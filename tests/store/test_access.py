@@ -129,7 +129,7 @@ def test_the_names_of_a_vm_are_those_that_are_configured_and_those_that_it_has()
 
 
 def test_the_table_in_the_page_is_that_of_the_code() -> None:
-    page = (Path(__file__).parents[2] / "docs/security.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/explanation/security.md").read_text()
     row = next(line for line in page.splitlines() if line.startswith("| the VM itself |"))
     assert (
         set(re.findall("`([a-z_]+)`", row)) == VM_SETS == {key for key, about in KEYS.items() if about.set_by == "vm"}

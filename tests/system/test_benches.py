@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.pages import ROOT
 from tests.support.suite import wait_for
-from tests.test_readmes import ROOT, all_pages
+from tests.test_readmes import all_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

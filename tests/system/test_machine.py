@@ -1,4 +1,4 @@
-"""A machine with systemd on which docs/operate.md was followed: what was installed runs, whatever happens."""
+"""A machine with systemd on which docs/how-to/operate.md was followed: what was installed runs, whatever happens."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from tests.support.bases import ROOT
 from tests.support.lan import BRIDGE, Lan, made_lan
 from tests.support.libvirtd import guest_image
 from tests.support.machine import Machine, running_machine
+from tests.support.pages import OPERATE
 from tests.support.suite import wait_for
 from tests.system.test_first_packets import ECHO
 from tests.system.test_real_guests import guest, page
@@ -41,8 +41,8 @@ HOST, HOST6 = "10.77.0.1", "fd77::1"
 
 
 def lines(section: str) -> list[str]:
-    """Return the command lines of a section of docs/operate.md."""
-    text = (ROOT / "docs" / "operate.md").read_text()
+    """Return the command lines of a section of docs/how-to/operate.md."""
+    text = OPERATE.read_text()
     part = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     found = re.findall(r"^    (\S.*)$", part, re.MULTILINE)
     assert found, section
@@ -204,7 +204,7 @@ def test_settings_are_reloaded(machine: Machine, lan: Lan) -> None:
 
 
 def test_a_further_replica_shares_the_port(machine: Machine, lan: Lan) -> None:
-    text = (ROOT / "docs" / "operate.md").read_text()
+    text = OPERATE.read_text()
     (command,) = re.findall(r"`(systemctl enable --now jitsu-dns@dns-1[^`]+)`", text)
     machine(command)
     try:
@@ -222,7 +222,7 @@ def test_a_further_replica_shares_the_port(machine: Machine, lan: Lan) -> None:
 
 
 def test_the_port_of_one_address_beside_who_has_it_on_others(machine: Machine, lan: Lan) -> None:
-    page = (ROOT / "docs" / "operate.md").read_text()
+    page = OPERATE.read_text()
     (drop_in,) = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
     path = machine.root / "etc/systemd/system/jitsu-dns@dns-0.socket.d/address.conf"
     start = "systemctl daemon-reload && systemctl start jitsu-dns@dns-0.socket jitsu-dns@dns-0.service"

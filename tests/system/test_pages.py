@@ -15,9 +15,10 @@ import pytest
 
 from jitsu_protocol.vm import uuid_for
 from tests.support.dns import ask
+from tests.support.pages import ROOT
 from tests.support.process import running_service
 from tests.support.suite import RunningSuite, free_port, wait_for
-from tests.test_readmes import ROOT, SERVICES, documented, readme
+from tests.test_readmes import SERVICES, documented, readme
 
 UP = "jitsu up"
 NAMED_ONLY = {"jitsu apply", "jitsu set", "jitsu keys init", "jitsu watch", UP}

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces, taps and raw sockets"),
 ]
 BOOTS = int(os.environ.get("TAP_BOOTS", "20"))
-"""The whole measure is 300 (docs/synjitsu.md); each takes half a second."""
+"""The whole measure is 300 (docs/explanation/synjitsu.md); each takes half a second."""
 MAX_GUESTS = 50
 QUIET_S = 0.15
 """A second answer comes within the time that Synjitsu watches for refusals."""

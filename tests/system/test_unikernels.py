@@ -74,7 +74,7 @@ def links(lan: Lan) -> str:
 
 def test_the_page_on_the_first_unikernel_wakes_one(tmp_path: Path, images: Path) -> None:
     """All of it that comes after the image: its jitsu.toml, with the paths of the tests."""
-    text = (ROOT / "docs/unikernels.md").read_text()
+    text = (ROOT / "docs/tutorials/first-unikernel.md").read_text()
     toml = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
     for written, meant in (
         ('"br0"', f'"{BRIDGE}"'),

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.debian import program
 from tests.support.dns import ask
+from tests.support.pages import OPERATE
 from tests.support.suite import RunningSuite, beside, vm_toml, wait_for
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def test_every_unit_is_right(installed: Path) -> None:
 def test_what_the_page_says_after_the_installation_can_be_done(installed: Path) -> None:
     """In the installed tree instead of this machine: what starts services, and needs their manager, is left out."""
     program("systemctl", "systemd", at="/usr/bin")
-    page = (ROOT / "docs" / "operate.md").read_text()
+    page = OPERATE.read_text()
     lines = re.findall(r"^    (systemd-sysusers .*|systemctl .*)$|`(systemctl enable [^`]+)`", page, re.MULTILINE)
     commands = [part.strip() for found in lines for line in found if line for part in line.split("&&")]
     assert len(commands) == 6

@@ -83,7 +83,7 @@ def test_a_query_boots_a_guest_on_a_bridge_which_answers(tmp_path: Path, lan: La
 
 
 def test_the_units_boot_a_guest_on_dom0(tmp_path: Path, lan: Lan) -> None:
-    """As docs/operate.md has it, but without what else a machine has: that takes minutes under emulation."""
+    """As docs/how-to/operate.md has it, but without what else a machine has: that takes minutes under emulation."""
     installed = Path(os.environ["JITSU_INSTALLED"])
     for place in ("usr/bin", "usr/lib/systemd/system", "usr/lib/sysusers.d", "usr/lib/tmpfiles.d"):
         shutil.copytree(installed / place, Path("/", place), dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""What becomes of a guest that runs when its VM is configured otherwise: each row of docs/changes.md."""
+"""What becomes of a guest that runs when its VM is configured otherwise: each row of docs/reference/changes.md."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def stops(actions: Sequence[object]) -> list[StopMode]:
 
 
 def test_the_page_has_each_of_these_rows_and_says_what_becomes_of_the_guest() -> None:
-    page = (Path(__file__).parents[2] / "docs/changes.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/reference/changes.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert {row[0] for row in rows} == set(ROWS)
     assert {row[0] for row in rows if STOPPED in row[1]} == _STOPS

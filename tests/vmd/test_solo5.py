@@ -159,7 +159,7 @@ async def test_what_cannot_be_done_is_refused_with_the_reason_before_it_is_asked
         with pytest.raises(Refused, match="cannot be suspended"):
             await made.hypervisor.suspend(made.vm)
         await made.hypervisor.start(made.vm)
-        await made.hypervisor.shutdown(made.vm)  # a guest that may not run on is ended (docs/changes.md)
+        await made.hypervisor.shutdown(made.vm)  # a guest that may not run on is ended (docs/reference/changes.md)
         assert await made.state() is GuestState.OFF
         with open_directory() as public:
             xen = str(written(public / "xen", image(6)))
