@@ -236,13 +236,14 @@ def pull(
 
     async def look_and_merge(link: Link) -> int:
         async with fetched(link, remote, branch, author(), NETWORK_TIMEOUT_S) as theirs:
-            changes = await tried(link, theirs, branch, author())
+            changes = await tried(link, theirs.name, branch, author())
             if not await _accepted(link, changes, branch, yes=yes or dry_run, force=force):
                 return EXIT_FAILED
             if dry_run:
                 return 0
+            await theirs.keep(link, author())
             asked = Merge(
-                branch=theirs,
+                branch=theirs.name,
                 into=branch,
                 author=author(),
                 message=f"Merge {branch} of {remote} into {branch}",

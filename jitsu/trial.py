@@ -9,6 +9,18 @@ command                              store
   |   summary; somebody agrees         |
   |-- ListBranches ------------------->|  the branch must still be at that commit
   |-- Merge branch into `into` ------->|
+
+A pull fetches to a scratch branch first, which has to be there until it is merged, however long somebody thinks:
+
+command                              store
+  |-- Fetch to pull-... -------------->|  answers with the commit of the other repository
+  |   the trial of pull-..., as above  |
+  |   summary; somebody agrees         |  deletes pull-... if that takes longer than ten minutes
+  |-- CreateBranch pull-... at commit ->|  finds it, or makes it again: its commits are still in the store
+  |-- Merge pull-... into `into` ------>|
+  |-- DeleteBranch pull-... ---------->|
+
+The store deletes what a command that was killed leaves (`scratch` of CreateBranch and Fetch).
 """
 
 from __future__ import annotations
@@ -16,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jitsu_protocol import identity
@@ -86,22 +99,47 @@ async def scratch_branch(link: Link, author: str, start: str) -> AsyncIterator[s
     name = f"trial-{secrets.token_hex(6)}"
     if who.role is Role.VM:
         name = f"{who.name}-{name}"
-    await link.call("store", CreateBranch(name=name, start=start, author=author), Applied, TRIAL_TIMEOUT_S)
-    try:
+    asked = CreateBranch(name=name, start=start, author=author, scratch=True)
+    await link.call("store", asked, Applied, TRIAL_TIMEOUT_S)
+    async with _deleted_afterwards(link, name, author):
         yield name
-    finally:
-        with contextlib.suppress(JitsuError):
-            await link.call("store", DeleteBranch(name=name, author=author), Done, TRIAL_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A branch of another repository that has been fetched to a scratch branch of ours."""
+
+    name: str
+    """Of the scratch branch."""
+    commit: str
+
+    async def keep(self, link: Link, author: str) -> None:
+        """Have the scratch branch where it was fetched to; raises Conflict if that cannot be."""
+        asked = CreateBranch(name=self.name, start=self.commit, author=author, scratch=True)
+        try:
+            await link.call("store", asked, Applied, TRIAL_TIMEOUT_S)
+        except NotFound:
+            raise Conflict(
+                f"what was fetched, the commit {self.commit[:10]}, is no longer in the store, so nothing is changed",
+                hint="pull again",
+            ) from None
 
 
 @contextlib.asynccontextmanager
-async def fetched(link: Link, remote: str, branch: str, author: str, timeout_s: float) -> AsyncIterator[str]:
-    """Fetch a branch of another repository to one of ours that is gone afterwards; yields its name."""
+async def fetched(link: Link, remote: str, branch: str, author: str, timeout_s: float) -> AsyncIterator[Fetched]:
+    """Fetch a branch of another repository to one of ours that is gone afterwards."""
     name = f"pull-{secrets.token_hex(6)}"
-    asked = Fetch(remote=remote, branch=branch, into=name, author=author)
-    await link.call("store", asked, Applied, timeout_s)
+    asked = Fetch(remote=remote, branch=branch, into=name, author=author, scratch=True)
+    applied = await link.call("store", asked, Applied, timeout_s)
+    async with _deleted_afterwards(link, name, author):
+        yield Fetched(name, applied.commit)
+
+
+@contextlib.asynccontextmanager
+async def _deleted_afterwards(link: Link, name: str, author: str) -> AsyncIterator[None]:
+    """Delete a branch in the end; if that fails, or this process is killed, the store does it later."""
     try:
-        yield name
+        yield
     finally:
         with contextlib.suppress(JitsuError):
             await link.call("store", DeleteBranch(name=name, author=author), Done, TRIAL_TIMEOUT_S)

@@ -261,6 +261,9 @@ class CreateBranch(Request):
     name: str
     start: str = MASTER
     author: str
+    scratch: bool = False
+    """The branch is only for the command that asks. If the command does not delete it, the store does, ten minutes
+    after the last such request. Newer than 1.1; an older store keeps the branch."""
 
 
 class DeleteBranch(Request):
@@ -327,6 +330,8 @@ class Fetch(Request):
     into: str
     """Name of the new branch."""
     author: str
+    scratch: bool = False
+    """As of CreateBranch."""
 
 
 class Committed(Message):

@@ -57,6 +57,7 @@ async def start(process: Process) -> None:
     ]
     process.spawn(server.commit_for_ever(), "commit")
     process.spawn(server.keeper.run(), "statistics")
+    process.spawn(server.delete_old_scratch_for_ever(), "scratch branches")
     process.spawn(upkeep.run(), "upkeep")
     process.serve(server.handlers())
     process.ready()

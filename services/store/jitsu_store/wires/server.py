@@ -51,6 +51,7 @@ from jitsu_store.wires.branches import check_branch_name
 from jitsu_store.wires.git import GitRepository
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_store.wires.remotes import Remotes
+from jitsu_store.wires.scratch import LOOK_S
 from jitsu_store.wires.snapshot import read_leaves
 from jitsu_store.wires.writer import Landed, Writer
 
@@ -110,6 +111,7 @@ class StoreServer:
         self._past = GitRepository(repository.path)
         self._remotes = Remotes(repository.path, durable=repository.durable)
         self._writer = Writer(repository, self._state, self._disk, self._landed)
+        self.scratch = self._writer.scratch
         self._told_serial = self._writer.serial
         self.keeper = StatisticsKeeper(
             JournalFile(repository.path, durable=repository.durable),
@@ -394,7 +396,7 @@ class StoreServer:
     async def fetch(self, request: Fetch) -> Message:
         """Answer Fetch."""
         fetched = await self._fetched(request)
-        made = CreateBranch(name=request.into, start=fetched.hex(), author=request.author)
+        made = CreateBranch(name=request.into, start=fetched.hex(), author=request.author, scratch=request.scratch)
         return await self._counted(self._writer.create_branch(made))
 
     async def _fetched(self, request: Pull | Fetch) -> Id:
@@ -413,6 +415,19 @@ class StoreServer:
         for uuid, fault in self._state.faults().items():
             log.warning("VM in the store cannot be used", uuid=uuid, reason=fault)
         await self._writer.run()
+
+    async def delete_old_scratch_for_ever(self) -> None:
+        """Delete scratch branches of commands that were interrupted, until cancelled."""
+        while True:
+            await self.delete_old_scratch()
+            await asyncio.sleep(LOOK_S)
+
+    async def delete_old_scratch(self) -> None:
+        """Delete the scratch branches that are too old now; if that fails, log it, and the next look tries again."""
+        try:
+            await self._writer.delete_old_scratch()
+        except JitsuError as error:
+            log.warning("scratch branches of interrupted commands are not deleted yet", reason=str(error))
 
     async def flush(self) -> None:
         """Commit the statistics that wait; raises JitsuError, and then they go on waiting."""

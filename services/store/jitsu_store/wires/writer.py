@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,7 +26,9 @@ from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, Delete
 from jitsu_protocol.vm import VM_ROOT
 from jitsu_store.rules import access, merge, tree
 from jitsu_store.rules.objects import credible_serial
+from jitsu_store.rules.scratch import ScratchBranches
 from jitsu_store.wires.branches import MAX_BRANCHES, MAX_BRANCHES_OF_VM, check_branch_name
+from jitsu_store.wires.scratch import ScratchList
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +75,8 @@ class _Batch:
     requests: dict[str, tuple[str, int]] = field(default_factory=dict)
     moved: str = ""
     """The branch that the job at hand has moved."""
+    scratch: dict[str, float | None] = field(default_factory=dict)
+    """Scratch branches that were asked for, with the time; None for branches that are none from now on."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class Writer:
         self.repository = repository
         self.state = state
         self.heads: dict[str, Id] = repository.branches()
+        self.scratch = ScratchList(repository.path, self.heads, durable=repository.durable)
         self.serial = 1
         """Of the zones: grows with each change of what they are made from, to the time if that is more; never falls."""
         self.hidden: Changes = {}
@@ -148,6 +154,11 @@ class Writer:
     async def delete_branch(self, request: DeleteBranch) -> Message:
         """Answer DeleteBranch."""
         return await self._do(lambda batch: self._delete_branch(request, batch))
+
+    async def delete_old_scratch(self) -> None:
+        """Delete the scratch branches that nobody has asked for lately; raises JitsuError."""
+        for name in self.scratch.branches.due(self.scratch.clock()):
+            await self._do(partial(self._delete_old, name))
 
     async def record(self, values: Mapping[str, str], services: str) -> None:
         """Commit statistics."""
@@ -204,9 +215,8 @@ class Writer:
         failed: JitsuError | None = None
         landed = set(moves)
         try:
-            if moves:
-                staged = self.repository.staged()
-                await asyncio.get_running_loop().run_in_executor(self._thread, self.repository.land, staged, moves)
+            if moves or batch.scratch:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._to_disk(batch, moves))
                 self.repository.landed()
         except JitsuError as error:
             failed, landed = error, {branch for branch, (_, new) in moves.items() if self._stands(branch, new)}
@@ -217,7 +227,21 @@ class Writer:
             self.hidden.clear()
             self.repository.drop_staged()
         self._note(batch, {branch: moves[branch][1] for branch in landed})
+        self.scratch.branches.put({n: at for n, at in batch.scratch.items() if failed is None or n in landed})
         return failed, landed
+
+    def _to_disk(self, batch: _Batch, moves: Mapping[str, tuple[Id | None, Id | None]]) -> Callable[[], None]:
+        """Return what brings a batch to the disk, for another thread."""
+        staged, there = self.repository.staged(), {name for name, head in batch.heads.items() if head is not None}
+        wanted = ScratchBranches(self.scratch.branches.since())
+        wanted.put(batch.scratch)
+
+        def work() -> None:
+            self.scratch.save(wanted.since(), there)
+            if moves:
+                self.repository.land(staged, moves)
+
+        return work
 
     def _stands(self, branch: str, head: Id | None) -> bool:
         """Say whether a landing that failed has moved this branch before it did."""
@@ -302,8 +326,12 @@ class Writer:
             raise Conflict(f"there is a branch {request.name} already, at {there.hex()}")
         if any(_overlap(request.name, name) for name in batch.heads if name != request.name):
             raise BadRequest(f"{request.name} and another branch cannot be a file and a directory at once")
+        if request.scratch and request.name == MASTER:
+            raise BadRequest(f"{MASTER} is what runs: it cannot be a scratch branch")
         if there is None:
             _refuse(_too_many(who, [name for name, head in batch.heads.items() if head is not None]))
+        if there is None or self._is_scratch(request.name, batch):
+            batch.scratch[request.name] = self.scratch.clock() if request.scratch else None
         batch.heads[request.name] = start
         batch.moved = request.name
         return Applied(commit=start.hex(), changed=0)
@@ -313,10 +341,24 @@ class Writer:
         _refuse(access.branch_refusal(who, request.name))
         if request.name == MASTER:
             raise Refused(f"{MASTER} is what runs: it is not deleted")
-        if request.name in batch.heads:
-            batch.heads[request.name] = None
-            batch.moved = request.name
+        return self._delete(request.name, batch)
+
+    def _delete_old(self, name: str, batch: _Batch) -> Done:
+        """Delete a scratch branch unless it has been asked for just now."""
+        is_old = name not in batch.scratch and name in self.scratch.branches.due(self.scratch.clock())
+        return self._delete(name, batch) if is_old else Done()
+
+    def _delete(self, name: str, batch: _Batch) -> Done:
+        if self._is_scratch(name, batch):
+            batch.scratch[name] = None
+        if name in batch.heads:
+            batch.heads[name] = None
+            batch.moved = name
         return Done()
+
+    def _is_scratch(self, name: str, batch: _Batch) -> bool:
+        """Say whether this is a scratch branch, with all that is staged."""
+        return batch.scratch[name] is not None if name in batch.scratch else name in self.scratch.branches
 
     def _record(self, values: Mapping[str, str], services: str, batch: _Batch) -> Done:
         held = self.state.tree

@@ -1,0 +1,70 @@
+"""The list of scratch branches on the disk (rules/scratch.py has the states)."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import Unavailable
+from jitsu_store.rules.scratch import ScratchBranches, decode, encode, must_be_written
+from jitsu_store.wires.files import sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
+
+SCRATCH_LIST = "jitsu-scratch-branches"
+LOOK_S = 30.0
+"""Between two looks for scratch branches that nobody has asked for lately."""
+
+log = structlog.get_logger("store")
+
+
+class ScratchList:
+    """The scratch branches of a repository. `save` blocks: it is for the store's disk thread."""
+
+    def __init__(
+        self,
+        repository: Path,
+        there: Collection[str],
+        *,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Read the list; `there` are the branches of the repository. A list that is damaged counts as empty."""
+        self.clock = clock
+        self._path = repository / SCRATCH_LIST
+        self._durable = durable
+        since: dict[str, float] = {}
+        try:
+            since = decode(self._path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            log.warning("cannot read the list of scratch branches; they stay", path=str(self._path), reason=str(error))
+        self._written = frozenset(since)
+        self.branches = ScratchBranches({name: at for name, at in since.items() if name in there})
+
+    def save(self, wanted: Mapping[str, float], there: Collection[str]) -> None:
+        """Bring the list to the disk if branches may not be made without that; raises Unavailable.
+
+        `there` are the branches that there will be.
+        """
+        if not must_be_written(self._written, wanted, there):
+            return
+        beside = self._path.with_suffix(".tmp")
+        try:
+            with beside.open("wb") as file:
+                file.write(encode(wanted))
+                file.flush()
+                if self._durable:
+                    os.fsync(file.fileno())
+            beside.replace(self._path)
+            if self._durable:
+                sync_directory(self._path.parent)
+        except OSError as error:
+            raise Unavailable(f"cannot write {self._path}: {error}", hint="is the disk full or read-only?") from None
+        self._written = frozenset(wanted)
