@@ -3,7 +3,9 @@
     python -m bench.store [CHANGES]
 
 The store is a process of its own and is asked over its rpc; all changes go to the disk. CHANGES (100,000) one-key
-changes by four clients make the long history. Client, store and packer share the machine.
+changes by four clients make the long history. Client, store and packer share the machine. The packer's peak memory is
+what the kernel counts (VmHWM of proc_pid_status(5)), with the pages of packs that it has mapped. More than
+packer.MAX_MEMORY_MB makes the benchmark fail.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -22,6 +25,7 @@ from bench.size import sized
 from jitsu_protocol.messages import Done, History, Log, Record
 from jitsu_protocol.vm import STATS_ROOT, VM_ROOT
 from jitsu_store.wires.files import TEMPORARY
+from jitsu_store.wires.packer import MAX_MEMORY_MB
 from jitsu_store.wires.upkeep import QUIET_S
 from tests.support.store import git
 from tests.support.store_process import StoreProcess, store_process
@@ -33,6 +37,8 @@ STATISTICS_S = sized(10, 1)
 STATISTICS_PER_S = 200
 LATENCY_PAUSE_S = 0
 SETTLED_S = sized(QUIET_S + 10, 1.0)
+PEAK_LOOK_S = 0.2
+"""Between two looks at the packer's peak memory. A packer waits for longer than that before it ends."""
 
 
 def vm_leaves(number: int, vm: str) -> dict[str, str]:
@@ -61,6 +67,29 @@ def row(name: str, value: str) -> None:
 def size_mb(path: Path) -> float:
     """Return what a directory holds, in MB."""
     return sum(each.stat().st_size for each in path.rglob("*") if each.is_file()) / 1e6
+
+
+class PackerMemory:
+    """Watches the packers of a store, and keeps the largest peak of their memory."""
+
+    def __init__(self, store: StoreProcess) -> None:
+        self._store = store
+        self.peak_mb = 0.0
+
+    async def watch(self) -> None:
+        """Look until cancelled."""
+        while True:
+            with suppress(OSError):  # the store, or a packer, has just ended
+                for child in self._store.children():
+                    self._look(Path(f"/proc/{child}"))
+            await asyncio.sleep(PEAK_LOOK_S)
+
+    def _look(self, process: Path) -> None:
+        if b"jitsu_store.wires.packer" not in (process / "cmdline").read_bytes():
+            return  # it is a transfer, or has not become the packer yet
+        _, found, rest = (process / "status").read_text().partition("VmHWM:")
+        if found:  # a process that has ended has no memory
+            self.peak_mb = max(self.peak_mb, int(rest.split()[0]) * 1024 / 1e6)
 
 
 async def filled(store: StoreProcess, vms: list[str]) -> None:
@@ -134,6 +163,8 @@ async def main() -> int:
         path = Path(directory) / "db"
         async with store_process(path, Path(directory) / "run") as store:
             await store.start()
+            memory = PackerMemory(store)
+            watching = asyncio.create_task(memory.watch())
             await filled(store, vms)
             store.stop()
             row(f"start with {VMS} VMs of 12 keys", f"{await store.start():.1f} s")
@@ -147,8 +178,10 @@ async def main() -> int:
             row(f"on the disk after {changes} changes, packed", f"{size_mb(path):.1f} MB")
             store.stop()
             row("start with that history", f"{await store.start():.1f} s")
+            watching.cancel()
+            row(f"the packer's memory, at most {MAX_MEMORY_MB} MB", f"{memory.peak_mb:.0f} MB")
         git(path, "fsck", "--connectivity-only")
-    return 0
+    return 0 if memory.peak_mb <= MAX_MEMORY_MB else 1
 
 
 if __name__ == "__main__":
