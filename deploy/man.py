@@ -8,30 +8,21 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import jitsu.main  # noqa: F401  all commands
 from jitsu.cli import app
+from jitsu.examples import COMMANDS, EXIT_STATUS, GROUPS, WORDS
 from jitsu_protocol import __version__
 from jitsu_protocol.sections import SECTION_OF, SECTIONS
+from jitsu_protocol.service_help import EXIT_STATUS as SERVICE_EXIT_STATUS
+from jitsu_protocol.service_help import SERVICES
 from jitsu_protocol.settings import default_of
 
-WHAT = {
-    "store": "keeps the state of Jitsu: what VMs there are, in a Git repository",
-    "vmd": "starts, watches and stops virtual machines",
-    "dns": "answers DNS queries, and has the VM of a name started",
-    "synjitsu": "keeps the first packets to VMs that boot, and gives them to the VM when it is up",
-    "reaper": "stops VMs that nobody uses",
-}
-EXIT = {
-    "0": "stopped by a signal",
-    "1": "failed while running",
-    "2": "cannot run as configured; the message says why",
-    "3": "the store is damaged (jitsu-store)",
-    "4": "the store cannot be written to (jitsu-store)",
-}
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main() -> int:
@@ -43,7 +34,7 @@ def main() -> int:
     pages = {
         "man1/jitsu.1": _tool(),
         "man8/jitsu-solo5.8": _solo5(),
-        **{f"man8/jitsu-{service}.8": _service(service) for service in WHAT},
+        **{f"man8/jitsu-{service}.8": _service(service) for service in SERVICES},
     }
     for name, page in pages.items():
         path = target / name
@@ -54,9 +45,9 @@ def main() -> int:
 
 def _service(service: str) -> str:
     name = f"jitsu-{service}"
-    lines = [_head(name, 8), ".SH NAME", f"{name} \\- {WHAT[service]}", ".SH SYNOPSIS", f".B {name}"]
+    lines = [_head(name, 8), ".SH NAME", f"{name} \\- {SERVICES[service].what}", ".SH SYNOPSIS", f".B {name}"]
     lines += ["[\\fB\\-\\-config\\fR \\fIFILE\\fR] [\\fB\\-\\-\\fIKEY\\fR \\fIVALUE\\fR]...", ".SH DESCRIPTION"]
-    what = f"{WHAT[service][0].upper()}{WHAT[service][1:]}."
+    what = f"{SERVICES[service].what[0].upper()}{SERVICES[service].what[1:]}."
     bus = "One of the five processes of Jitsu; they find each other on the bus (ZeroMQ), where the configuration says."
     lines += [_text(what), _text(bus), ".SH OPTIONS"]
     lines += [".TP", "\\fB\\-\\-config\\fR \\fIFILE\\fR", "jitsu.toml; else that of JITSU_CONFIG."]
@@ -74,9 +65,9 @@ def _service(service: str) -> str:
     if service == "dns":
         lines += [".TP", "SIGUSR2", "Begin or end to log queries."]
     lines += [".SH EXIT STATUS"]
-    for status, meaning in EXIT.items():
-        lines += [".TP", status, meaning]
-    lines += [".SH SEE ALSO", ".BR jitsu (1)", ""]
+    for status, meaning in SERVICE_EXIT_STATUS.items():
+        lines += [".TP", status, _text(meaning)]
+    lines += [".SH EXAMPLES", *_examples(SERVICES[service].examples), ".SH SEE ALSO", ".BR jitsu (1)", ""]
     return "\n".join(lines)
 
 
@@ -109,11 +100,20 @@ def _tool() -> str:
     lines = [_head("jitsu", 1), ".SH NAME", "jitsu \\- start virtual machines when their names are looked up"]
     flags = "[\\fB\\-\\-config\\fR \\fIFILE\\fR] [\\fB\\-\\-runtime\\-dir\\fR \\fIDIR\\fR]"
     lines += [".SH SYNOPSIS", ".B jitsu", f"{flags} \\fICOMMAND\\fR ..."]
-    lines += [".SH DESCRIPTION", _text(group.help), ".SH OPTIONS", *_options(group), ".SH COMMANDS"]
-    for name, command in group.commands.items():
-        lines += _command(name, command)
+    lines += [".SH DESCRIPTION", _text(group.help), ".SH OPTIONS", *_options(group)]
+    for title in GROUPS:
+        lines += [f".SH COMMANDS: {title.upper()}"]
+        for name, more in COMMANDS.items():
+            if more.group == title and name in group.commands:
+                lines += _command(name, group.commands[name])
+    lines += [".SH WORDS"]
+    for word, meaning in WORDS:
+        lines += [".TP", f"\\fI{word}\\fR", _text(meaning)]
+    lines += [".SH EXIT STATUS"]
+    for status, meaning in EXIT_STATUS.items():
+        lines += [".TP", status, _text(meaning)]
     lines += [".SH FILES", ".TP", "/etc/jitsu/jitsu.toml", "The configuration that the units read.", ".SH SEE ALSO"]
-    lines += [", ".join(f"\\fBjitsu\\-{service}\\fR(8)" for service in WHAT), ""]
+    lines += [", ".join(f"\\fBjitsu\\-{service}\\fR(8)" for service in SERVICES), ""]
     return "\n".join(lines)
 
 
@@ -125,7 +125,15 @@ def _command(name: str, command: Any) -> list[str]:
         return lines
     words = [param.metavar or param.name.upper() for param in command.params if param.param_type_name == "argument"]
     arguments = " ".join(words)
-    return [f".SS {_text(f'jitsu {name} {arguments}'.strip())}", _text(command.help or ""), *_options(command)]
+    head = f".SS {_text(f'jitsu {name} {arguments}'.strip())}"
+    return [head, _text(command.help or ""), *_options(command), *_examples(COMMANDS[name].examples)]
+
+
+def _examples(examples: Sequence[tuple[str, str]]) -> list[str]:
+    lines = []
+    for command, what in examples:
+        lines += [".TP", f"\\fB{_text(command)}\\fR", _text(what)]
+    return lines
 
 
 def _options(command: Any) -> list[str]:

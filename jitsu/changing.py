@@ -63,7 +63,7 @@ async def _leaves(link: Link, branch: str) -> Leaves:
 @app.command("set", context_settings={"ignore_unknown_options": True})  # a value may begin with a minus
 def set_value(
     path: PathArgument,
-    value: str,
+    value: Annotated[str, typer.Argument(help="What it is set to, for example 60 or 1m.")],
     branch: BranchOption = MASTER,
     expect: Annotated[
         str | None, typer.Option("--expect", metavar="VALUE", help="Only if this is the value now.")

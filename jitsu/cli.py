@@ -12,10 +12,12 @@ from typing import Annotated, TypeVar
 import typer
 
 from jitsu.apply import operator
+from jitsu.help import INTERRUPTED, App, CommandGroup
 from jitsu.link import OWNERS, Link, connect, listens
 from jitsu.printable import printable
 from jitsu_protocol import identity
 from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.help import version_text
 from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
 from jitsu_protocol.sections import MACHINE_DIRECTORY, runtime_directory
@@ -23,20 +25,33 @@ from jitsu_protocol.settings import Settings, SettingsFault, VmText, load
 
 T = TypeVar("T")
 
-app = typer.Typer(
+app = App(
     help="Start virtual machines when their names are looked up.\n\n"
     "Commands are for the suite that --config or --runtime-dir names; else for your own, if one runs; "
     "else for this machine's.",
+    cls=CommandGroup,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="jitsu.toml")]
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(version_text("jitsu"))
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+]
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The jitsu.toml that is meant.")]
 DirectoryOption = Annotated[str, typer.Option("--runtime-dir", metavar="DIR", help="Where the suite's sockets are.")]
 MACHINE_CONFIG = Path("/etc/jitsu/jitsu.toml")
 """What `make install` puts in place; root and members of the group jitsu may read it."""
-JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 class Where:
@@ -51,6 +66,7 @@ class Where:
 def where(
     config: ConfigOption = None,
     runtime_dir: DirectoryOption = "",
+    version: VersionOption = False,
     who: Annotated[
         str, typer.Option("--as", metavar="WHO", help="Who asks: operator:NAME (you, if not given) or vm:UUID.")
     ] = "",
@@ -110,7 +126,7 @@ def with_link(work: Callable[[Link], Awaitable[int | None]]) -> None:
             print(printable(line), file=sys.stderr)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def local(work: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -14,7 +15,8 @@ from typing import Annotated
 import typer
 import zmq.auth
 
-from jitsu.cli import app, local
+from jitsu.cli import JsonOption, app, local
+from jitsu.help import App, CommandGroup
 from jitsu_protocol.access import ROLES
 from jitsu_protocol.errors import BadRequest, Conflict, NotFound
 
@@ -55,7 +57,7 @@ def add(directory: Path, name: str, target: Path) -> None:
 def rotate(directory: Path, role: str) -> None:
     """Give a role of this machine a new key pair; the one before still counts until it is dropped."""
     if role not in ROLES:
-        raise BadRequest(f"{role!r} is no role", hint=f"one of {', '.join(ROLES)}")
+        raise BadRequest(f"{role!r} is not a role", hint=f"one of {', '.join(ROLES)}")
     public = directory / "public" / f"{role}.key"
     if not public.exists():
         raise NotFound(f"{directory} has no key of {role}", hint=f"`jitsu keys init {directory}` makes it")
@@ -64,7 +66,7 @@ def rotate(directory: Path, role: str) -> None:
 
 
 def drop(directory: Path, name: str) -> None:
-    """Have a public key count no more."""
+    """Forget a public key."""
     path = _named(directory, name)
     if not path.exists():
         raise NotFound(f"no key is called {name}", hint=f"`jitsu keys list {directory}` shows them")
@@ -85,7 +87,7 @@ def listed(directory: Path) -> list[tuple[str, str, bool]]:
 
 def _named(directory: Path, name: str) -> Path:
     if not _NAME.fullmatch(name):
-        raise BadRequest(f"{name!r} is no name of a key", hint="ROLE or ROLE.WORD")
+        raise BadRequest(f"{name!r} is not the name of a key", hint="ROLE or ROLE.WORD")
     return directory / "public" / f"{name}.key"
 
 
@@ -112,10 +114,16 @@ def _make(directory: Path, name: str, target: Path, role: str) -> None:
 
 # --- commands ------------------------------------------------------------------------------------
 
-commands = typer.Typer(help="Keys for the bus on tcp: each service's and operator's own.", no_args_is_help=True)
+commands = App(
+    help="Make and change the keys that services and operators need on a bus over tcp.",
+    cls=CommandGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(commands, name="keys")
 
-Directory = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="As bus.keys names it.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory of keys that bus.keys names.")]
+RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help=f"One of {', '.join(ROLES)}.")]
 
 
 @commands.command("init")
@@ -132,11 +140,15 @@ def init_command(directory: Directory) -> None:
 
 
 @commands.command("list")
-def list_command(directory: Directory) -> None:
+def list_command(directory: Directory, as_json: JsonOption = False) -> None:
     """Show the public keys that are known, and which of the secret ones are here."""
 
     def work() -> None:
         rows = listed(directory)
+        if as_json:
+            shown = [{"name": name, "public": public, "is_here": is_here} for name, public, is_here in rows]
+            print(json.dumps(shown, indent=2))
+            return
         if not rows:
             raise NotFound(f"there are no keys in {directory}", hint=f"`jitsu keys init {directory}` makes them")
         for name, public, is_here in rows:
@@ -148,7 +160,9 @@ def list_command(directory: Directory) -> None:
 @commands.command("add")
 def add_command(
     directory: Directory,
-    name: Annotated[str, typer.Argument(metavar="ROLE.WORD", help="dns.london, operator.alice, vmd.HOST")],
+    name: Annotated[
+        str, typer.Argument(metavar="ROLE.WORD", help="What the key is called: dns.london, operator.alice, vmd.HOST.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Where its directory of keys is made.")],
 ) -> None:
     """Make a further key of a role, for another machine or person."""
@@ -161,7 +175,7 @@ def add_command(
 
 
 @commands.command("rotate")
-def rotate_command(directory: Directory, role: Annotated[str, typer.Argument(metavar="ROLE")]) -> None:
+def rotate_command(directory: Directory, role: RoleArgument) -> None:
     """Give a role a new key pair; everything goes on, and the key before still counts until it is dropped."""
 
     def work() -> None:
@@ -176,10 +190,10 @@ def rotate_command(directory: Directory, role: Annotated[str, typer.Argument(met
 def drop_command(
     directory: Directory, name: Annotated[str, typer.Argument(metavar="NAME", help="As `jitsu keys list` shows it.")]
 ) -> None:
-    """Have a public key count no more: who has it is refused within a second."""
+    """Forget a public key: whoever still uses it is refused within a second."""
 
     def work() -> None:
         drop(directory, name)
-        print(f"{name} is not known any more")
+        print(f"{name} is no longer known")
 
     local(work)

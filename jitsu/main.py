@@ -8,11 +8,12 @@ import jitsu.running
 import jitsu.state
 import jitsu.status  # noqa: F401  they register their commands
 from jitsu.cli import app
+from jitsu.help import run
 
 
 def main() -> None:
     """Run jitsu."""
-    app(prog_name="jitsu")
+    run(app)
 
 
 if __name__ == "__main__":

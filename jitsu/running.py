@@ -53,9 +53,17 @@ def _original(*names: str, metavar: str, help: str) -> Any:
     return typer.Option(None, *names, metavar=metavar, help=help, rich_help_panel="As in the original")
 
 
+StringsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE,...]...", help="One VM each, as in the original: dns=www.example.org,ip=192.0.2.7,name=www."
+    ),
+]
+
+
 @app.command()
 def up(
-    config: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE,...]...", help="One VM each.")] = None,
+    config: StringsArgument = None,
     bind: str | None = _original("-b", "--bind", metavar="ADDR", help="Address the DNS server binds."),
     listen: str | None = _original("-l", "--listen", metavar="PORT", help="Port it listens on."),
     connection: str | None = _original("-c", "--connect", metavar="URI", help="Hypervisor's connection string."),
@@ -68,7 +76,7 @@ def up(
     ),
     forwarder_port: str | None = _original("-p", "--port", metavar="PORT", help="Port of that forwarder."),
     mode: str | None = _original(
-        "-m", "--mode", metavar="MODE", help="How an idle VM is stopped: destroy, suspend, shutdown."
+        "-m", "--mode", metavar="MODE", help="How an idle VM is stopped: destroy, shutdown, suspend, pause."
     ),
     ttl: str | None = _original(
         "-t", "--ttl", metavar="TIME", help="TTL of the answers (60, 1m); VMs stop after 2 x TTL without a query."
@@ -145,8 +153,8 @@ def _say(line: str) -> None:
 
 @app.command()
 def trace(
-    name: Annotated[str, typer.Argument(help="Only this VM's.")] = "",
-    limit: Annotated[int, typer.Option("-n", min=1, max=1000)] = 10,
+    name: Annotated[str, typer.Argument(help="Only those of this VM: its name, UUID or a DNS name of it.")] = "",
+    limit: Annotated[int, typer.Option("-n", metavar="NUMBER", min=1, max=1000, help="At most this many.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Show the latest summons as timelines: where each millisecond went."""
@@ -178,7 +186,9 @@ def _complete_vm(incomplete: str) -> list[str]:
     return completing(names)
 
 
-VmArgument = Annotated[str, typer.Argument(help="Name, uuid or DNS name.", autocompletion=_complete_vm)]
+VmArgument = Annotated[
+    str, typer.Argument(help="The VM: its name, UUID or a DNS name of it.", autocompletion=_complete_vm)
+]
 
 
 async def _until_it_is_there(link: Link, vm: NamedVm) -> None:

@@ -72,12 +72,18 @@ def complete_branch(incomplete: str) -> list[str]:
     return completing(branches)
 
 
-PathArgument = Annotated[str, typer.Argument(help="VM.KEY or a path.", autocompletion=_complete_path)]
-BelowArgument = Annotated[
-    str, typer.Argument(help="Only this VM, or what is below this path.", autocompletion=_complete_path)
+PathArgument = Annotated[
+    str, typer.Argument(help="What is meant: VM.KEY, for example www.ttl, or a path.", autocompletion=_complete_path)
 ]
-BranchOption = Annotated[str, typer.Option("--branch", "-b", help="On this branch.", autocompletion=complete_branch)]
-BranchArgument = Annotated[str, typer.Argument(autocompletion=complete_branch)]
+BelowArgument = Annotated[
+    str, typer.Argument(help="Only this VM, or only what is below this path.", autocompletion=_complete_path)
+]
+BranchOption = Annotated[
+    str, typer.Option("--branch", "-b", help="Look at or change this branch.", autocompletion=complete_branch)
+]
+BranchArgument = Annotated[
+    str, typer.Argument(metavar="BRANCH", help="The name of a branch.", autocompletion=complete_branch)
+]
 RevisionArgument = Annotated[str, typer.Argument(help="A branch or a commit.", autocompletion=complete_branch)]
 
 
@@ -121,7 +127,7 @@ def log(
     path: Annotated[
         str, typer.Argument(help="Only commits that changed this VM, or something here.", autocompletion=_complete_path)
     ] = "",
-    limit: Annotated[int, typer.Option("-n", min=1, max=10_000)] = 20,
+    limit: Annotated[int, typer.Option("-n", metavar="NUMBER", min=1, max=10_000, help="At most this many.")] = 20,
     branch: BranchOption = MASTER,
     as_json: JsonOption = False,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import sys
 import time
@@ -21,6 +20,7 @@ from jitsu.rows import status_rows
 from jitsu.status_lines import service_lines, status_lines
 from jitsu.vm_names import VmNames
 from jitsu_protocol.errors import JitsuError, Unavailable
+from jitsu_protocol.help import wants_color
 from jitsu_protocol.process import EXIT_FAILED
 from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
 
@@ -122,7 +122,7 @@ def status(
         else:
             is_terminal = sys.stdout.isatty()
             width = shutil.get_terminal_size().columns if is_terminal else None
-            print("\n".join(shown.lines(width, colored=is_terminal and "NO_COLOR" not in os.environ)))
+            print("\n".join(shown.lines(width, colored=wants_color(sys.stdout))))
         if shown.trouble is not None:
             raise shown.trouble
         return 0 if shown.is_well else EXIT_FAILED
@@ -135,7 +135,7 @@ async def _watch_status(link: Link) -> NoReturn:
     while True:
         columns, height = shutil.get_terminal_size()
         try:
-            lines = (await look(link)).lines(columns, colored=is_terminal and "NO_COLOR" not in os.environ)
+            lines = (await look(link)).lines(columns, colored=wants_color(sys.stdout))
         except JitsuError as error:
             lines = [printable(str(error))]
         if is_terminal:
@@ -150,8 +150,8 @@ async def _watch_status(link: Link) -> NoReturn:
 
 @app.command()
 def dig(
-    name: str,
-    rdtype: Annotated[str, typer.Argument(metavar="[TYPE]")] = "A",
+    name: Annotated[str, typer.Argument(help="A DNS name, for example www.example.org.")],
+    rdtype: Annotated[str, typer.Argument(metavar="[TYPE]", help="A type of DNS record.")] = "A",
     summon: Annotated[bool, typer.Option("--summon", help="Ask even if that starts a VM.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -62,6 +62,8 @@ def documented() -> list[str]:
     """Return every command line of the tool in the pages: those on lines of their own, and those in the text."""
     found = set()
     for page in pages():
+        if page.name == "commands.md":
+            continue  # made from the code; tests/jitsu/test_help.py looks at its examples
         text = page.read_text()
         lines = re.findall(
             r"^ *(?:\$ )?(?:\.venv/bin/)?(jitsu (?!up:)[a-z-].*?)(?: {2,}.*| +#.*)?$", text, re.MULTILINE

@@ -32,15 +32,15 @@ def test_keys_are_made_for_two_machines_and_rotated(tmp_path: Path) -> None:
     assert "jitsu keys drop" in keys("rotate", here, "store")
     rows = {line.split()[0]: "secret key here" in line for line in keys("list", here).splitlines()}
     assert rows == {**dict.fromkeys(ROLES, True), "dns.london": False, "store.before": False}
-    assert "not known any more" in keys("drop", here, "store.before")
+    assert "no longer known" in keys("drop", here, "store.before")
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("list", "nowhere"), "jitsu keys init"),
-        (("drop", "nowhere", "../../etc/passwd"), "is no name of a key"),
-        (("rotate", "nowhere", "king"), "is no role"),
+        (("drop", "nowhere", "../../etc/passwd"), "is not the name of a key"),
+        (("rotate", "nowhere", "king"), "is not a role"),
         (("rotate", "nowhere", "dns"), "has no key of dns"),
         (("add", "nowhere", "dns", "there"), "is not ROLE.WORD"),
     ],

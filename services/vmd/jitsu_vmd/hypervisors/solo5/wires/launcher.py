@@ -19,7 +19,6 @@ and the tenders run on. Otherwise it ends when it has had neither guests nor a v
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
@@ -31,6 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jitsu_protocol.help import Group, HelpPage, Parser, version_text
 from jitsu_vmd.hypervisors.solo5.wires import disks, taps
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, confine_children
 from jitsu_vmd.hypervisors.solo5.wires.loop import Loop
@@ -298,11 +298,35 @@ def _end(launcher: Launcher, directory: Path, *, with_guests: bool) -> None:
         directory.rmdir()
 
 
+HELP = HelpPage(
+    "jitsu-solo5 --directory DIRECTORY [--stay]",
+    ("Starts the tenders of Solo5 unikernels for jitsu-vmd, and gives each a user of its own. It needs root.",),
+    (
+        Group(
+            "Options",
+            (
+                ("--directory DIRECTORY", "Where its socket and its records are; hypervisor.connect names it too."),
+                ("--stay", "Go on even without guests and without a jitsu-vmd."),
+                ("--version", "Print the version, and exit."),
+                ("-h, --help", "Show this message and exit."),
+            ),
+        ),
+    ),
+    (
+        ("jitsu-solo5 --directory /run/jitsu/solo5 --stay", "Serve the vmd of this machine, as the systemd unit does."),
+        ("jitsu-solo5 --directory /tmp/solo5", "Serve until nobody needs it any longer."),
+    ),
+    "docs/tutorials/first-unikernel.md",
+)
+
+
 def main() -> None:
     """Run the launcher."""
-    parser = argparse.ArgumentParser(prog="jitsu-solo5", description="Starts the tenders of Solo5 unikernels for vmd.")
-    parser.add_argument("--directory", type=Path, required=True, help="where its socket and its records are")
-    parser.add_argument("--stay", action="store_true", help="even without guests and without a vmd")
+    parser = Parser(prog="jitsu-solo5")
+    parser.page = HELP
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--stay", action="store_true")
+    parser.add_argument("--version", action="version", version=version_text("jitsu-solo5"))
     given = parser.parse_args()
     if os.geteuid():
         print("jitsu-solo5: it needs root, to give each tender a user of its own", file=sys.stderr)
