@@ -17,6 +17,7 @@ import pytest
 
 from jitsu_protocol.errors import BootFailed
 from jitsu_vmd.hypervisors.solo5.wires import taps
+from jitsu_vmd.hypervisors.solo5.wires.addresses import BridgeAddresses
 from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
 from tests.support.lan import BRIDGE, Lan, made_lan
 
@@ -180,7 +181,19 @@ def test_a_tap_that_somebody_has_open_is_not_given_to_another_guest(lan: Lan) ->
     lan.run_on_host(lambda: asyncio.run(on_host()))
 
 
-def test_the_addresses_of_a_bridge_are_read(lan: Lan) -> None:
-    found = lan.run_on_host(lambda: [str(each) for each in taps.addresses_of(BRIDGE)])
-    assert {"10.77.0.1/24", "fd77::1/64"} <= set(found)
-    assert lan.run_on_host(lambda: taps.addresses_of("nosuch0")) == []
+def test_the_addresses_of_a_bridge_are_read_and_followed(lan: Lan) -> None:
+    def on_host() -> None:
+        addresses = BridgeAddresses()
+        try:
+            before = {str(each) for each in addresses.of(BRIDGE)}
+            assert {"10.77.0.1/24", "fd77::1/64"} <= before
+            assert addresses.of(BRIDGE) is addresses.of(BRIDGE), "nothing has changed, and the kernel is not asked"
+            subprocess.run(["ip", "address", "add", "10.77.1.1/24", "dev", BRIDGE], check=True)
+            assert {str(each) for each in addresses.of(BRIDGE)} == before | {"10.77.1.1/24"}
+            subprocess.run(["ip", "address", "delete", "10.77.1.1/24", "dev", BRIDGE], check=True)
+            assert {str(each) for each in addresses.of(BRIDGE)} == before
+            assert addresses.of("nosuch0") == []
+        finally:
+            addresses.close()
+
+    lan.run_on_host(on_host)

@@ -103,6 +103,7 @@ class SynjitsuServer:
         """Leave no port of a bridge shut behind."""
         for bridge in self.bridges:
             bridge.ports.open_all()
+        self._ledger.close()
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""

@@ -548,7 +548,8 @@ class VmDaemon:
     # --- what the hypervisor says ---
 
     def _found(self, machine: VmMachine, guest: Guest, as_of: float) -> None:
-        self._check(machine)
+        if not machine.runs() or machine.vm.uuid in self._refusals:  # what runs has all that it needs
+            self._check(machine)
         if not self._is_older(as_of, machine) and self._seen.take(machine.vm, guest):
             self._publish(machine)
         self._handle(machine, events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason))

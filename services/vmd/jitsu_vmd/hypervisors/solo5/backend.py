@@ -24,7 +24,7 @@ from jitsu_vmd.hypervisors.solo5.rules import command_line
 from jitsu_vmd.hypervisors.solo5.rules.command_line import CommandFault
 from jitsu_vmd.hypervisors.solo5.rules.manifest import ManifestFault
 from jitsu_vmd.hypervisors.solo5.rules.users import Users, UsersFault, user_range
-from jitsu_vmd.hypervisors.solo5.wires import taps
+from jitsu_vmd.hypervisors.solo5.wires.addresses import BridgeAddresses
 from jitsu_vmd.hypervisors.solo5.wires.client import LauncherClient
 from jitsu_vmd.hypervisors.solo5.wires.images import SoloImages, closed_to_tenders
 from jitsu_vmd.hypervisors.solo5.wires.kvm import DEVICE, LIMIT_S, kvm_runs
@@ -65,6 +65,7 @@ class Solo5:
         is_others = connect.startswith("/")
         self._directory = Path(connect) if is_others else process.settings.bus.directory.absolute() / DIRECTORY
         self._images = SoloImages()
+        self._addresses = BridgeAddresses()
         self._launcher = LauncherClient(self._directory, is_others=is_others)
         self._launcher.ended = self._ended
         self._threads = Threads("solo5", lambda error: None)
@@ -152,7 +153,7 @@ class Solo5:
             return []
         if self._settings.gateways:
             return command_line.interfaces(self._settings.gateways)
-        return taps.addresses_of(vm.bridge or self._settings.bridge)
+        return self._addresses.of(vm.bridge or self._settings.bridge)
 
     # --- the connection ---
 

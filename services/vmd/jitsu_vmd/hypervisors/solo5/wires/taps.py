@@ -15,22 +15,15 @@ import fcntl
 import os
 import socket
 import struct
-from ipaddress import ip_interface
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from ipaddress import IPv4Interface, IPv6Interface
 
 TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
 _IFF_UP = 0x1
-_RTM_SETLINK, _RTM_GETADDR, _RTM_NEWADDR, _NLMSG_DONE, _NLMSG_ERROR = 19, 22, 20, 3, 2
-_NLM_REQUEST, _NLM_ACK, _NLM_DUMP = 0x1, 0x4, 0x300
+_RTM_SETLINK = 19
+_NLM_REQUEST, _NLM_ACK = 0x1, 0x4
 _IFLA_MASTER, _IFLA_PROTINFO, _NLA_NESTED, _IFLA_BRPORT_FLUSH, _AF_BRIDGE = 10, 12, 0x8000, 24, 7
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
+_HEADER, _LINK = struct.Struct("=IHHII"), struct.Struct("=BxHiII")
 _ANSWER_S = 1.0
 
 
@@ -82,45 +75,6 @@ def exists(name: str) -> bool:
 def names(prefix: str) -> list[str]:
     """Return the interfaces whose name begins so."""
     return [name for _, name in socket.if_nameindex() if name.startswith(prefix)]
-
-
-def addresses_of(bridge: str) -> list[IPv4Interface | IPv6Interface]:
-    """Return the addresses of an interface with their prefixes; none if there is no such interface."""
-    try:
-        index = socket.if_nametoindex(bridge)
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-            kernel.settimeout(_ANSWER_S)
-            size = _HEADER.size + _ADDRESS.size
-            kernel.send(_HEADER.pack(size, _RTM_GETADDR, _NLM_REQUEST | _NLM_DUMP, 1, 0) + _ADDRESS.pack(0, 0, 0, 0, 0))
-            return list(_addresses(kernel, index))
-    except OSError:
-        return []
-
-
-def _addresses(kernel: socket.socket, wanted: int) -> Iterator[IPv4Interface | IPv6Interface]:
-    while True:
-        data, at = kernel.recv(1 << 16), 0
-        while at + _HEADER.size <= len(data):
-            length, kind, *_ = _HEADER.unpack_from(data, at)
-            if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < _HEADER.size:
-                return
-            _, prefix, _, _, index = _ADDRESS.unpack_from(data, at + _HEADER.size)
-            if kind == _RTM_NEWADDR and index == wanted:
-                found = dict(_attributes(data[at + _HEADER.size + _ADDRESS.size : at + length]))
-                packed = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS, b""))
-                text = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
-                yield ip_interface(f"{text}/{prefix}")
-            at += length + 3 & ~3
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
-        if length < 4:
-            return
-        yield kind, data[at + 4 : at + length]
-        at += length + 3 & ~3
 
 
 class _opened:
