@@ -79,7 +79,9 @@ class Arming:
     """How often a VM was sent more than can be looked at."""
     replayed: int = 0
     changed: bool = False
-    """`macs` has changed; set back by who looks at it."""
+    """More is to be seen than before, at once; set back by who looks at it."""
+    shrunk: bool = False
+    """Less is to be seen than before, which has time; set back by who looks at it."""
     _watched: dict[str, tuple[tuple[bytes, ...], bytes]] = field(default_factory=dict)
     """VMs that are off and that traffic may wake: their addresses and MAC address."""
     _dormant: dict[str, float] = field(default_factory=dict)
@@ -380,7 +382,7 @@ class Arming:
         self._deadlines.discard(("machine", machine.vm))
         self.claims.over(machine.vm)
         self.kept.take(machine.vm)
-        self.changed = True
+        self.shrunk = True
         for address in machine.addresses:
             if self._owners.get(address) is machine:
                 del self._owners[address]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from jitsu_synjitsu.rules.frames import ADVERT, ARP, FIN, ICMPV6, IPV4, IPV6, RST, SOLICIT, SYN, TCP, UDP
@@ -72,7 +73,7 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
     if interest.flooded:
         code += _searched(interest.flooded, _DESTINATION, _SAMPLED)
     if interest.held:
-        code += _searched(interest.held, _DESTINATION, [_WHOLE]) + _searched(interest.held, _SOURCE, [_WHOLE])
+        code += _both_ways(interest.held, [_WHOLE])
     if interest.absent:
         code += _to_addresses(interest.absent)
     if interest.held or interest.absent:
@@ -80,9 +81,9 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
     if interest.awaited:
         code += _searched(interest.awaited, _DESTINATION, _if_ip([_HEAD]))
     if interest.listened:
-        code += _if_udp(_both_ways(interest.listened))
+        code += _if_udp(_both_ways(interest.listened, [_HEAD]))
     if interest.running:
-        of_these = _both_ways(interest.running)
+        of_these = _both_ways(interest.running, [_HEAD])
         code += _unless_tcp_begins_or_ends()
         code += of_these if len(code) + len(of_these) < MAX_INSTRUCTIONS else [_HEAD]
     code.append(_DROP)
@@ -91,13 +92,23 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
 
 def packed(code: Iterable[Instruction]) -> bytes:
     """Return the instructions as the kernel reads them (struct sock_filter)."""
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+    parts = list(chain.from_iterable(code))
+    return struct.pack("HBBI" * (len(parts) // 4), *parts)  # at once: a long program takes half as long
 
 
 def _searched(macs: Iterable[bytes], at: int, found: list[Instruction]) -> list[Instruction]:
     """Return what does `found` if the address at that offset is one of these, and goes on behind if not."""
-    ends = sorted({int.from_bytes(mac[2:], "big") for mac in macs})
-    return [(_LOAD_WORD, 0, 0, at), *_tree(ends, found)]
+    return [(_LOAD_WORD, 0, 0, at), *_tree(_ends(macs), found)]
+
+
+def _both_ways(macs: Iterable[bytes], found: list[Instruction]) -> list[Instruction]:
+    """Return what does `found` if a frame is from or to one of these."""
+    tree = _tree(_ends(macs), found)
+    return [(_LOAD_WORD, 0, 0, _DESTINATION), *tree, (_LOAD_WORD, 0, 0, _SOURCE), *tree]
+
+
+def _ends(macs: Iterable[bytes]) -> list[int]:
+    return sorted({int.from_bytes(mac[2:], "big") for mac in macs})
 
 
 def _tree(ends: list[int], found: list[Instruction]) -> list[Instruction]:
@@ -144,10 +155,6 @@ def _neighbour_discovery() -> list[Instruction]:
 
 def _if_ip(found: list[Instruction]) -> list[Instruction]:
     return [(_LOAD_HALF, 0, 0, _TYPE), (_IF_EQUAL, 1, 0, IPV4), (_IF_EQUAL, 0, len(found), IPV6), *found]
-
-
-def _both_ways(macs: Iterable[bytes]) -> list[Instruction]:
-    return _searched(macs, _DESTINATION, [_HEAD]) + _searched(macs, _SOURCE, [_HEAD])
 
 
 def _if_udp(found: list[Instruction]) -> list[Instruction]:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from jitsu_synjitsu.rules.kept import Kept
     from jitsu_synjitsu.wires.ledger import Ledger
 
-FOCUS_S = 0.02
-"""The filter for running VMs is renewed that often at most, as a long one takes a millisecond to make."""
+FOCUS_S, SHRINK_S = 0.02, 0.002
+"""A filter that shows more of running VMs, or less of any, is renewed that often at most: a long one takes a
+millisecond to make, and many VMs may boot at once. One that shows too much for long would cost more.
+"""
 
 log = structlog.get_logger("synjitsu")
 
@@ -132,12 +134,13 @@ class Bridge:
         """See what is of interest now: of VMs that are held at once, of others soon."""
         if self.arming.changed:
             self._focus()
-        elif self.activity.changed and not self._focuses:
+        elif (self.activity.changed or self.arming.shrunk) and not self._focuses:
             self._focuses = True
-            asyncio.get_running_loop().call_later(FOCUS_S, self._focus)
+            pause = SHRINK_S if self.arming.shrunk else FOCUS_S
+            asyncio.get_running_loop().call_later(pause, self._focus)
 
     def _focus(self) -> None:
-        self.arming.changed = self.activity.changed = self._focuses = False
+        self.arming.changed = self.arming.shrunk = self.activity.changed = self._focuses = False
         if self.wire is not None:
             self.wire.watch(
                 Interest(
