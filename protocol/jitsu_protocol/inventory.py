@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.keys import MAX_SECONDS, MAX_TTL_S
 from jitsu_protocol.vm import VM, VM_ROOT, InvalidVm, from_tree
 
 if TYPE_CHECKING:
@@ -43,6 +44,26 @@ MAX_NOTED = 5
 
 def accept(_: VM) -> None:
     """Raise nothing: every VM that the model allows will do."""
+
+
+_DURATIONS = ("response_delay", "max_idle_connection", "idle_timeout", "max_wait", "boot_limit")
+
+
+def check_durations(vm: VM) -> None:
+    """Raise ValueError if a deadline of a VM cannot be computed from its configuration.
+
+    The model refuses such values. A service checks once more what it puts into a queue that all VMs share: one deadline
+    that is not a number would put those of the others out of order, and an infinite one would end the process.
+    """
+    for field_name in _DURATIONS:
+        seconds = getattr(vm, field_name)
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise ValueError(f"{field_name}: {seconds} is not a duration; use seconds from 0 to {MAX_SECONDS:.0f}")
+    if not vm.names:
+        raise ValueError("dns: the VM has no DNS name; configure at least one")
+    for name, ttl in vm.names.items():
+        if not 0 <= ttl <= MAX_TTL_S:
+            raise ValueError(f"dns/{name}/ttl: {ttl} is not a TTL; use seconds from 0 to {MAX_TTL_S}")
 
 
 @dataclass

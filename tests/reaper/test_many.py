@@ -179,7 +179,7 @@ async def test_the_ttls_of_answers_are_saved_for_the_reaper_that_comes_after(
     async def told(_: object, prefix: str) -> dict[str, str]:
         return {path: value for path, value in saved.items() if path.startswith(prefix)}
 
-    async def follow_vms(*_: object) -> tuple[None, None]:
+    async def follow_vms(*_: object, **__: object) -> tuple[None, None]:
         return None, None
 
     monkeypatch.setattr(wires, "told", told)

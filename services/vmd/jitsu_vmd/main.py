@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.follow import follow_vms, told
@@ -9,6 +10,7 @@ from jitsu_protocol.inventory import on_host
 from jitsu_protocol.process import run
 from jitsu_protocol.vm import STATS_ROOT
 from jitsu_vmd.wires.hypervisors import Hypervisors
+from jitsu_vmd.wires.learn import check
 from jitsu_vmd.wires.server import VmDaemon
 
 if TYPE_CHECKING:
@@ -73,7 +75,11 @@ async def start(process: Process) -> None:
     statistics = daemon.statistics
     statistics.restore(await told(store, STATS_ROOT))
     await follow_vms(
-        process, store, lambda changes: daemon.configure(on_host(changes, process.host)), statistics.record_again
+        process,
+        store,
+        lambda changes: daemon.configure(on_host(changes, process.host)),
+        statistics.record_again,
+        check=partial(check, process.host),
     )
     daemon.adopt_forgotten()
     await daemon.looks.at_all()

@@ -104,9 +104,9 @@ class Policy:
         before = VmState.UNKNOWN if known is None else known.state
         self._states[status.uuid] = status
         if status.idle_s is not None:
-            self.activity.used(status.uuid, now - status.idle_s)  # summons that no replica reports, an operator's
+            self.activity.used(status.uuid, now - _age(status.idle_s))  # summons that no replica reports, an operator's
         if status.state is VmState.READY and before not in (VmState.READY, VmState.DRAINING):
-            self.activity.used(status.uuid, now - status.state_age_s)
+            self.activity.used(status.uuid, now - _age(status.state_age_s))
         drain = self._drains.get(status.uuid)
         if drain is not None and drain.state is DrainState.WAITING and status.drain != drain.drain:
             self._end(status.uuid)  # a query saved it
@@ -283,3 +283,8 @@ class Policy:
     def _drained_at(self, vm: str, drain: DrainMachine) -> float:
         idle_at = self._idle_at(vm)
         return min(idle_at, self._gives_way_at(vm)) if drain.for_room else idle_at
+
+
+def _age(seconds: float) -> float:
+    """Return how long ago something was; what is not a duration counts as just now (G8)."""
+    return seconds if 0 <= seconds < float("inf") else 0.0

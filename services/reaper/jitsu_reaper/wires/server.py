@@ -16,6 +16,7 @@ import structlog
 from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, Refused, Unavailable, UnknownKind
 from jitsu_protocol.follow import follow_states, follow_vms, told
+from jitsu_protocol.inventory import check_durations
 from jitsu_protocol.messages import (
     Applied,
     CancelDrain,
@@ -94,7 +95,9 @@ class ReaperServer:
                     activity.total(vm, name).last_ts = _number(value)
                 case [vm, "dns", name, "last_ttl"]:
                     activity.answered_before(vm, name, int(_number(value)))
-        _, self._vms = await follow_vms(self._process, self._store, self._configured, activity.save_again)
+        _, self._vms = await follow_vms(
+            self._process, self._store, self._configured, activity.save_again, check=check_durations
+        )
         self._states = follow_states(self._process, self._vmds, self._all_states, self._state)
         self._process.serve({Report: self.report})
         self._process.spawn(self._tick_for_ever(), "tick")

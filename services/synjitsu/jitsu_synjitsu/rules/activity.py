@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.messages import Use
 from jitsu_synjitsu.rules.datagrams import Datagrams
 from jitsu_synjitsu.rules.frames import ACK, FIN, RST, SYN, Kind, Seen
+from jitsu_synjitsu.rules.macs import Macs
 
 if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
@@ -78,7 +79,7 @@ class Activity:
     """All VMs on one bridge that run."""
 
     _vms: dict[str, Running] = field(default_factory=dict)
-    _macs: dict[bytes, Running] = field(default_factory=dict)
+    _macs: Macs[Running] = field(default_factory=Macs)
     _awaited: set[bytes] = field(default_factory=set)
     _listened: set[bytes] = field(default_factory=set)
     changed: bool = False
@@ -93,8 +94,8 @@ class Activity:
             known = Running(vm.uuid, mac, vm.idle_timeout, vm.max_idle_connection, now, maybe_more=unknown)
             if not boots:
                 known.datagrams.missed(now)
-            self._vms[vm.uuid] = self._macs[mac] = known
-            self._await(known)
+            self._vms[vm.uuid] = known
+            self._has_mac(known)
             self._listen(known, now)
         known.idle_timeout, known.max_idle, known.drain = vm.idle_timeout, vm.max_idle_connection, drain
 
@@ -103,8 +104,8 @@ class Activity:
         known = self._vms.get(vm)
         if known is not None and known.mac != mac:
             self._forget_mac(known)
-            known.mac, self._macs[mac] = mac, known
-            self._await(known)
+            known.mac = mac
+            self._has_mac(known)
             known.datagrams.missed(now)
             self._listen(known, now)
 
@@ -114,11 +115,21 @@ class Activity:
         if known is not None:
             self._forget_mac(known)
 
+    def _has_mac(self, known: Running) -> None:
+        """Watch a VM at its MAC address; the use of another VM that has the same one is not seen from now on."""
+        other = self._macs.get(known.mac)
+        if other is not None and other is not known:
+            other.maybe_more = True
+        self._macs.put(known.mac, known)
+        self._await(known)
+
     def _forget_mac(self, known: Running) -> None:
-        self._macs.pop(known.mac, None)
+        self._macs.drop(known.mac, known)
         self._awaited.discard(known.mac)
         self._listened.discard(known.mac)
         self.changed = True
+        if (other := self._macs.get(known.mac)) is not None:
+            self._await(other)
 
     def may_be_connected(self, vm: str) -> None:
         """Note that connections to a VM may have been opened that nobody saw."""

@@ -28,7 +28,9 @@ from jitsu_synjitsu.rules.events import (
 from jitsu_synjitsu.rules.filter import SAMPLE
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.handover import Handover, HandoverState
+from jitsu_synjitsu.rules.macs import Macs
 from jitsu_synjitsu.rules.presence import FIRST_PROBE_PORT, PROBE_PORTS
+from jitsu_synjitsu.rules.values import packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +91,7 @@ class Arming:
     _vms: dict[str, Handover] = field(default_factory=dict)
     _owners: dict[bytes, Handover] = field(default_factory=dict)
     """By IP address."""
-    _macs: dict[bytes, Handover] = field(default_factory=dict)
+    _macs: Macs[Handover] = field(default_factory=Macs)
     _moved: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """MAC address that was announced -> the one that the guest turned out to have, and until when that matters."""
     _learned: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
@@ -145,7 +147,7 @@ class Arming:
         if machine is not None and machine.state is HandoverState.REFUSING:
             self._forget(machine)  # it may be configured otherwise by now
             machine = None
-        machine = machine or self._hold(vm, _packed(addresses), self.mac_of(vm, mac), now)
+        machine = machine or self._hold(vm, packed(addresses), self.mac_of(vm, mac), now)
         return self._handle(machine, ArmTold(limit, by_xenstore), now)
 
     def mac_of(self, vm: str, mac: bytes) -> bytes:
@@ -155,7 +157,7 @@ class Arming:
 
     def watch(self, vm: str, addresses: Sequence[str], mac: bytes, now: float) -> None:
         """Hold the addresses of a VM that is off, and that traffic may wake."""
-        watched = (_packed(addresses), self.mac_of(vm, mac))
+        watched = (packed(addresses), self.mac_of(vm, mac))
         machine = self._vms.get(vm)
         # It ran, and an address of it is held that never appeared; or its boot has failed, which watching refuses too.
         is_over = machine is not None and (machine.ready or machine.state is HandoverState.REFUSING)
@@ -246,7 +248,7 @@ class Arming:
         """Note that a guest has another MAC address than was known."""
         self._moved[guest.mac] = (mac, now + MOVED_S)
         self._deadlines.set(("moved", guest.mac), now + MOVED_S)
-        self._macs[mac] = guest
+        self._macs.put(mac, guest)
         self._macs_of.setdefault(guest.vm, set()).add(mac)
         self._learned[guest.vm] = (guest.mac, mac)
         self.changed = True
@@ -371,7 +373,7 @@ class Arming:
         self._owners.update(dict.fromkeys(addresses, machine))
         for address in addresses:
             self.claims.rivals.pop(address, None)
-        self._macs[mac] = machine
+        self._macs.put(mac, machine)
         self._macs_of[vm] = {mac}
         self.changed = True
         return machine
@@ -387,12 +389,7 @@ class Arming:
             if self._owners.get(address) is machine:
                 del self._owners[address]
         for mac in self._macs_of.pop(machine.vm, set()):
-            if self._macs.get(mac) is machine:
-                del self._macs[mac]
+            self._macs.drop(mac, machine)
 
     def _probe_port(self) -> int:
         return FIRST_PROBE_PORT + next(self._ports) % PROBE_PORTS
-
-
-def _packed(addresses: Sequence[str]) -> tuple[bytes, ...]:
-    return tuple(ip_address(address).packed for address in addresses)

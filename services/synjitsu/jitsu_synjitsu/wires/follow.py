@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
+
+import structlog
 
 from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.follow import follow_states, follow_vms
 from jitsu_protocol.inventory import on_host
 from jitsu_protocol.states import AT_REST, VmState
+from jitsu_synjitsu.rules.values import check, packed_mac
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,9 +27,12 @@ if TYPE_CHECKING:
     from jitsu_synjitsu.wires.memory import Memory
     from jitsu_synjitsu.wires.server import SynjitsuServer
 
+MAX_NOTED, MAX_NAME_SHOWN = 5, 64
 UNSEEN_S = 2.0
 """A VM that has been up for longer when it is first heard of may have connections that nobody saw begin."""
 _RUNNING = frozenset({VmState.BOOTING, VmState.READY, VmState.DRAINING})
+
+log = structlog.get_logger("synjitsu")
 
 
 class Follower:
@@ -44,12 +51,15 @@ class Follower:
         self._host = process.settings.hypervisor.host
         server.armed = self._armed
         server.unwatched = self.unwatched
+        server.left_out = self.left_out
         server.bridges.attached = self._attached
         self._watches_activity = process.settings.synjitsu.watch_activity
         self._vms: dict[str, VM] = {}
         self._states: dict[str, VmStatus] = {}
         self._draining: dict[str, str] = {}
         """VM -> its drain; each report asks for these, and must not look at all VMs for that."""
+        self._left_out: dict[str, str] = {}
+        """VM -> why it is not held and not watched: what vmd says of it makes no sense."""
 
     def drains(self) -> list[str]:
         """Return the drains that are honoured."""
@@ -70,6 +80,15 @@ class Follower:
                     found.setdefault(str(error), []).append(vm.name)
         return found
 
+    def left_out(self) -> list[str]:
+        """Return a note about VMs that are left out because of what vmd says of them."""
+        found = [f"VM {self._name(vm)} is left out: {reason}" for vm, reason in self._left_out.items()]
+        more = len(found) - MAX_NOTED
+        return [*found[:MAX_NOTED], f"{more} more VMs are left out; the log says why"] if more > 0 else found
+
+    def _name(self, vm: str) -> str:
+        return self._states[vm].name[:MAX_NAME_SHOWN] if vm in self._states else vm[:MAX_NAME_SHOWN]
+
     async def run(self) -> None:
         """Learn the VMs and their states, and go on to follow them.
 
@@ -84,7 +103,12 @@ class Follower:
             follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
             await self._server.bridges.are_there.wait()
         store = self._process.client("store")
-        await follow_vms(self._process, store, lambda changes: self._configured(on_host(changes, self._host)))
+        await follow_vms(
+            self._process,
+            store,
+            lambda changes: self._configured(on_host(changes, self._host)),
+            check=partial(check, self._host),
+        )
         self.knows_vms.set()
         if not states_first:
             follow_states(self._process, {self._host: vmd}, self._all_states, self._state)
@@ -98,12 +122,14 @@ class Follower:
                 self._apply(change.new.uuid)
             elif change.old is not None:
                 self._vms.pop(change.old.uuid, None)
+                self._left_out.pop(change.old.uuid, None)
                 self._forget(change.old.uuid)
 
     def _all_states(self, statuses: list[VmStatus], _: str) -> None:
         for vm in set(self._states) - {status.uuid for status in statuses}:
             del self._states[vm]
             self._draining.pop(vm, None)
+            self._left_out.pop(vm, None)
             self._forget(vm)
         for status in statuses:
             self._state(status, gone=False)
@@ -128,6 +154,7 @@ class Follower:
             self._draining.pop(status.uuid, None)
         if gone:
             self._states.pop(status.uuid, None)
+            self._left_out.pop(status.uuid, None)
             self._forget(status.uuid)
         else:
             boots = status.state is VmState.STARTING and self._boots(status.uuid)
@@ -152,7 +179,7 @@ class Follower:
             bridge = self._server.bridges.of(status.bridge or vm.bridge)
         except Unavailable:
             return
-        self._follow(bridge, vm, status, boots=boots)
+        self._follow_if_sound(bridge, vm, status, boots=boots)
 
     def _attached(self, bridge: Bridge) -> None:
         """Watch the VMs of a bridge that came; what has happened on it before is not known."""
@@ -160,21 +187,36 @@ class Follower:
             vm = self._vms.get(uuid)
             with suppress(Unavailable):
                 if vm is not None and self._server.bridges.of(status.bridge or vm.bridge) is bridge:
-                    self._follow(bridge, vm, status, late=True)
+                    self._follow_if_sound(bridge, vm, status, late=True)
 
-    def _follow(self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool = False, boots: bool = False) -> None:
-        self._watch(bridge, vm, status)
+    def _follow_if_sound(
+        self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool = False, boots: bool = False
+    ) -> None:
+        """Follow a VM; one of which vmd says what makes no sense is left out, and costs the others nothing."""
+        try:
+            mac = packed_mac(status.mac or vm.mac)
+        except ValueError as error:
+            if self._left_out.get(vm.uuid) != str(error):
+                self._left_out[vm.uuid] = str(error)
+                log.warning("VM left out", vm=vm.name, reason=str(error))
+            self._forget(vm.uuid)
+        else:
+            self._left_out.pop(vm.uuid, None)
+            self._follow(bridge, vm, status, mac, late=late, boots=boots)
+
+    def _follow(self, bridge: Bridge, vm: VM, status: VmStatus, mac: bytes, *, late: bool, boots: bool) -> None:
+        self._watch(bridge, vm, status, mac)
+        real = bridge.arming.mac_of(vm.uuid, mac)
         if self._watches_activity and boots:
-            mac = bridge.arming.mac_of(vm.uuid, _mac(vm, status))
-            bridge.activity.runs(vm, mac, "", monotonic(), unknown=False, boots=True)
+            bridge.activity.runs(vm, real, "", monotonic(), unknown=False, boots=True)
         elif self._watches_activity:
-            self._follow_use(bridge, vm, status, late=late)
+            self._follow_use(bridge, vm, status, real, late=late)
             if late:
                 bridge.activity.may_be_connected(vm.uuid)
         bridge.focus()
 
-    def _watch(self, bridge: Bridge, vm: VM, status: VmStatus) -> None:
-        state, mac, now = status.state, _mac(vm, status), monotonic()
+    def _watch(self, bridge: Bridge, vm: VM, status: VmStatus, mac: bytes) -> None:
+        state, now = status.state, monotonic()
         if state is VmState.PAUSED and (vm.is_armed or vm.wake_on_traffic):
             bridge.ports.is_paused(vm.uuid, mac)
         elif state not in (VmState.STARTING, VmState.BOOTING):
@@ -201,13 +243,13 @@ class Follower:
         known = self._states.get(vm)
         return known is not None and known.state in (VmState.OFF, VmState.FAILED)
 
-    def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus, *, late: bool) -> None:
+    def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus, mac: bytes, *, late: bool) -> None:
         if status.state in _RUNNING:
             unseen = late or (status.up_s or 0.0) > UNSEEN_S
             known = self._memory.take(vm.uuid) if unseen else None
             bridge.activity.runs(
                 vm,
-                bridge.arming.mac_of(vm.uuid, _mac(vm, status)),
+                mac,
                 status.drain,
                 monotonic(),
                 unknown=unseen and known is None,
@@ -216,7 +258,3 @@ class Follower:
                 bridge.activity.restore(vm.uuid, known)
         elif status.state not in (VmState.STARTING, VmState.STOPPING):
             bridge.activity.rests(vm.uuid)
-
-
-def _mac(vm: VM, status: VmStatus) -> bytes:
-    return bytes.fromhex((status.mac or vm.mac).replace(":", ""))

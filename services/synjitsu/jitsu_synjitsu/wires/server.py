@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.alarm import Alarm
-from jitsu_protocol.errors import JitsuError, Unavailable
+from jitsu_protocol.errors import BadRequest, JitsuError, Unavailable
 from jitsu_protocol.limits import Buckets, Networks
 from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Summon, Summoned
 from jitsu_synjitsu.rules.arming import WakeLimit
 from jitsu_synjitsu.rules.events import ClearEntries, OpenPort, Send, ShutPort, Wake, WriteEntry
 from jitsu_synjitsu.rules.events import HandedOver as Handed
 from jitsu_synjitsu.rules.kept import Kept
+from jitsu_synjitsu.rules.values import packed, packed_mac, seconds
 from jitsu_synjitsu.wires.bridge import Bridge
 from jitsu_synjitsu.wires.bridges import Bridges
 from jitsu_synjitsu.wires.entries import Entries
@@ -66,6 +67,8 @@ class SynjitsuServer:
         self._entries = Entries(process, self._managed)
         self.unwatched: Callable[[], dict[str, list[str]]] = dict
         """Returns the names of the VMs that run and whose use is not seen, by the reason."""
+        self.left_out: Callable[[], list[str]] = list
+        """Returns notes about VMs of which vmd says what makes no sense."""
         self._seen_elsewhere: set[str] = set()
         """VMs of which that has been logged."""
         self._alarm = Alarm(self._passed)
@@ -114,6 +117,7 @@ class SynjitsuServer:
         replayed = sum(bridge.arming.replayed for bridge in self.bridges)
         notes += hindrances()
         notes += [note for bridge in self.bridges for note in bridge.notes()]
+        notes += self.left_out()
         for reason, names in sorted(self.unwatched().items()):
             shown = f"{', '.join(names[:MAX_NAMES_SHOWN])}{', ...' if len(names) > MAX_NAMES_SHOWN else ''}"
             notes.append(f"open connections do not keep {len(names)} VMs up ({shown}): {reason}")
@@ -126,11 +130,16 @@ class SynjitsuServer:
 
     def arm(self, request: Arm) -> Done | Awaitable[Done]:
         """Answer Arm."""
+        try:
+            packed(request.addresses)
+            mac, limit_s = packed_mac(request.mac), seconds(request.limit_s)
+        except ValueError as error:
+            raise BadRequest(f"Synjitsu cannot hold the addresses of the VM {request.vm[:64]}: {error}") from None
         if request.handover == "xenstore":
-            return self._arm_by_xenstore(request)
-        return self._arm(request)
+            return self._arm_by_xenstore(request, mac, limit_s)
+        return self._arm(request, mac, limit_s)
 
-    async def _arm_by_xenstore(self, request: Arm) -> Done:
+    async def _arm_by_xenstore(self, request: Arm, mac: bytes, limit_s: float) -> Done:
         """Make place for what is handed over; without Xenstore it is sent to the guest, as to any other."""
         self.bridges.want(request.bridge)
         self.bridges.of(request.bridge)
@@ -138,14 +147,13 @@ class SynjitsuServer:
             await self._entries.arm(request.vm, request.addresses, request.domain_id)
         except Unavailable as error:
             log.warning("what is kept is not handed over through Xenstore", vm=request.vm, reason=str(error))
-            return self._arm(request)
-        return self._arm(request, by_xenstore=True)
+            return self._arm(request, mac, limit_s)
+        return self._arm(request, mac, limit_s, by_xenstore=True)
 
-    def _arm(self, request: Arm, *, by_xenstore: bool = False) -> Done:
+    def _arm(self, request: Arm, mac: bytes, limit_s: float, *, by_xenstore: bool = False) -> Done:
         self.bridges.want(request.bridge)
-        bridge = self.bridges.of(request.bridge)
-        mac, now = bytes.fromhex(request.mac.replace(":", "")), monotonic()
-        limit = now + request.limit_s
+        bridge, now = self.bridges.of(request.bridge), monotonic()
+        limit = now + limit_s
         if request.interface:
             self.name_interface(request.vm, request.interface)
         self.armed(request.vm, bridge, mac)

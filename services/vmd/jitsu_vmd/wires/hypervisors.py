@@ -52,11 +52,16 @@ class Hypervisors:
         return self._backends[name]
 
     def refusal(self, vm: VM) -> str:
-        """Return why a VM cannot run as it is configured, or nothing."""
+        """Return why a VM cannot run as it is configured, or nothing.
+
+        What its hypervisor's rules cannot make anything of is the fault of that VM, whatever they raise then.
+        """
         try:
             return self.of(vm).refusal(vm)
         except Unavailable as error:
             return str(error)
+        except (ValueError, LookupError, ArithmeticError, OSError, RecursionError) as error:
+            return f"its configuration cannot be used: {error}"
 
     async def examine(self, vms: Iterable[VM]) -> dict[str, Examined]:
         """Return what is found out about VMs as they would be configured, by uuid; nothing where none can tell now."""

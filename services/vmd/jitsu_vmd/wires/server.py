@@ -200,7 +200,7 @@ class VmDaemon:
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
-            changes, statistics = await learn(self._store, request.vm)
+            changes, statistics = await learn(self._store, request.vm, self._process.host)
             if request.vm not in self._machines:
                 self.statistics.restore(statistics)
                 self.configure(on_host(changes, self._process.host))
