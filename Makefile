@@ -157,8 +157,7 @@ install: setup
 
 # Pages that are made from the code.
 docs: setup
-	$(BIN)/python -c 'from jitsu_protocol.settings import reference; print(reference(), end="")' > docs/reference/configuration.md
-	$(BIN)/python -c 'import jitsu.main; from jitsu.cli import app; from jitsu.reference import reference; print(reference(app), end="")' > docs/reference/commands.md
+	$(BIN)/python -m deploy.pages
 
 # New versions of everything that the checkout is developed with (needs uv).
 pins:

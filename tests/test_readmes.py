@@ -8,11 +8,13 @@ import tomllib
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import pytest
 import typer
 
 import jitsu.main  # noqa: F401  all commands
+from deploy.pages import PAGES, REFERENCE
 from jitsu.cli import app
 from jitsu_protocol.sections import SECTION_OF
 from jitsu_protocol.settings import load_service
@@ -112,6 +114,22 @@ def test_what_make_is_asked_for_in_the_pages_is_run() -> None:
     for goal in goals:
         kind = goal.removeprefix("test-").partition("-")[0]
         assert any(kind in goals for goals in RUN_ELSEWHERE.values()), goal
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_pages_that_are_made_from_the_code_are_fresh(name: str) -> None:
+    assert (REFERENCE / name).read_text() == PAGES[name](), "run `make docs`"
+
+
+def test_the_picture_of_the_readme_is_readable_in_light_and_dark_and_by_a_screen_reader() -> None:
+    (named,) = re.findall(r"!\[[^\]]{40,}\]\((docs/[^)]+\.svg)\)", (ROOT / "README.md").read_text())
+    svg = "{http://www.w3.org/2000/svg}"
+    picture = ElementTree.parse(ROOT / named).getroot()
+    assert picture.findtext(f"{svg}title")
+    assert picture.findtext(f"{svg}desc")
+    light, dark = re.split(r"@media \(prefers-color-scheme: dark\)", picture.findtext(f"{svg}style", ""))
+    colours = set(re.findall(r"([\w.]+) \{[^}]*(?:fill|stroke): #", light))
+    assert colours == set(re.findall(r"([\w.]+) \{[^}]*(?:fill|stroke): #", dark)), "each colour has one for dark"
 
 
 def test_what_pip_is_asked_for_in_the_pages_is_there() -> None:

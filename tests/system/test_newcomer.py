@@ -1,4 +1,4 @@
-"""README.md's two commands as written, in a bare Debian, by somebody who is not root and has no network."""
+"""README.md's two commands and the first tutorial, in a bare Debian, by somebody who is not root and has no network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.bases import ROOT
 from tests.support.compose import UP_LIMIT_S, requirements, running_docker
+from tests.support.pages import DOCS, shape, typed
 from tests.support.suite import wait_for
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ pytestmark = [
     pytest.mark.timeout(2400),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: dockerd"),
 ]
+FIRST_MINUTE = DOCS / "tutorials" / "first-minute.md"
 LEFT_OUT = ROOT / ".cache" / "left-out"
 """Tests that need root or programs that a bare Debian has not, a line each: `make test-left-out` runs them."""
 TYPING_S = 2.0
@@ -32,13 +34,15 @@ def test_a_newcomer_is_there_with_two_commands() -> None:
     """With python3, venv, git, make, curl and dig."""
     page = (ROOT / "README.md").read_text().partition("## Try it")[2].partition("\n## ")[0]
     first, second = re.findall(r"^    (make \w+) ", page, re.MULTILINE)
-    typed = dict(re.findall(r"^\$ (.+)\n((?:[^$`].*\n)*)", page, re.MULTILINE))
-    assert len(typed) >= 5
+    shown_by_make = re.findall(r"^```\n(jitsu up: .*?)^```", FIRST_MINUTE.read_text(), re.MULTILINE | re.DOTALL)[0]
+    transcript = [*typed(ROOT / "README.md"), *typed(FIRST_MINUTE)]
+    assert len(transcript) >= 14
     with newcomer() as run:
         assert run("git clone -q /src/.git jitsu && echo no-progress-meter >.curlrc") == (0, "")
         run(f"cd jitsu && exec setsid sh -c 'echo $$ >~/pid; exec {first} >~/said 2>&1'", detach=True)
         wait_for(lambda: "Ctrl-C stops everything" in run("cat said")[1], UP_LIMIT_S, "make up")
-        for command, shown in typed.items():
+        assert set(shape(shown_by_make)) <= set(shape(run("cat said")[1]))
+        for command, shown in transcript:
             time.sleep(TYPING_S)
             status, said = run(f"cd jitsu && {command}")
             assert shape(said) == shape(shown), command
@@ -54,12 +58,6 @@ def test_a_newcomer_is_there_with_two_commands() -> None:
         tests = re.findall(r"^left out: (tests/.*): \('", said, re.MULTILINE)
         assert tests
         LEFT_OUT.write_text("".join(f"{test}\n" for test in tests))
-
-
-def shape(said: str) -> list[str]:
-    """Return lines without what differs from one time to the next: numbers, bars and how wide a column is."""
-    lines = (re.sub(r"[\d.:]+|[━ ]+|(?<=jitsu-)[0-9a-z]+", " ", line).strip() for line in said.splitlines())
-    return [re.sub(r" +", " ", line) for line in lines if line]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,14 +16,19 @@ import pytest
 
 from jitsu_protocol.vm import uuid_for
 from tests.support.dns import ask
-from tests.support.pages import ROOT
+from tests.support.pages import DOCS, ROOT, shape, typed
 from tests.support.process import running_service
 from tests.support.suite import RunningSuite, free_port, wait_for
 from tests.test_readmes import SERVICES, documented, readme
 
 UP = "jitsu up"
-NAMED_ONLY = {"jitsu apply", "jitsu set", "jitsu keys init", "jitsu watch", UP}
-"""These stand in the text for what they do; their arguments are told elsewhere."""
+FIRST_MINUTE = DOCS / "tutorials" / "first-minute.md"
+TRANSCRIPT = [*typed(ROOT / "README.md"), *typed(FIRST_MINUTE)]
+"""What a newcomer types, in turn, and sees."""
+NAMED_ONLY = {"jitsu apply", "jitsu set", "jitsu keys init", "jitsu watch", "jitsu status --watch", UP}
+"""These stand in the text for what they do; their arguments are on other pages, or they do not end by themselves."""
+COUNTED_S = 1.5
+"""`jitsu status` shows a query within a second."""
 IN_TURN = (
     *("jitsu --as vm:UUID branch", "jitsu --as vm:UUID set", "jitsu --as vm:UUID merge"),
     *("jitsu branch", "jitsu set", "jitsu diff", "jitsu merge", "jitsu push", "jitsu pull"),
@@ -35,9 +41,9 @@ def turn(line: str) -> int:
     return next((n for n, begin in enumerate(IN_TURN) if line.startswith(begin)), len(IN_TURN))
 
 
-def readmes_toml() -> str:
-    """Return the jitsu.toml of the README."""
-    found = re.search(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+def tutorials_toml() -> str:
+    """Return the jitsu.toml of the first tutorial."""
+    found = re.search(r"^```toml\n(.*?)^```", FIRST_MINUTE.read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -57,14 +63,15 @@ def test_the_tools_commands_work(tmp_path: Path) -> None:
         "www.example.org": "www.jitsu.test",
     }
     subprocess.run(["git", "init", "-q", "--bare", tmp_path / "remote.git"], check=True)
-    (tmp_path / "machine.toml").write_text(readmes_toml())
-    with RunningSuite(tmp_path, toml=readmes_toml()) as suite:
+    (tmp_path / "machine.toml").write_text(tutorials_toml())
+    with RunningSuite(tmp_path, toml=tutorials_toml()) as suite:
         environment = {
             **os.environ,
             "JITSU_BUS_RUNTIME_DIR": str(suite.bus().directory),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        lines = sorted(set(documented()) - NAMED_ONLY, key=turn)
+        shown_in_turn = {command.removeprefix(".venv/bin/") for command, _ in TRANSCRIPT}
+        lines = sorted(set(documented()) - NAMED_ONLY - shown_in_turn, key=turn)
         assert len(lines) >= 20
         for line in lines:
             if line.startswith(UP):
@@ -87,11 +94,35 @@ def test_the_tools_commands_work(tmp_path: Path) -> None:
 
 @pytest.mark.suite
 @pytest.mark.alone
+def test_the_transcripts_show_what_the_demonstration_prints(tmp_path: Path) -> None:
+    """All but what takes longer: test_newcomer.py waits until the VM is off."""
+    assert len(TRANSCRIPT) >= 14
+    with RunningSuite(tmp_path) as suite:
+        environment = {
+            **os.environ,
+            "JITSU_BUS_RUNTIME_DIR": str(suite.bus().directory),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        for command, shown in TRANSCRIPT:
+            if command.startswith("sleep"):
+                continue
+            if "status" in command:
+                time.sleep(COUNTED_S)
+            line = command.replace(".venv/bin/", "").replace("5300", str(suite.port)).replace("curl ", "curl -s ")
+            done = subprocess.run(
+                ["sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=True
+            )
+            told = done.stdout.replace(str(suite.bus().directory), "/tmp/jitsu-1001")
+            assert shape(told) == shape(shown), command
+
+
+@pytest.mark.suite
+@pytest.mark.alone
 @pytest.mark.parametrize("line", [line for line in documented() if line.startswith(f"{UP} ") and "xen:" not in line])
 async def test_a_suite_comes_up_as_it_is_written(tmp_path: Path, line: str) -> None:
     arguments = shlex.split(line)[2:]
     is_file = arguments == ["--config", "jitsu.toml"]
-    with RunningSuite(tmp_path, [] if is_file else arguments, readmes_toml() if is_file else "") as suite:
+    with RunningSuite(tmp_path, [] if is_file else arguments, tutorials_toml() if is_file else "") as suite:
         assert (await ask("www.jitsu.test", suite.port)).addresses == ["127.0.1.1"]
 
 
