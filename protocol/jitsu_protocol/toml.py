@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from jitsu_protocol.toml_hints import explained
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -29,7 +31,6 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 """A file with 10,000 VMs has about 3 MB."""
 _BARE_KEYS = re.compile(r"[A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*")
 _KEYS = re.compile(r"""(?:[A-Za-z0-9_.\s-]|"(?:\\.|[^"\\\n])*"|'[^'\n]*')+(?==)""")
-_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|(end of document))\)$")
 
 
 class TomlFault(Exception):
@@ -62,7 +63,7 @@ class TomlFile:
         try:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise TomlFault(f"{path}:{_explained(text, str(error))}") from None
+            raise TomlFault(f"{path}:{explained(text, str(error), named_lines)}") from None
         except RecursionError:
             raise TomlFault(f"{path}: has too many brackets within each other") from None
         return cls(path, data, text)
@@ -118,7 +119,7 @@ class KeyLines:
 
     def _read(self, text: str) -> Iterator[bool]:
         section: tuple[str, ...] = ()
-        for number, keys, is_section in _named_lines(text):
+        for number, keys, is_section in named_lines(text):
             section = keys if is_section else section
             path = section if is_section else section + keys
             self._known.setdefault(path, number)
@@ -127,7 +128,7 @@ class KeyLines:
             yield True
 
 
-def _named_lines(text: str) -> Iterator[tuple[int, tuple[str, ...], bool]]:
+def named_lines(text: str) -> Iterator[tuple[int, tuple[str, ...], bool]]:
     """Yield the line of each header and key, its name, and whether it is a header; the name of a key is without it."""
     for number, statement in _statements(text):
         if statement.startswith("["):
@@ -172,39 +173,3 @@ def _path(line: str) -> tuple[str, ...]:
         path.append(key)
         node = node[key]
     return tuple(path)
-
-
-def _declared_twice(lines: list[str], number: int, said: str) -> tuple[int, str]:
-    """Return the line of the section or key that ends in this line, and where the first of the same name stands."""
-    section: tuple[str, ...] = ()
-    seen: dict[tuple[str, ...], int] = {}
-    for begins, keys, is_section in _named_lines("\n".join(lines[:number])):
-        path = keys if is_section else section + keys
-        if is_section:
-            section = keys
-        latest = (begins, path, f"[{'.'.join(keys)}]" if is_section else ".".join(keys))
-        first = seen.setdefault(path, begins)
-    if not seen or first == latest[0]:
-        return number, f"{said}: it stands in this file already"
-    return latest[0], f"{latest[2]} stands in line {first} already; keep one of them"
-
-
-def _explained(text: str, error: str) -> str:
-    """Return `line: what is wrong; what to do` for what tomllib says of a text."""
-    lines = text.split("\n")
-    position = _POSITION.search(error)
-    said = _POSITION.sub("", error)
-    number = int(position[1]) if position and position[1] else len(lines)
-    line = lines[number - 1] if number <= len(lines) else ""
-    name, _, value = line.partition("=")
-    if any(word in said for word in ("twice", "overwrite", "redefine")):
-        number, said = _declared_twice(lines, number, said)
-    elif line.count('"') % 2 and "Illegal character" in said:
-        said = "a quote is opened and not closed"
-    elif line.lstrip().startswith("[") and not line.isascii():
-        said = f'{said}; write a name that has other letters than A-Z in quotes: [vm."bücher"]'
-    elif "=" in line and not name.strip().isascii():
-        said = f"{said}; write a key that has other letters than A-Z in quotes"
-    elif value.strip() and value.strip()[0] not in "\"'[{" and position and position[1]:
-        said = f'{said}; text needs quotes: {name.strip()} = "{value.strip()}"'
-    return f"{number}: is not valid TOML: {said}"

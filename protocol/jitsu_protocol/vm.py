@@ -8,6 +8,7 @@ table of jitsu.toml, or the original's `key=value,key=value`), as leaves of the 
 from __future__ import annotations
 
 import difflib
+import re
 import uuid as uuid_module
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ MAX_NAMES = 1000
 MAX_FAULTS = 20
 MAX_FAULT_CHARACTERS = 400
 """Of one VM's faults that many are reported, each so long: what is wrong is shown, whatever its size."""
+
+MAX_SHOWN_CHARACTERS = 80
+"""Of a value in a message."""
 
 MIN_IDLE_S = 1.0
 """A VM whose answers may not be kept at all is used for that long."""
@@ -422,9 +426,29 @@ def reason(detail: Any, unit: str = "", written: object = None, *, in_tree: bool
     if unit in UNITS:
         return refusal(detail["input"] if written is None else written, unit, detail, in_tree=in_tree)
     message = str(detail["msg"]).removeprefix("Value error, ")
-    value = repr(detail["input"])
-    if detail["type"] == "value_error" or len(value) > 80:
+    if detail["type"] == "value_error":
         return message
+    value = repr(detail["input"])
+    value = value if len(value) <= MAX_SHOWN_CHARACTERS else f"{value[:MAX_SHOWN_CHARACTERS]}..."
+    limits = detail.get("ctx", {})
+    match detail["type"]:
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return f"{value} is not a whole number"
+        case "float_parsing" | "float_type" | "finite_number":
+            return f"{value} is not a number"
+        case "bool_parsing" | "bool_type":
+            return f"{value} is neither true nor false"
+        case "less_than_equal":
+            return f"{value} is too large: at most {limits['le']:g} is allowed"
+        case "greater_than_equal":
+            return f"{value} is too small: it must be at least {limits['ge']:g}"
+        case "string_type":
+            return f"{value} is not text; are quotes missing?"
+        case "enum" | "literal_error":
+            known = re.findall("'([^']+)'", str(limits["expected"]))
+            return f"{value} is not allowed; use {', '.join(known[:-1])} or {known[-1]}"
+        case "string_pattern_mismatch":
+            return f"{value} has a character that is not allowed here; it must match {limits['pattern']}"
     return f"{message[0].lower()}{message[1:].removesuffix('.')}, but is {value}"
 
 

@@ -75,7 +75,7 @@ def test_a_vm_that_cannot_be_used_is_shown_with_the_reason() -> None:
     leaves = to_tree(vm) | {f"jitsu/vm/{vm.uuid}/stop_mode": "explode"}
     (row,) = status_rows([], leaves, NOW)
     assert (row["name"], row["state"]) == ("www", "invalid")
-    assert "stop_mode: input should be 'destroy'" in row["last_error"]
+    assert "is not allowed; use destroy, suspend" in row["last_error"]
 
 
 ROW = {

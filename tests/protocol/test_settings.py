@@ -247,18 +247,30 @@ def test_what_a_value_holds_does_not_shift_the_lines_of_later_keys(value: str) -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[vm.büro]\n", ":1: is not valid TOML: .*in quotes: "),
-        ("[vm.a]\nip = 127.0.0.1\n", ':2: is not valid TOML: .*text needs quotes: ip = "127.0.0.1"'),
-        ('[vm.a]\nip = "127\n', ":2: is not valid TOML: a quote is opened and not closed"),
-        ("[vm.a]\n[vm.a]\n", ":2: is not valid TOML: \\[vm.a\\] stands in line 1 already; keep one of them$"),
-        ("\n[vm.a]\nip = 1\n# x\nip = 2\n", ":5: is not valid TOML: ip stands in line 3 already; keep one of them$"),
-        ("[vm.a]\nip = [\n1]\nip = [\n2,\n3]\n", ":4: is not valid TOML: ip stands in line 2 already; keep one of "),
-        ("[vm.a]\nip = 1\n[vm]\na.ip = 2\n", ":4: is not valid TOML: a.ip stands in line 2 already; keep one of them$"),
-        ("[vm]\na = 1\n[vm.a]\n", ":3: is not valid TOML: \\[vm.a\\] stands in line 2 already; keep one of them$"),
-        ("a = {x = 1, x = 2}\n", ":1: is not valid TOML: "),
-        ("a.b = 1\n[a]\n", ":2: is not valid TOML: .*stands in this file already"),
-        ("[vm.a\n", ":1: is not valid TOML: "),
-        ("a = [1,\n", ":2: is not valid TOML: "),
+        ("[vm.büro]\n", ":1: vm.büro: is not valid TOML: .* needs quotes: "),
+        ("[vm.a]\nip = 127.0.0.1\n", ':2: vm.a.ip: is not valid TOML: are quotes missing\\? write ip = "127.0.0.1"'),
+        ('[vm.a]\nip = "127\n', ":2: vm.a.ip: is not valid TOML: a quote is opened and not closed"),
+        ("[vm.a]\n[vm.a]\n", ":2: vm.a: is not valid TOML: \\[vm.a\\] stands in line 1 already; keep one of them$"),
+        (
+            "\n[vm.a]\nip = 1\n# x\nip = 2\n",
+            ":5: vm.a.ip: is not valid TOML: ip stands in line 3 already; keep one of them$",
+        ),
+        (
+            "[vm.a]\nip = [\n1]\nip = [\n2,\n3]\n",
+            ":4: vm.a.ip: is not valid TOML: ip stands in line 2 already; keep one of ",
+        ),
+        (
+            "[vm.a]\nip = 1\n[vm]\na.ip = 2\n",
+            ":4: vm.a.ip: is not valid TOML: a.ip stands in line 2 already; keep one of them$",
+        ),
+        (
+            "[vm]\na = 1\n[vm.a]\n",
+            ":3: vm.a: is not valid TOML: \\[vm.a\\] stands in line 2 already; keep one of them$",
+        ),
+        ("a = {x = 1, x = 2}\n", ":1: a: is not valid TOML: "),
+        ("a.b = 1\n[a]\n", ":2: a: is not valid TOML: .*stands in this file already"),
+        ("[vm.a\n", ":1: vm.a: is not valid TOML: "),
+        ("a = [1,\n", ":[12]: .*is not valid TOML: "),
         ("a = " + "[" * 5000, ": has too many brackets"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_missing_file_and_one_that_is_no_toml(tmp_path: Path) -> None:
     (tmp_path / "jitsu.toml").write_text("[dns\n")
     status, lines = run(tmp_path, "--config", "jitsu.toml")
     assert status == 2
-    assert lines[0].startswith("jitsu.toml:1: is not valid TOML: ")
+    assert lines[0].startswith("jitsu.toml:1: dns: is not valid TOML: the ] at the end is missing")
 
 
 def test_bad_strings(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_errors_say_what_is_near_and_what_to_do(suite: RunningSuite, vm: str) ->
         (("set", "www.stop_mod", "destroy"), "'stop_mod' is not a key of a VM; did you mean \"www.stop_mode\"?"),
         (
             ("set", f"{vm}/stop_mode", "explode"),
-            "stop_mode: input should be 'destroy', 'suspend', ",
+            "stop_mode: 'explode' is not allowed; use destroy, suspend, ",
         ),
         (("set", f"{vm}/ip", "127.2.40.9", "--expect", "127.2.40.8"), f'{vm}/ip is "127.2.40.1", not "127.2.40.8"'),
         (("merge", "nowhere"), "there is no branch 'nowhere' (`jitsu branch` lists them"),
