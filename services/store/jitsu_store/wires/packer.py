@@ -29,7 +29,7 @@ from pygit2.enums import ObjectType
 from jitsu_protocol.errors import JitsuError
 from jitsu_store.rules.objects import LARGE_BYTES, GitObject, Id, Kind
 from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta
-from jitsu_store.rules.packing import WORTH, Kin, Pack, choose
+from jitsu_store.rules.packing import FAN_IN, WORTH, Kin, Pack, choose
 from jitsu_store.wires.files import Landing, pack_directory, pack_name, remove_packs, temporary_pack
 from jitsu_store.wires.git import GitRepository
 from jitsu_store.wires.snapshot import write_snapshot
@@ -42,8 +42,9 @@ MAX_MEMORY_MB = 200
 LATEST_KEPT = 4
 PAGES_KEPT_BYTES = 16 * 1024 * 1024
 """Pages of a pack that have been read are given back after so many."""
-READS_BEFORE_REOPENING = 500
-"""libgit2 keeps up to 16 MB of objects for each pack that it has read, until the repository is closed."""
+MAX_CACHED_BYTES = 16 * 1024 * 1024
+"""For each pack that libgit2 has read from, it keeps up to that much of what it went through, until the repository is
+closed. A merge reads from 32 packs."""
 LOOK_EVERY = 256
 """Objects between two looks at whether the store is still there."""
 
@@ -183,20 +184,26 @@ class Merge:
 
 
 class Objects:
-    """Reads single objects through libgit2, without what it would keep of them."""
+    """Reads single objects through libgit2, without what it would keep of them.
+
+    It keeps every version on the way to the object: the object stands at the end of a chain of differences. A small
+    one has FAN_IN steps at most, a large one has up to MAX_CHAIN, which fill what libgit2 keeps for a pack.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._repository = pygit2.Repository(str(path))
-        self._reads = 0
+        self._cached = 0
+        """How many bytes libgit2 may have kept since the repository was opened."""
 
     def read(self, id: Id) -> GitObject:
         """Return an object; raises KeyError."""
-        self._reads += 1
-        if self._reads % READS_BEFORE_REOPENING == 0:
+        if self._cached >= MAX_CACHED_BYTES:
             self._repository.free()
             self._repository = pygit2.Repository(str(self._path))
+            self._cached = 0
         kind, data = self._repository.read(pygit2.Oid(raw=id))
+        self._cached += MAX_CACHED_BYTES if len(data) >= LARGE_BYTES else (FAN_IN + 1) * len(data)
         return GitObject(Kind(ObjectType(kind).name.lower()), bytes(data), id)
 
 
