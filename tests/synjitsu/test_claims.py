@@ -9,7 +9,7 @@ import pytest
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.arming import Arming
-from jitsu_synjitsu.rules.claims import MAX_CHECKS, MAX_UNDECIDED, Claims
+from jitsu_synjitsu.rules.claims import CHECK_S, MAX_UNDECIDED, Claims
 from jitsu_synjitsu.rules.events import Send
 from jitsu_synjitsu.rules.handover import REFUSE_S, Handover
 from jitsu_synjitsu.rules.kept import Kept
@@ -28,14 +28,16 @@ class Booting:
         self.interface: str | None = "vnet0"
         self.ports = {CLIENT_MAC: "eth0"}
         self.asked = 0
-        self.arming.claims.is_at_guest = self._is_at_guest
+        self.arming.claims.heard_from = self._heard_from
         self.address = address
         self.arm(0.0)
 
-    def _is_at_guest(self, vm: str, mac: bytes) -> bool | None:
+    def _heard_from(self, vm: str) -> set[bytes] | None:
         assert vm == "v"
         self.asked += 1
-        return None if self.interface is None else self.ports.get(mac) == self.interface
+        if self.interface is None:
+            return None
+        return {mac for mac, interface in self.ports.items() if interface == self.interface}
 
     def arm(self, now: float) -> list[Any]:
         return self.arming.arm("v", [str(ip_address(self.address))], VM_MAC, now + 60.0, now)
@@ -102,20 +104,46 @@ def test_a_rival_is_told_of_once_until_the_next_boot() -> None:
     assert made.arming.rivals() == {}, "the operator may have stopped it"
 
 
-def test_a_flood_of_claims_costs_a_bounded_number_of_looks_and_little_memory() -> None:
+def test_a_flood_of_claims_costs_few_looks_and_little_memory_and_the_guests_own_is_decided() -> None:
+    """In each millisecond of one second come three forged claims, each of another MAC address, and once the guest's."""
     made = Booting(V4[1])
-    for n in range(1000):
-        made.claims(b"\x06\0\0\0" + n.to_bytes(2, "big"), 0.2)
-    assert made.asked == MAX_CHECKS
-    assert len(made.arming.claims.undecided("v")) == MAX_UNDECIDED
-    made.arming.count_anew()
-    made.claims(CLIENT_MAC, 0.5)
-    assert made.asked == MAX_CHECKS + 1
+    made.ports[OTHER] = "vnet0"
+    learned_at = 0.0
+    for n in range(3000):
+        now = 0.2 + n / 3000
+        made.claims(b"\x06\0\0\0" + n.to_bytes(2, "big"), now)
+        if n == 1000:
+            made.claims(OTHER, now)
+        due = made.arming.next_deadline()
+        if due is not None and due <= now:
+            made.arming.passed(now)
+        if not learned_at and made.arming.mac_of("v", VM_MAC) == OTHER:
+            learned_at = now
+    assert learned_at - (0.2 + 1000 / 3000) == pytest.approx(CHECK_S, abs=CHECK_S)
+    assert made.asked <= 1.0 / CHECK_S + 1
+    made = Booting(V4[1])
+    made.interface = None
+    for n in range(MAX_UNDECIDED + 100):
+        made.claims(b"\x06\0\0\1" + n.to_bytes(2, "big"), 5.0)
+    assert len(made.arming.claims._undecided["v"]) == MAX_UNDECIDED
+
+
+def test_a_claim_is_decided_though_no_other_frame_follows() -> None:
+    made = Booting(V4[1])
+    made.ports[OTHER] = "vnet0"
+    made.claims(CLIENT_MAC, 0.2)
+    made.claims(OTHER, 0.21)
+    assert made.arming.mac_of("v", VM_MAC) == VM_MAC, "the table was read just now"
+    assert (due := made.arming.next_deadline()) is not None
+    assert due <= 0.2 + CHECK_S
+    made.arming.passed(0.2 + CHECK_S)
+    assert made.arming.mac_of("v", VM_MAC) == OTHER
 
 
 def test_who_knows_no_interface_believes_no_claim() -> None:
-    seen = frames.read(frame := frames.announcements(OTHER, V4[1])[0])
-    assert not Claims().is_by_guest("v", frame, seen)
+    claims = Claims()
+    claims.add("v", frames.read(frames.announcements(OTHER, V4[1])[0]))
+    assert claims.decide("v", 0.0) == ([], None)
 
 
 def test_a_frame_does_not_look_at_all_machines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,7 +299,7 @@ def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
     made = Synjitsu()
     made.takes(tcp(1, 80), 0.1)
     other = b"\x02\0\0\0\0\x42"
-    made.arming.claims.is_at_guest = lambda _, mac: mac == other
+    made.arming.claims.heard_from = lambda _: {other}
     ((_, probe),) = made.announces(0.3, other)
     assert probe[:6] == other
     assert whats(made.takes(answer_to(probe, SYN | ACK, other), 0.31)) == ["probe", "replay"]

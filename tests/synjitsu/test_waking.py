@@ -181,7 +181,7 @@ def test_one_that_traffic_may_not_wake_any_more_is_let_go() -> None:
 def test_it_is_watched_under_the_mac_that_its_clients_know() -> None:
     made, real = Sleeping(), b"\x02\0\0\0\0\x99"
     made.takes(tcp(1), 1.0)
-    made.arming.claims.is_at_guest = lambda _, mac: mac == real
+    made.arming.claims.heard_from = lambda _: {real}
     made.arms(1.1)
     made.takes(arp(1, real, V4[1], V4[1]), 1.5)
     made.arming.disarm("v", "ready", 1.6)

@@ -217,9 +217,8 @@ class Arming:
             if guest.state is HandoverState.WATCHING:
                 self.claims.add_rival(seen.sender, seen.source)
                 return actions + self._handle(guest, Claimed(seen), now)
-            if not self.claims.is_by_guest(guest.vm, frame, seen):
-                return actions
-            self._learn(guest, seen.source, now)
+            self.claims.add(guest.vm, seen)
+            return actions + self.decide(guest.vm, now)
         if guest is not None:
             actions += self._handle(guest, GuestFrameSeen(seen), now)
             if seen.kind is Kind.TCP:
@@ -241,8 +240,17 @@ class Arming:
         return actions
 
     def decide(self, vm: str, now: float) -> list[Action]:
-        """Look again at claims on a VM's addresses: its interface has been named."""
-        return [action for frame, seen in self.claims.undecided(vm) for action in self.frame(frame, seen, now)]
+        """Decide the claims on a VM's addresses, if that can be done now: one has come, or its interface is named."""
+        own, at = self.claims.decide(vm, now)
+        if at is not None:
+            self._deadlines.set(("claims", vm), at)
+        actions: list[Action] = []
+        for seen in own:
+            guest = self._vms.get(vm)
+            if guest is not None and guest.state is not HandoverState.WATCHING:
+                self._learn(guest, seen.source, now)
+                actions += self._handle(guest, GuestFrameSeen(seen), now)
+        return actions
 
     def _learn(self, guest: Handover, mac: bytes, now: float) -> None:
         """Note that a guest has another MAC address than was known."""
@@ -273,7 +281,6 @@ class Arming:
             self._flooded -= over
             self.changed = True
         self._packets.clear()
-        self.claims.check_anew()
 
     def flooded(self) -> frozenset[bytes]:
         """Return the MAC addresses of VMs that are sent more than can be looked at."""
@@ -306,6 +313,8 @@ class Arming:
                     del self._dormant[vm]
                     if vm in self._watched and vm not in self._vms:
                         self._hold(vm, *self._watched[vm], now)
+                case ("claims", str(vm)):
+                    actions += self.decide(vm, now)
                 case ("machine", str(vm)) if vm in self._vms:
                     machine = self._vms[vm]
                     actions += self._after(machine, machine.passed(now), now)

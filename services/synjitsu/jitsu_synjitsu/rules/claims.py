@@ -10,6 +10,10 @@ hypervisor names): the bridge's forwarding table says at which port it has heard
     at any other port                           a rival: logged once and shown in status; the configured MAC stands
     unknown, as the interface is not known yet  the claim is kept, and decided when vmd has named the interface; a rival
                                                 if the boot is over before that
+
+Reading the forwarding table of a large bridge takes a millisecond, so it is read once in CHECK_S at most for each VM,
+and each reading decides all claims that have come by then. A flood of forged claims therefore delays the guest's own by
+CHECK_S, and can no longer use up the readings or push that claim out before it has been decided.
 """
 
 from __future__ import annotations
@@ -18,17 +22,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from jitsu_synjitsu.rules.frames import Seen
 
-MAX_UNDECIDED = 8
-"""Claims kept for one VM; each further MAC address displaces the oldest."""
-MAX_CHECKS = 8
-"""For one VM between two calls of `check_anew`: reading the forwarding table of a large bridge takes a millisecond."""
+MAX_UNDECIDED = 1024
+"""Claims kept for one VM; each further MAC address displaces the oldest. More cannot be read in CHECK_S."""
+CHECK_S = 0.03
+"""Between two readings for one VM: about as long as Synjitsu waits before it asks a guest once more."""
 
 
-def _unknown(_: str, __: bytes) -> bool | None:
+def _unknown(_: str) -> None:
     return None
 
 
@@ -36,27 +40,44 @@ def _unknown(_: str, __: bytes) -> bool | None:
 class Claims:
     """All claims on one bridge."""
 
-    is_at_guest: Callable[[str, bytes], bool | None] = _unknown
-    """Says whether the bridge has heard a MAC address at the interface of a VM; None if that interface is not known."""
+    heard_from: Callable[[str], Collection[bytes] | None] = _unknown
+    """Returns the MAC addresses that the bridge has heard at the interface of a VM; None if it is not known."""
     rivals: dict[bytes, bytes] = field(default_factory=dict)
     """Address of a VM -> the MAC address of another machine that claimed it."""
     _new: list[tuple[bytes, bytes]] = field(default_factory=list)
-    _undecided: dict[str, dict[bytes, tuple[bytes, Seen]]] = field(default_factory=dict)
-    _checks: dict[str, int] = field(default_factory=dict)
+    _undecided: dict[str, dict[bytes, Seen]] = field(default_factory=dict)
+    _next_check: dict[str, float] = field(default_factory=dict)
 
-    def is_by_guest(self, vm: str, frame: bytes, seen: Seen) -> bool:
-        """Say whether a claim on an address of a VM comes from its guest; keep it, if that cannot be known yet."""
-        checks = self._checks[vm] = self._checks.get(vm, 0) + 1
-        found = self.is_at_guest(vm, seen.source) if checks <= MAX_CHECKS else None
-        if found is None:
-            undecided = self._undecided.setdefault(vm, {})
-            undecided.pop(seen.source, None)
-            undecided[seen.source] = (frame, seen)
-            if len(undecided) > MAX_UNDECIDED:
-                del undecided[next(iter(undecided))]
-        elif not found:
-            self.add_rival(seen.sender, seen.source)
-        return bool(found)
+    def add(self, vm: str, seen: Seen) -> None:
+        """Keep a claim on an address of a VM until it is decided."""
+        undecided = self._undecided.setdefault(vm, {})
+        undecided.pop(seen.source, None)
+        undecided[seen.source] = seen
+        if len(undecided) > MAX_UNDECIDED:
+            del undecided[next(iter(undecided))]
+
+    def decide(self, vm: str, now: float) -> tuple[list[Seen], float | None]:
+        """Return the claims that are the guest's own, and when to call again, if there are others.
+
+        Nothing is decided while it is not known at which interface the VM is.
+        """
+        claims = self._undecided.get(vm)
+        if not claims:
+            return [], None
+        if now < (at := self._next_check.get(vm, now)):
+            return [], at
+        macs = self.heard_from(vm)
+        if macs is None:
+            return [], None
+        self._next_check[vm] = now + CHECK_S
+        del self._undecided[vm]
+        own = []
+        for mac, seen in claims.items():
+            if mac in macs:
+                own.append(seen)
+            else:
+                self.add_rival(seen.sender, mac)
+        return own, None
 
     def add_rival(self, address: bytes, mac: bytes) -> None:
         """Note that another machine claims an address."""
@@ -64,20 +85,13 @@ class Claims:
             self._new.append((address, mac))
         self.rivals[address] = mac
 
-    def undecided(self, vm: str) -> list[tuple[bytes, Seen]]:
-        """Return the claims that could not be decided, and forget them: they are to be looked at again."""
-        return list(self._undecided.pop(vm, {}).values())
-
     def over(self, vm: str) -> None:
         """Note that a VM's addresses are no longer held: a claim that was never decided is not the guest's."""
-        for _, seen in self.undecided(vm):
-            self.add_rival(seen.sender, seen.source)
+        for mac, seen in self._undecided.pop(vm, {}).items():
+            self.add_rival(seen.sender, mac)
+        self._next_check.pop(vm, None)
 
     def new_rivals(self) -> list[tuple[bytes, bytes]]:
         """Return the rivals that were found since this was asked last, as address and MAC address."""
         found, self._new = self._new, []
         return found
-
-    def check_anew(self) -> None:
-        """Begin another quarter of a second."""
-        self._checks.clear()

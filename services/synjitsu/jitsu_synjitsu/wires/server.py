@@ -24,7 +24,7 @@ from jitsu_synjitsu.wires.bridges import Bridges
 from jitsu_synjitsu.wires.entries import Entries
 from jitsu_synjitsu.wires.ledger import Ledger
 from jitsu_synjitsu.wires.packet import hindrances
-from jitsu_synjitsu.wires.ports import is_at
+from jitsu_synjitsu.wires.ports import heard_at
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -77,7 +77,7 @@ class SynjitsuServer:
 
     def _bridge(self, name: str) -> Bridge:
         bridge = Bridge(name, self._kept, self._wakes, self._ledger, self.perform, self._save)
-        bridge.arming.claims.is_at_guest = partial(self._is_at_guest, name)
+        bridge.arming.claims.heard_from = partial(self._heard_from, name)
         for vm, interface in self.interfaces.items():
             bridge.ports.named(vm, interface)
         return bridge
@@ -181,9 +181,9 @@ class SynjitsuServer:
             for bridge in self.bridges:
                 self.perform(bridge, bridge.arming.decide(vm, monotonic()))
 
-    def _is_at_guest(self, bridge: str, vm: str, mac: bytes) -> bool | None:
+    def _heard_from(self, bridge: str, vm: str) -> frozenset[bytes] | None:
         interface = self.interfaces.get(vm)
-        return None if interface is None else is_at(bridge, mac, interface)
+        return None if interface is None else heard_at(bridge, interface)
 
     def _managed(self, vm: str) -> None:
         for bridge in self.bridges:
