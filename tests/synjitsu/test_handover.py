@@ -529,6 +529,18 @@ def test_what_is_kept_is_bounded_per_vm_and_in_all_and_the_oldest_goes_first() -
     assert kept.displaced == 2
 
 
+def test_a_vm_does_not_pay_for_the_flood_of_another_with_its_only_frame() -> None:
+    kept = Kept(10, 12)
+    kept.keep("small", "first", ITEM, replaces=True)
+    for n in range(20):
+        kept.keep("flooded", n, ITEM, replaces=True)
+        kept.keep("another", n % 2, ITEM, replaces=True)
+    assert len(kept) == 12
+    assert kept.keep("small", "second", ITEM, replaces=True) is Outcome.DISPLACED
+    assert [len(kept.take(vm)) for vm in ("small", "flooded", "another")] == [2, 8, 2]
+    assert len(kept) == 0
+
+
 def test_datagrams_of_one_flow_are_all_kept_in_order_and_too_many_displace_each_other() -> None:
     kept = Kept(5, 100)
     kept.keep("v", "syn", ITEM, replaces=True)
@@ -551,8 +563,12 @@ def test_g4_bounds_hold_and_nothing_is_given_out_twice(steps: list[tuple[int, in
             given_out |= set(taken)
         else:
             number += 1
+            before = {other: len(list(kept.of(other))) for other in map(str, range(4))}
             kept.keep(str(vm), (flow, replaces), Item(b"%d" % number, ITEM.seen), replaces=replaces)
-        assert len(kept) <= 8
+            after = {other: len(list(kept.of(other))) for other in before}
+            losers = [other for other in before if after[other] < before[other]]
+            assert all(before[other] == max(before.values()) for other in losers), "who has most pays"
+        assert len(kept) == sum(len(list(kept.of(other))) for other in map(str, range(4))) <= 8
     assert all(len(kept.take(str(vm))) <= 4 for vm in range(4))
     assert len(kept) == 0
 

@@ -4,8 +4,10 @@ A connection attempt is one frame: when a client sends its SYN again, the later 
 place. Datagrams are different: two with the same addresses and ports are two datagrams (a resolver asks for A and AAAA
 from one socket), so each is kept, and they come out in the order in which they came.
 
-When there is no room, the oldest frame goes of the flow that has the most frames, and of all flows the oldest frame if
-none has more than one. So a client that sends a stream of datagrams loses its own, and not the SYNs of others.
+When a VM has all the frames that one may have, it loses one. When there is no room for any VM, the one that has the
+most frames loses one, whoever the new frame is for: a VM does not lose its only frame while another has two. Of that VM
+the oldest frame goes of the flow that has the most frames, and of all flows the oldest frame if none has more than one.
+So a client that sends a stream of datagrams loses its own, and not the SYNs of others.
 """
 
 from __future__ import annotations
@@ -74,6 +76,31 @@ class _OfVm:
 
 
 @dataclass
+class _Sizes:
+    """The VMs by how many frames are kept for each: the one with the most is found without looking at the others."""
+
+    _vms: dict[int, dict[str, None]] = field(default_factory=dict)
+    """Number of frames -> VMs, without those that have none; in the order in which they came to have it."""
+    _most: int = 0
+
+    def change(self, vm: str, before: int, now: int) -> None:
+        """Note that a VM has another number of frames than before."""
+        if before:
+            self._vms[before].pop(vm)
+            if not self._vms[before]:
+                del self._vms[before]
+        if now:
+            self._vms.setdefault(now, {})[vm] = None
+            self._most = max(self._most, now)
+        while self._most and self._most not in self._vms:
+            self._most -= 1
+
+    def largest(self, preferred: str, own: int) -> str:
+        """Return the VM that has the most; the preferred one, which has `own`, if none has more."""
+        return preferred if own == self._most else next(iter(self._vms[self._most]))
+
+
+@dataclass
 class Kept:
     """All frames that are kept."""
 
@@ -82,6 +109,7 @@ class Kept:
     displaced: int = 0
     """How many were dropped for others, in all."""
     _vms: dict[str, _OfVm] = field(default_factory=dict)
+    _sizes: _Sizes = field(default_factory=_Sizes)
     _total: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -99,11 +127,16 @@ class Kept:
         if replaces and flow in kept.attempts:
             kept.items[kept.attempts[flow]] = (flow, item)
             return Outcome.REPLACED
-        displaced = len(kept.items) >= self.max_per_vm or self._total >= self.max_total
+        size = len(kept.items)
+        is_full = size >= self.max_per_vm
+        displaced = is_full or self._total >= self.max_total
         if displaced:
             self.displaced += 1
-            self._drop_one(vm if kept.items else self._fullest())
+            self._drop_one(vm if is_full else self._sizes.largest(vm, size))
+        size = len(kept.items)
         kept.add(next(self._numbers), flow, item, replaces=replaces)
+        self._vms[vm] = kept  # its last frame may have been the one that was dropped
+        self._sizes.change(vm, size, size + 1)
         self._total += 1
         return Outcome.DISPLACED if displaced else Outcome.KEPT
 
@@ -114,10 +147,12 @@ class Kept:
     def take_if(self, vm: str, wanted: Callable[[Item], bool]) -> list[tuple[Hashable, Item]]:
         """Take out some of what is kept for a VM, oldest first."""
         kept = self._vms.get(vm, _OfVm())
+        size = len(kept.items)
         taken = [(number, flow, item) for number, (flow, item) in kept.items.items() if wanted(item)]
         for number, _, _ in taken:
             kept.remove(number)
         self._total -= len(taken)
+        self._sizes.change(vm, size, len(kept.items))
         if not kept.items:
             self._vms.pop(vm, None)
         return [(flow, item) for _, flow, item in taken]
@@ -130,7 +165,6 @@ class Kept:
         kept = self._vms[vm]
         kept.remove(kept.oldest_of_largest())
         self._total -= 1
-
-    def _fullest(self) -> str:
-        """Return the VM that holds most: a flood of one must not cost the others their place."""
-        return max(self._vms, key=lambda vm: len(self._vms[vm].items))
+        self._sizes.change(vm, len(kept.items) + 1, len(kept.items))
+        if not kept.items:
+            del self._vms[vm]
