@@ -38,6 +38,8 @@ _TYPE_MASK = 0x3FFF
 _UP, _LOWER_UP = 0x1, 0x10000  # IFF_...
 ANSWER_LIMIT_S = 1.0
 RECEIVE_BUFFER_BYTES = 1024 * 1024
+RETRY_S = 0.5
+"""After a list of all ports that the kernel did not give."""
 
 log = structlog.get_logger("synjitsu")
 
@@ -50,6 +52,7 @@ class Links:
         self._index = socket.if_nametoindex(bridge)
         self._appeared, self._gone = appeared, gone
         self._ports: set[int] = set()
+        self._retry: asyncio.TimerHandle | None = None
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _ROUTE)
         self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         self._events.bind((0, _GROUP_LINK))
@@ -61,6 +64,8 @@ class Links:
 
     def close(self) -> None:
         """End it."""
+        if self._retry is not None:
+            self._retry.cancel()
         asyncio.get_running_loop().remove_reader(self._events)
         self._events.close()
 
@@ -81,19 +86,46 @@ class Links:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno == errno.ENOBUFS:  # more came than fits: what was missed is in the list
-                    self._list()
-                    continue
-                log.error("changes of the bridge's ports are not followed", reason=error.strerror)
-                with suppress(OSError, ValueError):
-                    asyncio.get_running_loop().remove_reader(self._events)
+                if error.errno == errno.ENOBUFS:
+                    self._read_all_again()
+                else:
+                    self._give_up(error)
                 return
             for kind, body in _messages(data):
                 self._take(kind, body)
 
+    def _read_all_again(self) -> None:
+        """List all ports, because the kernel had more to report than fits into the socket's buffer (netlink(7)).
+
+        The kernel reports that loss first, and hands out what is still in the buffer afterwards. All of that is older
+        than the list, so it is thrown away: taken after the list, it would bring back ports as they were before.
+        """
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        try:
+            while True:
+                try:
+                    self._events.recv(65_536)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+            self._list()
+        except OSError as error:
+            log.warning("the ports of the bridge cannot be listed; it is tried again", reason=str(error))
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._read_all_again)
+
+    def _give_up(self, error: OSError) -> None:
+        log.error("changes of the bridge's ports are not followed", reason=error.strerror)
+        with suppress(OSError, ValueError):
+            asyncio.get_running_loop().remove_reader(self._events)
+
     def _list(self) -> None:
+        listed = request(_GETLINK, _DUMP, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
         before, self._ports = self._ports, set()
-        for kind, body in request(_GETLINK, _DUMP, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+        for kind, body in listed:
             self._take(kind, body)
         for index in before - self._ports:
             self._gone(index)
