@@ -36,6 +36,7 @@ from tests.support.frames import (
 )
 from tests.support.synjitsu import wake_limit
 from tests.support.vms import make_vm
+from tests.synjitsu.extensions import behind_extension
 
 BOTH = pytest.mark.parametrize("addresses", [V4, V6])
 FUZZ_FRAMES = int(os.environ.get("FUZZ_FRAMES", "200000"))
@@ -288,6 +289,22 @@ def test_a_filter_is_never_longer_than_the_kernel_takes_and_then_passes_more() -
             code = program(interest)
             assert len(code) <= MAX_INSTRUCTIONS
             assert _taken(code, tcp(to=max(macs)))
+
+
+@pytest.mark.parametrize("extension", sorted(frames.EXTENSIONS))
+@pytest.mark.parametrize("frame", [udp(1, 2, b"x", V6), tcp(flags=SYN | ACK, addresses=V6)], ids=["UDP", "TCP"])
+def test_what_is_behind_an_ipv6_extension_header_is_passed_on_both_ways_and_read(frame: bytes, extension: int) -> None:
+    vms = OTHERS | {VM_MAC}
+    there = behind_extension(frame, extension)
+    back = CLIENT_MAC + VM_MAC + there[12:]
+    for interest in (Interest(running=vms), Interest(running=vms, listened=vms), Interest(listened=vms)):
+        code = program(interest)
+        assert _taken(code, there) == _taken(code, back) == HEAD_BYTES
+        assert not _taken(code, STRANGER + there[6:])
+    whole, behind = frames.read(frame), frames.read(there)
+    assert (behind.kind, behind.source_port, behind.target_port) == (whole.kind, whole.source_port, whole.target_port)
+    no_extension = behind_extension(frame, 58)
+    assert not _taken(program(Interest(running=vms)), no_extension), "ICMPv6 is not one"
 
 
 @pytest.mark.parametrize("addresses", [V4, V6])

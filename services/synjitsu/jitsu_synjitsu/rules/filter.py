@@ -5,7 +5,8 @@
     awaited    running VMs: the next IP packet to them, of which the first bytes are enough
     listened   running VMs: the UDP datagrams to and from them, of which the first bytes are enough
     absent     IP addresses of running VMs that are held still: every packet to them, all ARP and neighbour discovery
-    running    running VMs: the TCP segments with SYN, FIN or RST to and from them, of which the first bytes are enough
+    running    running VMs: the TCP segments with SYN, FIN or RST to and from them, and every IPv6 packet with an
+               extension header, as this program does not look behind those; the first bytes are enough
 
 A VM is found by the last four bytes of its MAC address, in a tree of comparisons: a frame of no interest costs tens of
 instructions even with hundreds of VMs. That another interface has the same four bytes does no harm, as all is looked
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from jitsu_synjitsu.rules.frames import ADVERT, ARP, FIN, ICMPV6, IPV4, IPV6, RST, SOLICIT, SYN, TCP, UDP
+from jitsu_synjitsu.rules.frames import ADVERT, ARP, EXTENSIONS, FIN, ICMPV6, IPV4, IPV6, RST, SOLICIT, SYN, TCP, UDP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -158,34 +159,41 @@ def _if_ip(found: list[Instruction]) -> list[Instruction]:
 
 
 def _if_udp(found: list[Instruction]) -> list[Instruction]:
-    """Do `found` with UDP, in fragments too; behind an IPv6 extension header it is not found."""
+    """Do `found` with UDP, in fragments too; with IPv6 also with what may have UDP behind an extension header."""
+    extensions = sorted(EXTENSIONS)
+    over = len(extensions) + 1
     return [
         (_LOAD_HALF, 0, 0, _TYPE),
-        (_IF_EQUAL, 0, 2, IPV4),
+        (_IF_EQUAL, 0, 3, IPV4),
         (_LOAD_BYTE, 0, 0, _PAYLOAD + 9),
-        (_JUMP, 0, 0, 2),
-        (_IF_EQUAL, 0, 2, IPV6),
+        (_IF_EQUAL, over + 4, 0, UDP),
+        (_JUMP, 0, 0, over + 3 + len(found)),
+        (_IF_EQUAL, 0, over + 1, IPV6),
         (_LOAD_BYTE, 0, 0, _PAYLOAD + 6),
-        (_IF_EQUAL, 1, 0, UDP),
+        (_IF_EQUAL, over, 0, UDP),
+        *((_IF_EQUAL, len(extensions) - n, 0, extension) for n, extension in enumerate(extensions)),
         (_JUMP, 0, 0, len(found)),
         *found,
     ]
 
 
 def _unless_tcp_begins_or_ends() -> list[Instruction]:
-    """Drop what is no first fragment of TCP with SYN, FIN or RST."""
+    """Drop what is no first fragment of TCP with SYN, FIN or RST, and no IPv6 packet with an extension header."""
+    extensions = sorted(EXTENSIONS)
+    over = len(extensions)
     return [
         (_LOAD_HALF, 0, 0, _TYPE),
         (_IF_EQUAL, 0, 7, IPV4),
         (_LOAD_BYTE, 0, 0, _PAYLOAD + 9),
-        (_IF_EQUAL, 0, 9, TCP),
+        (_IF_EQUAL, 0, over + 9, TCP),
         (_LOAD_HALF, 0, 0, _PAYLOAD + 6),
-        (_IF_BITS, 7, 0, 0x1FFF),
+        (_IF_BITS, over + 7, 0, 0x1FFF),
         (_LOAD_IHL, 0, 0, _PAYLOAD),
         (_LOAD_AT_X, 0, 0, _PAYLOAD + 13),
-        (_JUMP, 0, 0, 6),
-        (_IF_EQUAL, 0, 3, IPV6),
+        (_JUMP, 0, 0, over + 6),
+        (_IF_EQUAL, 0, over + 3, IPV6),
         (_LOAD_BYTE, 0, 0, _PAYLOAD + 6),
+        *((_IF_EQUAL, over - n + 5, 0, extension) for n, extension in enumerate(extensions)),
         (_IF_EQUAL, 0, 1, TCP),
         (_JUMP, 0, 0, 1),
         _DROP,

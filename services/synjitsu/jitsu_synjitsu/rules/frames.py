@@ -34,7 +34,9 @@ MAC_BYTES = 6
 OVERRIDE, SOLICITED = 0x20, 0x40  # flags of a neighbour advertisement
 MAX_QUOTED_BYTES = 512
 PROBE_WINDOW_BYTES = 64_240  # what Linux offers in a SYN; the connection never carries data
-_EXTENSIONS = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options (RFC 8200, 4.1)
+_CHAINED = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options (RFC 8200, 4.1)
+EXTENSIONS = _CHAINED | {FRAGMENT_V6}
+"""IPv6 headers behind which UDP or TCP may be found."""
 _MAX_EXTENSIONS = 4
 
 
@@ -142,7 +144,7 @@ def _read_ipv6(frame: bytes, at: int, source: bytes, destination: bytes, vlan: b
             if flags & ~6:  # else it is whole (RFC 6946)
                 fragment, offset = frame[payload + 4 : payload + 8] + bytes([protocol]), flags & ~7
             payload += 8
-        elif protocol in _EXTENSIONS:
+        elif protocol in _CHAINED:
             protocol, payload = frame[payload], payload + 8 * (frame[payload + 1] + 1)
         else:
             break
