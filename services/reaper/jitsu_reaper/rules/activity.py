@@ -11,6 +11,9 @@ open, and its lease is as long as one may be idle. All times are the reaper's ow
     silent       its lease is over            gone: the VMs count as used when the lease ended, and no later
     any          another start of it reports  heard; the VMs count as used now: who died did not report its last second
 
+What is reported of a VM that is not configured is kept for a while, as the reaper may hear of the VM after dns does.
+The VM counts as used when it comes, because what was reported before may be forgotten by then.
+
 A reaper that was held up itself (a host that swaps, a stopped container) has heard nobody meanwhile, and what they said
 waits to be read: it judges silence again when it has listened for `AWAY_S`.
 """
@@ -29,6 +32,12 @@ if TYPE_CHECKING:
 SILENT_S = 4.0
 """Replicas report every second; four missing reports are silence."""
 MAX_REPLICAS = 1000
+UNKNOWN_S = 60.0
+"""What is reported of a VM that is not configured is forgotten so long after the last report of it."""
+MAX_UNKNOWN = 20_000
+"""VMs that are not configured and of which something is kept; more displace those that were reported longest ago."""
+MAX_NAMES = 2000
+"""Of one VM: its names and aliases, which are 1,000 of each at most. Statistics of more names are not kept."""
 AWAY_S = 2.0
 """The reaper looks at the clock every second; if it was later than this it was held up."""
 
@@ -82,6 +91,9 @@ class Activity:
     """The same for the VMs of one host, or (None) of all."""
     _names: dict[str, list[str]] = field(default_factory=dict)
     """VM -> those of its names that have totals."""
+    _configured: set[str] = field(default_factory=set)
+    _unknown: dict[str, float] = field(default_factory=dict)
+    """VMs that are not configured -> when they were reported last; in that order."""
     _looked_at: float = 0.0
     _listens_until: float = 0.0
 
@@ -94,6 +106,7 @@ class Activity:
         if now - self._looked_at > AWAY_S:
             self._listens_until = now + AWAY_S
         self._looked_at = now
+        self._forget_unknown(now)
         if self.listens(now):
             return {}
         gone = {}
@@ -147,10 +160,14 @@ class Activity:
             )
         for n, use in enumerate(report.uses):
             self.used(use.vm, now - use.age_s)
+            if use.vm not in self._configured:
+                self._is_unknown(use.vm, now)
             if not use.name:
                 continue
             ttl = report.ttls[n] if n < len(report.ttls) else None
             self._lifetimes(use.vm).answered(now - use.age_s, ttl, now)
+            if (use.vm, use.name) not in self.totals and len(self._names.get(use.vm, ())) >= MAX_NAMES:
+                continue
             total = self.total(use.vm, use.name)
             total.requests += use.count
             total.last_ts = max(total.last_ts, wall - use.age_s)
@@ -173,6 +190,10 @@ class Activity:
 
     def configured(self, vm: str, ttl: int) -> None:
         """Note the longest TTL of a VM's names, as configured now."""
+        if vm not in self._configured:
+            self._configured.add(vm)
+            self._unknown.pop(vm, None)
+            self.used(vm, self._looked_at)
         self._lifetimes(vm).configured(ttl, self._looked_at)
 
     def answered_before(self, vm: str, name: str, ttl: int) -> None:
@@ -193,13 +214,25 @@ class Activity:
         return found
 
     def forget(self, vm: str) -> None:
-        """Forget a VM that is configured no more."""
+        """Forget a VM that is no longer configured."""
+        self._configured.discard(vm)
+        self._unknown.pop(vm, None)
         self._used.pop(vm, None)
         self._answers.pop(vm, None)
         for name in self._names.pop(vm, ()):
             del self.totals[vm, name]
             self.unsaved.pop((vm, name), None)
             self.unsaved_ttls.pop((vm, name), None)
+
+    def _is_unknown(self, vm: str, now: float) -> None:
+        self._unknown.pop(vm, None)
+        self._unknown[vm] = now
+        if len(self._unknown) > MAX_UNKNOWN:
+            self.forget(next(iter(self._unknown)))
+
+    def _forget_unknown(self, now: float) -> None:
+        while self._unknown and now - self._unknown[oldest := next(iter(self._unknown))] >= UNKNOWN_S:
+            self.forget(oldest)
 
     def save_again(self) -> None:
         """Note that the store may have lost what it was told last."""

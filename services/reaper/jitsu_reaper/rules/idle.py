@@ -165,6 +165,11 @@ class Policy:
         known = self._states.get(vm)
         return "" if known is None else known.host
 
+    def name_of(self, vm: str) -> str:
+        """Return a VM's name, or its UUID if it is not known any more."""
+        known = self._states.get(vm) or self._vms.get(vm)
+        return vm if known is None else known.name
+
     # --- where each VM stands ---
 
     def _host(self, name: str) -> _Host:
@@ -202,6 +207,8 @@ class Policy:
             host.evictions.forget(vm)
             host.evictions.wait_no_longer(vm)
             host.evictions.leaving.discard(vm)
+        if vm not in self._vms:
+            self.activity.forget(vm)  # its last states came after it was removed from the configuration
 
     def _begin(self, vm: str, host: _Host, *, for_room: bool = False) -> AskDrain:
         self._drains[vm] = DrainMachine(vm, self.drain_limit_s, for_room=for_room)

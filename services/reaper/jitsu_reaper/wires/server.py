@@ -67,7 +67,6 @@ class ReaperServer:
         self._policy = Policy(Activity(floor=monotonic()), process.settings.reaper.drain_limit)
         self._vms: FeedClient | None = None
         self._states: dict[str, FeedClient] = {}
-        self._names: dict[str, str] = {}
         self._warnings: dict[str, list[str]] = {}
         """Replica -> what it warns of."""
         self._alarm = Alarm(self._look)
@@ -203,15 +202,10 @@ class ReaperServer:
 
     def _all_states(self, statuses: Sequence[VmStatus], host: str) -> None:
         self._policy.all_states(statuses, monotonic(), host)
-        self._names.update((status.uuid, status.name) for status in statuses)
         self._look_soon()
 
     def _state(self, status: VmStatus, gone: bool) -> None:
         self._policy.state(status, monotonic(), gone=gone)
-        if gone:
-            self._names.pop(status.uuid, None)
-        else:
-            self._names[status.uuid] = status.name
         self._look_soon()
 
     # --- the policy's shell ---
@@ -268,7 +262,7 @@ class ReaperServer:
         try:
             begun = await self._vmd_of(vm).call(Drain(vm=vm), Draining, CALL_TIMEOUT_S)
         except JitsuError as error:
-            log.info("not drained", vm=self._name(vm), reason=str(error))
+            log.info("not drained", vm=self._policy.name_of(vm), reason=str(error))
             self._drained.labels("refused").inc()
             self._policy.ended(vm, monotonic())
         else:
@@ -278,10 +272,10 @@ class ReaperServer:
     async def _stop(self, vm: str, drain: str) -> None:
         try:
             await self._vmd_of(vm).call(StopDrained(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
-            log.info("idle, stopped", vm=self._name(vm))
+            log.info("idle, stopped", vm=self._policy.name_of(vm))
             self._drained.labels("stopped").inc()
         except JitsuError as error:
-            log.info("not stopped", vm=self._name(vm), reason=str(error))
+            log.info("not stopped", vm=self._policy.name_of(vm), reason=str(error))
             self._drained.labels("refused").inc()
         self._policy.ended(vm, monotonic())
         self._look_soon()
@@ -291,17 +285,14 @@ class ReaperServer:
         try:
             await self._vmd_of(vm).call(CancelDrain(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
         except JitsuError as error:
-            log.info("vmd takes the drain back by itself", vm=self._name(vm), reason=str(error))
+            log.info("vmd takes the drain back by itself", vm=self._policy.name_of(vm), reason=str(error))
 
     def _vmd_of(self, vm: str) -> RpcClient:
         """Return the vmd of the host on which a VM is; raises Unavailable if no host has it any more."""
         host = self._policy.host_of(vm)
         if host not in self._vmds:
-            raise Unavailable(f"no host has {self._name(vm)} any more")
+            raise Unavailable(f"no host has {self._policy.name_of(vm)} any more")
         return self._vmds[host]
-
-    def _name(self, vm: str) -> str:
-        return self._names.get(vm, vm)
 
     # --- statistics ---
 
