@@ -14,7 +14,7 @@ GROUPS = (LOOK, CHANGE, BRANCHES, ADMINISTRATION)
 
 EXIT_STATUS = {
     "0": "What was asked for is done, and nothing is wrong.",
-    "1": "It could not be done, or was refused or declined; or what was looked at is not well (status, dig).",
+    "1": "It could not be done, or was refused or declined; or what was looked at is not well (check, dig, status).",
     "2": "The command line, jitsu.toml or the environment is wrong. Nothing was changed.",
     "130": "Ctrl-C ended it.",
 }
@@ -195,6 +195,14 @@ COMMANDS = {
         (
             ("jitsu up", "Run a demonstration; it needs no privileges and no configuration."),
             ("jitsu up --config jitsu.toml --persistdb state.git", "Run the file's VMs, and keep the state."),
+        ),
+    ),
+    "check": More(
+        ADMINISTRATION,
+        "docs/reference/configuration.md",
+        (
+            ("jitsu check jitsu.toml", "Say what is wrong with a file before it is used."),
+            ("jitsu check jitsu.toml --no-hypervisor --json", "The same for a script on another machine."),
         ),
     ),
     "keys": More(

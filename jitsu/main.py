@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jitsu.changing
+import jitsu.check
 import jitsu.keys
 import jitsu.running
 import jitsu.state

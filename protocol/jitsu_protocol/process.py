@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 import uvloop
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.bus import Snapshot
     from jitsu_protocol.messages import FeedItem, Request
     from jitsu_protocol.owner import Handler
+
+T = TypeVar("T")
 
 EXIT_FAILED = 1
 EXIT_SETUP = 2
@@ -199,7 +201,7 @@ def configured(service: str) -> Settings:
     return settings
 
 
-def run_loop(main: Coroutine[Any, Any, int]) -> int:
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the event loop that all processes use; uvloop measured faster on the cold path."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

@@ -21,6 +21,8 @@ class ServiceHelp:
     """What it does, to follow its name."""
     examples: tuple[tuple[str, str], ...]
     page: str
+    check: str = ""
+    """What --check of it does, if it has that."""
 
 
 SERVICES = {
@@ -39,6 +41,7 @@ SERVICES = {
             ("jitsu-vmd --kind mock", "Drive the mock hypervisor, which needs no privileges."),
         ),
         "docs/how-to/operate.md",
+        "Have the hypervisors look at the VMs of that file, print as JSON what is wrong with them, and exit.",
     ),
     "dns": ServiceHelp(
         "answers DNS queries, and has the VM of a name started",
@@ -47,6 +50,7 @@ SERVICES = {
             ("jitsu-dns --replica london --zones example.org", "Be the replica london, and answer for a whole zone."),
         ),
         "docs/explanation/dns.md",
+        "Print as JSON what is wrong with [dns] of that file, and exit.",
     ),
     "synjitsu": ServiceHelp(
         "keeps the first packets to VMs that boot, and gives them to the VM when it is up",

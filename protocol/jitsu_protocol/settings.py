@@ -220,6 +220,7 @@ def load_service(service: str, argv: Sequence[str], environ: Mapping[str, str]) 
     if flags.pop("version", False):
         print(version_text(f"jitsu-{service}"))
         raise SystemExit(0)
+    flags.pop("check", None)  # of the service's main
     file = flags.pop("config", environ.get("JITSU_CONFIG"))
     try:
         return _load_without_vms(Path(file) if file else None, environ, flags, inherited_settings(environ))
@@ -244,6 +245,9 @@ def service_parser(service: str) -> Parser:
         groups.append(Group(f"Settings of [{name}]", rows))
     if service != "dns":  # whose --version VALUE is a setting, and without a value prints the version too
         parser.add_argument("--version", action="store_true")
+    if about.check:
+        parser.add_argument("--check", action="store_true")
+        general.append(("--check", about.check))
     general += [("--version", "Print the version, and exit."), ("-h, --help", "Show this message and exit.")]
     parser.page = HelpPage(
         f"jitsu-{service} [OPTION]...",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from typing import TYPE_CHECKING
 
+from jitsu_dns.wires import check
 from jitsu_dns.wires.replica import Replica
 from jitsu_dns.wires.workers import run_workers
 from jitsu_protocol.process import configured, run_loop, run_with
@@ -40,6 +42,9 @@ async def _settle(replica: Replica) -> None:
 def main() -> None:
     """Run jitsu-dns."""
     settings = configured("dns")
+    if "--check" in sys.argv[1:]:
+        print(json.dumps({"faults": check.faults(settings.dns)}))
+        return
     if settings.dns.workers > 1:
         sys.exit(run_loop(run_workers(settings)))
     run_with(settings, "dns", start)

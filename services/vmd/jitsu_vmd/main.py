@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.follow import follow_vms, told
 from jitsu_protocol.inventory import on_host
-from jitsu_protocol.process import run
+from jitsu_protocol.process import EXIT_SETUP, Process, configured, run, run_loop
+from jitsu_protocol.settings import SettingsFault, load, service_parser
 from jitsu_protocol.vm import STATS_ROOT
+from jitsu_vmd.wires.check import looked_at
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.learn import check
 from jitsu_vmd.wires.server import VmDaemon
 
 if TYPE_CHECKING:
-    from jitsu_protocol.process import Process
+    from jitsu_protocol.settings import Settings
+    from jitsu_protocol.vm import VM
     from jitsu_vmd.hypervisor import Hypervisor
 
 
@@ -90,7 +98,43 @@ async def start(process: Process) -> None:
 
 def main() -> None:
     """Run jitsu-vmd."""
+    if "--check" in sys.argv[1:]:
+        settings = configured("vmd")
+        print(json.dumps(run_loop(_check(settings, _vms_of_the_file(settings)))))
+        return
     run("vmd", start)
+
+
+def _vms_of_the_file(settings: Settings) -> list[VM]:
+    """Return the VMs of the file that --config names which run on this vmd's host; exits if it is wrong."""
+    file = vars(service_parser("vmd").parse_args()).get("config") or os.environ.get("JITSU_CONFIG")
+    try:
+        vms = load(Path(file) if file else None, os.environ, {}).vms
+    except SettingsFault as fault:
+        print(fault, file=sys.stderr)
+        sys.exit(EXIT_SETUP)
+    return [vm for vm in vms if vm.host == settings.hypervisor.host]
+
+
+async def _check(settings: Settings, vms: list[VM]) -> dict[str, Any]:
+    own = settings.hypervisor.model_copy(update={"accelerate": "tcg"})  # nothing is run to see whether KVM works
+    found: dict[str, Any] = {}
+    try:
+        async with asyncio.TaskGroup() as group:
+            process = Process("vmd", settings.model_copy(update={"hypervisor": own}), group)
+            try:
+                kinds = {"": own.kind, **{text.split()[0]: text.split()[1] for text in own.connections}}
+                found = await looked_at(hypervisors_for(process), kinds, vms)
+            finally:
+                process.close()
+            raise _Looked
+    except* _Looked:
+        pass
+    return found
+
+
+class _Looked(Exception):
+    """All is known; tasks of hypervisors that were opened end."""
 
 
 if __name__ == "__main__":

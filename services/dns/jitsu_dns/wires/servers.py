@@ -60,7 +60,7 @@ class Servers:
     def __init__(self, settings: DnsSettings, port: int, resolv_conf: Path = RESOLV_CONF) -> None:
         """`port` is the one that this server has bound; raises SetupFault if it is configured to ask itself."""
         self._settings, self._port, self._resolv_conf = settings, port, resolv_conf
-        _refuse_itself(settings, port)
+        refuse_itself(settings, port)
         self._seen = self._signature()
         self.found = self._look()
 
@@ -117,7 +117,7 @@ class Servers:
         return Found(tuple(found), tuple(networks), tuple(warnings))
 
 
-def _refuse_itself(settings: DnsSettings, port: int) -> None:
+def refuse_itself(settings: DnsSettings, port: int) -> None:
     """Raise SetupFault for a server that is this one wherever this host is; an address of an interface may move."""
     for address in () if settings.forward == ["system"] else settings.forward:
         if leads_back((address, settings.forward_port), settings.bind, port, _is_always_local):

@@ -46,7 +46,7 @@ class Hypervisors:
 
     def of(self, vm: VM) -> Hypervisor:
         """Return a VM's hypervisor; raises Unavailable."""
-        name = _name(vm)
+        name = hypervisor_name(vm)
         if name not in self._backends:
             raise Unavailable(f"{vm.name}: hypervisor: {name} is none of hypervisor.connections")
         return self._backends[name]
@@ -67,8 +67,8 @@ class Hypervisors:
         """Return what is found out about VMs as they would be configured, by uuid; nothing where none can tell now."""
         theirs: dict[str, list[VM]] = {}
         for vm in vms:
-            if _name(vm) in self._backends:
-                theirs.setdefault(_name(vm), []).append(vm)
+            if hypervisor_name(vm) in self._backends:
+                theirs.setdefault(hypervisor_name(vm), []).append(vm)
         answers = await asyncio.gather(*(self._examine(self._backends[name], theirs[name]) for name in theirs))
         return {vm: examined for answer in answers for vm, examined in answer.items()}
 
@@ -83,7 +83,7 @@ class Hypervisors:
 
     def trouble(self, vm: VM) -> str:
         """Return why a VM's hypervisor does not answer, or nothing."""
-        return self.troubles.get(_name(vm), "")
+        return self.troubles.get(hypervisor_name(vm), "")
 
     def notes(self) -> list[str]:
         """Return a line about each."""
@@ -143,7 +143,7 @@ class Hypervisors:
         """Return what is known of these VMs, and the uuids of those whose hypervisor has answered."""
         theirs: dict[str, list[VM]] = {name: [] for name in self._backends}
         for vm in vms:
-            theirs.get(_name(vm), []).append(vm)
+            theirs.get(hypervisor_name(vm), []).append(vm)
         asked = [name for name in theirs if theirs[name] or name in self.troubles]
         answers = await asyncio.gather(*(self._guests(name, theirs[name]) for name in asked))
         found: dict[str, Guest] = {}
@@ -177,7 +177,8 @@ async def _tried(call: Callable[[], Awaitable[T]]) -> tuple[T | None, str]:
         return None, f"{type(error).__name__}: {error}"
 
 
-def _name(vm: VM) -> str:
+def hypervisor_name(vm: VM) -> str:
+    """Return the name of the connection on which a VM runs, "" for that of [hypervisor]."""
     return vm.config.get("hypervisor", ("",))[0]
 
 
