@@ -1,18 +1,37 @@
 BIN := .venv/bin
+SERVICES := store vmd dns synjitsu reaper
 MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
 
 GUESTS := build/guests
+TOOLS := build/tools
 
-.PHONY: setup setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install docs pins clean
-# compileall: pip compiles what it copies, not what it links to, and with PYTHONDONTWRITEBYTECODE each start of a process
-# would compile our modules again, a fifth of the time until it works.
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install dist docs pins clean
+# Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
+# is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
+# not news to somebody who wants to see the suite.
+PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check
+SOURCES := pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
 setup: .venv/ready
-.venv/ready: requirements-dev.txt pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
-	python3 -m venv .venv
-	$(BIN)/pip install -q --require-hashes -r requirements-dev.txt
-	$(BIN)/pip install -q --no-deps --no-build-isolation $(patsubst %,-e ./%,$(MEMBERS))
-	$(BIN)/python -m compileall -q protocol services jitsu
-	touch $@
+.venv/ready: .venv/can-run requirements-dev.txt
+	@echo "Installing what tests and lint need ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# The last step compiles the modules that a start imports, and all of ours. pip would compile every module of every
+# library, most of which are never imported; it would not compile ours, which it links to; and with
+# PYTHONDONTWRITEBYTECODE each start of a process would compile ours again, a fifth of the time until it works.
+setup-run: .venv/can-run
+.venv/can-run: requirements.txt requirements-build.txt $(SOURCES)
+	@echo "Making .venv, for everything that is installed ..."
+	@python3 -m venv .venv
+	@echo "Installing the libraries, whose hashes are compared ..."
+	@$(PIP_INSTALL) --no-compile --require-hashes -r requirements.txt -r requirements-build.txt
+	@echo "Installing Jitsu from this checkout ..."
+	@$(PIP_INSTALL) --no-compile --no-deps --no-build-isolation $(patsubst %,-e ./%,$(MEMBERS))
+	@echo "Compiling ..."
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import jitsu.main$(foreach each,$(SERVICES),, jitsu_$(each).main)"
+	@$(BIN)/python -m compileall -q protocol services jitsu
+	@touch $@
 
 # Another apt or dpkg may be at work; apt-get waits for dpkg's lock (apt.conf(5), DPkg::Lock::Timeout), but not for that of
 # the package lists or of the archives, so one lock of our own keeps our own calls apart, and a failed call is tried again.
@@ -37,7 +56,7 @@ guests-if-possible:
 	@! command -v gcc >/dev/null || $(MAKE) --no-print-directory -s guests || echo "the guest in C cannot be built: see above"
 
 # The suite on this machine, with the mock hypervisor. ARGS="..." are given to `jitsu up`.
-up: setup guests-if-possible
+up: setup-run guests-if-possible
 	@$(BIN)/jitsu up $(ARGS)
 
 ROOT_TIERS := test-net test-libvirt test-systemd test-compose
@@ -135,7 +154,6 @@ bench-libvirt: setup-libvirt
 
 # The suite for a machine with systemd: programs, units, manual pages, completions, /etc/jitsu. DESTDIR=... for packages;
 # WITH="libvirt-python pyxs" for what else is to be there.
-SERVICES := store vmd dns synjitsu reaper
 PREFIX := $(DESTDIR)/usr
 install: setup
 	mkdir -p $(PREFIX)/bin $(PREFIX)/lib/systemd/system $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d $(DESTDIR)/etc/jitsu
@@ -155,16 +173,41 @@ install: setup
 	_JITSU_COMPLETE=source_bash $(BIN)/jitsu > $(PREFIX)/share/bash-completion/completions/jitsu
 	_JITSU_COMPLETE=source_zsh $(BIN)/jitsu > $(PREFIX)/share/zsh/vendor-completions/_jitsu
 
+# What is installed without this checkout: a wheel and an sdist of each distribution, the versions of the libraries that they
+# were tested with, and a bill of materials (CycloneDX) of an installation of all that. What to do with them is in
+# docs/how-to/install.md.
+DIST ?= dist
+dist: setup-run $(TOOLS)/ready
+	@echo "Building wheels and sdists into $(DIST) ..."
+	@$(BIN)/python -m deploy.dist $(DIST)
+	@cp requirements.txt $(DIST)/requirements.txt
+	@echo "Writing the bill of materials ..."
+	@rm -rf build/installed && python3 -m venv --without-pip build/installed
+	@$(BIN)/pip --python build/installed/bin/python install -qq --no-compile --require-hashes -r requirements.txt
+	@$(BIN)/pip --python build/installed/bin/python install -qq --no-compile --no-deps --no-index $(DIST)/*.whl
+	@$(TOOLS)/bin/cyclonedx-py environment build/installed --pyproject pyproject.toml --output-reproducible \
+	  -o $(DIST)/jitsu-sbom.cdx.json
+	@sed -i 's|file://$(abspath $(DIST))/||' $(DIST)/jitsu-sbom.cdx.json
+
+# What `make dist` and `make pins` are done with.
+$(TOOLS)/ready: requirements-tools.txt
+	@echo "Installing the tools of make dist ..."
+	@python3 -m venv $(TOOLS)
+	@$(TOOLS)/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements-tools.txt
+	@touch $@
+
 # Pages that are made from the code.
 docs: setup
 	$(BIN)/python -m deploy.pages
 
-# New versions of everything that the checkout is developed with (needs uv).
-pins:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links -o requirements-dev.txt requirements-dev.in
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links -o requirements-libvirt.txt requirements-libvirt.in
+# New versions of everything: those of the checkout's own tools go with those that it is developed with.
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-annotate --no-emit-index-url --no-emit-find-links
+pins: $(TOOLS)/ready
+	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+	$(COMPILE) -o requirements-libvirt.txt requirements-libvirt.in
+	for part in requirements requirements-build requirements-tools; do \
+	  $(COMPILE) -c requirements-dev.txt -o $$part.txt $$part.in || exit; done
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

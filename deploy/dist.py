@@ -13,7 +13,9 @@ MEMBERS = ("protocol", "services/store", "services/vmd", "services/dns", "servic
 
 
 def build(target: Path) -> list[Path]:
-    """Build all distributions into a directory and return the files."""
+    """Build all distributions into a directory and return the files; those of an earlier build there are removed."""
+    for earlier in (*target.glob("jitsu_*.whl"), *target.glob("jitsu_*.tar.gz")):
+        earlier.unlink()
     found = []
     for member in MEMBERS:
         for builder in (SdistBuilder, WheelBuilder):

@@ -140,25 +140,16 @@ def _answers(daemon: subprocess.Popen[bytes], socket: Path, directory: Path) -> 
 
 
 def requirements() -> Path:
-    """Fetch what `make setup` installs, as it is published: its hashes are compared."""
-    wanted = ROOT / "requirements-dev.txt"
-    fetched = CACHE / f"requirements-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
+    """Fetch what `make setup` and `make dist` install, as it is published: its hashes are compared."""
+    wanted = [ROOT / "requirements-dev.txt", ROOT / "requirements-tools.txt"]
+    digest = hashlib.sha256(b"".join(each.read_bytes() for each in wanted)).hexdigest()[:12]
+    fetched = CACHE / f"requirements-{digest}"
     if not fetched.exists():
         partial = fetched.with_suffix(".new")
         shutil.rmtree(partial, ignore_errors=True)
-        fetch = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--require-hashes",
-            "-d",
-            str(partial),
-            "-r",
-            str(wanted),
-        ]
-        subprocess.run(fetch, check=True, capture_output=True)
+        fetch = [sys.executable, "-m", "pip", "download", "-q", "--require-hashes", "-d", str(partial)]
+        for each in wanted:
+            subprocess.run([*fetch, "-r", str(each)], check=True, capture_output=True)
         partial.rename(fetched)
     return fetched
 
