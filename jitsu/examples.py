@@ -14,7 +14,7 @@ GROUPS = (LOOK, CHANGE, BRANCHES, ADMINISTRATION)
 
 EXIT_STATUS = {
     "0": "What was asked for is done, and nothing is wrong.",
-    "1": "It could not be done, or was refused or declined; or what was looked at is not well (check, dig, status).",
+    "1": "It could not be done, or was refused or declined; or what was looked at is not well (check, doctor, status).",
     "2": "The command line, jitsu.toml or the environment is wrong. Nothing was changed.",
     "130": "Ctrl-C ended it.",
 }
@@ -203,6 +203,14 @@ COMMANDS = {
         (
             ("jitsu check jitsu.toml", "Say what is wrong with a file before it is used."),
             ("jitsu check jitsu.toml --no-hypervisor --json", "The same for a script on another machine."),
+        ),
+    ),
+    "doctor": More(
+        ADMINISTRATION,
+        "docs/how-to/operate.md",
+        (
+            ("jitsu doctor", "Say what is wrong with this machine and the suite, and what to do about it."),
+            ("jitsu doctor --internet --bundle jitsu.tar.gz", "Look at delegations too, and pack it for who helps."),
         ),
     ),
     "keys": More(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jitsu.changing
 import jitsu.check
+import jitsu.doctor.command
 import jitsu.keys
 import jitsu.running
 import jitsu.state

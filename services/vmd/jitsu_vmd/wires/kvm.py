@@ -54,3 +54,7 @@ async def kvm_works() -> bool:
     if not works:
         log.warning("KVM is there but does not work: domains run without it", limit_s=LIMIT_S)
     return works
+
+
+if __name__ == "__main__":  # `jitsu doctor` asks so
+    print("works" if asyncio.run(kvm_works()) else "does not work")

@@ -1,0 +1,91 @@
+"""KVM: whether guests of QEMU can use it. It may be there and yet hang, so it is tried, within a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jitsu.doctor.finding import Finding, note
+from jitsu.kinds import kind_of
+
+if TYPE_CHECKING:
+    from jitsu.doctor.finding import Suite
+
+TOPIC = "kvm"
+DEVICE = Path("/dev/kvm")
+LIMIT_S = 10.0
+"""The program that tries it gives up after 1.5 s by itself."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of this machine."""
+
+    is_wanted: bool = False
+    """A VM is made for QEMU, and hypervisor.accelerate is auto or kvm."""
+    is_demanded: bool = False
+    """hypervisor.accelerate is kvm."""
+    has_cpu_flag: bool = False
+    is_there: bool = False
+    may_open: bool = False
+    works: bool | None = None
+    """None if it was not tried, or jitsu-vmd is not installed here."""
+
+
+async def gather(suite: Suite, device: Path = DEVICE) -> Facts:
+    """Look at the device, and have vmd's probe try it."""
+    settings = suite.settings.hypervisor
+    on_qemu = any(
+        kind_of(vm, suite.settings) == "libvirt" and vm.key("kernel") and vm.host == settings.host for vm in suite.vms
+    ) and not settings.connect.startswith(("xen:", "test:"))
+    is_wanted = on_qemu and settings.accelerate != "tcg"
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    may_open = os.access(device, os.R_OK | os.W_OK)
+    return Facts(
+        is_wanted,
+        is_wanted and settings.accelerate == "kvm",
+        " vmx " in flags or " svm " in flags,
+        device.exists(),
+        may_open,
+        await _works() if is_wanted and may_open else None,
+    )
+
+
+async def _works() -> bool | None:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "jitsu_vmd.wires.kvm"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            out, _ = await child.communicate()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+        return False
+    return out.strip() == b"works" if child.returncode == 0 else None
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Find why guests would run without KVM."""
+    if not facts.is_wanted:
+        return []
+    slow = "guests run ten times slower"
+    if not facts.is_there:
+        where = "Load kvm_intel or kvm_amd" if facts.has_cpu_flag else "Switch virtualization on in the firmware, or"
+        advice = f"{where}{'' if facts.has_cpu_flag else ' allow nested virtualization for this machine'}."
+        what = f"there is no {DEVICE}: {slow}"
+    elif not facts.may_open:
+        what, advice = f"this user may not open {DEVICE}: {slow}", "Add the user of QEMU to the group kvm."
+    elif facts.works is False:
+        what = f"a guest with KVM does not run to its end here: {slow}"
+        advice = 'Set hypervisor.accelerate = "tcg" to run without it, or ask whoever runs the host of this machine.'
+    else:
+        return []
+    return [Finding(TOPIC, what, advice) if facts.is_demanded else note(TOPIC, what, advice)]

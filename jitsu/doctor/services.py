@@ -1,0 +1,49 @@
+"""The suite: whether each service and each dns replica answers, and what hypervisors say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu.dig import is_on_all_addresses
+from jitsu.doctor.finding import Finding, note
+
+if TYPE_CHECKING:
+    from jitsu.doctor.finding import Suite
+
+TOPIC = "services"
+OPTIONAL = "synjitsu"
+"""A machine without bridges needs none."""
+
+
+def judge(suite: Suite) -> list[Finding]:
+    """Find what does not answer. There is nothing else to gather: the command has asked everybody."""
+    directory = suite.settings.bus.directory
+    if not suite.is_running:
+        advice = "`jitsu up` starts one; or name its directory with --runtime-dir, or its file with --config."
+        return [note(TOPIC, f"no suite runs in {directory}, so only the machine was looked at", advice)]
+    found = []
+    for name, pong in suite.pongs.items():
+        if pong is None and name == OPTIONAL and not any(vm.is_armed for vm in suite.vms):
+            continue
+        if pong is None:
+            what = f"{name} does not answer"
+            found.append(Finding(TOPIC, what, f"{suite.silences.get(name) or 'Look at its log.'}"))
+            continue
+        found += [
+            Finding(TOPIC, f"{name}: {line}", "Look at that hypervisor and its log; VMs on others go on.")
+            for line in pong.notes
+            if line.startswith("hypervisor ") and "does not answer" in line
+        ]
+    if not suite.replicas and suite.pongs.get("store") is not None:
+        found.append(Finding(TOPIC, "the store knows of no dns replica", "Start jitsu-dns, or look at its log."))
+    for address, replicas in suite.replicas.items():
+        silent = sorted(replicas - suite.answering.get(address, frozenset()))
+        if silent and not (is_on_all_addresses(address) and _is_elsewhere(suite)):
+            what = f"{', '.join(silent)} does not answer at {address}"
+            found.append(Finding(TOPIC, what, "Look at its log; a firewall may stand between, or it may be gone."))
+    return found
+
+
+def _is_elsewhere(suite: Suite) -> bool:
+    """Say whether services may be on other machines, where "all addresses" is not an address of this one."""
+    return any(endpoint.startswith("tcp://") for _, endpoint in suite.settings.bus.endpoints())

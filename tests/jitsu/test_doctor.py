@@ -1,0 +1,541 @@
+"""What `jitsu doctor` finds: each finding made to happen where a test can, else judged from facts."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tarfile
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from jitsu import keys as key_commands
+from jitsu.doctor import (
+    bridges,
+    bundle,
+    clocks,
+    delegation,
+    disk,
+    keys,
+    kvm,
+    ports,
+    resolvers,
+    rights,
+    services,
+    versions,
+)
+from jitsu.doctor.finding import Finding, Suite, lines, note
+from jitsu_protocol import __version__
+from jitsu_protocol.messages import Pong
+from jitsu_protocol.settings import load
+from jitsu_protocol.vm import from_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from jitsu_protocol.vm import VM
+
+
+def suite(vms: Sequence[VM] = (), **flags: str) -> Suite:
+    return Suite(load(None, {}, {key.replace("__", "."): value for key, value in flags.items()}), tuple(vms))
+
+
+def vm(**keys: str) -> VM:
+    config = {"name": "www", "dns": "www.jitsu.test", "ip": "192.0.2.7"} | keys
+    return from_config({key: [value] for key, value in config.items()}, {})
+
+
+def pong(service: str, version: str = __version__, *notes: str) -> Pong:
+    return Pong(service=service, version=version, pid=1, uptime_s=1.0, notes=list(notes))
+
+
+def faults(found: list[Finding]) -> list[str]:
+    return [each.what for each in found if each.is_fault]
+
+
+def notes(found: list[Finding]) -> list[str]:
+    return [each.what for each in found if not each.is_fault]
+
+
+# --- what is printed ---
+
+
+def test_faults_come_last_with_what_to_do_and_are_counted() -> None:
+    assert lines([Finding("disk", "it is full.", "Free some."), note("clock", "it is late.", "Set it.")]) == [
+        "note  clock: it is late.",
+        "      Set it.",
+        "FAULT disk: it is full.",
+        "      Free some.",
+        "1 fault, 1 note",
+    ]
+    assert lines([]) == ["no faults, 0 notes"]
+
+
+# --- ports ---
+
+
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_a_port_that_another_process_has_is_found_with_its_name(protocol: str) -> None:
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if protocol == "tcp":
+            taken.listen()
+        port = taken.getsockname()[1]
+        facts = ports.gather(suite(dns__bind="127.0.0.1", dns__port=str(port)))
+        (holder,) = [each for each in facts.holders if each.protocol == protocol]
+        assert (holder.address, holder.port) == ("127.0.0.1", port)
+        (said,) = [each for each in faults(ports.judge(facts)) if each.startswith(protocol.upper())]
+        assert f"{protocol.upper()} port {port} of 127.0.0.1 is taken by python" in said
+        assert f"(process {holder.pid}), and dns.port is 127.0.0.1 port {port}" in said
+
+
+def test_metrics_and_endpoints_on_tcp_are_ports_too() -> None:
+    found = ports.wanted(suite(reaper__metrics="127.0.0.1:9105", bus__store_rpc="tcp://127.0.0.1:7001"))
+    assert [(each.key, each.protocol, each.port) for each in found] == [
+        ("dns.port", "udp", 53),
+        ("dns.port", "tcp", 53),
+        ("reaper.metrics", "tcp", 9105),
+        ("bus.store_rpc", "tcp", 7001),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bind", "holder", "clashes"),
+    [
+        ("192.0.2.1", ports.Holder("udp", "192.0.2.1", 53), True),
+        ("192.0.2.1", ports.Holder("udp", "127.0.0.53", 53), False),
+        ("0.0.0.0", ports.Holder("udp", "127.0.0.53", 53, 9, "/lib/systemd/systemd-resolved"), True),
+        ("127.0.0.1", ports.Holder("udp", "0.0.0.0", 53), True),
+        ("127.0.0.1", ports.Holder("udp", "::", 53), True),
+        ("::1", ports.Holder("udp", "0.0.0.0", 53), False),
+        ("192.0.2.1", ports.Holder("tcp", "192.0.2.1", 53), False),
+        ("192.0.2.1", ports.Holder("udp", "192.0.2.1", 5353), False),
+        ("0.0.0.0", ports.Holder("udp", "0.0.0.0", 53, 9, "/usr/bin/python3 -m jitsu_dns.main"), False),
+        ("0.0.0.0", ports.Holder("udp", "0.0.0.0", 53, 9, "/usr/bin/python3 /usr/bin/jitsu-dns"), False),
+    ],
+)
+def test_a_port_clashes_only_on_the_same_address_and_not_with_jitsu_itself(
+    bind: str, holder: ports.Holder, clashes: bool
+) -> None:
+    facts = ports.Facts((ports.Wanted("dns.port", "udp", bind, 53),), (holder,))
+    assert bool(ports.judge(facts)) is clashes
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("/lib/systemd/systemd-resolved", "DNSStubListener=no"),
+        ("/usr/sbin/dnsmasq --conf", "bind-interfaces"),
+        ("/usr/sbin/named", "Stop that process"),
+        ("", "as root"),
+    ],
+)
+def test_what_to_do_about_a_port_depends_on_who_has_it(command: str, advice: str) -> None:
+    holder = ports.Holder("udp", "0.0.0.0", 53, 9 if command else None, command)
+    (found,) = ports.judge(ports.Facts((ports.Wanted("dns.port", "udp", "0.0.0.0", 53),), (holder,)))
+    assert advice in found.advice
+
+
+# --- rights ---
+
+
+def test_a_runtime_directory_that_others_may_open_is_found(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    directory.chmod(0o777)
+    (said,) = faults(rights.judge(rights.gather(suite(bus__runtime_dir=str(directory), dns__port="5300"))))
+    assert f"{directory} belongs to" in said
+    assert "mode 0777" in said
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (rights.Facts(uid=1000), "this user may not bind port 53, which is below 1024"),
+        (rights.Facts(uid=1000, first_free_port=53), ""),
+        (rights.Facts(uid=1000, port=5300), ""),
+        (rights.Facts(uid=1000, capabilities=1 << rights.CAP_NET_BIND_SERVICE), ""),
+        (rights.Facts(uid=1000, port=5300, wants_synjitsu=True), "VMs use Synjitsu, and this user has no right"),
+        (rights.Facts(uid=1000, port=5300, kinds=frozenset({"solo5"})), "hypervisor.kind = solo5 (unikernels"),
+        (rights.Facts(uid=0, port=5300, kinds=frozenset({"solo5"})), ""),
+        (rights.Facts(port=5300, libvirt_is_closed=True), "this user may not use libvirt's socket"),
+        (rights.Facts(port=5300, libvirt_is_absent=True), "libvirt does not run on this machine"),
+        (rights.Facts(uid=1000, is_running=True, wants_synjitsu=True), ""),
+    ],
+)
+def test_what_this_user_may_not_do_is_found_before_the_suite_runs(facts: rights.Facts, expected: str) -> None:
+    said = faults(rights.judge(facts))
+    assert [each[: len(expected)] for each in said] == ([expected] if expected else [])
+
+
+def test_the_rights_of_this_process_are_read() -> None:
+    facts = rights.gather(suite([vm(use_synjitsu="true")], dns__port="53"))
+    assert facts.wants_synjitsu
+    assert facts.port == 53
+    assert 0 <= facts.first_free_port <= 1024
+    if facts.uid:
+        assert rights.judge(facts)
+
+
+# --- bridges ---
+
+UP = bridges.Interface(is_bridge=True, is_up=True)
+
+
+@pytest.mark.parametrize(
+    ("interface", "expected"),
+    [
+        (None, "there is no bridge br9 (synjitsu.bridges)"),
+        (bridges.Interface(is_bridge=False, is_up=True), "this is not a bridge: br9 (synjitsu.bridges)"),
+        (bridges.Interface(is_bridge=True, is_up=False), "the bridge is down: br9 (synjitsu.bridges)"),
+        (bridges.Interface(True, True, 15.0), "a guest that starts is not reachable for 30 s, because of STP, on br9"),
+        (UP, ""),
+    ],
+)
+def test_a_bridge_that_does_not_forward_is_found(interface: bridges.Interface | None, expected: str) -> None:
+    facts = bridges.Facts({"br9": "synjitsu.bridges"}, {"br9": interface} if interface else {})
+    assert [each[: len(expected)] for each in faults(bridges.judge(facts))] == ([expected] if expected else [])
+
+
+def test_a_packet_filter_on_bridges_is_a_fault_beside_docker_and_else_a_note() -> None:
+    facts = bridges.Facts({"br9": "x"}, {"br9": UP}, frozenset({"iptables"}))
+    assert notes(bridges.judge(facts)) == ["what crosses a bridge is filtered by iptables (br_netfilter)"]
+    beside_docker = bridges.Facts({"br9": "x"}, {"br9": UP}, frozenset({"iptables"}), has_docker=True)
+    assert "Docker lets FORWARD drop" in faults(bridges.judge(beside_docker))[0]
+    assert bridges.judge(bridges.Facts({}, {}, frozenset({"iptables"}), has_docker=True)) == []
+
+
+def test_the_bridges_that_are_wanted_are_those_of_vms_that_are_really_on_one() -> None:
+    vms = [vm(nic="br1"), vm(name="a", nic="br2", hypervisor="m")]
+    flags = {"hypervisor__kind": "libvirt", "hypervisor__connections": "m mock", "synjitsu__bridges": "br3"}
+    assert bridges.wanted(suite(vms, **flags)) == {"br3": "synjitsu.bridges", "br1": "nic of www"}
+
+
+def test_files_of_the_kernel_are_read(tmp_path: Path) -> None:
+    bridge = tmp_path / "net" / "br1"
+    (bridge / "bridge").mkdir(parents=True)
+    (bridge / "flags").write_text("0x1002\n")
+    (bridge / "bridge" / "stp_state").write_text("1\n")
+    (bridge / "bridge" / "forward_delay").write_text("1500\n")
+    (tmp_path / "bridge-nf-call-ip6tables").write_text("1\n")
+    (tmp_path / "bridge-nf-call-iptables").write_text("0\n")
+    facts = bridges.gather(suite(synjitsu__bridges="br1,br2"), tmp_path / "net", tmp_path)
+    assert facts.interfaces == {"br1": bridges.Interface(is_bridge=True, is_up=False, forward_delay_s=15.0)}
+    assert facts.filtered == {"ip6tables"}
+
+
+# --- KVM ---
+
+
+async def test_a_device_that_is_not_there_is_found_for_guests_of_qemu_only(tmp_path: Path) -> None:
+    made = [vm(kernel="/boot/vmlinuz")]
+    absent = await kvm.gather(suite(made, hypervisor__kind="libvirt"), tmp_path / "kvm")
+    assert notes(kvm.judge(absent)) == [f"there is no {kvm.DEVICE}: guests run ten times slower"]
+    demanded = await kvm.gather(suite(made, hypervisor__kind="libvirt", hypervisor__accelerate="kvm"), tmp_path / "kvm")
+    assert faults(kvm.judge(demanded)) == [f"there is no {kvm.DEVICE}: guests run ten times slower"]
+    for other in ({"hypervisor__kind": "mock"}, {"hypervisor__kind": "libvirt", "hypervisor__accelerate": "tcg"}):
+        assert kvm.judge(await kvm.gather(suite(made, **other), tmp_path / "kvm")) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (kvm.Facts(True, True, is_there=True), "this user may not open /dev/kvm"),
+        (kvm.Facts(True, True, is_there=True, may_open=True, works=False), "a guest with KVM does not run to its end"),
+        (kvm.Facts(True, True, is_there=True, may_open=True, works=None), ""),
+        (kvm.Facts(True, True, is_there=True, may_open=True, works=True), ""),
+    ],
+)
+def test_kvm_that_is_there_may_still_not_work(facts: kvm.Facts, expected: str) -> None:
+    assert [each[: len(expected)] for each in faults(kvm.judge(facts))] == ([expected] if expected else [])
+
+
+# --- clocks ---
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (clocks.Facts(now=86400.0), "the clock of this machine says 1970-01-02"),
+        (clocks.Facts(2e9, last_commit_ts=2e9 + 7200), "the latest commit of the store is 2 h in the future"),
+        (clocks.Facts(2e9, last_commit_ts=2e9 + 30), ""),
+    ],
+)
+def test_a_clock_that_is_wrong_is_found(facts: clocks.Facts, expected: str) -> None:
+    assert [each[: len(expected)] for each in faults(clocks.judge(facts))] == ([expected] if expected else [])
+
+
+def test_a_clock_that_nobody_keeps_right_is_a_note() -> None:
+    assert notes(clocks.judge(clocks.Facts(2e9, is_synchronized=False))) == [
+        "nothing keeps the clock of this machine right"
+    ]
+    assert clocks.gather(suite()).is_synchronized in (True, False, None)
+
+
+# --- disk ---
+
+
+def test_places_that_are_full_are_found() -> None:
+    found = disk.judge(
+        [
+            disk.Place("store.path", "/s", 10 * 1024 * 1024, None),
+            disk.Place("bus.runtime_dir", "/r", 10 * 1024 * 1024, 5, disk.MIN_FREE_SOCKETS_BYTES),
+            disk.Place("store.path", "/o", 2**40, 10**6, is_read_only=True),
+            disk.Place("store.path", "/w", 2**40, 10**6),
+        ]
+    )
+    assert faults(found) == [
+        "/s (store.path) has 10 MiB free, and should have 100",
+        "/r (bus.runtime_dir) is on a file system with room for only 5 more files",
+        "/o (store.path) is on a read-only file system",
+    ]
+
+
+def test_a_place_that_is_not_there_yet_is_judged_by_what_is_above_it(tmp_path: Path) -> None:
+    found = disk.gather(suite(store__path=str(tmp_path / "a" / "b.git"), bus__runtime_dir=str(tmp_path)))
+    assert [each.key for each in found] == ["bus.runtime_dir", "store.path"]
+    assert found[0].free_bytes == pytest.approx(found[1].free_bytes, rel=0.1)
+
+
+# --- versions ---
+
+
+def test_a_service_of_another_version_is_found() -> None:
+    facts = versions.Facts("2.0", {"vmd": "1.9", "store": "2.0"}, (4, 1, 0))
+    assert faults(versions.judge(facts)) == [
+        "vmd is of version 1.9, and this tool of 2.0",
+        "libzmq is 4.1.0, which is too old",
+    ]
+    assert versions.judge(versions.gather(suite())) == []
+
+
+# --- keys ---
+
+
+def test_keys_that_are_open_foreign_or_left_over_are_found(tmp_path: Path) -> None:
+    directory = tmp_path / "keys"
+    one = suite(bus__keys=str(directory), bus__store_rpc="tcp://192.0.2.1:7001")
+    assert faults(keys.judge(keys.gather(one))) == [f"there is no directory {directory}"]
+    key_commands.init(directory)
+    assert keys.judge(keys.gather(one)) == []
+    key_commands.rotate(directory, "vmd")
+    (directory / "store.key_secret").chmod(0o644)
+    (directory / "operator.key_secret").unlink()
+    (directory / "public" / "dns.key").unlink()
+    found = keys.judge(keys.gather(one))
+    assert sorted(faults(found)) == [
+        f"{directory} has no key for operators, so no command reaches the suite from here",
+        f"others may read {directory}/store.key_secret (mode 0644)",
+        f"the public half of {directory}/dns.key_secret is not in {directory}/public, so others refuse it",
+    ]
+    assert notes(found) == ["the key vmd.before, which was rotated, is still accepted"]
+
+
+def test_a_bus_without_keys_over_a_network_is_a_note() -> None:
+    plain = suite(bus__store_rpc="tcp://192.0.2.1:7001", bus__allow_plain_tcp="true")
+    assert notes(keys.judge(keys.gather(plain))) == ["bus.store_rpc: what is sent can be read and forged on the way"]
+
+
+# --- services ---
+
+
+def test_what_does_not_answer_is_found_with_the_reason() -> None:
+    shown = Suite(
+        load(None, {}, {}),
+        pongs={"store": pong("store"), "vmd": None, "synjitsu": None, "reaper": pong("reaper")},
+        silences={"vmd": "no jitsu-vmd runs in /run"},
+        replicas={"127.0.0.1:5300": frozenset({"dns-0", "dns-1"})},
+        answering={"127.0.0.1:5300": frozenset({"dns-0"})},
+    )
+    found = services.judge(shown)
+    assert faults(found) == ["vmd does not answer", "dns-1 does not answer at 127.0.0.1:5300"]
+    assert found[0].advice == "no jitsu-vmd runs in /run"
+
+
+def test_a_hypervisor_that_does_not_answer_is_found() -> None:
+    told = pong("vmd", __version__, "hypervisor libvirt (qemu:///system) does not answer: refused", "fine")
+    shown = Suite(load(None, {}, {}), pongs={"store": pong("store"), "vmd": told}, replicas={"h:1": frozenset()})
+    assert faults(services.judge(shown)) == ["vmd: hypervisor libvirt (qemu:///system) does not answer: refused"]
+
+
+def test_synjitsu_that_vms_need_and_a_store_without_replicas_are_found() -> None:
+    pongs = {"store": pong("store"), "synjitsu": None}
+    shown = Suite(load(None, {}, {}), (vm(use_synjitsu="true"),), pongs)
+    assert faults(services.judge(shown)) == ["synjitsu does not answer", "the store knows of no dns replica"]
+
+
+def test_that_no_suite_runs_is_no_fault() -> None:
+    assert notes(services.judge(suite()))[0].startswith("no suite runs in ")
+
+
+# --- resolvers ---
+
+
+@contextmanager
+def server(zone: str, ttl: int, rcode: str = "NXDOMAIN") -> Iterator[str]:
+    """Serve one zone on loopback: every name is answered with its SOA; yields ADDRESS@PORT."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.settimeout(0.1)
+        ends = threading.Event()
+
+        def serve() -> None:
+            while not ends.is_set():
+                try:
+                    data, client = bound.recvfrom(4096)
+                except TimeoutError:
+                    continue
+                reply = dns.message.make_response(dns.message.from_wire(data))
+                reply.set_rcode(dns.rcode.from_text(rcode))
+                if zone:
+                    reply.authority.append(dns.rrset.from_text(f"{zone}.", ttl, "IN", "SOA", "ns. root. 7 1 1 1 10"))
+                bound.sendto(reply.to_wire(), client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1@{bound.getsockname()[1]}"
+        finally:
+            ends.set()
+            thread.join()
+
+
+async def asked(resolver: str, ours: str, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    """Return what is found of a resolver beside a replica that serves jitsu.example."""
+    monkeypatch.setattr(resolvers, "LIMIT_S", 0.3)
+    at = ours.replace("@", ":")
+    shown = Suite(load(None, {}, {"dns.zones": "jitsu.example"}), answering={at: frozenset({"dns-0"})})
+    facts = await resolvers.gather(shown, [resolver])
+    return resolvers.judge(resolvers.Facts(53, facts.asked, facts.ours))
+
+
+async def test_a_resolver_that_asks_us_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server("jitsu.example", 10) as ours, server("jitsu.example", 7) as resolver:
+        assert await asked(resolver, ours, monkeypatch) == []
+
+
+async def test_a_resolver_that_asks_somebody_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server("jitsu.example", 10) as ours, server("example", 900) as resolver:
+        (said,) = faults(await asked(resolver, ours, monkeypatch))
+        assert said == f"{resolver} does not ask this suite for names in jitsu.example: it says NXDOMAIN for example"
+    with server("jitsu.example", 10) as ours, server("", 0, "REFUSED") as resolver:
+        (said,) = faults(await asked(resolver, ours, monkeypatch))
+        assert said.endswith("it says REFUSED")
+
+
+async def test_a_resolver_that_stretches_ttls_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server("jitsu.example", 10) as ours, server("jitsu.example", 300) as resolver:
+        (said,) = faults(await asked(resolver, ours, monkeypatch))
+        assert said == f"{resolver} keeps answers for longer than it may: 300 s instead of 10 s"
+
+
+async def test_a_resolver_that_is_silent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server("jitsu.example", 10) as ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        resolver = f"127.0.0.1@{silent.getsockname()[1]}"
+        assert faults(await asked(resolver, ours, monkeypatch)) == [f"{resolver}: it does not answer within 0.3 s"]
+
+
+def test_another_port_than_53_is_a_note_and_resolvers_are_read_from_the_file(tmp_path: Path) -> None:
+    facts = resolvers.Facts(5300, {"127.0.0.53": {"jitsu.test": resolvers.Answer("NXDOMAIN")}})
+    assert notes(resolvers.judge(facts))[0].startswith("dns serves port 5300, and resolvers ask port 53")
+    (tmp_path / "resolv.conf").write_text("# x\nsearch lan\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n")
+    assert resolvers.nameservers(tmp_path / "resolv.conf") == ["192.0.2.1", "fe80::1%eth0"]
+
+
+# --- delegation ---
+
+OURS = {"jitsu.org": ("ns1.jitsu.org", "ns2.example.net")}
+
+
+def delegated(**keys: object) -> list[Finding]:
+    found = {"parent": "org", "servers": {"ns1.jitsu.org": ("192.0.2.1",), "ns2.example.net": ()}} | keys
+    return delegation.judge(delegation.Facts({"jitsu.org": delegation.Delegation(**found)}, OURS))  # type: ignore[arg-type]
+
+
+def test_a_delegation_that_is_right_is_no_finding() -> None:
+    assert delegated() == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"servers": {}}, "org does not delegate jitsu.org to anybody"),
+        (
+            {"servers": {"ns1.jitsu.org": ("192.0.2.1",)}},
+            "org delegates jitsu.org to ns1.jitsu.org, and dns.nameservers is ns1.jitsu.org, ns2.example.net",
+        ),
+        (
+            {"servers": {"ns1.jitsu.org": (), "ns2.example.net": ()}},
+            "ns1.jitsu.org is in jitsu.org itself, and org has no address (glue) for it",
+        ),
+        (
+            {"lame": {"ns2.example.net": "it says REFUSED, without authority"}},
+            "ns2.example.net, to which jitsu.org is delegated, does not answer for it: it says REFUSED",
+        ),
+    ],
+)
+def test_a_delegation_that_leads_elsewhere_is_found(keys: dict[str, object], expected: str) -> None:
+    assert [each[: len(expected)] for each in faults(delegated(**keys))] == [expected]
+
+
+def test_a_domain_above_that_does_not_answer_is_a_note() -> None:
+    assert notes(delegated(fault="timed out")) == ["jitsu.org could not be looked at: timed out"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "special"),
+    [("jitsu.test", True), ("home.arpa", True), ("2.168.192.in-addr.arpa", True), ("jitsu.org", False), ("test", True)],
+)
+def test_zones_that_nobody_delegates_are_not_asked_for(zone: str, special: bool) -> None:
+    assert delegation.is_special(zone) is special
+
+
+# --- the bundle ---
+
+
+def test_addresses_of_clients_get_the_same_name_everywhere_and_secrets_are_left_out() -> None:
+    names = bundle.Pseudonyms({"192.0.2.7", "2001:db8::7", "02:00:5e:00:53:01"})
+    text = (
+        "12:00:01 client=198.51.100.9:4711 vm 192.0.2.7 [2001:db8::9]:53 2001:db8::7 127.0.0.1:53 198.51.100.9, "
+        "9.100.51.198.in-addr.arpa 1.0.0.2.8.b.d.0.1.0.0.2.ip6.arpa 02:00:5e:00:53:01 02:00:5e:00:53:ff "
+        "dns.cookie_secret=0123abcd password: hunter2 https://root:pw@xen.example/ tcp://host:7001 v1.2.3.4.5"
+    )
+    assert names.hidden(text) == (
+        "12:00:01 client=client-2:4711 vm 192.0.2.7 [client-3]:53 2001:db8::7 127.0.0.1:53 client-2, "
+        "client-4.in-addr.arpa ip6.arpa 02:00:5e:00:53:01 mac-1 "
+        "dns.cookie_secret=(left out) password: (left out) https://root:(left out)@xen.example/ "
+        "tcp://host:7001 v1.2.3.4.5"
+    )
+
+
+def test_a_bundle_has_the_settings_without_secrets_and_is_closed_to_others(tmp_path: Path) -> None:
+    shown = suite(
+        [vm()],
+        dns__cookie_secret="00112233445566778899aabbccddeeff",
+        dns__bind="192.0.2.53",
+        hypervisor__connect="https://root:pw@xen.example",
+    )
+    file = tmp_path / "jitsu.tar.gz"
+    names = bundle.write(file, shown, {"findings": ["from 198.51.100.9"]}, "query from 198.51.100.9 to 192.0.2.53\n")
+    assert file.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(file) as archive:
+        parts = {}
+        for member in archive.getmembers():
+            opened = archive.extractfile(member)
+            assert opened is not None
+            parts[member.name.removeprefix("jitsu-doctor/")] = opened.read().decode()
+    assert sorted(parts) == sorted(names) == ["findings.json", "log.txt", "settings.json"]
+    assert parts["log.txt"] == "query from client-1 to 192.0.2.53\n"
+    assert json.loads(parts["findings.json"]) == ["from client-1"]
+    settings = json.loads(parts["settings.json"])
+    assert (settings["dns.cookie_secret"], settings["dns.bind"]) == ("(left out)", "192.0.2.53")
+    assert settings["hypervisor.connect"] == "https://root:(left out)@xen.example"
