@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Never
 
 import dns.message
 import dns.opcode
@@ -202,6 +202,35 @@ def test_many_zones_are_told_of_a_few_at_a_time() -> None:
     made.changed([to_wire(f"z{n}.test") for n in range(MAX_AT_ONCE + 5)], 0.0)
     assert len(made.passed(1.0)) == MAX_AT_ONCE
     assert len(made.passed(1.2)) == 5
+
+
+def test_neither_an_answer_nor_a_look_goes_over_the_zones_that_it_does_not_concern() -> None:
+    class NeverAll(dict[Any, Any]):
+        def __iter__(self) -> Never:
+            raise AssertionError("all zones are looked at")
+
+        keys = values = items = __iter__
+
+    asked: list[bytes] = []
+
+    def soa(zone: bytes) -> bytes:
+        asked.append(zone)
+        return b"soa"
+
+    made = Notifier([SECONDARY, ("192.0.2.2", 53)], soa, random.Random(1))
+    made._open = NeverAll()
+    made.changed([to_wire(f"z{n}.test") for n in range(10_000)], 0.0)
+    told, now = [], 0.0
+    for look in range(1, 11):
+        due = made.next_deadline()
+        assert due is not None
+        now = max(now, due)
+        told += made.passed(now)
+        assert len(told) == len(asked) == look * MAX_AT_ONCE
+    for tell in told:
+        made.answered(tell.server, tell.data[:2] + b"\xa4" + tell.data[3:])
+    assert len(made._due) == 20_000 - 10 * MAX_AT_ONCE
+    assert made._asked == {}
 
 
 def test_a_notify_is_one_for_other_programs_too() -> None:
