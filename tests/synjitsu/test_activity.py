@@ -158,7 +158,9 @@ def test_g3_a_vm_that_ran_before_anybody_looked_may_have_connections() -> None:
 def test_what_an_earlier_synjitsu_knew_is_taken_up() -> None:
     old, new = Bridge(), Bridge(unknown=True)
     old.connects(1, 1.0)
-    new.activity.restore(VM.uuid, old.activity.known()[VM.uuid])
+    known = old.activity.known(VM.uuid)
+    assert known is not None
+    new.activity.restore(VM.uuid, known)
     assert new.told(10.0) == [0.0]
     new.to_vm(tcp(1, 80, RST), 20.0)
     assert (new.activity.connected(), new.told(40.0)) == (0, [20.0 - BLIND_S])
@@ -192,7 +194,11 @@ def test_a_vm_that_rests_is_forgotten_and_one_with_another_mac_is_not() -> None:
     assert made.activity.running() == made.activity.awaited() == {other}
     assert made.activity.connected() == 1
     made.activity.rests(VM.uuid)
-    assert (made.activity.running(), made.activity.awaited(), made.activity.known()) == (frozenset(), frozenset(), {})
+    assert (made.activity.running(), made.activity.awaited(), made.activity.known(VM.uuid)) == (
+        frozenset(),
+        frozenset(),
+        None,
+    )
 
 
 def test_a_report_has_an_end_and_the_next_one_goes_on() -> None:
@@ -240,6 +246,8 @@ def test_g3_the_drain_of_a_connected_vm_is_not_honoured() -> None:
 
 def test_g3_a_vm_whose_bridge_came_late_may_be_connected() -> None:
     made = Bridge()
-    made.activity.may_be_connected(VM.uuid)
+    made.activity.may_be_connected(VM.uuid, 5000.0)
     assert not made.activity.honours(VM.uuid, "")
-    made.activity.may_be_connected("nobody")
+    assert [made.told(now) for now in (5001.0, 5999.0)] == [[0.0], [0.0]], "since then, not since it was used last"
+    assert made.told(6000.0) == []
+    made.activity.may_be_connected("nobody", 1.0)

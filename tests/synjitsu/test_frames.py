@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jitsu_synjitsu.rules import filter as filter_module
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.arming import Arming
@@ -282,13 +283,36 @@ def test_of_what_is_sent_to_a_vm_that_is_flooded_some_is_taken_and_of_what_it_se
     assert _taken(code, arp(1, CLIENT_MAC, *V4)) == ALL_BYTES
 
 
+def test_of_what_is_sent_to_a_running_vm_that_is_flooded_and_of_what_it_sends_some_is_taken() -> None:
+    code = program(Interest(running=OTHERS | {VM_MAC}, awaited=OTHERS | {VM_MAC}, sampled=frozenset({VM_MAC})))
+    for frame in (tcp(), tcp(flags=SYN | ACK, to=CLIENT_MAC, source=VM_MAC)):
+        assert 100 < sum(_taken(code, frame) > 0 for _ in range(64 * 200)) < 300
+    assert _taken(code, tcp(to=min(OTHERS))) == HEAD_BYTES
+
+
 def test_a_filter_is_never_longer_than_the_kernel_takes_and_then_passes_more() -> None:
     for count in (100, 1000, 5000):
         macs = frozenset(struct.pack("!HI", 0x0200, n * 977) for n in range(1, count))
         for interest in (Interest(held=macs), Interest(awaited=macs, running=macs), Interest(running=macs)):
             code = program(interest)
             assert len(code) <= MAX_INSTRUCTIONS
-            assert _taken(code, tcp(to=max(macs)))
+            assert _taken(code, tcp(to=max(macs))) >= (ALL_BYTES if interest.held else HEAD_BYTES)
+
+
+def test_a_filter_that_would_be_too_long_is_not_made_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+    real = filter_module._tree
+
+    def tree(ends: list[int], found: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+        nonlocal made
+        made += 1
+        return real(ends, found)
+
+    monkeypatch.setattr(filter_module, "_tree", tree)
+    macs = frozenset(struct.pack("!HI", 0x0200, n * 977) for n in range(1, 10_000))
+    for interest in (Interest(held=macs), Interest(awaited=macs, running=macs), Interest(running=macs)):
+        program(interest)
+    assert made == 0
 
 
 @pytest.mark.parametrize("extension", sorted(frames.EXTENSIONS))

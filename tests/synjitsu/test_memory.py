@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 
-from jitsu_synjitsu.wires.memory import Memory
+from jitsu_synjitsu.wires.memory import MIN_GROWTH_BYTES, Memory
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jitsu_synjitsu.rules.running import Known
 
 CONNECTION = (b"\x0a\0\0\1", 40_000, b"\x0a\0\0\x09", 80)
 FLOW = (b"\x0a\0\0\1", 53, b"\x0a\0\0\x09", 40_000)
@@ -42,3 +44,59 @@ def test_g9_a_file_that_is_none_of_ours_is_no_more_than_unknown(tmp_path: Path, 
 def test_a_file_that_cannot_be_written_is_told_of_and_that_is_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     Memory(tmp_path / "file" / "connections").save({"a": ([], False, [])})
+
+
+NONE: Known = ([], False, [])
+
+
+def test_a_save_costs_what_has_changed_and_not_what_all_vms_have(tmp_path: Path) -> None:
+    path = tmp_path / "connections"
+    memory = Memory(path)
+    memory.save({f"v{n}": ([CONNECTION], False, [FLOW]) for n in range(10_000)})
+    written = path.stat().st_size
+    for n in range(100):
+        memory.save({"v7": ([CONNECTION] * n, False, [])})
+        memory.save({})
+    assert path.stat().st_size - written < 100 * 100 * 40
+    memory.save({"v8": None})
+    again = Memory(path)
+    assert again.take("v7") == ([CONNECTION] * 99, False, [])
+    assert again.take("v8") is None
+    assert again.take("v9") == ([CONNECTION], False, [FLOW])
+
+
+def test_the_file_does_not_grow_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "connections"
+    memory, sizes = Memory(path), set()
+    for n in range(500):
+        memory.save({"v": ([CONNECTION] * 100, bool(n % 2), [])})
+        sizes.add(path.stat().st_size)
+    assert max(sizes) < 2 * MIN_GROWTH_BYTES
+    assert Memory(path).take("v") == ([CONNECTION] * 100, True, [])
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_file_whose_last_change_was_cut_short_is_known_up_to_there(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "connections"
+    memory = Memory(path)
+    connected: Known = ([CONNECTION], False, [])
+    for known in (connected, NONE):
+        memory.save({"a": known, "b": NONE})
+    memory.save({"a": ([], True, [])})
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert Memory(path).take("b") == NONE
+
+
+def test_what_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "connections"
+    memory = Memory(path)
+    memory.save({"a": NONE})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Memory, "_append", full)
+    memory.save({"a": ([CONNECTION], False, [])})
+    monkeypatch.undo()
+    memory.save({})
+    assert Memory(path).take("a") == ([CONNECTION], False, [])

@@ -9,69 +9,53 @@ the VM's own (datagrams.py), ICMP errors and echo replies. In doubt a packet is 
 connections than are kept, or when more segments or datagrams come for it than can be looked at one by one.
 
 A connection whose client has vanished ends never. So if nothing at all was sent to a VM for `max_idle_connection`,
-its connections are over. What cannot be known (the table was full, Synjitsu was away) counts as a connection.
+its connections are over. What cannot be known counts as a connection:
+
+    the table of a VM was full                                    that VM may have more connections
+    Synjitsu was away, or its socket on the bridge was broken     all of the bridge may
+    the kernel dropped frames, as they were not read in time      all of the bridge may
+    a VM is flooded: of its frames one of SAMPLE is seen          that VM may
+    another VM has the same MAC address                           that VM may
+
+A flood of SYNs to one VM would make the kernel drop the frames of all others. So a VM of which more than FLOOD_FRAMES
+frames are seen between two calls of `passed` is `sampled` until that is over.
 
 When the reaper has a VM drained, Synjitsu honours that once it has looked (`honoured`); a packet that comes from then
 on is told to vmd at once, which saves the VM.
+
+A frame, a look at the clock and a report cost the same however many VMs run. What becomes due at a VM (to look at it
+again, to listen to its datagrams again, the end of its connections) stands in one queue of deadlines. What the reaper
+does not know yet stands in the order in which the reaper is to hear of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
 
+from jitsu_protocol.deadlines import Deadlines
 from jitsu_protocol.messages import Use
-from jitsu_synjitsu.rules.datagrams import Datagrams
-from jitsu_synjitsu.rules.frames import ACK, FIN, RST, SYN, Kind, Seen
+from jitsu_synjitsu.rules.filter import SAMPLE
+from jitsu_synjitsu.rules.frames import Kind, Seen
 from jitsu_synjitsu.rules.macs import Macs
+from jitsu_synjitsu.rules.running import MAX_CONNECTIONS, MAX_REPLIES, Connection, Known, Running
 
 if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
 
-MAX_CONNECTIONS = 4096
-"""Of one VM."""
+__all__ = ["MAX_CONNECTIONS", "MAX_REPLIES", "Activity", "Connection", "Known"]
+
 MIN_BLIND_S, MAX_BLIND_S, BLIND_PART = 0.25, 5.0, 10
 """After a packet a VM is not looked at for a tenth of its idle timeout, within these bounds."""
-MAX_REPLIES = 16
-"""To one VM between two calls of `passed`, on connections that it has opened: more are not looked at one by one."""
 MAX_LISTENED = 256
 """VMs whose datagrams are looked at one by one: each makes the kernel's filter longer."""
 MAX_USES = 5000
 """In a report."""
+FLOOD_FRAMES = 1000
+"""Of one VM between two calls of `passed`: more could not be looked at without losing those of others."""
 
-Connection = tuple[bytes, int, bytes, int]
-"""Client's address and port, the VM's."""
-Known = tuple[list[Connection], bool, list[Connection]]
-"""The connections to a VM, whether there may be more, and the flows of datagrams that the VM has begun."""
-
-
-@dataclass
-class Running:
-    """One VM that runs."""
-
-    vm: str
-    mac: bytes
-    idle_timeout: float
-    max_idle: float
-    used_at: float
-    """When a packet to it was seen last, or may have been sent unseen."""
-    blind_until: float = 0.0
-    connections: dict[Connection, int] = field(default_factory=dict)
-    """Connection -> which sides have closed it: 1 the client, 2 the VM."""
-    opened: dict[Connection, None] = field(default_factory=dict)
-    """Connections that the VM has opened itself; of more than MAX_CONNECTIONS the oldest is forgotten."""
-    datagrams: Datagrams = field(default_factory=Datagrams)
-    replies: int = 0
-    """Segments to it on those, since `passed` was called last."""
-    maybe_more: bool = False
-    """There may be connections that are not in the table."""
-    drain: str = ""
-    told_at: float = -1.0
-    """Up to when its use is known to the reaper."""
-
-    def is_connected(self) -> bool:
-        """Say whether anybody is connected, as far as is known."""
-        return bool(self.connections) or self.maybe_more
+Due = Literal["look", "listen", "expire"]
 
 
 @dataclass
@@ -82,10 +66,28 @@ class Activity:
     _macs: Macs[Running] = field(default_factory=Macs)
     _awaited: set[bytes] = field(default_factory=set)
     _listened: set[bytes] = field(default_factory=set)
+    _waiting: dict[str, Running] = field(default_factory=dict)
+    """VMs whose datagrams are to be listened to as soon as there is a place."""
+    _sampled: dict[str, Running] = field(default_factory=dict)
+    """VMs that are flooded."""
+    _counted: dict[str, Running] = field(default_factory=dict)
+    """VMs of which something was counted since `passed` was called last."""
+    _unreported: dict[str, Running] = field(default_factory=dict)
+    """VMs that are connected, or of whose use the reaper does not know; whom it has heard of last is at the end."""
+    _unsaved: dict[str, None] = field(default_factory=dict)
+    """VMs of which something else is known than `unsaved` has returned."""
+    _deadlines: Deadlines[tuple[Due, str]] = field(default_factory=Deadlines)
+    _max_idle: Deadlines[str] = field(default_factory=Deadlines)
+    """VM -> minus its `max_idle`: the earliest one is the longest."""
+    _connections: int = 0
     changed: bool = False
-    """`running` or `awaited` has changed; set back by who looks at them."""
+    """What is to be seen has changed; set back by who looks at it."""
+    urgent: bool = False
+    """It has changed because of a flood, of which each millisecond may cost frames of others; set back likewise."""
     expired: int = 0
     """Connections given up because nothing was sent for too long."""
+    floods: int = 0
+    """How often a VM was flooded."""
 
     def runs(self, vm: VM, mac: bytes, drain: str, now: float, *, unknown: bool, boots: bool = False) -> None:
         """Note that a VM runs, or drains. `unknown`: it did before anybody looked; `boots`: it has sent nothing yet."""
@@ -95,9 +97,11 @@ class Activity:
             if not boots:
                 known.datagrams.missed(now)
             self._vms[vm.uuid] = known
-            self._has_mac(known)
-            self._listen(known, now)
+            self._has_mac(known, now)
+            self._listen(known)
         known.idle_timeout, known.max_idle, known.drain = vm.idle_timeout, vm.max_idle_connection, drain
+        self._max_idle.set(vm.uuid, -vm.max_idle_connection)
+        self._connections_changed(known)
 
     def has_mac(self, vm: str, mac: bytes, now: float) -> None:
         """Note that a VM has another MAC address than was known."""
@@ -105,21 +109,29 @@ class Activity:
         if known is not None and known.mac != mac:
             self._forget_mac(known)
             known.mac = mac
-            self._has_mac(known)
+            self._has_mac(known, now)
             known.datagrams.missed(now)
-            self._listen(known, now)
+            self._listen(known)
 
     def rests(self, vm: str) -> None:
         """Note that a VM runs no more: its connections are over."""
         known = self._vms.pop(vm, None)
-        if known is not None:
-            self._forget_mac(known)
+        if known is None:
+            return
+        self._forget_mac(known)
+        self._connections -= len(known.connections)
+        self._max_idle.discard(vm)
+        for due in ("look", "listen", "expire"):
+            self._deadlines.discard((due, vm))
+        for table in (self._waiting, self._sampled, self._counted, self._unreported):
+            table.pop(vm, None)
+        self._unsaved[vm] = None
 
-    def _has_mac(self, known: Running) -> None:
+    def _has_mac(self, known: Running, now: float) -> None:
         """Watch a VM at its MAC address; the use of another VM that has the same one is not seen from now on."""
         other = self._macs.get(known.mac)
         if other is not None and other is not known:
-            other.maybe_more = True
+            self._may_have_more(other, now)
         self._macs.put(known.mac, known)
         self._await(known)
 
@@ -131,40 +143,47 @@ class Activity:
         if (other := self._macs.get(known.mac)) is not None:
             self._await(other)
 
-    def may_be_connected(self, vm: str) -> None:
-        """Note that connections to a VM may have been opened that nobody saw."""
+    # --- what was not seen ---
+
+    def may_be_connected(self, vm: str, now: float) -> None:
+        """Note that connections to a VM may have been opened until now that nobody saw."""
         if vm in self._vms:
-            self._vms[vm].maybe_more = True
+            self._may_have_more(self._vms[vm], now)
 
     def missed(self, now: float) -> None:
-        """Note that frames were lost: who began which flow is not known."""
+        """Note that frames of any VM may have been lost."""
         for known in self._vms.values():
-            known.datagrams.missed(now)
+            self._lost_some(known, now)
 
-    def _listen(self, known: Running, now: float) -> None:
+    def missed_of(self, mac: bytes, now: float) -> None:
+        """Note that frames of the VM with this MAC address were lost."""
+        if (known := self._macs.get(mac)) is not None:
+            self._lost_some(known, now)
+
+    def _lost_some(self, known: Running, now: float) -> None:
+        """Note that nobody knows who has opened a connection to a VM, nor who has begun which flow."""
+        known.datagrams.missed(now)
+        self._may_have_more(known, now)
+
+    def _may_have_more(self, known: Running, now: float) -> None:
+        known.maybe_more = True
+        known.used_at = max(known.used_at, now)
+        self._connections_changed(known)
+
+    # --- what is to be seen ---
+
+    def _listen(self, known: Running) -> None:
+        """Look at each datagram of a VM, now or when there is a place."""
         if len(self._listened) < MAX_LISTENED:
             self._listened.add(known.mac)
             self.changed = True
         else:
-            known.datagrams.rest(now + MAX_BLIND_S)
+            known.datagrams.rest(float("inf"))
+            self._waiting[known.vm] = known
 
     def _await(self, known: Running) -> None:
         self._awaited.add(known.mac)
         self.changed = True
-
-    def restore(self, vm: str, known: Known) -> None:
-        """Take in what was known of a VM before Synjitsu was started again."""
-        if vm in self._vms:
-            running = self._vms[vm]
-            connections, running.maybe_more, own = known
-            running.connections = dict.fromkeys(connections, 0)
-            running.datagrams.own |= dict.fromkeys(own, running.used_at)
-
-    def known(self) -> dict[str, Known]:
-        """Return what is known of each VM."""
-        return {
-            vm: (list(each.connections), each.maybe_more, list(each.datagrams.own)) for vm, each in self._vms.items()
-        }
 
     def running(self) -> frozenset[bytes]:
         """Return the MAC addresses of all VMs that run."""
@@ -178,12 +197,43 @@ class Activity:
         """Return the MAC addresses of those whose datagrams are all of interest."""
         return frozenset(self._listened)
 
+    def sampled(self) -> frozenset[bytes]:
+        """Return the MAC addresses of those that are flooded."""
+        return frozenset(known.mac for known in self._sampled.values())
+
+    # --- over a restart ---
+
+    def restore(self, vm: str, known: Known) -> None:
+        """Take in what was known of a VM before Synjitsu was started again."""
+        if vm in self._vms:
+            running = self._vms[vm]
+            connections, running.maybe_more, own = known
+            self._connections += len(connections) - len(running.connections)
+            running.connections = dict.fromkeys(connections, 0)
+            running.datagrams.own |= dict.fromkeys(own, running.used_at)
+            self._connections_changed(running)
+
+    def known(self, vm: str) -> Known | None:
+        """Return what is known of a VM, None if it does not run."""
+        known = self._vms.get(vm)
+        return None if known is None else known.known()
+
+    def unsaved(self) -> dict[str, Known | None]:
+        """Return what is known of each VM of which it has changed since this was called last."""
+        vms, self._unsaved = self._unsaved, {}
+        return {vm: self.known(vm) for vm in vms}
+
+    # --- frames ---
+
     def frame(self, seen: Seen, now: float) -> str:
         """Take a frame; returns the VM that it saves from being stopped, or nothing."""
-        target = self._macs.get(seen.destination)
+        target, origin = self._macs.get(seen.destination), self._macs.get(seen.source)
+        for known in (target, origin):
+            if known is not None:
+                self._count(known, now)
         if seen.kind is Kind.TCP:
-            self._segment(seen, target, now)
-        elif seen.kind is Kind.UDP and (origin := self._macs.get(seen.source)) is not None:
+            self._segment(seen, target, origin, now)
+        elif seen.kind is Kind.UDP and origin is not None:
             origin.datagrams.sent((seen.target, seen.target_port, seen.sender, seen.source_port), now)
             self._rest_if_busy(origin, now)
         if target is None or not seen.at or seen.kind in (Kind.ASKS, Kind.TELLS):
@@ -196,132 +246,157 @@ class Activity:
             return target.vm
         return ""
 
+    def sent(self, seen: Seen, now: float) -> None:
+        """Take a frame that Synjitsu sends: with a reset it ends the connection that its probe has opened."""
+        target = self._macs.get(seen.destination)
+        if target is not None and seen.kind is Kind.TCP:
+            self._segment(seen, target, self._macs.get(seen.source), now)
+
+    def _count(self, known: Running, now: float) -> None:
+        self._counted[known.vm] = known
+        known.frames += 1
+        if known.frames > FLOOD_FRAMES and known.vm not in self._sampled:
+            self._sampled[known.vm] = known
+            self.floods += 1
+            self.changed = self.urgent = True
+            self._lost_some(known, now)
+
     def _is_reply(self, target: Running, seen: Seen, now: float) -> bool:
         match seen.kind:
             case Kind.TCP:
-                return _is_reply(target, seen)
+                return target.is_reply(seen)
             case Kind.UDP:
                 flow = (seen.sender, seen.source_port, seen.target, seen.target_port)
                 is_reply = target.datagrams.is_reply(flow, now, seen.fragment)
                 return not self._rest_if_busy(target, now) and is_reply
             case Kind.FRAGMENT:
                 return target.datagrams.is_rest_of_reply(seen.sender, seen.fragment)
+            case Kind.OTHER:
+                target.datagrams.doubt(now)  # a datagram behind more extension headers than are read, or cut short
+                return False
             case _:
                 return seen.kind in (Kind.ANSWER, Kind.UNREACHABLE)
 
     def _rest_if_busy(self, vm: Running, now: float) -> bool:
         """Look no longer at each datagram of a VM that has many; it counts as used until that is over."""
+        if vm.datagrams.changed:
+            vm.datagrams.changed = False
+            self._unsaved[vm.vm] = None
         if vm.mac not in self._listened or not vm.datagrams.is_busy():
             return False
         vm.blind_until = 0.0
         self._used(vm, now)
         vm.datagrams.rest(vm.blind_until)
         self._listened.discard(vm.mac)
+        self._deadlines.set(("listen", vm.vm), vm.blind_until)
         return True
 
-    def _segment(self, seen: Seen, target: Running | None, now: float) -> None:
-        origin = self._macs.get(seen.source)
-        if origin is not None:
-            connection = (seen.target, seen.target_port, seen.sender, seen.source_port)
-            if seen.flags & (SYN | ACK) == SYN | ACK:
-                self._opened(origin, connection)
-            elif seen.flags & SYN:
-                _opens(origin, connection)
-            else:
-                _closed(origin, connection, seen.flags, 2, now)
-        if target is not None:
-            _closed(target, (seen.sender, seen.source_port, seen.target, seen.target_port), seen.flags, 1, now)
+    def _segment(self, seen: Seen, target: Running | None, origin: Running | None, now: float) -> None:
+        for known, changes in ((origin, Running.sends), (target, Running.gets)):
+            if known is not None:
+                count = len(known.connections)
+                if changes(known, seen, now):
+                    self._connections += len(known.connections) - count
+                    self._connections_changed(known)
 
-    @staticmethod
-    def _opened(vm: Running, connection: Connection) -> None:
-        if len(vm.connections) >= MAX_CONNECTIONS and connection not in vm.connections:
-            del vm.connections[next(iter(vm.connections))]
-            vm.maybe_more = True
-        vm.connections[connection] = 0
+    def _connections_changed(self, vm: Running) -> None:
+        """Note who may be connected to a VM, for the reaper, for the file, and for the end of its connections."""
+        self._unsaved[vm.vm] = None
+        self._report(vm)
+        if vm.is_connected() and ("expire", vm.vm) not in self._deadlines:
+            self._deadlines.set(("expire", vm.vm), vm.used_at + vm.max_idle)
 
     def _used(self, vm: Running, now: float) -> None:
         if vm.blind_until > now:
             return
         blind = min(MAX_BLIND_S, max(MIN_BLIND_S, vm.idle_timeout / BLIND_PART))
         vm.used_at = vm.blind_until = now + blind  # nobody looks until then
+        self._deadlines.set(("look", vm.vm), vm.blind_until)
         self._awaited.discard(vm.mac)
         self.changed = True
+        self._report(vm)
 
-    def sent(self, seen: Seen, now: float) -> None:
-        """Take a frame that Synjitsu sends: with a reset it ends the connection that its probe has opened."""
-        target = self._macs.get(seen.destination)
-        if target is not None and seen.kind is Kind.TCP:
-            self._segment(seen, target, now)
+    # --- time ---
 
     def passed(self, now: float) -> None:
         """Look at VMs again, and give up connections of those to which nothing was sent for too long."""
-        for vm in self._vms.values():
-            vm.replies = 0
-            vm.datagrams.look()
-            if vm.mac not in self._listened and vm.datagrams.blind_until <= now:
-                self._listen(vm, now)
-            if vm.blind_until <= now and vm.mac not in self._awaited:
-                self._await(vm)
-            if vm.is_connected() and now - vm.used_at >= vm.max_idle:
-                self.expired += len(vm.connections)
-                vm.connections.clear()
-                vm.maybe_more = False
+        for vm in list(self._sampled.values()):
+            self._end_of_flood(vm, now)
+        for vm in self._counted.values():
+            vm.look()
+        self._counted.clear()
+        while (found := self._deadlines.pop_due(now)) is not None:
+            due, name = found
+            vm = self._vms[name]
+            match due:
+                case "look":
+                    self._await(vm)
+                case "listen":
+                    vm.datagrams.resume(now)
+                    self._listen(vm)
+                case "expire":
+                    self._expire(vm, now)
+        while self._waiting and len(self._listened) < MAX_LISTENED:
+            vm = self._waiting.pop(next(iter(self._waiting)))
+            vm.datagrams.resume(now)
+            self._listen(vm)
+
+    def _end_of_flood(self, vm: Running, now: float) -> None:
+        """Look at all of a VM's frames again, if what is seen of them has become little."""
+        if vm.frames * SAMPLE < FLOOD_FRAMES:
+            del self._sampled[vm.vm]
+            self.changed = True
+            self._lost_some(vm, now)
+
+    def _expire(self, vm: Running, now: float) -> None:
+        """Give up the connections of a VM, unless it has been used since that was put into the queue."""
+        if not vm.is_connected():
+            return
+        if (at := vm.used_at + vm.max_idle) > now:
+            self._deadlines.set(("expire", vm.vm), at)
+            return
+        self.expired += len(vm.connections)
+        self._connections -= len(vm.connections)
+        vm.connections.clear()
+        vm.maybe_more = False
+        self._connections_changed(vm)
+
+    # --- the reaper ---
+
+    def _report(self, vm: Running) -> None:
+        if vm.is_connected() or vm.used_at > vm.told_at:
+            self._unreported.setdefault(vm.vm, vm)
+        else:
+            self._unreported.pop(vm.vm, None)
 
     def uses(self, now: float) -> list[tuple[Use, float]]:
         """Return what the reaper does not know yet, each with what `told` takes when it does."""
         found = []
-        for vm in self._vms.values():
+        for vm in islice(self._unreported.values(), MAX_USES):
             used_at = now if vm.is_connected() else vm.used_at
-            if used_at > vm.told_at:
-                found.append((Use(vm.vm, "", 0, max(0.0, now - used_at)), min(used_at, now), vm.told_at))
-        if len(found) > MAX_USES:  # those of which the reaper has not heard for longest
-            found = sorted(found, key=lambda each: each[2])[:MAX_USES]
-        return [(use, up_to) for use, up_to, _ in found]
+            found.append((Use(vm.vm, "", 0, max(0.0, now - used_at)), min(used_at, now)))
+        return found
 
     def told(self, vm: str, up_to: float) -> None:
         """Note that the reaper knows of a VM's use up to a moment."""
-        if vm in self._vms:
-            self._vms[vm].told_at = max(self._vms[vm].told_at, up_to)
+        known = self._vms.get(vm)
+        if known is not None:
+            known.told_at = max(known.told_at, up_to)
+            self._unreported.pop(vm, None)
+            self._report(known)
 
     def honours(self, vm: str, drain: str) -> bool:
         """Say whether a VM has not been used since it drains; one that is not looked at never is."""
         known = self._vms.get(vm)
         return known is None or (known.drain == drain and not known.is_connected())
 
+    # --- counts ---
+
     def connected(self) -> int:
         """Return how many connections there are."""
-        return sum(len(vm.connections) for vm in self._vms.values())
+        return self._connections
 
     def longest_idle(self) -> float:
         """Return how long an unseen connection could keep a VM up, at most."""
-        return max((vm.max_idle for vm in self._vms.values()), default=0.0)
-
-
-def _opens(vm: Running, connection: Connection) -> None:
-    """Note that a VM opens a connection."""
-    vm.opened.pop(connection, None)
-    vm.opened[connection] = None
-    if len(vm.opened) > MAX_CONNECTIONS:
-        del vm.opened[next(iter(vm.opened))]
-
-
-def _is_reply(vm: Running, seen: Seen) -> bool:
-    """Say whether a segment belongs to a connection that the VM has opened, and is no use of it."""
-    connection = (seen.sender, seen.source_port, seen.target, seen.target_port)
-    if connection not in vm.opened:
-        return False
-    if seen.flags & (SYN | ACK) == SYN:  # now somebody else opens one with the same ports
-        del vm.opened[connection]
-        return False
-    vm.replies += 1
-    return vm.replies <= MAX_REPLIES
-
-
-def _closed(vm: Running, connection: Connection, flags: int, side: int, now: float) -> None:
-    if connection not in vm.connections:
-        return
-    if flags & FIN:
-        vm.connections[connection] |= side
-    if flags & RST or vm.connections[connection] == 3:
-        del vm.connections[connection]
-        vm.used_at = max(vm.used_at, now)
+        longest = self._max_idle.earliest()
+        return 0.0 if longest is None else -longest[1]

@@ -284,7 +284,7 @@ class Arming:
 
     def flooded(self) -> frozenset[bytes]:
         """Return the MAC addresses of VMs that are sent more than can be looked at."""
-        return frozenset(mac for mac, machine in self._macs.items() if machine.vm in self._flooded)
+        return frozenset(mac for vm in self._flooded for mac in self._macs_of.get(vm, ()))
 
     def _count(self, vm: str) -> None:
         self._packets[vm] += 1

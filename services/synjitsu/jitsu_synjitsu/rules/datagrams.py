@@ -39,6 +39,8 @@ class Datagrams:
     """Until then they are not looked at."""
     own: dict[Flow, float] = field(default_factory=dict)
     """Flows that the VM has begun -> when it sent on them last; in that order."""
+    changed: bool = False
+    """`own` has other flows than before; set back by who saves them."""
     _others: dict[Flow, float] = field(default_factory=dict)
     """Flows that others have begun, or may have -> when a datagram was seen last; in that order."""
     _count: int = 0
@@ -50,8 +52,10 @@ class Datagrams:
         if _is_known(self._others, flow, now):
             _note(self._others, flow, now)
         elif _is_known(self.own, flow, now) or now - self.seen_since >= FLOW_S:
+            known, count = flow in self.own, len(self.own)
             if _note(self.own, flow, now):
                 del self.own[next(iter(self.own))]  # what comes back on it will be use
+            self.changed |= not known or len(self.own) != count
         else:
             self._others_have(flow, now)
 
@@ -76,9 +80,18 @@ class Datagrams:
         """Note that they are not looked at for a while."""
         self.blind_until = self.seen_since = until
 
+    def resume(self, now: float) -> None:
+        """Note that they are looked at again."""
+        self.blind_until = self.seen_since = now
+
+    def doubt(self, now: float) -> None:
+        """Note that a packet to the VM was not understood: it may have begun a flow, with which the VM goes on."""
+        self.seen_since = max(now, self.seen_since)
+
     def missed(self, now: float) -> None:
         """Note that some were not seen until now, and nobody knows since when."""
-        self.seen_since = max(now, self.seen_since)
+        self.doubt(now)
+        self.changed |= bool(self.own)
         self.own.clear()
 
     def look(self) -> None:
@@ -86,10 +99,10 @@ class Datagrams:
         self._count = 0
 
     def _others_have(self, flow: Flow, now: float) -> None:
-        self.own.pop(flow, None)
+        self.changed |= self.own.pop(flow, None) is not None
         if _note(self._others, flow, now):
             del self._others[next(iter(self._others))]
-            self.seen_since = max(now, self.seen_since)  # the VM may go on with that one
+            self.doubt(now)  # the VM may go on with that one
 
 
 def _is_known(flows: dict[Flow, float], flow: Flow, now: float) -> bool:

@@ -2,6 +2,7 @@
 
     held       VMs that are off or boot: every frame to or from them, all ARP and neighbour discovery
     flooded    of the held, those that are sent too much: one of SAMPLE frames to them, so that others are still seen
+    sampled    running VMs that are flooded: one of SAMPLE frames to and from them
     awaited    running VMs: the next IP packet to them, of which the first bytes are enough
     listened   running VMs: the UDP datagrams to and from them, of which the first bytes are enough
     absent     IP addresses of running VMs that are held still: every packet to them, all ARP and neighbour discovery
@@ -58,6 +59,7 @@ class Interest:
     running: frozenset[bytes] = frozenset()
     absent: frozenset[bytes] = frozenset()
     listened: frozenset[bytes] = frozenset()
+    sampled: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
         """Say whether there is any."""
@@ -70,9 +72,14 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
         return [_WHOLE]
     if not interest:
         return [_DROP]
+    too_long = [_WHOLE] if interest.held or interest.absent else [_HEAD]
+    if _least(interest) > MAX_INSTRUCTIONS:
+        return too_long
     code: list[Instruction] = []
     if interest.flooded:
         code += _searched(interest.flooded, _DESTINATION, _SAMPLED)
+    if interest.sampled:
+        code += _both_ways(interest.sampled, _SAMPLED)
     if interest.held:
         code += _both_ways(interest.held, [_WHOLE])
     if interest.absent:
@@ -84,11 +91,18 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
     if interest.listened:
         code += _if_udp(_both_ways(interest.listened, [_HEAD]))
     if interest.running:
-        of_these = _both_ways(interest.running, [_HEAD])
         code += _unless_tcp_begins_or_ends()
-        code += of_these if len(code) + len(of_these) < MAX_INSTRUCTIONS else [_HEAD]
+        fits = len(code) + 2 * len(interest.running) < MAX_INSTRUCTIONS
+        of_these = _both_ways(interest.running, [_HEAD]) if fits else []
+        code += of_these if of_these and len(code) + len(of_these) < MAX_INSTRUCTIONS else [_HEAD]
     code.append(_DROP)
-    return code if len(code) <= MAX_INSTRUCTIONS else [_WHOLE]
+    return code if len(code) <= MAX_INSTRUCTIONS else too_long
+
+
+def _least(interest: Interest) -> int:
+    """Return how many instructions it takes at least, with one for each comparison, and none for `running`."""
+    twice = len(interest.held) + len(interest.listened) + len(interest.sampled)
+    return 2 * twice + len(interest.flooded) + len(interest.awaited) + len(interest.absent)
 
 
 def packed(code: Iterable[Instruction]) -> bytes:

@@ -57,6 +57,8 @@ class Bridge:
         self._save = save
         self._index = 0
         self._focuses = False
+        self._flooded: frozenset[bytes] = frozenset()
+        """Those of which, since the last focus, not all frames were seen."""
 
     def look(self) -> None:
         """Attach to the bridge if it came, let go of it if it went; raises SetupFault if that is not allowed."""
@@ -131,8 +133,8 @@ class Bridge:
             self.activity.sent(frames.read(frame), monotonic())
 
     def focus(self) -> None:
-        """See what is of interest now: of VMs that are held at once, of others soon."""
-        if self.arming.changed:
+        """See what is of interest now: of VMs that are held or flooded at once, of others soon."""
+        if self.arming.changed or self.activity.urgent:
             self._focus()
         elif (self.activity.changed or self.arming.shrunk) and not self._focuses:
             self._focuses = True
@@ -140,18 +142,31 @@ class Bridge:
             asyncio.get_running_loop().call_later(pause, self._focus)
 
     def _focus(self) -> None:
-        self.arming.changed = self.arming.shrunk = self.activity.changed = self._focuses = False
+        self._focuses = False
+        if not (self.arming.changed or self.arming.shrunk or self.activity.changed):
+            return
+        self._note_floods()
+        self.arming.changed = self.arming.shrunk = self.activity.changed = self.activity.urgent = False
         if self.wire is not None:
+            held = self.arming.macs()
             self.wire.watch(
                 Interest(
-                    self.arming.macs(),
+                    held,
                     self.arming.flooded(),
                     self.activity.awaited(),
                     self.activity.running(),
                     self.arming.lingering(),
                     self.activity.listened(),
+                    self.activity.sampled() - held,
                 )
             )
+
+    def _note_floods(self) -> None:
+        """Note whose use is not seen as a whole: of a VM that is held and flooded one of SAMPLE frames is."""
+        flooded = self.arming.flooded()
+        for mac in flooded | self._flooded:
+            self.activity.missed_of(mac, monotonic())
+        self._flooded = flooded
 
     def look_now(self) -> None:
         """Take all frames that have come until now."""

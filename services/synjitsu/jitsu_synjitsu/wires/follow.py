@@ -212,7 +212,7 @@ class Follower:
         elif self._watches_activity:
             self._follow_use(bridge, vm, status, real, late=late)
             if late:
-                bridge.activity.may_be_connected(vm.uuid)
+                bridge.activity.may_be_connected(vm.uuid, monotonic())
         bridge.focus()
 
     def _watch(self, bridge: Bridge, vm: VM, status: VmStatus, mac: bytes) -> None:

@@ -1,16 +1,30 @@
-"""The connections that are open, in a file of the runtime directory: a Synjitsu that is started again knows them."""
+"""The connections that are open, in a file of the runtime directory: a Synjitsu that is started again knows them.
+
+The file is a sequence of msgpack objects: first a dict of all VMs, as it was when the file was written anew, then for
+each VM of which something has changed a pair of its UUID and what is known now (nil: it no longer runs). So a save
+costs what has changed, and not what all VMs have. A last object that is cut short was being written when Synjitsu
+died, and counts for nothing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import errno
+import os
+from typing import IO, TYPE_CHECKING, Any
 
 import msgpack
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from jitsu_synjitsu.rules.activity import Connection, Known
+    from jitsu_synjitsu.rules.running import Connection, Known
+
+MIN_GROWTH_BYTES = 256 * 1024
+"""The file is written anew when it has grown by that much, and to twice the size that it had then."""
+MAX_OBJECT_BYTES = 1024 * 1024 * 1024
+"""Of what is read: 10,000 VMs with all the connections that are kept."""
 
 log = structlog.get_logger("synjitsu")
 
@@ -21,43 +35,83 @@ class Memory:
     def __init__(self, path: Path) -> None:
         """Read it, if there is one; what it says of a VM is true until the VM is heard of."""
         self._path = path
-        self._read: dict[str, Known] = {}
-        self._written: dict[str, Known] | None = None
+        self._known: dict[str, Known] = {}
+        """What the file says, or is to say."""
+        self._untaken: set[str] = set()
+        """VMs that were read, and not heard of since."""
+        self._size = self._limit = 0
+        self._is_whole = True
+        """The file has all that is known, unless it was not written by this process yet."""
         try:
-            self._read = _parsed(msgpack.unpackb(path.read_bytes()))
+            with path.open("rb") as file:
+                self._known = _read(file)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, msgpack.UnpackException) as error:
             log.warning("open connections of before are not known", file=str(path), reason=str(error))
+        self._untaken = set(self._known)
 
     def take(self, vm: str) -> Known | None:
         """Return what was known of a VM, once."""
-        return self._read.pop(vm, None)
+        if vm not in self._untaken:
+            return None
+        self._untaken.discard(vm)
+        return self._known.pop(vm)
 
-    def save(self, known: dict[str, Known]) -> None:
-        """Write what is known now; what was read and not taken stays."""
-        known = self._read | known
-        if known == self._written:
+    def save(self, changes: Mapping[str, Known | None]) -> None:
+        """Write what has changed; what was read and not taken stays."""
+        if not changes and self._is_whole:
             return
-        self._written = known
-        new = self._path.with_suffix(".new")
+        self._untaken -= changes.keys()
+        for vm, known in changes.items():
+            if known is None:
+                self._known.pop(vm, None)
+            else:
+                self._known[vm] = known
+        data = b"".join(msgpack.packb(change) for change in changes.items())
+        is_long = self._size + len(data) > self._limit
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(msgpack.packb(known))
-            new.replace(self._path)
+            if is_long or not self._is_whole:
+                self._write_anew()
+            else:
+                self._append(data)
         except OSError as error:
+            self._is_whole = False
             log.warning("open connections are not saved", file=str(self._path), reason=error.strerror)
 
+    def _append(self, data: bytes) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += len(data)
 
-def _parsed(data: Any) -> dict[str, Known]:
-    return {
-        str(vm): (
-            _connections(connections),
-            bool(maybe_more),
-            _connections(more[0] if more else ()),  # an older file has none
-        )
-        for vm, (connections, maybe_more, *more) in dict(data).items()
-    }
+    def _write_anew(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(".new")
+        data = msgpack.packb(self._known)
+        new.write_bytes(data)
+        new.replace(self._path)
+        self._size, self._limit, self._is_whole = len(data), 2 * len(data) + MIN_GROWTH_BYTES, True
+
+
+def _read(file: IO[bytes]) -> dict[str, Known]:
+    objects = msgpack.Unpacker(file, max_buffer_size=MAX_OBJECT_BYTES)
+    try:
+        first = objects.unpack()
+    except msgpack.OutOfData:
+        raise ValueError("the file is empty or cut short") from None
+    known = {str(vm): _parsed(data) for vm, data in dict(first).items()}
+    for vm, data in objects:
+        if data is None:
+            known.pop(str(vm), None)
+        else:
+            known[str(vm)] = _parsed(data)
+    return known
+
+
+def _parsed(data: Any) -> Known:
+    connections, maybe_more, *more = data
+    return _connections(connections), bool(maybe_more), _connections(more[0] if more else ())  # an older file has none
 
 
 def _connections(data: Any) -> list[Connection]:

@@ -15,6 +15,7 @@ from jitsu_protocol.messages import Done, Report
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Use
     from jitsu_protocol.process import Process
+    from jitsu_synjitsu.rules.running import Known
     from jitsu_synjitsu.wires.follow import Follower
     from jitsu_synjitsu.wires.memory import Memory
     from jitsu_synjitsu.wires.server import SynjitsuServer
@@ -67,13 +68,20 @@ class Reports:
                 silent = True
             else:
                 silent = False
-            bridges = self._server.bridges
-            self._memory.save({vm: each for bridge in bridges for vm, each in bridge.activity.known().items()})
+            self._save()
             try:
                 async with asyncio.timeout(REPORT_S):
                     await self._wanted.wait()
             except TimeoutError:
                 continue
+
+    def _save(self) -> None:
+        changes: dict[str, Known | None] = {}
+        for bridge in self._server.bridges:
+            for vm, known in bridge.activity.unsaved().items():
+                if known is not None or vm not in changes:  # else it has moved to another bridge
+                    changes[vm] = known
+        self._memory.save(changes)
 
     async def _report(self) -> None:
         """Tell what was used, and which drains are honoured: all that came before has been looked at."""

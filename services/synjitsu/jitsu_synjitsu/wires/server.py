@@ -297,7 +297,7 @@ class SynjitsuServer:
         return float(sum(bridge.arming.unwoken for bridge in self.bridges))
 
     def _floods(self) -> float:
-        return float(sum(bridge.arming.floods for bridge in self.bridges))
+        return float(sum(bridge.arming.floods + bridge.activity.floods for bridge in self.bridges))
 
     def _connected(self) -> float:
         return float(sum(bridge.activity.connected() for bridge in self.bridges))
