@@ -47,7 +47,7 @@ def check(role: str, kind: str) -> None:
     """Raise Forbidden unless a role may send requests of a kind; what is not in the table, operators may."""
     if role not in _BY_KIND.get(kind, OPERATOR):
         raise Forbidden(
-            f"a key of {role} may not send {kind}" if role else "this key is not known any more",
+            f"a key of {role} may not send {kind}" if role else "this key is no longer known",
             hint="`jitsu keys list` says what the keys in bus.keys are for",
         )
 

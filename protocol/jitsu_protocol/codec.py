@@ -73,7 +73,7 @@ def open_frame(frame: bytes | memoryview) -> Header:
     count = unpacked(unpacker.read_array_header)
     version: Any = unpacked(unpacker.unpack) if count >= 2 else None
     if not _is_version(version):
-        raise MalformedMessage("the frame is no envelope")
+        raise MalformedMessage("the frame is not an envelope")
     if version[0] != VERSION[0]:
         raise WrongVersion(
             f"the message is of protocol version {version[0]}.{version[1]}, "

@@ -183,7 +183,7 @@ class Curve:
 
     def _connect_again(self, used: _Socket) -> None:
         if not self._keys.expected(used.owner, used.host):
-            log.warning("no key of an owner is known any more: it is not connected again", owner=used.owner)
+            log.warning("the key of an owner is no longer known: not connecting to it again", owner=used.owner)
             return
         with suppress(zmq.ZMQError):  # it has ended by itself
             used.socket.disconnect(used.endpoint)
@@ -209,7 +209,7 @@ class Curve:
             try:
                 keys = load(self._directory, self._role)
             except SetupFault as fault:
-                log.warning("new keys are not taken", reason=str(fault))
+                log.warning("cannot read the new keys", reason=str(fault))
             else:
                 before, self._keys = self._keys, keys
                 log.info("keys read again", known=len(keys.names))

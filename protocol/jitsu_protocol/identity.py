@@ -38,10 +38,10 @@ def parse(text: str) -> Identity:
     """Return the identity; raises BadRequest. A VM is named by its UUID."""
     role, _, name = text.partition(":")
     if role not in list(Role) or not name.isprintable() or not 0 < len(name) <= MAX_NAME_CHARACTERS:
-        raise BadRequest(f"{text[:100]!r} is no identity", hint="operator:NAME, service:NAME or vm:UUID")
+        raise BadRequest(f"{text[:100]!r} is not an identity", hint="operator:NAME, service:NAME or vm:UUID")
     if role == Role.VM:
         try:
             name = str(uuid.UUID(name))
         except ValueError:
-            raise BadRequest(f"{name!r} is no UUID", hint="a VM is named by its UUID") from None
+            raise BadRequest(f"{name!r} is not a UUID", hint="a VM is named by its UUID") from None
     return Identity(Role(role), name)

@@ -37,11 +37,11 @@ def dns_name(text: str) -> str:
         raise ValueError(f"the name is {len(name)} characters long, {MAX_NAME_CHARACTERS} are allowed")
     for label in name.split("."):
         if not label:
-            raise ValueError(f"{shown} is no DNS name: it has an empty label")
+            raise ValueError(f"{shown} is not a DNS name: it has an empty label")
         if len(label) > 63:
-            raise ValueError(f"{shown} is no DNS name: the label {label[:100]!r} exceeds 63 characters")
+            raise ValueError(f"{shown} is not a DNS name: the label {label[:100]!r} exceeds 63 characters")
         if not _LABEL.fullmatch(label):
-            raise ValueError(f"{shown} is no DNS name: {label[:100]!r} may hold letters, digits and inner hyphens")
+            raise ValueError(f"{shown} is not a DNS name: {label[:100]!r} may hold letters, digits and inner hyphens")
     return name
 
 
@@ -67,7 +67,7 @@ def _address(value: object) -> IPv4Address | IPv6Address:
     try:
         address = IPv6Address(text) if ":" in text else IPv4Address(text)
     except ValueError:
-        raise ValueError(f"{shown} is no IP address") from None
+        raise ValueError(f"{shown} is not an IP address") from None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         raise ValueError(f"{shown} is an IPv4 address in IPv6 form; write {address.ipv4_mapped}")
     if address.is_multicast or address.is_unspecified or _no_host_has(address):
@@ -84,14 +84,14 @@ def _uuid(value: object) -> str:
     try:
         return str(uuid_module.UUID(str(value)))
     except ValueError:
-        raise ValueError(f"{str(value)[:100]!r} is no UUID") from None
+        raise ValueError(f"{str(value)[:100]!r} is not a UUID") from None
 
 
 def _vm_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.+-]{0,127}", text):
-        raise ValueError(f"{text[:200]!r} is no VM name: letters, digits and . _ + - are allowed, 128 at most")
+        raise ValueError(f"{text[:200]!r} is not a VM name: letters, digits and . _ + - are allowed, 128 at most")
     if text in (".", "..", "Domain-0"):
-        raise ValueError(f"{text!r} cannot be the name of a VM: it stands for something else in files or in Xen")
+        raise ValueError(f"{text!r} cannot be the name of a VM: it means something else in files or in Xen")
     return text
 
 
@@ -122,7 +122,7 @@ def _hypervisor_name(text: str) -> str:
 def _xenstore_key(text: str) -> str:
     """Check a path relative to a guest's own part of Xenstore (docs/misc/xenstore.txt of Xen)."""
     if text and not (re.fullmatch(r"[A-Za-z0-9_@-]+(/[A-Za-z0-9_@-]+)*", text) and len(text) <= 1024):
-        raise ValueError(f"{text[:100]!r} is no relative Xenstore path, for example data/status")
+        raise ValueError(f"{text[:100]!r} is not a relative Xenstore path; expected something like data/status")
     return text
 
 
@@ -334,14 +334,14 @@ KEYS: dict[str, Key] = {
     ),
     "on_timeout": Key(
         OnTimeout,
-        "What is said when max_wait is over: answer or servfail.",
+        "What dns sends when max_wait is over: answer or servfail.",
         "answer",
         default_from="on_timeout",
         set_by="vm",
     ),
     "summon": Key(
         SummonMode,
-        "Lets VMs share a name, if all of them say it; a query while none is ready starts one or all of them.",
+        "Lets VMs share a name, if all of them have this key; a query while none is ready starts one or all of them.",
     ),
     "boot_limit": Key(Limit, "A boot that takes longer has failed.", "60", "s", default_from="boot_limit"),
     "evict": Key(
@@ -358,7 +358,7 @@ KEYS: dict[str, Key] = {
     "kernel": Key(Line, "Kernel image of the domain; solo5: the image of the unikernel."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
     "guest_type": Key(
-        GuestType, "How Xen boots the kernel: pv, pvh or hvm.", "as its ELF notes say; pv if it is no ELF file"
+        GuestType, "How Xen boots the kernel: pv, pvh or hvm.", "as its ELF notes say; pv if it is not an ELF file"
     ),
     "memory": Key(Memory, "Memory of the domain.", "65536", "KiB"),
     "vcpus": Key(Count, "Processors of the domain.", "1"),

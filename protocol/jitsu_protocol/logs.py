@@ -129,7 +129,7 @@ def flush() -> None:
     stream = stream_to(STANDARD_ERROR)
     stream.flush()
     if lost := stream.lost():
-        log.warning("lines of the log are lost: who reads it was too slow", lines=lost)
+        log.warning("lines of the log were lost, because the reader was too slow", lines=lost)
 
 
 def configure_logging(settings: LogSettings, service: str) -> None:

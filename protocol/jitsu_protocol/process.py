@@ -152,7 +152,7 @@ class Process:
         try:
             read = load_service(self.service, sys.argv[1:], os.environ)
         except SettingsFault as fault:
-            log.error("the configuration is not taken", service=self.service, reason=str(fault))
+            log.error("cannot use the new configuration", service=self.service, reason=str(fault))
             return
         configure_logging(read.log, self.service)
         taken, waiting = self.settings.with_live(read, self.service)
@@ -161,7 +161,9 @@ class Process:
             self.take(taken)
         self.reread()
         if waiting:
-            log.warning("read again; a restart is needed for", service=self.service, keys=", ".join(waiting))
+            log.warning(
+                "configuration read again; a restart is needed for", service=self.service, keys=", ".join(waiting)
+            )
         else:
             log.info("read again", service=self.service)
 

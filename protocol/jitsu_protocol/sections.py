@@ -80,7 +80,7 @@ def _network_text(text: str) -> str:
     try:
         ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is no network, as 192.0.2.0/24 is one") from None
+        raise ValueError(f"{text!r} is not a network; expected something like 192.0.2.0/24") from None
     return text
 
 
@@ -100,7 +100,7 @@ def _hosts(texts: list[str]) -> list[str]:
     for name in names:
         host_name(name)
         if names.count(name) > 1:
-            raise ValueError(f"the host {name} is there twice")
+            raise ValueError(f"the host {name} is listed twice")
     return texts
 
 
@@ -290,7 +290,7 @@ class DnsSettings(Section):
     log_queries: bool = Field(
         False, description="Log each query; SIGUSR2 switches that while the server runs.", json_schema_extra=LIVE
     )
-    version: str = Field("jitsu", max_length=255, description="What version.bind is answered; empty: nothing.")
+    version: str = Field("jitsu", max_length=255, description="The answer to version.bind; empty: none.")
     max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="Queries that may wait for a VM at once.")
     max_tcp: int = Field(1_000, ge=1, le=100_000, description="TCP connections open at once.")
     tcp_idle: Limit = Field(
@@ -300,12 +300,12 @@ class DnsSettings(Section):
     )
     forward: Servers = Field(
         default_factory=lambda: ["system"],
-        description="Who is asked for names that are not held: addresses, `system` (those of resolv.conf, which is "
-        "followed) or `off`.",
+        description="The servers that queries for other names are forwarded to: addresses, `system` (those of "
+        "resolv.conf, which is followed) or `off`.",
     )
     forward_port: int = Field(53, ge=1, le=65535, description="Port of the addresses in forward.")
     forward_for: Networks = Field(
-        default_factory=list, description="Networks for which that is done; empty: loopback and this host's own."
+        default_factory=list, description="Networks whose queries are forwarded; empty: loopback and this host's own."
     )
     forward_special: Names = Field(
         default_factory=list,
@@ -361,7 +361,7 @@ class HypervisorSettings(Section):
         description="The bridge of VMs without `nic`; the mock kind bridge makes, and removes, it if there is none.",
     )
     bridge_addresses: Texts = Field(
-        default_factory=list, description="Addresses that the bridge gets when it is made, as 10.0.0.1/24."
+        default_factory=list, description="Addresses that the bridge gets when it is made, for example 10.0.0.1/24."
     )
     host: HostName | Literal[""] = Field(
         "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
@@ -373,7 +373,7 @@ class HypervisorSettings(Section):
     )
     save_directory: str = Field("/var/lib/jitsu-vmd/saved", description="libxl: where suspended domains are kept.")
     xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")
-    user: str = Field("root", description="XAPI: who logs in.")
+    user: str = Field("root", description="XAPI: the user that logs in.")
     password_file: str = Field("", description="XAPI: file with the password.")
     ca_file: str = Field("", description="XAPI: certificates that vouch for its own; empty: the system's.")
     connections: Connections = Field(
@@ -392,8 +392,8 @@ class HypervisorSettings(Section):
     )
     gateways: Texts = Field(
         default_factory=list,
-        description="solo5: what {gateway} and {prefix} in a `cmdline` stand for, as 10.0.0.1/24; for each VM the one "
-        "in whose network its address is. Empty: the addresses of the VM's bridge.",
+        description="solo5: what {gateway} and {prefix} in a `cmdline` stand for, for example 10.0.0.1/24; for each VM "
+        "the one in whose network its address is. Empty: the addresses of the VM's bridge.",
     )
     max_booting: int = Field(
         0, ge=0, description="VMs that may boot at once; others wait. 0: any number.", json_schema_extra=LIVE
@@ -445,7 +445,7 @@ class SynjitsuSettings(Section):
     )
     watch_activity: bool = Field(
         True,
-        description="Tell the reaper of open connections and of traffic; the bridge is promiscuous while VMs run.",
+        description="Report open connections and traffic to the reaper; the bridge is promiscuous while VMs run.",
     )
     metrics: Listen = Field("", description=METRICS)
 
@@ -464,7 +464,7 @@ class ReaperSettings(Section):
 class StoreSettings(Section):
     """The state store."""
 
-    path: str = Field("", description="The Git repository; empty: a new one that is gone when the suite is.")
+    path: str = Field("", description="The Git repository; empty: a new one that is deleted when the suite stops.")
     statistics_interval: Limit = Field(
         60.0,
         description="How often statistics are committed to the history; a journal keeps them in the meantime.",

@@ -302,7 +302,7 @@ def _ask(client: Any, op: str, *fields: str, transaction: int = 0, missing: bool
         packet = Packet(getattr(Op, op), payload, _next_number(), transaction)
         answer = client.router.send(packet).get()
     except pyxs.exceptions.InvalidPayload:
-        raise Unavailable(f"Xenstore takes no more than 4096 bytes, not the {len(payload)} of {fields[0]}") from None
+        raise Unavailable(f"Xenstore accepts at most 4096 bytes, and {fields[0]} has {len(payload)}") from None
     except (pyxs.PyXSError, OSError, AttributeError) as error:  # the connection has been closed meanwhile
         raise _Lost(str(error)) from None
     if answer.op == packet.op:

@@ -574,4 +574,4 @@ def test_other_servers_are_taken_while_questions_are_under_way() -> None:
     made.reload([], Networks(["127.0.0.0/8"]), frozenset())
     said = dns.message.from_wire(ask(made, query("more.example.org", use_edns=0), 0.3) or b"")
     option: Any = said.options[0]
-    assert (said.rcode(), option.text) == (2, "no server to forward to is known (dns.forward)")
+    assert (said.rcode(), option.text) == (2, "there is no server to forward to (dns.forward)")

@@ -131,7 +131,7 @@ def test_an_address_of_this_host_is_left_out_with_a_warning_and_the_others_are_a
     assert Servers(given, 5300).found.warnings == (), "another server of this host, on another port"
     made = Servers(given, 53)
     assert made.found.servers == (("192.0.2.53", 53),)
-    assert made.found.warnings == (f"dns.forward: {address} is this server itself, and is not asked",)
+    assert made.found.warnings == (f"dns.forward: {address} is this server itself, so queries are not forwarded to it",)
 
 
 def test_an_address_of_somebody_else_is_asked_even_where_any_address_can_be_bound(
@@ -168,11 +168,11 @@ def test_an_upstream_address_that_moves_onto_this_host_and_away_again_is_left_ou
     interfaces.append(OwnAddress(ip_interface("192.0.2.53/24")))
     made.reload(forwarder)
     assert list(forwarder.health.servers) == [("192.0.2.77", 53)]
-    assert made.found.warnings == ("dns.forward: 192.0.2.53 is this server itself, and is not asked",)
+    assert made.found.warnings == ("dns.forward: 192.0.2.53 is this server itself, so queries are not forwarded to it",)
     interfaces.append(OwnAddress(ip_interface("192.0.2.77/24"), is_lasting=False))
     made.reload(forwarder)
     assert list(forwarder.health.servers) == []
-    assert made.found.warnings[-1].startswith("dns.forward names no other server: names of others are not found")
+    assert made.found.warnings[-1].startswith("dns.forward names no other server: names outside our zones")
     del interfaces[-2:]
     made.reload(forwarder)
     assert list(forwarder.health.servers) == [("192.0.2.53", 53), ("192.0.2.77", 53)]
@@ -188,7 +188,9 @@ def test_of_the_systems_servers_this_one_is_left_out_with_a_warning(tmp_path: Pa
     file.write_text("nameserver 127.0.0.1\nnameserver 192.0.2.53\n")
     made = Servers(settings(bind="0.0.0.0"), 53, file)
     assert made.found.servers == (("192.0.2.53", 53),)
-    assert made.found.warnings == (f"{file}: nameserver 127.0.0.1 is this server itself, and is not asked",)
+    assert made.found.warnings == (
+        f"{file}: nameserver 127.0.0.1 is this server itself, so queries are not forwarded to it",
+    )
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.53", "0.0.0.0"])

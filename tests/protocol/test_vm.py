@@ -99,11 +99,11 @@ def test_a_fault_names_its_key(config: dict[str, list[str]], key: str) -> None:
         ("dns", "*." + ".".join(["a" * 63] * 3 + ["b" * 61]), "255 characters long, 253 are allowed"),
         ("ttl", "2147483648", "is too long: at most 2147483647s"),
         ("memory", "1.0", "must be written with digits only"),
-        ("name", "Domain-0", "stands for something else"),
+        ("name", "Domain-0", "means something else"),
         ("mac", "00:00:00:00:00:00", "not the MAC address"),
         ("nic", "../br0/x", "not the name of a bridge"),
         ("kernel", "a\0b", "control character"),
-        ("wait_for_key", "/domain/0", "no relative Xenstore path"),
+        ("wait_for_key", "/domain/0", "is not a relative Xenstore path"),
     ],
 )
 def test_what_would_break_a_service_is_refused_where_it_is_configured_and_where_it_is_read(

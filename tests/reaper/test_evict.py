@@ -134,7 +134,7 @@ def test_g8_who_is_not_heard_has_nothing_evicted() -> None:
     host = Host(a={}, w={})
     host.say("w", "off", 50.0, wants=True)
     host.report(50.0)
-    host.policy.blind = "the store is not heard"
+    host.policy.blind = "the store is silent"
     assert host.policy.passed(50.0) == []
-    host.policy.blind, host.policy.unheard = "", {"": "its vmd is not heard"}
+    host.policy.blind, host.policy.unheard = "", {"": "its vmd is silent"}
     assert host.policy.passed(50.0) == []

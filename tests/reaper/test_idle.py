@@ -179,7 +179,7 @@ def test_g8_without_any_replica_or_while_blind_nothing_is_stopped() -> None:
     reaper = Reaper()
     assert reaper.policy.passed(1000.0) == []
     reaper.report(1000.0)
-    reaper.policy.blind = "vmd is not heard"
+    reaper.policy.blind = "vmd is silent"
     assert reaper.policy.passed(2000.0) == []
     assert reaper.policy.next_deadline(2000.0) is None
 

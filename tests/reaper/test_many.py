@@ -120,7 +120,7 @@ def test_all_that_are_idle_are_stopped_a_bounded_number_at_a_time_and_each_once(
 def test_the_one_that_has_been_idle_for_longest_is_drained_first() -> None:
     suite = Suite(MAX_DRAINS + 2, MAX_DRAINS + 2)
     suite.report(1.0, 0)
-    suite.policy.blind = "the store is not heard"
+    suite.policy.blind = "the store is silent"
     suite.tick_until(30.0)
     suite.policy.blind = ""
     suite.report(30.0)

@@ -38,7 +38,7 @@ async def test_status_names_the_vms_that_run_and_that_cannot_be_watched(tmp_path
 async def test_without_any_bridge_it_says_that_connections_keep_no_vm_up(tmp_path: Path) -> None:
     async with running_process("synjitsu", tmp_path) as process:
         (note,) = SynjitsuServer(process).notes()
-        assert "open connections keep no VM up" in note
+        assert "open connections do not keep VMs up" in note
 
 
 async def test_a_report_looks_at_the_vms_that_drain_and_no_others(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_each_fault_of_a_file_has_a_line_with_its_place(tmp_path: Path) -> None:
     assert lines == [
         'jitsu.toml:2: dns.prot: unknown key; did you mean "port"?',
         'jitsu.toml:6: vm.www.ttl: -1 is not a duration; use seconds or a unit, for example 60 or "1m"',
-        "jitsu.toml:8: vm.one.dns: 'bad..name' is no DNS name: it has an empty label",
+        "jitsu.toml:8: vm.one.dns: 'bad..name' is not a DNS name: it has an empty label",
         "jitsu.toml:14: vm.three.dns: b.jitsu.test belongs to the VM two already; to share it, both need summon",
         "jitsu.toml:15: vm.three.ip: 127.9.1.3 belongs to the VM two already",
     ]
@@ -80,7 +80,7 @@ def test_bad_strings(tmp_path: Path) -> None:
     assert status == 2
     assert lines == [
         "VM string 1: colour: unknown key",
-        "VM string 2: ip: '127.9.2' is no IP address",
+        "VM string 2: ip: '127.9.2' is not an IP address",
         "VM string 3: dns: is required",
     ]
     assert run(tmp_path, "-t", "soon", "dns=www.jitsu.test,ip=127.9.2.1")[0] == 2

@@ -101,7 +101,7 @@ def test_a_directory_that_is_no_repository_is_named_and_left_alone(tmp_path: Pat
     (tmp_path / "photos" / "cat.jpg").write_text("precious")
     status, said = started_on(tmp_path, tmp_path / "photos")
     assert status == 3, said
-    assert "photos is no bare Git repository (name one, or a new or empty directory" in said
+    assert "photos is not a bare Git repository (name one, or a new or empty directory" in said
     assert [each.name for each in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 

@@ -77,7 +77,7 @@ def test_errors_say_what_is_near_and_what_to_do(suite: RunningSuite, vm: str) ->
     for arguments, told in (
         (("get", f"{vm}/pi"), f"{vm}/pi does not exist (did you mean {vm}/ip?)"),
         (("tree", "jitsu/mv"), "jitsu/mv does not exist (did you mean "),
-        (("get", vm), f"{vm} is no value: it has "),
+        (("get", vm), f"{vm} is not a value: it has "),
         (("set", f"{vm}/stop_mod", "destroy"), f"nothing reads {vm}/stop_mod; did you mean {vm}/stop_mode?"),
         (("set", "www.stop_mod", "destroy"), "'stop_mod' is not a key of a VM; did you mean \"www.stop_mode\"?"),
         (
@@ -91,7 +91,7 @@ def test_errors_say_what_is_near_and_what_to_do(suite: RunningSuite, vm: str) ->
         (("watch", "--branch", "mastre"), "there is no branch 'mastre'; did you mean \"master\"?"),
         (("unset", "jitsu/nothing"), "jitsu/nothing does not exist"),
         (("push", "/nowhere/at/all"), "/nowhere/at/all"),
-        (("--as", "vm:www", "branch", "x"), "'www' is no UUID (a VM is named by its UUID)"),
+        (("--as", "vm:www", "branch", "x"), "'www' is not a UUID (a VM is named by its UUID)"),
     ):
         said = suite.jitsu(*arguments, check=False)
         assert said.startswith("jitsu: "), arguments

@@ -225,7 +225,7 @@ def test_g8_while_synjitsu_is_away_nothing_is_stopped(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGSTOP)
         try:
             stays_up(suite, 7.0)
-            assert "synjitsu is silent, and somebody may be connected" in suite.jitsu("status", check=False)
+            assert "synjitsu is silent, and a client may be connected" in suite.jitsu("status", check=False)
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_for(lambda: stopped(suite), LIMIT_S, "the VM is stopped")

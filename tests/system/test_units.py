@@ -194,7 +194,7 @@ def test_a_watchdog_is_fed_and_sighup_reads_the_configuration_again(tmp_path: Pa
             assert "store.metrics" in log.read_text()
             toml.write_text("[stroe]\n")
             process.send_signal(signal.SIGHUP)
-            wait_for(lambda: "the configuration is not taken" in log.read_text(), 10, "a mistake is told")
+            wait_for(lambda: "cannot use the new configuration" in log.read_text(), 10, "a mistake is told")
             assert process.poll() is None
         finally:
             process.terminate()

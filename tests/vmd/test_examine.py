@@ -107,7 +107,7 @@ def test_files_and_bridges_that_are_not_there(tmp_path: Path) -> None:
     assert absent_part(make_vm(disk=f"{image}@vda")) == ""
     assert absent_part(make_vm(disk="phy:vg0/www@xvda")) == ""
     said = absent_part(make_vm(nic="nobridge"))
-    assert said == "nic: this host has no bridge nobridge; `ip link show type bridge` lists those that there are"
+    assert said == "nic: this host has no bridge nobridge; `ip link show type bridge` lists the bridges of this host"
     assert absent_part(make_vm(nic="nobridge", script="/etc/xen/vif-route")) == "", "the script need not know it"
 
 
@@ -234,8 +234,8 @@ async def test_xapi_examines_vms(tmp_path: Path) -> None:
         assert {name: found[vm.uuid] for name, vm in vms.items()} == {
             "www": Examined("", writes_to_disk=True),
             "live": Examined(),
-            "twice": Examined("2 VMs of the pool are called twice (say which, with its key uuid)"),
-            "no": Examined("the pool has no VM no (xe vm-list shows those that there are)"),
+            "twice": Examined("2 VMs of the pool are called twice (name one of them with the key uuid)"),
+            "no": Examined("the pool has no VM no (`xe vm-list` shows the VMs of the pool)"),
         }
 
 
@@ -261,8 +261,8 @@ async def test_libvirt_examines_domains(tmp_path: Path) -> None:
             vm("less", kernel=__file__, disk="/no.img@vda"),
         ]
         found = await made.hypervisor.examine(vms)
-    bridge = "nic: this host has no bridge nobridge; `ip link show type bridge` lists those that there are"
-    unknown = "test:///default has no domain nosuch (virsh define it, or say with kernel or domain_xml what it is)"
+    bridge = "nic: this host has no bridge nobridge; `ip link show type bridge` lists the bridges of this host"
+    unknown = "test:///default has no domain nosuch (virsh define it, or describe it with kernel or domain_xml)"
     assert {vm.name: found[vm.uuid] for vm in vms} == {
         "test": Examined("", writes_to_disk=True),
         "nosuch": Examined(unknown),

@@ -98,8 +98,8 @@ async def test_libxl_says_why_xl_has_failed(libxl: str, tmp_path: Path) -> None:
         ({"kernel": "/nowhere"}, "kernel: there is no file /nowhere"),
         ({"kernel": "/tmp"}, "kernel: /tmp cannot be read: Is a directory"),
         ({"disk": "x"}, "disk: 'x' is not DEVICE-OR-FILE@TARGET"),
-        ({"cmdline": 'a "quote"'}, "cannot stand in a configuration of xl"),
-        ({"rumprun_config": "/proc/version"}, "rumprun_config: it is no JSON"),
+        ({"cmdline": 'a "quote"'}, "cannot be written into a configuration of xl"),
+        ({"rumprun_config": "/proc/version"}, "rumprun_config: it is not valid JSON"),
     ],
 )
 async def test_libxl_refuses_what_it_cannot_do(tmp_path: Path, keys: dict[str, str], refusal: str) -> None:

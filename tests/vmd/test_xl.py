@@ -74,5 +74,5 @@ def test_a_domain_is_configured_as_the_originals_keys_say() -> None:
 
 
 def test_g9_no_value_gets_out_of_its_quotes() -> None:
-    with pytest.raises(XlFault, match="cannot stand"):
+    with pytest.raises(XlFault, match="cannot be written into"):
         config(make_vm(kernel='/k" builder = "x'), "", "pv")

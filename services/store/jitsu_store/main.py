@@ -51,7 +51,7 @@ async def start(process: Process) -> None:
 
     process.stopping = stopping
     process.notes = lambda: [
-        f"repository {path}{'' if configured else ', gone when this process stops'}",
+        f"repository {path}{'' if configured else ', deleted when this process stops'}",
         *server.notes(),
         *upkeep.notes(),
     ]

@@ -266,10 +266,10 @@ class Forwarder:
             return self._servfail(question, reason, now, Ede.CACHED_ERROR)
         under_way = self._under_way.get(key)
         if under_way is not None and question.asker.address in self._addresses:
-            return self._servfail(question, "a loop: a server that we ask this asks us", now)
+            return self._servfail(question, "a forwarding loop: a server that we forward to forwards to us", now)
         if under_way is None:
             if not self.health.servers:
-                return self._servfail(question, "no server to forward to is known (dns.forward)", now)
+                return self._servfail(question, "there is no server to forward to (dns.forward)", now)
             if len(self._under_way) >= self._max_under_way:
                 return self._servfail(question, "too many questions are under way", now)
             under_way = self._under_way[key] = _UnderWay(question, self.health.order(now), now + TOTAL_S)
@@ -295,7 +295,7 @@ class Forwarder:
             self._ask_again(key, under_way, now)
             return
         if isinstance(response, Unfit):
-            self.failed(attempt, "it sends what is no answer", now)
+            self.failed(attempt, "it sends something that is not an answer", now)
             return
         if response.rcode in (Rcode.FORMERR, Rcode.NOTIMP, Rcode.BADVERS) and under_way.edns:
             under_way.edns = False

@@ -59,7 +59,7 @@ def own_interfaces() -> list[OwnAddress]:
                 if kind == NLMSG_DONE:
                     return found
                 if kind == NLMSG_ERROR:
-                    raise OSError(-struct.unpack_from("=i", message)[0], "the kernel does not list the addresses")
+                    raise OSError(-struct.unpack_from("=i", message)[0], "the kernel does not answer")
                 if kind == RTM_NEWADDR:
                     found += _address(message)
 
@@ -81,7 +81,7 @@ def served_addresses(bind: str) -> tuple[str, ...] | None:
     try:
         found = reachable_addresses()
     except OSError as error:
-        log.warning("the addresses of this host are not known", reason=str(error))
+        log.warning("cannot read the addresses of this host", reason=str(error))
         return None
     return tuple(each for each in found if bound.version == 6 or ip_address(each).version == 4)
 
@@ -97,7 +97,7 @@ async def address_changes() -> AsyncIterator[None]:
             reports.bind((0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
             loop.add_reader(reports, lambda: changed.set() if _tells_a_change(reports) else None)
         except OSError as error:
-            log.warning("changes of this host's addresses are seen later", every_s=LOOK_S, reason=str(error))
+            log.warning("changes of this host's addresses will be noticed late", every_s=LOOK_S, reason=str(error))
         try:
             while True:
                 with suppress(TimeoutError):

@@ -110,7 +110,7 @@ class NamesFollower:
             try:
                 return head.epoch, head.number, _Changed(head, await self._changes())
             except JitsuError as error:
-                log.debug("all names are taken again", reason=str(error))
+                log.debug("reading all names again", reason=str(error))
         head = page = await self._page("", PAGE_LEAVES)
         self._names.begin_reset()
         self._names.take(page.leaves)

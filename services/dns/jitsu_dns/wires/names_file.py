@@ -51,14 +51,14 @@ class NamesFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            log.warning("the names of before are not known", file=str(self._path), reason=str(error))
+            log.warning("cannot read the names that an earlier jitsu-dns kept", file=str(self._path), reason=str(error))
             return None
 
     def _read(self) -> Remembered:
         with self._path.open("rb") as file:
             status = os.fstat(file.fileno())
             if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                raise ValueError("somebody else may write it")
+                raise ValueError("another user may write to it")
             unpacker = msgpack.Unpacker(file, max_buffer_size=MAX_FILE_BYTES)
             head = next(unpacker, None)
             if not isinstance(head, list) or len(head) != 3 or head[0] != FORMAT:
@@ -88,7 +88,11 @@ class NamesFile:
             new.replace(self._path)
         except OSError as error:
             if not self._is_told:
-                log.info("a restart will take longer: the names cannot be kept", file=str(new), reason=error.strerror)
+                log.info(
+                    "cannot keep the names for the next start, which will take longer",
+                    file=str(new),
+                    reason=error.strerror,
+                )
             self._is_told = True
 
 

@@ -45,7 +45,7 @@ class NotifySockets:
         for each in self._notifier.passed(monotonic()):
             self._transports[ip_address(each.server[0]).version].sendto(each.data, each.server)
         if self._notifier.unheard > unheard:
-            log.warning("a secondary does not answer that it heard of a change: it asks at its next refresh")
+            log.warning("a secondary did not acknowledge a NOTIFY; it will notice the change at its next refresh")
         self._alarm.set(self._notifier.next_deadline())
 
 

@@ -23,7 +23,7 @@ class QueryLog:
     def switch(self) -> None:
         """Switch it on, or off."""
         self.is_on = not self.is_on
-        log.info("queries are logged" if self.is_on else "queries are logged no more")
+        log.info("queries are logged" if self.is_on else "queries are no longer logged")
 
     def note(self, data: bytes, address: bytes, answer: bytes | None, protocol: str) -> None:
         """Log a query and what was answered at once."""

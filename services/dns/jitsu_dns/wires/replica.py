@@ -157,7 +157,7 @@ class Replica:
             self._servers.reload(self._front.forward)
         addresses = served_addresses(self._settings.bind)
         if addresses is not None and self._front.table.zones.readdress(addresses):
-            log.info("the zones' own name servers have other addresses now", addresses=addresses)
+            log.info("the addresses of the zones' own name servers have changed", addresses=addresses)
 
     def say_what_changed(self) -> None:
         """Tell an operator who has set no zones which line keeps the zones of earlier versions."""
@@ -182,7 +182,7 @@ class Replica:
             await self._reaper.call(self._uses.report((), monotonic(), leaving=True), Done, LEAVING_TIMEOUT_S)
         except (JitsuError, TimeoutError) as error:
             reason = str(error) or "it does not answer in time"
-            log.warning("the reaper does not know that this replica leaves", reason=reason)
+            log.warning("cannot report to the reaper that this replica stops", reason=reason)
 
     # --- queries ---
 
@@ -302,11 +302,11 @@ class Replica:
                 await self._reaper.call(report, Done, REPORT_TIMEOUT_S)
             except JitsuError as error:
                 if not silent:
-                    log.warning("the reaper does not take reports", reason=str(error))
+                    log.warning("the reaper does not accept reports", reason=str(error))
                 silent = True
             else:
                 if silent:
-                    log.info("the reaper takes reports again")
+                    log.info("the reaper accepts reports again")
                 silent = False
                 self._uses.acknowledged(sent_at)
                 if set(self._front.drains()) - set(report.drains):
@@ -335,13 +335,13 @@ class Replica:
         metrics, counts = self._process.metrics, self._front.counts
         self._waits = metrics.histogram("cold_wait_seconds", "How long cold queries waited for their answer.")
         self._udp.batch_s = metrics.histogram(
-            "warm_batch_seconds", "From reading a batch of datagrams to having answered those with a ready answer."
+            "warm_batch_seconds", "From reading a batch of datagrams to sending the answers that were ready."
         ).observe
         metrics.counted_by(
             "queries", "Queries that were answered.", ("type", "rcode", "path"), lambda: _labelled(self._front)
         )
         read = {
-            "malformed": "Packets that are no query.",
+            "malformed": "Packets that are not DNS queries.",
             "late": "Waiting queries whose max_wait was over.",
             "overflow": "Queries refused because too many wait.",
         }
@@ -361,10 +361,10 @@ class Replica:
         )
         metrics.counted(
             "queries_dropped",
-            "Queries dropped because too many had to be looked at.",
+            "Queries that were dropped because too many arrived at once.",
             lambda: self._udp.queries_dropped,
         )
-        metrics.gauge("waiting", "Queries that wait now.", lambda: float(len(self._front.pending)))
+        metrics.gauge("waiting", "Queries that are waiting now.", lambda: float(len(self._front.pending)))
         metrics.gauge("names", "Names held.", lambda: float(len(self._front.table)))
         metrics.gauge("tcp_connections", "TCP connections open.", lambda: float(len(self._tcp.connections)))
 

@@ -84,7 +84,9 @@ class Servers:
         self.found = found
         forwarder.reload(found.servers, Networks(found.networks), found.addresses)
         if found.servers != before.servers:
-            log.info("other servers are asked from now on", servers=[address for address, _ in found.servers])
+            log.info(
+                "queries are forwarded to other servers from now on", servers=[address for address, _ in found.servers]
+            )
 
     def _signature(self) -> tuple[int, ...]:
         try:
@@ -102,15 +104,19 @@ class Servers:
             interfaces = None
             if not settings.forward_for:
                 warnings.append(
-                    f"the networks of this host are not known ({error.strerror or error}): names of others are found "
-                    "for loopback only; set dns.forward_for"
+                    f"cannot read the networks of this host ({error.strerror or error}): names outside our zones are "
+                    "found for loopback clients only; set dns.forward_for"
                 )
         named, where = [(text, settings.forward_port) for text in settings.forward], "dns.forward: "
         if settings.forward == ["system"]:
             named, where = _nameservers(self._resolv_conf), f"{self._resolv_conf}: nameserver "
         is_local = _can_be_bound if interfaces is None else partial(_is_among, interfaces)
         found = [server for server in named if not leads_back(server, settings.bind, self._port, is_local)]
-        warnings += [f"{where}{each[0]} is this server itself, and is not asked" for each in named if each not in found]
+        warnings += [
+            f"{where}{each[0]} is this server itself, so queries are not forwarded to it"
+            for each in named
+            if each not in found
+        ]
         if not found:
             warnings.append(_none_left(settings.forward, self._resolv_conf))
         networks = settings.forward_for or [*LOOPBACK, *_networks(interfaces or [])]
@@ -130,10 +136,13 @@ def refuse_itself(settings: DnsSettings, port: int) -> None:
 def _none_left(forward: list[str], resolv_conf: Path) -> str:
     if forward == ["system"]:
         return (
-            f"dns.forward = system, but {resolv_conf} names no other server: names of others are not found "
-            "until it does, or set dns.forward to addresses, or to off"
+            f"dns.forward = system, but {resolv_conf} names no other server: names outside our zones are not "
+            "found until it does; or set dns.forward to addresses, or to off"
         )
-    return "dns.forward names no other server: names of others are not found; name one there, or set dns.forward = off"
+    return (
+        "dns.forward names no other server: names outside our zones are not found; "
+        "add one there, or set dns.forward = off"
+    )
 
 
 def _nameservers(resolv_conf: Path) -> list[Server]:

@@ -45,8 +45,8 @@ def bind_udp(address: str, port: int, *, reuse_port: bool) -> socket.socket:
 def cannot_bind(protocol: str, address: str, port: int, error: OSError) -> SetupFault:
     """Return the fault that tells the operator what to do."""
     hints = {
-        errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose another with dns.port (-l)",
-        errno.EADDRINUSE: "another server has it; stop that one, or choose another with dns.port (-l)",
+        errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose another port with dns.port (-l)",
+        errno.EADDRINUSE: "another process uses it; stop that one, or choose another port with dns.port (-l)",
         errno.EADDRNOTAVAIL: "no interface of this machine has that address; see dns.bind (-b)",
     }
     return SetupFault(

@@ -34,11 +34,11 @@ async def run_workers(settings: Settings) -> int:
     dns = settings.dns
     fault = None
     if dns.port == 0:
-        fault = SetupFault("dns.workers share one port, and 0 is any", hint="give dns.port (-l), or workers = 1")
+        fault = SetupFault("dns.workers share one port, and 0 is any", hint="set dns.port (-l), or workers = 1")
     elif is_activated():
         fault = SetupFault(
             "dns.workers cannot share a socket of the service manager",
-            hint="say workers = 1 and enable more of jitsu-dns@NAME.socket and .service, which share the port",
+            hint="set workers = 1 and enable more of jitsu-dns@NAME.socket and .service, which share the port",
         )
     if fault is not None:
         print(f"jitsu-dns: {fault}", file=sys.stderr)
@@ -61,7 +61,7 @@ async def run_workers(settings: Settings) -> int:
 
 
 def _say_that_workers_wait() -> None:
-    log.warning("workers take their configuration when they start: restart this replica")
+    log.warning("workers read their configuration only when they start; restart this replica")
 
 
 async def _tell_when_ready(workers: Children) -> None:

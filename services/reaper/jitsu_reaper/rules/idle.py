@@ -59,7 +59,7 @@ class Policy:
         self._drains: dict[str, DrainMachine] = {}
         self._hosts: dict[str, _Host] = {}
         self._not_before: dict[str, float] = {}
-        self.blind = "nothing has been heard yet"
+        self.blind = "no service has reported yet"
         """Why nothing may be stopped now, or nothing."""
         self.unheard: Mapping[str, str] = {}
         """Hosts of which nothing may be stopped now, and why."""

@@ -239,17 +239,17 @@ class ReaperServer:
     def _blindness(self) -> str:
         """Return why nothing may be stopped; what concerns one host only is noted with the policy."""
         if self._vms is None or not self._vms.is_live():
-            return "the store is not heard"
+            return "the store is silent"
         silent = self._policy.activity.silent(monotonic())
-        unheard = {host: "its vmd is not heard" for host, feed in self._states.items() if not feed.is_live()}
+        unheard = {host: "its vmd is silent" for host, feed in self._states.items() if not feed.is_live()}
         if len(unheard) == len(self._states):
-            return "vmd is not heard"
+            return "vmd is silent"
         if not self._policy.activity.informed:
             return "no dns replica has reported yet"
         for name, replica in silent.items():
             if replica.host is None:
                 return f"dns replica {name} is silent and may still answer"
-            unheard[replica.host] = f"{name} is silent, and somebody may be connected"
+            unheard[replica.host] = f"{name} is silent, and a client may be connected"
         self._policy.unheard = unheard
         return ""
 
@@ -317,10 +317,10 @@ class ReaperServer:
             if values:
                 await self._store.call(Record(values=values, service="reaper"), Done, CALL_TIMEOUT_S)
         except Refused as error:
-            log.debug("the store takes no TTLs", reason=str(error))
+            log.debug("the store refuses the TTLs", reason=str(error))
         except JitsuError as error:
             activity.unsaved_ttls |= {key: None for key in saving if key in activity.totals}
-            log.debug("TTLs wait for the store", reason=str(error))
+            log.debug("TTLs are kept until the store answers", reason=str(error))
 
     async def _save(self) -> None:
         activity = self._policy.activity
@@ -338,7 +338,7 @@ class ReaperServer:
             await self._store.call(Record(values=values, service="reaper"), Done, CALL_TIMEOUT_S)
         except JitsuError as error:
             activity.unsaved |= {key: None for key in saving if key in activity.totals}
-            log.warning("statistics wait for the store", reason=str(error))
+            log.warning("statistics are kept until the store answers", reason=str(error))
 
 
 def _number(text: str) -> float:

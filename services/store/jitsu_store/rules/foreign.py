@@ -63,7 +63,7 @@ class Checker:
         if limit is None:
             raise ForeignError(f"it has an object of kind {kind}, which a store never has")
         if size > limit:
-            raise ForeignError(f"it has a {kind} of {size} bytes; at most {limit} are taken")
+            raise ForeignError(f"it has a {kind} of {size} bytes; at most {limit} are accepted")
 
     def commit(self, data: bytes) -> None:
         """Check a commit."""

@@ -175,7 +175,7 @@ def _form_reasons(changes: Mapping[str, str | None]) -> Iterable[str]:
         elif value is not None and len(value) > MAX_VALUE_CHARACTERS:
             yield f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"
         elif value is not None and not _is_text(value):
-            yield f"the value of {path} is no text: {value[:50]!r}"
+            yield f"the value of {path} is not text: {value[:50]!r}"
 
 
 def _is_text(value: str) -> bool:

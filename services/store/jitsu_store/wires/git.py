@@ -68,7 +68,7 @@ class GitRepository:
             raise Unavailable(f"the store {self.path} cannot be opened now: {error}") from None
         except pygit2.GitError as error:
             raise DamagedStore(
-                f"{self.path} is no Git repository that can be opened: {error}",
+                f"{self.path} is not a Git repository that can be opened: {error}",
                 hint="name a Git repository, or a new or empty directory; or restore this one from a clone",
             ) from None
 
@@ -272,7 +272,7 @@ class GitRepository:
         if self.head(branch) != expected:
             raise Conflict(
                 f"another program has moved the branch {branch} of {self.path}",
-                hint="restart jitsu-store to take up what it has written",
+                hint="restart jitsu-store, so that it reads what the other program has written",
             )
 
     # --- below ---
@@ -299,7 +299,7 @@ class GitRepository:
             what = f"object {id.hex()} of " if id else ""
             raise Unavailable(
                 f"{what}the store {self.path} is missing or damaged: {error}",
-                hint="`git fsck` lists all that is; restore from a clone, or `git fetch` into it from one",
+                hint="`git fsck` lists what is damaged; restore from a clone, or `git fetch` into it from one",
             ) from None
 
 
@@ -322,7 +322,7 @@ def prepare(path: Path, *, durable: bool = True) -> int:
             pygit2.init_repository(str(path), bare=True, initial_head="master")
         elif not (path / "objects").is_dir():
             raise DamagedStore(
-                f"{path} is no bare Git repository",
+                f"{path} is not a bare Git repository",
                 hint="name one, or a new or empty directory; `git clone --bare` makes one of another repository",
             )
         pack_directory(path).mkdir(parents=True, exist_ok=True)

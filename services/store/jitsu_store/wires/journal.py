@@ -175,7 +175,7 @@ class StatisticsKeeper:
                 await self._commit_all(theirs)
             except Invalid as error:
                 if not self._has_dropped:  # once: whoever records it may do so each minute
-                    log.error("statistics are refused, and dropped", path=path[:100], reason=error.message[:200])
+                    log.error("statistics were refused and dropped", path=path[:100], reason=error.message[:200])
                 self._has_dropped = True
 
     async def _on_disk(self, write: Callable[[], None], recorded: Mapping[str, Recorded]) -> None:

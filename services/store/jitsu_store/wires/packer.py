@@ -229,7 +229,7 @@ def main() -> None:
             return
         except (OSError, ValueError, pygit2.GitError, KeyError, JitsuError) as error:
             # The store goes on with many packs; the next line is another try.
-            answer = f"packs are not brought together: {error}"
+            answer = f"cannot combine the packs: {error}"
         else:
             answer = "done"
         try:

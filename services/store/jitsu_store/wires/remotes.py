@@ -105,7 +105,7 @@ def _commit(line: bytes, remote: str) -> bytes:
     """Return the commit that a transfer has answered with; raises why there is none."""
     if not line:
         raise Invalid(
-            f"{remote} is not taken: the process that reads it has crashed, or was ended for using too much memory",
+            f"{remote} was not accepted: the process that reads it has crashed, or was ended for using too much memory",
             hint="nothing of it has been merged; clone it with git to look at it",
         )
     answer: dict[str, Any] = json.loads(line)

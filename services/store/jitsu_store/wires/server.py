@@ -159,7 +159,7 @@ class StoreServer:
         try:
             self._repository.reopen()
         except Unavailable as error:  # what it has open stays usable
-            log.warning("the repository is not opened again", reason=str(error))
+            log.warning("cannot open the repository again", reason=str(error))
 
     # --- reading: master from memory, all else from the repository on a thread of its own ---
 
@@ -178,7 +178,7 @@ class StoreServer:
             return Value(value=value, commit=_hex(head))
         below = await self._below(request.branch, path)
         if below:
-            raise NotFound(f"{path} is no value: it has {len(below)} below it", hint="jitsu tree shows them")
+            raise NotFound(f"{path} is not a value: it has {len(below)} below it", hint="jitsu tree shows them")
         raise NotFound(f"{path} does not exist", hint=self._state.tree.nearest(path))
 
     async def list(self, request: List) -> Leaves:
@@ -219,7 +219,7 @@ class StoreServer:
                 return leaves, after
             after = name
             if more > PAGE_BYTES and prefix == VM_ROOT:
-                log.warning("VM left out of what is told, it is too large", uuid=name, bytes=more)
+                log.warning("VM left out of the feed, because it is too large", uuid=name, bytes=more)
                 continue  # written before there was a limit: it must not keep the others from those who ask
             leaves |= found
             size += more

@@ -201,7 +201,7 @@ def work(asked: dict[str, Any]) -> dict[str, str]:
     except ForeignError as error:
         return {
             "code": "invalid",
-            "message": f"{remote} is not taken: {error}",
+            "message": f"{remote} was not accepted: {error}",
             "hint": "nothing of it has been merged; clone it with git to look at it",
         }
     except (MemoryError, pygit2.GitError, ValueError, LookupError, OSError) as error:
@@ -209,7 +209,7 @@ def work(asked: dict[str, Any]) -> dict[str, str]:
         if isinstance(error, MemoryError) or "out of memory" in text.lower():
             return {
                 "code": "invalid",
-                "message": f"{remote} is not taken: it needs more memory than a transfer may use",
+                "message": f"{remote} was not accepted: it needs more memory than a transfer may use",
             }
         if "non-fast" in text or "fastforward" in text or "not present locally" in text:
             return {

@@ -85,7 +85,7 @@ class Upkeep:
             except OSError as error:  # no process or descriptor is left: packing can wait
                 if not self._trouble:
                     log.warning("the packer cannot be started", reason=error.strerror)
-                self._trouble = f"packs are not brought together: no process can be started ({error.strerror})"
+                self._trouble = f"cannot combine the packs: no process can be started ({error.strerror})"
                 await asyncio.sleep(RESTART_S)
                 continue
             self._trouble = ""

@@ -498,7 +498,7 @@ def _conflict(conflicts: list[merge.Conflicting], branch: str, into: str) -> Con
     if len(conflicts) > MAX_CONFLICTS_SHOWN:
         lines.append(f"  and {len(conflicts) - MAX_CONFLICTS_SHOWN} more")
     details = [{"path": c.path, "base": c.base, "ours": c.ours, "theirs": c.theirs} for c in conflicts]
-    return Conflict("\n".join(lines), hint=f"set them alike on {branch}, then merge again", details=details)
+    return Conflict("\n".join(lines), hint=f"set them to the same value on {branch}, then merge again", details=details)
 
 
 def _shown(value: str | None) -> str:

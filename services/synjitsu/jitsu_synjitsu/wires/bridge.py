@@ -73,7 +73,7 @@ class Bridge:
             self.wire.close()
             self.wire = None
             if not is_broken:
-                log.warning("bridge is gone", bridge=self.name)
+                log.warning("the bridge is gone", bridge=self.name)
             self.ports.detach()
         self._index = index
         if index:

@@ -92,10 +92,10 @@ class Bridges:
         if not self._by_name:
             raise Unavailable("Synjitsu has no bridge", hint="name some in synjitsu.bridges")
         if not name and len(self._by_name) > 1:
-            raise Unavailable("Synjitsu has several bridges", hint="say which one is the VM's, with its key nic")
+            raise Unavailable("Synjitsu has several bridges", hint="name the VM's with its key nic")
         bridge = self._by_name.get(name) if name else next(iter(self._by_name.values()))
         if bridge is None:
-            raise Unavailable(f"Synjitsu does not listen on {name}", hint="it is none of synjitsu.bridges")
+            raise Unavailable(f"Synjitsu does not listen on {name}", hint="it is not listed in synjitsu.bridges")
         if trouble := self._troubles.get(bridge.name):
             raise Unavailable(trouble)
         if bridge.wire is None:

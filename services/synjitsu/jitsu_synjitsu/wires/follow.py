@@ -92,7 +92,7 @@ class Follower:
     async def run(self) -> None:
         """Learn the VMs and their states, and go on to follow them.
 
-        Where guests are on loopback, their states come first: as long as no VM is at a bridge, how ten thousand of them
+        Where guests are on loopback, their states come first: as long as no VM is on a bridge, how ten thousand of them
         are configured need not be read.
         """
         vmd = self._process.client("vmd", self._host)

@@ -45,7 +45,9 @@ class Ledger:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            log.warning("ports that were left shut are not known", file=str(self._path), reason=str(error))
+            log.warning(
+                "cannot read which ports an earlier Synjitsu left shut", file=str(self._path), reason=str(error)
+            )
             return
         for name, index in ports.items():
             try:
@@ -87,7 +89,7 @@ class Ledger:
             else:
                 self._size += os.write(self._descriptor, line.encode())
         except OSError as error:
-            log.warning("which ports are shut is not saved", file=str(self._path), reason=error.strerror)
+            log.warning("cannot save which ports are shut", file=str(self._path), reason=error.strerror)
 
     def _open(self) -> None:
         if self._descriptor < 0:

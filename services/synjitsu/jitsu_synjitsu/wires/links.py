@@ -118,7 +118,7 @@ class Links:
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._read_all_again)
 
     def _give_up(self, error: OSError) -> None:
-        log.error("changes of the bridge's ports are not followed", reason=error.strerror)
+        log.error("cannot follow changes of the bridge's ports", reason=error.strerror)
         with suppress(OSError, ValueError):
             asyncio.get_running_loop().remove_reader(self._events)
 

@@ -48,7 +48,7 @@ class Memory:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, msgpack.UnpackException) as error:
-            log.warning("open connections of before are not known", file=str(path), reason=str(error))
+            log.warning("cannot read which connections were open before", file=str(path), reason=str(error))
         self._untaken = set(self._known)
 
     def take(self, vm: str) -> Known | None:
@@ -77,7 +77,7 @@ class Memory:
                 self._append(data)
         except OSError as error:
             self._is_whole = False
-            log.warning("open connections are not saved", file=str(self._path), reason=error.strerror)
+            log.warning("cannot save which connections are open", file=str(self._path), reason=error.strerror)
 
     def _append(self, data: bytes) -> None:
         with self._path.open("ab", buffering=0) as file:

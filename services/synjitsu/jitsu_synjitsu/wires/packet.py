@@ -96,7 +96,7 @@ class BridgeSocket:
         except OSError as error:
             hints = {
                 errno.EPERM: "Synjitsu needs CAP_NET_RAW",
-                errno.ENODEV: "`ip link show type bridge` lists those that there are",
+                errno.ENODEV: "`ip link show type bridge` lists the bridges of this host",
             }
             reason = error.strerror or "no such interface"
             raise SetupFault(
@@ -113,7 +113,7 @@ class BridgeSocket:
         except OSError as error:
             self._failed(error)
             log.warning(
-                "the kernel does not take the filter; all frames are looked at, which costs more",
+                "the kernel refuses the packet filter; Synjitsu reads every frame on the bridge, which costs more",
                 bridge=self.bridge,
                 reason=error.strerror,
                 mend="sysctl net.core.optmem_max=131072",

@@ -64,7 +64,7 @@ class Reports:
                 await self._report()
             except JitsuError as error:
                 if not silent:
-                    log.warning("the reaper does not take reports", reason=str(error))
+                    log.warning("the reaper does not accept reports", reason=str(error))
                 silent = True
             else:
                 silent = False

@@ -86,13 +86,23 @@ class SynjitsuServer:
         metrics = self._process.metrics
         metrics.gauge("armed_addresses", "Addresses held.", lambda: float(len(self._addresses())))
         metrics.gauge("kept_packets", "Packets kept for booting VMs.", lambda: float(len(self._kept)))
-        metrics.counted("displaced_packets", "Packets dropped for others.", lambda: float(self._kept.displaced))
+        metrics.counted(
+            "displaced_packets",
+            "Kept packets that were dropped to make room for others.",
+            lambda: float(self._kept.displaced),
+        )
         metrics.counted_by("sent_frames", "Frames sent.", ("what",), lambda: {(k,): v for k, v in self._sent.items()})
-        metrics.counted_by("unsent_frames", "Frames that a bridge did not take.", ("error",), self._unsent)
-        metrics.counted("unwoken_packets", "Packets that might not wake a VM.", self._unwoken)
-        metrics.counted("floods", "Times that a VM was sent more than can be looked at.", self._floods)
+        metrics.counted_by("unsent_frames", "Frames that could not be sent on a bridge.", ("error",), self._unsent)
+        metrics.counted(
+            "unwoken_packets", "Packets to VMs that are off, from clients that may not wake them.", self._unwoken
+        )
+        metrics.counted("floods", "Times that a VM was sent more packets than Synjitsu can look at.", self._floods)
         metrics.gauge("connections", "TCP connections open to VMs.", self._connected)
-        metrics.counted("expired_connections", "Connections given up after max_idle_connection.", self._expired)
+        metrics.counted(
+            "expired_connections",
+            "Connections that count as closed, because they were silent for max_idle_connection.",
+            self._expired,
+        )
 
     async def start(self) -> None:
         """Attach to the bridges, and serve."""
@@ -111,8 +121,8 @@ class SynjitsuServer:
     def notes(self) -> list[str]:
         """Return what an operator should know."""
         if not self.bridges:
-            why = "synjitsu.bridges is none" if self.bridges.is_off else "no VM is at a bridge"
-            return [f"{why}: boots are masked by delay only, and open connections keep no VM up"]
+            why = "synjitsu.bridges is none" if self.bridges.is_off else "no VM is on a bridge"
+            return [f"{why}: boots are hidden by delay only, and open connections do not keep VMs up"]
         notes = [f"the bridge {bridge.name} is not there" for bridge in self.bridges if bridge.wire is None]
         replayed = sum(bridge.arming.replayed for bridge in self.bridges)
         notes += hindrances()
@@ -146,7 +156,7 @@ class SynjitsuServer:
         try:
             await self._entries.arm(request.vm, request.addresses, request.domain_id)
         except Unavailable as error:
-            log.warning("what is kept is not handed over through Xenstore", vm=request.vm, reason=str(error))
+            log.warning("kept packets cannot be handed over through Xenstore", vm=request.vm, reason=str(error))
             return self._arm(request, mac, limit_s)
         return self._arm(request, mac, limit_s, by_xenstore=True)
 
@@ -248,7 +258,7 @@ class SynjitsuServer:
         try:
             await self._vmd.call(HandedOver(vm=vm), Done, TELL_TIMEOUT_S)
         except JitsuError as error:
-            log.warning("vmd does not know that it is handed over", vm=vm, reason=str(error))
+            log.warning("cannot report to vmd that the guest is there", vm=vm, reason=str(error))
 
     async def _wake(self, bridge: Bridge, vm: str) -> None:
         """Have a VM started that is off; once it is ready, it has what was kept even if nobody has armed it."""
@@ -268,7 +278,7 @@ class SynjitsuServer:
         try:
             await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
         except JitsuError as error:
-            log.warning("a VM that was about to start is not started", vm=vm, reason=str(error))
+            log.warning("a VM that was about to start when vmd died was not started", vm=vm, reason=str(error))
             self.perform(bridge, bridge.arming.disarm(vm, "failed", monotonic()))
 
     def _save(self, vm: str) -> None:
@@ -278,7 +288,7 @@ class SynjitsuServer:
         try:
             await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, TELL_TIMEOUT_S)
         except JitsuError as error:
-            log.info("vmd does not hear that a VM that drains is used", vm=vm, reason=str(error))
+            log.info("cannot report to vmd that a draining VM is used", vm=vm, reason=str(error))
 
     # --- views ---
 

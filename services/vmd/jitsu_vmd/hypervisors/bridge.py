@@ -35,9 +35,7 @@ class Bridge(MockHypervisor):
     async def open(self) -> None:
         """Start the host process if there is none; it makes the bridge."""
         if os.geteuid() and not self._is_others:
-            raise SetupFault(
-                "mock guests on a bridge need root", hint="hypervisor.kind = loopback has guests that need nothing"
-            )
+            raise SetupFault("mock guests on a bridge need root", hint="hypervisor.kind = loopback needs no rights")
         await super().open()
 
     async def _prepare(self) -> None:

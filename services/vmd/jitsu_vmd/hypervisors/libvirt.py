@@ -308,7 +308,7 @@ class Libvirt:
         asked_at = 0.0
         while await self._on_domain(vm, lambda domain: domain.isActive()):
             if monotonic() >= ends:
-                log.warning("has not shut down in time, destroyed", vm=vm.name)
+                log.warning("the guest did not shut down in time and was destroyed", vm=vm.name)
                 await self.destroy(vm)
                 return
             if monotonic() >= asked_at + ASK_AGAIN_S:
@@ -387,7 +387,7 @@ class Libvirt:
             if error.get_error_code() == self._library.VIR_ERR_NO_DOMAIN:
                 raise NotFound(
                     f"{self._uri} has no domain {vm.name}",
-                    hint="virsh define it, or say with kernel or domain_xml what it is",
+                    hint="virsh define it, or describe it with kernel or domain_xml",
                 ) from None
             raise
 

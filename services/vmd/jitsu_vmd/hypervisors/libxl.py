@@ -221,7 +221,7 @@ class Libxl:
         ends, asked_at = monotonic() + float(vm.key("shutdown_limit")), 0.0
         while (domain := await self._find(vm)) is not None:
             if monotonic() >= ends:
-                log.warning("has not shut down in time, destroyed", vm=vm.name)
+                log.warning("the guest did not shut down in time and was destroyed", vm=vm.name)
                 await self.destroy(vm)
                 return
             if monotonic() >= asked_at + ASK_AGAIN_S:

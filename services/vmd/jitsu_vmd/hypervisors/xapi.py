@@ -101,7 +101,9 @@ class Xapi:
         except ImportError:
             raise SetupFault("XenAPI is not installed", hint='pip install "jitsu-vmd[xapi]"') from None
         if urlsplit(self._uri).scheme not in ("http", "https"):
-            raise SetupFault(f"hypervisor.connect: {self._uri!r} is no address of XAPI, as https://host is one")
+            raise SetupFault(
+                f"hypervisor.connect: {self._uri!r} is not an address of XAPI; expected something like https://host"
+            )
         if self._settings.password_file and not Path(self._settings.password_file).exists():
             raise SetupFault(f"hypervisor.password_file: there is no file {self._settings.password_file}")
         self._library = XenAPI
@@ -274,7 +276,7 @@ class Xapi:
             if isinstance(error, NotFound):
                 raise
             took = round(monotonic() - begun, 1)
-            log.warning("has not shut down, destroyed", vm=vm.name, after_s=took, reason=str(error))
+            log.warning("the guest did not shut down and was destroyed", vm=vm.name, after_s=took, reason=str(error))
             await self.destroy(vm)
 
     async def destroy(self, vm: VM) -> None:
@@ -343,9 +345,9 @@ def _not_one(vm: VM, found: int) -> JitsuError | None:
     """Return what is wrong if the pool has so many VMs that may be meant."""
     if not found:
         which = f"with the uuid {vm.uuid}" if "uuid" in vm.config else vm.name
-        return NotFound(f"the pool has no VM {which}", hint="xe vm-list shows those that there are")
+        return NotFound(f"the pool has no VM {which}", hint="`xe vm-list` shows the VMs of the pool")
     if found > 1:
-        return Unavailable(f"{found} VMs of the pool are called {vm.name}", hint="say which, with its key uuid")
+        return Unavailable(f"{found} VMs of the pool are called {vm.name}", hint="name one of them with the key uuid")
     return None
 
 

@@ -90,7 +90,7 @@ def _from_template(vm: VM, template: str) -> str:
     try:
         domain = ET.fromstring(template)
     except ET.ParseError as error:
-        raise DomainFault(f"domain_xml: {vm.key('domain_xml')} is no XML: {error}") from None
+        raise DomainFault(f"domain_xml: {vm.key('domain_xml')} is not valid XML: {error}") from None
     if domain.tag != "domain":
         raise DomainFault(f"domain_xml: {vm.key('domain_xml')} has <{domain.tag}> where <domain> should be")
     for tag in ("name", "uuid"):
@@ -111,7 +111,9 @@ def _disks(devices: ET.Element, vm: VM, kind: DomainType) -> None:
     for text in vm.config.get("disk", ()):
         source, at, target = text.rpartition("@")
         if not at or not source or not target:
-            raise DomainFault(f"disk: {text!r} is not DEVICE-OR-FILE@TARGET, as /images/www.img@vda is")
+            raise DomainFault(
+                f"disk: {text!r} is not DEVICE-OR-FILE@TARGET; expected something like /images/www.img@vda"
+            )
         is_device = source.startswith("/dev/")
         disk = ET.SubElement(devices, "disk", type="block" if is_device else "file", device="disk")
         if kind in ("kvm", "qemu"):

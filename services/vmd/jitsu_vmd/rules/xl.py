@@ -105,7 +105,7 @@ def _disks(vm: VM) -> list[str]:
     for text in vm.config.get("disk", ()):
         source, at, target = text.rpartition("@")
         if not at or not source or not target:
-            raise XlFault(f"disk: {text!r} is not DEVICE-OR-FILE@TARGET, as /images/www.img@xvda is")
+            raise XlFault(f"disk: {text!r} is not DEVICE-OR-FILE@TARGET; expected something like /images/www.img@xvda")
         disks.append(f"{source},{'qcow2' if source.endswith('.qcow2') else 'raw'},{target},rw")
     return disks
 
@@ -115,10 +115,12 @@ def rumprun(text: str) -> str:
     try:
         return json.dumps(json.loads(text), separators=(",", ":"))
     except ValueError as error:
-        raise XlFault(f"rumprun_config: it is no JSON: {error}") from None
+        raise XlFault(f"rumprun_config: it is not valid JSON: {error}") from None
 
 
 def _quoted(text: str) -> str:
     if '"' in text or "\n" in text:
-        raise XlFault(f"{text!r} cannot stand in a configuration of xl: it has a quote or a line's end")
+        raise XlFault(
+            f"{text!r} cannot be written into a configuration of xl, because it contains a quote or a line break"
+        )
     return f'"{text}"'

@@ -48,7 +48,7 @@ class Hypervisors:
         """Return a VM's hypervisor; raises Unavailable."""
         name = hypervisor_name(vm)
         if name not in self._backends:
-            raise Unavailable(f"{vm.name}: hypervisor: {name} is none of hypervisor.connections")
+            raise Unavailable(f"{vm.name}: hypervisor: {name} is not listed in hypervisor.connections")
         return self._backends[name]
 
     def refusal(self, vm: VM) -> str:
@@ -78,7 +78,7 @@ class Hypervisors:
             async with asyncio.timeout(EXAMINE_LIMIT_S):
                 return await backend.examine(vms)
         except (JitsuError, TimeoutError) as error:
-            log.warning("VMs are not examined before they are configured", hypervisor=backend.name, reason=str(error))
+            log.warning("cannot examine VMs before they are configured", hypervisor=backend.name, reason=str(error))
             return {}
 
     def trouble(self, vm: VM) -> str:

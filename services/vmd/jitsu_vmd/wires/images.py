@@ -61,4 +61,4 @@ def _read(path: str, size: int) -> GuestType | ImageFault:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
                 return guest_type(image[:])
     except ImageFault as fault:
-        return ImageFault(f"kernel: {path}: {fault}; if Xen can boot it, say how with guest_type")
+        return ImageFault(f"kernel: {path}: {fault}; if Xen can boot it, set guest_type")

@@ -45,10 +45,10 @@ def bridge_fault(name: str) -> str:
     try:
         socket.if_nametoindex(name)
     except OSError:
-        return f"this host has no bridge {name}; `ip link show type bridge` lists those that there are"
+        return f"this host has no bridge {name}; `ip link show type bridge` lists the bridges of this host"
     driver = _driver(name)
     if driver and driver not in BRIDGES:
-        return f"{name} is not a bridge; `ip link show type bridge` lists those that there are"
+        return f"{name} is not a bridge; `ip link show type bridge` lists the bridges of this host"
     return ""
 
 

@@ -493,14 +493,14 @@ class VmDaemon:
 
     async def _forget(self, vm: VM) -> None:
         if reason := await self._hypervisors.call(vm, "forget"):
-            log.warning("what was made for a VM is left", vm=vm.name, reason=reason)
+            log.warning("cannot remove what was made for a VM", vm=vm.name, reason=reason)
 
     async def _watch_guest(self, machine: VmMachine, call: int) -> None:
         if machine.vm.wait_for_port is not None:
             await wait_for_port(machine.vm)
         elif machine.watches_keys and machine.vm.wait_for_key:
             if reason := await self._hypervisors.call(machine.vm, "wait_for_key"):
-                log.warning("its key is not watched", vm=machine.vm.name, reason=reason)
+                log.warning("cannot watch the VM's Xenstore key", vm=machine.vm.name, reason=reason)
         else:
             await self._while_armed(machine)
         self._handle(machine, events.MaskSignalled(call))
@@ -525,7 +525,7 @@ class VmDaemon:
                 )
                 machine.boot_note = done.note
             except JitsuError as error:
-                log.warning("Synjitsu is gone: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
+                log.warning("Synjitsu is gone: the boot is hidden by delay", vm=machine.vm.name, reason=str(error))
                 return
 
     async def _arm_synjitsu(self, machine: VmMachine, call: int, is_there: bool) -> None:
@@ -535,7 +535,7 @@ class VmDaemon:
             )
             armed = True
         except JitsuError as error:
-            log.warning("Synjitsu is not armed: the boot is masked by delay", vm=machine.vm.name, reason=str(error))
+            log.warning("Synjitsu is not armed: the boot is hidden by delay", vm=machine.vm.name, reason=str(error))
             armed = False
         self._handle(machine, events.ArmReturned(call, armed))
 
@@ -543,7 +543,7 @@ class VmDaemon:
         try:
             await client.call(request, Done, TELL_TIMEOUT_S)
         except JitsuError as error:
-            log.warning("not told", owner=owner, kind=request.kind, reason=str(error))
+            log.warning("a request failed", owner=owner, kind=request.kind, reason=str(error))
 
     # --- what the hypervisor says ---
 

@@ -56,7 +56,7 @@ class Started:
             try:
                 started = VM.model_validate_json((self._directory / vm).read_bytes())
             except (OSError, ValidationError) as error:
-                log.warning("what its guest was started as cannot be read", vm=vm[:64], reason=str(error)[:200])
+                log.warning("cannot read how its guest was started", vm=vm[:64], reason=str(error)[:200])
             else:
                 if started.uuid == vm:
                     self._keep(started)
@@ -110,6 +110,6 @@ class Started:
     def _warn(self, error: OSError) -> None:
         if not self._fails:
             log.warning(
-                "what guests were started as is not kept: a vmd that returns may not know them", reason=str(error)
+                "cannot save how guests were started: vmd may not know them after its next start", reason=str(error)
             )
         self._fails = True

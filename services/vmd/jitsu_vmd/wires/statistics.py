@@ -67,4 +67,4 @@ class Statistics:
         try:
             await self._store.call(Record(values=values, service="vmd"), Done, RECORD_TIMEOUT_S)
         except JitsuError as error:
-            log.warning("statistics are not recorded", reason=str(error))
+            log.warning("cannot record statistics", reason=str(error))
