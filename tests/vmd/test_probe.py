@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import threading
 from time import monotonic, sleep
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_vmd.wires.probe import wait_for_port
-from tests.support.lan import made_lan
+from jitsu_vmd.wires.probe import attempt_s, wait_for_port
+from tests.support.lan import ip, made_lan
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -54,3 +55,34 @@ def test_a_guest_that_does_not_announce_itself_is_noticed_at_once(address: str) 
             server.kill()
             server.wait()
     assert UP_AFTER_S <= took < UP_AFTER_S + 0.5, "not a second later, when Linux would ask again who has the address"
+
+
+@pytest.mark.net
+def test_a_lost_syn_costs_much_less_than_the_second_after_which_linux_repeats_it() -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+    with made_lan(1) as lan:
+        listening = lan.run(0, lambda: socket.create_server(("0.0.0.0", 80)))
+        loses = ["blackhole", "10.77.0.1/32"]  # what it answers; it says all the same who has its address
+        ip("-n", lan.clients[0], "route", "add", *loses)
+
+        def is_up() -> None:
+            sleep(UP_AFTER_S)
+            ip("-n", lan.clients[0], "route", "delete", *loses)
+
+        def waited() -> float:
+            begun = monotonic()
+            asyncio.run(wait_for_port(make_vm(address="10.77.0.100", wait_for_port="80")))
+            return monotonic() - begun
+
+        threading.Thread(target=is_up).start()
+        took = lan.run_on_host(waited)
+        listening.close()
+    assert UP_AFTER_S <= took < UP_AFTER_S + 0.5, "the kernel repeats a SYN after a second"
+
+
+@pytest.mark.parametrize(("waited_s", "limit_s"), [(0.0, 0.05), (0.1, 0.05), (2.0, 0.5), (60.0, 1.0)])
+def test_an_attempt_takes_a_share_of_the_time_that_the_guest_has_been_waited_for(
+    waited_s: float, limit_s: float
+) -> None:
+    assert attempt_s(waited_s) == limit_s

@@ -1,4 +1,4 @@
-"""The kernel's neighbour entries (rtnetlink(7)): who has an address was asked, and has not been answered.
+"""The kernel's neighbour entries (rtnetlink(7)) of addresses that were asked for in vain.
 
 Linux asks again after one second (neigh/*/retrans_time_ms). A guest that does not announce itself and has its address
 shortly after the question would be noticed up to a second late; without the entry the next packet asks at once.
@@ -6,62 +6,74 @@ shortly after the question would be noticed up to a second late; without the ent
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from ipaddress import IPv4Address, IPv6Address
 
-DELETE, ASK, DONE = 29, 30, 3
-REQUEST, ACKNOWLEDGE, DUMP = 0x1, 0x4, 0x300
+DELETE_NEIGHBOUR, GET_NEIGHBOUR, NEW_NEIGHBOUR, GET_ROUTE, NEW_ROUTE = 29, 30, 28, 26, 24
+REQUEST, ACKNOWLEDGE = 0x1, 0x4
 INCOMPLETE, FAILED = 0x01, 0x20
-DESTINATION = 1
+NEIGHBOUR_ADDRESS, ROUTE_TO, ROUTE_INTERFACE = 1, 1, 4
 LIMIT_S = 0.2
-_HEADER, _ENTRY = struct.Struct("=IHHII"), struct.Struct("=BxHiHBB")
+_HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
+_NEIGHBOUR, _ROUTE = struct.Struct("=BxHiHBB"), struct.Struct("=BBBBBBBBI")
 
 
 def forget_unanswered(address: IPv4Address | IPv6Address) -> bool:
-    """Remove the entries of an address that nobody has answered for; say whether there was one.
+    """Remove the entry of an address that nobody has answered for; say whether there was one.
 
-    Without CAP_NET_ADMIN nothing is removed.
+    The kernel is asked for this one entry, because a host may have ten thousand. That takes Linux 5.0. On an older one,
+    and without CAP_NET_ADMIN, nothing is removed.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
             kernel.settimeout(LIMIT_S)
-            interfaces = list(_unanswered(kernel, family, address.packed))
-            removed = [_removed(kernel, family, interface, address.packed) for interface in interfaces]
+            interface = _interface(kernel, family, address.packed)
+            entry = _NEIGHBOUR.pack(family, 0, interface, 0, 0, 0) + _attribute(NEIGHBOUR_ADDRESS, address.packed)
+            found = _asked(kernel, GET_NEIGHBOUR, REQUEST, entry, NEW_NEIGHBOUR)
+            state: int = _NEIGHBOUR.unpack_from(found)[3]
+            if not state & (INCOMPLETE | FAILED):
+                return False
+            _asked(kernel, DELETE_NEIGHBOUR, REQUEST | ACKNOWLEDGE, entry, 0)
     except OSError:
         return False
-    return any(removed)
+    return True
 
 
-def _unanswered(kernel: socket.socket, family: int, address: bytes) -> Iterator[int]:
-    """Yield the interfaces on which an address was asked for in vain."""
-    kernel.send(
-        _HEADER.pack(_HEADER.size + _ENTRY.size, ASK, REQUEST | DUMP, 1, 0) + _ENTRY.pack(family, 0, 0, 0, 0, 0)
-    )
-    while True:
-        data, at = kernel.recv(1 << 16), 0
-        while at + _HEADER.size <= len(data):
-            length, kind, *_ = _HEADER.unpack_from(data, at)
-            if kind == DONE or length < _HEADER.size + _ENTRY.size:
-                return
-            _, _, interface, state, _, _ = _ENTRY.unpack_from(data, at + _HEADER.size)
-            attributes = data[at + _HEADER.size + _ENTRY.size : at + length]
-            if state & (INCOMPLETE | FAILED) and _attribute(address) in attributes:
-                yield interface
-            at += length + 3 & ~3
+def _interface(kernel: socket.socket, family: int, address: bytes) -> int:
+    """Return the index of the interface that leads to an address; raises OSError."""
+    body = _ROUTE.pack(family, 8 * len(address), 0, 0, 0, 0, 0, 0, 0) + _attribute(ROUTE_TO, address)
+    found = _asked(kernel, GET_ROUTE, REQUEST, body, NEW_ROUTE)
+    at = _ROUTE.size
+    while at + _ATTRIBUTE.size <= len(found):
+        length, kind = _ATTRIBUTE.unpack_from(found, at)
+        if kind == ROUTE_INTERFACE:
+            (index,) = struct.unpack_from("=i", found, at + _ATTRIBUTE.size)
+            return int(index)
+        at += max(length, _ATTRIBUTE.size) + 3 & ~3
+    raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
 
-def _removed(kernel: socket.socket, family: int, interface: int, address: bytes) -> bool:
-    body = _ENTRY.pack(family, 0, interface, 0, 0, 0) + _attribute(address)
-    kernel.send(_HEADER.pack(_HEADER.size + len(body), DELETE, REQUEST | ACKNOWLEDGE, 2, 0) + body)
-    error: int = struct.unpack_from("=i", kernel.recv(1 << 16), _HEADER.size)[0]
-    return error == 0
+def _asked(kernel: socket.socket, kind: int, flags: int, body: bytes, answer: int) -> bytes:
+    """Send a request and return what the kernel answers, without its header; `answer` 0: an acknowledgement.
+
+    Raises OSError if the kernel refuses.
+    """
+    kernel.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
+    data = kernel.recv(1 << 16)
+    length, told, *_ = _HEADER.unpack_from(data)
+    if told != answer:  # NLMSG_ERROR, which acknowledges with 0
+        (error,) = struct.unpack_from("=i", data, _HEADER.size)
+        if error or answer:
+            raise OSError(-error, os.strerror(-error))
+    return data[_HEADER.size : length]
 
 
-def _attribute(address: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(address), DESTINATION) + address
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value

@@ -1,4 +1,8 @@
-"""Connect to a guest's TCP port until it accepts."""
+"""Connect to a guest's TCP port until it accepts.
+
+What is lost on the way to a guest that boots would cost a second, in which Linux waits before it asks again who has the
+address, or sends a SYN again (RFC 6298). So no attempt is waited for much longer than the boot has already taken.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,10 @@ PAUSE_SHARE = 0.05
 MIN_PAUSE_S = 0.005
 MAX_PAUSE_S = 0.1
 """A hundred guests that boot for a minute cost a thousand attempts a second at most."""
-CONNECT_LIMIT_S = 1.0  # a SYN that met no stack is sent again after 1 s (RFC 6298); a new attempt is no later
-
-
-RESOLVE_S = 0.05
-"""Who has an address is known in a millisecond on a bridge; after that long it is asked again."""
+FIRST_ATTEMPT_S, ATTEMPT_SHARE, MAX_ATTEMPT_S = 0.05, 0.25, 1.0
+"""An attempt on a bridge is answered within a millisecond, or was lost. But a guest may also be slow: an attempt may
+take this share of the time waited so far.
+"""
 
 
 async def wait_for_port(vm: VM) -> None:
@@ -30,18 +33,24 @@ async def wait_for_port(vm: VM) -> None:
     begun = monotonic()
     while True:
         for address in vm.addresses:
-            if await _accepts(address, vm.wait_for_port or 0):
+            if await _accepts(address, vm.wait_for_port or 0, attempt_s(monotonic() - begun)):
                 return
         await asyncio.sleep(min(max(MIN_PAUSE_S, PAUSE_SHARE * (monotonic() - begun)), MAX_PAUSE_S))
 
 
-async def _accepts(address: IPv4Address | IPv6Address, port: int) -> bool:
+def attempt_s(waited_s: float) -> float:
+    """Return how long an attempt may take after the guest has been waited for that long."""
+    return min(max(FIRST_ATTEMPT_S, ATTEMPT_SHARE * waited_s), MAX_ATTEMPT_S)
+
+
+async def _accepts(address: IPv4Address | IPv6Address, port: int, limit_s: float) -> bool:
     connecting = asyncio.ensure_future(asyncio.open_connection(str(address), port))
     try:
-        await asyncio.wait({connecting}, timeout=RESOLVE_S)
-        if not connecting.done() and not forget_unanswered(address):
-            await asyncio.wait({connecting}, timeout=CONNECT_LIMIT_S - RESOLVE_S)
-        if not connecting.done() or connecting.exception() is not None:
+        await asyncio.wait({connecting}, timeout=limit_s)
+        if not connecting.done():
+            forget_unanswered(address)
+            return False
+        if connecting.exception() is not None:
             return False
         connecting.result()[1].close()
         return True
