@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from tests.support.libvirtd import guest_image
 from tests.support.machine import Machine, running_machine
 from tests.support.pages import OPERATE
 from tests.support.suite import wait_for
+from tests.support.unikernel import unikernel_programs
 from tests.system.test_first_packets import ECHO
 from tests.system.test_real_guests import guest, page
 
@@ -38,6 +40,23 @@ LIMIT_S = 40.0
 SOON_S = 10.0
 STORES = ("/var/lib/jitsu/store.git", "/srv/jitsu.git")
 HOST, HOST6 = "10.77.0.1", "fd77::1"
+UNIKERNEL = f"""
+[hypervisor.tenders]
+kind = "solo5"
+connect = "/run/jitsu/solo5"
+
+[vm.uni]
+dns = "uni.jitsu.test"
+ip = "10.77.0.60"
+hypervisor = "tenders"
+kernel = "/usr/local/bin/web.spt"
+memory = "16MiB"
+nic = "{BRIDGE}"
+cmdline = "--name={{name}} --ipv4={{ip}}/{{prefix}}"
+use_synjitsu = true
+ttl = 1
+idle_timeout = 600
+"""
 
 
 def lines(section: str) -> list[str]:
@@ -318,6 +337,36 @@ def test_keys_of_a_suite_on_tcp(machine: Machine, lan: Lan) -> None:
     finally:
         config.write_text(before)
         machine("systemctl restart jitsu.target")
+
+
+def test_a_unikernel_goes_on_while_vmd_and_its_launcher_are_started_again(machine: Machine, lan: Lan) -> None:
+    for name in ("jitsu-guest", "solo5-spt", "solo5-elftool", "web.spt"):
+        shutil.copy(unikernel_programs() / name, machine.root / "usr/local/bin" / name)
+    config = machine.root / CONFIG[1:]
+    before = config.read_text()
+    config.write_text(f"{before}{UNIKERNEL}")
+    try:
+        machine("systemctl enable --now jitsu-solo5")
+        machine("systemctl restart jitsu-vmd")
+        wait_for(lambda: "hypervisor tenders: solo5" in machine("jitsu status"), SOON_S, "vmd has found its launcher")
+        machine(f"jitsu apply --yes {CONFIG}")
+        assert "uni" in lan.run(0, lambda: page(address(lan, "uni")))
+        tender = machine("pgrep -x jitsu-guest")
+        machine("systemctl restart jitsu-vmd")
+        machine("systemctl kill --signal=KILL --kill-whom=main jitsu-solo5")
+        wait_for(lambda: show(machine, "solo5", "ActiveState") == "active", SOON_S, "the launcher is back")
+        wait_for(lambda: state(machine, "uni") == "ready", SOON_S, "vmd has found its guest")
+        assert machine("pgrep -x jitsu-guest") == tender
+        assert "uni" in lan.run(0, lambda: page(address(lan, "uni")))
+        machine("jitsu stop uni")
+        assert machine("pgrep -x jitsu-guest", check=False) == ""
+        assert "uni" in lan.run(0, lambda: page(address(lan, "uni"))), "it is started by the launcher that is back"
+    finally:
+        config.write_text(before)
+        machine(f"jitsu apply --yes {CONFIG}", check=False)
+        machine("systemctl disable --now jitsu-solo5")
+        machine("systemctl restart jitsu-vmd")
+    wait_for(lambda: machine("pgrep -x jitsu-guest", check=False) == "", SOON_S, "a VM that is removed is stopped")
 
 
 def test_after_a_reboot_all_is_as_before(machine: Machine, lan: Lan) -> None:
