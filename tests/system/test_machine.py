@@ -20,7 +20,7 @@ import pytest
 from tests.support.lan import BRIDGE, Lan, made_lan
 from tests.support.libvirtd import guest_image
 from tests.support.machine import Machine, running_machine
-from tests.support.pages import OPERATE
+from tests.support.pages import DOCS, OPERATE
 from tests.support.suite import wait_for
 from tests.support.unikernel import unikernel_programs
 from tests.system.test_first_packets import ECHO
@@ -28,6 +28,7 @@ from tests.system.test_real_guests import guest, page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.systemd,
@@ -36,6 +37,7 @@ pytestmark = [
 ]
 SERVICES = ("store", "vmd", "dns@dns-0", "synjitsu", "reaper")
 CONFIG = "/etc/jitsu/jitsu.toml"
+BACKUP, THREE_HOSTS = DOCS / "how-to" / "backup.md", DOCS / "tutorials" / "three-hosts.md"
 LIMIT_S = 40.0
 SOON_S = 10.0
 STORES = ("/var/lib/jitsu/store.git", "/srv/jitsu.git")
@@ -59,9 +61,9 @@ idle_timeout = 600
 """
 
 
-def lines(section: str) -> list[str]:
-    """Return the command lines of a section of docs/how-to/operate.md."""
-    text = OPERATE.read_text()
+def lines(section: str, page: Path = OPERATE) -> list[str]:
+    """Return the command lines of a section of a page."""
+    text = page.read_text()
     part = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     found = re.findall(r"^    (\S.*)$", part, re.MULTILINE)
     assert found, section
@@ -291,7 +293,7 @@ def test_a_mistake_is_told_and_not_tried_again(machine: Machine) -> None:
 
 
 def test_a_backup_is_made_and_put_back(machine: Machine) -> None:
-    save, restore, *_ = lines("Backup")
+    save, restore = lines("One file", BACKUP)
     machine(save)
     machine("systemctl stop jitsu-store && mv /var/lib/jitsu/store.git /var/lib/jitsu/moved.git")
     machine(restore)
@@ -303,7 +305,8 @@ def test_a_backup_is_made_and_put_back(machine: Machine) -> None:
 
 
 def test_the_history_is_pushed_over_ssh(machine: Machine) -> None:
-    *_, directory, key, keyscan, push = (line.replace("backup.example.org", HOST) for line in lines("Backup"))
+    told = lines("Another repository", BACKUP)
+    directory, key, keyscan, push = (line.replace("backup.example.org", HOST) for line in told)
     machine("useradd -m git && install -d -o git /srv/jitsu.git && runuser -u git -- git init -q --bare /srv/jitsu.git")
     machine("systemctl start ssh")
     machine(directory)
@@ -320,7 +323,7 @@ def test_the_history_is_pushed_over_ssh(machine: Machine) -> None:
 def test_keys_of_a_suite_on_tcp(machine: Machine, lan: Lan) -> None:
     config = machine.root / CONFIG[1:]
     before = config.read_text()
-    make = next(line for line in lines("DNS servers elsewhere") if line.startswith("jitsu keys init"))
+    make = next(line for line in lines("1. Make the keys", THREE_HOSTS) if line.startswith("jitsu keys init"))
     machine(make)
     sockets = ("store_rpc", "store_feed", "vmd_rpc", "vmd_feed", "synjitsu_rpc", "reaper_rpc")
     bus = "".join(f'{name} = "tcp://127.0.0.1:{port}"\n' for port, name in enumerate(sockets, 7001))

@@ -54,6 +54,7 @@ def test_the_tools_commands_work(tmp_path: Path) -> None:
     places = {
         "/etc/jitsu/keys": tmp_path / "keys",
         "/etc/jitsu/jitsu.toml": tmp_path / "machine.toml",
+        "/tmp/beta": tmp_path / "beta",
         "/tmp/london": tmp_path / "london",
         "DIRECTORY": tmp_path / "more-keys",
         "REMOTE": tmp_path / "remote.git",
