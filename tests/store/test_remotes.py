@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import threading
 from contextlib import contextmanager, suppress
 from socket import create_server
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.errors import JitsuError, Refused, Unavailable
+from jitsu_protocol.errors import Invalid, JitsuError, Refused, Unavailable
 from jitsu_protocol.messages import Diff, Log, Pull, Push
 from jitsu_store.rules.foreign import MAX_BLOB_BYTES, Checker, ForeignError
 from jitsu_store.rules.objects import LARGE_BYTES, Kind, make
@@ -187,6 +188,19 @@ async def test_a_long_history_with_a_large_directory_is_taken_from_git_as_it_is(
         await store.apply({"jitsu/x/new": "2"})
         await store.server.push(Push(remote=str(tmp_path / "a"), author=ME))
     assert git(tmp_path / "a", "show", "master:jitsu/x/new") == "2"
+
+
+async def test_what_a_refused_repository_leaves_is_removed_while_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed_by: list[threading.Thread] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: removed_by.append(threading.current_thread()))
+    hostile = Hostile(tmp_path / "hostile")
+    hostile.write(named("git~1")(hostile))
+    with pytest.raises(Invalid):
+        await remotes.Remotes(tmp_path / "hostile").fetch(str(tmp_path / "hostile"), "master")
+    assert len(removed_by) == 1
+    assert removed_by[0] is not threading.main_thread()
 
 
 @contextmanager

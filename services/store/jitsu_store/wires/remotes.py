@@ -61,7 +61,8 @@ class Remotes:
             except OSError as error:
                 raise Unavailable(f"what {remote} has sent cannot be kept: {error}", hint="is the disk full?") from None
             finally:
-                shutil.rmtree(incoming, ignore_errors=True)
+                # Elsewhere: thousands of files take a while, in which nobody else would be answered.
+                await asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True)
         return commit
 
     async def _transfer(self, remote: str, branch: str, incoming: str, max_memory: int) -> bytes:

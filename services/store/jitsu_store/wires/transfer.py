@@ -35,6 +35,8 @@ from jitsu_store.wires.files import pack_directory, sync_directory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+NICE = 10
+"""Somebody waits for a transfer, but the services that answer queries come first."""
 WINDOW_BYTES = 16 * 1024 * 1024
 LARGE_KEPT = 8
 """Large trees of which the next version may be the difference."""
@@ -241,6 +243,7 @@ def _end_with_the_store() -> None:
 
 def main() -> None:
     """Work as standard input says."""
+    os.nice(NICE)
     asked = json.loads(sys.stdin.readline())
     _limit(asked)
     threading.Thread(target=_end_with_the_store, daemon=True).start()
