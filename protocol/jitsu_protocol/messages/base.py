@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,10 @@ ignored or have defaults, and who asks with a message that is new falls back to 
 1.1 brought store.register (fallback: store.apply) and vmd.check (without it nothing is checked).
 1.2 brought the TTL of answers in reaper.report and vmd.summon (without it the larger of old and new counts).
 """
+
+
+VmId = Annotated[str, Field(max_length=128)]
+"""The UUID of a VM. Longer texts are refused: what a request names may be kept until it is answered, or longer."""
 
 
 class Message(BaseModel):

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jitsu_protocol.messages.base import Message, Request
+from jitsu_protocol.messages.base import Message, Request, VmId
 from jitsu_protocol.states import VmState
 
 Trigger = Literal["dns", "traffic", "operator"]
@@ -21,7 +21,7 @@ class Summon(Request):
 
     kind: ClassVar[str] = "vmd.summon"
 
-    vm: str
+    vm: VmId
     trigger: Trigger = "dns"
     waited_s: float = 0.0
     """How long the query has been waiting at the sender; for the timeline."""
@@ -50,7 +50,7 @@ class StartDiscarding(Request):
 
     kind: ClassVar[str] = "vmd.start-discarding"
 
-    vm: str
+    vm: VmId
 
 
 class Drain(Request):
@@ -63,7 +63,7 @@ class Drain(Request):
 
     kind: ClassVar[str] = "vmd.drain"
 
-    vm: str
+    vm: VmId
 
 
 class Draining(Message):
@@ -82,7 +82,7 @@ class StopDrained(Request):
 
     kind: ClassVar[str] = "vmd.stop-drained"
 
-    vm: str
+    vm: VmId
     drain: str
 
 
@@ -91,7 +91,7 @@ class CancelDrain(Request):
 
     kind: ClassVar[str] = "vmd.cancel-drain"
 
-    vm: str
+    vm: VmId
     drain: str
 
 
@@ -100,7 +100,7 @@ class OperatorStop(Request):
 
     kind: ClassVar[str] = "vmd.stop"
 
-    vm: str
+    vm: VmId
 
 
 class HandedOver(Request):
@@ -108,7 +108,7 @@ class HandedOver(Request):
 
     kind: ClassVar[str] = "vmd.handed-over"
 
-    vm: str
+    vm: VmId
 
 
 class Check(Request):
@@ -190,7 +190,7 @@ class Trace(Request):
 
     kind: ClassVar[str] = "vmd.trace"
 
-    vm: str = ""
+    vm: VmId = ""
     limit: int = Field(default=20, ge=1, le=1000)
 
 

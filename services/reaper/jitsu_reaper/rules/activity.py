@@ -12,7 +12,8 @@ open, and its lease is as long as one may be idle. All times are the reaper's ow
     any          another start of it reports  heard; the VMs count as used now: who died did not report its last second
 
 What is reported of a VM that is not configured is kept for a while, as the reaper may hear of the VM after dns does.
-The VM counts as used when it comes, because what was reported before may be forgotten by then.
+The VM counts as used when it comes, because what was reported before may be forgotten by then. Names, hosts and drains
+that a replica has made up are bounded too (G9).
 
 A reaper that was held up itself (a host that swaps, a stopped container) has heard nobody meanwhile, and what they said
 waits to be read: it judges silence again when it has listened for `AWAY_S`.
@@ -21,12 +22,15 @@ waits to be read: it judges silence again when it has listened for `AWAY_S`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.errors import Refused
 from jitsu_protocol.lifetimes import AnswerLifetimes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jitsu_protocol.messages import Report
 
 SILENT_S = 4.0
@@ -38,6 +42,14 @@ MAX_UNKNOWN = 20_000
 """VMs that are not configured and of which something is kept; more displace those that were reported longest ago."""
 MAX_NAMES = 2000
 """Of one VM: its names and aliases, which are 1,000 of each at most. Statistics of more names are not kept."""
+MAX_FOREIGN_NAMES = 10_000
+"""Names in all of which queries are reported and that no VM is configured to have; only their statistics are lost."""
+MAX_HONOURED = 2000
+"""Drains that one replica is believed to honour; at most 64 are under way on each host. Those beyond do not count."""
+MAX_FLOORS = 1000
+"""Hosts of whose VMs it is noted until when they count as used."""
+MAX_REQUESTS = 10**18
+"""The store takes numbers of at most twenty digits."""
 AWAY_S = 2.0
 """The reaper looks at the clock every second; if it was later than this it was held up."""
 
@@ -91,7 +103,10 @@ class Activity:
     """The same for the VMs of one host, or (None) of all."""
     _names: dict[str, list[str]] = field(default_factory=dict)
     """VM -> those of its names that have totals."""
-    _configured: set[str] = field(default_factory=set)
+    _configured: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Each VM that is configured, with its names."""
+    _foreign: set[tuple[str, str]] = field(default_factory=set)
+    """Names in `totals` that are reported and not configured."""
     _unknown: dict[str, float] = field(default_factory=dict)
     """VMs that are not configured -> when they were reported last; in that order."""
     _looked_at: float = 0.0
@@ -156,7 +171,7 @@ class Activity:
                 report.lease_s,
                 report.service,
                 report.host,
-                frozenset(report.drains),
+                frozenset(islice(report.drains, MAX_HONOURED)),
             )
         for n, use in enumerate(report.uses):
             self.used(use.vm, now - use.age_s)
@@ -166,15 +181,28 @@ class Activity:
                 continue
             ttl = report.ttls[n] if n < len(report.ttls) else None
             self._lifetimes(use.vm).answered(now - use.age_s, ttl, now)
-            if (use.vm, use.name) not in self.totals and len(self._names.get(use.vm, ())) >= MAX_NAMES:
+            if not self._is_counted(use.vm, use.name):
                 continue
             total = self.total(use.vm, use.name)
-            total.requests += use.count
+            total.requests = min(total.requests + use.count, MAX_REQUESTS)
             total.last_ts = max(total.last_ts, wall - use.age_s)
             if ttl is not None and ttl != total.ttl:
                 total.ttl = ttl
                 self.unsaved_ttls[use.vm, use.name] = None
             self.unsaved[use.vm, use.name] = None
+
+    def _is_counted(self, vm: str, name: str) -> bool:
+        """Say whether there are statistics of a name: it is configured, or there are not too many others."""
+        if (vm, name) in self.totals or name in self._configured.get(vm, ()):
+            return True
+        if len(self._names.get(vm, ())) >= MAX_NAMES or len(self._foreign) >= MAX_FOREIGN_NAMES:
+            return False
+        self._foreign.add((vm, name))
+        return True
+
+    def is_foreign(self, vm: str, name: str) -> bool:
+        """Say whether a name is reported that no VM is configured to have."""
+        return (vm, name) in self._foreign
 
     def total(self, vm: str, name: str) -> Total:
         """Return the statistics of a name, which begin at nothing."""
@@ -188,12 +216,13 @@ class Activity:
         """Note that a VM was in use at that time."""
         self._used[vm] = max(self._used.get(vm, at), at)
 
-    def configured(self, vm: str, ttl: int) -> None:
-        """Note the longest TTL of a VM's names, as configured now."""
+    def configured(self, vm: str, ttl: int, names: Iterable[str] = ()) -> None:
+        """Note a VM's names and the longest of their TTLs, as configured now."""
         if vm not in self._configured:
-            self._configured.add(vm)
             self._unknown.pop(vm, None)
             self.used(vm, self._looked_at)
+        self._configured[vm] = frozenset(names)
+        self._foreign -= {(vm, name) for name in self._configured[vm]}
         self._lifetimes(vm).configured(ttl, self._looked_at)
 
     def answered_before(self, vm: str, name: str, ttl: int) -> None:
@@ -215,12 +244,13 @@ class Activity:
 
     def forget(self, vm: str) -> None:
         """Forget a VM that is no longer configured."""
-        self._configured.discard(vm)
+        self._configured.pop(vm, None)
         self._unknown.pop(vm, None)
         self._used.pop(vm, None)
         self._answers.pop(vm, None)
         for name in self._names.pop(vm, ()):
             del self.totals[vm, name]
+            self._foreign.discard((vm, name))
             self.unsaved.pop((vm, name), None)
             self.unsaved_ttls.pop((vm, name), None)
 
@@ -245,8 +275,11 @@ class Activity:
         return max(floor, self._used.get(vm, floor))
 
     def _used_until(self, replica: Replica, at: float) -> None:
-        """Count the VMs that a replica is about as used until then."""
-        self._floors[replica.host] = max(self._floor(replica.host), at)
+        """Count the VMs that a replica is about as used until then; all VMs, if there are too many hosts."""
+        host = replica.host
+        if host not in self._floors and len(self._floors) >= MAX_FLOORS:
+            host = None
+        self._floors[host] = max(self._floor(host), at)
 
     def _floor(self, host: str | None) -> float:
         return max(self.floor, self._floors.get(host, self.floor))

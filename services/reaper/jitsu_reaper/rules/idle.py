@@ -72,7 +72,8 @@ class Policy:
         for change in changes:
             if change.new is not None:
                 self._vms[change.new.uuid] = change.new
-                self.activity.configured(change.new.uuid, change.new.ttl)
+                new = change.new
+                self.activity.configured(new.uuid, new.ttl, (*new.names, *new.aliases))
                 self._place(change.new.uuid)
             elif change.old is not None:
                 self._vms.pop(change.old.uuid, None)

@@ -30,17 +30,18 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT
 from jitsu_reaper.rules import drain as rules
-from jitsu_reaper.rules.activity import Activity
+from jitsu_reaper.rules.activity import MAX_REPLICAS, Activity
 from jitsu_reaper.rules.idle import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from jitsu_protocol.bus import FeedClient, RpcClient
     from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.process import Process
     from jitsu_protocol.settings import Settings
+    from jitsu_reaper.rules.activity import Total
 
 CALL_TIMEOUT_S = 2.0
 MAX_WARNINGS = 20
@@ -116,7 +117,7 @@ class ReaperServer:
         replicas = self._policy.activity.replicas
         for name, warnings in sorted(self._warnings.items()):
             if name in replicas:
-                notes += [f"{name}: {warning[:MAX_WARNING_CHARACTERS]}" for warning in warnings[:MAX_WARNINGS]]
+                notes += [f"{name}: {warning}" for warning in warnings]
         return notes
 
     def _heard(self, service: str, now: float) -> str:
@@ -146,10 +147,15 @@ class ReaperServer:
         activity = self._policy.activity
         if (report.replica in activity.replicas) if report.leaving else not activity.knows(report):
             activity.refuse_if_full(report.replica)
+            if len(self._policy.gone) >= MAX_REPLICAS:
+                raise Refused("too many replicas have gone and are still to be removed from the store")
             await self._register(report)
         self._policy.report(report, monotonic(), time.time())
         if report.warnings and not report.leaving:
-            self._warnings[report.replica] = report.warnings
+            for gone in self._warnings.keys() - activity.replicas.keys():
+                del self._warnings[gone]
+            cut = [warning[:MAX_WARNING_CHARACTERS] for warning in islice(report.warnings, MAX_WARNINGS)]
+            self._warnings[report.replica] = cut
         else:
             self._warnings.pop(report.replica, None)
         self._reports.inc()
@@ -312,10 +318,8 @@ class ReaperServer:
         saving = list(islice(activity.unsaved_ttls, MAX_SAVED_NAMES))
         for key in saving:
             del activity.unsaved_ttls[key]
-        values = {f"{STATS_ROOT}/{vm}/dns/{name}/last_ttl": str(activity.totals[vm, name].ttl) for vm, name in saving}
         try:
-            if values:
-                await self._store.call(Record(values=values, service="reaper"), Done, CALL_TIMEOUT_S)
+            await self._record(saving, lambda path, total: {f"{path}/last_ttl": str(total.ttl)})
         except Refused as error:
             log.debug("the store refuses the TTLs", reason=str(error))
         except JitsuError as error:
@@ -324,21 +328,42 @@ class ReaperServer:
 
     async def _save(self) -> None:
         activity = self._policy.activity
-        saving = {key: activity.totals[key] for key in islice(activity.unsaved, MAX_SAVED_NAMES)}
-        if not saving:
-            return
-        values = {}
-        for (vm, name), total in saving.items():
-            path = f"{STATS_ROOT}/{vm}/dns/{name}"
-            values[f"{path}/total_requests"] = str(total.requests)
-            values[f"{path}/last_request_ts"] = f"{total.last_ts:.6f}"
+        saving = list(islice(activity.unsaved, MAX_SAVED_NAMES))
         for key in saving:
             del activity.unsaved[key]
         try:
-            await self._store.call(Record(values=values, service="reaper"), Done, CALL_TIMEOUT_S)
+            await self._record(
+                saving,
+                lambda path, total: {
+                    f"{path}/total_requests": str(total.requests),
+                    f"{path}/last_request_ts": f"{total.last_ts:.6f}",
+                },
+            )
         except JitsuError as error:
             activity.unsaved |= {key: None for key in saving if key in activity.totals}
             log.warning("statistics are kept until the store answers", reason=str(error))
+
+    async def _record(
+        self, names: Iterable[tuple[str, str]], values_of: Callable[[str, Total], dict[str, str]]
+    ) -> None:
+        """Have the store record statistics of names that there still are.
+
+        Those of names that are not configured go apart: whoever reports them may have made them up, and what the store
+        refuses of them must not keep the others from being saved.
+        """
+        activity = self._policy.activity
+        own, foreign = dict[str, str](), dict[str, str]()
+        for vm, name in names:
+            if (vm, name) in activity.totals:
+                values = foreign if activity.is_foreign(vm, name) else own
+                values |= values_of(f"{STATS_ROOT}/{vm}/dns/{name}", activity.totals[vm, name])
+        if foreign:
+            try:
+                await self._store.call(Record(values=foreign, service="reaper"), Done, CALL_TIMEOUT_S)
+            except JitsuError as error:
+                log.debug("the store takes no statistics of names that are not configured", reason=str(error))
+        if own:
+            await self._store.call(Record(values=own, service="reaper"), Done, CALL_TIMEOUT_S)
 
 
 def _number(text: str) -> float:
