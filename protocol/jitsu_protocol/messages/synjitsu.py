@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from ipaddress import ip_address
+from typing import Annotated, ClassVar, Literal
 
-from jitsu_protocol.messages.base import Request
+from pydantic import AfterValidator, Field
+
+from jitsu_protocol.messages.base import Request, VmId
+
+
+def _address(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+InterfaceName = Annotated[str, Field(max_length=127, pattern="^[^/\\s]*$")]
+"""Of a network interface, with those that `ip link property add altname` gives (ALTIFNAMSIZ of Linux)."""
 
 
 class Arm(Request):
@@ -15,12 +27,12 @@ class Arm(Request):
 
     kind: ClassVar[str] = "synjitsu.arm"
 
-    vm: str
-    addresses: list[str]
-    mac: str
-    bridge: str = ""
+    vm: VmId
+    addresses: list[Annotated[str, AfterValidator(_address)]] = Field(max_length=1000)
+    mac: str = Field(pattern="^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$")
+    bridge: InterfaceName = ""
     """Empty: the only one that Synjitsu listens on."""
-    interface: str = ""
+    interface: InterfaceName = ""
     """The host's end of the guest's interface, when it is there already; else vmd's feed names it once the VM runs."""
     handover: Literal["replay", "xenstore"] = "replay"
     """What becomes of the SYNs that are kept: sent to the guest, or written into Xenstore."""
@@ -37,5 +49,5 @@ class Disarm(Request):
 
     kind: ClassVar[str] = "synjitsu.disarm"
 
-    vm: str
+    vm: VmId
     outcome: Literal["ready", "failed"]

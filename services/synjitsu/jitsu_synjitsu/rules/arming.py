@@ -48,6 +48,8 @@ MOVED_S = 3.0
 """So long clients may go on with the MAC address that was announced: for a second they take no other (arp(7))."""
 FLOOD_PACKETS = 1000
 """To one VM between two calls of `count_anew`: more could not be looked at without losing those of others."""
+MAX_MISSING = 10_000
+"""Addresses that are remembered because a guest has not shown itself there; the latest are."""
 DORMANT_S = 30.0
 """A VM that shows itself though vmd says that it is off is let alone so long; by then vmd has seen it too."""
 
@@ -320,6 +322,10 @@ class Arming:
                     actions += self._after(machine, machine.passed(now), now)
         return actions
 
+    def holds(self, vm: str) -> bool:
+        """Say whether addresses of a VM are held."""
+        return vm in self._vms
+
     def boot_note(self, vm: str) -> str:
         """Return why a VM that boots has not been handed over, as far as its guest's frames tell; "" if they do not."""
         machine = self._vms.get(vm)
@@ -334,6 +340,8 @@ class Arming:
             self._missing.pop(address, None)
         foreign = str(ip_address(machine.foreign)) if machine.foreign else ""
         self._missing |= dict.fromkeys(machine.missing, foreign)
+        while len(self._missing) > MAX_MISSING:
+            del self._missing[next(iter(self._missing))]
 
     def _handle(self, machine: Handover, event: Event, now: float) -> list[Action]:
         return self._after(machine, machine.handle(event, now), now)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from jitsu_synjitsu.wires.bridge import Bridge
 
+MAX_FOUND = 1000
+"""Bridges that vmd says there are; one host has some tens."""
 NONE = "none"
 """The value of `synjitsu.bridges` that has Synjitsu listen on none."""
 
@@ -52,7 +54,7 @@ class Bridges:
 
     def want(self, name: str) -> None:
         """Listen on a bridge at which a VM is, unless it was configured where to listen."""
-        if name and self.are_found and name not in self._by_name:
+        if name and self.are_found and name not in self._by_name and len(self._by_name) < MAX_FOUND:
             bridge = self._by_name[name] = self._make(name)
             self.are_there.set()
             self._look_at(bridge)  # whoever wants it goes on to follow its VMs

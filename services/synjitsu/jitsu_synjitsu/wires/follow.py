@@ -55,6 +55,7 @@ class Follower:
         server.bridges.attached = self._attached
         self._watches_activity = process.settings.synjitsu.watch_activity
         self._vms: dict[str, VM] = {}
+        server.is_configured = self._vms.__contains__
         self._states: dict[str, VmStatus] = {}
         self._draining: dict[str, str] = {}
         """VM -> its drain; each report asks for these, and must not look at all VMs for that."""

@@ -38,6 +38,8 @@ TELL_TIMEOUT_S = 5.0
 WAKE_TIMEOUT_S = 60.0
 BURST_OF_ALL_S = 10.0
 """So many seconds' worth of `wake_rate_of_all` may come at once."""
+MAX_STRANGERS = 10_000
+"""VMs that vmd arms and that are not configured as far as is known here: vmd may hear of a new VM first."""
 MAX_ADDRESSES_SHOWN = 6
 MAX_NAMES_SHOWN = 20
 
@@ -69,6 +71,10 @@ class SynjitsuServer:
         """Returns the names of the VMs that run and whose use is not seen, by the reason."""
         self.left_out: Callable[[], list[str]] = list
         """Returns notes about VMs of which vmd says what makes no sense."""
+        self.is_configured: Callable[[str], bool] = lambda _: False
+        """Says whether a VM is configured, as far as is known here."""
+        self._strangers: dict[str, None] = {}
+        """VMs that were armed and are not configured, as far as was known then."""
         self._seen_elsewhere: set[str] = set()
         """VMs of which that has been logged."""
         self._alarm = Alarm(self._passed)
@@ -145,9 +151,25 @@ class SynjitsuServer:
             mac, limit_s = packed_mac(request.mac), seconds(request.limit_s)
         except ValueError as error:
             raise BadRequest(f"Synjitsu cannot hold the addresses of the VM {request.vm[:64]}: {error}") from None
+        self._meet(request.vm)
         if request.handover == "xenstore":
             return self._arm_by_xenstore(request, mac, limit_s)
         return self._arm(request, mac, limit_s)
+
+    def _meet(self, vm: str) -> None:
+        """Note a VM that is not configured; raises Unavailable if the addresses of too many such VMs are held."""
+        if vm in self._strangers or self.is_configured(vm):
+            return
+        if len(self._strangers) >= MAX_STRANGERS:
+            for each in list(self._strangers):
+                if not any(bridge.arming.holds(each) for bridge in self.bridges):
+                    del self._strangers[each]
+                    if not self.is_configured(each):
+                        self._seen_elsewhere.discard(each)
+                        self.name_interface(each, "")
+        if len(self._strangers) >= MAX_STRANGERS:
+            raise Unavailable(f"{MAX_STRANGERS} VMs are armed that are not configured")
+        self._strangers[vm] = None
 
     async def _arm_by_xenstore(self, request: Arm, mac: bytes, limit_s: float) -> Done:
         """Make place for what is handed over; without Xenstore it is sent to the guest, as to any other."""
