@@ -79,7 +79,8 @@ test-suite: setup
 
 # As root: hosts, bridges and guests in network namespaces that the tests make.
 test-net: setup guests
-	$(BIN)/pytest -q -m net -n 2 --durations=5
+	$(BIN)/pytest -q -m "net and not alone" -n 2 --durations=5
+	$(BIN)/pytest -q -m "net and alone" --durations=5
 
 # As root: libvirt's test driver, and QEMU guests on a bridge in a network namespace, without KVM unless that works.
 test-libvirt: setup-libvirt
@@ -113,7 +114,8 @@ fuzz: setup
 	FUZZ_PACKETS=$(or $(PACKETS),10000000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q tests/dns/test_fuzz.py -o timeout=0 -o faulthandler_timeout=0
 	FUZZ_QUERIES=$(or $(QUERIES),200000) $(BIN)/pytest -q tests/dns/test_send_fuzz.py tests/protocol/test_send_fuzz.py -o faulthandler_timeout=0
 
-# Ten minutes of requests that no key may send; SEED=N gives others, SECONDS=N fewer.
+# As root: ten minutes in which each key sends every kind of request, right and wrong ones, while others go on working;
+# SEED=N gives others, SECONDS=N fewer.
 fuzz-peers: setup
 	FUZZ_SECONDS=$(or $(SECONDS),600) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q -s tests/system/test_peers_fuzz.py -o timeout=0 -o faulthandler_timeout=0
 
