@@ -18,7 +18,19 @@ import zmq.asyncio
 from jitsu_protocol import errors, feed, owner
 from jitsu_protocol.bus import FeedClient, RpcClient
 from jitsu_protocol.codec import decode, encode
-from jitsu_protocol.messages import Applied, Apply, Change, Done, Drain, Draining, FeedItem, Message, Ping, Pong
+from jitsu_protocol.messages import (
+    Applied,
+    Apply,
+    Change,
+    Done,
+    Drain,
+    Draining,
+    FeedItem,
+    Message,
+    Ping,
+    Pong,
+    StopDrained,
+)
 from jitsu_protocol.owner import FeedServer, RpcServer
 from jitsu_protocol.sockets import Sent
 
@@ -407,10 +419,10 @@ async def test_a_request_that_is_too_long_is_refused_at_both_ends(context: zmq.a
     client = RpcClient(context, endpoint, "x")
     raw = context.socket(zmq.DEALER)
     raw.connect(endpoint)
-    async with running(RpcServer(context, endpoint, {Ping: pong, Drain: pong, Apply: pong}), client):
+    async with running(RpcServer(context, endpoint, {Ping: pong, StopDrained: pong, Apply: pong}), client):
         with pytest.raises(errors.BadRequest, match="65536 are allowed"):
-            await client.call(Drain(vm="x" * 100_000), Draining, 5)
-        await raw.send(encode(Drain(vm="x" * 100_000), id=b"id", timeout=5.0))
+            await client.call(StopDrained(vm="v", drain="x" * 100_000), Done, 5)
+        await raw.send(encode(StopDrained(vm="v", drain="x" * 100_000), id=b"id", timeout=5.0))
         reply = decode(await raw.recv())
         assert (reply.id, reply.body["code"]) == (b"id", "malformed")
         await raw.send(b"x" * 40_000_000)  # longer than any kind: the connection is cut, and nothing is kept
