@@ -68,7 +68,7 @@ def where(
     runtime_dir: DirectoryOption = "",
     version: VersionOption = False,
     who: Annotated[
-        str, typer.Option("--as", metavar="WHO", help="Who asks: operator:NAME (you, if not given) or vm:UUID.")
+        str, typer.Option("--as", metavar="WHO", help="In whose name: operator:NAME (you, if not given) or vm:UUID.")
     ] = "",
 ) -> None:
     """Note which suite is meant, and who asks."""

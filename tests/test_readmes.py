@@ -89,6 +89,15 @@ def test_the_tools_commands_in_the_pages_are_accepted(line: str) -> None:
         command.make_context(command.name, words, parent=context)
 
 
+def only_named(line: str) -> bool:
+    """Say whether the text only names a command that needs an argument."""
+    words = re.sub(r"^jitsu --as \S+", "jitsu", line).split()[1:]
+    command: Any = typer.main.get_command(app)
+    while words and hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    return not words and any(param.required for param in getattr(command, "params", ()))
+
+
 def all_pages() -> str:
     return "\n".join(page.read_text() for page in [*pages(), ROOT / "guests/README.md"])
 

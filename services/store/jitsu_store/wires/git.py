@@ -284,7 +284,7 @@ class GitRepository:
         with self._complaints(id):
             found, data = self._repository.read(pygit2.Oid(raw=id))
             if found != kind:
-                raise ValueError(f"it is no {kind.name.lower()}")
+                raise ValueError(f"it is not a {kind.name.lower()}")
         return bytes(data)
 
     def _text(self, id: Id) -> str:
