@@ -10,6 +10,7 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import MAX_LISTENED, Activity
 from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
+from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut
 from jitsu_synjitsu.rules.running import Running
 from jitsu_synjitsu.wires import bridge as bridge_module
 from jitsu_synjitsu.wires.bridge import Bridge
@@ -177,3 +178,17 @@ def test_who_is_flooded_is_found_without_a_look_at_all_that_are_held() -> None:
     arming._macs._owner = NeverAll(arming._macs._owner)
     arming._flooded = {"v7"}
     assert arming.flooded() == {mac(7)}
+
+
+def test_a_port_that_appears_is_not_compared_with_all_vms() -> None:
+    ports = Ports()
+    for n in range(1000):
+        ports.arm(f"v{n}", mac(n))
+        ports.named(f"v{n}", f"vnet{n}")
+    ports.named("v8", "")
+    ports._names, ports._macs = NeverAll(ports._names), NeverAll(ports._macs)
+    named, by_mac = (Port(n, f"vnet{n}", b"\xfe" + mac(n)[1:], is_up=True, floods=True) for n in (7, 8))
+    assert ports.appeared(named) == [Shut(named)]
+    assert ports.settled("v7") == [Open(named)]
+    assert ports.appeared(by_mac) == [Shut(by_mac)]
+    assert ports.settled("v8") == [Open(by_mac)]

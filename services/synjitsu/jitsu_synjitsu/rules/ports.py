@@ -24,7 +24,9 @@ libvirt makes of the guest's: fe and its last five bytes. A port with `flood off
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+K = TypeVar("K")
 TAIL = slice(1, 6)
 
 
@@ -75,8 +77,12 @@ class Ports:
     """Ports that are shut, and the VMs for which they are."""
     _macs: dict[str, bytes] = field(default_factory=dict)
     """VMs that boot or are paused -> MAC address."""
+    _by_mac: dict[bytes, dict[str, None]] = field(default_factory=dict)
+    """The last five bytes of a MAC address -> the VMs of `_macs` that have it."""
     _names: dict[str, str] = field(default_factory=dict)
     """VM -> name of its port, as vmd says."""
+    _by_name: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Name -> the VMs of which vmd says so; more than one while an interface goes from one VM to another."""
 
     def shut(self) -> list[Port]:
         """Return the ports that are shut."""
@@ -84,7 +90,9 @@ class Ports:
 
     def arm(self, vm: str, mac: bytes, *, is_paused: bool = False) -> list[PortAction]:
         """Note that a VM boots, or is paused; ports that are there already are the business of a paused one only."""
+        self._forget_mac(vm)
         self._macs[vm] = mac
+        self._by_mac.setdefault(mac[TAIL], {})[vm] = None
         if not is_paused:
             return []
         actions: list[PortAction] = []
@@ -95,17 +103,19 @@ class Ports:
 
     def settled(self, vm: str) -> list[PortAction]:
         """Note that a guest is there, or that its boot is over."""
-        self._macs.pop(vm, None)
+        self._forget_mac(vm)
         return [action for index in list(self._shut) for action in self._free(index, vm)]
 
     def named(self, vm: str, name: str) -> list[PortAction]:
         """Note what vmd says of a VM's port; "" if it does not know."""
         if self._names.get(vm, "") == name:
             return []
+        if vm in self._names:
+            _drop(self._by_name, self._names.pop(vm), vm)
         if not name:
-            del self._names[vm]
             return []
         self._names[vm] = name
+        self._by_name.setdefault(name, {})[vm] = None
         actions: list[PortAction] = []
         for index, vms in list(self._shut.items()):
             others = vms - {vm} if self._ports[index].name == name else vms & {vm}
@@ -121,8 +131,9 @@ class Ports:
         if not is_new or port.index in self._shut:
             return []
         owner = self._owner(port)
-        vms = {owner} & self._macs.keys() if owner else self._without_port()
-        return self._shut_for(port, vms)
+        if not owner:
+            return self._shut_for(port, self._without_port())
+        return self._shut_for(port, {owner}) if owner in self._macs else []
 
     def gone(self, index: int) -> None:
         """Note that an interface is no longer a port of the bridge."""
@@ -131,13 +142,14 @@ class Ports:
 
     def _owner(self, port: Port) -> str:
         """Return the VM that a port is known to belong to, or ""."""
-        for vm, name in self._names.items():
-            if name == port.name:
-                return vm
-        for vm, mac in self._macs.items():
-            if port.mac[:1] == b"\xfe" and port.mac[TAIL] == mac[TAIL]:
-                return vm
-        return ""
+        vms = self._by_name.get(port.name)
+        if not vms and port.mac[:1] == b"\xfe":
+            vms = self._by_mac.get(port.mac[TAIL])
+        return next(iter(vms or ()), "")
+
+    def _forget_mac(self, vm: str) -> None:
+        if vm in self._macs:
+            _drop(self._by_mac, self._macs.pop(vm)[TAIL], vm)
 
     def _without_port(self) -> set[str]:
         owners = {self._owner(port) for port in self.shut()}
@@ -158,3 +170,9 @@ class Ports:
         del self._shut[index]
         port = self._ports[index] = replace(self._ports[index], floods=True)
         return [Open(port)]
+
+
+def _drop(index: dict[K, dict[str, None]], key: K, vm: str) -> None:
+    del index[key][vm]
+    if not index[key]:
+        del index[key]
