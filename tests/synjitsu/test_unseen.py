@@ -106,6 +106,9 @@ class Wire:
     def has_lost(self) -> bool:
         return self.lost
 
+    def hindrance(self) -> str:
+        return ""
+
     def watch(self, interest: Interest) -> None:
         self.interest = interest
 
@@ -118,13 +121,19 @@ def bridge(activity: Activity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return made, made.wire  # type: ignore[return-value]
 
 
-def test_a_bridge_that_has_lost_frames_says_so(bridge: tuple[Bridge, Wire]) -> None:
+def test_a_bridge_that_has_lost_frames_says_so(bridge: tuple[Bridge, Wire], capfd: pytest.CaptureFixture[str]) -> None:
     made, wire = bridge
     made.look()
     assert made.activity.honours(VM.uuid, "")
+    assert made.notes() == []
     wire.lost = True
-    made.look()
+    for _ in range(5):
+        made.look()
     assert not made.activity.honours(VM.uuid, "")
+    (note,) = made.notes()
+    assert note.startswith("frames on br0 were lost 0 s ago: its VMs that ran then count as connected")
+    assert note.endswith("(1000 s at most)")
+    assert capfd.readouterr().out.count("frames were not read in time") == 1
 
 
 def test_a_flood_makes_the_filter_at_once(bridge: tuple[Bridge, Wire]) -> None:

@@ -30,6 +30,8 @@ FOCUS_S, SHRINK_S = 0.02, 0.002
 millisecond to make, and many VMs may boot at once. One that shows too much for long would cost more.
 """
 
+LOG_LOSS_S = 60.0
+
 log = structlog.get_logger("synjitsu")
 
 
@@ -57,6 +59,8 @@ class Bridge:
         self._save = save
         self._index = 0
         self._focuses = False
+        self._lost_at = float("-inf")
+        """When it was found last that the kernel had dropped frames."""
         self._flooded: frozenset[bytes] = frozenset()
         """Those of which, since the last focus, not all frames were seen."""
 
@@ -65,7 +69,7 @@ class Bridge:
         index = self._is_there()
         is_broken = self.wire is not None and self.wire.is_broken
         if self.wire is not None and self.wire.has_lost():
-            self.activity.missed(monotonic())
+            self._note_loss(monotonic())
         if index == self._index and not is_broken:
             return
         if self.wire is not None:
@@ -78,6 +82,13 @@ class Bridge:
         self._index = index
         if index:
             self._attach()
+
+    def _note_loss(self, now: float) -> None:
+        """Note that the kernel has dropped frames, and log it once a minute at most."""
+        self.activity.missed(now)
+        if now >= self._lost_at + LOG_LOSS_S:
+            log.warning("frames were not read in time and are lost: connections may be open unseen", bridge=self.name)
+        self._lost_at = now
 
     def _is_there(self) -> int:
         """Return the bridge's index, 0 if there is none."""
@@ -110,6 +121,11 @@ class Bridge:
     def notes(self) -> list[str]:
         """Return what keeps Synjitsu from doing its work on this bridge, each with what mends it."""
         notes = [self.wire.hindrance(), *self.ports.notes()] if self.wire is not None else []
+        if (ago := monotonic() - self._lost_at) < (longest := self.activity.longest_idle()):
+            notes.append(
+                f"frames on {self.name} were lost {ago:.0f} s ago: its VMs that ran then count as connected until "
+                f"nothing was sent to them for max_idle_connection ({longest:g} s at most)"
+            )
         for address, mac in self.arming.rivals().items():
             notes.append(f"{address} is held by {mac.hex(':')} too: give one of them another address")
         for address, foreign in self.arming.missing().items():
