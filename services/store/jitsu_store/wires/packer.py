@@ -66,7 +66,10 @@ class Packer:
         """Merge until nothing is left to do; returns how many packs went."""
         gone = 0
         while packs := choose(self._packs(), quiet=quiet):
-            Merge(self._path, self._directory, [pack.name for pack in packs], self._is_wanted).run()
+            with contextlib.closing(
+                Merge(self._path, self._directory, [pack.name for pack in packs], self._is_wanted)
+            ) as merge:
+                merge.run()
             gone += len(packs)
         return gone
 
@@ -120,6 +123,10 @@ class Merge:
             landing.add_pack(self._directory, file, path, (index_file, index_path), name)
             landing.land()
         remove_packs(self._directory, [old for old in self._names if old != name])
+
+    def close(self) -> None:
+        """Let go of what libgit2 has of the packs. It has each pack once, for all that have opened the repository."""
+        self._repository.close()
 
     def _ids(self, name: str) -> Iterator[Id]:
         pack = (self._directory / f"{name}.pack").open("rb")
@@ -199,12 +206,16 @@ class Objects:
     def read(self, id: Id) -> GitObject:
         """Return an object; raises KeyError."""
         if self._cached >= MAX_CACHED_BYTES:
-            self._repository.free()
+            self.close()
             self._repository = pygit2.Repository(str(self._path))
             self._cached = 0
         kind, data = self._repository.read(pygit2.Oid(raw=id))
         self._cached += MAX_CACHED_BYTES if len(data) >= LARGE_BYTES else (FAN_IN + 1) * len(data)
         return GitObject(Kind(ObjectType(kind).name.lower()), bytes(data), id)
+
+    def close(self) -> None:
+        """Give back what is kept; pygit2 does that at some later time, because its objects refer to each other."""
+        self._repository.free()
 
 
 def _is_input_open() -> bool:
