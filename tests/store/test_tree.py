@@ -13,6 +13,7 @@ from jitsu_protocol.messages import Change
 from jitsu_store.rules import tree
 from jitsu_store.rules.config_keys import config_fault
 from jitsu_store.rules.tree import LeafTree
+from tests.support.store import running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,3 +106,15 @@ def test_what_was_changed_can_be_taken_back(before: list[dict[str, str | None]],
     assert (held.below(), nothing) == (was, [])
     held.put(again)
     assert held.below() == made
+
+
+async def test_a_value_may_take_the_place_of_what_was_below_it_and_the_other_way_round(tmp_path: Path) -> None:
+    async with running(tmp_path / "db") as store:
+        await store.apply({"a/b/c": "1", "a/b/d": "1"})
+        await store.apply({"a/b/c": None, "a/b/d": None, "a/b": "2"})
+        assert store.git("show", "master:a/b") == "2"
+        await store.apply({"a/b": None, "a/b/e/f": "3"})
+        assert store.git("ls-tree", "-r", "--name-only", "master").split() == ["a/b/e/f"]
+        store.git("fsck", "--strict")
+    async with running(tmp_path / "db") as store:
+        assert await store.leaves() == {"a/b/e/f": "3"}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.vm import to_tree
 from jitsu_store.rules import validate
-from jitsu_store.rules.validate import State, touched_vms
+from jitsu_store.rules.validate import State
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ def test_every_reason_is_told_and_a_vm_that_was_broken_before_does_not_stand_in_
     state.undo(undo)
     _, reasons = state.put({f"jitsu/vm/{two.uuid}/ip": "127.0.1.1"})
     assert reasons == [f"jitsu/vm/{two.uuid} (two): ip: 127.0.1.1 belongs to the VM one already"]
-    assert touched_vms(changes) == {one.uuid, two.uuid}
 
 
 def test_vms_that_clash_because_others_wrote_the_tree_are_noted_until_they_do_not() -> None:
@@ -81,3 +80,14 @@ def test_a_vm_that_was_larger_before_there_was_a_limit_is_noted() -> None:
     large = State(to_tree(one) | {f"jitsu/vm/{one.uuid}/config/cmdline/{n}": "x" * 1_000_000 for n in range(5)})
     large.prepare()
     assert any("is left out: it has 500" in note for note in large.notes())
+
+
+def test_what_another_program_wrote_is_there_again_when_its_removal_is_refused() -> None:
+    one = make_vm("one", "127.0.1.1")
+    odd = f"jitsu/vm/{one.uuid}/config/no-such-key/0"
+    leaves = to_tree(one) | {odd: "1"}
+    state = State(leaves)
+    undo, reasons = state.put({odd: None, f"jitsu/vm/{one.uuid}/ip": "nowhere"})
+    assert reasons
+    state.undo(undo)
+    assert state.tree.below() == leaves

@@ -13,8 +13,12 @@ from enum import StrEnum
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
+from jitsu_store.rules.steps import PIECE, at_once
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from jitsu_store.rules.steps import Steps
 
 ID_BYTES = 20
 Id = bytes
@@ -38,6 +42,8 @@ MAX_LARGE_KEPT = 16
 _ENTRY = re.compile(rb"(\d+) ([^\0]+)\0.{20}", re.DOTALL)
 _BLOB_MODE = b"100644"
 _TREE_MODE = b"40000"
+PIECE_OBJECTS = 100
+"""Objects that are made in one piece: a millisecond's work."""
 FEW_LEAVES = 4
 """A directory with so few is likely to be like another one."""
 
@@ -152,13 +158,17 @@ def edit(directory: Directory, changes: Mapping[str, tuple[Id, bool] | None]) ->
             entries.pop(name, None)
         else:
             entries[name] = new
-    keyed = sorted((name.encode() + (b"/" if new[1] else b""), name, new) for name, new in entries.items())
-    raw, index = bytearray(), {}
-    for _, name, (id, is_tree) in keyed:
-        raw += b"%s %s\0" % (_TREE_MODE if is_tree else _BLOB_MODE, name.encode())
-        index[name] = Entry(len(raw), is_tree)
-        raw += id
-    return Directory(bytes(raw), index)
+    return parse(_raw(entries))
+
+
+def _raw(entries: Mapping[str, tuple[Id, bool]]) -> bytes:
+    """Return a tree's bytes. Git sorts a tree as if its name ended with a slash."""
+    keyed = sorted(
+        (name.encode() + b"/" if is_tree else name.encode(), id, is_tree) for name, (id, is_tree) in entries.items()
+    )
+    return b"".join(
+        b"%s %s\0%s" % ((_TREE_MODE, key[:-1], id) if is_tree else (_BLOB_MODE, key, id)) for key, id, is_tree in keyed
+    )
 
 
 def write(
@@ -168,8 +178,16 @@ def write(
 
     A directory with nothing in it is left out, as in all Git trees.
     """
+    return at_once(write_steps(directories, root, changes))
+
+
+def write_steps(
+    directories: Directories, root: Directory, changes: Mapping[str, str | None]
+) -> Steps[tuple[Directory, list[GitObject]]]:
+    """As `write`, in pieces."""
     writer = _Writer(directories)
-    return writer.write(root, changes), writer.made
+    yield from writer.sort(changes)
+    return (yield from writer.write("", root)), writer.made
 
 
 class _Writer:
@@ -178,27 +196,63 @@ class _Writer:
     def __init__(self, directories: Directories) -> None:
         self.made: list[GitObject] = []
         self._directories = directories
+        self._leaves: dict[str, dict[str, str | None]] = {}
+        """Directory -> what changes right in it: name -> value."""
+        self._inner: dict[str, list[str]] = {}
+        """Directory -> the names of those in it in which something changes."""
+        self._made_before = 0
+        """What was made when the latest piece ended."""
         self._blobs: dict[str, Id] = {}
-        self._new: dict[frozenset[tuple[str, str | None]], Id] = {}
+        self._new: dict[frozenset[tuple[str, str | None]] | None, Id | None] = {}
         """What is in a directory that was not there before, if it is little -> its id."""
 
-    def write(self, root: Directory, changes: Mapping[str, str | None]) -> Directory:
-        here: dict[str, tuple[Id, bool] | None] = {}
-        below: dict[str, dict[str, str | None]] = {}
-        for path, value in changes.items():
-            name, slash, rest = path.partition("/")
-            if slash:
-                below.setdefault(name, {})[rest] = value
+    def sort(self, changes: Mapping[str, str | None]) -> Steps[None]:
+        """Sort changes by the directories that they are in."""
+        for number, (path, value) in enumerate(changes.items(), 1):
+            above, _, name = path.rpartition("/")
+            leaves = self._leaves.get(above)
+            if leaves is None:
+                leaves = self._leaves[above] = {}
+                if above not in self._inner:
+                    self._add_directory(above)
+            leaves[name] = value
+            if number % PIECE == 0:
+                yield
+
+    def _add_directory(self, path: str) -> None:
+        """Note a directory in the one above it, and that one in the next, up to one that is noted already."""
+        while path:
+            above, _, name = path.rpartition("/")
+            is_noted = above in self._inner or above in self._leaves
+            self._inner.setdefault(above, []).append(name)
+            if is_noted:
+                return
+            path = above
+
+    def write(self, path: str, old: Directory) -> Steps[Directory]:
+        """Return what a directory becomes."""
+        return edit(old, (yield from self._changed(path, old)))
+
+    def _changed(self, path: str, old: Directory) -> Steps[dict[str, tuple[Id, bool] | None]]:
+        """Make what is below a directory, and return what changes right in it."""
+        here: dict[str, tuple[Id, bool] | None] = {
+            name: None if value is None else (self._blob(value), False)
+            for name, value in self._leaves.get(path, {}).items()
+        }
+        for name in self._inner.get(path, ()):
+            below, before = f"{path}/{name}" if path else name, old.subtree(name)
+            if before is None and below not in self._inner:
+                id = self._new_directory(self._leaves[below])
             else:
-                here[name] = None if value is None else (self._blob(value), False)
-        for name, inner in below.items():
-            old = root.subtree(name)
-            id = self._subtree(old, inner)
+                id = yield from self._subtree(below, before)
             if id is not None:
                 here[name] = (id, True)
-            elif old is not None:
-                here[name] = None
-        return edit(root, here)
+            elif before is not None:
+                here.setdefault(name, None)  # a value may take the place of a directory
+            if len(self.made) - self._made_before >= PIECE_OBJECTS:
+                self._made_before = len(self.made)
+                yield
+        return here
 
     def _blob(self, value: str) -> Id:
         id = self._blobs.get(value)
@@ -208,19 +262,37 @@ class _Writer:
             id = self._blobs[value] = blob.id
         return id
 
-    def _subtree(self, old: Id | None, inner: Mapping[str, str | None]) -> Id | None:
+    def _subtree(self, path: str, old: Id | None) -> Steps[Id | None]:
         """Return the id of a directory below, None if nothing is in it."""
-        alike = frozenset(inner.items()) if old is None and len(inner) <= FEW_LEAVES else None
-        if alike in self._new:
-            return self._new[alike]
-        directory = self.write(self._directories.read(old), inner)
+        if old is None:
+            here = yield from self._changed(path, EMPTY)
+            return self._tree({name: new for name, new in here.items() if new is not None})
+        directory = yield from self.write(path, self._directories.read(old))
         if not directory.index:
             return None
         tree = make(Kind.TREE, directory.raw)
         self._directories.keep(tree.id, directory)
         self.made.append(tree)
+        return tree.id
+
+    def _new_directory(self, leaves: Mapping[str, str | None]) -> Id | None:
+        """Return the id of a directory that was not there and has only leaves, None if nothing is in it."""
+        alike = frozenset(leaves.items()) if len(leaves) <= FEW_LEAVES else None
+        if alike in self._new:
+            return self._new[alike]
+        id = self._tree({name: (self._blob(value), False) for name, value in leaves.items() if value is not None})
         if alike is not None:
-            self._new[alike] = tree.id
+            self._new[alike] = id
+        return id
+
+    def _tree(self, entries: Mapping[str, tuple[Id, bool]]) -> Id | None:
+        """Return the id of a directory that was not there, None if nothing is in it."""
+        if not entries:
+            return None
+        tree = make(Kind.TREE, _raw(entries))
+        if len(tree.data) >= LARGE_BYTES:
+            self._directories.keep(tree.id, parse(tree.data))
+        self.made.append(tree)
         return tree.id
 
 

@@ -8,11 +8,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from jitsu_store.rules.objects import MAX_DEPTH
+from jitsu_store.rules.steps import PIECE, at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from jitsu_protocol.messages import Change
+    from jitsu_store.rules.steps import Steps
 
 MAX_PATH_CHARACTERS = 1024
 MAX_COMPONENT_CHARACTERS = 255
@@ -29,6 +31,8 @@ _LIKE_GIT = re.compile(r"\.git|gi[^~]*~[0-9]", re.IGNORECASE)
 TOPICS = {"vm": "jitsu/vm/", "stats": "jitsu/stats/"}
 """Topic of the feed -> what it carries the changes of."""
 
+MAX_SORTED_KEPT = 8
+"""Places whose names are kept sorted: services read page by page in two."""
 KEPT_PARTS = 65_536
 """Of paths, with what is wrong with each: VMs have the same keys."""
 ZONES_FROM = ("jitsu/vm/", "jitsu/dns/")
@@ -92,6 +96,8 @@ class LeafTree:
     def __init__(self, leaves: Mapping[str, str] | None = None) -> None:
         self._root: Node = {}
         self._count = 0
+        self._sorted: dict[str, list[str]] = {}
+        """Path -> the names right below it, sorted."""
         self.put(dict(leaves or {}))
 
     @classmethod
@@ -123,12 +129,22 @@ class LeafTree:
             return {}
         if isinstance(node, str):
             return {prefix: node}
-        return dict(_walk(node, prefix + "/" if prefix else ""))
+        leaves: Leaves = {}
+        _collect(node, prefix + "/" if prefix else "", leaves)
+        return leaves
 
     def names_below(self, prefix: str) -> Collection[str]:
         """Return the names right below a path."""
         node = self._at(prefix) if prefix else self._root
         return node if isinstance(node, dict) else ()
+
+    def sorted_names_below(self, prefix: str) -> Sequence[str]:
+        """Return the names right below a path, sorted; kept for the next page until a leaf comes or goes."""
+        if prefix not in self._sorted:
+            if len(self._sorted) >= MAX_SORTED_KEPT:
+                self._sorted.clear()
+            self._sorted[prefix] = sorted(self.names_below(prefix))
+        return self._sorted[prefix]
 
     def blocked(self, path: str) -> str:
         """Return why no leaf can be at this path: one is above it, or some are below."""
@@ -162,13 +178,21 @@ class LeafTree:
 
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
         """Make changes, removals first, and return what undoes them, and why some could not be made."""
+        return at_once(self.put_steps(changes))
+
+    def put_steps(self, changes: Mapping[str, str | None]) -> Steps[tuple[Changes, list[str]]]:
+        """As `put`, in pieces."""
         undo: Changes = {}
         reasons = []
-        for path, value in changes.items():
+        for number, (path, value) in enumerate(changes.items(), 1):
             if value is None and (old := self.get(path)) is not None:
                 undo[path] = old
                 self._remove(path)
-        for path, value in changes.items():
+            if number % PIECE == 0:
+                yield
+        for number, (path, value) in enumerate(changes.items(), 1):
+            if number % PIECE == 0:
+                yield
             if value is None:
                 continue
             if fault := self.blocked(path):
@@ -196,6 +220,7 @@ class LeafTree:
         node[name] = value
         if old is None:
             self._count += 1
+            self._sorted.clear()
         return old if isinstance(old, str) else None
 
     def _remove(self, path: str) -> None:
@@ -212,6 +237,7 @@ class LeafTree:
             if holder:
                 break
         self._count -= 1
+        self._sorted.clear()
 
 
 def _alike(part: str, node: Node) -> list[str]:
@@ -220,12 +246,13 @@ def _alike(part: str, node: Node) -> list[str]:
     return difflib.get_close_matches(part, list(names)[:MAX_NAMES_COMPARED], n=1, cutoff=0.5)
 
 
-def _walk(node: Node, prefix: str) -> Iterator[tuple[str, str]]:
+def _collect(node: Node, prefix: str, leaves: Leaves) -> None:
+    """Add the leaves of a node; not a generator, because all 120,000 of them are asked for by each service."""
     for name, inner in node.items():
         if isinstance(inner, str):
-            yield prefix + name, inner
+            leaves[prefix + name] = inner
         else:
-            yield from _walk(inner, f"{prefix}{name}/")
+            _collect(inner, f"{prefix}{name}/", leaves)
 
 
 def wanted(changes: Iterable[Change]) -> Changes:

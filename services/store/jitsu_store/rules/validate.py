@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.inventory import MAX_NOTED, Inventory
 from jitsu_protocol.vm import VM_ROOT, Holdings
 from jitsu_store.rules.config_keys import config_fault
+from jitsu_store.rules.steps import PIECE, PIECE_VMS, at_once
 from jitsu_store.rules.tree import MAX_TREE_BYTES, MAX_VALUE_CHARACTERS, LeafTree, path_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from jitsu_store.rules.steps import Steps
     from jitsu_store.rules.tree import Changes
 
 
@@ -115,21 +117,49 @@ class State:
 
         A VM that was broken before and is not touched does not stand in the way.
         """
-        reasons = list(_form_reasons(changes))
+        return at_once(self.put_steps(changes))
+
+    def put_steps(self, changes: Mapping[str, str | None]) -> Steps[tuple[Changes, list[str]]]:
+        """As `put`, in pieces. In between, the tree has some of the changes."""
+        reasons: list[str] = []
+        touched: set[str] = set()
+        for number, (path, value) in enumerate(changes.items(), 1):
+            if fault := _form_reason(path, value):
+                reasons.append(fault)
+            if path.startswith(_BELOW_VMS):
+                touched.add(_vm_of(path))
+            if number % PIECE == 0:
+                yield
         if reasons:
             return {}, reasons
         self.prepare()
-        before = {vm: self._bytes[vm] for vm in (*touched_vms(changes), "")}
-        undo, reasons = self.tree.put(changes)
-        now = {path: changes[path] for path in undo}
-        for path, old in undo.items():
-            self._grow(path, _size(path, now[path]) - _size(path, old))
-        self._take(now)
-        return undo, reasons + list(self._size_reasons(before)) + self._vm_reasons(touched_vms(changes))
+        before = {vm: self._bytes[vm] for vm in (*touched, "")}
+        undo, reasons = yield from self._change_steps(changes)
+        return undo, reasons + list(self._size_reasons(before)) + (yield from self._vm_reasons(touched))
 
     def undo(self, undo: Changes) -> None:
         """Take changes back."""
-        self.put(undo)
+        at_once(self.undo_steps(undo))
+
+    def undo_steps(self, undo: Changes) -> Steps[None]:
+        """As `undo`, in pieces. What was there before is not judged: another program may have written it."""
+        yield from self._change_steps(undo)
+
+    def _change_steps(self, changes: Mapping[str, str | None]) -> Steps[tuple[Changes, list[str]]]:
+        undo, reasons = yield from self.tree.put_steps(changes)
+        by_vm: dict[str, Changes] = {}
+        for number, (path, old) in enumerate(undo.items(), 1):
+            new = changes[path]
+            self._grow(path, _size(path, new) - _size(path, old))
+            if path.startswith(_BELOW_VMS):
+                by_vm.setdefault(_vm_of(path), {})[path] = new
+            if number % PIECE == 0:
+                yield
+        for number, of_vm in enumerate(by_vm.values(), 1):
+            self._take(of_vm)
+            if number % PIECE_VMS == 0:
+                yield
+        return undo, reasons
 
     def _grow(self, path: str, by: int) -> None:
         self._bytes[""] += by
@@ -147,9 +177,11 @@ class State:
                 what = f"{VM_ROOT}/{vm}" if vm else "the tree"
                 yield f"{what} would have {self._bytes[vm]} bytes of paths and values, {limit} are allowed"
 
-    def _vm_reasons(self, touched: set[str]) -> list[str]:
+    def _vm_reasons(self, touched: set[str]) -> Steps[list[str]]:
         reasons = []
-        for uuid in sorted(touched):
+        for number, uuid in enumerate(sorted(touched), 1):
+            if number % PIECE == 0:
+                yield
             vm = self._inventory.vms.get(uuid)
             if uuid in self._inventory.faults:
                 reasons.append(f"{VM_ROOT}/{uuid}: {self._inventory.faults[uuid]}")
@@ -168,14 +200,15 @@ def _size(path: str, value: str | None) -> int:
     return 0 if value is None else len(path) + (len(value) if value.isascii() else len(value.encode()))
 
 
-def _form_reasons(changes: Mapping[str, str | None]) -> Iterable[str]:
-    for path, value in changes.items():
-        if fault := path_fault(path) or ("" if value is None else config_fault(path)):
-            yield fault
-        elif value is not None and len(value) > MAX_VALUE_CHARACTERS:
-            yield f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"
-        elif value is not None and not _is_text(value):
-            yield f"the value of {path} is not text: {value[:50]!r}"
+def _form_reason(path: str, value: str | None) -> str:
+    """Return why no value, or not this one, can be set at a path, or nothing."""
+    if fault := path_fault(path) or ("" if value is None else config_fault(path)):
+        return fault
+    if value is not None and len(value) > MAX_VALUE_CHARACTERS:
+        return f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"
+    if value is not None and not _is_text(value):
+        return f"the value of {path} is not text: {value[:50]!r}"
+    return ""
 
 
 def _is_text(value: str) -> bool:
@@ -186,7 +219,6 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def touched_vms(paths: Iterable[str]) -> set[str]:
-    """Return the uuids of the VMs that a change is about."""
-    start = len(_BELOW_VMS)
-    return {path[start:].partition("/")[0] for path in paths if path.startswith(_BELOW_VMS)}
+def _vm_of(path: str) -> str:
+    """Return the uuid of the VM that a path below `jitsu/vm/` is about."""
+    return path[len(_BELOW_VMS) :].partition("/")[0]

@@ -20,8 +20,6 @@ BRANCHES = "refs/heads/"
 MAX_BRANCH_BYTES = 200
 """A part of a path has at most 255 on all file systems, and git needs room for `.lock` behind it."""
 MAX_BRANCH_PARTS = 8
-MAX_BRANCHES = 10_000
-MAX_BRANCHES_OF_VM = 16
 
 
 def is_branch_name(name: str) -> bool:

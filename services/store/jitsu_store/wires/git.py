@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pygit2
@@ -25,6 +26,7 @@ from jitsu_store.rules import objects
 from jitsu_store.rules.foreign import ForeignError, Measure
 from jitsu_store.rules.objects import CommitRecord, Directories, GitObject, Id, Kind, TooLargeError
 from jitsu_store.rules.pack import Ids, PackWriter
+from jitsu_store.rules.steps import PIECE, at_once
 from jitsu_store.rules.tree import MAX_TREE_BYTES
 from jitsu_store.wires.branches import BRANCHES, branch_names, is_branch_name
 from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_directory, pack_name, temporary_pack
@@ -32,6 +34,8 @@ from jitsu_store.wires.files import Landing, branch_lock, clear_leftovers, pack_
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from jitsu_store.rules.steps import Steps
 
 LOCK = "jitsu-store.lock"
 MIN_REVISION_CHARACTERS = 4
@@ -139,6 +143,12 @@ class GitRepository:
 
     def differing(self, old: Id | None, new: Id | None, prefix: str = "") -> dict[str, tuple[str | None, str | None]]:
         """Return in what two commits differ: path -> (value before, value after)."""
+        return at_once(self.differing_steps(old, new, prefix))
+
+    def differing_steps(
+        self, old: Id | None, new: Id | None, prefix: str = ""
+    ) -> Steps[dict[str, tuple[str | None, str | None]]]:
+        """As `differing`, in pieces."""
         trees = [None if each is None else self.commit(each).tree for each in (old, new)]
         (before, was_tree), (after, is_tree) = (objects.find(self._directories, tree, prefix) for tree in trees)
         texts: dict[Id, str] = {}
@@ -160,6 +170,8 @@ class GitRepository:
         try:
             for path, old_blob, new_blob in pairs:
                 found[path] = (text(old_blob), text(new_blob))
+                if len(found) % PIECE == 0:
+                    yield
                 if len(found) == MANY_LEAVES:
                     self._measure(before if was_tree else None, after if is_tree else None)
                 if size > 2 * MAX_TREE_BYTES:
@@ -198,8 +210,34 @@ class GitRepository:
         is_on_foreign: bool = False,
     ) -> Id:
         """Make a commit on the first parent, in memory, and return its id."""
+        return at_once(
+            self.stage_steps(
+                parents,
+                changes,
+                author=author,
+                message=message,
+                request=request,
+                ts=ts,
+                serial=serial,
+                is_on_foreign=is_on_foreign,
+            )
+        )
+
+    def stage_steps(
+        self,
+        parents: tuple[Id, ...],
+        changes: Mapping[str, str | None],
+        *,
+        author: str,
+        message: str,
+        request: str,
+        ts: float,
+        serial: int = 0,
+        is_on_foreign: bool = False,
+    ) -> Steps[Id]:
+        """As `stage_commit`, in pieces."""
         tree = self.commit(parents[0]).tree if parents else None
-        root, made = objects.write(self._directories, self._directories.read(tree), changes)
+        root, made = yield from objects.write_steps(self._directories, self._directories.read(tree), changes)
         made.append(objects.make(Kind.TREE, root.raw))
         commit = objects.commit(
             made[-1].id, parents, author, message, request, int(ts), serial, is_on_foreign=is_on_foreign
@@ -209,7 +247,8 @@ class GitRepository:
 
     def landed(self) -> None:
         """Note that what was staged is on the disk. The next commit is likely to be made on it."""
-        for each in self._staged.values():
+        latest = list(islice(reversed(self._staged.values()), RECENT_KEPT))
+        for each in reversed(latest):  # the commit comes last, and is kept longest
             if len(each.data) < MAX_RECENT_BYTES:
                 self._recent[each.id] = each
         while len(self._recent) > RECENT_KEPT:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -206,14 +208,19 @@ class StoreServer:
     def _page(self, prefix: str, after: str, limit: int) -> tuple[dict[str, str], str]:
         """Return leaves of master below a path, and the latest name, "" if there are no more."""
         start = f"{prefix}/" if prefix else ""
-        hidden: dict[str, dict[str, str | None]] = {}
-        for path, value in self._unlike_the_tree(prefix).items():
-            if path.startswith(start):
-                hidden.setdefault(path.removeprefix(start).partition("/")[0], {})[path] = value
+        hidden, waiting = self._writer.hidden, dict[str, dict[str, str | None]]()
+        for path, value in self._statistics.below(prefix).items():
+            waiting.setdefault(path.removeprefix(start).partition("/")[0], {})[path] = value
+        names = self._state.tree.sorted_names_below(prefix)
+        others = {*hidden.names_below(prefix), *waiting}
+        if any(name not in self._state.tree.names_below(prefix) for name in others):
+            names = sorted({*names, *others})
         leaves: dict[str, str] = {}
         size = 0
-        for name in sorted(name for name in {*self._state.tree.names_below(prefix), *hidden} if name > after):
-            found = _as_it_was(self._state.tree.below(start + name), hidden.get(name, {}))
+        for name in islice(names, bisect_right(names, after), None):
+            found = self._state.tree.below(start + name)
+            if name in others:
+                found = _as_it_was(found, hidden.below(start + name) | waiting.get(name, {}))
             more = tree.size_of(found)
             if len(leaves) >= limit or (leaves and size + more > PAGE_BYTES):
                 return leaves, after
@@ -237,8 +244,7 @@ class StoreServer:
 
         What is staged is hidden from them; statistics that wait for their commit are shown.
         """
-        hidden = {path: old for path, old in self._writer.hidden.items() if tree.is_below(path, prefix)}
-        return hidden | self._statistics.below(prefix)
+        return self._writer.hidden.below(prefix) | self._statistics.below(prefix)
 
     async def log(self, request: Log) -> History:
         """Answer Log."""
@@ -439,10 +445,15 @@ class StoreServer:
         """Tell the feeds of a commit."""
         if landed.branch == MASTER:
             for topic, prefix in tree.TOPICS.items():
-                items = {path: change for path, change in landed.changes.items() if path.startswith(prefix)}
+                items, size = {}, 0
+                for path, change in landed.changes.items():
+                    if path.startswith(prefix):
+                        items[path], size = change, size + len(path)
+                        if size > MAX_ITEM_BYTES:
+                            break
                 if items:
                     self._commits.labels(topic).inc()
-                if sum(map(len, items)) > MAX_ITEM_BYTES:
+                if size > MAX_ITEM_BYTES:
                     self._feed.skip(topic)
                 elif items or (topic == VM_TOPIC and landed.serial != self._told_serial):
                     committed = Committed(commit=landed.commit, changes=_changes(items), serial=landed.serial)

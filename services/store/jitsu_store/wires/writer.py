@@ -2,11 +2,12 @@
 
     job taken        decided on the loop: who may, what was expected, whether the result is valid     else refused
     staged           its commit is made in memory, on top of what was staged before it
+                     (both in pieces: for ten thousand VMs they take seconds, and others are answered in between)
     written          one pack for all that is staged, brought to the disk on another thread           else all refused
     moved            the branches stand at the new commits (each compared with where it stood)        else all refused
     landed           the callers are answered, the feeds told
 
-What is staged is hidden from readers until it has landed.
+What is judged or staged is hidden from readers until it has landed.
 """
 
 from __future__ import annotations
@@ -21,20 +22,25 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol import identity
-from jitsu_protocol.errors import BadRequest, Conflict, Invalid, JitsuError, NotFound, Refused
+from jitsu_protocol.errors import BadRequest, Conflict, JitsuError, NotFound, Refused
 from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, DeleteBranch, Done, Merge, Message
 from jitsu_protocol.vm import VM_ROOT
 from jitsu_store.rules import access, merge, tree
+from jitsu_store.rules.hidden import Hidden
 from jitsu_store.rules.objects import credible_serial
+from jitsu_store.rules.refusals import check_texts, conflict, invalid, overlap, refuse, shown, too_many
 from jitsu_store.rules.scratch import ScratchBranches
-from jitsu_store.wires.branches import MAX_BRANCHES, MAX_BRANCHES_OF_VM, check_branch_name
+from jitsu_store.rules.steps import PIECE
+from jitsu_store.wires.branches import check_branch_name
 from jitsu_store.wires.scratch import ScratchList
+from jitsu_store.wires.turns import in_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from concurrent.futures import Executor
 
     from jitsu_store.rules.objects import Id
+    from jitsu_store.rules.steps import Steps
     from jitsu_store.rules.tree import Changes
     from jitsu_store.rules.validate import State
     from jitsu_store.wires.git import GitRepository
@@ -44,9 +50,6 @@ MAX_WAITING_JOBS = 10_000
 REQUESTS_KEPT = 1000
 REQUESTS_SOUGHT_COMMITS = 2000
 """How far back a store that starts looks for the requests that were carried out already."""
-MAX_CONFLICTS_SHOWN = 20
-MAX_MESSAGE_CHARACTERS = 4096
-MAX_REQUEST_ID_CHARACTERS = 200
 
 log = structlog.get_logger("store")
 
@@ -83,7 +86,7 @@ class _Batch:
 class _Job:
     """One request: what decides and stages it, and who waits for the answer."""
 
-    decide: Callable[[_Batch], Message]
+    decide: Callable[[_Batch], Awaitable[Message]]
     future: asyncio.Future[Message]
 
     def answer(self, reply: Message | JitsuError) -> None:
@@ -107,8 +110,8 @@ class Writer:
         self.scratch = ScratchList(repository.path, self.heads, durable=repository.durable)
         self.serial = 1
         """Of the zones: grows with each change of what they are made from, to the time if that is more; never falls."""
-        self.hidden: Changes = {}
-        """What master had at the paths that are staged, until they have landed."""
+        self.hidden = Hidden()
+        """What master had at the paths that are judged or staged, until they have landed."""
         self._thread = thread
         self._landed = landed
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(MAX_WAITING_JOBS)
@@ -139,12 +142,12 @@ class Writer:
 
     async def apply(self, request: Apply) -> Message:
         """Answer Apply."""
-        _check_texts(request)
+        check_texts(request)
         return await self._do(lambda batch: self._apply(request, batch))
 
     async def merge(self, request: Merge, fetched: Id | None = None) -> Message:
         """Answer Merge; `fetched` is the commit to merge if the branch is one of another repository."""
-        _check_texts(request)
+        check_texts(request)
         return await self._do(lambda batch: self._merge(request, fetched, batch))
 
     async def create_branch(self, request: CreateBranch) -> Message:
@@ -164,7 +167,7 @@ class Writer:
         """Commit statistics."""
         await self._do(lambda batch: self._record(values, services, batch))
 
-    async def _do(self, job: Callable[[_Batch], Message]) -> Message:
+    async def _do(self, job: Callable[[_Batch], Awaitable[Message]]) -> Message:
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         await self._jobs.put(_Job(job, future))
         return await future
@@ -190,7 +193,7 @@ class Writer:
                 continue
             batch.moved = ""
             try:
-                reply: Message | JitsuError = job.decide(batch)
+                reply: Message | JitsuError = await job.decide(batch)
             except JitsuError as error:
                 reply = error
             decided.append((job, batch.moved, reply))
@@ -222,7 +225,7 @@ class Writer:
             failed, landed = error, {branch for branch, (_, new) in moves.items() if self._stands(branch, new)}
             if MASTER not in landed:
                 for undo in reversed(batch.undo):
-                    self.state.undo(undo)
+                    await in_pieces(self.state.undo_steps(undo))
         finally:
             self.hidden.clear()
             self.repository.drop_staged()
@@ -273,27 +276,28 @@ class Writer:
 
     # --- one job each: decide, and stage ---
 
-    def _apply(self, request: Apply, batch: _Batch) -> Applied:
+    async def _apply(self, request: Apply, batch: _Batch) -> Applied:
         if (earlier := self._earlier(request.request, batch)) is not None:
             return earlier
         head = self._head(request.branch, batch)
         who = identity.parse(request.author)
         asked = tree.wanted(request.changes)
-        _refuse(access.write_refusal(who, request.branch, asked, self._names_of(who)))
+        refuse(access.write_refusal(who, request.branch, asked, self._names_of(who)))
         if request.base and (head is None or request.base != head.hex()):
             now = head.hex() if head is not None else "nothing"
             raise Conflict(
                 f"{request.branch} has changed: it is at {now}, not at {request.base}",
                 details=[{"path": path, "value": self._current(request.branch, head, path)} for path in sorted(asked)],
             )
-        self._check_expected(request, head)
-        changes = {p: v for p, v in asked.items() if self._current(request.branch, head, p) != v}
+        await in_pieces(self._check_expected(request, head))
+        old = await in_pieces(self._values(request.branch, head, asked))
+        changes = {path: value for path, value in asked.items() if old[path] != value}
         if not changes:
             return Applied(commit=head.hex() if head is not None else "", changed=0)
         parents = () if head is None else (head,)
-        return self._stage(request.branch, parents, changes, who, request.message, request.request, batch)
+        return await self._stage(request.branch, parents, changes, who, request.message, request.request, batch)
 
-    def _merge(self, request: Merge, fetched: Id | None, batch: _Batch) -> Applied:
+    async def _merge(self, request: Merge, fetched: Id | None, batch: _Batch) -> Applied:
         if (earlier := self._earlier(request.request, batch)) is not None:
             return earlier
         who = identity.parse(request.author)
@@ -302,48 +306,48 @@ class Writer:
         if theirs is None:
             raise NotFound(f"the branch {request.branch} has no commit")
         base = None if ours is None else self.repository.merge_base(ours, theirs)
-        changed = self.repository.differing(base, theirs)
-        _refuse(access.merge_refusal(who, request.branch, request.into, changed, self._names_of(who)))
+        changed = await in_pieces(self.repository.differing_steps(base, theirs))
+        refuse(access.merge_refusal(who, request.branch, request.into, changed, self._names_of(who)))
         if base == theirs and ours is not None:
             return Applied(commit=ours.hex(), changed=0)
         merged = merge.merge(changed, lambda path: self._current(request.into, ours, path))
         if merged.conflicts:
-            raise _conflict(merged.conflicts, request.branch, request.into)
+            raise conflict(merged.conflicts, request.branch, request.into)
         parents = (theirs,) if ours is None else (ours, theirs)
         message = request.message or f"Merge {request.branch} into {request.into}"
         if fetched is not None and ours is None and request.into == MASTER:
             # A backup comes back, and secondaries know its serial, which may be ahead of the clock.
             batch.serial = max(batch.serial, credible_serial(self.repository.commit(theirs).serial, time.time()))
-        return self._stage(request.into, parents, merged.changes, who, message, request.request, batch)
+        return await self._stage(request.into, parents, merged.changes, who, message, request.request, batch)
 
-    def _create_branch(self, request: CreateBranch, batch: _Batch) -> Applied:
+    async def _create_branch(self, request: CreateBranch, batch: _Batch) -> Applied:
         who = identity.parse(request.author)
         check_branch_name(request.name)
-        _refuse(access.branch_refusal(who, request.name))
+        refuse(access.branch_refusal(who, request.name))
         start = batch.heads.get(request.start) or self.repository.resolve(request.start)
         there = batch.heads.get(request.name)
         if there is not None and there != start:
             raise Conflict(f"there is a branch {request.name} already, at {there.hex()}")
-        if any(_overlap(request.name, name) for name in batch.heads if name != request.name):
+        if any(overlap(request.name, name) for name in batch.heads if name != request.name):
             raise BadRequest(f"{request.name} and another branch cannot be a file and a directory at once")
         if request.scratch and request.name == MASTER:
             raise BadRequest(f"{MASTER} is what runs: it cannot be a scratch branch")
         if there is None:
-            _refuse(_too_many(who, [name for name, head in batch.heads.items() if head is not None]))
+            refuse(too_many(who, [name for name, head in batch.heads.items() if head is not None]))
         if there is None or self._is_scratch(request.name, batch):
             batch.scratch[request.name] = self.scratch.clock() if request.scratch else None
         batch.heads[request.name] = start
         batch.moved = request.name
         return Applied(commit=start.hex(), changed=0)
 
-    def _delete_branch(self, request: DeleteBranch, batch: _Batch) -> Done:
+    async def _delete_branch(self, request: DeleteBranch, batch: _Batch) -> Done:
         who = identity.parse(request.author)
-        _refuse(access.branch_refusal(who, request.name))
+        refuse(access.branch_refusal(who, request.name))
         if request.name == MASTER:
             raise Refused(f"{MASTER} is what runs: it is not deleted")
         return self._delete(request.name, batch)
 
-    def _delete_old(self, name: str, batch: _Batch) -> Done:
+    async def _delete_old(self, name: str, batch: _Batch) -> Done:
         """Delete a scratch branch unless it has been asked for just now."""
         is_old = name not in batch.scratch and name in self.scratch.branches.due(self.scratch.clock())
         return self._delete(name, batch) if is_old else Done()
@@ -360,13 +364,13 @@ class Writer:
         """Say whether this is a scratch branch, with all that is staged."""
         return batch.scratch[name] is not None if name in batch.scratch else name in self.scratch.branches
 
-    def _record(self, values: Mapping[str, str], services: str, batch: _Batch) -> Done:
+    async def _record(self, values: Mapping[str, str], services: str, batch: _Batch) -> Done:
         held = self.state.tree
         changes: Changes = {p: v for p, v in values.items() if held.get(p) != v and not held.blocked(p)}
         if changes:
             head = batch.heads.get(MASTER)
             who = identity.Identity(identity.Role.SERVICE, services)
-            self._stage(MASTER, () if head is None else (head,), changes, who, "Statistics", "", batch)
+            await self._stage(MASTER, () if head is None else (head,), changes, who, "Statistics", "", batch)
         return Done()
 
     # --- what jobs have in common ---
@@ -392,17 +396,28 @@ class Writer:
             return self.state.tree.get(path)
         return None if head is None else self.repository.value(head, path)
 
-    def _check_expected(self, request: Apply, head: Id | None) -> None:
+    def _values(self, branch: str, head: Id | None, paths: Iterable[str]) -> Steps[Changes]:
+        """Return what a branch has at these paths."""
+        found: Changes = {}
+        for number, path in enumerate(paths, 1):
+            found[path] = self._current(branch, head, path)
+            if number % PIECE == 0:
+                yield
+        return found
+
+    def _check_expected(self, request: Apply, head: Id | None) -> Steps[None]:
         wrong = []
-        for path, expected in request.expect.items():
+        for number, (path, expected) in enumerate(request.expect.items(), 1):
+            if number % PIECE == 0:
+                yield
             value = self._current(request.branch, head, tree.clean(path))
             if value != expected:
                 wrong.append({"path": path, "expected": expected, "value": value})
         if wrong:
-            lines = [f"{each['path']} is {_shown(each['value'])}, not {_shown(each['expected'])}" for each in wrong]
+            lines = [f"{each['path']} is {shown(each['value'])}, not {shown(each['expected'])}" for each in wrong]
             raise Conflict("\n".join(lines), details=wrong)
 
-    def _stage(
+    async def _stage(
         self,
         branch: str,
         parents: tuple[Id, ...],
@@ -414,30 +429,40 @@ class Writer:
     ) -> Applied:
         """Try the changes, and make the commit; raises Invalid with every reason."""
         head = batch.heads.get(branch)
-        old = {path: self._current(branch, head, path) for path in changes}
-        undo = self._try(branch, head, changes, batch)
+        old = await in_pieces(self._values(branch, head, changes))
         ts, serial = time.time(), 0
         if branch == MASTER:
             serial = batch.serial
             if any(path.startswith(tree.ZONES_FROM) for path in changes):
                 serial = max(serial + 1, int(ts))
+        hiding: list[str] = []
+        undo: Changes = {}
         try:
-            commit = self.repository.stage_commit(
-                parents,
-                changes,
-                author=str(who),
-                message=message,
-                request=request,
-                ts=ts,
-                serial=serial,
-                is_on_foreign=branch == MASTER and batch.heads.get(MASTER) is None and bool(parents),
+            if branch == MASTER:
+                hiding = self.hidden.put(old)
+                undo, reasons = await in_pieces(self.state.put_steps(changes))
+            else:
+                reasons = await self._reasons_apart(head, changes, batch)
+            if reasons:
+                raise invalid(reasons)
+            commit = await in_pieces(
+                self.repository.stage_steps(
+                    parents,
+                    changes,
+                    author=str(who),
+                    message=message,
+                    request=request,
+                    ts=ts,
+                    serial=serial,
+                    is_on_foreign=branch == MASTER and batch.heads.get(MASTER) is None and bool(parents),
+                )
             )
         except JitsuError:
-            self.state.undo(undo)
+            await in_pieces(self.state.undo_steps(undo))
+            self.hidden.drop(hiding)
             raise
         if branch == MASTER:
             batch.undo.append(undo)
-            self.hidden = undo | self.hidden
             batch.serial = serial
         batch.heads[branch] = commit
         batch.moved = branch
@@ -446,64 +471,14 @@ class Writer:
             batch.requests[request] = (commit.hex(), len(changes))
         return Applied(commit=commit.hex(), changed=len(changes))
 
-    def _try(self, branch: str, head: Id | None, changes: Changes, batch: _Batch) -> Changes:
-        """Make changes of master in its state and return what undoes them; of another branch, only try them there."""
-        if branch == MASTER:
-            undo, reasons = self.state.put(changes)
-            if reasons:
-                self.state.undo(undo)
-                raise _invalid(reasons)
-            return undo
-        apart = self.repository.differing(batch.heads.get(MASTER), head)
-        back, _ = self.state.put({path: value for path, (_, value) in apart.items()})
-        undo, reasons = self.state.put(changes)
-        self.state.undo(undo)
-        self.state.undo(back)
-        if reasons:
-            raise _invalid(reasons)
-        return {}
-
-
-def _refuse(reason: str) -> None:
-    if reason:
-        raise Refused(reason)
-
-
-def _check_texts(request: Apply | Merge) -> None:
-    if len(request.message) > MAX_MESSAGE_CHARACTERS or len(request.request) > MAX_REQUEST_ID_CHARACTERS:
-        raise BadRequest(
-            f"the message of a change has at most {MAX_MESSAGE_CHARACTERS} characters,"
-            f" and the id of its request {MAX_REQUEST_ID_CHARACTERS}"
-        )
-
-
-def _too_many(who: identity.Identity, branches: list[str]) -> str:
-    """Return why there can be no further branch, or nothing."""
-    if len(branches) >= MAX_BRANCHES:
-        return f"there are {MAX_BRANCHES} branches already; delete some first"
-    own = sum(name.startswith(who.name) for name in branches) if who.role is identity.Role.VM else 0
-    return f"a VM has at most {MAX_BRANCHES_OF_VM} branches; delete some first" if own >= MAX_BRANCHES_OF_VM else ""
-
-
-def _invalid(reasons: list[str]) -> Invalid:
-    return Invalid("refused: " + "\n".join(reasons), details=[{"reason": reason} for reason in reasons])
-
-
-def _conflict(conflicts: list[merge.Conflicting], branch: str, into: str) -> Conflict:
-    lines = [f"{branch} and {into} have both changed"]
-    for each in conflicts[:MAX_CONFLICTS_SHOWN]:
-        lines.append(
-            f"  {each.path}: it was {_shown(each.base)}, {into} has {_shown(each.ours)}, {branch} {_shown(each.theirs)}"
-        )
-    if len(conflicts) > MAX_CONFLICTS_SHOWN:
-        lines.append(f"  and {len(conflicts) - MAX_CONFLICTS_SHOWN} more")
-    details = [{"path": c.path, "base": c.base, "ours": c.ours, "theirs": c.theirs} for c in conflicts]
-    return Conflict("\n".join(lines), hint=f"set them to the same value on {branch}, then merge again", details=details)
-
-
-def _shown(value: str | None) -> str:
-    return "nothing" if value is None else f'"{value}"'
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one.startswith(other + "/") or other.startswith(one + "/")
+    async def _reasons_apart(self, head: Id | None, changes: Changes, batch: _Batch) -> list[str]:
+        """Return what is wrong with changes of another branch than master: the state is made to be that branch's."""
+        apart = await in_pieces(self.repository.differing_steps(batch.heads.get(MASTER), head))
+        theirs = {path: value for path, (_, value) in apart.items()}
+        hiding = self.hidden.put(await in_pieces(self._values(MASTER, None, dict.fromkeys([*theirs, *changes]))))
+        back, _ = await in_pieces(self.state.put_steps(theirs))
+        undo, reasons = await in_pieces(self.state.put_steps(changes))
+        for each in (undo, back):
+            await in_pieces(self.state.undo_steps(each))
+        self.hidden.drop(hiding)
+        return reasons

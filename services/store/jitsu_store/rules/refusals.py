@@ -1,0 +1,69 @@
+"""Why a change is refused, as the errors that its caller gets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu_protocol import identity
+from jitsu_protocol.errors import BadRequest, Conflict, Invalid, Refused
+
+if TYPE_CHECKING:
+    from jitsu_protocol.messages import Apply, Merge
+    from jitsu_store.rules import merge
+
+MAX_BRANCHES = 10_000
+MAX_BRANCHES_OF_VM = 16
+MAX_CONFLICTS_SHOWN = 20
+MAX_MESSAGE_CHARACTERS = 4096
+MAX_REQUEST_ID_CHARACTERS = 200
+
+
+def refuse(reason: str) -> None:
+    """Raise Refused if there is a reason."""
+    if reason:
+        raise Refused(reason)
+
+
+def check_texts(request: Apply | Merge) -> None:
+    """Raise BadRequest if a text of a request is too long."""
+    if len(request.message) > MAX_MESSAGE_CHARACTERS or len(request.request) > MAX_REQUEST_ID_CHARACTERS:
+        raise BadRequest(
+            f"the message of a change has at most {MAX_MESSAGE_CHARACTERS} characters,"
+            f" and the id of its request {MAX_REQUEST_ID_CHARACTERS}"
+        )
+
+
+def too_many(who: identity.Identity, branches: list[str]) -> str:
+    """Return why there can be no further branch, or nothing."""
+    if len(branches) >= MAX_BRANCHES:
+        return f"there are {MAX_BRANCHES} branches already; delete some first"
+    own = sum(name.startswith(who.name) for name in branches) if who.role is identity.Role.VM else 0
+    return f"a VM has at most {MAX_BRANCHES_OF_VM} branches; delete some first" if own >= MAX_BRANCHES_OF_VM else ""
+
+
+def invalid(reasons: list[str]) -> Invalid:
+    """Return the error with every reason."""
+    return Invalid("refused: " + "\n".join(reasons), details=[{"reason": reason} for reason in reasons])
+
+
+def conflict(conflicts: list[merge.Conflicting], branch: str, into: str) -> Conflict:
+    """Return the error that shows the values of both sides."""
+    lines = [f"{branch} and {into} have both changed"]
+    for each in conflicts[:MAX_CONFLICTS_SHOWN]:
+        lines.append(
+            f"  {each.path}: it was {shown(each.base)}, {into} has {shown(each.ours)}, {branch} {shown(each.theirs)}"
+        )
+    if len(conflicts) > MAX_CONFLICTS_SHOWN:
+        lines.append(f"  and {len(conflicts) - MAX_CONFLICTS_SHOWN} more")
+    details = [{"path": c.path, "base": c.base, "ours": c.ours, "theirs": c.theirs} for c in conflicts]
+    return Conflict("\n".join(lines), hint=f"set them to the same value on {branch}, then merge again", details=details)
+
+
+def shown(value: str | None) -> str:
+    """Return a value as an error shows it."""
+    return "nothing" if value is None else f'"{value}"'
+
+
+def overlap(one: str, other: str) -> bool:
+    """Say whether one name is that of a directory above the other."""
+    return one.startswith(other + "/") or other.startswith(one + "/")

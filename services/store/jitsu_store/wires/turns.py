@@ -1,0 +1,22 @@
+"""Long work on the event loop (rules/steps.py): after each piece, others have their turn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from jitsu_store.rules.steps import Steps
+
+T = TypeVar("T")
+
+
+async def in_pieces(steps: Steps[T]) -> T:
+    """Do all pieces, and return the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        await asyncio.sleep(0)
