@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -23,7 +23,6 @@ from pydantic import (
 from jitsu_protocol.keys import (
     KEYS,
     DnsName,
-    HostName,
     Limit,
     MaxWait,
     OnTimeout,
@@ -62,6 +61,17 @@ def _listen_address(text: str) -> str:
     return text
 
 
+def _usable(text: str) -> str:
+    """Refuse what can be no path, address or name anywhere: the system's calls take neither of these characters."""
+    if "\0" in text:
+        raise ValueError(f"{text[:100]!r} has the character NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text[:100]!r} is not Unicode text") from None
+    return text
+
+
 def _split(value: object) -> object:
     """Take text as a list: parts are divided by commas, or stand on lines of their own."""
     return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
@@ -74,6 +84,24 @@ def _split_lines(value: object) -> object:
 def _ip_text(text: str) -> str:
     ip_address(text)
     return text
+
+
+def _interface_text(text: str) -> str:
+    try:
+        ip_interface(text)
+    except ValueError:
+        raise ValueError(f"{text[:100]!r} is not an address with its prefix length, such as 10.0.0.1/24") from None
+    return text
+
+
+def _bridge_name(text: str) -> str:
+    if not re.fullmatch(r"[^\s/:]{1,15}", text) or text in (".", ".."):  # as the kernel's dev_valid_name
+        raise ValueError(f"{text[:100]!r} is not the name of a bridge: 15 characters at most, without blanks, / and :")
+    return text
+
+
+def _own_host(text: str) -> str:
+    return host_name(text) if text else ""
 
 
 def _network_text(text: str) -> str:
@@ -142,6 +170,8 @@ Names = Annotated[list[DnsName], BeforeValidator(_split)]
 Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], BeforeValidator(_split)]
 Texts = Annotated[list[str], BeforeValidator(_split)]
 Servers = Annotated[list[str], BeforeValidator(_split), AfterValidator(_servers)]
+Interfaces = Annotated[list[Annotated[str, AfterValidator(_interface_text)]], BeforeValidator(_split)]
+BridgeNames = Annotated[list[Annotated[str, AfterValidator(_bridge_name)]], BeforeValidator(_split)]
 Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
 Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
 Secondaries = Annotated[list[str], BeforeValidator(_split), AfterValidator(_secondaries)]
@@ -170,6 +200,9 @@ class Section(BaseModel):
     @classmethod
     def _plain(cls, value: object, info: ValidationInfo) -> object:
         """Take the unit from a duration or a size: sections hold plain numbers."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                _usable(text)
         unit = unit_of(cls.model_fields[info.field_name]) if info.field_name else ""
         return plain(value, unit) if isinstance(value, str) else value
 
@@ -360,10 +393,10 @@ class HypervisorSettings(Section):
         pattern=r"^[A-Za-z0-9_.-]{1,15}$",
         description="The bridge of VMs without `nic`; the mock kind bridge makes, and removes, it if there is none.",
     )
-    bridge_addresses: Texts = Field(
+    bridge_addresses: Interfaces = Field(
         default_factory=list, description="Addresses that the bridge gets when it is made, for example 10.0.0.1/24."
     )
-    host: HostName | Literal[""] = Field(
+    host: Annotated[str, AfterValidator(_own_host)] = Field(
         "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
     )
     connect: str = Field(
@@ -390,7 +423,7 @@ class HypervisorSettings(Section):
         "1900000000-1900065535",
         description="solo5: user ids that tenders run as, one for each VM. No user of the host may have one of these.",
     )
-    gateways: Texts = Field(
+    gateways: Interfaces = Field(
         default_factory=list,
         description="solo5: what {gateway} and {prefix} in a `cmdline` stand for, for example 10.0.0.1/24; for each VM "
         "the one in whose network its address is. Empty: the addresses of the VM's bridge.",
@@ -416,7 +449,7 @@ class HypervisorSettings(Section):
 class SynjitsuSettings(Section):
     """Synjitsu."""
 
-    bridges: Texts = Field(
+    bridges: BridgeNames = Field(
         default_factory=list,
         description="Bridges to listen on; empty: those at which vmd finds its VMs; none: no bridge.",
     )

@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -399,10 +400,11 @@ def _plain_tcp(bus: BusSettings) -> list[str]:
         scheme, _, rest = endpoint.partition("://")
         if scheme not in ("ipc", "tcp") or not rest:
             faults.append(f"bus.{key}: {endpoint!r} is neither ipc:// nor tcp://")
-        elif scheme == "ipc" and len(rest) > MAX_IPC_PATH_BYTES:
-            faults.append(
-                f"bus.runtime_dir: {rest!r} is too long for a Unix socket ({MAX_IPC_PATH_BYTES} characters at most)"
-            )
+        elif scheme == "ipc" and len(os.fsencode(rest)) > MAX_IPC_PATH_BYTES:
+            where = "runtime_dir" if key != "hosts" and not getattr(bus, key) else key
+            faults.append(f"bus.{where}: {rest!r} is too long for a Unix socket ({MAX_IPC_PATH_BYTES} bytes at most)")
+        elif scheme == "tcp" and not _is_host_and_port(rest):
+            faults.append(f"bus.{key}: {endpoint!r} is not tcp://HOST:PORT, with a PORT from 1 to 65535")
         elif scheme == "tcp" and not (bus.keys or bus.allow_plain_tcp or _is_loopback(rest)):
             faults.append(
                 f"bus.{key}: {endpoint} is not loopback, and its messages can be read "
@@ -410,6 +412,12 @@ def _plain_tcp(bus: BusSettings) -> list[str]:
                 "(or set bus.allow_plain_tcp = true if plain tcp is what you want)"
             )
     return faults
+
+
+def _is_host_and_port(rest: str) -> bool:
+    host, _, port = rest.rpartition(":")
+    is_host = bool(re.fullmatch(r"[A-Za-z0-9._-]+|\*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]", host))
+    return is_host and port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
 
 
 def _is_loopback(rest: str) -> bool:

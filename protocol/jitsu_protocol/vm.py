@@ -446,7 +446,7 @@ def reason(detail: Any, unit: str = "", written: object = None, *, in_tree: bool
             return f"{value} is not text; are quotes missing?"
         case "enum" | "literal_error":
             known = re.findall("'([^']+)'", str(limits["expected"]))
-            return f"{value} is not allowed; use {', '.join(known[:-1])} or {known[-1]}"
+            return f"{value} is not allowed; use {' or '.join(filter(None, (', '.join(known[:-1]), *known[-1:])))}"
         case "string_pattern_mismatch":
             return f"{value} has a character that is not allowed here; it must match {limits['pattern']}"
     return f"{message[0].lower()}{message[1:].removesuffix('.')}, but is {value}"

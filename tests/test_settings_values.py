@@ -1,0 +1,211 @@
+"""A fuzz of the settings of services: what a setting accepts works when a service starts with it, or the service says
+what is wrong with it (a SetupFault); nothing else may be raised.
+
+Each value goes through the service's own start-up code, as far as that touches nothing outside of a temporary
+directory. What dns makes of its settings, and [defaults], are in test_values.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from jitsu.kinds import kind_of
+from jitsu_protocol.errors import JitsuError, SetupFault
+from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.logs import configure_logging
+from jitsu_protocol.messages import VmStatus
+from jitsu_protocol.process import Process
+from jitsu_protocol.sections import SECTIONS
+from jitsu_protocol.settings import SettingsFault, load
+from jitsu_protocol.states import VmState
+from jitsu_reaper.rules.activity import Activity
+from jitsu_reaper.rules.idle import Policy
+from jitsu_store.wires.git import prepare
+from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
+from jitsu_synjitsu.wires.follow import Follower
+from jitsu_synjitsu.wires.memory import Memory
+from jitsu_synjitsu.wires.server import SynjitsuServer
+from jitsu_vmd.hypervisors.solo5.rules import command_line
+from jitsu_vmd.hypervisors.solo5.rules.users import UsersFault, user_range
+from jitsu_vmd.main import hypervisors_for
+from jitsu_vmd.rules.room import Room
+from jitsu_vmd.wires.hypervisors import Hypervisors
+from tests.support.vms import make_vm
+from tests.test_values import EDGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jitsu_protocol.settings import Settings
+
+WORDS = (
+    "one",
+    "one mock",
+    "one libxl",
+    "xen xapi https://x",
+    "one two three four",
+    "a\tmock",
+    "tcp://",
+    "ipc://",
+    "://x",
+)
+ENDPOINTS = (
+    *("tcp://127.0.0.1:1", "tcp://127.0.0.1:99999", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "ipc://a", "ipc://a\0b"),
+    *("tcp://[::1]:1", "inproc://x", "tcp://localhost:1", "ipc://" + "a" * 120, "h tcp://127.0.0.1:1 ipc://x"),
+)
+TEXTS = (
+    *EDGES,
+    *WORDS,
+    *ENDPOINTS,
+    "1-2",
+    "1900000000-1900000000",
+    "5-1",
+    "0-1",
+    "10.0.0.1/24",
+    "10.0.0.1/99",
+    "debug",
+    "json",
+)
+KEYS = [
+    f"{section}.{key}"
+    for section, model in SECTIONS.items()
+    if section in ("bus", "log", "hypervisor", "store", "synjitsu", "reaper")
+    for key in model.model_fields
+]
+VM = make_vm("www", "10.0.0.1", hypervisor="one")
+
+
+class _Over(Exception):
+    """The process has done what it was made for."""
+
+
+async def start(service: str, settings: Settings, work: Callable[[Process], None]) -> None:
+    """Make a service's process and have it begin its work; raises what that raises."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            process = Process(service, settings, group)
+            try:
+                work(process)
+            finally:
+                process.close()
+            raise _Over
+    except* _Over:
+        pass
+
+
+def connects(process: Process) -> None:
+    """Make a socket of each kind to each endpoint, which libzmq has to accept."""
+    bus = process.settings.bus
+    for host in bus.vmds:
+        assert bus.endpoint("vmd", "feed", host)
+    for _, endpoint in bus.endpoints():
+        process.connect(endpoint, "store")
+
+
+def logs(process: Process) -> None:
+    try:
+        configure_logging(process.settings.log, process.service)
+        structlog.get_logger("x").info("a line")
+    finally:
+        structlog.reset_defaults()
+
+
+def runs_vms(process: Process) -> None:
+    """Make the hypervisors and what limits them, and ask them for a VM."""
+    settings = process.settings.hypervisor
+    assert kind_of(VM, process.settings)
+    hypervisors = Hypervisors(hypervisors_for(process), process.spawn)
+    for vm in (VM, make_vm("other", "10.0.0.2", kernel="/k", disk="/d@vda")):
+        assert isinstance(hypervisors.refusal(vm), str)
+    hypervisors.notes()
+    room = Room(settings.max_booting, settings.max_running, settings.max_memory)
+    assert isinstance(room.never(VM), str)
+    try:
+        user_range(settings.uids)
+    except UsersFault as fault:
+        raise SetupFault(f"hypervisor.uids: {fault}") from None
+    try:
+        command_line.interfaces(settings.gateways)
+    except command_line.CommandFault as fault:
+        raise SetupFault(f"hypervisor.gateways: {fault}") from None
+
+
+def keeps(process: Process) -> None:
+    """Open the repository; only below the directory that the test has."""
+    path = Path(process.settings.store.path or "store")
+    if path.is_absolute() or ".." in path.parts:
+        return
+    os.close(prepare(path, durable=False))
+    interval = process.settings.store.statistics_interval
+    StatisticsKeeper(JournalFile(path, durable=False), None, None, interval)  # type: ignore[arg-type]
+
+
+def masks(process: Process) -> None:
+    """Make what holds addresses, and look at the bridges."""
+    server = SynjitsuServer(process)
+    Follower(process, server, Memory(process.settings.bus.directory / "synjitsu.connections"))
+    server.bridges.look()
+    assert server.notes()
+
+
+def judges(process: Process) -> None:
+    policy = Policy(Activity(floor=0.0), process.settings.reaper.drain_limit)
+    policy.configure([VmChanged(None, VM)])
+    policy.all_states([VmStatus(uuid=VM.uuid, name=VM.name, state=VmState.READY)], 0.0)
+    for now in (1.0, 1e9):
+        policy.passed(now)
+
+
+def measures(process: Process) -> None:
+    process.metrics.serve(process.settings.metrics(process.service))()
+
+
+STARTS: dict[str, tuple[str, Callable[[Process], None]]] = {
+    "bus": ("store", connects),
+    "log": ("store", logs),
+    "hypervisor": ("vmd", runs_vms),
+    "store": ("store", keeps),
+    "synjitsu": ("synjitsu", masks),
+    "reaper": ("reaper", judges),
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_what_a_setting_accepts_works_at_the_start_or_is_refused_with_a_reason(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    service, work = STARTS[key.partition(".")[0]]
+    if key.endswith(".metrics"):
+        work = measures
+    accepted = 0
+    for text in TEXTS:
+        try:
+            hosts = {"bus.hosts": "one"} if key == "hypervisor.host" else {}
+            settings = load(None, {}, {"bus.runtime_dir": str(tmp_path), **hosts, key: text})
+        except SettingsFault as refused:
+            reasons = refused.faults
+        else:
+            reasons = ()
+        assert all(key.rpartition(".")[2] in reason and len(reason) > 20 for reason in reasons), reasons
+        if reasons:
+            continue
+        accepted += 1
+        if key.endswith(".metrics") and not settings.metrics(service):
+            continue
+        try:
+            await start(service, settings, work)
+        except* SetupFault as faults:
+            for fault in faults.exceptions:
+                assert len(str(fault)) > 15, fault
+        except* JitsuError as errors:
+            raise AssertionError(f"{key} = {text!r}: {errors.exceptions}") from errors
+        except* BaseException as errors:
+            raise AssertionError(f"{key} = {text!r}: {errors.exceptions!r}") from errors
+    assert accepted, "nothing was accepted, so nothing was tried"
