@@ -114,6 +114,14 @@ async def check(
     return checked.writes_to_disk
 
 
+async def mistakes_of(link: Link, vms: Iterable[VM]) -> list[str]:
+    """Return a note for each VM that its hypervisor could not run as it is, or in which it has found a mistake."""
+    leaves = {path: value for vm in vms for path, value in to_tree(vm).items()}
+    by_vm = _by_vm(leaves, {path.removeprefix(VM_ROOT + "/").partition("/")[0] for path in leaves})
+    found = (await _checked(link, by_vm)).refusals
+    return sorted(f"note: {_name(by_vm[vm], vm)}: {reason}" for vm, reason in found.items())
+
+
 async def _checked(link: Link, vms: Mapping[str, Mapping[str, str]]) -> Checked:
     """Return what the vmds of all hosts say about VMs; prints it where one cannot be asked now."""
     by_host: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ import secrets
 import signal
 from typing import TYPE_CHECKING
 
-from jitsu.apply import changes_for, commit, operator
+from jitsu.apply import changes_for, commit, mistakes_of, operator
 from jitsu.link import connect
 from jitsu.restart import record
 from jitsu.runtime_directory import FIRST_STORE, RuntimeDirectory
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.settings import Settings
 
 READY_LIMIT_S = 120.0
+MAX_EXAMINED = 1000
+"""VMs that hypervisors look through for mistakes at the start; `jitsu apply` looks at more."""
 STOP_ORDER = (("dns",), ("reaper", "vmd", "synjitsu"), ("store",))
 """Who says goodbye to whom decides who stops first."""
 STOP_LIMIT_S = 0.8
@@ -138,8 +140,16 @@ class Suite:
             self._say(f"the configuration is refused: {error}")
             self._children.fail(EXIT_SETUP)
         else:
-            for line in next_steps():
+            for line in (*await self._mistakes(), *next_steps()):
                 self._say(line)
+
+    async def _mistakes(self) -> list[str]:
+        """Return a note for each VM that was given and of which its hypervisor says that something is a mistake."""
+        vms = self._settings.vms
+        if not 0 < len(vms) <= MAX_EXAMINED:
+            return []
+        async with connect(self._settings.bus) as link:
+            return await mistakes_of(link, vms)
 
     async def _configure(self) -> None:
         if self._settings.vms:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.suite import JITSU
+from tests.support.suite import JITSU, RunningSuite, vm_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,3 +101,16 @@ def test_a_port_that_is_taken_ends_the_suite_with_advice(tmp_path: Path) -> None
     assert done.returncode == 2
     assert "Address already in use (another server has it" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_hypervisor_can_do_nothing_with_is_noted_at_the_start_and_refused_later(tmp_path: Path) -> None:
+    toml = vm_toml("www", "127.2.62.1", kernel="/boot/x") + vm_toml("v6", "fe80::1") + vm_toml("ok", "127.2.62.2")
+    no_domain = "the mock hypervisor makes no domain; remove it, or run the VM with libvirt, libxl or solo5"
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        notes = [line for line in suite.output if line.startswith("note: ")]
+        assert notes[0].startswith("note: v6: ip: fe80::1 is a link-local address, which no client can use")
+        assert notes[1] == f"note: www: kernel: {no_domain}"
+        assert f"www: kernel: {no_domain} (as before this change)" in suite.jitsu("set", "www.ttl", "30")
+        assert suite.jitsu("set", "ok.hypervisor", "xen", check=False).startswith(
+            "jitsu: ok: hypervisor: xen is not listed in hypervisor.connections"
+        )

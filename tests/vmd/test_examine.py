@@ -18,6 +18,7 @@ from jitsu_vmd.rules import means
 from jitsu_vmd.wires import hypervisors as hypervisors_module
 from jitsu_vmd.wires.parts import absent_part, bridge_fault, is_absent
 from tests.support.hypervisors import libvirt, running, running_xapi, vm_of
+from tests.support.process import running_process
 from tests.support.vmd import running_vmd
 from tests.support.vms import make_vm
 from tests.support.xapi import FakeXapi
@@ -194,12 +195,22 @@ async def test_a_vm_that_was_refused_for_a_missing_file_starts_once_the_file_is_
 # --- each kind ---
 
 
-async def test_the_mock_finds_no_mistakes(tmp_path: Path) -> None:
+async def test_the_mock_examines_vms(tmp_path: Path) -> None:
+    from jitsu_vmd.hypervisors.bridge import Bridge
     from jitsu_vmd.mock.client import MockHypervisor
 
     mock = object.__new__(MockHypervisor)
-    plain, disk = make_vm(nic="nobridge"), make_vm("db", "127.0.1.2", disk="/nowhere@vda")
-    assert await mock.examine([plain, disk]) == {plain.uuid: Examined(), disk.uuid: Examined(writes_to_disk=True)}
+    plain, disk = make_vm(boot_time="3"), make_vm("db", "127.0.1.2", disk="/nowhere@vda")
+    reason = "disk: guests of the mock hypervisor have no disk; remove it, or run the VM with libvirt, libxl or solo5"
+    assert await mock.examine([plain, disk]) == {
+        plain.uuid: Examined(),
+        disk.uuid: Examined(reason, writes_to_disk=True),
+    }
+    async with running_process("vmd", tmp_path, hypervisor__bridge="own") as process:
+        own, other = make_vm("a", "10.0.0.1", nic="own"), make_vm("b", "10.0.0.2", nic="nobridge")
+        found = await Bridge(process).examine([own, other])
+    assert found[own.uuid] == Examined()
+    assert found[other.uuid].mistake.startswith("nic: this host has no bridge nobridge; ")
 
 
 async def test_solo5_never_says_that_a_vm_can_be_shut_down() -> None:

@@ -172,7 +172,7 @@ async def test_what_cannot_be_done_is_refused_with_the_reason_before_it_is_asked
                 ({"kernel": xen}, "is built for xen; solo5 runs images for spt and hvt"),
                 ({"kernel": str(secret)}, f"kernel: a tender cannot read it: {secret} is not open to other users"),
                 ({"vcpus": "2"}, "vcpus: a Solo5 unikernel has one processor"),
-                ({"initrd": "/x"}, "initrd: it has no meaning with solo5"),
+                ({"initrd": "/x"}, "initrd: a tender loads nothing but the image that is named by kernel; remove it"),
                 ({"cmdline": "{nick}"}, "cmdline: {nick} is not known"),
                 ({"disk": "/x"}, "disk: '/x' is for no block device of the image, which has none"),
                 ({"nic": "br0"}, "nic: the image has no network"),

@@ -13,6 +13,8 @@ from jitsu_protocol.native_guest import PROGRAM, native_guest
 from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.mock.client import CALL_LIMIT_S, MockHypervisor
 from jitsu_vmd.mock.messages import MakeBridge
+from jitsu_vmd.rules import means
+from jitsu_vmd.wires.parts import bridge_fault
 
 if TYPE_CHECKING:
     from jitsu_protocol.process import Process
@@ -47,6 +49,13 @@ class Bridge(MockHypervisor):
     def refusal(self, vm: VM) -> str:
         """Refuse arguments that a guest on a tap would not see; others need not see them."""
         return cmdline_refusal(vm) if is_on_tap(vm, is_here=not self._is_others) else ""
+
+    def _mistake(self, vm: VM) -> str:
+        if found := means.of_the_bridge(vm, is_on_tap=is_on_tap(vm, is_here=not self._is_others)):
+            return found
+        others = [] if self._is_others else [name for name in vm.config.get("nic", ()) if name != self._bridge]
+        faults = (bridge_fault(name) for name in others)
+        return next((f"nic: {fault}" for fault in faults if fault), "")
 
     def _bridge_of(self, vm: VM) -> str:
         return vm.bridge or self._bridge

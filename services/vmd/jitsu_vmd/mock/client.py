@@ -18,6 +18,7 @@ from jitsu_protocol.messages import Done
 from jitsu_protocol.process import lifeline
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.rules import means
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
@@ -102,12 +103,15 @@ class MockHypervisor:
             log.warning("mock hypervisor is not as it should be", reason=str(error))
 
     def refusal(self, _: VM) -> str:
-        """Refuse nothing: what only others can do, a key to wait for, counts for nothing here."""
+        """Refuse nothing: what only others can do, a key to wait for, counts for nothing here (`examine` says so)."""
         return ""
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
-        """Find no mistakes, as nothing is refused. A disk is one only in name."""
-        return {vm.uuid: Examined(writes_to_disk="disk" in vm.config) for vm in vms}
+        """Look for keys that count for nothing. Where a disk is configured all the same, it is one only in name."""
+        return {vm.uuid: Examined(self._mistake(vm), writes_to_disk="disk" in vm.config) for vm in vms}
+
+    def _mistake(self, vm: VM) -> str:
+        return means.of_loopback(vm)
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """List these guests."""

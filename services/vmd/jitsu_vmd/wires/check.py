@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.errors import JitsuError
+from jitsu_vmd.rules.means import of_addresses
 from jitsu_vmd.wires.hypervisors import EXAMINE_LIMIT_S, hypervisor_name
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def looked_at(
             examined = {}
         for vm in theirs:
             found = examined.get(vm.uuid)
-            if fault := backend.refusal(vm) or (found.mistake if found else ""):
+            if fault := backend.refusal(vm) or (found.mistake if found else "") or of_addresses(vm):
                 refusals[vm.uuid] = fault
             if found:
                 writes_to_disk[vm.uuid] = found.writes_to_disk

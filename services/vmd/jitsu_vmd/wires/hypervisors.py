@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from jitsu_protocol.errors import JitsuError, Unavailable
+from jitsu_vmd.hypervisor import Examined
+from jitsu_vmd.rules import means
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
     from typing import Any
 
     from jitsu_protocol.vm import VM
-    from jitsu_vmd.hypervisor import Examined, Guest, Hypervisor
+    from jitsu_vmd.hypervisor import Guest, Hypervisor
 
 RETRY_S = 1.0
 EXAMINE_LIMIT_S = 5.0
@@ -48,7 +50,7 @@ class Hypervisors:
         """Return a VM's hypervisor; raises Unavailable."""
         name = hypervisor_name(vm)
         if name not in self._backends:
-            raise Unavailable(f"{vm.name}: hypervisor: {name} is not listed in hypervisor.connections")
+            raise Unavailable(f"{vm.name}: {self._nowhere(name)}")
         return self._backends[name]
 
     def refusal(self, vm: VM) -> str:
@@ -56,12 +58,16 @@ class Hypervisors:
 
         What its hypervisor's rules cannot make anything of is the fault of that VM, whatever they raise then.
         """
+        if (name := hypervisor_name(vm)) not in self._backends:
+            return self._nowhere(name)
         try:
-            return self.of(vm).refusal(vm)
-        except Unavailable as error:
-            return str(error)
+            return self._backends[name].refusal(vm)
         except (ValueError, LookupError, ArithmeticError, OSError, RecursionError) as error:
             return f"its configuration cannot be used: {error}"
+
+    @staticmethod
+    def _nowhere(name: str) -> str:
+        return f"hypervisor: {name} is not listed in hypervisor.connections"
 
     async def examine(self, vms: Iterable[VM]) -> dict[str, Examined]:
         """Return what is found out about VMs as they would be configured, by uuid; nothing where none can tell now."""
@@ -70,7 +76,12 @@ class Hypervisors:
             if hypervisor_name(vm) in self._backends:
                 theirs.setdefault(hypervisor_name(vm), []).append(vm)
         answers = await asyncio.gather(*(self._examine(self._backends[name], theirs[name]) for name in theirs))
-        return {vm: examined for answer in answers for vm, examined in answer.items()}
+        found = {vm: examined for answer in answers for vm, examined in answer.items()}
+        for vm in (vm for each in theirs.values() for vm in each):
+            if mistake := means.of_addresses(vm):
+                examined = found.get(vm.uuid, Examined())
+                found[vm.uuid] = Examined(examined.mistake or mistake, examined.writes_to_disk)
+        return found
 
     @staticmethod
     async def _examine(backend: Hypervisor, vms: list[VM]) -> dict[str, Examined]:

@@ -32,7 +32,7 @@ from jitsu_vmd.hypervisors.solo5.wires.names import DIRECTORY, USERS, tap_prefix
 from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
 from jitsu_vmd.rules.domain import nth_mac
 from jitsu_vmd.rules.events import GuestState
-from jitsu_vmd.rules.means import of_the_mock
+from jitsu_vmd.rules.means import never_of_solo5, of_solo5
 from jitsu_vmd.wires.parts import absent_part
 from jitsu_vmd.wires.threads import Threads
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 FEW = 500
 """Up to this many guests are asked for by their UUIDs; for more, all are listed."""
-_UNUSED_KEYS = ("initrd", "script", "domain_xml", "rumprun_config", "guest_type", "wait_for_key")
 _STOP_MODES = {
     StopMode.SHUTDOWN: "a tender has no button that the guest could be asked with",
     StopMode.SUSPEND: "a tender cannot save a guest",
@@ -103,14 +102,14 @@ class Solo5:
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for mistakes. No VM is said to write to a disk, because none can be shut down."""
-        return {vm.uuid: Examined(of_the_mock(vm) or absent_part(vm)) for vm in vms}
+        return {vm.uuid: Examined(of_solo5(vm) or absent_part(vm)) for vm in vms}
 
     def _manifest(self, vm: VM) -> Manifest:
         """Return what a VM's image needs; raises CommandFault if solo5 can never run the VM."""
         if why := _STOP_MODES.get(vm.stop_mode, ""):
             raise CommandFault(f"stop_mode: {vm.stop_mode} is not possible with solo5: {why}; use destroy or pause")
-        if unused := next((key for key in _UNUSED_KEYS if vm.config.get(key)), ""):
-            raise CommandFault(f"{unused}: it has no meaning with solo5; remove it")
+        if unused := never_of_solo5(vm):
+            raise CommandFault(unused)
         if int(vm.key("vcpus")) != 1:
             raise CommandFault("vcpus: a Solo5 unikernel has one processor")
         if vm.handover is not HandoverKind.REPLAY:
