@@ -27,7 +27,7 @@ from jitsu_synjitsu.wires import follow as wires
 from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.memory import Memory
 from jitsu_synjitsu.wires.server import SynjitsuServer
-from tests.support.frames import CLIENT_MAC, SYN, V4, tcp
+from tests.support.frames import CLIENT_MAC, SYN, V4, tcp, udp
 from tests.support.odd_vms import GOOD, LAST, odd_statuses, odd_vms, told_of
 from tests.support.process import running_process
 from tests.support.vms import make_vm
@@ -131,6 +131,22 @@ async def test_a_vm_of_which_vmd_gives_no_mac_address_is_left_out_until_that_is_
         assert bridge.activity.running() == {bytes.fromhex("020000000005")}
 
 
+async def test_status_names_vms_that_have_the_same_mac_address(tmp_path: Path) -> None:
+    async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-none") as process:
+        server = SynjitsuServer(process)
+        follower = Follower(process, server, Memory(tmp_path / "connections"))
+        (bridge,) = server.bridges
+        bridge.wire = FilteringWire()  # type: ignore[assignment]
+        vms = [make_vm(name, f"10.0.0.{n}", mac=GOOD.mac) for n, name in enumerate(("a", "b"))]
+        follower._configured(told_of(partial(check, ""), *vms)[1])
+        for vm in vms:
+            follower._state(VmStatus(uuid=vm.uuid, name=vm.name, state=VmState.READY), gone=False)
+        (note,) = [note for note in server.notes() if "same MAC" in note]
+        assert note == "the VMs a and b have the same MAC address 02:00:00:00:00:01: give one another (its key mac)"
+        follower._state(VmStatus(uuid=vms[1].uuid, name="b", state=VmState.OFF), gone=False)
+        assert not any("same MAC" in note for note in server.notes())
+
+
 @pytest.mark.parametrize(
     "wrong", [{"mac": "02:00"}, {"mac": "zz"}, {"addresses": ["10.0.0.1", "x"]}, {"limit_s": -1.0}]
 )
@@ -175,16 +191,47 @@ async def test_synjitsu_leaves_out_a_vm_of_its_own_host_with_which_it_cannot_wor
 # --- two VMs with one MAC address ---
 
 
+class Shared:
+    """Two VMs that run and have the same MAC address, of which the second has it."""
+
+    def __init__(self) -> None:
+        self.one, self.other = (
+            make_vm(f"v{n}", f"10.0.0.{n}", mac=GOOD.mac, max_idle_connection="1000") for n in (1, 2)
+        )
+        self.activity = Activity()
+        self.activity.runs(self.one, GOOD_MAC, "", 0.0, unknown=False, boots=True)
+        self.activity.runs(self.other, GOOD_MAC, "", 1000.0, unknown=False, boots=True)
+
+    def used(self, frame: bytes, now: float) -> set[str]:
+        self.activity.passed(now)
+        for use, up_to in self.activity.uses(now):
+            self.activity.told(use.vm, up_to)
+        self.activity.frame(frames.read(frame), now)
+        return {use.vm for use, _ in self.activity.uses(now)}
+
+
 def test_g3_a_vm_with_the_mac_address_of_another_makes_that_one_not_unseen() -> None:
-    one, other = make_vm("one", "10.0.0.1", mac=GOOD.mac), make_vm("other", "10.0.0.2", mac=GOOD.mac)
-    activity = Activity()
-    activity.runs(one, GOOD_MAC, "", 0.0, unknown=False)
-    activity.runs(other, GOOD_MAC, "", 1.0, unknown=False)
-    assert not activity.honours(one.uuid, ""), "its connections are no longer seen, so there may be some"
-    activity.rests(other.uuid)
-    assert GOOD_MAC in activity.running() & activity.awaited()
-    activity.frame(frames.read(tcp(1, 80, SYN, to=GOOD_MAC)), 50.0)
-    assert {use.vm for use, _ in activity.uses(50.0)} == {one.uuid}
+    made = Shared()
+    assert not made.activity.honours(made.one.uuid, ""), "its connections are no longer seen, so there may be some"
+    made.activity.passed(1999.0)
+    assert not made.activity.honours(made.one.uuid, "")
+    made.activity.passed(2000.0)
+    assert made.activity.honours(made.one.uuid, ""), "for as long as a connection may be silent"
+    made.activity.rests(made.other.uuid)
+    assert GOOD_MAC in made.activity.running() & made.activity.awaited()
+    made.activity.passed(3000.0)
+    assert not made.activity.honours(made.one.uuid, ""), "one may have been opened until now"
+    assert made.used(tcp(1, 80, SYN, to=GOOD_MAC), 5000.0) == {made.one.uuid}
+
+
+def test_g3_a_flow_that_began_while_another_vm_had_the_mac_address_is_not_the_vms() -> None:
+    made = Shared()
+    made.activity.rests(made.other.uuid)
+    asks = udp(40_000, 53, b"?", V4[::-1], to=CLIENT_MAC, source=GOOD_MAC)
+    made.used(asks, 3000.0)
+    assert made.activity.listened() == {GOOD_MAC}
+    made.activity.restore(made.one.uuid, ([], False, []))
+    assert made.used(udp(53, 40_000, b"!", V4, to=GOOD_MAC), 3000.1) == {made.one.uuid}
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))

@@ -68,6 +68,8 @@ class Activity:
     _listened: set[bytes] = field(default_factory=set)
     _waiting: dict[str, Running] = field(default_factory=dict)
     """VMs whose datagrams are to be listened to as soon as there is a place."""
+    _regained: dict[str, Running] = field(default_factory=dict)
+    """VMs that have their MAC address again, which another one had."""
     _sampled: dict[str, Running] = field(default_factory=dict)
     """VMs that are flooded."""
     _counted: dict[str, Running] = field(default_factory=dict)
@@ -123,7 +125,7 @@ class Activity:
         self._max_idle.discard(vm)
         for due in ("look", "listen", "expire"):
             self._deadlines.discard((due, vm))
-        for table in (self._waiting, self._sampled, self._counted, self._unreported):
+        for table in (self._waiting, self._regained, self._sampled, self._counted, self._unreported):
             table.pop(vm, None)
         self._unsaved[vm] = None
 
@@ -131,7 +133,8 @@ class Activity:
         """Watch a VM at its MAC address; the use of another VM that has the same one is not seen from now on."""
         other = self._macs.get(known.mac)
         if other is not None and other is not known:
-            self._may_have_more(other, now)
+            self._lost_some(other, now)
+            self._listen_no_longer(other)
         self._macs.put(known.mac, known)
         self._await(known)
 
@@ -142,6 +145,7 @@ class Activity:
         self.changed = True
         if (other := self._macs.get(known.mac)) is not None:
             self._await(other)
+            self._regained[other.vm] = other
 
     # --- what was not seen ---
 
@@ -181,6 +185,12 @@ class Activity:
             known.datagrams.rest(float("inf"))
             self._waiting[known.vm] = known
 
+    def _listen_no_longer(self, known: Running) -> None:
+        """Let no flow become a VM's own until its datagrams are looked at again."""
+        known.datagrams.rest(float("inf"))
+        self._deadlines.discard(("listen", known.vm))
+        self._waiting.pop(known.vm, None)
+
     def _await(self, known: Running) -> None:
         self._awaited.add(known.mac)
         self.changed = True
@@ -200,6 +210,10 @@ class Activity:
     def sampled(self) -> frozenset[bytes]:
         """Return the MAC addresses of those that are flooded."""
         return frozenset(known.mac for known in self._sampled.values())
+
+    def shared_macs(self) -> dict[bytes, list[str]]:
+        """Return the MAC addresses that several VMs have, and these VMs."""
+        return {mac: [known.vm for known in all_of_it] for mac, all_of_it in self._macs.shared().items()}
 
     # --- over a restart ---
 
@@ -336,6 +350,11 @@ class Activity:
                     self._listen(vm)
                 case "expire":
                     self._expire(vm, now)
+        for vm in self._regained.values():
+            self._lost_some(vm, now)
+            self._listen_no_longer(vm)
+            self._waiting[vm.vm] = vm
+        self._regained.clear()
         while self._waiting and len(self._listened) < MAX_LISTENED:
             vm = self._waiting.pop(next(iter(self._waiting)))
             vm.datagrams.resume(now)

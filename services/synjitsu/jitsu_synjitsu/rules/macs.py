@@ -34,6 +34,10 @@ class Macs(Generic[T]):
         """Return all addresses, each with who has it."""
         return self._owner.items()
 
+    def shared(self) -> dict[bytes, list[T]]:
+        """Return the addresses that more than one has, each with all of them; who has it now is last."""
+        return {mac: [*before, self._owner[mac]] for mac, before in self._before.items()}
+
     def get(self, mac: bytes) -> T | None:
         """Return who has an address."""
         return self._owner.get(mac)

@@ -82,10 +82,23 @@ class Follower:
         return found
 
     def left_out(self) -> list[str]:
-        """Return a note about VMs that are left out because of what vmd says of them."""
+        """Return notes about VMs that are left out because of what vmd says of them, or seen for another one."""
         found = [f"VM {self._name(vm)} is left out: {reason}" for vm, reason in self._left_out.items()]
+        for bridge in self._server.bridges:
+            for mac, vms in bridge.activity.shared_macs().items():
+                names = " and ".join(map(self._name, vms))
+                found.append(
+                    f"the VMs {names} have the same MAC address {mac.hex(':')}: give one another (its key mac)"
+                )
         more = len(found) - MAX_NOTED
-        return [*found[:MAX_NOTED], f"{more} more VMs are left out; the log says why"] if more > 0 else found
+        return (
+            [
+                *found[:MAX_NOTED],
+                f"{more} more VMs are left out, or have the MAC address of another; the log says which are left out",
+            ]
+            if more > 0
+            else found
+        )
 
     def _name(self, vm: str) -> str:
         return self._states[vm].name[:MAX_NAME_SHOWN] if vm in self._states else vm[:MAX_NAME_SHOWN]
