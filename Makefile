@@ -4,8 +4,9 @@ MEMBERS := protocol services/store services/vmd services/dns services/synjitsu s
 
 GUESTS := build/guests
 TOOLS := build/tools
+DIST ?= dist
 
-.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install dist docs pins clean
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install deb dist docs pins clean
 # Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
@@ -155,30 +156,51 @@ bench-libvirt: setup-libvirt
 	$(BIN)/python -m bench.libvirt
 
 # The suite for a machine with systemd: programs, units, manual pages, completions, /etc/jitsu. DESTDIR=... for packages;
-# WITH="libvirt-python pyxs" for what else is to be there.
+# WITH="libvirt-python pyxs" for what else is to be there; MACHINE=aarch64 for another machine than this one, whose wheels pip
+# fetches then. All that Python imports is in a virtual environment of the system's python3, which sees the system's own
+# packages too, for example python3-libvirt.
 PREFIX := $(DESTDIR)/usr
-install: setup
-	mkdir -p $(PREFIX)/bin $(PREFIX)/lib/systemd/system $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d $(DESTDIR)/etc/jitsu
-	$(BIN)/pip install -q --upgrade --no-build-isolation --target $(PREFIX)/lib/jitsu $(patsubst %,./%,$(MEMBERS)) $(WITH)
-	rm -rf $(PREFIX)/lib/jitsu/bin
-	for each in jitsu $(SERVICES:%=jitsu-%); do \
-	  printf '#!/bin/sh\nPYTHONPATH=/usr/lib/jitsu exec python3 -P -m %s.main "$$@"\n' $$(echo $$each | tr - _) \
+LIB := $(PREFIX)/lib/jitsu
+MACHINE ?= $(shell uname -m)
+SYSTEM_PYTHON ?= $(if $(DESTDIR),/usr/bin/python3,$(shell command -v python3))
+PYTHON_MINOR = $(shell $(BIN)/python -c 'import sys; print(sys.version_info.minor)')
+SITE = $(LIB)/lib/python3.$(PYTHON_MINOR)/site-packages
+OTHER_MACHINE = $(if $(filter $(shell uname -m),$(MACHINE)),,--only-binary=:all: --implementation cp \
+  --python-version 3.$(PYTHON_MINOR) $(foreach each,2014 _2_26 _2_28,--platform manylinux$(each)_$(MACHINE)))
+INSTALL = $(BIN)/pip install -qq --disable-pip-version-check --upgrade --target $(SITE)
+install: setup-run
+	@mkdir -p $(PREFIX)/bin $(PREFIX)/lib/systemd/system $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d $(DESTDIR)/etc/jitsu $(LIB)/bin $(SITE)
+	@ln -sf $(SYSTEM_PYTHON) $(LIB)/bin/python3
+	@printf 'home = %s\ninclude-system-site-packages = true\nversion = 3.%s\n' $(dir $(SYSTEM_PYTHON)) $(PYTHON_MINOR) > $(LIB)/pyvenv.cfg
+	@echo "Installing the libraries into $(LIB) ..."
+	@$(INSTALL) --no-deps --require-hashes $(OTHER_MACHINE) -r requirements.txt
+	@echo "Installing Jitsu into $(LIB) ..."
+	@$(INSTALL) --no-deps --no-build-isolation $(patsubst %,./%,$(MEMBERS))
+	@[ -z "$(WITH)" ] || $(INSTALL) $(WITH)
+	@rm -rf $(SITE)/bin
+	@for each in jitsu $(SERVICES:%=jitsu-%); do \
+	  printf '#!/bin/sh\nexec /usr/lib/jitsu/bin/python3 -P -m %s.main "$$@"\n' $$(echo $$each | tr - _) \
 	    > $(PREFIX)/bin/$$each && chmod 755 $(PREFIX)/bin/$$each; done
-	printf '#!/bin/sh\nPYTHONPATH=/usr/lib/jitsu exec python3 -P -m jitsu_vmd.hypervisors.solo5.wires.launcher "$$@"\n' \
+	@printf '#!/bin/sh\nexec /usr/lib/jitsu/bin/python3 -P -m jitsu_vmd.hypervisors.solo5.wires.launcher "$$@"\n' \
 	  > $(PREFIX)/bin/jitsu-solo5 && chmod 755 $(PREFIX)/bin/jitsu-solo5
-	install -m 644 deploy/systemd/jitsu*.service deploy/systemd/jitsu*.socket deploy/systemd/jitsu.target $(PREFIX)/lib/systemd/system
-	install -m 644 deploy/systemd/jitsu.sysusers $(PREFIX)/lib/sysusers.d/jitsu.conf
-	install -m 644 deploy/systemd/jitsu.tmpfiles $(PREFIX)/lib/tmpfiles.d/jitsu.conf
-	[ -e $(DESTDIR)/etc/jitsu/jitsu.toml ] || install -m 640 deploy/jitsu.toml $(DESTDIR)/etc/jitsu/jitsu.toml
-	$(BIN)/python -m deploy.man $(PREFIX)/share/man
-	mkdir -p $(PREFIX)/share/bash-completion/completions $(PREFIX)/share/zsh/vendor-completions
-	_JITSU_COMPLETE=source_bash $(BIN)/jitsu > $(PREFIX)/share/bash-completion/completions/jitsu
-	_JITSU_COMPLETE=source_zsh $(BIN)/jitsu > $(PREFIX)/share/zsh/vendor-completions/_jitsu
+	@echo "Installing units, manual pages and completions ..."
+	@install -m 644 deploy/systemd/jitsu*.service deploy/systemd/jitsu*.socket deploy/systemd/jitsu.target $(PREFIX)/lib/systemd/system
+	@install -m 644 deploy/systemd/jitsu.sysusers $(PREFIX)/lib/sysusers.d/jitsu.conf
+	@install -m 644 deploy/systemd/jitsu.tmpfiles $(PREFIX)/lib/tmpfiles.d/jitsu.conf
+	@[ -e $(DESTDIR)/etc/jitsu/jitsu.toml ] || install -m 640 deploy/jitsu.toml $(DESTDIR)/etc/jitsu/jitsu.toml
+	@$(BIN)/python -m deploy.man $(PREFIX)/share/man
+	@mkdir -p $(PREFIX)/share/bash-completion/completions $(PREFIX)/share/zsh/vendor-completions
+	@_JITSU_COMPLETE=source_bash $(BIN)/jitsu > $(PREFIX)/share/bash-completion/completions/jitsu
+	@_JITSU_COMPLETE=source_zsh $(BIN)/jitsu > $(PREFIX)/share/zsh/vendor-completions/_jitsu
+
+# The same as a package for Debian: DIST/jitsu_VERSION_ARCH.deb. DEB_ARCH=arm64 builds the one for that architecture anywhere.
+deb: setup-run
+	@echo "Building the Debian package into $(DIST) ..."
+	@deploy/deb/build $(DIST)
 
 # What is installed without this checkout: a wheel and an sdist of each distribution, the versions of the libraries that they
 # were tested with, and a bill of materials (CycloneDX) of an installation of all that. What to do with them is in
 # docs/how-to/install.md.
-DIST ?= dist
 dist: setup-run $(TOOLS)/ready
 	@echo "Building wheels and sdists into $(DIST) ..."
 	@$(BIN)/python -m deploy.dist $(DIST)

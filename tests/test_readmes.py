@@ -110,7 +110,7 @@ def operating(command: str) -> list[str]:
 RUN_ELSEWHERE = {
     "by CI, or by test_newcomer.py": {"up", "test", "lint", "setup", "docs"},
     "tiers": {"unit", "suite", "net", "libvirt", "systemd", "compose", "newcomer", "xen"},
-    "test_machine.py": {"install"},
+    "test_machine.py": {"install", "deb"},
     "test_install.py": {"dist"},
     "test_benches.py": {"bench", "fuzz"},
     "test_guest_on_a_tap.py": {"guests"},

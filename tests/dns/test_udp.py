@@ -136,3 +136,23 @@ async def test_reads_that_fail_do_not_keep_the_loop_busy(bound: socket.socket, m
             await asyncio.sleep(0)
     assert (broken.reads, paused) == (1, [udp.READ_PAUSE_S])
     serving.cancel()
+
+
+async def test_what_comes_after_it_has_stopped_reading_stays_in_the_socket() -> None:
+    """For the next process that the service manager gives it to."""
+    bound = bind_udp("127.0.0.1", 0, reuse_port=False)
+    following, address = bound.dup(), bound.getsockname()
+    server = UdpServer(bound, lambda queries, _: list(queries), lambda query, *_: query, lambda: None)
+    task = asyncio.create_task(server.run())
+    loop = asyncio.get_running_loop()
+    with following, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(address)
+        client.send(b"before")
+        assert await loop.sock_recv(client, 100) == b"before"
+        server.stop_reading()
+        client.send(b"after")
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert following.recv(100) == b"after"

@@ -24,10 +24,11 @@ NEWCOMER_ONLY = (
 """Git and make, and what comes with them."""
 BUILD_ONLY = ("python3.11-venv", "python3-venv", "python3-pip-whl", "python3-setuptools-whl")
 BASES = ("newcomer", "build-base", "base")
-MACHINE = "machine"
+MACHINE = "machine-with-binding"
+"""The name of its tar; another one than that of a machine with other packages."""
 IN_MACHINE = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "procps"),
-    *("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86"),
+    *("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "python3-libvirt"),
     "openssh-server",
 )
 
@@ -63,7 +64,7 @@ def unpacked_machine() -> Iterator[Path]:
             shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
             apt = "DEBIAN_FRONTEND=noninteractive apt-get -qq"
             install = f"{apt} update && {apt} install -y --no-install-recommends {' '.join(IN_MACHINE)}"
-            _quietly("chroot", root, "sh", "-c", install)
+            _quietly("chroot", root, "env", "-u", "TMPDIR", "sh", "-c", install)  # that directory is not in there
             _pack(root, MACHINE)
         yield root
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.support.lan import Lan
 
 BOOT_LIMIT_S, OFF_LIMIT_S, COMMAND_LIMIT_S = 60.0, 30.0, 30.0
+INSTALL_LIMIT_S = 120.0
+PACKAGE = "/root/jitsu_[0-9]*_*.deb"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -92,13 +94,21 @@ class Machine:
 
 @contextmanager
 def running_machine(lan: Lan, shown: Path) -> Iterator[Machine]:
-    """Boot a machine with what `make install` has put into it."""
+    """Boot a machine and install what `make deb` builds, which is what `make install` puts in place."""
     with unpacked_machine() as root:
-        install = ["make", "install", f"DESTDIR={root}", "WITH=libvirt-python"]
-        subprocess.run(install, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        subprocess.run(["make", "deb", f"DIST={root}/root"], cwd=ROOT, check=True, capture_output=True, timeout=400)
         machine = Machine(root, lan, shown)
         try:
             machine.on()
+            machine(f"dpkg --install {PACKAGE}", limit_s=INSTALL_LIMIT_S)
             yield machine
         finally:
             machine.off()
+
+
+def repacked(machine: Machine, version: str) -> str:
+    """Make the package of another version from the one that is in the machine, and return its path there."""
+    path = f"/root/jitsu_{version}.deb"
+    line = f"dpkg-deb -R {PACKAGE} next && sed -i 's/^Version: .*/Version: {version}/' next/DEBIAN/control"
+    machine(f"cd /root && {line} && dpkg-deb -b -Znone next {path} && rm -r next", limit_s=INSTALL_LIMIT_S)
+    return path

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.lan import BRIDGE, Lan, made_lan
 from tests.support.libvirtd import guest_image
-from tests.support.machine import Machine, running_machine
+from tests.support.machine import INSTALL_LIMIT_S, PACKAGE, Machine, repacked, running_machine
 from tests.support.pages import DOCS, OPERATE
 from tests.support.suite import wait_for
 from tests.support.unikernel import unikernel_programs
@@ -78,7 +78,7 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture(scope="module")
 def machine(lan: Lan) -> Iterator[Machine]:
-    """What the page says was done, with two VMs."""
+    """What the page says was done, with the Debian package in place of `make install`, and with two VMs."""
     with running_machine(lan, guest_image()) as machine:
         install, *then = lines("On a machine with systemd")
         assert install.startswith("make install")
@@ -400,3 +400,86 @@ def test_it_is_stopped_as_a_whole(machine: Machine, lan: Lan) -> None:
     assert told in machine("jitsu status", check=False)
     machine("systemctl start jitsu.target")
     assert address(lan, "kept") == "10.77.0.11"
+
+
+ASKING_PAUSE_S = 0.02
+"""Far below dns.response_rate, above which answers are left out on purpose."""
+
+
+class Asking:
+    """A client that asks for a name all the time, and may wait for each answer as long as resolvers do."""
+
+    def __init__(self, lan: Lan, name: str) -> None:
+        self.answered = 0
+        self.slowest_s = 0.0
+        self._lan, self._name = lan, name
+        self._over = threading.Event()
+
+    def ask_until_over(self) -> None:
+        while not self._over.is_set():
+            begun = time.monotonic()
+            assert address(self._lan, self._name) == "10.77.0.11"
+            self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
+            self.answered += 1
+            self._over.wait(ASKING_PAUSE_S)
+
+    def __enter__(self) -> Asking:
+        self._pool = ThreadPoolExecutor(1)
+        self._asking = self._pool.submit(self.ask_until_over)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._pool.shutdown()
+        self._asking.result()
+
+
+def version_of(machine: Machine) -> str:
+    return machine("dpkg-query --show --showformat '${Version} ${db:Status-Status}' jitsu").strip()
+
+
+def test_the_package_is_upgraded_and_goes_back_while_a_vm_runs_and_no_answer_is_lost(
+    machine: Machine, lan: Lan
+) -> None:
+    """A query that comes while a replica is restarted waits in the socket that systemd holds; none is sent twice."""
+    config = machine.root / CONFIG[1:]
+    kept = config.read_text()
+    before = version_of(machine).split()[0]
+    following = repacked(machine, f"{before}+next")
+    assert address(lan, "kept") == "10.77.0.11"
+    domain = machine("virsh domid kept")
+    with lan.run(0, lambda: socket.create_connection((address(lan, "kept"), ECHO), timeout=LIMIT_S)) as held:
+        for package, version in ((following, f"{before}+next"), (PACKAGE, before)):
+            pids = {unit: show(machine, unit, "MainPID") for unit in SERVICES}
+            with Asking(lan, "kept") as asking:
+                machine(f"dpkg --install {package}", limit_s=INSTALL_LIMIT_S)
+            print(f"{version}: {asking.answered} answers, none lost, the slowest after {asking.slowest_s:.2f} s")
+            assert asking.answered > 0
+            assert version_of(machine) == f"{version} installed"
+            assert all_run(machine)
+            assert [unit for unit in SERVICES if show(machine, unit, "MainPID") == pids[unit]] == []
+            held.sendall(b"y")
+            assert held.recv(1) == b"y"
+    assert machine("virsh domid kept") == domain
+    assert config.read_text() == kept, "what was changed in the configuration is left as it is"
+
+
+def test_the_package_is_removed_and_purged_and_leaves_nothing(machine: Machine, lan: Lan) -> None:
+    machine("dpkg --remove jitsu", limit_s=INSTALL_LIMIT_S)
+    assert machine("virsh -q list --name").split() == ["kept"], "VMs go on"
+    assert machine("pgrep -f 'jitsu[_]'", check=False) == ""
+    with pytest.raises(OSError, match="refused"):
+        lan.run(0, lambda: socket.create_connection((HOST, 53), timeout=SOON_S))
+    assert (machine.root / CONFIG[1:]).exists()
+    assert (machine.root / "var/lib/jitsu/store.git/HEAD").exists()
+    machine(f"dpkg --install {PACKAGE}", limit_s=INSTALL_LIMIT_S)
+    machine("systemctl start jitsu.target jitsu-dns@dns-0.socket")
+    assert address(lan, "kept") == "10.77.0.11", "with the configuration and the state that were there"
+    machine("dpkg --purge jitsu", limit_s=INSTALL_LIMIT_S)
+    elsewhere = " ".join(f"-not -path '/{each}/*'" for each in ("proc", "sys", "root", "srv", "tmp", "var/log"))
+    left = machine(f"find / -xdev -name '*jitsu*' {elsewhere}").splitlines()
+    assert [line for line in left if not line.startswith("/etc/systemd/system/jitsu-")] == [], (
+        "drop-ins are the operator's"
+    )
+    assert "jitsu" not in machine("cat /etc/passwd /etc/group /etc/shadow")
+    assert "jitsu" not in machine("systemctl --failed --no-legend")

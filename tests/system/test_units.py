@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -101,7 +102,7 @@ def test_installed_commands_run_and_have_manual_pages(installed: Path) -> None:
     for name in ("jitsu", *(f"jitsu-{unit.stem.removeprefix('jitsu-').rstrip('@')}" for unit in UNITS)):
         wrapper = (installed / "usr/bin" / name).read_text()
         argv = wrapper.splitlines()[-1].replace("/usr/lib/jitsu", str(installed / "usr/lib/jitsu"))
-        argv = argv.replace("exec python3", f"exec {sys.executable}").replace('"$@"', "--help")
+        argv = argv.replace('"$@"', "--help")
         done = subprocess.run(["sh", "-c", argv], capture_output=True, text=True, check=False, cwd=installed)
         assert done.returncode == 0, done.stderr
         assert ("--config" if name != "jitsu-solo5" else "--directory") in done.stdout
@@ -141,6 +142,34 @@ async def test_dns_takes_the_port_that_the_service_manager_has_bound(tmp_path: P
         own = {"JITSU_DNS_REPLICA": "unit", "JITSU_DNS_PORT": "53", "JITSU_DNS_FORWARD": "off"}
         with beside(suite, "dns", inside, (udp.fileno(), tcp.fileno()), **own):
             assert (await ask("www.jitsu.test", port)).addresses == ["127.8.11.1"]
+
+
+async def test_a_query_that_a_replica_has_read_is_answered_when_it_is_stopped(tmp_path: Path) -> None:
+    """And one that comes later is left in the socket, for the replica that is started next."""
+    vms = vm_toml("www", "127.8.12.1", boot_time=2, max_wait=4) + vm_toml("api", "127.8.12.2", boot_time=0)
+    with (
+        RunningSuite(tmp_path, toml=vms) as suite,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        port = udp.getsockname()[1]
+        tcp.bind(("127.0.0.1", port))
+        tcp.listen()
+        inside = ["bash", "-c", HAND_OVER.format(udp.fileno(), tcp.fileno()), "unit"]
+        own = {"JITSU_DNS_REPLICA": "unit", "JITSU_DNS_PORT": "53", "JITSU_DNS_FORWARD": "off"}
+        with beside(suite, "dns", inside, (udp.fileno(), tcp.fileno()), **own) as replica:
+            read = asyncio.create_task(ask("www.jitsu.test", port))
+            while suite.state("www") == "off":
+                await asyncio.sleep(0.01)
+            replica.terminate()
+            await asyncio.sleep(0.1)
+            later = asyncio.create_task(ask("api.jitsu.test", port, timeout=20))
+            assert (await read).addresses == ["127.8.12.1"]
+            assert await asyncio.to_thread(replica.wait, 10) == 0
+            assert not later.done()
+            with beside(suite, "dns", inside, (udp.fileno(), tcp.fileno()), **own):
+                assert (await later).addresses == ["127.8.12.2"]
 
 
 @pytest.mark.parametrize(

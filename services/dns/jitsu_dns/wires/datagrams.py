@@ -59,7 +59,9 @@ class _Iovec(ctypes.Structure):
     ]
 
 
-class _Msghdr(ctypes.Structure):
+class Msghdr(ctypes.Structure):
+    """struct msghdr (recvmsg(2))."""
+
     _fields_ = [  # type: ignore[mutable-override]  # as ctypes wants it
         ("name", ctypes.c_void_p),
         ("namelen", ctypes.c_uint32),
@@ -71,17 +73,19 @@ class _Msghdr(ctypes.Structure):
     ]
 
 
-class _Mmsghdr(ctypes.Structure):
+class Mmsghdr(ctypes.Structure):
+    """struct mmsghdr (recvmmsg(2))."""
+
     _fields_ = [  # type: ignore[mutable-override]  # as ctypes wants it
-        ("hdr", _Msghdr),
+        ("hdr", Msghdr),
         ("len", ctypes.c_uint32),
     ]
 
 
-_HEADER_BYTES = ctypes.sizeof(_Mmsghdr)
-_LEN_AT = _Mmsghdr.len.offset // 4  # in 32-bit words from the header's start
-_NAME_AT = _Msghdr.name.offset // 8  # in 64-bit words
-_CONTROL_AT = _Msghdr.control.offset // 8
+_HEADER_BYTES = ctypes.sizeof(Mmsghdr)
+_LEN_AT = Mmsghdr.len.offset // 4  # in 32-bit words from the header's start
+_NAME_AT = Msghdr.name.offset // 8  # in 64-bit words
+_CONTROL_AT = Msghdr.control.offset // 8
 _WORDS = _HEADER_BYTES // 4
 _NAME_WORDS = ADDRESS_BYTES // 4
 _LONG_WORDS = _HEADER_BYTES // 8
@@ -105,7 +109,7 @@ class Room:
         self._data = ctypes.create_string_buffer(slot_bytes * BATCH_DATAGRAMS)
         self._names, self._controls = names, controls  # kept alive
         self._iovecs = (_Iovec * BATCH_DATAGRAMS)()
-        self._headers = (_Mmsghdr * BATCH_DATAGRAMS)()
+        self._headers = (Mmsghdr * BATCH_DATAGRAMS)()
         for n in range(BATCH_DATAGRAMS):
             self._iovecs[n].base = ctypes.addressof(self._data) + n * slot_bytes
             self._iovecs[n].len = slot_bytes

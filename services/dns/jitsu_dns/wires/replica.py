@@ -12,6 +12,7 @@ import socket
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -34,7 +35,7 @@ from jitsu_dns.rules.states import has_addresses
 from jitsu_dns.rules.table import Table, Wildcards
 from jitsu_dns.rules.uses import MAX_USES, Uses
 from jitsu_dns.rules.warnings import upgrade_hint, warnings
-from jitsu_dns.wires.activation import inherited
+from jitsu_dns.wires.activation import inherited, is_activated
 from jitsu_dns.wires.forward import ForwardSockets
 from jitsu_dns.wires.interfaces import address_changes, served_addresses
 from jitsu_dns.wires.names import NamesFollower
@@ -70,6 +71,8 @@ NEXT_PIECE_S = 0.005
 """Between the reports of one second: queries that waited for one do not wait for the next as well."""
 REPORT_TIMEOUT_S = 2.0
 LEAVING_TIMEOUT_S = 0.5
+ANSWERING_TIMEOUT_S = 5.0
+"""A replica that stops waits this long for its last answers: max_wait is at most 4 s, another server may take 3 s."""
 SUMMON_AGAIN_S = 0.02
 """Store to vmd and store to dns take milliseconds: a vmd that knows other addresses is asked again so soon."""
 FIRST_STATES_S = 2.0
@@ -83,6 +86,7 @@ class Replica:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._is_activated = is_activated()
         self._udp_socket, self._tcp_socket = _bound(process.settings.dns)
         address, self.port = self._udp_socket.getsockname()[:2]
         settings = process.settings.dns.model_copy(update={"bind": address})  # that of the service manager's socket
@@ -122,6 +126,8 @@ class Replica:
         """Those that are in the log already."""
         self._states: dict[str, FeedClient] = {}
         self._report_wanted = asyncio.Event()
+        self._answered: asyncio.Event | None = None
+        """Of a replica that stops: set when no query waits any more."""
         self._publish_metrics()
 
     async def start(self) -> None:
@@ -170,7 +176,10 @@ class Replica:
         self._query_log.is_on = settings.dns.log_queries
 
     async def stop(self) -> None:
-        """Say goodbye to the reaper, so that it counts on this replica no more."""
+        """Answer the queries that were read, then tell the reaper not to wait for reports of this replica any more."""
+        if self._is_activated:  # else what is in the socket goes with it
+            self._udp.stop_reading()
+            await self._answer_those_that_wait()
         while self._front.count(MAX_USES):
             pass
         try:
@@ -183,6 +192,17 @@ class Replica:
         except (JitsuError, TimeoutError) as error:
             reason = str(error) or "it does not answer in time"
             log.warning("cannot report to the reaper that this replica stops", reason=reason)
+
+    async def _answer_those_that_wait(self) -> None:
+        """Return when the queries that wait for a VM or for another server are answered.
+
+        Nobody else can answer them: they are no longer in the socket, and a client asks again only after seconds.
+        """
+        self._answered = asyncio.Event()
+        self._after()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWERING_TIMEOUT_S):
+                await self._answered.wait()
 
     # --- queries ---
 
@@ -222,6 +242,10 @@ class Replica:
             self._waits.observe(wait)
         self._front.counts.waits.clear()
         self._alarm.set(self._front.next_deadline())
+        if self._answered is not None and not (
+            self._udp.queries_left or len(self._front.pending) or len(self._front.forward or ())
+        ):
+            self._answered.set()
 
     def _give_on(self) -> None:
         """Do what the forwarder wants done; what fails at once makes it want more."""

@@ -68,6 +68,8 @@ class UdpServer:
         self._left: deque[tuple[bytes, Address, bytes]] = deque()
         self._slow = 0
         """Queries without a ready answer that this turn has looked at."""
+        self._reads = True
+        """Until `stop_reading`."""
         self._lost: asyncio.Future[None] | None = None
         """Fails when the socket is gone; `run` waits for it."""
         self.batch_s: Callable[[float], None] = lambda _: None
@@ -93,6 +95,17 @@ class UdpServer:
                 self._socket.close()
             self._left.clear()
             self._lost = None
+
+    def stop_reading(self) -> None:
+        """Leave what comes from now on in the socket, for the next process that has it; what was read is answered."""
+        self._reads = False
+        if self._lost is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+
+    @property
+    def queries_left(self) -> int:
+        """How many queries were read and wait for their turn."""
+        return len(self._left)
 
     def send(self, data: bytes, client: Address) -> None:
         """Send one datagram; whatever is wrong with it is counted, and does not concern the caller."""
@@ -149,7 +162,7 @@ class UdpServer:
         loop.call_later(READ_PAUSE_S, self._resume)
 
     def _resume(self) -> None:
-        if self._lost is not None and not self._lost.done():
+        if self._reads and self._lost is not None and not self._lost.done():
             asyncio.get_running_loop().add_reader(self._socket, self._drain)
 
     def _leave(self, query: bytes, client: Address, address: bytes) -> None:

@@ -28,7 +28,7 @@ _SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _STATISTICS, _AUXDATA, _PROMISCU
 _ATTACH_FILTER = 26
 _ETH_P_ALL = 3
 _IFF_PROMISC = 0x100
-_AUX = struct.Struct("IIIHHHH")  # struct tpacket_auxdata: status, lengths, offsets, vlan_tci, vlan_tpid
+AUX = struct.Struct("IIIHHHH")  # struct tpacket_auxdata: status, lengths, offsets, vlan_tci, vlan_tpid
 _VLAN_VALID, _TPID_VALID = 0x10, 0x40
 MAX_FRAME_BYTES = 65_536 + 18
 MAX_BURST = 64
@@ -220,7 +220,7 @@ class BridgeSocket:
 
 def _with_tag(frame: bytes, auxiliary: bytes) -> bytes:
     """Put the VLAN tag back that the kernel has taken out."""
-    status, _, _, _, _, tci, tpid = _AUX.unpack_from(auxiliary)
+    status, _, _, _, _, tci, tpid = AUX.unpack_from(auxiliary)
     if not status & _VLAN_VALID:
         return frame
     tag = struct.pack("!HH", tpid if status & _TPID_VALID else 0x8100, tci)
