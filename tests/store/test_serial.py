@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.messages import Apply, Change, List, Pull
+from jitsu_protocol.messages import Apply, Change, Fetch, List, Pull
 from jitsu_protocol.vm import to_tree
 from jitsu_store.rules import objects
 from jitsu_store.rules.objects import Kind, make
@@ -63,14 +63,19 @@ async def test_a_pulled_commit_does_not_move_the_serial(tmp_path: Path, message:
         assert await serial(store) == before + 1
 
 
+@pytest.mark.parametrize("is_looked_at", [False, True])
 @pytest.mark.parametrize(("said", "begun", "changed"), [(NOW + 500, NOW + 500, NOW + 501), (FAR, 1, NOW)])
 async def test_a_store_that_begins_with_a_backup_goes_on_from_its_serial_if_that_can_be(
-    tmp_path: Path, said: int, begun: int, changed: int
+    tmp_path: Path, said: int, begun: int, changed: int, is_looked_at: bool
 ) -> None:
     remote = foreign(tmp_path / "other.git", f"Why\n\nZone-Serial: {said}\nRequest-Id: r9")
     vm = make_vm()
     async with running(tmp_path / "db") as store:
-        await store.server.pull(Pull(remote=remote, author=ME, request="r1"))
+        if is_looked_at:  # as `jitsu pull` does it: fetched first, and merged when somebody has agreed
+            await store.server.fetch(Fetch(remote=remote, into="pull-1", author=ME, scratch=True))
+            await store.merge("pull-1")
+        else:
+            await store.server.pull(Pull(remote=remote, author=ME, request="r1"))
         assert await serial(store) == begun
         await store.apply(dict(to_tree(vm)))
         assert await serial(store) == changed

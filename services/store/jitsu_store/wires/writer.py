@@ -315,8 +315,9 @@ class Writer:
             raise conflict(merged.conflicts, request.branch, request.into)
         parents = (theirs,) if ours is None else (ours, theirs)
         message = request.message or f"Merge {request.branch} into {request.into}"
-        if fetched is not None and ours is None and request.into == MASTER:
-            # A backup comes back, and secondaries know its serial, which may be ahead of the clock.
+        if ours is None and request.into == MASTER:
+            # A backup comes back: without a master, all commits are another store's. Secondaries know its serial, which
+            # may be ahead of the clock.
             batch.serial = max(batch.serial, credible_serial(self.repository.commit(theirs).serial, time.time()))
         return await self._stage(request.into, parents, merged.changes, who, message, request.request, batch)
 
