@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jitsu_store.rules import objects, packing
 from jitsu_store.rules.objects import EMPTY, Directories, Kind, make
-from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta, stored
+from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta, stored, stored_small
 from jitsu_store.rules.packing import FAN_IN, Kin, Pack, choose
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def test_a_large_tree_in_which_one_id_changed_costs_some_fifty_bytes() -> None:
 @given(st.binary(max_size=100) | st.integers(65_500, 200_000).map(lambda size: b"ab" * size))
 def test_what_is_stored_uncompressed_is_a_zlib_stream(data: bytes) -> None:
     assert zlib.decompress(stored(data)) == data
+    small = data[:0xFFFF]
+    assert zlib.decompress(stored_small(small)) == small
 
 
 def written(things: list[GitObject]) -> tuple[bytes, bytes]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from jitsu_store.rules.objects import GitObject
 
+SMALL_BYTES = 64
+"""A smaller object is not compressed when it is first written: it is a short value, or a tree of one id, which zlib
+makes no smaller; and a first commit of 10,000 VMs has 80,000 of them."""
 STORED_FROM_BYTES = 64 * 1024
 """A larger object is not compressed when it is first written: for a big tree that takes longer than the disk does."""
 MAX_PACK_BYTES = 2**31 - 1
@@ -108,7 +111,11 @@ class PackWriter:
 
     def add(self, thing: GitObject) -> None:
         """Write an object as it is."""
-        deflated = stored(thing.data) if len(thing.data) >= STORED_FROM_BYTES else _deflate(thing.data)
+        size = len(thing.data)
+        if size < SMALL_BYTES:
+            deflated = stored_small(thing.data)
+        else:
+            deflated = stored(thing.data) if size >= STORED_FROM_BYTES else _deflate(thing.data)
         self._entry(thing.id, _CODES[thing.kind], len(thing.data), b"", deflated)
 
     def add_packed(self, thing: GitObject) -> None:
@@ -280,6 +287,13 @@ def stored(data: bytes) -> bytes:
         parts.append(block)
     parts.append(zlib.adler32(data).to_bytes(4, "big"))
     return b"".join(parts)
+
+
+def stored_small(data: bytes) -> bytes:
+    """As `stored`, of what fits into one block: in half a microsecond."""
+    size = len(data)
+    head = b"\x78\x01\x01" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
+    return head + data + zlib.adler32(data).to_bytes(4, "big")
 
 
 def delta(base: bytes, target: bytes) -> bytes:
