@@ -149,6 +149,14 @@ COMMANDS = {
             ("jitsu stop www.example.org", "The same by a DNS name."),
         ),
     ),
+    "hold": More(
+        CHANGE,
+        "docs/how-to/operate.md",
+        (
+            ("jitsu hold www --for 2h --reason 'new disk'", "For two hours, leave www as it is."),
+            ("jitsu hold --release", "Let all VMs start and stop automatically again."),
+        ),
+    ),
     "diff": More(
         BRANCHES,
         "docs/explanation/store.md",

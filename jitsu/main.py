@@ -5,6 +5,7 @@ from __future__ import annotations
 import jitsu.changing
 import jitsu.check
 import jitsu.doctor.command
+import jitsu.hold
 import jitsu.keys
 import jitsu.running
 import jitsu.state

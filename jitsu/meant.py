@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from jitsu.rows import below
 from jitsu.vm_names import VmNames
 from jitsu_protocol.errors import BadRequest, Invalid, NotFound
+from jitsu_protocol.holds import HOLD_ROOT
 from jitsu_protocol.keys import KEYS
 from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf, plain_value, value_reasons
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 DNS_ROOT = "jitsu/dns"
 """Whatever changes below it makes another version of the zones (docs/explanation/dns.md)."""
-ROOTS = (VM_ROOT, STATS_ROOT, REPLICA_ROOT, DNS_ROOT)
+ROOTS = (VM_ROOT, STATS_ROOT, REPLICA_ROOT, DNS_ROOT, HOLD_ROOT)
 OF_NAMES = frozenset({"dns", "name", "uuid", "alias"})
 """Keys that say which VM it is, or what it is called: `jitsu apply` changes these."""
 LEAVES = frozenset(key for key in KEYS if key_of_leaf(key) == key)
@@ -167,6 +168,8 @@ def _fault_below(root: str, path: str, leaves: Mapping[str, str]) -> str:
     uuid, _, rest = path[len(root) + 1 :].partition("/")
     if root == DNS_ROOT:
         return ""
+    if root == HOLD_ROOT:
+        return f"{path} is written by `jitsu hold` only"
     if root == REPLICA_ROOT:
         return f"{path} is written by the reaper only; `jitsu status` shows the replicas"
     own = below(leaves, VM_ROOT).get(uuid)

@@ -55,6 +55,7 @@ def _row(vm: VmStatus, own: Mapping[str, str], stats: Mapping[str, str], now: fl
         "last_error": vm.last_error,
         "retry_after_s": vm.retry_after_s,
         "waits_for": vm.waits_for,
+        "hold": vm.hold,
     }
 
 
@@ -80,6 +81,7 @@ def _row_of_unknown(
         "last_error": error,
         "retry_after_s": None,
         "waits_for": "",
+        "hold": "",
     }
 
 

@@ -178,7 +178,9 @@ def trace(
 # --- by hand -------------------------------------------------------------------------------------
 
 
-def _complete_vm(incomplete: str) -> list[str]:
+def complete_vm(incomplete: str) -> list[str]:
+    """Return the names of VMs that begin so."""
+
     async def names(link: Link) -> list[str]:
         known = VmNames.in_leaves(await link.leaves(VM_ROOT))
         return sorted(vm.name for vm in known.vms if vm.name.startswith(incomplete))
@@ -187,7 +189,7 @@ def _complete_vm(incomplete: str) -> list[str]:
 
 
 VmArgument = Annotated[
-    str, typer.Argument(help="The VM: its name, UUID or a DNS name of it.", autocompletion=_complete_vm)
+    str, typer.Argument(help="The VM: its name, UUID or a DNS name of it.", autocompletion=complete_vm)
 ]
 
 

@@ -108,6 +108,8 @@ def _error(row: Mapping[str, Any]) -> str:
     if row["waits_for"]:
         return f"waits to start: {row['waits_for']}"
     error = " ".join(str(row["last_error"]).split("\n"))
+    if row["hold"]:
+        return f"{row['hold']}{f'; {error}' if error else ''}"
     if row["retry_after_s"] is not None:
         error += f" (next try in {duration(max(row['retry_after_s'], 0.0))})"
     return error

@@ -44,6 +44,7 @@ def test_a_row_joins_what_vmd_says_with_the_names_and_statistics_of_the_store() 
         "last_error": "",
         "retry_after_s": None,
         "waits_for": "",
+        "hold": "",
     }
 
 
@@ -91,6 +92,7 @@ ROW = {
     "last_error": "",
     "retry_after_s": None,
     "waits_for": "",
+    "hold": "",
 }
 
 

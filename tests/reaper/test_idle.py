@@ -414,3 +414,25 @@ def test_a_drain_ends_when_the_snapshot_of_its_host_no_longer_has_the_vm() -> No
     assert not any(host.drains for host in reaper.policy._hosts.values()), (
         "a drain that is not counted off is never free"
     )
+
+
+def test_a_vm_that_is_held_is_not_drained_however_long_it_is_idle() -> None:
+    reaper = Reaper()
+    reaper.report(0.1, used=True)
+    held = VmStatus(uuid=V, name="www", state=VmState.READY, hold="held by operator:anna")
+    reaper.policy.state(held, 1.0)
+    for second in range(2, 200):
+        reaper.report(float(second))
+        assert reaper.policy.passed(float(second)) == []
+    reaper.say_state(VmState.READY, 200.0)
+    assert AskDrain(V) in reaper.policy.passed(200.1)
+
+
+def test_a_vm_that_is_held_does_not_give_way() -> None:
+    reaper = Reaper()
+    evicted = make_vm(ttl="10", evict="true")
+    reaper.policy.configure([VmChanged(VM_WWW, evicted)])
+    reaper.say_state(VmState.READY, 1.0)
+    assert reaper.policy.evictable_at(V) is not None
+    reaper.policy.state(VmStatus(uuid=V, name="www", state=VmState.READY, hold="held"), 2.0)
+    assert reaper.policy.evictable_at(V) is None

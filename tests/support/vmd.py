@@ -184,6 +184,7 @@ async def running_vmd(directory: Path, *vms: VM, runs: str = "", **settings: str
     async with running_process("vmd", directory, **settings) as process:
         hypervisors = Hypervisors({"": hypervisor}, process.spawn)
         made = PlayedVmd(VmDaemon(process, hypervisors, process.publish("vm")), hypervisor)
+        made.daemon.holds.known.set()
         await hypervisors.open()
         looking = process.spawn(made.daemon.looks.go_on())
         made.configure(*vms)

@@ -125,6 +125,7 @@ async def test_g7_a_vm_is_summoned_before_a_vmd_that_returns_has_read_all_others
         store = PlayedStore(process, {vm.uuid: 41}, vm, other)
         hypervisors = Hypervisors({"": PlayedHypervisor()}, process.spawn)
         daemon = VmDaemon(process, hypervisors, process.publish("vm"))
+        daemon.holds.known.set()
         looking = process.spawn(daemon.looks.go_on())
         listing = asyncio.ensure_future(daemon.list_vms(ListVms()))
         for refused in (lambda: daemon.handed_over(HandedOver(vm=vm.uuid)), lambda: daemon.drain(Drain(vm=vm.uuid))):

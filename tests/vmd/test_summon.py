@@ -14,6 +14,7 @@ from jitsu_protocol.errors import BackingOff, BootFailed, Refused, Unavailable
 from jitsu_protocol.keys import StopMode
 from jitsu_protocol.states import VmState, may_follow
 from jitsu_vmd.rules.backoff import FIRST_S, STABLE_S
+from jitsu_vmd.rules.due import DRAIN_LIMIT_S, STOP_LIMIT_S
 from jitsu_vmd.rules.events import (
     Action,
     AnswerSummons,
@@ -38,7 +39,7 @@ from jitsu_vmd.rules.events import (
     SummonRequested,
     WatchGuest,
 )
-from jitsu_vmd.rules.summon import DRAIN_LIMIT_S, STOP_LIMIT_S, TRANSITIONS, VmMachine
+from jitsu_vmd.rules.summon import TRANSITIONS, VmMachine
 from tests.support.vms import make_vm
 
 DNS = SummonRequested("dns")

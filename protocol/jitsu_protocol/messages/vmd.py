@@ -173,6 +173,8 @@ class VmStatus(BaseModel):
     """Why a VM that is wanted is not started yet."""
     wants_room: bool = False
     """That ends when another VM on its host is stopped (`evict`)."""
+    hold: str = ""
+    """Why it is neither started nor stopped automatically (`jitsu hold`); "" if it is not held."""
 
 
 class VmList(Message):

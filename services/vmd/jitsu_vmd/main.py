@@ -80,8 +80,10 @@ async def start(process: Process) -> None:
     process.serve(daemon.handlers())
     process.spawn(daemon.looks.go_on(), "reconcile")
     store = process.client("store")
+    daemon.holds.follow(process)
     statistics = daemon.statistics
     statistics.restore(await told(store, STATS_ROOT))
+    await daemon.holds.known.wait()  # before VMs are known that must not be started
     await follow_vms(
         process,
         store,

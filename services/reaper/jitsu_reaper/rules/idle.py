@@ -1,7 +1,8 @@
 """Who is idle, and what is done about it: the reaper's policy over all VMs.
 
-A VM is idle when it is ready, its last use (activity.py) is `idle_timeout` ago, and no answer for it is within the TTL
-that it had when it was given: the TTL may have been lowered since. It is then drained (drain.py).
+A VM that is held (`VmStatus.hold`) is never idle. Any other is idle when it is ready, its last use (activity.py) is
+`idle_timeout` ago, and no answer for it is within the TTL that it had when it was given: the TTL may have been lowered
+since. It is then drained (drain.py).
 
 Where a VM waits for room (`VmStatus.wants_room`), one that says `evict` is idle after its `evict_timeout` already: no
 answer for it is in use any more. For each VM that waits one is drained at a time, of those of no higher priority: the
@@ -192,7 +193,7 @@ class Policy:
             host.evictions.wait(vm, configured.priority)
         else:
             host.evictions.wait_no_longer(vm)
-        if known.state is VmState.READY and configured is not None and vm not in self._drains:
+        if known.state is VmState.READY and not known.hold and configured is not None and vm not in self._drains:
             host.idle.set(vm, self._idle_from(vm))
             host.evictions.consider(vm)
         else:
@@ -274,6 +275,8 @@ class Policy:
         """Return when a VM may be drained for another; None if that is never."""
         own, known = self._vms.get(vm), self._states.get(vm)
         if own is None or not own.evict or known is None or known.state is not VmState.READY or vm in self._drains:
+            return None
+        if known.hold:
             return None
         return max(self._unused_since(vm, own.evict_timeout), self._not_before.get(vm, 0.0))
 

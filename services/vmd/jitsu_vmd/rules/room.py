@@ -105,6 +105,11 @@ class Room:
         waiting.asked_at, waiting.lack = now, lack
         return True
 
+    def withdraw(self, vm: str) -> SummonRequested | None:
+        """Have a VM wait no longer, and return who asked for it; None if it does not wait."""
+        waiting = self._queue.pop(vm, None)
+        return None if waiting is None else waiting.event
+
     def __len__(self) -> int:
         """Return how many VMs wait for room."""
         return len(self._queue)

@@ -9,7 +9,8 @@ of the call it belongs to; one of an abandoned call only clears `calling`. What 
 taken as true if it was asked after the last change of state, and else looked up again by the shell.
 
     state        event                      then
-    at rest      SummonRequested            starting: armed first if the VM says so, or StartGuest; not if it backs off
+    at rest      SummonRequested            starting: armed first if the VM says so, or StartGuest; only for an
+                                            operator if it backs off or is held
     starting     ArmReturned                StartGuest; if Synjitsu is armed and the VM says `answer = "armed"`,
                                             the queries that wait are answered
     starting     StartReturned, no error    booting; if Synjitsu is armed, everybody who waits is answered
@@ -18,8 +19,8 @@ taken as true if it was asked after the last change of state, and else looked up
     starting, booting  error, death    failed: everybody who still waits is told why, Synjitsu turns away the clients
                                        of those who were answered; back off
     starting, booting  boot_limit passed, and the guest not seen    failed
-    ready        DrainRequested, idle       draining
-    draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed    ready
+    ready        DrainRequested, idle, not held    draining
+    draining     SummonRequested, DrainCancelled, DRAIN_LIMIT_S passed, held    ready
     draining     StopApproved for this drain               stopping
     stopping     StopReturned               off or suspended; a summon that came in that time is asked again
     booting, ready, draining  its guest may not run on (identity.py, or it is removed)   stopping, as what it was
@@ -44,6 +45,7 @@ from jitsu_protocol.keys import AnswerTime, StopMode
 from jitsu_protocol.lifetimes import AnswerLifetimes
 from jitsu_protocol.states import AT_REST, VmState, may_follow
 from jitsu_vmd.rules.backoff import Backoff
+from jitsu_vmd.rules.due import STOP_LIMIT_S, deadline
 from jitsu_vmd.rules.events import (
     STATE_AFTER,
     STATE_FOUND,
@@ -80,12 +82,8 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.vm import VM
 
-DRAIN_LIMIT_S = 15.0
-"""A reaper that asked for a drain and died must not keep the VM off the warm path."""
 STOP_AGAIN_S = 5.0
 """When stopping a guest that may not run on has failed, it is tried again so much later."""
-STOP_LIMIT_S = 120.0
-"""A stop call that takes longer is given up; a suspend to disk writes all memory."""
 
 _S = VmState
 
@@ -100,6 +98,8 @@ class VmMachine:
     """As its guest was started; None if it is off, or was started by others."""
     removed: bool = False
     """It is no longer configured."""
+    hold: str = ""
+    """Why only operators may start and stop it now (`jitsu hold`); "" if everybody may."""
     watches_keys: bool = False
     state: VmState = VmState.UNKNOWN
     since: float = 0.0
@@ -186,6 +186,13 @@ class VmMachine:
         self._stop_unwanted(now)
         return self._actions
 
+    def hold_for(self, reason: str, now: float) -> list[Action]:
+        """Note that only operators may start and stop the VM from now on, or with "" that everybody may again."""
+        self.hold, self._actions = reason, [PublishState()]
+        if reason and self.state is _S.DRAINING:
+            self._become_ready(now)
+        return self._actions
+
     def _note_answer(self, ttl: int | None, now: float) -> None:
         """Note that dns answers a query now, or when the VM is ready, with this TTL; None: it does not tell."""
         self._lifetimes.answered(now, ttl, now)
@@ -214,20 +221,8 @@ class VmMachine:
 
     def next_deadline(self) -> float | None:
         """Return when `passed` wants to be called."""
-        limits = {
-            _S.STARTING: self.since + self.vm.boot_limit,
-            _S.BOOTING: self.since + self.vm.boot_limit,
-            _S.DRAINING: self.since + DRAIN_LIMIT_S,
-            _S.STOPPING: self.since + STOP_LIMIT_S,
-        }
-        limit = limits.get(self.state)
-        if self.state in _MAY_STOP and self.unwanted():
-            limit = self._stop_again_at if limit is None else min(limit, self._stop_again_at)
-        masking = self._masking
-        met = None if masking is None else masking.met_at()
-        if limit is None or masking is None or met is None:
-            return limit
-        return met if masking.waits_for_signal() else min(limit, met)  # a guest that was seen in time is there
+        stops_at = self._stop_again_at if self.state in _MAY_STOP and self.unwanted() else None
+        return deadline(self.state, self.since, self.vm.boot_limit, stops_at, self._masking)
 
     def runs(self) -> bool:
         """Say whether the guest is there, as far as is known."""
@@ -242,6 +237,8 @@ class VmMachine:
         elif (why := self.unwanted()) and not event.discard:
             hint = f"jitsu start {self.vm.name} --discard-saved-state boots it as it is configured now"
             self._answer(Unavailable(f"{self.vm.name} is {self.state}, and {why}", hint=hint))
+        elif self.hold and event.trigger != "operator":
+            self._answer(Refused(f"{self.vm.name} is {self.hold}"))
         elif wait > 0 and event.trigger != "operator":
             self._answer(BackingOff(f"{self.vm.name}: {self.error}", retry_after=wait))
         else:
@@ -372,6 +369,8 @@ class VmMachine:
     # --- stopping ---
 
     def _drain(self, event: DrainRequested, now: float) -> None:
+        if self.hold:
+            raise Refused(f"{self.vm.name} is {self.hold}")
         idle = now - self.used_at
         if idle < (self.vm.evict_timeout if event.for_room else self.vm.idle_timeout):
             raise Refused(f"{self.vm.name} is not idle: it was summoned {idle:.1f} s ago")

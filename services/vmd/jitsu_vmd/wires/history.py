@@ -8,13 +8,18 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import structlog
+
 from jitsu_protocol.messages import Timeline, Timelines, Trace
+from jitsu_protocol.states import VmState
 
 if TYPE_CHECKING:
     from jitsu_protocol.metrics import Metrics
     from jitsu_vmd.rules.summon import VmMachine
 
 KEPT = 1000
+
+log = structlog.get_logger("vmd")
 
 
 class History:
@@ -49,3 +54,17 @@ class History:
         """Answer Trace."""
         found = [each for each in self._timelines if not request.vm or request.vm in (each.vm, each.name)]
         return Timelines(timelines=found[-request.limit :])
+
+
+def log_state(machine: VmMachine, *, is_news: bool) -> None:
+    """Log the state that a VM has now; not as news while vmd learns what there is."""
+    vm = machine.vm.name
+    match machine.state:
+        case VmState.FAILED:
+            log.warning("boot failed", vm=vm, reason=machine.error)
+        case VmState.OFF if not machine.starts:
+            log.debug("off", vm=vm)  # it is new: ten thousand such lines say nothing
+        case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if is_news:
+            log.info(machine.state.value, vm=vm)
+        case _:
+            log.debug(machine.state.value, vm=vm)

@@ -41,12 +41,13 @@ from jitsu_vmd.rules import events
 from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.wires.held import ARM_LIMIT_S, arm_request
-from jitsu_vmd.wires.history import History
+from jitsu_vmd.wires.history import History, log_state
+from jitsu_vmd.wires.holds import Holds
 from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.probe import wait_for_port
 from jitsu_vmd.wires.seen import Seen
-from jitsu_vmd.wires.started import Started
+from jitsu_vmd.wires.started import Started, address_held
 from jitsu_vmd.wires.statistics import Statistics
 from jitsu_vmd.wires.waiting import Waiting
 
@@ -92,13 +93,14 @@ class VmDaemon:
         self._settled: dict[str, list[asyncio.Future[None]]] = {}
         limits = process.settings.hypervisor
         self._room = Room(limits.max_booting, limits.max_running, limits.max_memory)
-        self._room.blocked = self._address_held
         host = f"-{process.host}" if process.host else ""
         self._started = Started(process.settings.bus.directory / f"guests{host}", freed=lambda: self._admit_in(0.0))
+        self._room.blocked = partial(address_held, self._started, self._machines)
         self._lacks: dict[str, Lack] = {}
         """What those wait for that find no room, as the feed has it."""
         self._admits = Alarm(self._admit)
         self._seen = Seen()
+        self.holds = Holds(self._store, self._hold)
         self._refusals: dict[str, str] = {}
         """VM -> why it cannot run as it is configured."""
         metrics = process.metrics
@@ -131,7 +133,7 @@ class VmDaemon:
     def notes(self) -> list[str]:
         """Return what an operator should know."""
         waits = [f"{len(self._room)} VMs wait for room to start"] if len(self._room) else []
-        return self._hypervisors.notes() + waits
+        return self._hypervisors.notes() + self.holds.notes() + waits
 
     # --- requests ---
 
@@ -160,7 +162,8 @@ class VmDaemon:
         future = self._waiting.add(vm, event.trigger)
         if machine.state in (VmState.STARTING, VmState.BOOTING):
             self._joined.inc()
-        if machine.state in AT_REST and (lack := self._room.lack(machine.vm, self._machines)) is not None:
+        is_kept = machine.hold and event.trigger != "operator"
+        if machine.state in AT_REST and not is_kept and (lack := self._room.lack(machine.vm, self._machines)):
             return self._queued(machine, event, lack, future)
         try:
             self._handle(machine, event)
@@ -170,7 +173,7 @@ class VmDaemon:
         return future.result() if future.done() else self._waited(vm, future)
 
     def _again(self, machine: VmMachine, event: events.SummonRequested) -> None:
-        lack = self._room.lack(machine.vm, self._machines) if machine.state in AT_REST else None
+        lack = self._room.lack(machine.vm, self._machines) if machine.state in AT_REST and not machine.hold else None
         if lack is None or not self._room.queue(machine.vm.uuid, event, lack, monotonic()):
             self._handle(machine, event)
         else:
@@ -200,6 +203,7 @@ class VmDaemon:
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
+            await self.holds.known.wait()
             changes, statistics = await learn(self._store, request.vm, self._process.host)
             if request.vm not in self._machines:
                 self.statistics.restore(statistics)
@@ -320,7 +324,7 @@ class VmDaemon:
             self._publish(machine)
             self.looks.at(vm.uuid)
             return
-        machine = VmMachine(vm, self._started.recall(vm.uuid))
+        machine = VmMachine(vm, self._started.recall(vm.uuid), hold=self.holds.reason(vm.uuid))
         self._check(machine)
         machine.starts = self.statistics.starts(vm.uuid)
         self._machines[vm.uuid] = machine
@@ -347,6 +351,14 @@ class VmDaemon:
 
     def _refusal(self, vm: VM) -> str:
         return self._room.never(vm) or self._hypervisors.refusal(vm)
+
+    def _hold(self) -> None:
+        """Take what is held now, and refuse those who wait for room for a VM that is."""
+        for vm, machine in list(self._machines.items()):
+            if machine.hold != (reason := self.holds.reason(vm)):
+                self._perform(machine, machine.hold_for(reason, monotonic()))
+                if reason and (event := self._room.withdraw(vm)) is not None:
+                    self._handle(machine, event)
 
     def _remove(self, vm: str) -> None:
         machine = self._machines[vm]
@@ -427,7 +439,9 @@ class VmDaemon:
 
     def _published(self, machine: VmMachine) -> None:
         self._publish(machine)
-        self._log_state(machine)
+        log_state(machine, is_news=self._complete.is_set())
+        if machine.state is VmState.FAILED:
+            self.looks.at(machine.vm.uuid)  # it may be paused or suspended, or even run
         if machine.state is not VmState.BOOTING and machine.vm.uuid in self._watches:
             self._watches.pop(machine.vm.uuid).cancel()
         if len(self._room):
@@ -453,19 +467,6 @@ class VmDaemon:
                 self._publish(self._machines[vm])
         if (deadline := self._room.next_deadline()) is not None:
             self._admits.set(deadline)
-
-    def _log_state(self, machine: VmMachine) -> None:
-        vm = machine.vm.name
-        match machine.state:
-            case VmState.FAILED:
-                log.warning("boot failed", vm=vm, reason=machine.error)
-                self.looks.at(machine.vm.uuid)  # it may be paused or suspended, or even run
-            case VmState.OFF if not machine.starts:
-                log.debug("off", vm=vm)  # it is new: ten thousand such lines say nothing
-            case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if self._complete.is_set():
-                log.info(machine.state.value, vm=vm)
-            case _:
-                log.debug(machine.state.value, vm=vm)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._process.spawn(work)
@@ -561,15 +562,6 @@ class VmDaemon:
 
     # --- views ---
 
-    def _address_held(self, vm: VM) -> Lack | None:
-        """Return what keeps a VM from starting whose address the guest of another may still have."""
-        found = self._started.holder(vm)
-        other = None if found is None else self._machines.get(found[0])
-        if found is None or other is None or other.state in (VmState.PAUSED, VmState.SUSPENDED):
-            return None
-        was = "no longer configured, still runs" if other.removed else "still runs"
-        return Lack(f"{other.vm.name}, {was} with the address {found[1]}", of_room=False)
-
     def _status(self, machine: VmMachine, now: float) -> VmStatus:
         runs = machine.runs()
         wait = machine.backoff.wait(now)
@@ -596,4 +588,5 @@ class VmDaemon:
             retry_after_s=wait if wait > 0 else None,
             waits_for="" if lack is None else lack.reason,
             wants_room=lack is not None and lack.of_room,
+            hold=machine.hold,
         )

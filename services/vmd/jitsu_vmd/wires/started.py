@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
+from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import VM
+from jitsu_vmd.rules.room import Lack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from jitsu_vmd.rules.summon import VmMachine
@@ -113,3 +115,13 @@ class Started:
                 "cannot save how guests were started: vmd may not know them after its next start", reason=str(error)
             )
         self._fails = True
+
+
+def address_held(started: Started, machines: Mapping[str, VmMachine], vm: VM) -> Lack | None:
+    """Return what keeps a VM from starting whose address the guest of another may still have."""
+    found = started.holder(vm)
+    other = None if found is None else machines.get(found[0])
+    if found is None or other is None or other.state in (VmState.PAUSED, VmState.SUSPENDED):
+        return None
+    was = "no longer configured, still runs" if other.removed else "still runs"
+    return Lack(f"{other.vm.name}, {was} with the address {found[1]}", of_room=False)

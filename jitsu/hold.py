@@ -1,0 +1,151 @@
+"""`jitsu hold`: during maintenance, VMs are neither started nor stopped automatically (docs/how-to/operate.md).
+
+jitsu                     store                    vmd (of each host)
+  |-- Apply jitsu/hold/... ->|  commits it, and says why in the history
+  |                          |-- feed: a head moved -->|  reads jitsu/hold; drains end; status says "held"
+  |-- ListVms ---------------------------------------->|  until it says so, or CONFIRM_S is over
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jitsu.apply import commit, expectations
+from jitsu.cli import JsonOption, app, author, with_link
+from jitsu.printable import print_lines
+from jitsu.running import complete_vm
+from jitsu.vm_names import VmNames
+from jitsu_protocol.errors import BadRequest, NotFound
+from jitsu_protocol.holds import ALL, HOLD_ROOT, MAX_REASON_CHARACTERS, Hold, hold_of, holds_in, path_of
+from jitsu_protocol.messages import Change
+from jitsu_protocol.process import EXIT_FAILED
+from jitsu_protocol.units import plain
+from jitsu_protocol.vm import VM_ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jitsu.link import Link
+
+CONFIRM_S = 3.0
+"""A vmd that has not taken a hold by then is away, or too old to know holds."""
+LOOK_S = 0.1
+MAX_HOLD_S = 366 * 86400.0
+"""Whoever wants longer gives no time."""
+
+
+def until_of(duration: str, now: float) -> float:
+    """Return when a hold for a duration ends, 0 for one without; raises BadRequest."""
+    if not duration:
+        return 0.0
+    try:
+        seconds = float(plain(duration, "s"))
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_HOLD_S:
+        raise BadRequest(f"--for: {duration!r} is not a duration; use seconds or a unit, for example 30m or 2h")
+    return now + seconds
+
+
+def changes_for(leaves: Mapping[str, str], known: VmNames, vm: str, hold: Hold | None, now: float) -> list[Change]:
+    """Return what makes a hold so, or with None releases it; holds that are over or of no VM are removed with it."""
+    uuids = {each.uuid for each in known.vms} | {ALL}
+    there = holds_in(leaves, now)
+    stale = [path for path in leaves if (name := path.removeprefix(HOLD_ROOT + "/")) not in there or name not in uuids]
+    wanted: dict[str, str | None] = dict.fromkeys(stale)
+    wanted[path_of(vm)] = None if hold is None else hold.text()
+    return [
+        Change(path=path, value=value, old=leaves.get(path))
+        for path, value in wanted.items()
+        if value != leaves.get(path)
+    ]
+
+
+def hold_lines(holds: Mapping[str, Hold], names: Mapping[str, str], now: float) -> list[str]:
+    """Return the holds for people, that of all VMs first."""
+    lines = []
+    for vm, hold in sorted(holds.items(), key=lambda each: (each[0] != ALL, names.get(each[0], each[0]))):
+        who = "all VMs" if vm == ALL else names.get(vm, f"{vm}, which is no longer configured,")
+        left = f"for {max(hold.until - now, 0.0) / 60:.0f} min more" if hold.until else "until it is released"
+        by = f", by {hold.by}" if hold.by else ""
+        lines.append(f"{who}: held {left}{by}{f': {hold.reason}' if hold.reason else ''}")
+    return lines
+
+
+def not_held(name: str, *, is_held_with_all: bool) -> NotFound:
+    """Return the error for a release of what is not held."""
+    if is_held_with_all:
+        return NotFound(f"{name} is held only because all VMs are", hint="`jitsu hold --release` ends that")
+    return NotFound(f"{name} is not held" if name else "there is no hold on all VMs", hint="see `jitsu hold --list`")
+
+
+async def unconfirmed(link: Link, vm: str, *, held: bool) -> list[str]:
+    """Return the hosts whose vmd has not taken a hold, or a release, within CONFIRM_S."""
+    deadline = monotonic() + CONFIRM_S
+    while True:
+        vms, silent = await link.vms_of_all_hosts()
+        late = {each.host for each in vms if vm in (ALL, each.uuid) and bool(each.hold) is not held}
+        if not late and not silent:
+            return []
+        if monotonic() >= deadline:
+            return sorted(late | set(silent))
+        await asyncio.sleep(LOOK_S)
+
+
+@app.command()
+def hold(
+    name: Annotated[str, typer.Argument(help="Only this VM; without it, all.", autocompletion=complete_vm)] = "",
+    release: Annotated[bool, typer.Option("--release", help="End it: VMs start and stop automatically again.")] = False,
+    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="End it by itself: 30m, 2h.")] = "",
+    reason: Annotated[str, typer.Option("--reason", "-m", metavar="TEXT", help="Why; clients are told so too.")] = "",
+    show: Annotated[bool, typer.Option("--list", help="Only show what is held.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Neither start nor stop VMs automatically during maintenance: all of them, or one.
+
+    A VM that runs goes on, whoever uses it or not. One that is off stays off, and a query for it is answered SERVFAIL
+    with the reason. `jitsu start` and `jitsu stop` work as always. A hold survives restarts of everything.
+    """
+
+    async def work(link: Link) -> int:
+        leaves, known = await link.leaves(HOLD_ROOT), VmNames.in_leaves(await link.leaves(VM_ROOT))
+        names = {vm.uuid: vm.name for vm in known.vms}
+        now = time.time()
+        if show:
+            holds = holds_in(leaves, now)
+            if as_json:
+                print(json.dumps({names.get(vm, vm): asdict(each) for vm, each in holds.items()}, indent=2))
+            else:
+                print_lines(hold_lines(holds, names, now) or ["nothing is held"])
+            return 0
+        vm = known.find(name).uuid if name else ALL
+        shown = names.get(vm, "all VMs")
+        if release and vm not in holds_in(leaves, now):
+            raise not_held(name, is_held_with_all=hold_of(holds_in(leaves, now), vm) is not None)
+        wanted = None if release else Hold(until_of(duration, now), author(), " ".join(reason.split()))
+        changes = changes_for(leaves, known, vm, wanted, now)
+        what = f"{'Release' if release else 'Hold'} {shown}{f': {reason}' if reason else ''}"
+        await commit(link, changes, what, author(), expect=expectations(changes))
+        holds = holds_in(await link.leaves(HOLD_ROOT), now)
+        is_held = hold_of(holds, vm) is not None
+        late = await unconfirmed(link, vm, held=True) if is_held else []
+        if as_json:
+            print(json.dumps({names.get(vm, vm): asdict(each) for vm, each in holds.items()}, indent=2))
+        else:
+            lines = hold_lines(holds, names, now)
+            print_lines([*([f"{shown} {'is' if name else 'are'} released"] if release else []), *lines])
+        for host in late:
+            print(f"jitsu: the vmd{f' of {host}' if host else ''} has not taken it yet", file=sys.stderr)
+        return EXIT_FAILED if late else 0
+
+    if len(reason) > MAX_REASON_CHARACTERS:
+        raise typer.BadParameter(f"at most {MAX_REASON_CHARACTERS} characters", param_hint="--reason")
+    with_link(work)

@@ -1,0 +1,106 @@
+"""Which VMs are held (jitsu_protocol/holds.py): follows jitsu/hold in the store, and notices when a hold is over.
+
+The store's feed `heads` says that a branch has moved. The holds are a handful of leaves, so all are read again then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.holds import ALL, HOLD_ROOT, Hold, hold_of, holds_in
+from jitsu_protocol.messages import Leaves, List
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jitsu_protocol.bus import RpcClient, Snapshot
+    from jitsu_protocol.messages import FeedItem
+    from jitsu_protocol.process import Process
+
+CALL_LIMIT_S = 5.0
+RETRY_S = 1.0
+MAX_SLEEP_S = 60.0
+"""The clock may be set, so the end of a hold is looked for at least that often."""
+
+log = structlog.get_logger("vmd")
+
+
+class Holds:
+    """The holds that are there now."""
+
+    def __init__(self, store: RpcClient, changed: Callable[[], None]) -> None:
+        """`changed` is called when other VMs are held than before."""
+        self._store, self._changed = store, changed
+        self._leaves: dict[str, str] = {}
+        self._holds: dict[str, Hold] = {}
+        self._moved = asyncio.Event()
+        self.known = asyncio.Event()
+        """The store has said which there are: before that, nothing may be started automatically."""
+
+    def reason(self, vm: str) -> str:
+        """Return why a VM is held, as a client and an operator are told; "" if it is not."""
+        hold = hold_of(self._holds, vm)
+        return "" if hold is None else _told(hold)
+
+    def notes(self) -> list[str]:
+        """Return what an operator should know."""
+        if ALL in self._holds:
+            return [f"all VMs are {_told(self._holds[ALL])}"]
+        return []
+
+    def follow(self, process: Process) -> None:
+        """Follow the store from now on."""
+        process.subscribe("store", "heads", ask=self._ask, reset=self.heard, apply=self._head_moved)
+        process.spawn(self._read_for_ever(), "holds")
+
+    async def _ask(self) -> Snapshot:
+        listed = await self._store.call(List(prefix=HOLD_ROOT, topic="heads"), Leaves, CALL_LIMIT_S)
+        return listed.epoch, listed.number, listed.leaves
+
+    def heard(self, leaves: dict[str, str]) -> None:
+        """Take what is below jitsu/hold now."""
+        self._leaves = dict(leaves)
+        self.look()
+        self.known.set()
+
+    def _head_moved(self, _: FeedItem) -> None:
+        self._moved.set()
+
+    async def _read_for_ever(self) -> None:
+        while True:
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(self._next_look_s()):
+                    await self._moved.wait()
+            except TimeoutError:
+                self.look()
+                continue
+            try:
+                self.heard((await self._ask())[2])
+            except JitsuError as error:
+                log.warning("it is not known which VMs are held", reason=str(error))
+                self._moved.set()
+                await asyncio.sleep(RETRY_S)
+
+    def _next_look_s(self) -> float:
+        now = time.time()
+        ends = [hold.until - now for hold in self._holds.values() if hold.until]
+        return max(0.0, min([MAX_SLEEP_S, *ends]))
+
+    def look(self) -> None:
+        """See who is held now."""
+        before, self._holds = self._holds, holds_in(self._leaves, time.time())
+        if before != self._holds:
+            self._changed()
+
+
+def _told(hold: Hold) -> str:
+    """Return `held until 2026-11-28 14:00:00 CET by operator:anna: new disk`."""
+    until = time.strftime(" until %Y-%m-%d %H:%M:%S %Z", time.localtime(min(hold.until, 2**40))) if hold.until else ""
+    by = f" by {hold.by}" if hold.by else ""
+    return f"held{until}{by}{f': {hold.reason}' if hold.reason else ''}"

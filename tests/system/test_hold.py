@@ -1,0 +1,57 @@
+"""A whole suite in which VMs are held: nothing starts or stops them but an operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.dns import ask
+from tests.support.suite import RunningSuite, vm_toml, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.suite
+
+
+async def test_a_held_vm_is_neither_started_nor_stopped_and_a_hold_outlives_vmd(tmp_path: Path) -> None:
+    quick = {"ttl": 1, "idle_timeout": 1, "response_delay": 0}
+    toml = vm_toml("www", "127.4.20.1", **quick) + vm_toml("api", "127.4.20.2", **quick)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+
+        def states() -> dict[str, str]:
+            return {name: row["state"] for name, row in suite.status().items()}
+
+        said = suite.jitsu("--as", "operator:anna", "hold", "www", "--reason", "new disk")
+        assert said == "www: held until it is released, by operator:anna: new disk\n"
+        answer = await ask("www.jitsu.test", suite.port)
+        assert (answer.rcode, answer.addresses) == ("SERVFAIL", [])
+        assert "www is held by operator:anna: new disk" in answer.extended_error
+        assert (await ask("api.jitsu.test", suite.port)).addresses == ["127.4.20.2"]
+
+        pid = suite.pid("vmd")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: suite.pid("vmd") not in (None, pid), 20, "vmd is started again")
+        wait_for(lambda: states().get("www") == "off", 20, "vmd knows its VMs")
+        assert (await ask("www.jitsu.test", suite.port)).rcode == "SERVFAIL"
+
+        suite.jitsu("start", "www")
+        wait_for(lambda: states() == {"www": "ready", "api": "off"}, 20, "the other one is idle")
+        assert states()["www"] == "ready", "the held one is not"
+        assert (await ask("www.jitsu.test", suite.port)).addresses == ["127.4.20.1"]
+        assert "held by operator:anna: new disk" in suite.jitsu("status")
+        assert suite.jitsu("hold", "www", "--release") == "www is released\n"
+        wait_for(lambda: states()["www"] == "off", 20, "idle VMs stop again")
+
+        suite.jitsu("hold", "--for", "3s")
+        assert (await ask("api.jitsu.test", suite.port)).rcode == "SERVFAIL"
+        assert json.loads(suite.jitsu("hold", "--list", "--json"))["all"]["until"] > 0
+        wait_for(lambda: not any(row["hold"] for row in suite.status().values()), 20, "the hold is over")
+        assert (await ask("api.jitsu.test", suite.port)).addresses == ["127.4.20.2"]
+        assert suite.jitsu("hold", "--list") == "nothing is held\n"
+        assert "is not held" in suite.jitsu("hold", "www", "--release", check=False)
