@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut, Unlearn
+from jitsu_synjitsu.rules.ports import Divert, EndDivert, Open, Port, Ports, Shut, Unlearn
 from jitsu_synjitsu.wires import flooding
 from jitsu_synjitsu.wires import ledger as ledger_module
 from jitsu_synjitsu.wires.ledger import Ledger, read_ports
@@ -38,6 +38,34 @@ def test_a_port_that_was_there_before_and_one_that_comes_while_nobody_boots_are_
     assert ports.appeared(TAP) == [Shut(TAP)], "a tap that the operator has made, and a hypervisor opens now"
 
 
+def test_a_port_that_vmd_names_is_shut_before_the_hypervisor_opens_it() -> None:
+    ports = Ports()
+    idle = replace(TAP, is_up=False)
+    ports.appeared(idle)
+    ports.named("v", TAP.name)
+    assert ports.arm("v", MAC) == [Shut(idle)]
+    assert ports.appeared(replace(TAP, floods=False)) == [], "its carrier comes, and it is shut already"
+    assert ports.settled("v") == [Open(replace(TAP, floods=True))]
+
+
+def test_what_is_sent_to_a_vm_that_boots_goes_to_a_port_that_is_not_its_own() -> None:
+    ports = Ports()
+    assert ports.arm("v", MAC) == [], "there is no port yet"
+    ports.settled("v")
+    uplink, taken = replace(TAP, index=3, name="eth0"), replace(TAP, index=4, name="vnet9")
+    for port in (replace(TAP, is_up=False), replace(LIBVIRT_TAP, index=8), taken, uplink):
+        ports.appeared(port)
+    ports.named("w", taken.name)
+    assert ports.arm("v", MAC) == [Divert(uplink, MAC)], "neither one that is down, nor its own, nor another VM's"
+    assert ports.arm("v", MAC) == [], "it was told before"
+    assert ports.gone(uplink.index) == [Divert(taken, MAC)], "better another VM's than none"
+    assert ports.appeared(replace(taken, is_up=False)) == [], "no other is up"
+    ports.settled("v")
+    ports.appeared(uplink)
+    assert ports.arm("v", MAC) == [Divert(uplink, MAC)]
+    assert ports.settled("v") == [EndDivert(uplink, MAC)]
+
+
 def test_a_port_without_flooding_of_the_operators_own_stays_as_it_is() -> None:
     ports = Ports()
     ports.arm("v", MAC)
@@ -56,8 +84,8 @@ def test_an_unknown_port_is_shut_for_all_that_boot_and_a_known_one_only_for_its_
     ports.arm("w", OTHER)
     known = replace(LIBVIRT_TAP, index=8)
     assert ports.appeared(known) == [Shut(known)]
-    assert ports.settled("w") == []
-    assert ports.settled("v") == [Open(known)]
+    assert ports.settled("w") == [EndDivert(TAP, OTHER)]
+    assert ports.settled("v") == [EndDivert(TAP, MAC), Open(known)]
 
 
 def test_the_name_that_vmd_gives_tells_whose_port_it_is() -> None:

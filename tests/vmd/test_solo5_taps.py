@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.errors import BootFailed
+from jitsu_vmd.hypervisor import ReservesInterfaces
+from jitsu_vmd.hypervisors.solo5 import backend
 from jitsu_vmd.hypervisors.solo5.wires import taps
 from jitsu_vmd.hypervisors.solo5.wires.addresses import BridgeAddresses
 from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
+from tests.support.hypervisors import running_solo5, vm_of
 from tests.support.lan import BRIDGE, Lan, made_lan
+from tests.support.solo5 import image, open_directory, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: taps on a bridge")]
 NAME, LIMIT_S = "jstest-0", 5.0
@@ -197,3 +202,32 @@ def test_the_addresses_of_a_bridge_are_read_and_followed(lan: Lan) -> None:
             addresses.close()
 
     lan.run_on_host(on_host)
+
+
+async def test_the_tap_of_the_next_start_is_known_before_it_and_given_back_if_that_does_not_come(
+    lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_host() -> None:
+        asyncio.run(reserve_and_start())
+
+    async def reserve_and_start() -> None:
+        keys = {"hypervisor__bridge": BRIDGE, "hypervisor__taps": "1"}
+        with open_directory() as public:
+            kernel = str(written(public / "net.spt", image(networks=["service"])))
+            async with running_solo5(tmp_path, keys, kernel=kernel) as made:
+                assert isinstance(made.hypervisor, ReservesInterfaces)
+                first = await made.hypervisor.reserve(made.vm)
+                assert taps.exists(first)
+                assert await made.hypervisor.reserve(made.vm) == first, "it is asked for again"
+                await made.hypervisor.start(made.vm)
+                (nic,) = (await made.hypervisor.guests([made.vm]))[made.vm.uuid].nics
+                assert nic.interface == first
+                assert await made.hypervisor.reserve(made.vm) == "", "it runs"
+                await made.hypervisor.destroy(made.vm)
+                other = vm_of("solo5", name="other", dns="o.jitsu.test", ip="127.88.0.2", kernel=kernel)
+                unused = await made.hypervisor.reserve(other)
+                monkeypatch.setattr(backend, "RESERVED_S", 0.0)
+                await made.hypervisor.guests([other])
+                assert await made.hypervisor.reserve(made.vm) == unused, "the start did not come: another VM gets it"
+
+    await asyncio.to_thread(lan.run_on_host, on_host)

@@ -7,7 +7,7 @@ vmd never makes a second start or stop call for a VM while one is under way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,3 +105,14 @@ class Hypervisor(Protocol):
 
     async def wait_for_key(self, vm: VM) -> None:
         """Return when the VM's key is in Xenstore; only asked if `watches_keys`."""
+
+
+@runtime_checkable
+class ReservesInterfaces(Hypervisor, Protocol):
+    """What a hypervisor may offer besides: it knows the interface of a VM before the VM has started."""
+
+    async def reserve(self, vm: VM) -> str:
+        """Return the host's end of the interface that the next start of a VM will use; raises JitsuError.
+
+        It is kept for that start for a few seconds at least.
+        """

@@ -9,6 +9,8 @@ bridge knows its port and brings it what is its own.
     port     event                                        then
     open     a VM whose port it is, is paused             Shut; Unlearn: the bridge knows the MAC address of a guest
                                                           that is paused, and would go on to fill its queue
+    open     a VM boots, and vmd has named it as the      Shut, before the hypervisor opens it
+             VM's port
     open     it is new, or its carrier came, while VMs    Shut, for the VM that it belongs to; if that is not known, for
              boot that have no port yet                   all of these VMs
     shut     vmd names it as the port of another VM       no longer shut for the others
@@ -16,6 +18,16 @@ bridge knows its port and brings it what is its own.
              is over
     shut     (for no VM any more)                         Open
     any      it is no longer a port of the bridge         forgotten
+
+A hypervisor makes and opens a tap at any moment, and it is shut a little later: when the kernel has reported it and
+Synjitsu had its turn. So that nothing waits in the queue from that moment either, the bridge is told at the beginning
+that the guest's MAC address is at another port, one that was there before. What is sent to the guest then goes there,
+where nobody takes it, and to Synjitsu, but is not flooded. The guest's first frame corrects that, as when a machine
+moves from one port to another.
+
+    a VM boots                                            Divert, to a port that is up and not its own, if there is one
+    that port goes down, or away                          Divert, to another
+    the guest of the VM is there, or its boot is over     EndDivert
 
 Whose port it is follows from the name that vmd gives (`vnet3`, `vif7.0`), or from the MAC address of the tap, which
 libvirt makes of the guest's: fe and its last five bytes. A port with `flood off` of the operator's own is left alone.
@@ -64,7 +76,23 @@ class Unlearn:
     mac: bytes
 
 
-PortAction = Shut | Open | Unlearn
+@dataclass(frozen=True)
+class Divert:
+    """Have the bridge take a MAC address to be at a port, unless it knows it already."""
+
+    port: Port
+    mac: bytes
+
+
+@dataclass(frozen=True)
+class EndDivert:
+    """End that, if the guest has not done so by sending a frame."""
+
+    port: Port
+    mac: bytes
+
+
+PortAction = Shut | Open | Unlearn | Divert | EndDivert
 
 
 @dataclass
@@ -83,28 +111,36 @@ class Ports:
     """VM -> name of its port, as vmd says."""
     _by_name: dict[str, dict[str, None]] = field(default_factory=dict)
     """Name -> the VMs of which vmd says so; more than one while an interface goes from one VM to another."""
+    _diverted: dict[str, int] = field(default_factory=dict)
+    """VMs that boot -> the port at which the bridge was told that they are."""
 
     def shut(self) -> list[Port]:
         """Return the ports that are shut."""
         return [self._ports[index] for index in self._shut]
 
     def arm(self, vm: str, mac: bytes, *, is_paused: bool = False) -> list[PortAction]:
-        """Note that a VM boots, or is paused; ports that are there already are the business of a paused one only."""
+        """Note that a VM boots, or is paused.
+
+        Of the ports that are there already, only the one that vmd has named is a booting VM's for certain.
+        """
         self._forget_mac(vm)
         self._macs[vm] = mac
         self._by_mac.setdefault(mac[TAIL], {})[vm] = None
-        if not is_paused:
-            return []
         actions: list[PortAction] = []
         for port in self._ports.values():
-            if self._owner(port) == vm:
+            if is_paused and self._owner(port) == vm:
                 actions += [*self._shut_for(port, {vm}), Unlearn(port, mac)]
-        return actions
+            elif self._names.get(vm) == port.name:
+                actions += self._shut_for(port, {vm})
+        return actions if is_paused else [*self._divert(vm), *actions]
 
     def settled(self, vm: str) -> list[PortAction]:
         """Note that a guest is there, or that its boot is over."""
+        actions: list[PortAction] = []
+        if (index := self._diverted.pop(vm, 0)) in self._ports:
+            actions.append(EndDivert(self._ports[index], self._macs[vm]))
         self._forget_mac(vm)
-        return [action for index in list(self._shut) for action in self._free(index, vm)]
+        return actions + [action for index in list(self._shut) for action in self._free(index, vm)]
 
     def named(self, vm: str, name: str) -> list[PortAction]:
         """Note what vmd says of a VM's port; "" if it does not know."""
@@ -127,6 +163,8 @@ class Ports:
         """Note a port as it is now."""
         before = self._ports.get(port.index)
         self._ports[port.index] = port
+        if before is not None and before.is_up and not port.is_up:
+            return self._divert_again(port.index)
         is_new = before is None or (port.is_up and not before.is_up)
         if not is_new or port.index in self._shut:
             return []
@@ -135,10 +173,29 @@ class Ports:
             return self._shut_for(port, self._without_port())
         return self._shut_for(port, {owner}) if owner in self._macs else []
 
-    def gone(self, index: int) -> None:
+    def gone(self, index: int) -> list[PortAction]:
         """Note that an interface is no longer a port of the bridge."""
         self._ports.pop(index, None)
         self._shut.pop(index, None)
+        return self._divert_again(index)
+
+    def _divert(self, vm: str) -> list[PortAction]:
+        """Have what is sent to a VM that boots go to a port that is certainly not its own: best to nobody's."""
+        if vm in self._diverted:
+            return []
+        others = [port for port in self._ports.values() if port.is_up and self._owner(port) != vm]
+        port = next((port for port in others if not self._owner(port)), others[0] if others else None)
+        if port is None:
+            return []
+        self._diverted[vm] = port.index
+        return [Divert(port, self._macs[vm])]
+
+    def _divert_again(self, index: int) -> list[PortAction]:
+        """The bridge forgets what it has learned at a port that is gone, or down."""
+        vms = [vm for vm, port in self._diverted.items() if port == index]
+        for vm in vms:
+            del self._diverted[vm]
+        return [action for vm in vms for action in self._divert(vm)]
 
     def _owner(self, port: Port) -> str:
         """Return the VM that a port is known to belong to, or ""."""

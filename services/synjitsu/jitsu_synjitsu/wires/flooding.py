@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_synjitsu.rules.ports import Open, Ports, Shut
-from jitsu_synjitsu.wires.links import Links, set_flood, unlearn
+from jitsu_synjitsu.rules.ports import Divert, EndDivert, Open, Ports, Shut, Unlearn
+from jitsu_synjitsu.wires.links import Links, learn, set_flood, unlearn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from jitsu_synjitsu.rules.ports import Port, PortAction
     from jitsu_synjitsu.wires.ledger import Ledger
@@ -104,7 +104,7 @@ class BridgePorts:
         for port in self._rules.shut():
             if port.index == index:
                 self._ledger.remove(port)
-        self._rules.gone(index)
+        self._do(self._rules.gone(index))
 
     def _do(self, actions: Sequence[PortAction]) -> None:
         for action in actions:
@@ -114,8 +114,14 @@ class BridgePorts:
                     self._flood(port, floods=False)
                 case Open(port):
                     self._flood(port, floods=True)
-                case _:
-                    self._unlearn(action.port, action.mac)
+                case Divert(port, mac):
+                    if mac not in self._static.values():
+                        self._try(learn, port, mac)
+                case EndDivert(port, mac):
+                    self._try(unlearn, port, mac)
+                case Unlearn(port, mac):
+                    if self._links is None or not self._links.is_static(mac):
+                        self._try(unlearn, port, mac)
 
     def _flood(self, port: Port, *, floods: bool) -> None:
         try:
@@ -131,13 +137,13 @@ class BridgePorts:
         if floods:
             self._ledger.remove(port)
 
-    def _unlearn(self, port: Port, mac: bytes) -> None:
-        if self._links is not None and self._links.is_static(mac):
-            return
+    @staticmethod
+    def _try(change: Callable[[int, bytes], None], port: Port, mac: bytes) -> None:
+        """Change what the bridge knows of a MAC address; that fails if it knows better already."""
         try:
-            unlearn(port.index, mac)
+            change(port.index, mac)
         except OSError as error:
-            log.debug("the bridge does not know it", port=port.name, mac=mac.hex(":"), reason=error.strerror)
+            log.debug("the bridge knows better", port=port.name, mac=mac.hex(":"), reason=error.strerror)
 
     def _note(self, obstacle: str) -> None:
         if obstacle != self._obstacle:

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 _ROUTE = 0  # NETLINK_ROUTE
 _GROUP_LINK = 1  # RTMGRP_LINK
-_NEWLINK, _DELLINK, _GETLINK, _SETLINK, _DELNEIGH, _GETNEIGH = 16, 17, 18, 19, 29, 30
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 16, 17, 18, 19, 28, 29, 30
 _ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_REQUEST, _ACK, _DUMP, _EXCLUSIVELY, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 _HEADER = struct.Struct("IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("BxHiII")  # struct ifinfomsg
 _NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
 _ADDRESS, _NAME, _MASTER, _PROTINFO, _LINKINFO, _INFO_SLAVE_DATA = 1, 3, 10, 12, 18, 5  # IFLA_...
 _UNICAST_FLOOD = 9  # IFLA_BRPORT_UNICAST_FLOOD
 _NEIGHBOUR_MAC, _NEIGHBOUR_MASTER = 2, 9  # NDA_LLADDR, NDA_MASTER
+_REACHABLE = 0x02  # NUD_REACHABLE
 _PERMANENT, _NO_ARP = 0x80, 0x40  # NUD_...: entries that an operator has made
 _OF_MASTER = 0x04  # NTF_MASTER
 _NESTED = 0x8000
@@ -155,6 +156,15 @@ def set_flood(index: int, floods: bool) -> None:
     inner = _attribute(_UNICAST_FLOOD, bytes([floods]))
     body = _LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0) + _attribute(_PROTINFO | _NESTED, inner)
     request(_SETLINK, _ACK, body)
+
+
+def learn(index: int, mac: bytes) -> None:
+    """Have a bridge take a MAC address to be at a port that is up; raises OSError, EEXIST if it knows where it is.
+
+    Like what it learns by itself, that ages, and a frame from another port corrects it (bridge(8), dynamic).
+    """
+    entry = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, _REACHABLE, _OF_MASTER, 0)
+    request(_NEWNEIGH, _ACK | _CREATE | _EXCLUSIVELY, entry + _attribute(_NEIGHBOUR_MAC, mac))
 
 
 def unlearn(index: int, mac: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.messages import Arm
@@ -9,11 +10,21 @@ from jitsu_protocol.messages import Arm
 if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
     from jitsu_vmd.hypervisor import Nic
+    from jitsu_vmd.wires.hypervisors import Hypervisors
 
 ARM_LIMIT_S = 0.25
 """Synjitsu answers in a millisecond or is not there; the boot must not wait for it."""
 MARGIN_S = 5.0
 """Synjitsu gives up later than vmd, which says so."""
+
+
+async def nic_of_next_start(hypervisors: Hypervisors, vm: VM, nic: Nic) -> Nic:
+    """Return the interface of a VM that is about to start, with the name of the host's end if that is known already.
+
+    So Synjitsu can keep the bridge from flooding to it before the guest's queue is there.
+    """
+    interface = await hypervisors.reserved(vm)
+    return replace(nic, interface=interface) if interface else nic
 
 
 def arm_request(vm: VM, nic: Nic, domain: int | None = None, *, is_there: bool) -> Arm:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from jitsu_protocol.errors import JitsuError, Unavailable
-from jitsu_vmd.hypervisor import Examined
+from jitsu_vmd.hypervisor import Examined, ReservesInterfaces
 from jitsu_vmd.rules import means
 
 if TYPE_CHECKING:
@@ -143,6 +143,14 @@ class Hypervisors:
             self._under_way.discard(ended)
             if not ended.done():
                 ended.set_result(None)
+
+    async def reserved(self, vm: VM) -> str:
+        """Return the interface that the next start of a VM will use, "" where that is not known before it."""
+        backend = self._backends.get(hypervisor_name(vm))
+        if not isinstance(backend, ReservesInterfaces):
+            return ""
+        interface, _ = await _tried(lambda: backend.reserve(vm))  # the start meets the same fault, and reports it
+        return interface or ""
 
     async def settle(self) -> None:
         """Wait for the calls that are under way and change domains."""

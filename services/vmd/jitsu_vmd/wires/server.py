@@ -40,7 +40,7 @@ from jitsu_protocol.vm import VM, InvalidVm, from_tree
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
 from jitsu_vmd.rules.summon import VmMachine
-from jitsu_vmd.wires.held import ARM_LIMIT_S, arm_request
+from jitsu_vmd.wires.held import ARM_LIMIT_S, arm_request, nic_of_next_start
 from jitsu_vmd.wires.history import History, log_state
 from jitsu_vmd.wires.holds import Holds
 from jitsu_vmd.wires.learn import learn
@@ -530,10 +530,10 @@ class VmDaemon:
                 return
 
     async def _arm_synjitsu(self, machine: VmMachine, call: int, is_there: bool) -> None:
+        nic = self._seen.nic(machine.vm)
+        nic = nic if is_there else await nic_of_next_start(self._hypervisors, machine.guest, nic)
         try:
-            await self._synjitsu.call(
-                arm_request(machine.vm, self._seen.nic(machine.vm), is_there=is_there), Done, ARM_LIMIT_S
-            )
+            await self._synjitsu.call(arm_request(machine.vm, nic, is_there=is_there), Done, ARM_LIMIT_S)
             armed = True
         except JitsuError as error:
             log.warning("Synjitsu is not armed: the boot is hidden by delay", vm=machine.vm.name, reason=str(error))

@@ -12,7 +12,9 @@ import os
 import shutil
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.vm import VM
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
 
+RESERVED_S = 5.0
+"""A start comes once Synjitsu has answered, within `ARM_LIMIT_S`."""
 FEW = 500
 """Up to this many guests are asked for by their UUIDs; for more, all are listed."""
 _STOP_MODES = {
@@ -51,6 +55,16 @@ _STOP_MODES = {
 }
 
 log = structlog.get_logger("solo5")
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """The taps of a start that is about to come."""
+
+    taps: list[str]
+    user: int
+    bridges: list[str]
+    since: float
 
 
 class Solo5:
@@ -75,6 +89,8 @@ class Solo5:
         self._changed: Callable[[str], None] = lambda _: None
         self._guests: dict[str, dict[str, Any]] = {}
         """What the launcher has said of each guest, for those whose taps are taken."""
+        self._reserved: dict[str, Reserved] = {}
+        """VM -> the taps that are taken for its next start."""
         self._busy: set[str] = set()
         """Guests that are being started or ended here: what a look says of them is not acted upon."""
 
@@ -188,6 +204,7 @@ class Solo5:
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Ask the launcher for these guests."""
+        await self._release_unused()
         listed = await self._list([vm.uuid for vm in vms] if len(vms) <= FEW else None)
         return {vm.uuid: self._guest(vm, listed.get(vm.uuid)) for vm in vms}
 
@@ -248,10 +265,8 @@ class Solo5:
         words = command_line.arguments(vm, self._networks(vm))
         for path in files:
             self._refuse_shared(vm, path)
-        taken: list[str] = []
+        taken = await self._taken(vm, user, bridges)
         try:
-            for bridge in bridges:
-                taken.append(await self._pool.take(user, bridge))
             record = {
                 "uuid": vm.uuid,
                 "name": vm.name,
@@ -277,6 +292,42 @@ class Solo5:
             self._guests.pop(vm.uuid, None)
             await self._pool.release(taken, user, bridges[: len(taken)])
             raise
+
+    async def reserve(self, vm: VM) -> str:
+        """Take the taps of the next start, and return the name of the first, or "" if the guest is there."""
+        if vm.uuid in self._guests or vm.uuid in self._busy:
+            return ""
+        try:
+            bridges = command_line.bridges(vm, self._manifest(vm), self._settings.bridge)
+        except CommandFault as fault:
+            raise BootFailed(str(fault)) from None
+        user = self._user(vm)
+        taken = await self._taken(vm, user, bridges)
+        self._reserved[vm.uuid] = Reserved(taken, user, bridges, monotonic())
+        return taken[0] if taken else ""
+
+    async def _taken(self, vm: VM, user: int, bridges: list[str]) -> list[str]:
+        """Return the taps that were reserved for a start, or take others; raises BootFailed."""
+        reserved = self._reserved.pop(vm.uuid, None)
+        if reserved is not None and (reserved.user, reserved.bridges) == (user, bridges):
+            return reserved.taps
+        if reserved is not None:
+            await self._pool.release(reserved.taps, reserved.user, reserved.bridges)
+        taken: list[str] = []
+        try:
+            for bridge in bridges:
+                taken.append(await self._pool.take(user, bridge))
+        except BootFailed:
+            await self._pool.release(taken, user, bridges[: len(taken)])
+            raise
+        return taken
+
+    async def _release_unused(self) -> None:
+        """Give back the taps of starts that have not come."""
+        until = monotonic() - RESERVED_S
+        for uuid in [uuid for uuid, each in self._reserved.items() if each.since < until]:
+            each = self._reserved.pop(uuid)
+            await self._pool.release(each.taps, each.user, each.bridges)
 
     def _refuse_shared(self, vm: VM, path: str) -> None:
         """Raise BootFailed if another VM that runs has this disk."""
