@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ import typer
 from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit, expectations
 from jitsu.cli import JsonOption, app, author, with_link
 from jitsu.consent import agreed, summary_of
-from jitsu.export import toml, vms_in
+from jitsu.export import keys_of, toml, vms_in
 from jitsu.legacy import parse_strings
 from jitsu.meant import meant_path, meant_paths, paths_to_remove, plain_text
 from jitsu.printable import print_lines, printable
@@ -32,6 +33,7 @@ from jitsu.state import (
     complete_branch,
 )
 from jitsu.stop_modes import with_stop_modes
+from jitsu.summary import Summary
 from jitsu.trial import commit_of, fetched, tried, unmoved
 from jitsu_protocol.errors import JitsuError, Refused, UnknownKind
 from jitsu_protocol.messages import MASTER, Applied, Change, Leaves, List, Merge, Pull, Read, Value
@@ -47,6 +49,15 @@ if TYPE_CHECKING:
 ForceOption = Annotated[bool, typer.Option("--force", help="Even if a hypervisor says that it could not run it.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed by scripts where VMs are removed.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+
+
+def _report(summary: Summary, applied: Applied | None, *, as_json: bool) -> None:
+    """Print what was done, with None after a dry run; as JSON with what it did to each VM."""
+    if as_json:
+        done = {} if applied is None else applied.model_dump()
+        print(json.dumps({**done, "summary": asdict(summary)}, indent=2))
+    elif applied is not None:
+        _print_applied(applied)
 
 
 def _print_applied(applied: Applied) -> None:
@@ -94,6 +105,7 @@ def unset(
     branch: BranchOption = MASTER,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove a value, or all values below a path, or a VM by its name."""
 
@@ -106,10 +118,13 @@ def unset(
         clean = meant_path(path, leaves)
         if not clean or not changes:
             await link.call("store", Read(path=clean, branch=branch), Value)  # raises an error that names what is near
-        if not await agreed(await summary_of(link, leaves, changes, branch), branch, yes=yes or dry_run):
+        summary = await summary_of(link, leaves, changes, branch)
+        if not await agreed(summary, branch, yes=yes or dry_run, out=sys.stderr if as_json else None):
             return EXIT_FAILED
+        applied = None
         if not dry_run:
-            _print_applied(await commit(link, changes, f"Remove {clean}", author(), branch, expectations(changes)))
+            applied = await commit(link, changes, f"Remove {clean}", author(), branch, expectations(changes))
+        _report(summary, applied, as_json=as_json)
         return 0
 
     with_link(change)
@@ -123,6 +138,7 @@ def apply(
     branch: BranchOption = MASTER,
     yes: YesOption = False,
     paths: Annotated[bool, typer.Option("--paths", help="Also print each path that changes.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the VMs those of a jitsu.toml, in one commit: others are removed. Or add or change those of strings.
 
@@ -133,22 +149,24 @@ def apply(
     async def change(link: Link) -> int:
         leaves = (await _leaves(link, branch)).leaves
         changes = changes_for(found.vms, leaves, exact=is_file)
+        out = sys.stderr if as_json else sys.stdout
         for line in restart_lines(Path(what[0]), found, link.directory) if is_file else []:
-            print(line)
+            print(line, file=out)
         told = await check(link, changes, leaves, force=force) if changes else {}
         vms, notes = with_stop_modes(found.vms, found, leaves, told)
         changes = changes_for(vms, leaves, exact=is_file)
-        if not changes:
+        if not changes and not as_json:
             print("nothing to change")
             return 0
-        print_lines(notes)
-        if paths:
-            print_lines(change_lines(changes))
-        if not await agreed(await summary_of(link, leaves, changes, branch), branch, yes=yes or dry_run):
+        print_lines([*notes, *(change_lines(changes) if paths else [])], out)
+        summary = await summary_of(link, leaves, changes, branch)
+        if not await agreed(summary, branch, yes=yes or dry_run, out=out):
             return EXIT_FAILED
-        if not dry_run:
+        applied = None
+        if changes and not dry_run:
             about = Path(what[0]).name if is_file else ", ".join(vm.name for vm in found.vms)
-            _print_applied(await commit(link, changes, f"Apply {about}", author(), branch, expectations(changes)))
+            applied = await commit(link, changes, f"Apply {about}", author(), branch, expectations(changes))
+        _report(summary, applied, as_json=as_json)
         return 0
 
     try:
@@ -160,12 +178,15 @@ def apply(
 
 
 @app.command()
-def export(branch: BranchOption = MASTER) -> None:
+def export(branch: BranchOption = MASTER, as_json: JsonOption = False) -> None:
     """Print the VMs as the sections of a jitsu.toml; `jitsu apply` of that changes nothing."""
 
     async def work(link: Link) -> int:
         vms, faults = vms_in((await _leaves(link, branch)).leaves)
-        print(toml(vms), end="")
+        if as_json:
+            print(json.dumps({vm.name: keys_of(vm) for vm in sorted(vms, key=lambda each: each.name)}, indent=2))
+        else:
+            print(toml(vms), end="")
         for vm, reason in faults.items():
             print(f"left out, because it cannot be used: {vm}: {printable(reason)}", file=sys.stderr)
         return EXIT_FAILED if faults else 0
@@ -190,9 +211,11 @@ def merge(
         try:
             was_at = await commit_of(link, branch)
             changes = await tried(link, branch, into, author())
-            if not await _accepted(link, changes, into, yes=yes or dry_run, force=force, quiet=as_json):
+            summary = await _accepted(link, changes, into, yes=yes or dry_run, force=force, as_json=as_json)
+            if summary is None:
                 return EXIT_FAILED
             if dry_run:
+                _report(summary, None, as_json=as_json)
                 return 0
             await unmoved(link, branch, was_at)
             asked = Merge(branch=branch, into=into, author=author(), request=uuid.uuid4().hex[:16])
@@ -202,10 +225,7 @@ def merge(
                 raise
             print(json.dumps({"error": error.code, "message": error.message, "details": error.details}, indent=2))
             return EXIT_FAILED
-        if as_json:
-            print(json.dumps(applied.model_dump(), indent=2))
-        else:
-            _print_applied(applied)
+        _report(summary, applied, as_json=as_json)
         return 0
 
     with_link(work)
@@ -218,6 +238,7 @@ def pull(
     yes: YesOption = False,
     dry_run: DryRunOption = False,
     force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch from another Git repository and merge, by the rules of `jitsu merge`. Shows first what that does."""
 
@@ -231,15 +252,18 @@ def pull(
                     hint="bring it up to date, or give --yes to pull without looking",
                 ) from None
         asked = Pull(remote=remote, branch=branch, author=author(), request=uuid.uuid4().hex[:16])
-        _print_applied(await link.call("store", asked, Applied, NETWORK_TIMEOUT_S))
+        applied = await link.call("store", asked, Applied, NETWORK_TIMEOUT_S)
+        _report(Summary(), applied, as_json=as_json)
         return 0
 
     async def look_and_merge(link: Link) -> int:
         async with fetched(link, remote, branch, author(), NETWORK_TIMEOUT_S) as theirs:
             changes = await tried(link, theirs.name, branch, author())
-            if not await _accepted(link, changes, branch, yes=yes or dry_run, force=force):
+            summary = await _accepted(link, changes, branch, yes=yes or dry_run, force=force, as_json=as_json)
+            if summary is None:
                 return EXIT_FAILED
             if dry_run:
+                _report(summary, None, as_json=as_json)
                 return 0
             await theirs.keep(link, author())
             asked = Merge(
@@ -249,18 +273,18 @@ def pull(
                 message=f"Merge {branch} of {remote} into {branch}",
                 request=uuid.uuid4().hex[:16],
             )
-            _print_applied(await link.call("store", asked, Applied, APPLY_TIMEOUT_S))
+            _report(summary, await link.call("store", asked, Applied, APPLY_TIMEOUT_S), as_json=as_json)
         return 0
 
     with_link(work)
 
 
 async def _accepted(
-    link: Link, changes: Sequence[Change], into: str, *, yes: bool, force: bool, quiet: bool = False
-) -> bool:
-    """Have a merge's changes checked by the hypervisors and agreed to."""
+    link: Link, changes: Sequence[Change], into: str, *, yes: bool, force: bool, as_json: bool
+) -> Summary | None:
+    """Have a merge's changes checked by the hypervisors; return what they do, None if that is not agreed to."""
     leaves = (await _leaves(link, into)).leaves
     if not force and any(change.path.startswith(VM_ROOT + "/") for change in changes):
         await check(link, changes, leaves)
     summary = await summary_of(link, leaves, changes, into)
-    return await agreed(summary, into, yes=yes, out=sys.stderr if quiet else sys.stdout)
+    return summary if await agreed(summary, into, yes=yes, out=sys.stderr if as_json else None) else None

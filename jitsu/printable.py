@@ -7,7 +7,7 @@ what stands before them. They are printed as escapes: a carriage return as \\r, 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,11 +24,11 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode() if character.isascii() else f"\\u{ord(character):04x}"
 
 
-def print_lines(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str], out: TextIO | None = None) -> None:
     """Print lines for people; each stays one line."""
     text = "\n".join(map(printable, lines))
     if text:
-        print(text)
+        print(text, file=out or sys.stdout)
 
 
 def print_value(value: str) -> None:

@@ -19,8 +19,9 @@ def judge(suite: Suite) -> list[Finding]:
     """Find what does not answer. There is nothing else to gather: the command has asked everybody."""
     directory = suite.settings.bus.directory
     if not suite.is_running:
-        advice = "`jitsu up` starts one; or name its directory with --runtime-dir, or its file with --config."
-        return [note(TOPIC, f"no suite runs in {directory}, so only the machine was looked at", advice)]
+        advice = suite.silences.get("store") or "start the suite with `jitsu up`"
+        what = f"no suite runs in {directory}, so only the machine was looked at"
+        return [note(TOPIC, what, f"{advice[:1].upper()}{advice[1:]}.")]
     found = []
     for name, pong in suite.pongs.items():
         if pong is None and name == OPTIONAL and not any(vm.is_armed for vm in suite.vms):
@@ -33,6 +34,11 @@ def judge(suite: Suite) -> list[Finding]:
             Finding(TOPIC, f"{name}: {line}", "Look at that hypervisor and its log; VMs on others go on.")
             for line in pong.notes
             if line.startswith("hypervisor ") and "does not answer" in line
+        ]
+        found += [
+            note(TOPIC, f"{name}: {line}", "`jitsu hold --release` ends that.")
+            for line in pong.notes
+            if line.startswith("all VMs are held")
         ]
     if not suite.replicas and suite.pongs.get("store") is not None:
         found.append(Finding(TOPIC, "the store knows of no dns replica", "Start jitsu-dns, or look at its log."))

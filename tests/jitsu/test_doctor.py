@@ -366,6 +366,12 @@ def test_a_hypervisor_that_does_not_answer_is_found() -> None:
     assert faults(services.judge(shown)) == ["vmd: hypervisor libvirt (qemu:///system) does not answer: refused"]
 
 
+def test_that_all_vms_are_held_is_a_note() -> None:
+    told = pong("vmd", __version__, "all VMs are held by operator:anna")
+    shown = Suite(load(None, {}, {}), pongs={"store": pong("store"), "vmd": told}, replicas={"h:1": frozenset()})
+    assert notes(services.judge(shown)) == ["vmd: all VMs are held by operator:anna"]
+
+
 def test_synjitsu_that_vms_need_and_a_store_without_replicas_are_found() -> None:
     pongs = {"store": pong("store"), "synjitsu": None}
     shown = Suite(load(None, {}, {}), (vm(use_synjitsu="true"),), pongs)

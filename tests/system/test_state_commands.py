@@ -12,7 +12,7 @@ import subprocess
 import termios
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,6 +53,27 @@ def test_every_listing_has_a_form_for_scripts(suite: RunningSuite, vm: str) -> N
     suite.jitsu("set", f"{vm}/response_delay", "0.4", "--branch", "scripted")
     assert json.loads(suite.jitsu("merge", "scripted", "--json"))["changed"] == 0
     assert suite.jitsu("branch", "scripted", "--delete") == "scripted is deleted\n"
+
+
+def test_what_a_change_does_has_a_form_for_scripts(suite: RunningSuite) -> None:
+    assert json.loads(suite.jitsu("export", "--json"))["www"]["ip"] == ["127.2.40.1"]
+    file = suite.directory / "changed.toml"
+    file.write_text(vm_toml("www", "127.2.40.1", ttl=31) + vm_toml("new", "127.2.40.9"))
+
+    def told(*words: str) -> dict[str, Any]:
+        command = [*JITSU, "--runtime-dir", str(suite.directory / "run"), *words, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    shown = told("apply", str(file), "--dry-run")
+    assert (shown["summary"]["added"], "commit" in shown) == (["new"], False)
+    (changed,) = shown["summary"]["changed"]
+    assert (changed["name"], "ttl 30 -> 31" in changed["differences"]) == ("www", True)
+    assert told("apply", str(file), "--yes")["changed"] > 0
+    removed = told("unset", "new", "--yes")
+    assert ([each["name"] for each in removed["summary"]["removed"]], "commit" in removed) == (["new"], True)
+    suite.jitsu("set", "www.ttl", "30")
 
 
 def test_a_status_without_vmd_says_what_there_is(suite: RunningSuite) -> None:

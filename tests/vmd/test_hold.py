@@ -7,10 +7,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zmq.asyncio
 
-from jitsu_protocol.errors import JitsuError, Refused
+from jitsu_protocol.errors import JitsuError, NotFound, Refused
 from jitsu_protocol.holds import ALL, path_of
-from jitsu_protocol.messages import Drain, ListVms, Summon
+from jitsu_protocol.messages import Drain, Leaves, List, ListVms, Summon
+from jitsu_protocol.owner import RpcServer
 from jitsu_protocol.states import VmState
 from jitsu_vmd.rules.events import (
     AnswerSummons,
@@ -28,12 +30,15 @@ from jitsu_vmd.rules.events import (
     SummonRequested,
 )
 from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.wires.holds import Holds
+from tests.support.process import running_process
 from tests.support.vmd import running_vmd
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jitsu_protocol.process import Process
     from jitsu_vmd.rules.events import Action
 
 HELD = "held by operator:anna"
@@ -158,3 +163,28 @@ def hold(vmd: Any, leaves: dict[str, str] | None) -> None:
         vmd.daemon.holds.look()
     else:
         vmd.daemon.holds.heard(leaves)
+
+
+class OldStore:
+    """A store of a release that has no feed of heads, or one that has; it has one hold."""
+
+    def __init__(self, process: Process, *, knows_heads: bool) -> None:
+        self._knows_heads = knows_heads
+        endpoint = process.settings.bus.endpoint("store", "rpc")
+        process.spawn(RpcServer(zmq.asyncio.Context.instance(), endpoint, {List: self.list}).run())
+
+    def list(self, request: List) -> Leaves:
+        if not self._knows_heads:
+            raise NotFound(f"there is no feed {request.topic!r}")
+        return Leaves(leaves={path_of(ALL): "0 operator:anna"}, commit="", epoch="e", number=0)
+
+
+@pytest.mark.parametrize("knows_heads", [True, False])
+async def test_vms_start_as_ever_beside_a_store_that_knows_no_holds(tmp_path: Path, knows_heads: bool) -> None:
+    async with running_process("vmd", tmp_path) as process:
+        OldStore(process, knows_heads=knows_heads)
+        holds = Holds(process.client("store"), lambda: None)
+        holds.follow(process)
+        async with asyncio.timeout(5):
+            await holds.known.wait()
+        assert holds.reason("any") == ("held by operator:anna" if knows_heads else "")

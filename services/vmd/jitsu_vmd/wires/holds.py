@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.errors import BadRequest, JitsuError
 from jitsu_protocol.holds import ALL, HOLD_ROOT, Hold, hold_of, holds_in
 from jitsu_protocol.messages import Leaves, List
 
@@ -59,7 +59,11 @@ class Holds:
         process.spawn(self._read_for_ever(), "holds")
 
     async def _ask(self) -> Snapshot:
-        listed = await self._store.call(List(prefix=HOLD_ROOT, topic="heads"), Leaves, CALL_LIMIT_S)
+        try:
+            listed = await self._store.call(List(prefix=HOLD_ROOT, topic="heads"), Leaves, CALL_LIMIT_S)
+        except BadRequest:  # a store of an older release: without holds, VMs start as they did
+            self.known.set()
+            raise
         return listed.epoch, listed.number, listed.leaves
 
     def heard(self, leaves: dict[str, str]) -> None:
