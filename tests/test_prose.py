@@ -209,9 +209,14 @@ def paragraphs(text: str) -> Iterator[str]:
                 yield re.sub(r"\s+", " ", re.sub(r"^[#>*\s-]+|\*\*", "", cell)).strip()
 
 
-@pytest.mark.parametrize(
-    "page", [*pages(), ROOT / "guests" / "README.md"], ids=lambda page: str(page.relative_to(ROOT))
+FURTHER_PAGES = (
+    ROOT / "guests" / "README.md",
+    ROOT / "protocol" / "README.md",
+    ROOT / "services" / "vmd" / "jitsu_vmd" / "hypervisors" / "solo5" / "README.md",
 )
+
+
+@pytest.mark.parametrize("page", [*pages(), *FURTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_are_in_plain_english(page: Path) -> None:
     assert [found for part in paragraphs(page.read_text()) for found in mistakes(part)] == []
 
