@@ -59,7 +59,7 @@ def _service(service: str) -> str:
             lines += [".TP", f"\\fB{_text(flag)}\\fR \\fIVALUE\\fR", _text(field.description or "")]
             lines += [_text(f"Default: {default}.")] if default else []
     variables = f"JITSU_<SECTION>_<KEY> for each option, for example JITSU_{own.upper()}_METRICS."
-    lines += [".SH ENVIRONMENT", _text(f"{variables} A flag counts before it, and it before the file.")]
+    lines += [".SH ENVIRONMENT", _text(f"{variables} A flag overrides it, and it overrides the file.")]
     lines += [".SH SIGNALS", ".TP", "SIGTERM, SIGINT", "End in good order.", ".TP", "SIGHUP"]
     lines += ["Read the configuration again: some settings change at once; those that need a restart are logged."]
     if service == "dns":

@@ -382,7 +382,7 @@ KEYS: dict[str, Key] = {
     "port": Key(Port, "Mock: TCP port on which the guest answers HTTP.", "8080"),
     "start_time": Key(Seconds, "Mock: how long the hypervisor's start call takes.", "0", "s"),
     "boot_time": Key(Seconds, "Mock: from the start to the guest's first answer.", "0.05", "s"),
-    "boot_jitter": Key(Seconds, "Mock: up to that much is added to each boot.", "0", "s"),
+    "boot_jitter": Key(Seconds, "Mock: up to this much time is added to each boot.", "0", "s"),
     "shutdown_time": Key(Seconds, "Mock: how long a clean shutdown takes.", "0.05", "s"),
     "listen_after": Key(Seconds, "Mock bridge: how long after its link is up the guest listens.", "0", "s"),
     "announces": Key(bool, "Mock bridge: whether the guest announces its addresses.", "true"),

@@ -285,13 +285,13 @@ class DnsSettings(Section):
         1,
         ge=1,
         le=64,
-        description="How many processes a jitsu-dns is, all on its port, each a replica: NAME, NAME-1, NAME-2 ...",
+        description="How many processes one jitsu-dns runs on its port, each a replica: NAME, NAME-1, NAME-2 ...",
     )
     reuse_port: bool = Field(False, description="Share the port with other replicas on this host (SO_REUSEPORT).")
     zones: Names = Field(
         default_factory=list,
-        description="Zones that are ours as a whole: every name in them is answered here, NXDOMAIN if nobody has it. "
-        "Of what VMs are called elsewhere only those very names are ours.",
+        description="Zones that this server is responsible for: a name in them that no VM has is answered NXDOMAIN. "
+        "If a VM has a name outside of them, the server is responsible for that name alone.",
     )
     wildcard_exclude: Labels = Field(
         default_factory=lambda: ["wpad", "isatap"],
@@ -507,7 +507,7 @@ class StoreSettings(Section):
 
 
 class DefaultsSettings(Section):
-    """What holds for VMs that say nothing else; see the keys of a VM."""
+    """Values for VMs that have none of their own; see the keys of a VM."""
 
     ttl: Ttl = Field(60, description=KEYS["ttl"].doc, json_schema_extra={"unit": "s"})
     response_delay: Seconds = Field(0.1, description=KEYS["response_delay"].doc, json_schema_extra={"unit": "s"})
