@@ -33,7 +33,18 @@ BACKLOG = 2048
 HEARTBEAT_MS, DEAD_MS = 500, 1500
 """After a failed send, whatever the reason, libzmq 4.3.5 sends nothing more on that connection but keeps it, until
 it can no longer read either (stream_engine_base.cpp, out_event). Only the peer's heartbeat notices. On tcp, a network
-that was cut and is joined again is noticed before TCP's own retransmission comes round."""
+that was cut and is joined again is noticed before TCP's own retransmission comes round.
+
+Heartbeats are sent by those that connect, and answered by owners, which end a connection on which none has come for
+DEAD_MS (ZMQ_HEARTBEAT_TTL). An owner sends none: libzmq 4.3.5 aborts a process that sends one on a connection that was
+lost while a full socket kept libzmq from reading it (`Assertion failed: !_io_error`, out_event, called by timer_event).
+Any peer could bring that about: it sends more than is read at once, and dies."""
+KEEPALIVE_S, KEEPALIVE_PROBES = 5, 3
+"""tcp(7): for peers of a version that does not say when an owner shall take them for dead."""
+MAX_UNREAD = 100_000
+"""Messages that may wait for one who connects: when its socket is full, the same abort threatens it. Replies are
+limited by MAX_WAITING_CALLS, and an item of a feed has half a kilobyte."""
+BOUND = frozenset({zmq.ROUTER, zmq.XPUB})
 CONNECT_MS = 500
 
 
@@ -113,13 +124,20 @@ def make_socket(
 ) -> zmq.asyncio.Socket:
     """Return a socket; a peer that sends it a longer message than `max_bytes` is disconnected, and nothing is kept."""
     socket = context.socket(kind)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+    if kind not in BOUND:
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, DEAD_MS)
+        socket.setsockopt(zmq.RCVHWM, MAX_UNREAD)
     if endpoint.startswith("tcp://"):
         socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
         # What a closed connection has not delivered is not sent again for minutes: that would keep the kernel asking
         # who has the address (ARP, once a second), and a peer that is back would wait for its next question.
         socket.setsockopt(zmq.TCP_MAXRT, DEAD_MS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.BACKLOG, BACKLOG)
     socket.setsockopt(zmq.LINGER, 0)
