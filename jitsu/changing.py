@@ -17,7 +17,7 @@ import typer
 
 from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit, expectations
 from jitsu.cli import JsonOption, app, author, with_link
-from jitsu.consent import agreed, summary_of
+from jitsu.consent import agreed, stopped_by, summary_of
 from jitsu.export import keys_of, toml, vms_in
 from jitsu.legacy import parse_strings
 from jitsu.meant import meant_path, meant_paths, paths_to_remove, plain_text
@@ -84,6 +84,8 @@ def set_value(
 ) -> None:
     """Change a value, `jitsu set www.ttl 30` or by its path; running processes follow.
 
+    A VM that cannot run on with the new value is stopped, which is shown.
+
     Durations and sizes may have a unit: 1m, 250ms, 512MiB.
     """
 
@@ -94,7 +96,9 @@ def set_value(
         changes = [Change(path=each, value=held, old=leaves.get(each)) for each, held in paths.items()]
         if not force and any(each.startswith(f"{VM_ROOT}/") for each in paths):
             await check(link, changes, leaves)
+        stopped = await stopped_by(link, leaves, changes, branch)
         _print_applied(await commit(link, changes, message or f"Set {path.strip('/')}", author(), branch, expected))
+        print_lines(stopped)
 
     with_link(change)
 

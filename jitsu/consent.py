@@ -42,6 +42,15 @@ async def summary_of(link: Link, leaves: Mapping[str, str], changes: Iterable[Ch
     return summarize(leaves, after(leaves, of_vms), states, len(changes) - len(of_vms))
 
 
+async def stopped_by(link: Link, leaves: Mapping[str, str], changes: Iterable[Change], branch: str) -> list[str]:
+    """Return a line for each VM whose guest is stopped by changes of a branch; vmd is asked only if that may be so."""
+    changes = list(changes)
+    if branch != MASTER or not any(each.is_other for each in summarize(leaves, after(leaves, changes), {}).changed):
+        return []
+    summary = await summary_of(link, leaves, changes, branch)
+    return [f"{each.name} is {each.state}; it is stopped for that" for each in summary.changed if each.stops]
+
+
 async def _states(link: Link, leaves: Mapping[str, str]) -> dict[str, str | None]:
     """Return the state of each VM that is configured, None if its vmd does not say."""
     vms, silent = await link.vms_of_all_hosts()

@@ -142,7 +142,7 @@ def _paths_of_key(word: str, names: VmNames, leaves: Mapping[str, str]) -> list[
             hint="docs/reference/configuration.md lists them",
         )
     if key in OF_NAMES:
-        raise BadRequest(f"{key} of a VM cannot be set while it is there", hint="`jitsu apply` a file that has it")
+        raise BadRequest(_cannot_be_set(key))
     own = below(leaves, VM_ROOT)[vm.uuid]
     if key == "ttl":
         by_name = name.lower().removesuffix(".")
@@ -152,6 +152,10 @@ def _paths_of_key(word: str, names: VmNames, leaves: Mapping[str, str]) -> list[
         return [f"{vm.path}/{key}"]
     written = sorted(path for path in own if path.startswith(f"config/{key}/"))
     return [f"{vm.path}/{path}" for path in written] or [f"{vm.path}/config/{key}/0"]
+
+
+def _cannot_be_set(key: str) -> str:
+    return f"{key} of a VM cannot be set while it is there; `jitsu apply` a file that has it"
 
 
 def path_fault(path: str, leaves: Mapping[str, str]) -> str:
@@ -182,6 +186,8 @@ def _fault_below(root: str, path: str, leaves: Mapping[str, str]) -> str:
         return "" if rest in known else f"nothing reads {path}{_nearest(rest, known, f'{root}/{uuid}')}"
     if key_of_leaf(rest) and not rest.startswith("config/"):
         return ""  # dns/NAME/ttl gives the VM a further name, if it has none such
+    if rest in ("config/name/0", "config/uuid/0"):
+        return _cannot_be_set(key_of_leaf(rest))
     if rest.startswith("config/") and (key := key_of_leaf(rest)):
         if key in LEAVES and key in own:
             return f"nothing reads {path} while {root}/{uuid}/{key} is there; set that"

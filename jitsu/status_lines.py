@@ -111,7 +111,7 @@ def _error(row: Mapping[str, Any]) -> str:
     if row["hold"]:
         return f"{row['hold']}{f'; {error}' if error else ''}"
     if row["retry_after_s"] is not None:
-        error += f" (next try in {duration(max(row['retry_after_s'], 0.0))})"
+        error += f" (a query can start it again in {duration(max(row['retry_after_s'], 0.0))})"
     return error
 
 

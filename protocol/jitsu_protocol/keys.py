@@ -203,10 +203,12 @@ class BootFailure(StrEnum):
 
 
 def name_ttl(text: str) -> tuple[str, str]:
-    """Split `NAME SECONDS` into the name of a record and its TTL; raises ValueError."""
+    """Split `NAME TTL` into the name of a record and its TTL in seconds; raises ValueError."""
     name, _, seconds = text.strip().partition(" ")
     if not (seconds.isascii() and seconds.isdecimal()):
-        raise ValueError(f"{text!r} is not NAME SECONDS; expected something like 'www.example.org 30'")
+        raise ValueError(
+            f"{text!r} is not NAME TTL; expected something like 'www.example.org 30' or 'www.example.org 1m'"
+        )
     return owner_name(name), seconds
 
 

@@ -132,7 +132,7 @@ def test_g3_a_draining_vm_is_not_answered_warm_and_reported_at_once() -> None:
 def test_reasons_become_extended_errors() -> None:
     for error, text in (
         (BootFailed("www: no memory"), "0 boot failed: www: no memory"),
-        (BackingOff("www: no memory", retry_after=2.0), "13 www: no memory; next try in 2.0 s"),
+        (BackingOff("www: no memory", retry_after=2.0), "13 www: no memory; a query can start it again in 2.0 s"),
         (Unavailable("www: busy"), "14 www: busy"),
     ):
         made = front()

@@ -99,6 +99,9 @@ def test_set_refuses_a_wrong_duration_or_size_with_what_to_write(word: str, valu
         ("jitsu/replica/ghost/address", "x", "is written by the reaper only"),
         ("shared.test.stop_mode", "pause", f"several VMs are called shared.test: one ({ONE.uuid}), two ({TWO.uuid})"),
         ("www.dns", "x", "dns of a VM cannot be set"),
+        ("www.name", "x", "name of a VM cannot be set while it is there; `jitsu apply` a file that has it"),
+        (f"{W}/config/name/0", "x", "name of a VM cannot be set while it is there; `jitsu apply` a file that has it"),
+        ("jitsu/vm/www/config/uuid/0", "x", "uuid of a VM cannot be set while it is there"),
         ("a/b", "x", "nothing reads a/b; what is read is below jitsu/vm/"),
     ],
 )

@@ -116,7 +116,7 @@ def test_a_narrow_terminal_gets_names_and_errors_below_the_row() -> None:
         "VM      STATE ADDRESS     UP STARTS QUERIES IDLE FOR",
         "grafana ready 10.0.0.7 3.0 s      1      12    0.4 s",
         "    grafana.internal.example.org",
-        "    no memory (next try in 2.0 s)",
+        "    no memory (a query can start it again in 2.0 s)",
     ]
 
 

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitsu_protocol.units import UNITS, plain, with_unit
+from jitsu_protocol.vm import InvalidVm
+from tests.support.vms import make_vm
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,12 @@ def test_a_number_with_any_unit_is_converted_exactly(number: Decimal, unit: tupl
 @given(st.integers(0, 10**12 - 1), st.sampled_from(sorted(UNITS)))
 def test_what_is_shown_with_a_unit_is_read_as_the_same_number(number: int, unit: str) -> None:
     assert plain(with_unit(number, unit), unit) == str(number)
+
+
+def test_a_name_with_a_ttl_that_is_wrong_is_refused_with_both_ways_to_write_it() -> None:
+    for wrong in ("www.jitsu.test", "www.jitsu.test soon", "30"):
+        with pytest.raises(
+            InvalidVm, match=r"is not NAME TTL; expected something like 'www\.example\.org 30' or '.* 1m'"
+        ):
+            make_vm(name_ttl=wrong)
+    assert make_vm(name_ttl="www.jitsu.test 1m").names == {"www.jitsu.test": 60}

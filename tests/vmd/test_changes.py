@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.keys import StopMode
@@ -143,7 +144,15 @@ async def test_saved_state_with_another_address_is_never_restored_and_the_reason
     async with running_vmd(tmp_path, old) as vmd:
         await vmd.summoned(Summon(vm=UUID))
         await vmd.daemon.operator_stop(OperatorStop(vm=UUID))
-        vmd.configure(new)
+        with structlog.testing.capture_logs() as logged:
+            vmd.configure(new)
+        told = [(line["event"], line["mend"]) for line in logged if line["log_level"] == "warning"]
+        assert told == [
+            (
+                "its saved state is not used, because the VM is configured otherwise now",
+                "jitsu start www --discard-saved-state boots it as it is configured now",
+            )
+        ]
         with pytest.raises(Unavailable, match=r"127\.0\.4\.1, configured is 127\.0\.4\.9"):
             await vmd.summoned(Summon(vm=UUID))
         assert "127.0.4.1" in vmd.status()["www"][1]

@@ -22,7 +22,7 @@ def with_error(extras: Extras, code: Ede, text: str) -> Extras:
 def error_for(error: JitsuError) -> tuple[Ede, str]:
     """Return the extended error for a reason: the one place where codes become RFC 8914's."""
     if isinstance(error, BackingOff):
-        wait = f"; next try in {error.retry_after:.1f} s" if error.retry_after else ""
+        wait = f"; a query can start it again in {error.retry_after:.1f} s" if error.retry_after else ""
         return Ede.CACHED_ERROR, f"{error.message}{wait}"
     if isinstance(error, BootFailed):
         return Ede.OTHER, f"boot failed: {error.message}"

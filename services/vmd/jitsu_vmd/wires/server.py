@@ -12,7 +12,7 @@ import structlog
 
 from jitsu_protocol.alarm import Alarm
 from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
-from jitsu_protocol.guests import difference, is_found_elsewhere
+from jitsu_protocol.guests import is_found_elsewhere
 from jitsu_protocol.inventory import on_host
 from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
@@ -47,7 +47,7 @@ from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.probe import wait_for_port
 from jitsu_vmd.wires.seen import Seen
-from jitsu_vmd.wires.started import Started, address_held
+from jitsu_vmd.wires.started import Started, address_held, log_difference
 from jitsu_vmd.wires.statistics import Statistics
 from jitsu_vmd.wires.waiting import Waiting
 
@@ -315,8 +315,7 @@ class VmDaemon:
     def _put(self, vm: VM) -> None:
         if vm.uuid in self._machines:
             machine = self._machines[vm.uuid]
-            if why := (machine.started and difference(machine.started, vm)):
-                log.warning("is stopped, because it is configured otherwise", vm=vm.name, reason=why)
+            log_difference(machine, vm)
             self._check(machine)
             self._perform(machine, machine.configure(vm, monotonic()))
             self._check(machine)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
+from jitsu_protocol.guests import difference
 from jitsu_protocol.states import VmState
 from jitsu_protocol.vm import VM
 from jitsu_vmd.rules.room import Lack
@@ -125,3 +126,18 @@ def address_held(started: Started, machines: Mapping[str, VmMachine], vm: VM) ->
         return None
     was = "no longer configured, still runs" if other.removed else "still runs"
     return Lack(f"{other.vm.name}, {was} with the address {found[1]}", of_room=False)
+
+
+def log_difference(machine: VmMachine, configured: VM) -> None:
+    """Log what becomes of a guest that was started otherwise than its VM is configured now."""
+    if machine.started is None or not (why := difference(machine.started, configured)):
+        return
+    if machine.state in (VmState.SUSPENDED, VmState.PAUSED):
+        log.warning(
+            "its saved state is not used, because the VM is configured otherwise now",
+            vm=configured.name,
+            reason=why,
+            mend=f"jitsu start {configured.name} --discard-saved-state boots it as it is configured now",
+        )
+    else:
+        log.warning("is stopped, because it is configured otherwise", vm=configured.name, reason=why)
