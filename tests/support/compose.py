@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -158,8 +159,11 @@ def _wheels() -> None:
     """Fetch what pip is to find: from wherever this machine's pip has it."""
     WHEELS.mkdir(parents=True, exist_ok=True)
     members = ["./protocol", *sorted(f"./{each.relative_to(ROOT)}" for each in (ROOT / "services").glob("*/")), "."]
+    pins = re.findall(r"^[\w.-]+==[^ ;\\]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    constraints = WHEELS / "constraints.txt"
+    constraints.write_text("\n".join(pins))
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "-w", WHEELS, "hatchling", *members],
+        [sys.executable, "-m", "pip", "wheel", "-q", "-w", WHEELS, "-c", constraints, "hatchling", *members],
         check=True,
         cwd=ROOT,
         capture_output=True,

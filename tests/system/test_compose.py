@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+import urllib.request
+from typing import TYPE_CHECKING, Any
 
 import dns.exception
 import dns.message
@@ -40,6 +42,11 @@ COLD, COLD_FROM = 20, 210
 """Further VMs that are asked for once each while containers are killed; the last byte of the first one's address."""
 ASKING_S = 0.2
 """What a thread beside two that ask all the time may find late, of an answer that came at the end of max_wait."""
+OWN_LAYERS = 1
+"""Of the image without further packages of Debian: what its service imports and others do not."""
+OWN_LIMIT_BYTES = 120e6
+CHECKS, CHECK_LIMIT_MS = 20, 5.0
+METRICS = {"store": 9101, "vmd": 9103, "synjitsu": 9105, "reaper": 9106}
 TYPING_S = 2.0
 """What is counted is shown within a second."""
 
@@ -69,11 +76,15 @@ def all_healthy(compose: Compose) -> bool:
 
 def test_images_hold_one_service_each_and_nothing_to_build_with(compose: Compose) -> None:
     base = compose.docker.images.get("base").attrs["Size"]
+    shared = compose.docker.images.get("jitsu-reaper").attrs["RootFS"]["Layers"][:-OWN_LAYERS]
+    assert len(shared) > len(compose.docker.images.get("base").attrs["RootFS"]["Layers"]), "the libraries are in there"
     print()
     for service in (*SERVICES, "tool"):
         image = compose.docker.images.get(f"jitsu-{service}")
         size = image.attrs["Size"]
         print(f"jitsu-{service}: {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} MB of its own")
+        assert size - base < OWN_LIMIT_BYTES
+        assert image.attrs["RootFS"]["Layers"][: len(shared)] == shared, "what all need is there once"
         history = " ".join(layer["CreatedBy"] for layer in image.history())
         for word in ("pip install", "gcc", "build-essential", "python3-venv", "apt-get install -y python3-pip"):
             assert word not in history, f"{service}: {word}"
@@ -87,6 +98,40 @@ def test_images_hold_one_service_each_and_nothing_to_build_with(compose: Compose
         assert has == (set(SERVICES) if service == "tool" else {service})
         tools = run(image, ["sh", "-c", "command -v gcc pip pip3 cc make; true"], network_mode="none", remove=True)
         assert tools == b""
+
+
+def test_a_health_check_costs_little(up: Compose) -> None:
+    """CPU time of the container's processes, as `times` of the shell has it: user and system time of its children."""
+    for service, environment in (("dns", ". /tmp/replica; export JITSU_DNS_METRICS; "), ("store", "")):
+        loop = f"for n in $(seq {CHECKS}); do bash /opt/jitsu/bin/healthy || exit; done; times"
+        (container, *_) = up.containers(service)
+        done = container.exec_run(["bash", "-c", environment + loop])
+        assert done.exit_code == 0, done.output
+        minutes = re.findall(r"(\d+)m([\d.]+)s", done.output.decode().splitlines()[-1])
+        each_ms = sum(60 * int(whole) + float(part) for whole, part in minutes) / CHECKS * 1000
+        print(f"\n{service}: {each_ms:.1f} ms of CPU time for a health check")
+        assert each_ms < CHECK_LIMIT_MS
+
+
+def test_port_53_and_metrics_are_published_on_the_hosts_loopback(up: Compose) -> None:
+    def metrics(port: int) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def addresses(send: Any) -> list[str]:
+        query = dns.message.make_query("www.jitsu.test", "A")
+        answer: dns.message.Message = send(query, "127.0.0.1", timeout=10)
+        return [str(record) for found in answer.answer for record in found]
+
+    assert up.inside(lambda: addresses(dns.query.udp)) == [WWW]
+    assert up.inside(lambda: addresses(dns.query.tcp)) == [WWW]
+    for service, port in METRICS.items():
+        assert f"jitsu_{service}_" in up.inside(lambda port=port: metrics(port)), service
+    [replica] = up.containers("dns")
+    told = replica.exec_run(["cat", "/tmp/replica"]).output.decode()
+    port = int(told.strip().rpartition(":")[2])
+    assert 9110 <= port <= 9113
+    assert "jitsu_dns_" in up.inside(lambda: metrics(port))
 
 
 def test_a_client_resolves_and_fetches_through_synjitsu(up: Compose) -> None:
