@@ -99,7 +99,10 @@ def check(*arguments: str, directory: Path) -> tuple[int, str]:
 
 @pytest.mark.suite
 def test_the_services_are_asked_and_nothing_is_left_of_them(tmp_path: Path) -> None:
-    text = FILE.replace("10 mail", "ten mail") + '[hypervisor.xen]\nkind = "libxl"\n[vm.old]\nhypervisor = "xen"\n'
+    text = (
+        FILE.replace("10 mail", "ten mail").replace('kernel = "/no/kernel"', "ttl = 5")
+        + '[hypervisor.xen]\nkind = "libxl"\n[vm.old]\nhypervisor = "xen"\n'
+    )
     text += 'dns = "old.jitsu.test"\nip = "127.0.2.3"\nkernel = "/no/kernel"\n'
     (tmp_path / "jitsu.toml").write_text(text)
     before = sorted(tmp_path.iterdir())

@@ -99,7 +99,7 @@ def test_a_port_that_is_taken_ends_the_suite_with_advice(tmp_path: Path) -> None
             check=False,
         )
     assert done.returncode == 2
-    assert "Address already in use (another server has it" in done.stderr
+    assert "Address already in use (another process uses it" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
