@@ -73,8 +73,15 @@ class Process:
         self._started = monotonic()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
-        """Run a coroutine as part of this process; if it fails, the process ends."""
-        return self.group.create_task(work, name=name or None)
+        """Run a coroutine as part of this process; if it fails, the process ends.
+
+        Once the process is ending it is not run: a timer may still ring then.
+        """
+        try:
+            return self.group.create_task(work, name=name or None)
+        except RuntimeError:  # of a group that is over, or whose tasks are being cancelled
+            work.close()
+            return asyncio.get_running_loop().create_task(asyncio.sleep(0))
 
     def serve(self, handlers: Mapping[type[Request], Handler]) -> None:
         """Bind this service's rpc."""
