@@ -14,8 +14,25 @@ if TYPE_CHECKING:
 
 ARM_LIMIT_S = 0.25
 """Synjitsu answers in a millisecond or is not there; the boot must not wait for it."""
+BUSY_LIMIT_S, RECENT_S = 1.0, 5.0
+"""If it has answered that recently it is there, and busy with others: a hundred VMs may boot at once."""
 MARGIN_S = 5.0
 """Synjitsu gives up later than vmd, which says so."""
+
+
+class ArmPatience:
+    """How long an acknowledgement of Synjitsu is waited for."""
+
+    def __init__(self) -> None:
+        self._answered_at = float("-inf")
+
+    def limit_s(self, now: float) -> float:
+        """Return it for a request that is sent now."""
+        return BUSY_LIMIT_S if now < self._answered_at + RECENT_S else ARM_LIMIT_S
+
+    def note(self, now: float, *, answered: bool) -> None:
+        """Note whether a request was answered."""
+        self._answered_at = now if answered else float("-inf")
 
 
 async def nic_of_next_start(hypervisors: Hypervisors, vm: VM, nic: Nic) -> Nic:

@@ -40,7 +40,7 @@ from jitsu_protocol.vm import VM, InvalidVm, from_tree
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
 from jitsu_vmd.rules.summon import VmMachine
-from jitsu_vmd.wires.held import ARM_LIMIT_S, arm_request, nic_of_next_start
+from jitsu_vmd.wires.held import ArmPatience, arm_request, nic_of_next_start
 from jitsu_vmd.wires.history import History, log_state
 from jitsu_vmd.wires.holds import Holds
 from jitsu_vmd.wires.learn import learn
@@ -100,6 +100,7 @@ class VmDaemon:
         """What those wait for that find no room, as the feed has it."""
         self._admits = Alarm(self._admit)
         self._seen = Seen()
+        self._patience = ArmPatience()
         self.holds = Holds(self._store, self._hold)
         self._refusals: dict[str, str] = {}
         """VM -> why it cannot run as it is configured."""
@@ -532,11 +533,13 @@ class VmDaemon:
         nic = self._seen.nic(machine.vm)
         nic = nic if is_there else await nic_of_next_start(self._hypervisors, machine.guest, nic)
         try:
-            await self._synjitsu.call(arm_request(machine.vm, nic, is_there=is_there), Done, ARM_LIMIT_S)
+            limit_s = self._patience.limit_s(monotonic())
+            await self._synjitsu.call(arm_request(machine.vm, nic, is_there=is_there), Done, limit_s)
             armed = True
         except JitsuError as error:
             log.warning("Synjitsu is not armed: the boot is hidden by delay", vm=machine.vm.name, reason=str(error))
             armed = False
+        self._patience.note(monotonic(), answered=armed)
         self._handle(machine, events.ArmReturned(call, armed))
 
     async def _tell(self, owner: str, client: RpcClient, request: Request) -> None:

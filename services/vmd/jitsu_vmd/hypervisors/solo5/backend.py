@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
 
 RESERVED_S = 5.0
-"""A start comes once Synjitsu has answered, within `ARM_LIMIT_S`."""
+"""A start comes once Synjitsu has answered, within a second."""
 FEW = 500
 """Up to this many guests are asked for by their UUIDs; for more, all are listed."""
 _STOP_MODES = {
