@@ -467,6 +467,7 @@ def test_the_package_is_upgraded_and_goes_back_while_a_vm_runs_and_no_answer_is_
 
 
 def test_the_package_is_removed_and_purged_and_leaves_nothing(machine: Machine, lan: Lan) -> None:
+    assert address(lan, "kept") == "10.77.0.11"
     machine("dpkg --remove jitsu", limit_s=INSTALL_LIMIT_S)
     assert machine("virsh -q list --name").split() == ["kept"], "VMs go on"
     assert machine("pgrep -f 'jitsu[_]'", check=False) == ""
