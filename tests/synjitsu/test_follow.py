@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Never
+
+import pytest
 
 from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import VmStatus
@@ -15,8 +18,6 @@ from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from jitsu_protocol.vm import VM
 
@@ -81,3 +82,24 @@ async def test_g7_a_vm_that_vmd_had_armed_when_it_died_is_summoned_again(
         assert asked == [], "an item of the feed may be older than the Arm"
         follower._all_states(statuses, "")
         assert asked == [armed.uuid]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+async def test_g3_a_vm_that_was_started_shortly_before_synjitsu_may_have_connections(
+    tmp_path: Path, knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, vm = tmp_path / "connections", make_vm("www", "10.0.0.1")
+    connection = (b"\x0a\0\0\x09", 40_000, b"\x0a\0\0\1", 80)
+    Memory(path).save({vm.uuid: ([connection], False, [])} if knows else {})
+    async with running_process("synjitsu", tmp_path, synjitsu__bridges="br0") as process:
+        server = SynjitsuServer(process)
+        (bridge,) = server.bridges
+        monkeypatch.setattr(server.bridges, "of", lambda _: bridge)
+        bridge.listens_since = monotonic()
+        follower = Follower(process, server, Memory(path))
+        follower._configured([VmChanged(None, vm)])
+        status = VmStatus(uuid=vm.uuid, name=vm.name, state=VmState.READY, bridge="br0", up_s=1.0)
+        follower._state(status, gone=False)
+        known = bridge.activity.known(vm.uuid)
+        assert known is not None
+        assert known[:2] == (([connection], False) if knows else ([], True))

@@ -57,6 +57,8 @@ class Bridge:
         """Frames that earlier sockets on this bridge did not send, by the name of the error."""
         self._perform = perform
         self._save = save
+        self.listens_since = float("inf")
+        """When it attached to the bridge for the first time (time.monotonic())."""
         self._index = 0
         self._focuses = False
         self._lost_at = float("-inf")
@@ -107,6 +109,7 @@ class Bridge:
             return  # it went at this moment
         self.activity.missed(monotonic())
         self.wire.open()
+        self.listens_since = min(self.listens_since, monotonic())
         self.ports.attach()
         self.arming.changed = True
         self.focus()

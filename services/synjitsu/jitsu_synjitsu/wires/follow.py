@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 MAX_NOTED, MAX_NAME_SHOWN = 5, 64
 UNSEEN_S = 2.0
-"""A VM that has been up for longer when it is first heard of may have connections that nobody saw begin."""
+"""A VM that has been up for longer when it is first heard of may have connections that nobody saw begin. So may one
+that was up before this Synjitsu listened.
+"""
 _RUNNING = frozenset({VmState.BOOTING, VmState.READY, VmState.DRAINING})
 
 log = structlog.get_logger("synjitsu")
@@ -259,8 +261,10 @@ class Follower:
 
     def _follow_use(self, bridge: Bridge, vm: VM, status: VmStatus, mac: bytes, *, late: bool) -> None:
         if status.state in _RUNNING:
-            unseen = late or (status.up_s or 0.0) > UNSEEN_S
-            known = self._memory.take(vm.uuid) if unseen else None
+            up_s = status.up_s or 0.0
+            up_since = monotonic() - up_s
+            unseen = late or up_s > UNSEEN_S or up_since < bridge.listens_since
+            known = self._memory.take(vm.uuid, up_since)
             bridge.activity.runs(
                 vm,
                 mac,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any
 
 import msgpack
@@ -42,21 +43,28 @@ class Memory:
         self._size = self._limit = 0
         self._is_whole = True
         """The file has all that is known, unless it was not written by this process yet."""
+        self._written_at = float("-inf")
+        """When the file was written that was read (time.monotonic())."""
         try:
             with path.open("rb") as file:
                 self._known = _read(file)
+                self._written_at = monotonic() - (time() - os.fstat(file.fileno()).st_mtime)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, msgpack.UnpackException) as error:
             log.warning("cannot read which connections were open before", file=str(path), reason=str(error))
         self._untaken = set(self._known)
 
-    def take(self, vm: str) -> Known | None:
-        """Return what was known of a VM, once."""
+    def take(self, vm: str, up_since: float) -> Known | None:
+        """Return what was known of a VM that has been up since then (time.monotonic()), once.
+
+        Nothing if it has been started since the file was written: its connections of before are over.
+        """
         if vm not in self._untaken:
             return None
         self._untaken.discard(vm)
-        return self._known.pop(vm)
+        known = self._known.pop(vm)
+        return known if up_since <= self._written_at else None
 
     def save(self, changes: Mapping[str, Known | None]) -> None:
         """Write what has changed; what was read and not taken stays."""
