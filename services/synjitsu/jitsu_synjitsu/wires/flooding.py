@@ -62,9 +62,12 @@ class BridgePorts:
     def boots(self, vm: str, mac: bytes) -> None:
         """Shut the port of a VM as soon as it is there: the VM is about to boot."""
         self._static.pop(vm, None)
-        if self._links is not None and self._links.is_static(mac):
+        actions = self._rules.arm(vm, mac)
+        diverted = [self._try(learn, each.port, each.mac) for each in actions if isinstance(each, Divert)]
+        # An entry that is new leaves no other, so the kernel is asked for one of an operator's only without it.
+        if not any(diverted) and self._links is not None and self._links.is_static(mac):
             self._static[vm] = mac
-        self._do(self._rules.arm(vm, mac))
+        self._do([each for each in actions if not isinstance(each, Divert)])
 
     def settled(self, vm: str) -> None:
         """Open the port of a VM: its guest is there, or its boot is over."""
@@ -115,8 +118,7 @@ class BridgePorts:
                 case Open(port):
                     self._flood(port, floods=True)
                 case Divert(port, mac):
-                    if mac not in self._static.values():
-                        self._try(learn, port, mac)
+                    self._try(learn, port, mac)
                 case EndDivert(port, mac):
                     self._try(unlearn, port, mac)
                 case Unlearn(port, mac):
@@ -138,12 +140,14 @@ class BridgePorts:
             self._ledger.remove(port)
 
     @staticmethod
-    def _try(change: Callable[[int, bytes], None], port: Port, mac: bytes) -> None:
-        """Change what the bridge knows of a MAC address; that fails if it knows better already."""
+    def _try(change: Callable[[int, bytes], None], port: Port, mac: bytes) -> bool:
+        """Change what the bridge knows of a MAC address; return whether it did not know better already."""
         try:
             change(port.index, mac)
         except OSError as error:
             log.debug("the bridge knows better", port=port.name, mac=mac.hex(":"), reason=error.strerror)
+            return False
+        return True
 
     def _note(self, obstacle: str) -> None:
         if obstacle != self._obstacle:

@@ -45,6 +45,7 @@ from jitsu_vmd.wires.history import History, log_state
 from jitsu_vmd.wires.holds import Holds
 from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
+from jitsu_vmd.wires.passing import PASSED_THROUGH, Passing
 from jitsu_vmd.wires.probe import wait_for_port
 from jitsu_vmd.wires.seen import Seen
 from jitsu_vmd.wires.started import Started, address_held, log_difference
@@ -100,6 +101,7 @@ class VmDaemon:
         """What those wait for that find no room, as the feed has it."""
         self._admits = Alarm(self._admit)
         self._seen = Seen()
+        self._passing = Passing(lambda vm: self._publish(self._machines[vm]))
         self._patience = ArmPatience()
         self.holds = Holds(self._store, self._hold)
         self._refusals: dict[str, str] = {}
@@ -434,11 +436,15 @@ class VmDaemon:
             self._room.tally.forget(vm.uuid)
 
     def _publish(self, machine: VmMachine, *, gone: bool = False) -> None:
+        self._passing.drop(machine.vm.uuid)
         if self._complete.is_set():  # before, nobody has had a snapshot that this would change
             self._feed.publish("vm", VmStateChanged(vm=self._status(machine, monotonic()), gone=gone))
 
     def _published(self, machine: VmMachine) -> None:
-        self._publish(machine)
+        if machine.state in PASSED_THROUGH:
+            self._passing.add(machine.vm.uuid)
+        else:
+            self._publish(machine)
         log_state(machine, is_news=self._complete.is_set())
         if machine.state is VmState.FAILED:
             self.looks.at(machine.vm.uuid)  # it may be paused or suspended, or even run

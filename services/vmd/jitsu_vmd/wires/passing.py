@@ -1,0 +1,49 @@
+"""States that a boot only passes through: they are published a little later, and not at all if they are over by then.
+
+A unikernel is up in a few milliseconds. dns, Synjitsu, the reaper and the store would each wake up for every state on
+the way, while the client's answer and the guest need the processors. Nobody acts upon these states: whoever summons the
+VM joins the boot whatever dns believes, and Synjitsu is asked to hold its addresses by a request.
+
+    starting, booting              published after PASSING_S, as the VM is then
+    any other state, or it is gone published at once; what was to be published is dropped
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.states import VmState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PASSING_S = 0.01
+"""Nobody who looks at the states of VMs notices that; `jitsu trace` has what happened in the meantime."""
+PASSED_THROUGH = frozenset({VmState.STARTING, VmState.BOOTING})
+
+
+class Passing:
+    """The VMs whose state is to be published soon."""
+
+    def __init__(self, publish: Callable[[str], None]) -> None:
+        """`publish` is called with the UUID of each VM that is still to be published."""
+        self._publish = publish
+        self._vms: dict[str, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, vm: str) -> None:
+        """Publish a VM soon."""
+        self._vms[vm] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PASSING_S, self._flush)
+
+    def drop(self, vm: str) -> None:
+        """It has been published as it is now."""
+        self._vms.pop(vm, None)
+
+    def _flush(self) -> None:
+        self._timer = None
+        vms, self._vms = self._vms, {}
+        for vm in vms:
+            self._publish(vm)
