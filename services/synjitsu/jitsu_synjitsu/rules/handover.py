@@ -15,13 +15,15 @@
     armed      AskedFor, address absent         Send: the answer; nothing if it is an ARP probe or duplicate address
                                                 detection, which may be the guest's own
     armed      PacketSeen, address absent       kept
+    armed      PacketSeen: a SYN, within PASSING_S of the guest showing itself at that address
+                                                replayed like a kept one, unless the guest answers it
     armed      question due                     Send: a question for each absent address in the name of one who waits
                                                 for it, else in Synjitsu's own: a guest may never announce itself
     armed      GuestFrameSeen                   what the guest answers without having been sent it is no longer kept.
                                                 If it shows an address (presence.py), that address is present:
                                                 OpenPort, and Send: what was kept for it, as presence.py says
     armed      ProbeAnswered, UdpRefused        as presence.py says
-    armed      an address is handed             HandedOver, once; when all of them are: released
+    armed      an address is handed             HandedOver, once; when all of them are, and PASSING_S is over: released
     armed      ReadyTold                        absent addresses are asked for at once, and held still
     armed      FailureTold, limit passed        Send: a rejection of each attempt that is left; OpenPort; addresses that
                                                 are absent are `missing`. If none has been handed: refusing, else
@@ -94,10 +96,16 @@ if TYPE_CHECKING:
 
 ANNOUNCE_FIRST_S, ANNOUNCE_MAX_S = 0.1, 2.0
 """After the first announcement; each pause is twice the one before."""
-ASK_S = 0.02
-"""How often an armed VM that somebody waits for is asked for."""
+ASK_FIRST_S, ASK_S = 0.005, 0.02
+"""How often an armed VM that somebody waits for is asked for. At first it is more often, because a unikernel's
+announcement may come before the bridge accepts what its new port sends; then the pauses grow.
+"""
 SILENT_S, ASK_SILENT_S = 1.0, 1.0
 """When, and how often, one is asked for that nobody waits for."""
+PASSING_S = 0.002
+"""A SYN that comes so soon after the guest has shown itself may have passed the bridge before that had learned the
+guest's port from that frame: on another processor, a few microseconds earlier.
+"""
 COMING_S = 2.0
 """So long after its first frame a guest is asked for often: duplicate address detection takes 1 s (RFC 4862, 5.4)."""
 SETTLE_S = 0.5
@@ -161,6 +169,7 @@ class Handover:
     _announce_at: float = 0.0
     _announce_pause: float = ANNOUNCE_FIRST_S
     _ask_at: float = float("inf")
+    _ask_pause: float = ASK_FIRST_S
     _askers: dict[bytes, Seen] = field(default_factory=dict)
     """Address -> who asked for it last."""
     _actions: list[Action] = field(default_factory=list)
@@ -187,6 +196,8 @@ class Handover:
         due = [presence.deadline() for presence in self._presences.values()]
         if any(self._absent()):
             due += [self._announce_at, self._ask_at]
+        elif all(presence.state is AddressState.HANDED for presence in self._presences.values()):
+            due.append(self._settled_at())
         return min([self.limit, *due])
 
     def passed(self, now: float) -> list[Action]:
@@ -202,7 +213,7 @@ class Handover:
                 self._ask(now)
                 for presence in self._presences.values():
                     self._send_all(presence.tick(now))
-                self._finish_if_handed()
+                self._finish_if_handed(now)
         return self._actions
 
     @property
@@ -248,6 +259,7 @@ class Handover:
             self._all_absent()
             self._told, self._heard_at, self.foreign = False, None, b""
             self._announce_at, self._announce_pause, self._ask_at = 0.0, ANNOUNCE_FIRST_S, float("inf")
+            self._ask_pause = ASK_FIRST_S
             self._actions.append(ShutPort(self.vm, self.mac))
             for item in self.kept.of(self.vm):
                 self._write(item, now)
@@ -277,7 +289,7 @@ class Handover:
             self.state, self.limit = HandoverState.ARMED, now + FOUND_LIMIT_S
             self._ask_at = now + ASK_S
             self._appear(event.seen.sender, now)
-            self._finish_if_handed()
+            self._finish_if_handed(now)
         else:
             self.state = HandoverState.RELEASED
 
@@ -285,7 +297,7 @@ class Handover:
         self.state, self.limit, self._told = HandoverState.ARMED, now + FOUND_LIMIT_S, True
         for address in self.addresses:
             self._appear(address, now)
-        self._finish_if_handed()
+        self._finish_if_handed(now)
 
     def _let_go(self, _: FailureTold, now: float) -> None:
         has_failed = self.state is HandoverState.ARMED and not self._told
@@ -320,7 +332,7 @@ class Handover:
         if now < self._announce_at:
             return
         if not self._announce_at:
-            self._ask_at = now + (ASK_S if self._askers else SILENT_S)
+            self._ask_at = now + (self._ask_pause if self._askers else SILENT_S)
         self._announce_at = now + self._announce_pause
         self._announce_pause = min(2 * self._announce_pause, ANNOUNCE_MAX_S)
         self._announce_all(self._absent())
@@ -336,7 +348,8 @@ class Handover:
         absent = self._absent()
         is_coming = self._heard_at is not None and now < self._heard_at + COMING_S
         is_awaited = is_coming or any(address in self._askers for address in absent)
-        self._ask_at = now + (ASK_S if is_awaited else ASK_SILENT_S)
+        self._ask_at = now + (self._ask_pause if is_awaited else ASK_SILENT_S)
+        self._ask_pause = min(2 * self._ask_pause, ASK_S) if is_awaited else self._ask_pause
         for address in absent:
             self._send(frames.question(self._askers.get(address, frames.OURSELVES[len(address)]), address), "question")
 
@@ -350,9 +363,12 @@ class Handover:
             self._waits(asker.target, asker, now)
 
     def _keep(self, event: PacketSeen, now: float) -> None:
-        if not self._is_absent(event.seen.target):
-            return
         item = Item(event.frame, event.seen, now)
+        presence = self._presences[event.seen.target]
+        if presence.state is not AddressState.ABSENT:
+            if event.seen.kind is Kind.TCP and now < presence.since + PASSING_S:
+                self._send_all(presence.add_passing(item, now))
+            return
         self.kept.keep(self.vm, frames.flow_of(item.seen), item, replaces=item.seen.kind is Kind.TCP)
         if self.state is HandoverState.ARMED:
             self._write(item, now)
@@ -363,7 +379,7 @@ class Handover:
 
     def _waits(self, address: bytes, asker: Seen, now: float) -> None:
         self._askers[address] = asker
-        self._ask_at = min(self._ask_at, now + ASK_S)
+        self._ask_at = min(self._ask_at, now + self._ask_pause)
 
     def _write(self, item: Item, now: float) -> None:
         if self._is_written(item):
@@ -392,7 +408,7 @@ class Handover:
                 self._appear(seen.sender, now)
         else:
             presence.answered(seen)
-        self._finish_if_handed()
+        self._finish_if_handed(now)
 
     def _managed(self, _: ManagedTold, now: float) -> None:
         if self.by_xenstore:
@@ -401,7 +417,7 @@ class Handover:
             for address in self._absent():
                 if len(address) == 4:
                     self._appear(address, now)
-            self._finish_if_handed()
+            self._finish_if_handed(now)
 
     def _clear(self, after_s: float) -> None:
         if self.by_xenstore:
@@ -428,21 +444,25 @@ class Handover:
     def _probed(self, event: ProbeAnswered, now: float) -> None:
         if event.reply.sender in self._presences:
             self._send_all(self._presences[event.reply.sender].probe_answered(event.reply, now))
-            self._finish_if_handed()
+            self._finish_if_handed(now)
 
     def _udp_refused(self, event: UdpRefused, now: float) -> None:
         if event.reply.sender in self._presences:
             self._presences[event.reply.sender].refused(event.reply, now)
 
-    def _finish_if_handed(self) -> None:
+    def _finish_if_handed(self, now: float) -> None:
         if self.state is not HandoverState.ARMED:
             return
         handed = [presence.state is AddressState.HANDED for presence in self._presences.values()]
         if any(handed) and not self._told:
             self._told = True
             self._actions += [OpenPort(self.vm), HandedOver(self.vm, self.mac)]
-        if all(handed):
+        if all(handed) and now >= self._settled_at():
             self.state = HandoverState.RELEASED
+
+    def _settled_at(self) -> float:
+        """Return when no packet is on its way any more that passed the bridge before it knew the guest's port."""
+        return max(presence.since for presence in self._presences.values()) + PASSING_S
 
     def _reject(self, taken: Iterable[tuple[Any, Item]] | Iterable[Item]) -> None:
         for each in taken:

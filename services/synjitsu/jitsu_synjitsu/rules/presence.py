@@ -17,6 +17,8 @@
                                                        refused it for TRIAL_S: of many refusals Linux reports six
     present   the guest refuses a datagram             the same datagram again in RETRY_S, then in twice that, and so on
     present   nothing is left                          handed
+    present, handed  a SYN comes that may have missed  present; the same as a kept one
+              the guest (handover.py, PASSING_S)
     present   RISE_LIMIT_S passed                      all that is left, as the clients should hear what the guest says;
                                                        handed
     handed    anything                                 nothing: it is the guest's
@@ -143,7 +145,7 @@ class AddressHandover:
     mac: bytes = b""
     """The guest's."""
     replayed: int = 0
-    _since: float = 0.0
+    since: float = float("-inf")
     """When the guest showed itself."""
     _syns: list[Item] = field(default_factory=list)
     _others: list[Item] = field(default_factory=list)
@@ -163,7 +165,7 @@ class AddressHandover:
 
     def appear(self, mac: bytes, items: Sequence[Item], now: float) -> list[tuple[bytes, str]]:
         """Note that the guest is there; `items` is what was kept. Returns frames, and what each is counted as."""
-        self.state, self.mac, self._since = AddressState.PRESENT, mac, now
+        self.state, self.mac, self.since = AddressState.PRESENT, mac, now
         fragments: dict[tuple[bytes, bytes], list[Item]] = {}
         for item in items:
             seen = item.seen
@@ -187,10 +189,24 @@ class AddressHandover:
                 self._others += parts
         return self.tick(now)
 
+    def add_passing(self, item: Item, now: float) -> list[tuple[bytes, str]]:
+        """Take a SYN that came when the guest had just shown itself, and that the bridge may not have brought it."""
+        self.state = AddressState.PRESENT
+        self._add_syn(item)
+        return self.tick(now)
+
+    def _add_syn(self, item: Item) -> None:
+        self._kept_ports.add(item.seen.source_port)
+        self._syns.append(item)
+        port = item.seen.target_port
+        probe = self._probes.setdefault((item.seen.sender, port), _Probe(item, port, for_syn=True))
+        probe.for_syn = True
+        self._probe_at = min(self._probe_at, probe.due)
+
     def tick(self, now: float) -> list[tuple[bytes, str]]:
         """Look at the clock. Returns frames, and what each is counted as."""
         if self.state is AddressState.PRESENT:
-            if now >= self._since + RISE_LIMIT_S:
+            if now >= self.since + RISE_LIMIT_S:
                 for item in self.take_left():
                     self._replay(item)
             else:
@@ -207,10 +223,10 @@ class AddressHandover:
         """Return when to call `tick`."""
         if self.state is not AddressState.PRESENT:
             return float("inf")
-        due = [self._since + RISE_LIMIT_S]
+        due = [self.since + RISE_LIMIT_S]
         if self._probes:
             due.append(self._probe_at)
-        unproven_until = self._since + UNPROVEN_S
+        unproven_until = self.since + UNPROVEN_S
         if self._others or any(item.seen.target_port in self._listening for item in self._syns):
             due.append(unproven_until)
         due += [port.next_deadline(self._reached, unproven_until) for port in self._udp.values()]
@@ -271,7 +287,7 @@ class AddressHandover:
     # --- what the guest is sent ---
 
     def _may_send(self, client: bytes, now: float) -> bool:
-        return client in self._reached or now >= self._since + UNPROVEN_S
+        return client in self._reached or now >= self.since + UNPROVEN_S
 
     def _replay_reached(self, now: float) -> None:
         waiting = []
@@ -312,7 +328,7 @@ class AddressHandover:
         if now < self._probe_at or not self._probes:
             return
         syns = {(item.seen.sender, item.seen.target_port) for item in self._syns}
-        is_unproven = now < self._since + UNPROVEN_S
+        is_unproven = now < self.since + UNPROVEN_S
         self._probes = {
             key: probe
             for key, probe in self._probes.items()

@@ -22,7 +22,7 @@ PAUSE_SHARE = 0.05
 MIN_PAUSE_S = 0.005
 MAX_PAUSE_S = 0.1
 """A hundred guests that boot for a minute cost a thousand attempts a second at most."""
-FIRST_ATTEMPT_S, ATTEMPT_SHARE, MAX_ATTEMPT_S = 0.05, 0.25, 1.0
+FIRST_ATTEMPT_S, ATTEMPT_SHARE, MAX_ATTEMPT_S = 0.01, 0.25, 1.0
 """An attempt on a bridge is answered within a millisecond, or was lost. But a guest may also be slow: an attempt may
 take this share of the time waited so far.
 """
