@@ -176,7 +176,7 @@ async def test_a_query_that_a_replica_has_read_is_answered_when_it_is_stopped(tm
     ("kinds", "own", "said"),
     [
         ((socket.SOCK_DGRAM, socket.SOCK_DGRAM), {}, "one socket for UDP and one for TCP"),
-        ((socket.SOCK_DGRAM, socket.SOCK_STREAM), {"JITSU_DNS_WORKERS": "2"}, "say workers = 1"),
+        ((socket.SOCK_DGRAM, socket.SOCK_STREAM), {"JITSU_DNS_WORKERS": "2"}, "set workers = 1"),
     ],
 )
 def test_sockets_that_nobody_would_read_are_refused(
