@@ -40,7 +40,7 @@ DEAD_MS (ZMQ_HEARTBEAT_TTL). An owner sends none: libzmq 4.3.5 aborts a process 
 lost while a full socket kept libzmq from reading it (`Assertion failed: !_io_error`, out_event, called by timer_event).
 Any peer could bring that about: it sends more than is read at once, and dies."""
 KEEPALIVE_S, KEEPALIVE_PROBES = 5, 3
-"""tcp(7): for peers of a version that does not say when an owner shall take them for dead."""
+"""tcp(7): for peers of a version that does not say when an owner should consider them dead."""
 MAX_UNREAD = 100_000
 """Messages that may wait for one who connects: when its socket is full, the same abort threatens it. Replies are
 limited by MAX_WAITING_CALLS, and an item of a feed has half a kilobyte."""

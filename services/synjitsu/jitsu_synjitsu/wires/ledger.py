@@ -3,7 +3,7 @@ back. A port is noted before it is shut, so none can be forgotten.
 
 The file grows by a line at each change, `+ INDEX NAME` or `- INDEX NAME`, because a start of a VM waits for it: one
 write(2) takes microseconds, while replacing a file takes a millisecond where that reaches a disk. It is emptied when no
-port is shut any more, and written anew when it has grown long.
+port is shut any longer, and rewritten when it has grown long.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jitsu_synjitsu.rules.ports import Port
 
 MAX_FILE_BYTES = 64 * 1024
-"""About 2,000 changes. A longer file is written anew, with a line for each port that is shut."""
+"""About 2,000 changes. A longer file is rewritten, with a line for each port that is shut."""
 
 log = structlog.get_logger("synjitsu")
 
@@ -85,7 +85,7 @@ class Ledger:
                 os.ftruncate(self._descriptor, 0)
                 self._size = 0
             elif self._size > self._limit:
-                self._write_anew()
+                self._rewrite()
             else:
                 self._size += os.write(self._descriptor, line.encode())
         except OSError as error:
@@ -97,7 +97,7 @@ class Ledger:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
 
-    def _write_anew(self) -> None:
+    def _rewrite(self) -> None:
         """Keep only what is shut now. The new file takes the place of the old one at once: no crash loses a port."""
         new = self._path.with_suffix(".new")
         text = "".join(f"+ {index} {name}\n" for name, index in self._shut.items())

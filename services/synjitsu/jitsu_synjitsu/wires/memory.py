@@ -1,6 +1,6 @@
 """The connections that are open, in a file of the runtime directory: a Synjitsu that is started again knows them.
 
-The file is a sequence of msgpack objects: first a dict of all VMs, as it was when the file was written anew, then for
+The file is a sequence of msgpack objects: first a dict of all VMs, as it was when the file was last rewritten, then for
 each VM of which something has changed a pair of its UUID and what is known now (nil: it no longer runs). So a save
 costs what has changed, and not what all VMs have. A last object that is cut short was being written when Synjitsu
 died, and counts for nothing.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jitsu_synjitsu.rules.running import Connection, Known
 
 MIN_GROWTH_BYTES = 256 * 1024
-"""The file is written anew when it has grown by that much, and to twice the size that it had then."""
+"""The file is rewritten when it has grown by that much, and to twice the size that it had then."""
 MAX_OBJECT_BYTES = 1024 * 1024 * 1024
 """Of what is read: 10,000 VMs with all the connections that are kept."""
 
@@ -80,7 +80,7 @@ class Memory:
         is_long = self._size + len(data) > self._limit
         try:
             if is_long or not self._is_whole:
-                self._write_anew()
+                self._rewrite()
             else:
                 self._append(data)
         except OSError as error:
@@ -93,7 +93,7 @@ class Memory:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += len(data)
 
-    def _write_anew(self) -> None:
+    def _rewrite(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
         data = msgpack.packb(self._known)
