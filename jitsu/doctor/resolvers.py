@@ -1,7 +1,7 @@
 """Resolvers of this machine: whether they send the questions for our zones to us, and keep answers as long as they may.
 
-Each is asked once for each zone, for a name that nobody has, so that no VM is started. A resolver that asks us passes on
-our NXDOMAIN with our SOA record, whose TTL is the negative one (RFC 2308, section 5).
+Each is asked once for each zone, for a name that nobody has, so that no VM is started. A resolver that asks us passes
+on our NXDOMAIN with our SOA record, whose TTL is the negative one (RFC 2308, section 5).
 """
 
 from __future__ import annotations

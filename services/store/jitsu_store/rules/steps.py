@@ -1,8 +1,8 @@
 """Long work in pieces, so that a process can answer others in between.
 
-A function that works in pieces is a generator: it yields after each piece, and returns its result. Another such function
-calls it with `yield from`; a caller that has the time uses `at_once`; with `in_pieces` (wires/turns.py) the event loop has
-its turn after each piece.
+A function that works in pieces is a generator: it yields after each piece, and returns its result. Another such
+function calls it with `yield from`; a caller that has the time uses `at_once`; with `in_pieces` (wires/turns.py) the
+event loop has its turn after each piece.
 """
 
 from __future__ import annotations
