@@ -78,7 +78,7 @@ class Running:
         return self._closes((seen.sender, seen.source_port, seen.target, seen.target_port), seen.flags, _BY_CLIENT, now)
 
     def is_reply(self, seen: Seen) -> bool:
-        """Say whether a segment to the VM belongs to a connection that the VM has opened, and is no use of it."""
+        """Say whether a segment to the VM belongs to a connection that the VM has opened: that does not keep it up."""
         connection = (seen.sender, seen.source_port, seen.target, seen.target_port)
         if connection not in self.opened:
             return False
