@@ -16,14 +16,15 @@ WORKDIR /src
 # With a wildcard it is no mistake that there is no build/wheels.
 COPY requirements.txt build/wheels* wheels/
 COPY protocol protocol
+COPY runtime runtime
 RUN sed -n 's/^\([A-Za-z0-9_.-]*==[^ ;]*\).*/\1/p' wheels/requirements.txt > /constraints.txt \
  && /build/bin/pip install -q --no-cache-dir --find-links wheels $PIP_FLAGS -c /constraints.txt \
-      --target /opt/jitsu ./protocol
+      --target /opt/jitsu ./protocol ./runtime
 
 FROM build-shared AS build
 ARG SERVICE PIP_FLAGS=
 COPY . ./
-# pip finds what is shared, jitsu-protocol among it, and leaves it out of /own; no index is asked for it.
+# pip finds what is shared, jitsu-runtime among it, and leaves it out of /own; no index is asked for it.
 RUN case "$SERVICE" in tool) what="./services/* ." ;; *) what="./services/$SERVICE" ;; esac \
  && PYTHONPATH=/opt/jitsu /build/bin/pip install -q --no-cache-dir --find-links wheels $PIP_FLAGS -c /constraints.txt \
       --prefix /own $what \

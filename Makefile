@@ -1,6 +1,6 @@
 BIN := .venv/bin
 SERVICES := store vmd dns synjitsu reaper
-MEMBERS := protocol services/store services/vmd services/dns services/synjitsu services/reaper .
+MEMBERS := protocol runtime services/store services/vmd services/dns services/synjitsu services/reaper .
 
 GUESTS := build/guests
 TOOLS := build/tools
@@ -11,7 +11,7 @@ DIST ?= dist
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
 PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check
-SOURCES := pyproject.toml $(wildcard protocol/pyproject.toml services/*/pyproject.toml)
+SOURCES := pyproject.toml $(wildcard protocol/pyproject.toml runtime/pyproject.toml services/*/pyproject.toml)
 setup: .venv/ready
 .venv/ready: .venv/can-run requirements-dev.txt
 	@echo "Installing what tests and lint need ..."
@@ -31,7 +31,7 @@ setup-run: .venv/can-run
 	@$(PIP_INSTALL) --no-compile --no-deps --no-build-isolation $(patsubst %,-e ./%,$(MEMBERS))
 	@echo "Compiling ..."
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import jitsu.main$(foreach each,$(SERVICES),, jitsu_$(each).main)"
-	@$(BIN)/python -m compileall -q protocol services jitsu
+	@$(BIN)/python -m compileall -q protocol runtime services jitsu
 	@touch $@
 
 # Another apt or dpkg may be at work; apt-get waits for dpkg's lock (apt.conf(5), DPkg::Lock::Timeout), but not for that of
@@ -113,7 +113,7 @@ test-xen: setup-libvirt
 # Ten million packets that nobody meant, and 200,000 queries while sends fail; SEED=N gives others, PACKETS=N and QUERIES=N fewer.
 fuzz: setup
 	FUZZ_PACKETS=$(or $(PACKETS),10000000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -q tests/dns/test_fuzz.py -o timeout=0 -o faulthandler_timeout=0
-	FUZZ_QUERIES=$(or $(QUERIES),200000) $(BIN)/pytest -q tests/dns/test_send_fuzz.py tests/protocol/test_send_fuzz.py -o faulthandler_timeout=0
+	FUZZ_QUERIES=$(or $(QUERIES),200000) $(BIN)/pytest -q tests/dns/test_send_fuzz.py tests/runtime/test_send_fuzz.py -o faulthandler_timeout=0
 
 # As root: ten minutes in which each key sends every kind of request, right and wrong ones, while others go on working;
 # SEED=N gives others, SECONDS=N fewer.

@@ -26,7 +26,7 @@ from bench.dns_warm import LOAD_CORE, load, names_of, pin, resident_mb, summon_a
 from bench.size import sized
 from jitsu.link import connect
 from jitsu_protocol.messages import Applied, Apply, Change
-from jitsu_protocol.sections import BusSettings
+from jitsu_runtime.settings.schema import BusSettings
 from tests.support.dns import ask_all
 from tests.support.suite import RunningSuite, vm_toml, wait_for
 

@@ -23,7 +23,7 @@ from time import monotonic
 
 from bench.size import sized
 from jitsu_protocol.messages import Done, History, Log, Record
-from jitsu_protocol.vm import STATS_ROOT, VM_ROOT
+from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT
 from jitsu_store.wires.files import TEMPORARY
 from jitsu_store.wires.packer import MAX_MEMORY_MB
 from jitsu_store.wires.upkeep import QUIET_S

@@ -29,9 +29,9 @@ import dns.query
 
 from bench.size import sized
 from jitsu.link import connect
-from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.messages import Done, OperatorStop, Timelines, Trace
-from jitsu_protocol.sections import BusSettings
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_runtime.settings.schema import BusSettings
 from tests.support.lan import BRIDGE, ip, lan_suite, made_lan
 from tests.support.solo5 import open_directory
 from tests.support.unikernel import MAC, V4, add_tap, unikernel_programs

@@ -9,7 +9,16 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[1]
-MEMBERS = ("protocol", "services/store", "services/vmd", "services/dns", "services/synjitsu", "services/reaper", ".")
+MEMBERS = (
+    "protocol",
+    "runtime",
+    "services/store",
+    "services/vmd",
+    "services/dns",
+    "services/synjitsu",
+    "services/reaper",
+    ".",
+)
 
 
 def build(target: Path) -> list[Path]:

@@ -16,10 +16,10 @@ import jitsu.main  # noqa: F401  all commands
 from jitsu.cli import app
 from jitsu.examples import COMMANDS, EXIT_STATUS, GROUPS, WORDS
 from jitsu_protocol import __version__
-from jitsu_protocol.sections import SECTION_OF, SECTIONS
-from jitsu_protocol.service_help import EXIT_STATUS as SERVICE_EXIT_STATUS
-from jitsu_protocol.service_help import SERVICES
-from jitsu_protocol.settings import default_of
+from jitsu_runtime.settings.load import default_of
+from jitsu_runtime.settings.schema import SECTION_OF, SECTIONS
+from jitsu_runtime.settings.service_help import EXIT_STATUS as SERVICE_EXIT_STATUS
+from jitsu_runtime.settings.service_help import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

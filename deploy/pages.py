@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import jitsu.main  # noqa: F401  all commands
 from jitsu import reference as tool
 from jitsu.cli import app
-from jitsu_protocol import settings
-from jitsu_protocol.sections import SECTION_OF
+from jitsu_runtime.settings import load as settings
+from jitsu_runtime.settings.schema import SECTION_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable

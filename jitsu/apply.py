@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from jitsu.effect import effect
 from jitsu.rows import below
-from jitsu_protocol.errors import Refused, Unavailable, UnknownKind
 from jitsu_protocol.messages import MASTER, Applied, Apply, Change, Check, Checked
-from jitsu_protocol.vm import VM_ROOT, InvalidVm, from_tree, to_tree
+from jitsu_protocol.model.errors import Refused, Unavailable, UnknownKind
+from jitsu_protocol.model.vm import VM_ROOT, InvalidVm, from_tree, to_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from jitsu.link import Link
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 APPLY_TIMEOUT_S = 60.0
 CHECK_TIMEOUT_S = 10.0

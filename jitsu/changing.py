@@ -35,11 +35,11 @@ from jitsu.state import (
 from jitsu.stop_modes import with_stop_modes
 from jitsu.summary import Summary
 from jitsu.trial import commit_of, fetched, tried, unmoved
-from jitsu_protocol.errors import JitsuError, Refused, UnknownKind
 from jitsu_protocol.messages import MASTER, Applied, Change, Leaves, List, Merge, Pull, Read, Value
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
-from jitsu_protocol.settings import SettingsFault, load
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.errors import JitsuError, Refused, UnknownKind
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
+from jitsu_runtime.settings.load import SettingsFault, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

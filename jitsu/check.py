@@ -25,14 +25,14 @@ import typer
 from jitsu.cli import JsonOption, Where, app, settings
 from jitsu.reach import unreachable_lines
 from jitsu.stop_modes import with_stop_modes
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
-from jitsu_protocol.settings import SettingsFault
-from jitsu_protocol.toml import TomlFile
+from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
+from jitsu_runtime.settings.load import SettingsFault
+from jitsu_runtime.settings.toml_positions import TomlFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
 
 LIMIT_S = 30.0
 """Longer than a vmd waits for each of a few hypervisors."""

@@ -15,13 +15,13 @@ from jitsu.apply import operator
 from jitsu.help import INTERRUPTED, App, CommandGroup
 from jitsu.link import OWNERS, Link, connect, listens
 from jitsu.printable import printable
-from jitsu_protocol import identity
-from jitsu_protocol.errors import JitsuError
-from jitsu_protocol.help import version_text
-from jitsu_protocol.logs import configure_logging
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
-from jitsu_protocol.sections import MACHINE_DIRECTORY, runtime_directory
-from jitsu_protocol.settings import Settings, SettingsFault, VmText, load
+from jitsu_protocol.model import identity
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_runtime.logs import configure_logging
+from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
+from jitsu_runtime.settings.help import version_text
+from jitsu_runtime.settings.load import Settings, SettingsFault, VmText, load
+from jitsu_runtime.settings.schema import MACHINE_DIRECTORY, runtime_directory
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from jitsu.rows import below
 from jitsu.summary import Summary, consent, question, summarize, summary_lines
-from jitsu_protocol.errors import Refused
 from jitsu_protocol.messages import MASTER
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.errors import Refused
+from jitsu_protocol.model.vm import VM_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

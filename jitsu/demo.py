@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from jitsu.kinds import kind_of
 from jitsu.reach import unreachable, unreachable_lines
-from jitsu_protocol.native_guest import native_guest
-from jitsu_protocol.settings import VmText
+from jitsu_runtime.native_guest import native_guest
+from jitsu_runtime.settings.load import VmText
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.settings import Settings
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.settings.load import Settings
 
 PRESETS = {"defaults.ttl": "10", "dns.port": "5300", "dns.zones": "jitsu.test"}
 FAST = "spark"

@@ -14,8 +14,8 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
-from jitsu_protocol.errors import BadRequest
-from jitsu_protocol.vm import REPLICA_ROOT
+from jitsu_protocol.model.errors import BadRequest
+from jitsu_protocol.model.vm import REPLICA_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

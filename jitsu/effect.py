@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.keys import KEYS
-from jitsu_protocol.vm import MIN_IDLE_S, VM, as_text
+from jitsu_protocol.model.vm import MIN_IDLE_S, VM, as_text
+from jitsu_protocol.model.vm_keys import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

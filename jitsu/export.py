@@ -8,9 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from jitsu.effect import FIELDS, IN_THE_MODEL, default_of
-from jitsu_protocol.inventory import Inventory
-from jitsu_protocol.keys import KEYS
-from jitsu_protocol.vm import VM, as_text, uuid_for
+from jitsu_protocol.model.inventory import Inventory
+from jitsu_protocol.model.vm import VM, as_text, uuid_for
+from jitsu_protocol.model.vm_keys import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

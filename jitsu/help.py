@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from jitsu.examples import COMMANDS, EXIT_STATUS, GROUPS, PAGE, TOP_EXAMPLES, WORDS
-from jitsu_protocol.help import EXIT_USAGE, Group, HelpPage, as_shown, usage_error
+from jitsu_runtime.settings.help import EXIT_USAGE, Group, HelpPage, as_shown, usage_error
 
 F = TypeVar("F", bound=Callable[..., Any])
 

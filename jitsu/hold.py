@@ -23,12 +23,12 @@ from jitsu.cli import JsonOption, app, author, with_link
 from jitsu.printable import print_lines
 from jitsu.running import complete_vm
 from jitsu.vm_names import VmNames
-from jitsu_protocol.errors import BadRequest, NotFound
-from jitsu_protocol.holds import ALL, HOLD_ROOT, MAX_REASON_CHARACTERS, Hold, hold_of, holds_in, path_of
 from jitsu_protocol.messages import Change
-from jitsu_protocol.process import EXIT_FAILED
-from jitsu_protocol.units import plain
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.errors import BadRequest, NotFound
+from jitsu_protocol.model.holds import ALL, HOLD_ROOT, MAX_REASON_CHARACTERS, Hold, hold_of, holds_in, path_of
+from jitsu_protocol.model.units import plain
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_runtime.service import EXIT_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import zmq.auth
 
 from jitsu.cli import JsonOption, app, local
 from jitsu.help import App, CommandGroup
-from jitsu_protocol.access import ROLES
-from jitsu_protocol.errors import BadRequest, Conflict, NotFound
+from jitsu_protocol.model.errors import BadRequest, Conflict, NotFound
+from jitsu_protocol.wire.permissions import ROLES
+from jitsu_runtime.bus import libzmq
 
 BEFORE = "before"
 """The word in the name of a public key that was rotated and still counts."""
@@ -78,9 +78,9 @@ def listed(directory: Path) -> list[tuple[str, str, bool]]:
     found = []
     for path in sorted((directory / "public").glob("*.key")):
         name = path.name.removesuffix(".key")
-        public, _ = zmq.auth.load_certificate(path)
+        public = libzmq.public_key_of(path)
         secret = directory / f"{name}.key_secret"
-        is_here = secret.exists() and zmq.auth.load_certificate(secret)[0] == public
+        is_here = secret.exists() and libzmq.public_key_of(secret) == public
         found.append((name, public.decode(), is_here))
     return found
 
@@ -99,7 +99,7 @@ def _make(directory: Path, name: str, target: Path, role: str) -> None:
     mask = os.umask(0o077)
     try:
         with tempfile.TemporaryDirectory(dir=target) as scratch:
-            public, secret = map(Path, zmq.auth.create_certificates(scratch, role))
+            public, secret = libzmq.create_key_files(Path(scratch), role)
             whole = shutil.copyfile(secret, Path(scratch, "whole"))
             if os.geteuid() == 0:
                 with suppress(KeyError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jitsu_protocol.settings import Settings
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.settings.load import Settings
 
 
 def kind_of(vm: VM, settings: Settings) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.settings import SettingsFault, VmText
+from jitsu_runtime.settings.load import SettingsFault, VmText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

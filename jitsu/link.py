@@ -10,23 +10,22 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import zmq.asyncio
-
 from jitsu.vm_names import VmNames
-from jitsu_protocol.bus import FeedClient, RpcClient
-from jitsu_protocol.curve import Curve
-from jitsu_protocol.errors import JitsuError, Unavailable
 from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
-from jitsu_protocol.sections import MACHINE_DIRECTORY
-from jitsu_protocol.vm import VM_ROOT
-from jitsu_protocol.watch import Watch
+from jitsu_protocol.model.errors import JitsuError, Unavailable
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_runtime.bus.client import FeedClient, RpcClient
+from jitsu_runtime.bus.curve import Curve
+from jitsu_runtime.bus.libzmq import Context
+from jitsu_runtime.bus.watch import Watch
+from jitsu_runtime.settings.schema import MACHINE_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Coroutine
 
     from jitsu.vm_names import NamedVm
     from jitsu_protocol.messages import CommitChanges, Request, VmStatus
-    from jitsu_protocol.sections import BusSettings
+    from jitsu_runtime.settings.schema import BusSettings
 
 TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 1.0
@@ -61,7 +60,7 @@ class Link:
     def __init__(
         self,
         bus: BusSettings,
-        context: zmq.asyncio.Context,
+        context: Context,
         clients: dict[tuple[str, str], RpcClient],
         curve: Curve | None,
     ) -> None:
@@ -218,7 +217,7 @@ class Link:
 @asynccontextmanager
 async def connect(bus: BusSettings) -> AsyncIterator[Link]:
     """Connect to the suite."""
-    context = zmq.asyncio.Context()
+    context = Context()
     tasks: list[asyncio.Task[None]] = []
 
     def spawn(work: Coroutine[Any, Any, None]) -> None:

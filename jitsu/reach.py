@@ -13,8 +13,8 @@ from jitsu.kinds import kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jitsu_protocol.settings import Settings
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.settings.load import Settings
 
 NAMES_SHOWN = 5
 

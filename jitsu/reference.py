@@ -8,12 +8,12 @@ import typer
 
 from jitsu.examples import COMMANDS, EXIT_STATUS, GROUPS, WORDS
 from jitsu.help import help_page
-from jitsu_protocol.service_help import EXIT_STATUS as SERVICE_EXIT_STATUS
+from jitsu_runtime.settings.service_help import EXIT_STATUS as SERVICE_EXIT_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jitsu_protocol.help import HelpPage
+    from jitsu_runtime.settings.help import HelpPage
 
 
 def pages(app: typer.Typer) -> dict[str, HelpPage]:

@@ -6,9 +6,9 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.sections import SECTIONS
-from jitsu_protocol.settings import is_live
-from jitsu_protocol.toml import TomlFile
+from jitsu_runtime.settings.load import is_live
+from jitsu_runtime.settings.schema import SECTIONS
+from jitsu_runtime.settings.toml_positions import TomlFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
 
 RECORD = "settings.json"
 """In the runtime directory of a `jitsu up`: with what it was started."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.vm import STATS_ROOT, VM_ROOT, InvalidVm, from_tree
+from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT, InvalidVm, from_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -17,8 +17,6 @@ from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, com
 from jitsu.printable import print_lines
 from jitsu.up import Suite
 from jitsu.vm_names import VmNames
-from jitsu_protocol.errors import BootFailed, SetupFault
-from jitsu_protocol.logs import STANDARD_OUTPUT, configure_logging, stream_to
 from jitsu_protocol.messages import (
     Done,
     ListVms,
@@ -30,15 +28,17 @@ from jitsu_protocol.messages import (
     Trace,
     VmList,
 )
-from jitsu_protocol.process import EXIT_SETUP
-from jitsu_protocol.settings import SettingsFault
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.errors import BootFailed, SetupFault
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_runtime.logs import STANDARD_OUTPUT, configure_logging, stream_to
+from jitsu_runtime.service import EXIT_SETUP
+from jitsu_runtime.settings.load import SettingsFault
 
 if TYPE_CHECKING:
     from jitsu.link import Link
     from jitsu.vm_names import NamedVm
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
 
 LOOK_S = 0.1
 """How often it is looked whether a VM that is started is there."""

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu.restart import RECORD
-from jitsu_protocol.errors import SetupFault
-from jitsu_protocol.sections import MACHINE_DIRECTORY
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime.settings.schema import MACHINE_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

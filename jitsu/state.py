@@ -31,7 +31,7 @@ from jitsu_protocol.messages import (
     Read,
     Value,
 )
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.vm import VM_ROOT
 
 if TYPE_CHECKING:
     from jitsu.link import Link

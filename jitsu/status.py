@@ -19,10 +19,10 @@ from jitsu.printable import print_lines, printable
 from jitsu.rows import status_rows
 from jitsu.status_lines import service_lines, status_lines
 from jitsu.vm_names import VmNames
-from jitsu_protocol.errors import JitsuError, Unavailable
-from jitsu_protocol.help import wants_color
-from jitsu_protocol.process import EXIT_FAILED
-from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_protocol.model.errors import JitsuError, Unavailable
+from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_runtime.service import EXIT_FAILED
+from jitsu_runtime.settings.help import wants_color
 
 if TYPE_CHECKING:
     from jitsu.link import Link

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from jitsu.apply import changes_for, check
 from jitsu.kinds import kind_of
-from jitsu_protocol.keys import StopMode
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.model.vm_keys import StopMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from jitsu.link import Link
-    from jitsu_protocol.settings import Settings
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.settings.load import Settings
 
 CANNOT_SHUT_DOWN = frozenset({"solo5"})
 """Kinds of hypervisor that have no way to ask a guest to shut down."""

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal
 from jitsu.effect import differences
 from jitsu.printable import printable
 from jitsu.rows import below, configured_name
-from jitsu_protocol.guests import difference
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import VM, VM_ROOT, InvalidVm, from_tree
+from jitsu_protocol.model.guests import difference
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import VM, VM_ROOT, InvalidVm, from_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,9 +31,6 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jitsu_protocol import identity
-from jitsu_protocol.errors import Conflict, JitsuError, NotFound
-from jitsu_protocol.identity import Role
 from jitsu_protocol.messages import (
     Applied,
     BranchList,
@@ -49,6 +46,9 @@ from jitsu_protocol.messages import (
     ListBranches,
     Merge,
 )
+from jitsu_protocol.model import identity
+from jitsu_protocol.model.errors import Conflict, JitsuError, NotFound
+from jitsu_protocol.model.identity import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -18,10 +18,10 @@ from jitsu.link import connect
 from jitsu.restart import record
 from jitsu.runtime_directory import FIRST_STORE, RuntimeDirectory
 from jitsu.stop_modes import stop_modes_at_up
-from jitsu_protocol.children import Child, Children, numbered_metrics
-from jitsu_protocol.errors import JitsuError
-from jitsu_protocol.process import EXIT_SETUP
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_runtime.service import EXIT_SETUP
+from jitsu_runtime.supervise import Child, Children, numbered_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
 
 READY_LIMIT_S = 120.0
 MAX_EXAMINED = 1000

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.sections import SECTION_OF
+from jitsu_runtime.settings.schema import SECTION_OF
 from tests.support.pages import ROOT, pages
 
 if TYPE_CHECKING:
@@ -212,6 +212,7 @@ def paragraphs(text: str) -> Iterator[str]:
 FURTHER_PAGES = (
     ROOT / "guests" / "README.md",
     ROOT / "protocol" / "README.md",
+    ROOT / "runtime" / "README.md",
     ROOT / "services" / "vmd" / "jitsu_vmd" / "hypervisors" / "solo5" / "README.md",
 )
 
@@ -227,6 +228,7 @@ PROGRAMS = (
     "jitsu",
     "deploy",
     "protocol/jitsu_protocol",
+    "runtime/jitsu_runtime",
     *(f"services/{each}/jitsu_{each}" for each in SECTION_OF),
 )
 

@@ -16,8 +16,8 @@ import typer
 import jitsu.main  # noqa: F401  all commands
 from deploy.pages import PAGES, REFERENCE
 from jitsu.cli import app
-from jitsu_protocol.sections import SECTION_OF
-from jitsu_protocol.settings import load_service
+from jitsu_runtime.settings.load import load_service
+from jitsu_runtime.settings.schema import SECTION_OF
 from tests.support.pages import DOCS, OPERATE, ROOT, pages
 from tests.support.suite import RunningSuite, free_port, vm_toml
 
@@ -172,7 +172,7 @@ def test_the_index_of_the_pages_names_each_of_them() -> None:
 
 
 def test_pages_that_messages_and_programs_name_exist() -> None:
-    for folder in ("jitsu", "protocol", "services", "deploy", "tests"):
+    for folder in ("jitsu", "protocol", "runtime", "services", "deploy", "tests"):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".toml", ".md", ".service", ".sh"} and path != Path(__file__):
                 for named in re.findall(r"(?<![\w/])docs/[\w/-]+\.md", path.read_text()):

@@ -16,16 +16,16 @@ import pytest
 import structlog
 
 from jitsu.kinds import kind_of
-from jitsu_protocol.errors import JitsuError, SetupFault
-from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.process import Process
-from jitsu_protocol.sections import SECTIONS
-from jitsu_protocol.settings import SettingsFault, load
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import JitsuError, SetupFault
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.idle import Policy
+from jitsu_runtime.logs import configure_logging
+from jitsu_runtime.service import RealWorld
+from jitsu_runtime.settings.load import SettingsFault, load
+from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_store.wires.git import prepare
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_synjitsu.wires.follow import Follower
@@ -42,7 +42,7 @@ from tests.test_values import EDGES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
 
 WORDS = (
     "one",
@@ -85,11 +85,11 @@ class _Over(Exception):
     """The process has done what it was made for."""
 
 
-async def start(service: str, settings: Settings, work: Callable[[Process], None]) -> None:
+async def start(service: str, settings: Settings, work: Callable[[RealWorld], None]) -> None:
     """Make a service's process and have it begin its work; raises what that raises."""
     try:
         async with asyncio.TaskGroup() as group:
-            process = Process(service, settings, group)
+            process = RealWorld(service, settings, group)
             try:
                 work(process)
             finally:
@@ -99,7 +99,7 @@ async def start(service: str, settings: Settings, work: Callable[[Process], None
         pass
 
 
-def connects(process: Process) -> None:
+def connects(process: RealWorld) -> None:
     """Make a socket of each kind to each endpoint, which libzmq has to accept."""
     bus = process.settings.bus
     for host in bus.vmds:
@@ -108,7 +108,7 @@ def connects(process: Process) -> None:
         process.connect(endpoint, "store")
 
 
-def logs(process: Process) -> None:
+def logs(process: RealWorld) -> None:
     try:
         configure_logging(process.settings.log, process.service)
         structlog.get_logger("x").info("a line")
@@ -116,7 +116,7 @@ def logs(process: Process) -> None:
         structlog.reset_defaults()
 
 
-def runs_vms(process: Process) -> None:
+def runs_vms(process: RealWorld) -> None:
     """Make the hypervisors and what limits them, and ask them for a VM."""
     settings = process.settings.hypervisor
     assert kind_of(VM, process.settings)
@@ -136,7 +136,7 @@ def runs_vms(process: Process) -> None:
         raise SetupFault(f"hypervisor.gateways: {fault}") from None
 
 
-def keeps(process: Process) -> None:
+def keeps(process: RealWorld) -> None:
     """Open the repository; only below the directory that the test has."""
     path = Path(process.settings.store.path or "store")
     if path.is_absolute() or ".." in path.parts:
@@ -146,7 +146,7 @@ def keeps(process: Process) -> None:
     StatisticsKeeper(JournalFile(path, durable=False), None, None, interval)  # type: ignore[arg-type]
 
 
-def masks(process: Process) -> None:
+def masks(process: RealWorld) -> None:
     """Make what holds addresses, and look at the bridges."""
     server = SynjitsuServer(process)
     Follower(process, server, Memory(process.settings.bus.directory / "synjitsu.connections"))
@@ -154,7 +154,7 @@ def masks(process: Process) -> None:
     assert server.notes()
 
 
-def judges(process: Process) -> None:
+def judges(process: RealWorld) -> None:
     policy = Policy(Activity(floor=0.0), process.settings.reaper.drain_limit)
     policy.configure([VmChanged(None, VM)])
     policy.all_states([VmStatus(uuid=VM.uuid, name=VM.name, state=VmState.READY)], 0.0)
@@ -162,11 +162,11 @@ def judges(process: Process) -> None:
         policy.passed(now)
 
 
-def measures(process: Process) -> None:
+def measures(process: RealWorld) -> None:
     process.metrics.serve(process.settings.metrics(process.service))()
 
 
-STARTS: dict[str, tuple[str, Callable[[Process], None]]] = {
+STARTS: dict[str, tuple[str, Callable[[RealWorld], None]]] = {
     "bus": ("store", connects),
     "log": ("store", logs),
     "hypervisor": ("vmd", runs_vms),

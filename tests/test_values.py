@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from jitsu_dns.rules.uses import Uses
 from jitsu_dns.wires.replica import _front
 from jitsu_dns.wires.servers import Servers
-from jitsu_protocol.errors import SetupFault
-from jitsu_protocol.inventory import Inventory, VmChanged
-from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.sections import SECTIONS
-from jitsu_protocol.settings import SettingsFault, load
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import VM, InvalidVm, from_config, from_tree, to_tree
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_protocol.model.inventory import Inventory, VmChanged
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import VM, InvalidVm, from_config, from_tree, to_tree
+from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.idle import Policy
+from jitsu_runtime.settings.load import SettingsFault, load
+from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_store.rules.validate import State
 from jitsu_synjitsu.rules import activity as traffic
 from jitsu_synjitsu.rules.arming import Arming

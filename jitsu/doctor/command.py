@@ -32,17 +32,17 @@ from jitsu.export import vms_in
 from jitsu.link import OWNERS, connect
 from jitsu.printable import print_lines
 from jitsu.rows import status_rows
-from jitsu_protocol.errors import JitsuError, SetupFault
-from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import History, Log
-from jitsu_protocol.process import EXIT_FAILED, EXIT_SETUP
-from jitsu_protocol.settings import SettingsFault
-from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_protocol.model.errors import JitsuError, SetupFault
+from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_runtime.logs import configure_logging
+from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
+from jitsu_runtime.settings.load import SettingsFault
 
 if TYPE_CHECKING:
     from jitsu.doctor.finding import Finding
     from jitsu.link import Link
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
 
 DNS_LIMIT_S = 0.7
 

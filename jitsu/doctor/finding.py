@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jitsu_protocol.messages import Pong
-    from jitsu_protocol.settings import Settings
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.settings.load import Settings
 
 
 @dataclass(frozen=True)

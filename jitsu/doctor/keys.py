@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import zmq.auth
-
 from jitsu.doctor.finding import Finding, note
 from jitsu.keys import BEFORE
-from jitsu_protocol.access import ROLES
+from jitsu_protocol.wire.permissions import ROLES
+from jitsu_runtime.bus import libzmq
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +69,7 @@ def _is_far(endpoint: str) -> bool:
 
 def _load(path: Path) -> bytes | None:
     try:
-        return zmq.auth.load_certificate(path)[0]
+        return libzmq.public_key_of(path)
     except (OSError, ValueError):
         return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu.doctor.finding import Finding
-from jitsu_protocol.sections import SECTION_OF
+from jitsu_runtime.settings.schema import SECTION_OF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jitsu.doctor.finding import Finding
 from jitsu.kinds import kind_of
 from jitsu.runtime_directory import refuse_unsafe
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.model.errors import SetupFault
 
 if TYPE_CHECKING:
     from jitsu.doctor.finding import Suite

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-import zmq
-
 from jitsu.doctor.finding import Finding
 from jitsu_protocol import __version__
+from jitsu_runtime.bus import libzmq
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +53,7 @@ def gather(suite: Suite) -> Facts:
         except metadata.PackageNotFoundError:
             continue
     services = {name: pong.version for name, pong in suite.pongs.items() if pong is not None}
-    return Facts(__version__, services, zmq.zmq_version_info(), others)
+    return Facts(__version__, services, libzmq.version(), others)
 
 
 def _system() -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_dns.rules.access import Limited, ResponseLimit, SummonLimit, network, plain
-from jitsu_protocol.limits import MAX_BUCKETS, Buckets, Networks
+from jitsu_protocol.rates import MAX_BUCKETS, Buckets, Networks
 
 
 def raw(text: str) -> bytes:

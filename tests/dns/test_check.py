@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jitsu_dns.wires.check import faults
-from jitsu_protocol.sections import DnsSettings
+from jitsu_runtime.settings.schema import DnsSettings
 
 
 @pytest.mark.parametrize(

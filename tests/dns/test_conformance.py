@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from jitsu_dns.rules.actions import Asker
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 from tests.support.front import ADDRESS, CLIENT, front, state
 
 ID = b"\x12\x34"

@@ -30,7 +30,7 @@ from jitsu_dns.rules.forward import (
 )
 from jitsu_dns.rules.message import Extras, Query, Records, parse, to_wire
 from jitsu_dns.rules.upstream import Unfit, parse_response
-from jitsu_protocol.limits import Networks
+from jitsu_protocol.rates import Networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

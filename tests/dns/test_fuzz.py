@@ -9,7 +9,7 @@ import dns.edns
 import dns.message
 
 from jitsu_dns.rules.actions import Asker
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 from tests.support.front import ADDRESS, CLIENT, front, state
 from tests.support.vms import make_vm
 

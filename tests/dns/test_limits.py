@@ -16,10 +16,10 @@ from jitsu_dns.rules.actions import Asker, Send
 from jitsu_dns.rules.cookies import Cookies
 from jitsu_dns.rules.forward import AskServer, Deliver, Forwarder
 from jitsu_dns.rules.names import Known, Names
-from jitsu_protocol.errors import BootFailed
-from jitsu_protocol.limits import Networks
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import VM_ROOT, to_tree
+from jitsu_protocol.model.errors import BootFailed
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import VM_ROOT, to_tree
+from jitsu_protocol.rates import Networks
 from tests.support.front import ADDRESS, NOBODY, VM_WWW, front, state
 from tests.support.vms import make_vm
 

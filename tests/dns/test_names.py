@@ -17,8 +17,8 @@ from jitsu_dns.rules.records import Authority
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.unknown import HOLD_S
 from jitsu_dns.wires.names_file import NamesFile, Remembered
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import VM_ROOT, to_tree
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import VM_ROOT, to_tree
 from tests.dns.test_table import table
 from tests.support.front import ADDRESS, CLIENT, ask, front, state
 from tests.support.vms import make_vm
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_dns.rules.query import Front
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 WWW = make_vm(ttl="10", alias="w.jitsu.test")
 OTHER = make_vm("other", "127.0.1.2")

@@ -18,12 +18,12 @@ from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.message import Rcode
 from jitsu_dns.rules.states import UNDER_WAY
 from jitsu_dns.rules.uses import MAX_USES
-from jitsu_protocol.errors import BackingOff, BootFailed, TimedOut, Unavailable
-from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.limits import Networks
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import from_config
+from jitsu_protocol.model.errors import BackingOff, BootFailed, TimedOut, Unavailable
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import from_config
+from jitsu_protocol.rates import Networks
 from tests.support.front import ADDRESS, CLIENT, NOBODY, VM_WWW, address_in, ask, asked, front, report, state
 from tests.support.vms import make_vm
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pytest
 
     from jitsu_dns.rules.query import Front
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 
 def sent(made: Front) -> list[dns.message.Message]:

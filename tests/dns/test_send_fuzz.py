@@ -19,7 +19,7 @@ import pytest
 from jitsu_dns.rules.actions import Asker, AskSummon, Send
 from jitsu_dns.wires import datagrams
 from jitsu_dns.wires.udp import UdpServer
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 from tests.support.failing_sends import FailingSends, FailingSocket
 from tests.support.front import front, state
 from tests.support.vms import make_vm

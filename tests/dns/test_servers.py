@@ -17,9 +17,9 @@ from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.wires import servers
 from jitsu_dns.wires.interfaces import OwnAddress
 from jitsu_dns.wires.servers import Servers, leads_back
-from jitsu_protocol.errors import SetupFault
-from jitsu_protocol.limits import Networks
-from jitsu_protocol.sections import DnsSettings
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_protocol.rates import Networks
+from jitsu_runtime.settings.schema import DnsSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,7 +214,7 @@ mount -t proc -o subset=pid,hidepid=invisible proc /proc
 test ! -e /proc/net/route || test -L /proc/net
 exec "$0" -c '
 from jitsu_dns.wires.servers import Servers
-from jitsu_protocol.sections import DnsSettings
+from jitsu_runtime.settings.schema import DnsSettings
 print(*Servers(DnsSettings.model_validate({"forward": ["192.0.2.53"]}), 53).found.networks)'
 """
 

@@ -15,14 +15,14 @@ import pytest
 from jitsu_dns.rules.actions import Asker
 from jitsu_dns.rules.forward import AskServer, Forwarder
 from jitsu_dns.rules.special import ZONES, SpecialNames
-from jitsu_protocol.limits import Networks
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.rates import Networks
 from tests.support.front import ADDRESS, VM_WWW, front, state
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from jitsu_dns.rules.query import Front
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 
 def forwarding(*vms: VM, special: SpecialNames | None = None, static: tuple[str, ...] = ()) -> Front:

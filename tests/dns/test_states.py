@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jitsu_dns.rules.states import States
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 from tests.support.front import front
 from tests.support.vms import make_vm
 

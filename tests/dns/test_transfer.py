@@ -16,7 +16,7 @@ from jitsu_dns.rules.notify import FIRST_RETRY_S, GATHER_S, MAX_AT_ONCE, MAX_TRI
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.transfer import MAX_TRANSFERS, MESSAGE_BYTES, is_older, serial_in
-from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.model.inventory import VmChanged
 from tests.support.front import CLIENT, front
 from tests.support.vms import make_vm
 

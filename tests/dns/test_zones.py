@@ -11,13 +11,13 @@ import pytest
 from jitsu_dns.rules.message import Rcode, Type, to_wire
 from jitsu_dns.rules.records import Authority, conflicts, parse_static
 from jitsu_dns.rules.table import Fixed, Hit, Table, Wildcards
-from jitsu_protocol.inventory import VmChanged
+from jitsu_protocol.model.inventory import VmChanged
 from tests.dns.test_table import answer, table, texts
 from tests.support.front import front
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 DUCK = make_vm("duck", dns="x.duckdns.org")
 

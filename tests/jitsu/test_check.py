@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jitsu.check import judge
-from jitsu_protocol.settings import load
-from jitsu_protocol.vm import uuid_for
+from jitsu_protocol.model.vm import uuid_for
+from jitsu_runtime.settings.load import load
 from tests.support.suite import JITSU
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from jitsu import demo
-from jitsu_protocol.settings import VmText, load
+from jitsu_runtime.settings.load import VmText, load
 
 
 @pytest.mark.parametrize(

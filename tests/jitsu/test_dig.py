@@ -17,7 +17,7 @@ import dns.rrset
 import pytest
 
 from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, is_on_all_addresses, who_answers
-from jitsu_protocol.errors import BadRequest
+from jitsu_protocol.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -33,14 +33,14 @@ from jitsu.doctor import (
 from jitsu.doctor.finding import Finding, Suite, lines, note
 from jitsu_protocol import __version__
 from jitsu_protocol.messages import Pong
-from jitsu_protocol.settings import load
-from jitsu_protocol.vm import from_config
+from jitsu_protocol.model.vm import from_config
+from jitsu_runtime.settings.load import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 
 def suite(vms: Sequence[VM] = (), **flags: str) -> Suite:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from jitsu.apply import changes_for
 from jitsu.effect import effect
 from jitsu.export import toml, toml_string, vms_in
-from jitsu_protocol.keys import KEYS
-from jitsu_protocol.settings import load
-from jitsu_protocol.vm import VM, VM_ROOT, InvalidVm, from_config, from_tree, key_of_leaf, to_tree
+from jitsu_protocol.model.vm import VM, VM_ROOT, InvalidVm, from_config, from_tree, key_of_leaf, to_tree
+from jitsu_protocol.model.vm_keys import KEYS
+from jitsu_runtime.settings.load import load
 from tests.support.vms import make_vm
 
 WORDS = st.text(min_size=1, max_size=20)

@@ -16,9 +16,9 @@ from jitsu.examples import COMMANDS, GROUPS
 from jitsu.help import run
 from jitsu.reference import pages, reference
 from jitsu_protocol import __version__
-from jitsu_protocol.help import Group, HelpPage, render, wants_color
-from jitsu_protocol.sections import SECTION_OF
-from jitsu_protocol.settings import load_service
+from jitsu_runtime.settings.help import Group, HelpPage, render, wants_color
+from jitsu_runtime.settings.load import load_service
+from jitsu_runtime.settings.schema import SECTION_OF
 
 ROOT = Path(__file__).parents[2]
 PAGES = pages(app)
@@ -84,7 +84,7 @@ def test_the_help_of_a_command_lists_its_arguments_its_options_and_its_examples(
 
 
 def test_the_stop_modes_in_help_are_all_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    from jitsu_protocol.keys import StopMode
+    from jitsu_protocol.model.vm_keys import StopMode
 
     said = " ".join(called(capsys, "up", "--help")[1].split())
     assert all(mode.value in said.partition("--mode")[2].partition("-t,")[0] for mode in StopMode)

@@ -9,9 +9,9 @@ import pytest
 from jitsu.hold import changes_for, hold_lines, until_of
 from jitsu.status_lines import status_lines
 from jitsu.vm_names import NamedVm, VmNames
-from jitsu_protocol.errors import BadRequest
-from jitsu_protocol.holds import ALL, Hold, path_of
 from jitsu_protocol.messages import Change
+from jitsu_protocol.model.errors import BadRequest
+from jitsu_protocol.model.holds import ALL, Hold, path_of
 
 KNOWN = VmNames([NamedVm("u-www", "www"), NamedVm("u-api", "api")])
 ANNA = Hold(0.0, "operator:anna", "new disk")

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 import jitsu.main  # noqa: F401  all commands
 from jitsu.cli import app
-from jitsu_protocol.access import ROLES
-from jitsu_protocol.curve import load
+from jitsu_protocol.wire.permissions import ROLES
+from jitsu_runtime.bus.curve import load
 
 if TYPE_CHECKING:
     from pathlib import Path

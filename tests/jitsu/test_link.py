@@ -10,10 +10,10 @@ import pytest
 import zmq.asyncio
 
 from jitsu import link
-from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.messages import Done, List
-from jitsu_protocol.owner import RpcServer
-from jitsu_protocol.sections import BusSettings
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_runtime.bus.server import RpcServer
+from jitsu_runtime.settings.schema import BusSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jitsu.meant import meant_path, meant_paths, paths_to_remove
-from jitsu_protocol.errors import JitsuError
-from jitsu_protocol.vm import from_config, to_tree
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.vm import from_config, to_tree
 from tests.support.vms import make_vm
 
 WWW = from_config({"name": ["www"], "dns": ["www.jitsu.test", "jitsu.test"], "ip": ["10.0.0.1"]}, {})

@@ -14,9 +14,9 @@ import jitsu.main  # noqa: F401  all commands
 from jitsu.cli import app
 from jitsu.help import run
 from jitsu.legacy import parse_strings
-from jitsu_protocol.settings import SettingsFault, load
-from jitsu_protocol.toml import TomlFault, TomlFile
-from jitsu_protocol.vm import uuid_for
+from jitsu_protocol.model.vm import uuid_for
+from jitsu_runtime.settings.load import SettingsFault, load
+from jitsu_runtime.settings.toml_positions import TomlFault, TomlFile
 from tests.support.suite import RunningSuite, vm_toml
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jitsu import demo, reach
-from jitsu_protocol.settings import Settings, VmText, load
+from jitsu_runtime.settings.load import Settings, VmText, load
 
 HERE = ("127.0.2.1", "127.0.2.2", "::1")
 BRIDGE_NOTE = "      Give the bridge one with hypervisor.bridge_addresses, or use a client on the bridge."

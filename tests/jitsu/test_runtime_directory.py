@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu.runtime_directory import RuntimeDirectory
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.model.errors import SetupFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

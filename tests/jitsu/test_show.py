@@ -7,8 +7,8 @@ from jitsu.durations import duration
 from jitsu.legacy import parse_strings
 from jitsu.show import trace_lines, tree_lines
 from jitsu_protocol.messages import Timeline
-from jitsu_protocol.settings import SettingsFault
-from jitsu_protocol.vm import from_config, to_tree
+from jitsu_protocol.model.vm import from_config, to_tree
+from jitsu_runtime.settings.load import SettingsFault
 from tests.support.vms import make_vm
 
 LISTING = {

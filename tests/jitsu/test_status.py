@@ -10,8 +10,8 @@ from jitsu.printable import printable
 from jitsu.rows import status_rows
 from jitsu.status_lines import status_lines
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import STATS_ROOT, VM, to_tree
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import STATS_ROOT, VM, to_tree
 from tests.support.vms import make_vm
 
 NOW = 1_000_000.0

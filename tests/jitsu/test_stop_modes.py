@@ -8,9 +8,9 @@ import pytest
 
 from jitsu.export import toml
 from jitsu.stop_modes import stop_modes_at_up, with_stop_modes
-from jitsu_protocol.keys import StopMode
-from jitsu_protocol.settings import VmText, load
-from jitsu_protocol.vm import VM, to_tree
+from jitsu_protocol.model.vm import VM, to_tree
+from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_runtime.settings.load import VmText, load
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 
 from jitsu.consent import stopped_by
 from jitsu_protocol.messages import Change, VmStatus
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import to_tree
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:

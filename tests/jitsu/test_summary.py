@@ -8,7 +8,7 @@ from jitsu.apply import changes_for, expectations
 from jitsu.consent import after
 from jitsu.summary import Changed, Removed, Summary, consent, question, summarize, summary_lines
 from jitsu_protocol.messages import Change
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.vm import to_tree
 from tests.support.vms import make_vm
 
 WWW = make_vm("www", "10.0.0.1")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from jitsu.trial import Fetched, fetched, tried
-from jitsu_protocol.errors import Conflict
 from jitsu_protocol.messages import ListBranches, Push
+from jitsu_protocol.model.errors import Conflict
 from jitsu_store.rules.scratch import LEASE_S
 from tests.support.store import ME, Store, git, running
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.bodies import Reading, read
-from jitsu_protocol.codec import decode, encode, open_frame
-from jitsu_protocol.errors import BadRequest, Conflict, Invalid, MalformedMessage, to_wire
 from jitsu_protocol.messages import Apply, Change, Check, Failure, Record, Report, Request, Summon, Use
+from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, MalformedMessage, to_wire
+from jitsu_protocol.wire.bodies import Reading, read
+from jitsu_protocol.wire.codec import decode, encode, open_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from jitsu_protocol.calls import (
+from jitsu_protocol.wire.calls import (
     FIRST_RESEND_S,
     MAX_ANSWERS_KEPT,
     MAX_AT_ONCE,

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitsu_protocol import messages
-from jitsu_protocol.codec import MAX_FRAME_BYTES, body_as, decode, encode, id_of
-from jitsu_protocol.errors import BackingOff, BadRequest, Bug, MalformedMessage, UnknownKind, WrongVersion
 from jitsu_protocol.messages import Failure, Report, Summon, Use
+from jitsu_protocol.model.errors import BackingOff, BadRequest, Bug, MalformedMessage, UnknownKind, WrongVersion
+from jitsu_protocol.wire.codec import MAX_FRAME_BYTES, body_as, decode, encode, id_of
 
 SUMMON = Summon(vm="x", trigger="dns", waited_s=0.5)
 

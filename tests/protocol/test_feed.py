@@ -5,7 +5,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_protocol.feed import (
+from jitsu_protocol.messages import Done
+from jitsu_protocol.wire.feed import (
     RESYNC_S,
     SILENT_TICKS,
     TICK_S,
@@ -16,7 +17,6 @@ from jitsu_protocol.feed import (
     Reset,
     Subscription,
 )
-from jitsu_protocol.messages import Done
 
 
 class Owner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jitsu_protocol.holds import ALL, Hold, hold_of, holds_in, path_of
+from jitsu_protocol.model.holds import ALL, Hold, hold_of, holds_in, path_of
 
 
 @pytest.mark.parametrize(

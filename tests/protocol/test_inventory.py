@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.inventory import Inventory
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.inventory import Inventory
+from jitsu_protocol.model.vm import to_tree
 from tests.support.vms import make_vm
 
 VMS = [make_vm(name, f"127.0.1.{number}") for number, name in enumerate("abc", start=1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitsu_protocol.lifetimes import MEMORY_S, AnswerLifetimes
+from jitsu_protocol.model.lifetimes import MEMORY_S, AnswerLifetimes
 
 
 def of(*ttls: int) -> AnswerLifetimes:

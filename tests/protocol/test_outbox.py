@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol import outbox as module
-from jitsu_protocol.outbox import OVERHEAD_BYTES, Outbox
+from jitsu_protocol.wire import outbox as module
+from jitsu_protocol.wire.outbox import OVERHEAD_BYTES, Outbox
 
 if TYPE_CHECKING:
     import pytest

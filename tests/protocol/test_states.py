@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from jitsu_protocol.states import AT_REST, FOLLOWS, VmState, may_follow
+from jitsu_protocol.model.states import AT_REST, FOLLOWS, VmState, may_follow
 
 
 def test_the_table_has_a_row_for_every_state() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_protocol.units import UNITS, plain, with_unit
-from jitsu_protocol.vm import InvalidVm
+from jitsu_protocol.model.units import UNITS, plain, with_unit
+from jitsu_protocol.model.vm import InvalidVm
 from tests.support.vms import make_vm
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from jitsu_protocol import vm as vm_module
-from jitsu_protocol.keys import KEYS, dns_name
-from jitsu_protocol.vm import VM, Holdings, InvalidVm, from_config, from_tree, to_tree
+from jitsu_protocol.model import vm as vm_module
+from jitsu_protocol.model.vm import VM, Holdings, InvalidVm, from_config, from_tree, to_tree
+from jitsu_protocol.model.vm_keys import KEYS, dns_name
 from tests.support.vms import make_vm
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 import zmq.asyncio
 
-from jitsu_protocol.errors import Refused
 from jitsu_protocol.messages import Applied, Done, Leaves, List, Record, Register, Report, Use
-from jitsu_protocol.owner import FeedServer, RpcServer
-from jitsu_protocol.vm import STATS_ROOT, VM_ROOT, to_tree
+from jitsu_protocol.model.errors import Refused
+from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT, to_tree
 from jitsu_reaper.rules import activity as rules
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.wires.server import MAX_WARNINGS, ReaperServer
+from jitsu_runtime.bus.server import FeedServer, RpcServer
 from jitsu_store.rules.access import record_refusal
 from tests.support.process import running_process
 from tests.support.vms import make_vm
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_protocol.messages import Request
-    from jitsu_protocol.owner import Handler
+    from jitsu_runtime.world import Handler
 
 VM = make_vm()
 NAME = next(iter(VM.names))

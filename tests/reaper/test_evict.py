@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import Report, Use, VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.drain import RETRY_S, AskDrain, AskStop, CancelDrain
 from tests.support.reaper import SteadyPolicy

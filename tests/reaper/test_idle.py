@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import Report, Use, VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.activity import SILENT_S, Activity
 from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, AskStop, CancelDrain
 from jitsu_reaper.rules.idle import Policy

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import Done, Record, Report, Use, VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, AskStop
 from jitsu_reaper.rules.idle import MAX_DRAINS, Policy

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 
-from jitsu_protocol.inventory import check_durations
 from jitsu_protocol.messages import Report, VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.inventory import check_durations
+from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.drain import AskDrain
 from jitsu_reaper.wires import server as wires
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Never
 
-    from jitsu_protocol.inventory import Inventory
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.inventory import Inventory
+    from jitsu_protocol.model.vm import VM
 
 
 def _drained(check: Callable[[VM], object], odd: VM, status: VmStatus) -> Inventory:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import Report, Use, VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.activity import MAX_NAMES, MAX_UNKNOWN, UNKNOWN_S, Activity
 from tests.support.reaper import SteadyPolicy
 from tests.support.vms import make_vm

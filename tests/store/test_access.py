@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jitsu_protocol.errors import BadRequest
-from jitsu_protocol.identity import parse
-from jitsu_protocol.keys import KEYS
+from jitsu_protocol.model.errors import BadRequest
+from jitsu_protocol.model.identity import parse
+from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_store.rules.access import (
     branch_refusal,
     merge_refusal,

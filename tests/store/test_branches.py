@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import BadRequest, Refused, Unavailable
 from jitsu_protocol.messages import DeleteBranch, List, ListBranches
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.errors import BadRequest, Refused, Unavailable
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.refusals import MAX_BRANCHES_OF_VM
 from jitsu_store.wires.branches import MAX_BRANCH_PARTS, branch_names
 from jitsu_store.wires.git import GitRepository

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import ChangesSince, DeleteBranch, List, ListBranches
+from jitsu_protocol.model.errors import JitsuError
 from jitsu_store.wires.packer import Packer
 from tests.support.store import ME, Store, git, running
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.errors import Invalid, JitsuError, Refused, Unavailable
 from jitsu_protocol.messages import Diff, Log, Pull, Push
+from jitsu_protocol.model.errors import Invalid, JitsuError, Refused, Unavailable
 from jitsu_store.rules.foreign import MAX_BLOB_BYTES, Checker, ForeignError
 from jitsu_store.rules.objects import LARGE_BYTES, Kind, make
 from jitsu_store.rules.pack import Ids, PackWriter, apply_delta, delta

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import BadRequest, Unavailable
 from jitsu_protocol.messages import CreateBranch, DeleteBranch, Fetch, HeadMoved, ListBranches, Push
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.errors import BadRequest, Unavailable
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.scratch import LEASE_S, ScratchBranches, decode, encode, must_be_written
 from jitsu_store.wires.scratch import SCRATCH_LIST
 from tests.support.store import ME, Store, git, running

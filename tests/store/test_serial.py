@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.messages import Apply, Change, Fetch, List, Pull
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules import objects
 from jitsu_store.rules.objects import Kind, make
 from tests.support.store import ME, Store, git, running

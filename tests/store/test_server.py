@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.errors import BadRequest, Conflict, Invalid, NotFound, Refused, Unavailable
 from jitsu_protocol.messages import (
     ChangesSince,
     Committed,
@@ -25,7 +24,8 @@ from jitsu_protocol.messages import (
     Push,
     Record,
 )
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, NotFound, Refused, Unavailable
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.wires.packer import Packer
 from tests.support.store import ME, Store, git, running, write_with_git
 from tests.support.vms import make_vm

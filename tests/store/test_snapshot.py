@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import Invalid
 from jitsu_protocol.messages import List
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.errors import Invalid
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.snapshot import Snapshot, decode, encode
 from jitsu_store.rules.tree import LeafTree
 from jitsu_store.rules.validate import State

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.errors import Invalid
 from jitsu_protocol.messages import Branch, List, ListBranches, Push, Record
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.errors import Invalid
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.statistics import Recorded, Statistics, line, read
 from jitsu_store.wires.journal import JOURNAL, JournalFile, StatisticsKeeper
 from tests.support.store import ME, git, running

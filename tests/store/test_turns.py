@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.errors import Invalid, NotFound
 from jitsu_protocol.messages import List
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.errors import Invalid, NotFound
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.hidden import Hidden
 from jitsu_store.rules.tree import LeafTree, is_below
 from jitsu_store.wires.git import GitRepository

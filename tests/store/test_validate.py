@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.vm import to_tree
+from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules import validate
 from jitsu_store.rules.validate import State
 from tests.support.vms import make_vm

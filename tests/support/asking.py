@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import zmq.asyncio
 
-from jitsu_protocol import sockets
-from jitsu_protocol.bus import FeedClient, RpcClient
-from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import Drain, Draining, Message
-from jitsu_protocol.owner import FeedServer, RpcServer
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_runtime.bus import sockets
+from jitsu_runtime.bus.client import FeedClient, RpcClient
+from jitsu_runtime.bus.server import FeedServer, RpcServer
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.bus import Snapshot
     from jitsu_protocol.messages import FeedItem
+    from jitsu_runtime.world import Snapshot
+
 
 CALLERS = 20
 AT_ONCE = 10

@@ -158,7 +158,12 @@ def requirements() -> Path:
 def _wheels() -> None:
     """Fetch what pip is to find: from wherever this machine's pip has it."""
     WHEELS.mkdir(parents=True, exist_ok=True)
-    members = ["./protocol", *sorted(f"./{each.relative_to(ROOT)}" for each in (ROOT / "services").glob("*/")), "."]
+    members = [
+        "./protocol",
+        "./runtime",
+        *sorted(f"./{each.relative_to(ROOT)}" for each in (ROOT / "services").glob("*/")),
+        ".",
+    ]
     pins = re.findall(r"^[\w.-]+==[^ ;\\]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     constraints = WHEELS / "constraints.txt"
     constraints.write_text("\n".join(pins))

@@ -13,9 +13,9 @@ from jitsu_dns.rules.query import Front
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.table import Table
 from jitsu_dns.rules.uses import Uses
-from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.limits import Networks
 from jitsu_protocol.messages import Report, VmStatus
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.rates import Networks
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.names import Names
     from jitsu_dns.rules.notify import Notifier
     from jitsu_dns.rules.special import SpecialNames
-    from jitsu_protocol.states import VmState
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.states import VmState
+    from jitsu_protocol.model.vm import VM
 
 VM_WWW = make_vm(ttl="10")
 CLIENT = ("192.0.2.1", 5000)

@@ -20,9 +20,6 @@ import dns.asyncquery
 import dns.message
 import zmq.asyncio
 
-from jitsu_protocol.bus import FeedClient, RpcClient
-from jitsu_protocol.curve import Curve
-from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import (
     Applied,
     Apply,
@@ -42,11 +39,15 @@ from jitsu_protocol.messages import (
     Value,
     VmList,
 )
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_runtime.bus.client import FeedClient, RpcClient
+from jitsu_runtime.bus.curve import Curve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from jitsu_protocol.bus import Snapshot
+    from jitsu_runtime.world import Snapshot
+
 
 CALL_LIMIT_S = 5.0
 DNS_LIMIT_S = 2.0

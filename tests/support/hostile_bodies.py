@@ -16,8 +16,8 @@ from annotated_types import MaxLen
 from pydantic import BaseModel
 
 from jitsu_protocol import messages
-from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Change, Request
+from jitsu_protocol.model.vm_keys import KEYS
 
 if TYPE_CHECKING:
     import random

@@ -23,10 +23,10 @@ import msgpack
 import zmq
 import zmq.asyncio
 
-from jitsu_protocol import access
-from jitsu_protocol.access import ROLES
-from jitsu_protocol.curve import Curve
-from jitsu_protocol.errors import Forbidden
+from jitsu_protocol.model.errors import Forbidden
+from jitsu_protocol.wire import permissions as access
+from jitsu_protocol.wire.permissions import ROLES
+from jitsu_runtime.bus.curve import Curve
 from tests.support.hostile_bodies import CLASSES, Bodies
 
 CARRIED_OUT = "carried out"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.errors import JitsuError
-from jitsu_protocol.vm import from_config
-from jitsu_protocol.xenstore import Xenstore
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.vm import from_config
+from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.rules.events import GuestState
 from tests.support import fake_xl, solo5
 from tests.support.lan import BRIDGE
@@ -26,7 +26,7 @@ from tests.support.xenstored import running_xenstored
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisor import Hypervisor
 
 LIMIT_S = 30.0 * SLOWER

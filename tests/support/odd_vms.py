@@ -8,17 +8,17 @@ from unittest.mock import patch
 
 from hypothesis import strategies as st
 
-from jitsu_protocol import inventory
-from jitsu_protocol.inventory import Inventory
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import VM, to_tree
+from jitsu_protocol.model import inventory
+from jitsu_protocol.model.inventory import Inventory
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import VM, to_tree
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.inventory import VmChanged
+    from jitsu_protocol.model.inventory import VmChanged
 
 GOOD = make_vm("good", "10.0.0.1", ttl="10", wake_on_traffic="true", mac="02:00:00:00:00:01", response_delay="0")
 """Of a UUID that stands between those of FIRST and LAST, as VMs are taken in that order."""

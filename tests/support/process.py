@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.process import Process
-from jitsu_protocol.settings import load
+from jitsu_runtime.service import RealWorld
+from jitsu_runtime.settings.load import load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -23,13 +23,13 @@ class _Over(Exception):
 
 
 @asynccontextmanager
-async def running_process(service: str, directory: Path, **settings: str) -> AsyncIterator[Process]:
+async def running_process(service: str, directory: Path, **settings: str) -> AsyncIterator[RealWorld]:
     """Run one; `settings` are as hypervisor__connect="test:///default"."""
     flags = {key.replace("__", "."): value for key, value in settings.items()}
     loaded = load(None, {}, {"bus.runtime_dir": str(directory)} | flags)
     try:
         async with asyncio.TaskGroup() as group:
-            process = Process(service, loaded, group)
+            process = RealWorld(service, loaded, group)
             try:
                 yield process
             finally:

@@ -8,9 +8,9 @@ import subprocess
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.feed import Publisher
 from jitsu_protocol.messages import Applied, Apply, Change, CreateBranch, List, Merge, Message, Read
-from jitsu_protocol.metrics import Metrics
+from jitsu_protocol.wire.feed import Publisher
+from jitsu_runtime.metrics import Metrics
 from jitsu_store.wires.git import GitRepository, prepare
 from jitsu_store.wires.server import FEEDS, StoreServer
 

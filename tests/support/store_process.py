@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import zmq.asyncio
 
-from jitsu_protocol.bus import RpcClient
-from jitsu_protocol.errors import TimedOut
 from jitsu_protocol.messages import Applied, Apply, Change, Message, Ping, Pong
+from jitsu_protocol.model.errors import TimedOut
+from jitsu_runtime.bus.client import RpcClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu.link import connect
 from jitsu.rows import status_rows
-from jitsu_protocol.sections import BusSettings
+from jitsu_runtime.settings.schema import BusSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitsu_protocol.limits import Buckets, Networks
+from jitsu_protocol.rates import Buckets, Networks
 from jitsu_synjitsu.rules.arming import WakeLimit
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import zmq.asyncio
 
-from jitsu_protocol.errors import Unavailable
-from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.keys import StopMode
 from jitsu_protocol.messages import Done, Leaves, List, ListVms, Message, Record, StartDiscarding, Summon
-from jitsu_protocol.owner import RpcServer
-from jitsu_protocol.vm import STATS_ROOT, to_tree
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.vm import STATS_ROOT, to_tree
+from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_runtime.bus.server import RpcServer
 from jitsu_vmd.hypervisor import Examined, Guest
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.hypervisors import Hypervisors
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_protocol.messages import Request
-    from jitsu_protocol.owner import Handler
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.states import VmState
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.states import VmState
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import Handler, World
 
 
 class PlayedHypervisor:
@@ -113,7 +112,7 @@ class PlayedHypervisor:
 class PlayedStore:
     """A store that serves these VMs, and their numbers of starts."""
 
-    def __init__(self, process: Process, starts: dict[str, int], *vms: VM) -> None:
+    def __init__(self, process: World, starts: dict[str, int], *vms: VM) -> None:
         self._leaves = {path: value for vm in vms for path, value in to_tree(vm).items()}
         self._leaves |= {f"{STATS_ROOT}/{vm}/total_starts": str(count) for vm, count in starts.items()}
         self.recorded: dict[str, str] = {}

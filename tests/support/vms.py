@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitsu_protocol.vm import VM, from_config
+from jitsu_protocol.model.vm import VM, from_config
 
 
 def make_vm(name: str = "www", address: str = "127.0.1.1", **keys: str) -> VM:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from jitsu_protocol.errors import SetupFault, Unavailable
-from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import SetupFault, Unavailable
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_synjitsu.wires import bridges
 from jitsu_synjitsu.wires.bridges import Bridges
 from jitsu_synjitsu.wires.follow import Follower

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Never
 
 import pytest
 
-from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.memory import Memory
 from jitsu_synjitsu.wires.server import SynjitsuServer
@@ -19,7 +19,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 
 async def test_status_names_the_vms_that_run_and_that_cannot_be_watched(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_protocol.errors import BadRequest
 from jitsu_protocol.messages import Arm, VmStatus
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import BadRequest
+from jitsu_protocol.model.states import VmState
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.filter import packed, program
@@ -35,7 +35,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_synjitsu.rules.filter import Interest
 
 GOOD_MAC, ACK = bytes.fromhex("020000000001"), 16

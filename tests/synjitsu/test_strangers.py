@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.messages import Arm, Done
+from jitsu_protocol.model.errors import Unavailable
 from jitsu_synjitsu.rules import arming as rules
 from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept

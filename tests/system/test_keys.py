@@ -14,10 +14,10 @@ import pytest
 import zmq.asyncio
 
 from jitsu.keys import add, drop, init, rotate
-from jitsu_protocol.bus import RpcClient
-from jitsu_protocol.curve import Curve
-from jitsu_protocol.errors import Forbidden, TimedOut
 from jitsu_protocol.messages import Applied, Apply, Ping, Pong
+from jitsu_protocol.model.errors import Forbidden, TimedOut
+from jitsu_runtime.bus.client import RpcClient
+from jitsu_runtime.bus.curve import Curve
 from tests.support.dns import ask
 from tests.support.lan import Lan, lan_suite
 from tests.support.suite import RunningSuite, beside, free_port, vm_toml, wait_for

@@ -12,8 +12,8 @@ import pytest
 from jitsu.apply import changes_for, commit
 from jitsu.link import connect
 from jitsu_protocol.messages import Change
-from jitsu_protocol.settings import load
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_runtime.settings.load import load
 from tests.support.dns import SteadyLoad, ask
 from tests.support.suite import RunningSuite, http_get, vm_toml, wait_for
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu.link import Link
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 pytestmark = [pytest.mark.suite, pytest.mark.alone]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jitsu_protocol.vm import uuid_for
+from jitsu_protocol.model.vm import uuid_for
 from tests.support.dns import ask
 from tests.support.pages import DOCS, ROOT, shape, typed
 from tests.support.process import running_service

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jitsu.keys import init
-from jitsu_protocol.access import ROLES
+from jitsu_protocol.wire.permissions import ROLES
 from tests.support.hostile_bodies import CLASSES
 from tests.support.hostile_peers import CARRIED_OUT, TORN, may, owner_of
 from tests.support.lan import Lan, guest_toml, lan_suite

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import TimedOut
 from jitsu_protocol.messages import MASTER, Done, Read, Record, Value
+from jitsu_protocol.model.errors import TimedOut
 from jitsu_store.wires.git import GitRepository
 from tests.support.store import git
 from tests.support.store_process import ForkedStore, StoreProcess, store_process

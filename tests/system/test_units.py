@@ -113,7 +113,7 @@ def test_installed_commands_run_and_have_manual_pages(installed: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from jitsu_protocol.settings import load; from pathlib import Path; "
+            "import sys; from jitsu_runtime.settings.load import load; from pathlib import Path; "
             "load(Path(sys.argv[1]), {}, {})",
             installed / "etc/jitsu/jitsu.toml",
         ],

@@ -18,7 +18,8 @@ OLDER = """
 import sys
 
 if "jitsu_{service}.main" in sys.orig_argv:
-    from jitsu_protocol import codec, messages
+    from jitsu_protocol.wire import codec
+    from jitsu_protocol import messages
     from jitsu_{service}.wires import server
 
     codec.VERSION = (1, 0)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from jitsu_protocol.errors import Unavailable
-from jitsu_protocol.keys import StopMode
 from jitsu_protocol.messages import OperatorStop, StartDiscarding, Summon
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import (
     GuestSeen,
     GuestState,
@@ -31,7 +31,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 UUID = "fc85d032-e9b7-5961-bf65-70d68caa284b"
 STOPPED = "stopped as what it was started as"

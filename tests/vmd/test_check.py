@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.model.errors import Unavailable
 from jitsu_vmd.hypervisor import Examined, Hypervisor
 from jitsu_vmd.wires.check import looked_at
 from tests.support.vms import make_vm
@@ -14,7 +14,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 WWW, API = make_vm("www"), make_vm("api", "127.0.1.2", hypervisor="far")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jitsu_protocol.vm import from_config
+from jitsu_protocol.model.vm import from_config
 from jitsu_vmd.rules.domain import domain_xml, nics, reached_at
 
 MAC, FIRST, SECOND = "02:00:5e:00:53:70", "02:00:5e:00:53:71", "02:00:5e:00:53:72"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import Unavailable
-from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Check, Checked, Summon
-from jitsu_protocol.vm import VM, VM_ROOT, from_config, to_tree
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.vm import VM, VM_ROOT, from_config, to_tree
+from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.hypervisors.libxl import Libxl
 from jitsu_vmd.hypervisors.solo5.backend import Solo5

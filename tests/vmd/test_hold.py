@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zmq.asyncio
 
-from jitsu_protocol.errors import JitsuError, NotFound, Refused
-from jitsu_protocol.holds import ALL, path_of
 from jitsu_protocol.messages import Drain, Leaves, List, ListVms, Summon
-from jitsu_protocol.owner import RpcServer
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import JitsuError, NotFound, Refused
+from jitsu_protocol.model.holds import ALL, path_of
+from jitsu_protocol.model.states import VmState
+from jitsu_runtime.bus.server import RpcServer
 from jitsu_vmd.rules.events import (
     AnswerSummons,
     DrainRequested,
@@ -38,7 +38,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
     from jitsu_vmd.rules.events import Action
 
 HELD = "held by operator:anna"
@@ -168,7 +168,7 @@ def hold(vmd: Any, leaves: dict[str, str] | None) -> None:
 class OldStore:
     """A store of a release that has no feed of heads, or one that has; it has one hold."""
 
-    def __init__(self, process: Process, *, knows_heads: bool) -> None:
+    def __init__(self, process: World, *, knows_heads: bool) -> None:
         self._knows_heads = knows_heads
         endpoint = process.settings.bus.endpoint("store", "rpc")
         process.spawn(RpcServer(zmq.asyncio.Context.instance(), endpoint, {List: self.list}).run())

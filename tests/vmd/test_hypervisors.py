@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import Refused, Unavailable
+from jitsu_protocol.model.errors import Refused, Unavailable
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import LIMIT_S, XEN, libvirt, running, with_what_it_needs
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import JitsuError, NotFound
-from jitsu_protocol.vm import from_config
+from jitsu_protocol.model.errors import JitsuError, NotFound
+from jitsu_protocol.model.vm import from_config
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import LIMIT_S, key_comes, libvirt, running, vm_of, with_what_it_needs
 from tests.support.lan import BRIDGE
@@ -20,7 +20,7 @@ from tests.support.lan import BRIDGE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from tests.support.libvirtd import Libvirtd
 
 

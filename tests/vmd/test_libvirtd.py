@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.model.errors import Unavailable
 from jitsu_vmd.wires import libvirtd
 from jitsu_vmd.wires.libvirtd import Connections
 from jitsu_vmd.wires.threads import Threads

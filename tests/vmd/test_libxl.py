@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import BootFailed, JitsuError, Unavailable
+from jitsu_protocol.model.errors import BootFailed, JitsuError, Unavailable
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires import commands
 from tests.support.elf import SAYS, pvh_guest

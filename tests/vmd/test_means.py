@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.keys import KEYS
-from jitsu_protocol.vm import InvalidVm
+from jitsu_protocol.model.vm import InvalidVm
+from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.rules import means
 from jitsu_vmd.wires.hypervisors import Hypervisors
@@ -17,7 +17,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 VALUES = {
     "ip": "10.0.0.1",

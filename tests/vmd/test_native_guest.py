@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jitsu_protocol.native_guest import native_guest
+from jitsu_runtime.native_guest import native_guest
 from jitsu_vmd.hypervisors.bridge import cmdline_refusal, is_on_tap
 from jitsu_vmd.mock.bridge import BridgeGuest
 from jitsu_vmd.mock.native import native_arguments

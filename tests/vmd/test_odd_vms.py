@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Never
 import pytest
 from hypothesis import given, settings
 
-from jitsu_protocol.errors import Unavailable
 from jitsu_protocol.messages import Summon
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.states import VmState
 from jitsu_vmd import main
 from jitsu_vmd.wires.learn import check
 from tests.support.odd_vms import FIRST, GOOD, odd_vms, told_of
@@ -24,7 +24,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 
 async def _started(directory: Path, odd: VM) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 from jitsu_vmd.rules import room as module
 from jitsu_vmd.rules.events import SummonRequested
 from jitsu_vmd.rules.room import PATIENCE_S, Lack
@@ -20,7 +20,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 EVENT = SummonRequested("dns")
 BOOTING = Lack("1 VMs are booting (hypervisor.max_booting)", of_room=False)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.errors import BackingOff, BootFailed, Refused, Unavailable
-from jitsu_protocol.inventory import VmChanged
 from jitsu_protocol.messages import Drain, HandedOver, ListVms, OperatorStop, StartDiscarding, Summon
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import BackingOff, BootFailed, Refused, Unavailable
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.states import VmState
 from jitsu_vmd.hypervisor import Guest
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.rules.summon import VmMachine

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jitsu_protocol.errors import BootFailed, JitsuError, Refused
+from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused
 from jitsu_vmd.hypervisors.solo5.wires.consoles import MAX_FILE_BYTES
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import LIMIT_S, Running, running_solo5, vm_of

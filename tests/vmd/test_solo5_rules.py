@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from jitsu_protocol.vm import VM, from_config
+from jitsu_protocol.model.vm import VM, from_config
 from jitsu_vmd.hypervisors.solo5.rules import console
 from jitsu_vmd.hypervisors.solo5.rules.command_line import (
     CommandFault,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import BootFailed
+from jitsu_protocol.model.errors import BootFailed
 from jitsu_vmd.hypervisor import ReservesInterfaces
 from jitsu_vmd.hypervisors.solo5 import backend
 from jitsu_vmd.hypervisors.solo5.wires import taps

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_protocol.errors import BackingOff, BootFailed, Refused, Unavailable
-from jitsu_protocol.keys import StopMode
-from jitsu_protocol.states import VmState, may_follow
+from jitsu_protocol.model.errors import BackingOff, BootFailed, Refused, Unavailable
+from jitsu_protocol.model.states import VmState, may_follow
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.backoff import FIRST_S, STABLE_S
 from jitsu_vmd.rules.due import DRAIN_LIMIT_S, STOP_LIMIT_S
 from jitsu_vmd.rules.events import (

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import JitsuError, Refused, Unavailable
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
+from jitsu_protocol.model.states import VmState
 from jitsu_vmd.rules.events import (
     AnswerSummons,
     ArmReturned,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.errors import JitsuError, NotFound
+from jitsu_protocol.model.errors import JitsuError, NotFound
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import running_xapi, vm_of
 from tests.support.xapi import FakeXapi, self_signed

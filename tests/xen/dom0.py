@@ -29,7 +29,7 @@ RUNS = [
     (
         "qemu64,+ssse3,+sse4.1,+sse4.2,+svm,+npt",
         [
-            "tests/protocol/test_xenstore.py",
+            "tests/runtime/test_xenstore.py",
             "tests/vmd/test_hypervisors.py",
             "tests/vmd/test_libxl.py",
             "tests/system/test_xen.py",

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from jitsu_protocol.messages.base import Message, Request
-from jitsu_protocol.vm import REPLICA_ROOT
+from jitsu_protocol.model.vm import REPLICA_ROOT
 
 MASTER = "master"
 """The branch that runs."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from jitsu_protocol.messages.base import Message, Request, VmId
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 
 Trigger = Literal["dns", "traffic", "operator"]
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from jitsu_dns.wires import check
 from jitsu_dns.wires.replica import Replica
 from jitsu_dns.wires.workers import run_workers
-from jitsu_protocol.process import configured, run_loop, run_with
+from jitsu_runtime.service import configured, run_loop, run_with
 
 if TYPE_CHECKING:
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
 
 
-async def start(process: Process) -> None:
+async def start(process: World) -> None:
     """Bind the port, learn what there is to know, serve."""
     gc.disable()
     replica = Replica(process)
-    process.stopping = replica.stop
-    process.take = replica.take
+    process.on_stop = replica.stop
+    process.on_reload = replica.take
     await replica.start()
     process.ready()
     process.spawn(_settle(replica), "settle")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.process import run
 from jitsu_reaper.wires.server import ReaperServer
+from jitsu_runtime.service import run
 
 if TYPE_CHECKING:
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
 
 
-async def start(process: Process) -> None:
+async def start(process: World) -> None:
     """Learn what is known, then decide."""
     server = ReaperServer(process)
     process.notes = server.notes
-    process.stopping = server.stop
-    process.take = server.take
+    process.on_stop = server.stop
+    process.on_reload = server.take
     await server.start()
     process.ready()
 

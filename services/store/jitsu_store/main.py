@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import DamagedStore, Refused, Unavailable
-from jitsu_protocol.process import run
+from jitsu_protocol.model.errors import DamagedStore, Refused, Unavailable
+from jitsu_runtime.service import run
 from jitsu_store.wires.git import GitRepository, prepare
 from jitsu_store.wires.server import FEEDS, StoreServer
 from jitsu_store.wires.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
 
 COLLECT_AFTER = (50_000, 20, 20)
 """New objects before Python looks for cycles among them, and how often it looks among older ones. A change of 10,000
@@ -27,7 +27,7 @@ VMs makes a million objects that stay; with Python's own 700 a fifth of the time
 log = structlog.get_logger("store")
 
 
-async def start(process: Process) -> None:
+async def start(process: World) -> None:
     """Open the repository and serve it."""
     gc.set_threshold(*COLLECT_AFTER)
     configured = process.settings.store.path
@@ -55,7 +55,7 @@ async def start(process: Process) -> None:
         if not configured:
             shutil.rmtree(path, ignore_errors=True)
 
-    process.stopping = stopping
+    process.on_stop = stopping
     process.notes = lambda: [
         f"repository {path}{'' if configured else ', deleted when this process stops'}",
         *server.notes(),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.process import run
+from jitsu_runtime.service import run
 from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.memory import Memory
 from jitsu_synjitsu.wires.reports import Reports
 from jitsu_synjitsu.wires.server import SynjitsuServer
 
 if TYPE_CHECKING:
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
 
 
-async def start(process: Process) -> None:
+async def start(process: World) -> None:
     """Attach to the bridges, serve, follow the VMs."""
     server = SynjitsuServer(process)
     process.notes = server.notes

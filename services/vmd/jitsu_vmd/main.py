@@ -10,23 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.follow import follow_vms, told
-from jitsu_protocol.inventory import on_host
-from jitsu_protocol.process import EXIT_SETUP, Process, configured, run, run_loop
-from jitsu_protocol.settings import SettingsFault, load, service_parser
-from jitsu_protocol.vm import STATS_ROOT
+from jitsu_protocol.model.inventory import on_host
+from jitsu_protocol.model.vm import STATS_ROOT
+from jitsu_runtime.bus.follow import follow_vms, told
+from jitsu_runtime.service import EXIT_SETUP, RealWorld, configured, run, run_loop
+from jitsu_runtime.settings.load import SettingsFault, load, service_parser
 from jitsu_vmd.wires.check import looked_at
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.learn import check
 from jitsu_vmd.wires.server import VmDaemon
 
 if TYPE_CHECKING:
-    from jitsu_protocol.settings import Settings
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.settings.load import Settings
+    from jitsu_runtime.world import World
     from jitsu_vmd.hypervisor import Hypervisor
 
 
-def hypervisors_for(process: Process) -> dict[str, Hypervisor]:
+def hypervisors_for(process: World) -> dict[str, Hypervisor]:
     """Return the hypervisors that are configured, by name."""
     settings = process.settings.hypervisor
     backends = {"": _hypervisor(process, settings.kind, settings.connect)}
@@ -36,7 +37,7 @@ def hypervisors_for(process: Process) -> dict[str, Hypervisor]:
     return backends
 
 
-def _hypervisor(process: Process, kind: str, uri: str) -> Hypervisor:
+def _hypervisor(process: World, kind: str, uri: str) -> Hypervisor:
     """Return one hypervisor; its library is loaded only here."""
     match kind:
         case "libvirt":
@@ -65,7 +66,7 @@ def _hypervisor(process: Process, kind: str, uri: str) -> Hypervisor:
             return Loopback(process)
 
 
-async def start(process: Process) -> None:
+async def start(process: World) -> None:
     """Serve at once, and learn the VMs from the store and their states from the hypervisors.
 
     With ten thousand VMs that takes seconds. Whoever summons a VM in that time does not wait for the others: it is
@@ -74,8 +75,8 @@ async def start(process: Process) -> None:
     hypervisors = Hypervisors(hypervisors_for(process), process.spawn)
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
-    process.take = daemon.take
-    process.stopping = hypervisors.settle
+    process.on_reload = daemon.take
+    process.on_stop = hypervisors.settle
     await hypervisors.open()
     process.serve(daemon.handlers())
     process.spawn(daemon.looks.go_on(), "reconcile")
@@ -123,7 +124,7 @@ async def _check(settings: Settings, vms: list[VM]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         async with asyncio.TaskGroup() as group:
-            process = Process("vmd", settings.model_copy(update={"hypervisor": own}), group)
+            process = RealWorld("vmd", settings.model_copy(update={"hypervisor": own}), group)
             try:
                 kinds = {"": own.kind, **{text.split()[0]: text.split()[1] for text in own.connections}}
                 found = await looked_at(hypervisors_for(process), kinds, vms)

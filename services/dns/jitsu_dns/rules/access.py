@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.limits import MAX_BUCKETS, Buckets
+from jitsu_protocol.rates import MAX_BUCKETS, Buckets
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from jitsu_protocol.limits import Networks
+    from jitsu_protocol.rates import Networks
 
 V4_NETWORK_BYTES = 3
 V6_NETWORK_BYTES = 7

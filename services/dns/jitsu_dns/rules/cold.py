@@ -18,9 +18,9 @@ from jitsu_dns.rules.pending import Pending, Waiting
 from jitsu_dns.rules.replies import error_for, with_error
 from jitsu_dns.rules.states import UNDER_WAY
 from jitsu_dns.rules.table import Hit
-from jitsu_protocol.errors import BootFailed, TimedOut
-from jitsu_protocol.keys import OnTimeout, SummonMode
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import BootFailed, TimedOut
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm_keys import OnTimeout, SummonMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.states import States
     from jitsu_dns.rules.table import Held, Node, Table
     from jitsu_dns.rules.uses import Uses
-    from jitsu_protocol.errors import JitsuError
+    from jitsu_protocol.model.errors import JitsuError
 
 EARLY_TTL_S = 1
 """An answer that is given before its VM is ready is not kept for longer, because that VM may fail to start."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.access import ResponseLimit
     from jitsu_dns.rules.actions import Asker
     from jitsu_dns.rules.message import Query, Records
-    from jitsu_protocol.limits import Networks
+    from jitsu_protocol.rates import Networks
 
 TRY_S = 0.8
 TOTAL_S = 3.0

@@ -19,13 +19,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.message import parents, to_wire
-from jitsu_protocol.inventory import VmChanged
-from jitsu_protocol.vm import VM_ROOT, InvalidVm, from_tree
+from jitsu_protocol.model.inventory import VmChanged
+from jitsu_protocol.model.vm import VM_ROOT, InvalidVm, from_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 MAX_AT_ONCE = 20
 """VMs that are made in one go, some 5 ms of work: a change of more waits for its turns."""

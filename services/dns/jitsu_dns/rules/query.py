@@ -55,7 +55,7 @@ from jitsu_dns.rules.states import States
 from jitsu_dns.rules.table import MAX_ALIASES, Hit, Warm
 from jitsu_dns.rules.transfer import is_older, messages, serial_in
 from jitsu_dns.rules.unknown import HeldQuery, Unknown
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Sequence
@@ -69,9 +69,9 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.ready import Senders
     from jitsu_dns.rules.table import Node, Table
     from jitsu_dns.rules.uses import Uses
-    from jitsu_protocol.errors import JitsuError
-    from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
+    from jitsu_protocol.model.errors import JitsuError
+    from jitsu_protocol.model.inventory import VmChanged
 
 MAX_TURNS = 16
 """In how many orders an answer with several VMs is kept ready."""

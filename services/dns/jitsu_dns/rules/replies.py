@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.message import NO_EXTRAS, Ede, Extras
-from jitsu_protocol.errors import BackingOff, BootFailed
+from jitsu_protocol.model.errors import BackingOff, BootFailed
 
 if TYPE_CHECKING:
     from jitsu_dns.rules.actions import About, Asker
     from jitsu_dns.rules.cookies import Cookies
     from jitsu_dns.rules.message import Query
-    from jitsu_protocol.errors import JitsuError
+    from jitsu_protocol.model.errors import JitsuError
 
 
 def with_error(extras: Extras, code: Ede, text: str) -> Extras:

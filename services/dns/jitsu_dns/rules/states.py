@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from jitsu_protocol.messages import VmStatus
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 UNDER_WAY = frozenset({VmState.STARTING, VmState.BOOTING, VmState.READY, VmState.DRAINING})
 

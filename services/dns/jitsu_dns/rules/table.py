@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from jitsu_dns.rules.records import Authority, StaticRecord
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 MAX_ALIASES = 8
 """A longer chain, or a circle, is not followed."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.records import conflicts, parse_static
 from jitsu_dns.wires.servers import refuse_itself
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.model.errors import SetupFault
 
 if TYPE_CHECKING:
-    from jitsu_protocol.sections import DnsSettings
+    from jitsu_runtime.settings.schema import DnsSettings
 
 
 def faults(settings: DnsSettings) -> list[str]:

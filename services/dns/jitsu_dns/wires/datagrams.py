@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.access import plain
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.model.errors import SetupFault
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jitsu_protocol.codec import body_as
-from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import ChangesList, ChangesSince, Committed, Leaves, List
-from jitsu_protocol.process import notify
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.wire.codec import body_as
+from jitsu_runtime.service_manager import notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jitsu_dns.rules.query import Front
     from jitsu_dns.wires.names_file import NamesFile
-    from jitsu_protocol.bus import RpcClient, Snapshot
     from jitsu_protocol.messages import FeedItem
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import Caller, Snapshot, World
 
 SNAPSHOT_TIMEOUT_S = 5.0
 PAGE_LEAVES = 2000
@@ -67,7 +66,7 @@ class _Changed:
 class NamesFollower:
     """Keeps what a replica knows of the store's VMs up to date, in memory and on disk."""
 
-    def __init__(self, process: Process, store: RpcClient, front: Front, after: Callable[[], None], file: NamesFile):
+    def __init__(self, process: World, store: Caller, front: Front, after: Callable[[], None], file: NamesFile):
         """`after` is called after each change, to do what the rules want done."""
         self._process, self._store, self._front, self._after, self._file = process, store, front, after, file
         self._names = front.names

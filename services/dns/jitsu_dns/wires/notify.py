@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jitsu_protocol.alarm import Alarm
+from jitsu_runtime.driver import Alarm
 
 if TYPE_CHECKING:
     from jitsu_dns.rules.notify import Notifier
+    from jitsu_runtime.clock import Clock
 
 log = structlog.get_logger("dns")
 
@@ -20,11 +21,11 @@ log = structlog.get_logger("dns")
 class NotifySockets:
     """One socket per address family, bound to the server's own address: secondaries listen to that one only."""
 
-    def __init__(self, notifier: Notifier, bind: str) -> None:
+    def __init__(self, notifier: Notifier, bind: str, clock: Clock) -> None:
         self._notifier = notifier
         self._bind = ip_address(bind)
         self._transports: dict[int, asyncio.DatagramTransport] = {}
-        self._alarm = Alarm(self.go_on)
+        self._alarm = Alarm(self.go_on, clock)
 
     async def open(self) -> None:
         """Bind."""

@@ -45,24 +45,23 @@ from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.servers import Servers
 from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
-from jitsu_protocol.alarm import Alarm
-from jitsu_protocol.descriptors import raise_limit
-from jitsu_protocol.errors import JitsuError, SetupFault, Unavailable
-from jitsu_protocol.follow import follow_states
-from jitsu_protocol.limits import Networks
 from jitsu_protocol.messages import Done, Summon, Summoned
-from jitsu_protocol.sections import server_address
+from jitsu_protocol.model.errors import JitsuError, SetupFault, Unavailable
+from jitsu_protocol.rates import Networks
+from jitsu_runtime.bus.follow import follow_states
+from jitsu_runtime.descriptors import raise_limit
+from jitsu_runtime.driver import Alarm
+from jitsu_runtime.settings.schema import server_address
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from jitsu_dns.rules.actions import Counts
     from jitsu_dns.wires.datagrams import Address, Datagrams
-    from jitsu_protocol.bus import FeedClient
     from jitsu_protocol.messages import VmStatus
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.sections import DnsSettings
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
+    from jitsu_runtime.settings.schema import DnsSettings
+    from jitsu_runtime.world import Followed, World
 
 ANY_PORT_TRIES = 20
 """A port that is free for UDP need not be so for TCP: with port 0 another one is tried."""
@@ -84,7 +83,7 @@ log = structlog.get_logger("dns")
 class Replica:
     """Joins the sockets, the rules and the bus."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: World) -> None:
         self._process = process
         self._is_activated = is_activated()
         self._udp_socket, self._tcp_socket = _bound(process.settings.dns)
@@ -110,11 +109,13 @@ class Replica:
         self._forward = (
             None if self._front.forward is None else ForwardSockets(self._front.forward, self._after, process.spawn)
         )
-        self._forward_alarm = Alarm(self._forward_passed)
-        self._notify = None if self._front.notify is None else NotifySockets(self._front.notify, settings.bind)
+        self._forward_alarm = Alarm(self._forward_passed, process.clock)
+        self._notify = (
+            None if self._front.notify is None else NotifySockets(self._front.notify, settings.bind, process.clock)
+        )
         self._query_log = QueryLog(is_on=settings.log_queries)
         self._limits_responses = settings.response_rate > 0
-        self._alarm = Alarm(self._passed)
+        self._alarm = Alarm(self._passed, process.clock)
         self.names = NamesFollower(
             process,
             self._store,
@@ -124,7 +125,7 @@ class Replica:
         )
         self._warnings: list[str] = []
         """Those that are in the log already."""
-        self._states: dict[str, FeedClient] = {}
+        self._states: dict[str, Followed] = {}
         self._report_wanted = asyncio.Event()
         self._answered: asyncio.Event | None = None
         """Of a replica that stops: set when no query waits any more."""
@@ -141,7 +142,7 @@ class Replica:
             await self._notify.open()
         if self._servers is not None and self._front.forward is not None:
             self._process.spawn(self._servers.follow(self._front.forward), "servers")
-        self._process.reread = self._reread
+        self._process.on_hangup = self._reread
         self._process.spawn(self._follow_addresses(), "addresses")
         await self.names.start()
         try:

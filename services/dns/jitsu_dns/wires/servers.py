@@ -19,15 +19,15 @@ import structlog
 
 from jitsu_dns.rules.access import plain
 from jitsu_dns.wires.interfaces import own_interfaces
-from jitsu_protocol.errors import SetupFault
-from jitsu_protocol.limits import Networks
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_protocol.rates import Networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jitsu_dns.rules.forward import Forwarder, Server
     from jitsu_dns.wires.interfaces import OwnAddress
-    from jitsu_protocol.sections import DnsSettings
+    from jitsu_runtime.settings.schema import DnsSettings
 
 DNS_PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from time import monotonic
 
 from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams, SocketLost
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.model.errors import SetupFault
 
 WarmPath = Callable[[Sequence[bytes], Datagrams], list[bytes | None]]
 Received = Callable[[bytes, Address, bytes], bytes | None]

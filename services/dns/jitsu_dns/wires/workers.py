@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_dns.wires.activation import is_activated
-from jitsu_protocol.children import Child, Children, numbered_metrics
-from jitsu_protocol.errors import SetupFault
-from jitsu_protocol.process import notify, on_stop_signals
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime.service_manager import notify, on_stop_signals
+from jitsu_runtime.supervise import Child, Children, numbered_metrics
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from jitsu_protocol.settings import Settings
+    from jitsu_runtime.settings.load import Settings
 
 STOP_LIMIT_S = 0.7
 """Less than `jitsu up` grants to this process."""

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.errors import Refused
-from jitsu_protocol.lifetimes import AnswerLifetimes
+from jitsu_protocol.model.errors import Refused
+from jitsu_protocol.model.lifetimes import AnswerLifetimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

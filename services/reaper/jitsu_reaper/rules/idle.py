@@ -20,16 +20,16 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.deadlines import Deadlines
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, CancelDrain, DrainMachine, DrainState
 from jitsu_reaper.rules.evict import Evictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import Report, VmStatus
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.inventory import VmChanged
+    from jitsu_protocol.model.vm import VM
     from jitsu_reaper.rules.activity import Activity, Replica
 
 

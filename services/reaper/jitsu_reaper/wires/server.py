@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.alarm import Alarm
-from jitsu_protocol.errors import JitsuError, Refused, Unavailable, UnknownKind
-from jitsu_protocol.follow import follow_states, follow_vms, told
-from jitsu_protocol.inventory import check_durations
 from jitsu_protocol.messages import (
     Applied,
     CancelDrain,
@@ -28,20 +24,23 @@ from jitsu_protocol.messages import (
     Report,
     StopDrained,
 )
-from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT
+from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable, UnknownKind
+from jitsu_protocol.model.inventory import check_durations
+from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT
 from jitsu_reaper.rules import drain as rules
 from jitsu_reaper.rules.activity import MAX_REPLICAS, Activity
 from jitsu_reaper.rules.idle import Policy
+from jitsu_runtime.bus.follow import follow_states, follow_vms, told
+from jitsu_runtime.driver import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from jitsu_protocol.bus import FeedClient, RpcClient
-    from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.settings import Settings
+    from jitsu_protocol.model.inventory import VmChanged
     from jitsu_reaper.rules.activity import Total
+    from jitsu_runtime.settings.load import Settings
+    from jitsu_runtime.world import Caller, Followed, World
 
 CALL_TIMEOUT_S = 2.0
 MAX_WARNINGS = 20
@@ -61,16 +60,16 @@ log = structlog.get_logger("reaper")
 class ReaperServer:
     """Joins the policy and the bus."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: World) -> None:
         self._process = process
         self._store = process.client("store")
         self._vmds = process.vmds()
         self._policy = Policy(Activity(floor=monotonic()), process.settings.reaper.drain_limit)
-        self._vms: FeedClient | None = None
-        self._states: dict[str, FeedClient] = {}
+        self._vms: Followed | None = None
+        self._states: dict[str, Followed] = {}
         self._warnings: dict[str, list[str]] = {}
         """Replica -> what it warns of."""
-        self._alarm = Alarm(self._look)
+        self._alarm = Alarm(self._look, process.clock)
         self._looks = False
         """A look is due soon."""
         metrics = process.metrics
@@ -293,7 +292,7 @@ class ReaperServer:
         except JitsuError as error:
             log.info("vmd takes the drain back by itself", vm=self._policy.name_of(vm), reason=str(error))
 
-    def _vmd_of(self, vm: str) -> RpcClient:
+    def _vmd_of(self, vm: str) -> Caller:
         """Return the vmd of the host on which a VM is; raises Unavailable if no host has it any more."""
         host = self._policy.host_of(vm)
         if host not in self._vmds:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.identity import Role
-from jitsu_protocol.keys import KEYS, owner_name
 from jitsu_protocol.messages import MASTER
-from jitsu_protocol.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf
+from jitsu_protocol.model.identity import Role
+from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf
+from jitsu_protocol.model.vm_keys import KEYS, owner_name
 from jitsu_store.rules.tree import is_below, path_fault
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from jitsu_protocol.identity import Identity
+    from jitsu_protocol.model.identity import Identity
 
 _STATISTICS = {"vmd": {"start_ts", "total_starts"}, "reaper": {"last_request_ts", "last_ttl", "total_requests"}}
 """Service -> what it records: vmd of a VM, the reaper of each of its names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from jitsu_protocol.keys import KEYS
+from jitsu_protocol.model.vm_keys import KEYS
 
 
 def config_fault(path: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.vm import STATS_ROOT
+from jitsu_protocol.model.vm import STATS_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

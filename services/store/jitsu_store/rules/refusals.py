@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol import identity
-from jitsu_protocol.errors import BadRequest, Conflict, Invalid, Refused
+from jitsu_protocol.model import identity
+from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, Refused
 
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Apply, Merge

@@ -22,7 +22,7 @@ import zlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.vm import STATS_ROOT
+from jitsu_protocol.model.vm import STATS_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

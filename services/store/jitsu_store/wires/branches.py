@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pygit2
 
-from jitsu_protocol.errors import BadRequest
+from jitsu_protocol.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

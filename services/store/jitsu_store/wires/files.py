@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.model.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

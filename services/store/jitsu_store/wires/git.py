@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
-from jitsu_protocol.errors import (
+from jitsu_protocol.model.errors import (
     Conflict,
     DamagedStore,
     NotFound,

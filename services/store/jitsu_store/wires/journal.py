@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import Invalid, JitsuError
+from jitsu_protocol.model.errors import Invalid, JitsuError
 from jitsu_store.rules.statistics import Statistics, line, read
 from jitsu_store.wires.files import sync_directory
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import pygit2
 from pygit2.enums import ObjectType
 
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.model.errors import JitsuError
 from jitsu_store.rules.objects import LARGE_BYTES, GitObject, Id, Kind
 from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta
 from jitsu_store.rules.packing import FAN_IN, WORTH, Kin, Pack, choose

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jitsu_protocol.errors import Conflict, Invalid, JitsuError, NotFound, Unavailable
+from jitsu_protocol.model.errors import Conflict, Invalid, JitsuError, NotFound, Unavailable
 from jitsu_store.wires.files import INCOMING, take_packs
 
 TRANSFER_LIMIT_S = 300.0

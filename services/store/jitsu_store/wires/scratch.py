@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import Unavailable
+from jitsu_protocol.model.errors import Unavailable
 from jitsu_store.rules.scratch import ScratchBranches, decode, encode, must_be_written
 from jitsu_store.wires.files import sync_directory
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from jitsu_protocol import identity
-from jitsu_protocol.errors import Conflict, JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.messages import (
     MASTER,
     Applied,
@@ -45,8 +43,10 @@ from jitsu_protocol.messages import (
     Register,
     Value,
 )
-from jitsu_protocol.owner import MAX_ITEM_BYTES
-from jitsu_protocol.vm import MAX_NAMES, STATS_ROOT, VM_ROOT
+from jitsu_protocol.model import identity
+from jitsu_protocol.model.errors import Conflict, JitsuError, NotFound, Refused, Unavailable
+from jitsu_protocol.model.vm import MAX_NAMES, STATS_ROOT, VM_ROOT
+from jitsu_runtime.bus.server import MAX_ITEM_BYTES
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import MAX_TOLD_BYTES, State
 from jitsu_store.wires.branches import check_branch_name
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from jitsu_protocol.messages import Request
-    from jitsu_protocol.metrics import Metrics
-    from jitsu_protocol.owner import FeedServer, Handler
+    from jitsu_runtime.metrics import Metrics
+    from jitsu_runtime.world import Feed, Handler
     from jitsu_store.rules.objects import CommitRecord, Id
 
 STATISTICS_INTERVAL_S = 60.0
@@ -93,7 +93,7 @@ class StoreServer:
     def __init__(
         self,
         repository: GitRepository,
-        feed: FeedServer,
+        feed: Feed,
         metrics: Metrics,
         landed: Callable[[int], None] = lambda _: None,
         statistics_interval_s: float = STATISTICS_INTERVAL_S,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.model.errors import JitsuError
 from jitsu_store.rules.snapshot import MAX_SNAPSHOT_LEAVES, Snapshot, decode, encode
 from jitsu_store.rules.tree import LeafTree
 

@@ -46,7 +46,7 @@ _KINDS = {ObjectType.BLOB: Kind.BLOB, ObjectType.TREE: Kind.TREE, ObjectType.COM
 
 
 class RemoteError(Exception):
-    """The transfer is refused: a code of jitsu_protocol.errors, what is wrong, what to do."""
+    """The transfer is refused: a code of jitsu_protocol.model.errors, what is wrong, what to do."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol import identity
-from jitsu_protocol.errors import BadRequest, Conflict, JitsuError, NotFound, Refused
 from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, DeleteBranch, Done, Merge, Message
-from jitsu_protocol.vm import VM_ROOT
+from jitsu_protocol.model import identity
+from jitsu_protocol.model.errors import BadRequest, Conflict, JitsuError, NotFound, Refused
+from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_store.rules import access, merge, tree
 from jitsu_store.rules.hidden import Hidden
 from jitsu_store.rules.objects import credible_serial

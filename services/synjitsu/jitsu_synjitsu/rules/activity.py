@@ -42,7 +42,7 @@ from jitsu_synjitsu.rules.macs import Macs
 from jitsu_synjitsu.rules.running import MAX_CONNECTIONS, MAX_REPLIES, Connection, Known, Running
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 __all__ = ["MAX_CONNECTIONS", "MAX_REPLIES", "Activity", "Connection", "Known"]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from jitsu_protocol.limits import Buckets, Networks
+    from jitsu_protocol.rates import Buckets, Networks
     from jitsu_synjitsu.rules.events import Action, Event
     from jitsu_synjitsu.rules.frames import Seen
     from jitsu_synjitsu.rules.kept import Kept

@@ -61,7 +61,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.errors import Bug
+from jitsu_protocol.model.errors import Bug
 from jitsu_synjitsu.rules import frames, layout
 from jitsu_synjitsu.rules.events import (
     Action,

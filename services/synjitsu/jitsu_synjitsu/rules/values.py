@@ -9,13 +9,13 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.inventory import check_durations
-from jitsu_protocol.keys import MAX_SECONDS, mac_address
+from jitsu_protocol.model.inventory import check_durations
+from jitsu_protocol.model.vm_keys import MAX_SECONDS, mac_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 
 def packed_mac(text: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.model.errors import SetupFault
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.arming import Arming, WakeLimit

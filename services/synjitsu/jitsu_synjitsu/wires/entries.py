@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import Unavailable
-from jitsu_protocol.xenstore import Xenstore
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_runtime.xenstore import Xenstore
 from jitsu_synjitsu.rules.layout import MANAGED, address_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
 
 OWN = "n0"
 """Only domain 0 may read and write (xenstore-chmod(1))."""
@@ -28,7 +28,7 @@ log = structlog.get_logger("synjitsu")
 class Entries:
     """The entries of all VMs that are armed with `handover = xenstore`."""
 
-    def __init__(self, process: Process, managed: Callable[[str], None]) -> None:
+    def __init__(self, process: World, managed: Callable[[str], None]) -> None:
         """`managed` is told of a guest that looks after its address itself."""
         self._process = process
         self._managed = managed

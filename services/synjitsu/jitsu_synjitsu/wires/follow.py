@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import Unavailable
-from jitsu_protocol.follow import follow_states, follow_vms
-from jitsu_protocol.inventory import on_host
-from jitsu_protocol.states import AT_REST, VmState
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.inventory import on_host
+from jitsu_protocol.model.states import AT_REST, VmState
+from jitsu_runtime.bus.follow import follow_states, follow_vms
 from jitsu_synjitsu.rules.values import check, packed_mac
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.inventory import VmChanged
     from jitsu_protocol.messages import VmStatus
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.inventory import VmChanged
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import World
     from jitsu_synjitsu.wires.bridge import Bridge
     from jitsu_synjitsu.wires.memory import Memory
     from jitsu_synjitsu.wires.server import SynjitsuServer
@@ -40,7 +40,7 @@ log = structlog.get_logger("synjitsu")
 class Follower:
     """All VMs of this host."""
 
-    def __init__(self, process: Process, server: SynjitsuServer, memory: Memory) -> None:
+    def __init__(self, process: World, server: SynjitsuServer, memory: Memory) -> None:
         self._process = process
         self._server = server
         self._memory = memory

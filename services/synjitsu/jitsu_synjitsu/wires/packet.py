@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import SetupFault
+from jitsu_protocol.model.errors import SetupFault
 from jitsu_synjitsu.rules.filter import Interest, packed, program
 
 if TYPE_CHECKING:

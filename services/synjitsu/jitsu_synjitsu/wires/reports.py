@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import Done, Report
+from jitsu_protocol.model.errors import JitsuError
 
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Use
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
     from jitsu_synjitsu.rules.running import Known
     from jitsu_synjitsu.wires.follow import Follower
     from jitsu_synjitsu.wires.memory import Memory
@@ -30,7 +30,7 @@ log = structlog.get_logger("synjitsu")
 class Reports:
     """The reports of one Synjitsu."""
 
-    def __init__(self, process: Process, server: SynjitsuServer, follower: Follower, memory: Memory) -> None:
+    def __init__(self, process: World, server: SynjitsuServer, follower: Follower, memory: Memory) -> None:
         self._server = server
         self._follower = follower
         follower.drained = self._soon

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.alarm import Alarm
-from jitsu_protocol.errors import BadRequest, JitsuError, Unavailable
-from jitsu_protocol.limits import Buckets, Networks
 from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Summon, Summoned
+from jitsu_protocol.model.errors import BadRequest, JitsuError, Unavailable
+from jitsu_protocol.rates import Buckets, Networks
+from jitsu_runtime.driver import Alarm
 from jitsu_synjitsu.rules.arming import WakeLimit
 from jitsu_synjitsu.rules.events import ClearEntries, OpenPort, Send, ShutPort, Wake, WriteEntry
 from jitsu_synjitsu.rules.events import HandedOver as Handed
@@ -29,7 +29,7 @@ from jitsu_synjitsu.wires.ports import heard_at
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import World
     from jitsu_synjitsu.rules.events import Action
 
 LOOK_S = 0.25
@@ -49,7 +49,7 @@ log = structlog.get_logger("synjitsu")
 class SynjitsuServer:
     """All bridges."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: World) -> None:
         self._process = process
         settings = process.settings.synjitsu
         self._kept = Kept(settings.max_kept_per_vm, settings.max_kept)
@@ -77,7 +77,7 @@ class SynjitsuServer:
         """VMs that were armed and are not configured, as far as was known then."""
         self._seen_elsewhere: set[str] = set()
         """VMs of which that has been logged."""
-        self._alarm = Alarm(self._passed)
+        self._alarm = Alarm(self._passed, process.clock)
         self._sent: Counter[str] = Counter()
         self._publish_metrics()
 
@@ -113,7 +113,7 @@ class SynjitsuServer:
     async def start(self) -> None:
         """Attach to the bridges, and serve."""
         self._ledger.restore()
-        self._process.stopping = self._open_ports
+        self._process.on_stop = self._open_ports
         self._look()
         self._process.serve({Arm: self.arm, Disarm: self.disarm})
         self._process.spawn(self._look_for_ever(), "bridges")

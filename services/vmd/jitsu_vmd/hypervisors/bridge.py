@@ -6,10 +6,10 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.errors import SetupFault
-from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Done
-from jitsu_protocol.native_guest import PROGRAM, native_guest
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_protocol.model.vm_keys import KEYS
+from jitsu_runtime.native_guest import PROGRAM, native_guest
 from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.mock.client import CALL_LIMIT_S, MockHypervisor
 from jitsu_vmd.mock.messages import MakeBridge
@@ -17,8 +17,8 @@ from jitsu_vmd.rules import means
 from jitsu_vmd.wires.parts import bridge_fault
 
 if TYPE_CHECKING:
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import World
 
 
 TUN = "/dev/net/tun"
@@ -29,7 +29,7 @@ class Bridge(MockHypervisor):
 
     name = "mock (bridge)"
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: World) -> None:
         super().__init__(process)
         self._bridge = process.settings.hypervisor.bridge
         self._addresses = process.settings.hypervisor.bridge_addresses

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from jitsu_protocol.errors import BootFailed, JitsuError, NotFound, Refused, Unavailable
-from jitsu_protocol.xenstore import Xenstore
+from jitsu_protocol.model.errors import BootFailed, JitsuError, NotFound, Refused, Unavailable
+from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules import means
@@ -31,8 +31,8 @@ from jitsu_vmd.wires.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import World
 
 DEFAULT_URI = "qemu:///system"
 RETRY_S = 1.0
@@ -48,7 +48,7 @@ log = structlog.get_logger("vmd")
 class Libvirt:
     """The domains of one URI."""
 
-    def __init__(self, process: Process, uri: str) -> None:
+    def __init__(self, process: World, uri: str) -> None:
         self._settings = process.settings.hypervisor
         self._uri = uri or DEFAULT_URI
         self._xenstore = Xenstore(self._settings.xenstore, process.spawn) if _is_this_dom0(self._uri) else None

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import BootFailed, NotFound, Refused, SetupFault, Unavailable
-from jitsu_protocol.xenstore import Xenstore
+from jitsu_protocol.model.errors import BootFailed, NotFound, Refused, SetupFault, Unavailable
+from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import means
 from jitsu_vmd.rules import xl as rules
@@ -31,8 +31,8 @@ from jitsu_vmd.wires.saves import SAVED, SUFFIXES, Saves
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import World
 
 GONE_S = 5.0
 """After a failed `xl destroy` the domain may still vanish within this time."""
@@ -54,7 +54,7 @@ class Libxl:
     watches_keys = True
     name = "libxl (xl)"
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: World) -> None:
         self._settings = process.settings.hypervisor
         self._directory = process.settings.bus.directory / "xl"
         self._images = Images()

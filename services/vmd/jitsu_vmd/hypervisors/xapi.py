@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError, NotFound, Refused, SetupFault, Unavailable
+from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, SetupFault, Unavailable
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules import means
@@ -31,8 +31,8 @@ from jitsu_vmd.wires.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import World
 
 LOOK_LIMIT_S, OPEN_LIMIT_S = 10.0, 15.0
 EVENT_WAIT_S = 30.0
@@ -55,7 +55,7 @@ class Xapi:
 
     watches_keys = False
 
-    def __init__(self, process: Process, uri: str) -> None:
+    def __init__(self, process: World, uri: str) -> None:
         self._settings = process.settings.hypervisor
         self._uri = uri
         self.name = f"XAPI ({uri})"

@@ -34,7 +34,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from jitsu_protocol.native_guest import native_guest
+from jitsu_runtime.native_guest import native_guest
 from jitsu_vmd.mock import native, tap
 from jitsu_vmd.mock.bridges import ip
 from jitsu_vmd.mock.guest import HttpGuest

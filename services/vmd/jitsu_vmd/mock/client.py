@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError, SetupFault, TimedOut, Unavailable
-from jitsu_protocol.keys import KEYS
 from jitsu_protocol.messages import Done
-from jitsu_protocol.process import lifeline
+from jitsu_protocol.model.errors import JitsuError, SetupFault, TimedOut, Unavailable
+from jitsu_protocol.model.vm_keys import KEYS
+from jitsu_runtime.service_manager import lifeline
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
 from jitsu_vmd.rules import means
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Literal
 
-    from jitsu_protocol.bus import Snapshot
     from jitsu_protocol.messages import FeedItem, Request
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import Snapshot, World
 
 CALL_LIMIT_S = 5.0
 START_STOP_LIMIT_S = 30.0
@@ -50,7 +49,7 @@ class MockHypervisor:
     name = "mock"
     watches_keys = False
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: World) -> None:
         self._vmd = process
         given = process.settings.hypervisor.connect
         self._is_others = given.startswith("/")  # else it is what another kind of hypervisor connects to

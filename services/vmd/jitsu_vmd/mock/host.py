@@ -14,16 +14,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import structlog
-import zmq.asyncio
 
-from jitsu_protocol.errors import BootFailed, Refused, SetupFault, Unavailable
-from jitsu_protocol.logs import configure_logging
 from jitsu_protocol.messages import Done, Request
-from jitsu_protocol.owner import FeedServer, Handler, RpcServer
-from jitsu_protocol.process import EXIT_SETUP, on_stop_signals, run_loop
-from jitsu_protocol.sections import LogSettings
+from jitsu_protocol.model.errors import BootFailed, Refused, SetupFault, Unavailable
+from jitsu_runtime.bus.libzmq import Context
+from jitsu_runtime.bus.server import FeedServer, RpcServer
+from jitsu_runtime.logs import configure_logging
+from jitsu_runtime.service import EXIT_SETUP, run_loop
+from jitsu_runtime.service_manager import on_stop_signals
+from jitsu_runtime.settings.schema import LogSettings
 from jitsu_vmd.mock import bridges
 from jitsu_vmd.mock.bridge import BridgeGuest, Zygote
 from jitsu_vmd.mock.guest import LoopbackGuest
@@ -39,6 +41,9 @@ from jitsu_vmd.mock.messages import (
     StopGuest,
 )
 from jitsu_vmd.rules.events import GuestState
+
+if TYPE_CHECKING:
+    from jitsu_runtime.world import Handler
 
 IDLE_S = 30.0
 NEVER_S = 1e6
@@ -226,7 +231,7 @@ class _Stopped(Exception):
 
 
 async def _serve(directory: Path, bridge: str, bridge_addresses: list[str], *, stays: bool) -> int:
-    context = zmq.asyncio.Context()
+    context = Context()
     host: MockHost | None = None
     pid_file = directory / f"{SOCKET}.pid"
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
     from jitsu_vmd.rules.masking import Masking

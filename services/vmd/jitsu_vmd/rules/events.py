@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
-from jitsu_protocol.errors import Bug
-from jitsu_protocol.keys import StopMode
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.errors import Bug
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm_keys import StopMode
 
 if TYPE_CHECKING:
-    from jitsu_protocol.errors import JitsuError
     from jitsu_protocol.messages import Trigger
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.errors import JitsuError
+    from jitsu_protocol.model.vm import VM
 
 
 class IllegalEvent(Bug):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 
 @dataclass

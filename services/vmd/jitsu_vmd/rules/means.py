@@ -10,7 +10,7 @@ from jitsu_vmd.rules.domain import is_made
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 MOCK_KEYS = (
     "port",

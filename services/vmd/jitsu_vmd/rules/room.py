@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.states import AT_REST, VmState
+from jitsu_protocol.model.states import AT_REST, VmState
 from jitsu_vmd.rules.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.rules.events import SummonRequested
     from jitsu_vmd.rules.summon import VmMachine
 

@@ -39,11 +39,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from jitsu_protocol.errors import BackingOff, BootFailed, JitsuError, Refused, Unavailable
-from jitsu_protocol.guests import difference, mode_of_stop
-from jitsu_protocol.keys import AnswerTime, StopMode
-from jitsu_protocol.lifetimes import AnswerLifetimes
-from jitsu_protocol.states import AT_REST, VmState, may_follow
+from jitsu_protocol.model.errors import BackingOff, BootFailed, JitsuError, Refused, Unavailable
+from jitsu_protocol.model.guests import difference, mode_of_stop
+from jitsu_protocol.model.lifetimes import AnswerLifetimes
+from jitsu_protocol.model.states import AT_REST, VmState, may_follow
+from jitsu_protocol.model.vm_keys import AnswerTime, StopMode
 from jitsu_vmd.rules.backoff import Backoff
 from jitsu_vmd.rules.due import STOP_LIMIT_S, deadline
 from jitsu_vmd.rules.events import (
@@ -80,7 +80,7 @@ from jitsu_vmd.rules.timeline import SummonLog
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 STOP_AGAIN_S = 5.0
 """When stopping a guest that may not run on has failed, it is tried again so much later."""

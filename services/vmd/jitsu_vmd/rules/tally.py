@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 
 BOOTING = frozenset({VmState.STARTING, VmState.BOOTING})
 RUNNING = BOOTING | {VmState.READY, VmState.DRAINING, VmState.STOPPING}

@@ -11,7 +11,7 @@ from jitsu_vmd.rules.domain import nth_mac
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.rules.image import GuestType
 
 _ROW = re.compile(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.errors import JitsuError
+from jitsu_protocol.model.errors import JitsuError
 from jitsu_vmd.rules.means import of_addresses
 from jitsu_vmd.wires.hypervisors import EXAMINE_LIMIT_S, hypervisor_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisor import Examined, Hypervisor
 
 OPENED = frozenset({"libvirt", "libxl", "xapi"})

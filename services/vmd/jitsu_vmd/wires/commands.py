@@ -15,7 +15,7 @@ import os
 import subprocess
 from typing import IO, TYPE_CHECKING
 
-from jitsu_protocol.threads import DaemonThreads
+from jitsu_runtime.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

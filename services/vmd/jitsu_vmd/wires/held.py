@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.messages import Arm
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisor import Nic
     from jitsu_vmd.wires.hypervisors import Hypervisors
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.messages import Timeline, Timelines, Trace
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
-    from jitsu_protocol.metrics import Metrics
+    from jitsu_runtime.metrics import Metrics
     from jitsu_vmd.rules.summon import VmMachine
 
 KEPT = 1000

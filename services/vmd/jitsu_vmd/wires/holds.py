@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import BadRequest, JitsuError
-from jitsu_protocol.holds import ALL, HOLD_ROOT, Hold, hold_of, holds_in
 from jitsu_protocol.messages import Leaves, List
+from jitsu_protocol.model.errors import BadRequest, JitsuError
+from jitsu_protocol.model.holds import ALL, HOLD_ROOT, Hold, hold_of, holds_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jitsu_protocol.bus import RpcClient, Snapshot
     from jitsu_protocol.messages import FeedItem
-    from jitsu_protocol.process import Process
+    from jitsu_runtime.world import Caller, Snapshot, World
 
 CALL_LIMIT_S = 5.0
 RETRY_S = 1.0
@@ -33,7 +32,7 @@ log = structlog.get_logger("vmd")
 class Holds:
     """The holds that are there now."""
 
-    def __init__(self, store: RpcClient, changed: Callable[[], None]) -> None:
+    def __init__(self, store: Caller, changed: Callable[[], None]) -> None:
         """`changed` is called when other VMs are held than before."""
         self._store, self._changed = store, changed
         self._leaves: dict[str, str] = {}
@@ -53,7 +52,7 @@ class Holds:
             return [f"all VMs are {_told(self._holds[ALL])}"]
         return []
 
-    def follow(self, process: Process) -> None:
+    def follow(self, process: World) -> None:
         """Follow the store from now on."""
         process.subscribe("store", "heads", ask=self._ask, reset=self.heard, apply=self._head_moved)
         process.spawn(self._read_for_ever(), "holds")

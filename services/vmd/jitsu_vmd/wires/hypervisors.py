@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError, Unavailable
+from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_vmd.hypervisor import Examined, ReservesInterfaces
 from jitsu_vmd.rules import means
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
     from typing import Any
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisor import Guest, Hypervisor
 
 RETRY_S = 1.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jitsu_vmd.rules.image import ImageFault, guest_type
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.rules.image import GuestType
 
 MAX_KNOWN = 10_000

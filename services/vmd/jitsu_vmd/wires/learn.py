@@ -6,16 +6,16 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.inventory import Inventory, check_durations
-from jitsu_protocol.keys import mac_address
 from jitsu_protocol.messages import Leaves, List
-from jitsu_protocol.vm import STATS_ROOT, VM_ROOT
+from jitsu_protocol.model.inventory import Inventory, check_durations
+from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT
+from jitsu_protocol.model.vm_keys import mac_address
 from jitsu_vmd.rules.room import memory
 
 if TYPE_CHECKING:
-    from jitsu_protocol.bus import RpcClient
-    from jitsu_protocol.inventory import VmChanged
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.inventory import VmChanged
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import Caller
 
 LIMIT_S = 5.0
 
@@ -31,7 +31,7 @@ def check(host: str, vm: VM) -> None:
         memory(vm)
 
 
-async def learn(store: RpcClient, vm: str, host: str) -> tuple[list[VmChanged], dict[str, str]]:
+async def learn(store: Caller, vm: str, host: str) -> tuple[list[VmChanged], dict[str, str]]:
     """Return the VM with this UUID as one that came, if it is configured, and its statistics (path -> value)."""
     about_vm = List(prefix=f"{VM_ROOT}/{vm}", topic="vm")
     about_starts = List(prefix=f"{STATS_ROOT}/{vm}", topic="stats")

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.errors import SetupFault, Unavailable
+from jitsu_protocol.model.errors import SetupFault, Unavailable
 from jitsu_vmd.wires.threads import Threads, limited
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 from jitsu_vmd.hypervisor import Guest
 from jitsu_vmd.rules.events import GuestState
 

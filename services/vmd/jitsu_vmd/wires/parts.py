@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 SIOCETHTOOL, GET_DRIVER_INFO, DRIVER_INFO_BYTES = 0x8946, 0x3, 196
 """include/uapi/linux/sockios.h, ethtool.h: struct ethtool_drvinfo; its second field is the driver's name."""

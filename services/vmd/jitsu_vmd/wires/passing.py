@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.states import VmState
+from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

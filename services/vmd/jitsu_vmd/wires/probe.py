@@ -15,7 +15,7 @@ from jitsu_vmd.wires.neighbours import forget_unanswered
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
 
 PAUSE_SHARE = 0.05
 """The pause between attempts is this share of the time waited so far: a boot seems at most 5% longer than it is."""

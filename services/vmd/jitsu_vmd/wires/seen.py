@@ -11,7 +11,7 @@ from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.rules.domain import reached_at
 
 if TYPE_CHECKING:
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisor import Guest
 
 log = structlog.get_logger("vmd")

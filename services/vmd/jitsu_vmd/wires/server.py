@@ -10,11 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jitsu_protocol.alarm import Alarm
-from jitsu_protocol.errors import JitsuError, NotFound, Unavailable
-from jitsu_protocol.guests import is_found_elsewhere
-from jitsu_protocol.inventory import on_host
-from jitsu_protocol.keys import HandoverKind
 from jitsu_protocol.messages import (
     CancelDrain,
     Check,
@@ -35,8 +30,13 @@ from jitsu_protocol.messages import (
     VmStateChanged,
     VmStatus,
 )
-from jitsu_protocol.states import AT_REST, VmState
-from jitsu_protocol.vm import VM, InvalidVm, from_tree
+from jitsu_protocol.model.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.model.guests import is_found_elsewhere
+from jitsu_protocol.model.inventory import on_host
+from jitsu_protocol.model.states import AT_REST, VmState
+from jitsu_protocol.model.vm import VM, InvalidVm, from_tree
+from jitsu_protocol.model.vm_keys import HandoverKind
+from jitsu_runtime.driver import Alarm
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
 from jitsu_vmd.rules.summon import VmMachine
@@ -55,13 +55,11 @@ from jitsu_vmd.wires.waiting import Waiting
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Sequence
 
-    from jitsu_protocol.bus import RpcClient
-    from jitsu_protocol.inventory import VmChanged
-    from jitsu_protocol.keys import StopMode
     from jitsu_protocol.messages import Request
-    from jitsu_protocol.owner import FeedServer, Handler
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.settings import Settings
+    from jitsu_protocol.model.inventory import VmChanged
+    from jitsu_protocol.model.vm_keys import StopMode
+    from jitsu_runtime.settings.load import Settings
+    from jitsu_runtime.world import Caller, Feed, Handler, World
     from jitsu_vmd.hypervisor import Guest
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
@@ -77,12 +75,12 @@ log = structlog.get_logger("vmd")
 class VmDaemon:
     """All VMs of one hypervisor."""
 
-    def __init__(self, process: Process, hypervisors: Hypervisors, feed: FeedServer) -> None:
+    def __init__(self, process: World, hypervisors: Hypervisors, feed: Feed) -> None:
         self._process = process
         self._hypervisors = hypervisors
         self._feed = feed
-        self._store: RpcClient = process.client("store")
-        self._synjitsu: RpcClient = process.client("synjitsu")
+        self._store: Caller = process.client("store")
+        self._synjitsu: Caller = process.client("synjitsu")
         self._machines: dict[str, VmMachine] = {}
         self._waiting = Waiting()
         self._alarms: dict[str, Alarm] = {}
@@ -99,7 +97,7 @@ class VmDaemon:
         self._room.blocked = partial(address_held, self._started, self._machines)
         self._lacks: dict[str, Lack] = {}
         """What those wait for that find no room, as the feed has it."""
-        self._admits = Alarm(self._admit)
+        self._admits = Alarm(self._admit, process.clock)
         self._seen = Seen()
         self._passing = Passing(lambda vm: self._publish(self._machines[vm]))
         self._patience = ArmPatience()
@@ -425,7 +423,9 @@ class VmDaemon:
         if again is not None:
             self._again(machine, again)
         if self._machines.get(vm.uuid) is machine:
-            self._alarms.setdefault(vm.uuid, Alarm(partial(self._passed, vm.uuid))).set(machine.next_deadline())
+            self._alarms.setdefault(vm.uuid, Alarm(partial(self._passed, vm.uuid), self._process.clock)).set(
+                machine.next_deadline()
+            )
         self._forget_if_removed(machine)
 
     def _tally(self, machine: VmMachine) -> None:
@@ -548,7 +548,7 @@ class VmDaemon:
         self._patience.note(monotonic(), answered=armed)
         self._handle(machine, events.ArmReturned(call, armed))
 
-    async def _tell(self, owner: str, client: RpcClient, request: Request) -> None:
+    async def _tell(self, owner: str, client: Caller, request: Request) -> None:
         try:
             await client.call(request, Done, TELL_TIMEOUT_S)
         except JitsuError as error:

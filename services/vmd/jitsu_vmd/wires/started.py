@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
-from jitsu_protocol.guests import difference
-from jitsu_protocol.states import VmState
-from jitsu_protocol.vm import VM
+from jitsu_protocol.model.guests import difference
+from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.vm import VM
 from jitsu_vmd.rules.room import Lack
 
 if TYPE_CHECKING:

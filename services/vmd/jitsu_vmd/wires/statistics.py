@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.errors import JitsuError
 from jitsu_protocol.messages import Done, Record
-from jitsu_protocol.vm import STATS_ROOT
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.vm import STATS_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
-    from jitsu_protocol.bus import RpcClient
+    from jitsu_runtime.world import Caller
     from jitsu_vmd.rules.summon import VmMachine
 
 RECORD_TIMEOUT_S = 30.0
@@ -26,7 +26,7 @@ log = structlog.get_logger("vmd")
 class Statistics:
     """The statistics of one vmd."""
 
-    def __init__(self, store: RpcClient, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(self, store: Caller, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         self._store = store
         self._spawn = spawn
         self._starts: dict[str, int] = {}

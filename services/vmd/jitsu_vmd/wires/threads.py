@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from jitsu_protocol.errors import Unavailable
-from jitsu_protocol.threads import DaemonThreads
+from jitsu_protocol.model.errors import Unavailable
+from jitsu_runtime.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from jitsu_protocol.messages import Summoned
 
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Message, Trigger
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.rules.events import AnswerSummons
 
 

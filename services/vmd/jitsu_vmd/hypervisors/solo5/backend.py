@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jitsu_protocol.errors import BootFailed, JitsuError, Refused, SetupFault, Unavailable
-from jitsu_protocol.keys import HandoverKind, StopMode
+from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused, SetupFault, Unavailable
+from jitsu_protocol.model.vm_keys import HandoverKind, StopMode
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.hypervisors.solo5.rules import command_line
 from jitsu_vmd.hypervisors.solo5.rules.command_line import CommandFault
@@ -41,8 +41,8 @@ from jitsu_vmd.wires.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.process import Process
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
 
 RESERVED_S = 5.0
@@ -73,7 +73,7 @@ class Solo5:
     watches_keys = False
     name = "solo5"
 
-    def __init__(self, process: Process, connect: str = "") -> None:
+    def __init__(self, process: World, connect: str = "") -> None:
         self._settings = process.settings.hypervisor
         is_others = connect.startswith("/")
         self._directory = Path(connect) if is_others else process.settings.bus.directory.absolute() / DIRECTORY

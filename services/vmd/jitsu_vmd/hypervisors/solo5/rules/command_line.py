@@ -15,7 +15,7 @@ from jitsu_vmd.rules.domain import nth_mac
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jitsu_protocol.vm import VM
+    from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
 
     Interface = IPv4Interface | IPv6Interface

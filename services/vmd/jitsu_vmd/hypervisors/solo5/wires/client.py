@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jitsu_protocol.errors import SetupFault, Unavailable
-from jitsu_protocol.process import lifeline
+from jitsu_protocol.model.errors import SetupFault, Unavailable
+from jitsu_runtime.service_manager import lifeline
 from jitsu_vmd.hypervisors.solo5.wires.names import SOCKET
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jitsu_protocol.help import Group, HelpPage, Parser, version_text
+from jitsu_runtime.settings.help import Group, HelpPage, Parser, version_text
 from jitsu_vmd.hypervisors.solo5.wires import disks, taps
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, confine_children
 from jitsu_vmd.hypervisors.solo5.wires.loop import Loop
@@ -45,7 +45,7 @@ MAX_UNSENT_BYTES = 16 << 20
 END_LIMIT_S = 5.0
 LOCK_LIMIT_S, LOCK_LOOK_S = 3.0, 0.005
 LIFELINE_VARIABLE = "JITSU_LIFELINE_FD"
-"""As in jitsu_protocol.process, which is too large to be imported here."""
+"""As in jitsu_runtime.service, which is too large to be imported here."""
 
 
 class Launcher:

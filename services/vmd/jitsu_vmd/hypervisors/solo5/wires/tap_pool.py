@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.errors import BootFailed
+from jitsu_protocol.model.errors import BootFailed
 from jitsu_vmd.hypervisors.solo5.wires import taps
 
 if TYPE_CHECKING:

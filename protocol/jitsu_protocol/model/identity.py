@@ -1,0 +1,47 @@
+"""Who asks: an operator, a service, or a VM that changes its own configuration.
+
+A process states its identity. Over ipc that is believed, because only the suite's own user can open its runtime
+directory.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jitsu_protocol.model.errors import BadRequest
+
+MAX_NAME_CHARACTERS = 128
+
+
+class Role(StrEnum):
+    """What somebody is."""
+
+    OPERATOR = "operator"
+    SERVICE = "service"
+    VM = "vm"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Somebody; `str` gives `role:name`, which is also the author of the commits that they cause."""
+
+    role: Role
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.role}:{self.name}"
+
+
+def parse(text: str) -> Identity:
+    """Return the identity; raises BadRequest. A VM is named by its UUID."""
+    role, _, name = text.partition(":")
+    if role not in list(Role) or not name.isprintable() or not 0 < len(name) <= MAX_NAME_CHARACTERS:
+        raise BadRequest(f"{text[:100]!r} is not an identity", hint="operator:NAME, service:NAME or vm:UUID")
+    if role == Role.VM:
+        try:
+            name = str(uuid.UUID(name))
+        except ValueError:
+            raise BadRequest(f"{name!r} is not a UUID", hint="a VM is named by its UUID") from None
+    return Identity(Role(role), name)

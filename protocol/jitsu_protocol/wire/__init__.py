@@ -1,0 +1,1 @@
+"""How messages travel: their encoding, and the rules of requests and feeds, without sockets."""

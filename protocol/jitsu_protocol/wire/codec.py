@@ -1,0 +1,171 @@
+"""Envelope and msgpack: messages to bytes and back; whatever is wrong with bytes becomes a typed error.
+
+An envelope is the msgpack array [[major, minor], kind, id, seconds left, body]. The deadline travels as the
+seconds that were left when it was sent, because hosts do not share a clock.
+
+Decoding has two steps, because a body can be made so that it takes a hundred times its size in memory, or seconds to
+validate. `open_frame` reads what stands before the body, in constant time and space: that is enough to see whether the
+sender may send that kind, and whether a message of that kind may be so long. Only then the body is decoded: of a
+request by bodies.py, in steps and within limits; of a reply or a feed's item, which come from an owner that we chose,
+by `decode` at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgpack
+from pydantic import ValidationError
+
+from jitsu_protocol.messages import VERSION, Failure, Message
+from jitsu_protocol.model.errors import MalformedMessage, UnknownKind, WrongVersion, from_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""Of a reply or of an item of a feed; how long a request may be, its class says (`max_bytes`)."""
+MAX_ID_BYTES = 64
+MAX_KIND_CHARACTERS = 64
+HEADER_BYTES = 256
+"""What stands before the body fits into that: two small integers, the kind, the id and a float."""
+MAX_ERRORS_SHOWN = 3
+MAX_REASON_CHARACTERS = 300
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the body of a frame."""
+
+    kind: str
+    id: bytes
+    timeout: float
+    """Seconds that were left to the caller when it sent this; 0 in replies and feeds."""
+    body_at: int
+    """Where the body begins, a msgpack map."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What a frame holds; the body is still unchecked."""
+
+    kind: str
+    id: bytes
+    timeout: float
+    """As in `Header`."""
+    body: dict[str, Any]
+
+
+def encode(message: Message, *, id: bytes = b"", timeout: float = 0.0) -> bytes:
+    """Return the frame for a message."""
+    body = message.model_dump(mode="python")
+    return bytes(msgpack.packb([VERSION, message.kind, id, timeout, body]))
+
+
+def open_frame(frame: bytes | memoryview) -> Header:
+    """Return what stands before the body of a frame; raises MalformedMessage or WrongVersion."""
+    unpacker = msgpack.Unpacker(raw=False, max_buffer_size=HEADER_BYTES)
+    unpacker.feed(frame[:HEADER_BYTES])
+    count = unpacked(unpacker.read_array_header)
+    version: Any = unpacked(unpacker.unpack) if count >= 2 else None
+    if not _is_version(version):
+        raise MalformedMessage("the frame is not an envelope")
+    if version[0] != VERSION[0]:
+        raise WrongVersion(
+            f"the message is of protocol version {version[0]}.{version[1]}, "
+            f"this process speaks {VERSION[0]}.{VERSION[1]}",
+            hint="run one version of Jitsu everywhere",
+        )
+    if count != 5:
+        raise MalformedMessage("the envelope has the wrong number of parts")
+    kind, id, timeout = (unpacked(unpacker.unpack) for _ in range(3))
+    body_at = unpacker.tell()
+    if not (isinstance(kind, str) and isinstance(id, bytes) and is_map(frame, body_at)):
+        raise MalformedMessage("the envelope has a part of the wrong type")
+    if len(id) > MAX_ID_BYTES or len(kind) > MAX_KIND_CHARACTERS:
+        raise MalformedMessage("the envelope's id or kind is too long")
+    if not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
+        raise MalformedMessage("the envelope's deadline is out of range")
+    return Header(kind, id, float(timeout), body_at)
+
+
+def decode(frame: bytes) -> Envelope:
+    """Return the envelope in a reply or an item of a feed; raises MalformedMessage or WrongVersion."""
+    if len(frame) > MAX_FRAME_BYTES:
+        raise MalformedMessage(f"the frame has {len(frame)} bytes, {MAX_FRAME_BYTES} are allowed")
+    header = open_frame(frame)
+    body = unpacked(lambda: msgpack.unpackb(memoryview(frame)[header.body_at :], raw=False))
+    return Envelope(header.kind, header.id, header.timeout, body)
+
+
+def id_of(frame: bytes | memoryview) -> bytes | None:
+    """Return the id in a frame that was refused, if it is legible, so that the sender can be told."""
+    unpacker = msgpack.Unpacker(raw=False, max_buffer_size=HEADER_BYTES)
+    unpacker.feed(frame[:HEADER_BYTES])
+    try:
+        parts = [unpacked(unpacker.unpack) for _ in range(min(unpacked(unpacker.read_array_header), 3))]
+    except MalformedMessage:
+        return None
+    if len(parts) == 3 and isinstance(parts[2], bytes) and 0 < len(parts[2]) <= MAX_ID_BYTES:
+        return parts[2]
+    return None
+
+
+def body_as(cls: type[M], kind: str, body: dict[str, Any]) -> M:
+    """Check a body and return the message; raises what a Failure carries, UnknownKind or MalformedMessage."""
+    if kind == Failure.kind and cls is not Failure:
+        failure = body_as(Failure, kind, body)
+        raise from_wire(failure.code, failure.message, failure.hint, failure.retry_after, failure.details)
+    if kind != cls.kind:
+        raise UnknownKind(f"expected a message of kind {cls.kind}, got {kind[:MAX_KIND_CHARACTERS]!r}")
+    return validated(kind, lambda: cls.model_validate(body))
+
+
+def validated(kind: str, validate: Callable[[], T]) -> T:
+    """Return what is validated; raises MalformedMessage with the first few of what is wrong, without its values."""
+    try:
+        return validate()
+    except (ValidationError, RecursionError) as error:
+        raise MalformedMessage(f"a message of kind {kind} is malformed: {_reasons(error)}") from None
+
+
+def _reasons(error: ValidationError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found[:MAX_ERRORS_SHOWN]]
+    more = [f"and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
+    return "; ".join([each[:MAX_REASON_CHARACTERS] for each in shown] + more)
+
+
+def unpacked(unpack: Callable[[], Any]) -> Any:
+    """Return what msgpack reads; raises MalformedMessage whatever is wrong with it."""
+    try:
+        return unpack()
+    except Exception as error:
+        # msgpack documents no closed set: ValueError, its own UnpackException, UnicodeDecodeError,
+        # OverflowError from timestamps, TypeError from unhashable keys.
+        reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS]
+        raise MalformedMessage(f"the frame is not msgpack: {reason}") from None
+
+
+def is_map(frame: bytes | memoryview, at: int) -> bool:
+    """Say whether a msgpack map begins there (its specification: fixmap, map 16, map 32)."""
+    return at < len(frame) and (frame[at] & 0xF0 == 0x80 or frame[at] in (0xDE, 0xDF))
+
+
+def is_array(frame: bytes | memoryview, at: int) -> bool:
+    """Say whether a msgpack array begins there (fixarray, array 16, array 32)."""
+    return at < len(frame) and (frame[at] & 0xF0 == 0x90 or frame[at] in (0xDC, 0xDD))
+
+
+def _is_version(part: object) -> bool:
+    return (
+        isinstance(part, list)
+        and len(part) == 2
+        and all(isinstance(number, int) and 0 <= number < 1000 for number in part)
+    )

@@ -1,0 +1,277 @@
+"""How many peers may be connected to a bound socket of the bus: no more than this process has descriptors for.
+
+libzmq accepts whoever connects, 12,000 a second (measured). When no descriptor is left, it aborts the process on ipc
+(4.3.5, ipc_listener.cpp), and on tcp it tries again without a pause. It has no limit of its own, so each bound socket
+has a door: a thread that follows what libzmq reports of the socket (zmq_socket_monitor(3)).
+
+    a connection is     from                                    until
+    new                 libzmq has accepted it                  the first message of its peer has been read
+    known               then on                                 it ends
+    leaving             there were more than `most`:            it ends
+                        the oldest that is new is cut; if
+                        all are known, the one that came last
+
+So peers that say nothing cannot keep others out for long, and peers that are known do not notice. A peer that is cut
+connects again by itself, and calls are sent again. libzmq cuts a connection whose handshake has not ended after
+HANDSHAKE_MS (sockets.py).
+
+    the listener is     until
+    armed               libzmq has accepted one connection
+    disarmed            the door has noted that connection, and there are at most `most` of them
+
+For that its entry in libzmq's epoll set gets EPOLLONESHOT (epoll_ctl(2)): a thread that only watched would be too late
+when the machine is busy. Where the entry is not found (proc(5), /proc/PID/fdinfo), the door cuts as fast as it can.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import re
+import socket as system
+import threading
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import zmq
+import zmq.asyncio
+
+from jitsu_runtime.descriptors import connections_allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLLOWED = (
+    zmq.EVENT_LISTENING
+    | zmq.EVENT_ACCEPTED
+    | zmq.EVENT_ACCEPT_FAILED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_MONITOR_STOPPED
+)
+HANDSHAKE_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+"""The second: the peer has seen first that its keys and ours do not fit, and has gone."""
+VERIFY_MS = 500
+"""While the door is full: how often it looks whether connections are gone of which no report came."""
+FIND_TRIES, FIND_S = 100, 0.005
+"""libzmq puts a listener into its epoll set a moment after it reports it."""
+QUIET_S = 10.0
+"""Of many connections that are cut one in that time is logged; all are counted."""
+EPOLL_CTL_MOD, EPOLLIN, EPOLLONESHOT = 3, 0x1, 1 << 30
+_EVENT = Struct("=IQ" if os.uname().machine == "x86_64" else "@IQ")
+"""struct epoll_event, which is packed on x86-64 only."""
+_REPORT = Struct("=HI")
+_NUMBERS = itertools.count()
+_LIBC: Any = ctypes.CDLL(None, use_errno=True)
+
+log = structlog.get_logger("bus")
+
+
+class Door:
+    """Counts the connections of one socket, from before it is bound until it is closed."""
+
+    def __init__(
+        self,
+        socket: zmq.asyncio.Socket,
+        endpoint: str,
+        dropped: Callable[[str], None],
+        failed: Callable[[], None] | None = None,
+    ) -> None:
+        """`dropped` counts; `failed` is called on the door's thread for each peer whose handshake fails."""
+        self._endpoint, self._dropped, self._failed = endpoint, dropped, failed
+        self.most = connections_allowed()
+        self._listener = _Listener()
+        self._new: dict[int, None] = {}
+        """By descriptor, the oldest first."""
+        self._known: set[int] = set()
+        self._leaving: set[int] = set()
+        self._early: set[int] = set()
+        """Those whose message was read before their connection was reported."""
+        self._lock = threading.Lock()
+        self._logged_at = -QUIET_S
+        address = f"inproc://door-{next(_NUMBERS)}"
+        socket.monitor(address, FOLLOWED | (HANDSHAKE_FAILED if failed is not None else 0))
+        self._reports: zmq.Socket[bytes] = zmq.Context.shadow(socket.context).socket(zmq.PAIR)
+        self._reports.setsockopt(zmq.LINGER, 0)
+        self._reports.connect(address)
+        threading.Thread(target=self._follow, name="door", daemon=True).start()
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._new) + len(self._known) + len(self._leaving)
+
+    def heard(self, frame: zmq.Frame) -> int:
+        """Note that the sender of a frame is a peer of ours; return its descriptor, -1 if it has gone."""
+        try:
+            descriptor = int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return -1
+        if descriptor not in self._known:
+            with self._lock:
+                if descriptor in self._new:
+                    del self._new[descriptor]
+                    self._known.add(descriptor)
+                elif descriptor not in self._leaving:
+                    self._early.add(descriptor)
+        return descriptor
+
+    def cut(self, descriptor: int) -> None:
+        """End a connection, if it is one of this socket; libzmq sees that its peer has gone."""
+        with suppress(OSError), _Borrowed(descriptor) as connection:
+            if self._is_ours(connection):
+                connection.shutdown(system.SHUT_RDWR)
+
+    def unbinds(self) -> None:
+        """Leave the listener alone: to be called before the socket is closed or unbound."""
+        self._listener.forget()
+
+    def _is_ours(self, connection: system.socket) -> bool:
+        """Say whether a descriptor is a connection to our endpoint: it may mean something else by now."""
+        name = connection.getsockname()
+        if isinstance(name, tuple):
+            return self._endpoint.endswith(f":{name[1]}")
+        return self._endpoint == f"ipc://{name}"
+
+    # --- the thread ---
+
+    def _follow(self) -> None:
+        """Follow the socket until it is closed; libzmq would wait for a reader that leaves earlier."""
+        try:
+            while True:
+                is_full = self.connections > self.most
+                if self._reports.poll(VERIFY_MS if is_full else None):
+                    event, value = _REPORT.unpack(self._reports.recv_multipart()[0])
+                    if event == zmq.EVENT_MONITOR_STOPPED:
+                        return
+                    self._reported(event, value)
+                else:
+                    self._verify()
+                if self.connections <= self.most:
+                    self._listener.arm()
+        except zmq.ZMQError:  # the context ends
+            return
+        finally:
+            self._reports.close()
+
+    def _reported(self, event: int, descriptor: int) -> None:
+        if event == zmq.EVENT_ACCEPTED:
+            self._listener.has_accepted()
+            self._accepted(descriptor)
+        elif event == zmq.EVENT_ACCEPT_FAILED:
+            self._listener.has_accepted()
+        elif event == zmq.EVENT_DISCONNECTED:
+            with self._lock:
+                self._forget(descriptor)
+        elif event == zmq.EVENT_LISTENING:
+            self._listener.found(descriptor)
+        elif event == zmq.EVENT_CLOSED:  # with the listener all that it has accepted ends, without a report of each
+            with self._lock:
+                for each in (*self._new, *self._known, *self._leaving):
+                    self._forget(each)
+        elif self._failed is not None:
+            self._failed()
+
+    def _accepted(self, descriptor: int) -> None:
+        with self._lock:
+            self._forget(descriptor)
+            if descriptor in self._early:
+                self._early.discard(descriptor)
+                self._known.add(descriptor)
+            else:
+                self._new[descriptor] = None
+            if self.connections <= self.most:
+                return
+            last = next(iter(self._new), descriptor)
+            self._forget(last)
+            self._leaving.add(last)
+        self.cut(last)
+        self._dropped("too-many-connections")
+        if monotonic() > self._logged_at + QUIET_S:
+            self._logged_at = monotonic()
+            log.warning("too many connections: some are cut", endpoint=self._endpoint, allowed=self.most)
+
+    def _verify(self) -> None:
+        """Forget connections that have ended."""
+        with self._lock:
+            for descriptor in (*self._new, *self._known, *self._leaving):
+                is_there = False
+                with suppress(OSError), _Borrowed(descriptor) as connection:
+                    is_there = self._is_ours(connection)
+                if not is_there:
+                    self._forget(descriptor)
+
+    def _forget(self, descriptor: int) -> None:
+        self._new.pop(descriptor, None)
+        self._known.discard(descriptor)
+        self._leaving.discard(descriptor)
+
+
+class _Listener:
+    """The entry of a listener in libzmq's epoll set."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entry: tuple[int, int, int] | None = None
+        """The epoll descriptor, the listener's, and what libzmq wants back with its events."""
+        self._is_armed = False
+
+    def found(self, descriptor: int) -> None:
+        """Take a listener of which libzmq says that it listens now."""
+        for _ in range(FIND_TRIES):
+            with self._lock:
+                self._entry, self._is_armed = _entry_of(descriptor), False
+                if self._entry is not None:
+                    return
+            sleep(FIND_S)
+        log.debug("the listener is not in an epoll set: connections are only cut")
+
+    def has_accepted(self) -> None:
+        """Note that libzmq has accepted one connection, or has tried to."""
+        self._is_armed = False
+
+    def arm(self) -> None:
+        """Let libzmq accept the next connection."""
+        with self._lock:
+            if self._entry is None or self._is_armed:
+                return
+            epoll, descriptor, data = self._entry
+            event = _EVENT.pack(EPOLLIN | EPOLLONESHOT, data)
+            self._is_armed = _LIBC.epoll_ctl(epoll, EPOLL_CTL_MOD, descriptor, event) == 0
+
+    def forget(self) -> None:
+        """Touch it no more: what its descriptor means is about to change."""
+        with self._lock:
+            self._entry = None
+
+
+def _entry_of(descriptor: int) -> tuple[int, int, int] | None:
+    """Return where a descriptor is in an epoll set of this process: tfd and data of /proc/self/fdinfo."""
+    line = re.compile(rf"^tfd:\s+{descriptor}\s+events:\s+[0-9a-f]+\s+data:\s+([0-9a-f]+)", re.MULTILINE)
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
+                found = line.search(Path(f"/proc/self/fdinfo/{name}").read_text(encoding="ascii"))
+                if found is not None:
+                    return int(name), descriptor, int(found[1], 16)
+    return None
+
+
+class _Borrowed:
+    """A socket object for a descriptor that is libzmq's: it is not closed here, nor duplicated, as none may be left."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = system.socket(fileno=descriptor)
+
+    def __enter__(self) -> system.socket:
+        """Return it."""
+        return self._socket
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self._socket.detach()

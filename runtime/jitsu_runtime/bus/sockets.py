@@ -1,0 +1,182 @@
+"""How the sockets of the bus are made, bound and connected, and how they send and receive."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import zmq
+import zmq.asyncio
+
+from jitsu_protocol.model import errors
+from jitsu_protocol.wire.codec import MAX_FRAME_BYTES
+from jitsu_runtime.bus.door import Door
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from jitsu_runtime.bus.curve import Curve
+
+MAX_IN_A_ROW = 16
+"""Messages that one socket gives its process before the others have their turn: a query takes less than those."""
+RECONNECT_MS = 10
+RECONNECT_MAX_MS = 50
+"""An owner that returns is heard within that time; on tcp there is CONNECT_MS before it. G7 allows a second."""
+HANDSHAKE_MS = 3000
+"""A peer that has said nothing by then is disconnected: it has taken a descriptor and given nothing."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted, one after the other (door.py); they take no descriptor of ours."""
+HEARTBEAT_MS, DEAD_MS = 500, 1500
+"""After a failed send, whatever the reason, libzmq 4.3.5 sends nothing more on that connection but keeps it, until
+it can no longer read either (stream_engine_base.cpp, out_event). Only the peer's heartbeat notices. On tcp, a network
+that was cut and is joined again is noticed before TCP's own retransmission comes round.
+
+Heartbeats are sent by those that connect, and answered by owners, which end a connection on which none has come for
+DEAD_MS (ZMQ_HEARTBEAT_TTL). An owner sends none: libzmq 4.3.5 aborts a process that sends one on a connection that was
+lost while a full socket kept libzmq from reading it (`Assertion failed: !_io_error`, out_event, called by timer_event).
+Any peer could bring that about: it sends more than is read at once, and dies."""
+KEEPALIVE_S, KEEPALIVE_PROBES = 5, 3
+"""tcp(7): for peers of a version that does not say when an owner should consider them dead."""
+MAX_UNREAD = 100_000
+"""Messages that may wait for one who connects: when its socket is full, the same abort threatens it. Replies are
+limited by MAX_WAITING_CALLS, and an item of a feed has half a kilobyte."""
+BOUND = frozenset({zmq.ROUTER, zmq.XPUB})
+CONNECT_MS = 500
+
+
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+"""As this process was given it: it says who may use ipc sockets, whatever is set for its files later."""
+
+
+def bind(
+    socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None, dropped: Callable[[str], None]
+) -> tuple[Door, Callable[[], None]]:
+    """Bind a socket; return its door and what closes it. Raises SetupFault if the endpoint cannot be had.
+
+    ZeroMQ takes an ipc path over from a living owner without a word, so a lock file beside it keeps a second
+    owner away; the lock goes with the socket, or with the process, however that ends.
+    """
+    lock: int | None = None
+    door: Door | None = None
+
+    def close() -> None:
+        if door is not None:
+            door.unbinds()
+        socket.close()
+        if lock is not None:
+            os.close(lock)
+
+    try:
+        if endpoint.startswith("ipc://"):
+            lock = _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), endpoint)
+        door = Door(socket, endpoint, dropped, curve.failed_at(endpoint) if is_secured(curve, endpoint) else None)
+        if is_secured(curve, endpoint):
+            curve.bind(socket, endpoint, door.unbinds)
+        else:
+            socket.bind(endpoint)
+        if endpoint.startswith("ipc://"):
+            Path(endpoint.removeprefix("ipc://")).chmod(0o777 & ~_UMASK)
+    except errors.SetupFault:
+        close()
+        raise
+    except (zmq.ZMQError, OSError) as error:
+        close()
+        raise errors.SetupFault(
+            f"cannot bind {endpoint}: {error.strerror}", hint="is it in use, and may this user create it?"
+        ) from None
+    return door, close
+
+
+def connect(socket: zmq.asyncio.Socket, endpoint: str, owner: str, host: str, curve: Curve | None) -> None:
+    """Connect a socket to an owner; `host` says which vmd."""
+    if is_secured(curve, endpoint):
+        curve.connect(socket, endpoint, owner, host)
+    else:
+        socket.connect(endpoint)
+
+
+def is_secured(curve: Curve | None, endpoint: str) -> TypeGuard[Curve]:
+    """Say whether a socket at this endpoint uses keys."""
+    return curve is not None and endpoint.startswith("tcp://")
+
+
+def _lock(path: Path, endpoint: str) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise errors.SetupFault(
+            f"{endpoint} is owned by another process",
+            hint="stop that one, or give this one a directory of its own with bus.runtime_dir",
+        ) from None
+    return descriptor
+
+
+def make_socket(
+    context: zmq.asyncio.Context, kind: int, endpoint: str, max_bytes: int = MAX_FRAME_BYTES
+) -> zmq.asyncio.Socket:
+    """Return a socket; a peer that sends it a longer message than `max_bytes` is disconnected, and nothing is kept."""
+    socket = context.socket(kind)
+    if kind not in BOUND:
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, DEAD_MS)
+        socket.setsockopt(zmq.RCVHWM, MAX_UNREAD)
+    if endpoint.startswith("tcp://"):
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
+        # What a closed connection has not delivered is not sent again for minutes: that would keep the kernel asking
+        # who has the address (ARP, once a second), and a peer that is back would wait for its next question.
+        socket.setsockopt(zmq.TCP_MAXRT, DEAD_MS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    return socket
+
+
+def send(socket: zmq.asyncio.Socket, frames: Sequence[bytes]) -> bool:
+    """Send without waiting; False if nobody could take it (it is not queued, then)."""
+    future: Any = socket.send_multipart(frames, zmq.DONTWAIT)
+    return bool(future.done() and future.exception() is None)
+
+
+async def received(socket: zmq.asyncio.Socket, *, copy: bool = True) -> AsyncIterator[list[Any]]:
+    """Yield messages for ever; while many wait, others have their turn between them.
+
+    Without `copy` their parts are frames that know who sent them.
+    """
+    while True:
+        for _ in range(MAX_IN_A_ROW):
+            yield await socket.recv_multipart(copy=copy)
+        await asyncio.sleep(0)
+
+
+class Sent(Enum):
+    """What became of a message to one peer."""
+
+    SENT = "sent"
+    FULL = "full"
+    """It takes nothing more now."""
+    GONE = "gone"
+
+
+def send_to(socket: zmq.asyncio.Socket, peer: bytes, frame: bytes) -> Sent:
+    """Send to a peer of a ROUTER with ROUTER_MANDATORY, without waiting."""
+    future: Any = socket.send_multipart([peer, frame], zmq.DONTWAIT)
+    error = future.exception() if future.done() else None
+    if error is None:
+        return Sent.SENT if future.done() else Sent.FULL
+    return Sent.FULL if error.errno == zmq.EAGAIN else Sent.GONE

@@ -1,0 +1,43 @@
+"""Ask a service on this machine whether it does its work: `python -m jitsu_runtime.health [SERVICE]`.
+
+Exit status 0 if its /healthz says so. JITSU_SERVICE says which, as in a container's health check; its settings say
+where it listens (`metrics`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.request
+
+from jitsu_runtime.settings.load import SettingsFault, load_service
+from jitsu_runtime.settings.schema import SECTION_OF
+
+LIMIT_S = 2.0
+
+
+def main() -> int:
+    """Ask."""
+    service = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("JITSU_SERVICE", "")
+    if service not in SECTION_OF:
+        print(f"which service? one of {', '.join(SECTION_OF)}", file=sys.stderr)
+        return 2
+    try:
+        listen = load_service(service, [], os.environ).metrics(service)
+    except SettingsFault as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    if not listen:
+        print(f"{service} has no `metrics`, which tell its health", file=sys.stderr)
+        return 2
+    try:
+        with urllib.request.urlopen(f"http://{listen}/healthz", timeout=LIMIT_S) as answer:
+            print(answer.read().decode().strip())
+    except OSError as error:
+        print(f"{service} at {listen}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""/metrics and /healthz over HTTP, on a thread of their own, so that a process that is stuck can still be seen.
+
+/healthz answers 200 while the event loop turns and 503 when it has not for `STUCK_S`.
+
+Each connection has a thread, so that one whose client is slow keeps no other waiting. A connection has REQUEST_LIMIT_S
+in all, however its client spreads its bytes, and there are at most MAX_CONNECTIONS: when one more comes, the oldest is
+cut.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from socketserver import ThreadingMixIn
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, ClassVar
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from jitsu_protocol.model.errors import SetupFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from prometheus_client.core import Metric
+
+STUCK_S = 5.0
+REQUEST_LIMIT_S = 5.0
+MAX_CONNECTIONS = 16
+POLL_S = 0.1
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The metrics of one process; names begin with `jitsu_<service>_`."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        self._prefix = f"jitsu_{service}_"
+        self._beat = monotonic()
+        self._dropped = self.counter("dropped_messages", "Bus messages that were dropped.", ["reason"])
+
+    def counter(self, name: str, about: str, labels: Iterable[str] = ()) -> Counter:
+        """Return a new counter."""
+        return Counter(self._prefix + name, about, labels, registry=self.registry)
+
+    def gauge(self, name: str, about: str, read: Callable[[], float]) -> Gauge:
+        """Return a new gauge that is read when it is scraped."""
+        gauge = Gauge(self._prefix + name, about, registry=self.registry)
+        gauge.set_function(read)
+        return gauge
+
+    def counted(self, name: str, about: str, read: Callable[[], float]) -> None:
+        """Expose a count that the process keeps itself, on a path that is too hot for a counter."""
+        self.registry.register(_Counted(self._prefix + name, about, read))
+
+    def counted_by(
+        self, name: str, about: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        """Expose counts that the process keeps itself: values of the labels -> count."""
+        self.registry.register(_CountedBy(self._prefix + name, about, labels, read))
+
+    def histogram(self, name: str, about: str) -> Histogram:
+        """Return a new histogram of seconds."""
+        return Histogram(self._prefix + name, about, registry=self.registry, buckets=BUCKETS_S)
+
+    def dropped(self, reason: str) -> None:
+        """Count a message of the bus that was dropped."""
+        self._dropped.labels(reason).inc()
+
+    def beat(self) -> None:
+        """Say that the event loop turns."""
+        self._beat = monotonic()
+
+    def serve(self, listen: str) -> Callable[[], None]:
+        """Serve on HOST:PORT; returns what stops it. Raises SetupFault if the port cannot be had."""
+        host, _, port = listen.rpartition(":")
+        exposition: Any = make_wsgi_app(self.registry)
+
+        def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/healthz":
+                stuck = monotonic() - self._beat > STUCK_S
+                start("503 Service Unavailable" if stuck else "200 OK", [("Content-Type", "text/plain")])
+                return [b"stuck\n" if stuck else b"ok\n"]
+            if environ["PATH_INFO"] == "/metrics":
+                answer: Iterable[bytes] = exposition(environ, start)
+                return answer
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"/metrics and /healthz are here\n"]
+
+        try:
+            server = make_server(host.strip("[]"), int(port), app, server_class=_Server, handler_class=_Quiet)
+        except OSError as error:
+            raise SetupFault(f"cannot serve metrics on {listen}: {error.strerror}") from None
+        thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), name="metrics", daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+
+        return stop
+
+
+class _Counted(Collector):
+    def __init__(self, name: str, about: str, read: Callable[[], float]) -> None:
+        self._name, self._about, self._read = name, about, read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the count as it is now."""
+        yield CounterMetricFamily(self._name, self._about, value=self._read())
+
+
+class _CountedBy(Collector):
+    def __init__(
+        self, name: str, about: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        self._name, self._about, self._labels, self._read = name, about, labels, read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counts as they are now."""
+        family = CounterMetricFamily(self._name, self._about, labels=self._labels)
+        for values, count in self._read().items():
+            family.add_metric(values, count)
+        yield family
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._lock = threading.Lock()
+        self._began: dict[socket.socket, float] = {}
+        """Open connections, the oldest first."""
+        super().__init__(*arguments, **more)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; without a descriptor for it, wait instead of trying again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            sleep(POLL_S)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection a thread of its own."""
+        with self._lock:
+            while len(self._began) >= MAX_CONNECTIONS:
+                self._cut(next(iter(self._began)))
+            self._began[request] = monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Cut connections that have had their time; called every POLL_S, and after each connection."""
+        with self._lock:
+            for request in [each for each, began in self._began.items() if monotonic() > began + REQUEST_LIMIT_S]:
+                self._cut(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that is done."""
+        with self._lock:
+            self._began.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log nothing: a client that goes away, or is cut, is no event."""
+
+    def _cut(self, request: socket.socket) -> None:
+        """End a connection; its thread finds that when it reads or writes next, and closes it."""
+        del self._began[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout: ClassVar[float | None] = REQUEST_LIMIT_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: a scrape every few seconds is no event."""

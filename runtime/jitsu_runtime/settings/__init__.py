@@ -1,0 +1,1 @@
+"""Settings: jitsu.toml, the environment and flags become one typed value."""

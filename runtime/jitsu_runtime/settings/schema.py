@@ -1,0 +1,547 @@
+"""The sections of jitsu.toml: each key's type, default, unit and meaning stand here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+)
+
+from jitsu_protocol.model.units import plain
+from jitsu_protocol.model.vm import as_text
+from jitsu_protocol.model.vm_keys import (
+    KEYS,
+    DnsName,
+    Limit,
+    MaxWait,
+    OnTimeout,
+    Seconds,
+    StopMode,
+    Ttl,
+    dns_name,
+    host_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
+
+
+MACHINE_DIRECTORY = Path("/run/jitsu")
+
+
+def runtime_directory() -> str:
+    """Return where sockets are when nobody says: /run/jitsu for root, else below XDG_RUNTIME_DIR or /tmp."""
+    if os.geteuid() == 0:
+        return str(MACHINE_DIRECTORY)
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.access(base, os.W_OK):
+        return f"{base}/jitsu"
+    return f"{tempfile.gettempdir()}/jitsu-{os.geteuid()}"
+
+
+def _listen_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text and not (colon and host and port.isdecimal() and 0 <= int(port) <= 65535):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return text
+
+
+def _usable(text: str) -> str:
+    """Refuse what can be no path, address or name anywhere: the system's calls take neither of these characters."""
+    if "\0" in text:
+        raise ValueError(f"{text[:100]!r} has the character NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text[:100]!r} is not Unicode text") from None
+    return text
+
+
+def _split(value: object) -> object:
+    """Take text as a list: parts are divided by commas, or stand on lines of their own."""
+    return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
+
+
+def _split_lines(value: object) -> object:
+    return [line for line in value.splitlines() if line] if isinstance(value, str) else value
+
+
+def _ip_text(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+def _interface_text(text: str) -> str:
+    try:
+        ip_interface(text)
+    except ValueError:
+        raise ValueError(f"{text[:100]!r} is not an address with its prefix length, such as 10.0.0.1/24") from None
+    return text
+
+
+def _bridge_name(text: str) -> str:
+    if not re.fullmatch(r"[^\s/:]{1,15}", text) or text in (".", ".."):  # as the kernel's dev_valid_name
+        raise ValueError(f"{text[:100]!r} is not the name of a bridge: 15 characters at most, without blanks, / and :")
+    return text
+
+
+def _own_host(text: str) -> str:
+    return host_name(text) if text else ""
+
+
+def _network_text(text: str) -> str:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network; expected something like 192.0.2.0/24") from None
+    return text
+
+
+def _servers(texts: list[str]) -> list[str]:
+    if texts == ["0.0.0.0"]:  # as in the original
+        return ["off"]
+    if texts in (["system"], ["off"]):
+        return texts
+    return [_ip_text(text) for text in texts] or ["off"]
+
+
+def _hosts(texts: list[str]) -> list[str]:
+    names = [text.split()[0] for text in texts if text.split()]
+    for text in texts:
+        if len(text.split()) not in (1, 3):
+            raise ValueError(f"{text!r} is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT")
+    for name in names:
+        host_name(name)
+        if names.count(name) > 1:
+            raise ValueError(f"the host {name} is listed twice")
+    return texts
+
+
+def _connections(texts: list[str]) -> list[str]:
+    kinds = get_args(HypervisorKind)
+    for text in texts:
+        parts = text.split()
+        if len(parts) not in (2, 3) or parts[1] not in kinds:
+            raise ValueError(f"{text!r} is neither NAME KIND nor NAME KIND URI, with one of {', '.join(kinds)}")
+        host_name(parts[0])
+    return texts
+
+
+def server_address(text: str, port: int = 53) -> tuple[str, int]:
+    """Read ADDRESS or ADDRESS@PORT, as Knot and NSD write it; raises ValueError."""
+    address, at, given = text.partition("@")
+    if at and not (given.isdecimal() and 0 < int(given) <= 65535):
+        raise ValueError(f"{text!r} is neither ADDRESS nor ADDRESS@PORT")
+    return str(ip_address(address)), int(given) if at else port
+
+
+def _secondaries(texts: list[str]) -> list[str]:
+    for text in texts:
+        server_address(text)
+    return texts
+
+
+def _glue_text(text: str) -> str:
+    name, equals, address = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not NAME=ADDRESS")
+    return f"{dns_name(name)}={ip_address(address)}"
+
+
+HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "libxl", "xapi", "solo5"]
+IpText = Annotated[str, AfterValidator(_ip_text)]
+Listen = Annotated[str, AfterValidator(_listen_address)]
+Names = Annotated[list[DnsName], BeforeValidator(_split)]
+Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], BeforeValidator(_split)]
+Texts = Annotated[list[str], BeforeValidator(_split)]
+Servers = Annotated[list[str], BeforeValidator(_split), AfterValidator(_servers)]
+Interfaces = Annotated[list[Annotated[str, AfterValidator(_interface_text)]], BeforeValidator(_split)]
+BridgeNames = Annotated[list[Annotated[str, AfterValidator(_bridge_name)]], BeforeValidator(_split)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
+Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
+Secondaries = Annotated[list[str], BeforeValidator(_split), AfterValidator(_secondaries)]
+Hosts = Annotated[list[str], BeforeValidator(_split), AfterValidator(_hosts)]
+Connections = Annotated[list[str], BeforeValidator(_split), AfterValidator(_connections)]
+Lines = Annotated[list[str], BeforeValidator(_split_lines)]
+Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
+LIVE: dict[str, JsonValue] = {"live": True}
+"""A process that runs takes another value at SIGHUP."""
+METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of a setting, "" if it has none."""
+    extra = field.json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+class Section(BaseModel):
+    """One table of jitsu.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
+        """Take the unit from a duration or a size: sections hold plain numbers."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                _usable(text)
+        unit = unit_of(cls.model_fields[info.field_name]) if info.field_name else ""
+        return plain(value, unit) if isinstance(value, str) else value
+
+
+class BusSettings(Section):
+    """How the processes reach each other; the same in all of them."""
+
+    runtime_dir: str = Field("", description="Directory of the ipc sockets; empty: /run/jitsu or the user's own.")
+    store_rpc: str = Field("", description="Endpoint of the store's rpc; empty: ipc.")
+    store_feed: str = Field("", description="Endpoint of the store's feed; empty: ipc.")
+    vmd_rpc: str = Field("", description="Endpoint of vmd's rpc; empty: ipc.")
+    vmd_feed: str = Field("", description="Endpoint of vmd's feed; empty: ipc.")
+    synjitsu_rpc: str = Field("", description="Endpoint of synjitsu's rpc; empty: ipc.")
+    reaper_rpc: str = Field("", description="Endpoint of the reaper's rpc; empty: ipc.")
+    hosts: Hosts = Field(
+        default_factory=list,
+        description="Further hosts with a vmd of their own, each as `NAME RPC-ENDPOINT FEED-ENDPOINT`, "
+        "or `NAME` alone for ipc.",
+    )
+    keys: str = Field("", description="Directory of keys (`jitsu keys init`): every tcp endpoint uses CURVE.")
+    allow_plain_tcp: bool = Field(
+        False, description="Without keys: let tcp endpoints beyond loopback carry readable messages."
+    )
+
+    @property
+    def directory(self) -> Path:
+        """Directory of the ipc sockets."""
+        return Path(self.runtime_dir or runtime_directory())
+
+    @property
+    def vmds(self) -> tuple[str, ...]:
+        """The hosts on which a vmd runs; "" is the one of vmd_rpc and vmd_feed."""
+        return ("", *(text.split()[0] for text in self.hosts))
+
+    def endpoint(self, owner: str, socket: Literal["rpc", "feed"], host: str = "") -> str:
+        """Return the ZeroMQ endpoint of one of an owner's sockets; `host` says which vmd's."""
+        if host:
+            name, *given = next(text for text in self.hosts if text.split()[0] == host).split()
+            return given[socket == "feed"] if given else f"ipc://{self.directory}/{owner}-{name}.{socket}"
+        configured = getattr(self, f"{owner}_{socket}", "")
+        return str(configured or f"ipc://{self.directory}/{owner}.{socket}")
+
+    @property
+    def keys_directory(self) -> Path | None:
+        """Directory of keys, if there is something that needs them."""
+        is_on_tcp = any(endpoint.startswith("tcp://") for _, endpoint in self.endpoints())
+        return Path(self.keys) if self.keys and is_on_tcp else None
+
+    def endpoints(self) -> Iterator[tuple[str, str]]:
+        """Yield the key and the endpoint of every socket."""
+        for owner in ("store", "vmd", "synjitsu", "reaper"):
+            yield f"{owner}_rpc", self.endpoint(owner, "rpc")
+        for owner in ("store", "vmd"):
+            yield f"{owner}_feed", self.endpoint(owner, "feed")
+        for host in self.vmds[1:]:
+            yield "hosts", self.endpoint("vmd", "rpc", host)
+            yield "hosts", self.endpoint("vmd", "feed", host)
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
+    format: Literal["auto", "human", "json"] = Field("auto", description="auto: human on a terminal, else json.")
+
+
+class DnsSettings(Section):
+    """The DNS front-end."""
+
+    bind: IpText = Field("127.0.0.1", description="Address that is bound, UDP and TCP.")
+    port: int = Field(53, ge=0, le=65535, description="Port that is bound.")
+    replica: str = Field(
+        "dns-0",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Name of this replica: unique, and the same after a restart.",
+    )
+    replicas: int = Field(1, ge=1, le=64, description="How many replicas `jitsu up` runs.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="How many processes one jitsu-dns runs on its port, each a replica: NAME, NAME-1, NAME-2 ...",
+    )
+    reuse_port: bool = Field(False, description="Share the port with other replicas on this host (SO_REUSEPORT).")
+    zones: Names = Field(
+        default_factory=list,
+        description="Zones that this server is responsible for: a name in them that no VM has is answered NXDOMAIN. "
+        "If a VM has a name outside of them, the server is responsible for that name alone.",
+    )
+    wildcard_exclude: Labels = Field(
+        default_factory=lambda: ["wpad", "isatap"],
+        description="Labels that a wildcard of a VM does not stand for: clients look such names up by themselves.",
+    )
+    wildcard_labels: int = Field(
+        0, ge=0, le=127, description="How many labels a wildcard of a VM may stand for; 0: any number."
+    )
+    mname: DnsName | Literal[""] = Field("", description="Primary name server in the SOA; empty: the first one.")
+    rname: DnsName | Literal[""] = Field(
+        "", description="Mailbox in the SOA, with a dot for the @; empty: hostmaster.ZONE."
+    )
+    nameservers: Names = Field(default_factory=list, description="Name servers of each zone; empty: ns.ZONE.")
+    glue: Glue = Field(
+        default_factory=list,
+        description="Addresses of name servers, as NAME=ADDRESS; for ns.ZONE otherwise the address that is bound, "
+        "or those of this host's interfaces if that is all addresses.",
+    )
+    records: Lines = Field(
+        default_factory=list,
+        description="Records beside those of the VMs, as lines of a zone file with full names: "
+        "`www.example.org. 300 IN MX 10 mail.example.org.`",
+    )
+    secondaries: Secondaries = Field(
+        default_factory=list,
+        description="Servers that may transfer the zones (AXFR over TCP) and are notified of changes: "
+        "ADDRESS or ADDRESS@PORT.",
+    )
+    log_queries: bool = Field(
+        False, description="Log each query; SIGUSR2 switches that while the server runs.", json_schema_extra=LIVE
+    )
+    version: str = Field("jitsu", max_length=255, description="The answer to version.bind; empty: none.")
+    max_waiting: int = Field(10_000, ge=1, le=1_000_000, description="Queries that may wait for a VM at once.")
+    max_tcp: int = Field(1_000, ge=1, le=100_000, description="TCP connections open at once.")
+    tcp_idle: Limit = Field(
+        10.0,
+        description="A TCP connection without a query is closed after that long.",
+        json_schema_extra={"unit": "s"},
+    )
+    forward: Servers = Field(
+        default_factory=lambda: ["system"],
+        description="The servers that queries for other names are forwarded to: addresses, `system` (those of "
+        "resolv.conf, which is followed) or `off`.",
+    )
+    forward_port: int = Field(53, ge=1, le=65535, description="Port of the addresses in forward.")
+    forward_for: Networks = Field(
+        default_factory=list, description="Networks whose queries are forwarded; empty: loopback and this host's own."
+    )
+    forward_special: Names = Field(
+        default_factory=list,
+        description="Special-use zones that are forwarded all the same, for example `168.192.in-addr.arpa` where the "
+        "router knows its clients; all others (RFC 6761, 6762, 7686, 8375, 6303) are answered here.",
+    )
+    summon_for: Networks = Field(
+        default_factory=list,
+        description="Networks whose queries may start VMs; empty: all.",
+        json_schema_extra=LIVE,
+    )
+    summon_rate: Rate = Field(
+        10.0,
+        description="VMs that queries of one network (/24, /56) may start a second; 0: any number.",
+        json_schema_extra={"unit": "VMs/s", **LIVE},
+    )
+    summon_burst: Limit = Field(
+        100.0, description="VMs that one network may start at once.", json_schema_extra={"unit": "VMs", **LIVE}
+    )
+    response_rate: Rate = Field(
+        200.0,
+        description="Equal answers a second to one network over UDP; of those beyond, every second is truncated, "
+        "the others are dropped; 0: any number.",
+        json_schema_extra={"unit": "responses/s"},
+    )
+    exempt: Networks = Field(
+        default_factory=lambda: ["127.0.0.0/8", "::1"],
+        description="Networks to which summon_rate and response_rate do not apply.",
+    )
+    cookie_secret: CookieSecret = Field(
+        "", description="Secret of the DNS cookies, 32 hexadecimal digits, the same in all replicas; empty: a new one."
+    )
+    lease: Seconds = Field(
+        300.0,
+        description="How long a replica that reaches neither vmd nor reaper answers for ready VMs.",
+        json_schema_extra={"unit": "s"},
+    )
+    metrics: Listen = Field("", description=METRICS)
+
+
+class HypervisorSettings(Section):
+    """The hypervisor, and vmd that drives it."""
+
+    kind: HypervisorKind = Field(
+        "mock",
+        description="mock (the same as loopback): guests on 127.x.y.z, no privileges; "
+        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt; libxl (on dom0, with xl); xapi; "
+        "solo5: unikernels as processes, needs root.",
+    )
+    bridge: str = Field(
+        "jitsu0",
+        pattern=r"^[A-Za-z0-9_.-]{1,15}$",
+        description="The bridge of VMs without `nic`; the mock kind bridge makes, and removes, it if there is none.",
+    )
+    bridge_addresses: Interfaces = Field(
+        default_factory=list, description="Addresses that the bridge gets when it is made, for example 10.0.0.1/24."
+    )
+    host: Annotated[str, AfterValidator(_own_host)] = Field(
+        "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
+    )
+    connect: str = Field(
+        "",
+        description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST. "
+        "Mock kinds and solo5: directory of a host process that others run.",
+    )
+    save_directory: str = Field("/var/lib/jitsu-vmd/saved", description="libxl: where suspended domains are kept.")
+    xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")
+    user: str = Field("root", description="XAPI: the user that logs in.")
+    password_file: str = Field("", description="XAPI: file with the password.")
+    ca_file: str = Field("", description="XAPI: certificates that vouch for its own; empty: the system's.")
+    connections: Connections = Field(
+        default_factory=list,
+        description="Further hypervisors, for VMs that name them with `hypervisor`, each as `NAME KIND` "
+        "or `NAME KIND URI`; as sections: [hypervisor.NAME] with kind and connect.",
+    )
+    accelerate: Literal["auto", "kvm", "tcg"] = Field(
+        "auto", description="How QEMU runs domains that are made for VMs; auto: KVM, if it proves to work."
+    )
+    tender: str = Field("", description="solo5: the tender; empty: solo5-spt or solo5-hvt, as the image was built for.")
+    taps: int = Field(8, ge=0, le=4096, description="solo5: taps that are kept ready for guests.")
+    uids: str = Field(
+        "1900000000-1900065535",
+        description="solo5: user ids that tenders run as, one for each VM. No user of the host may have one of these.",
+    )
+    gateways: Interfaces = Field(
+        default_factory=list,
+        description="solo5: what {gateway} and {prefix} in a `cmdline` stand for, for example 10.0.0.1/24; for each VM "
+        "the one in whose network its address is. Empty: the addresses of the VM's bridge.",
+    )
+    max_booting: int = Field(
+        0, ge=0, description="VMs that may boot at once; others wait. 0: any number.", json_schema_extra=LIVE
+    )
+    max_running: int = Field(
+        0,
+        ge=0,
+        description="VMs that may run at once; others wait (see evict). 0: any number.",
+        json_schema_extra=LIVE,
+    )
+    max_memory: int = Field(
+        0,
+        ge=0,
+        description="Memory of all VMs that run or are paused; others wait. 0: any.",
+        json_schema_extra={"unit": "KiB", **LIVE},
+    )
+    metrics: Listen = Field("", description=METRICS)
+
+
+class SynjitsuSettings(Section):
+    """Synjitsu."""
+
+    bridges: BridgeNames = Field(
+        default_factory=list,
+        description="Bridges to listen on; empty: those at which vmd finds its VMs; none: no bridge.",
+    )
+    max_kept_per_vm: int = Field(
+        1024, ge=1, description="Packets kept for one VM.", json_schema_extra={"unit": "packets"}
+    )
+    max_kept: int = Field(65536, ge=1, description="Packets kept in all.", json_schema_extra={"unit": "packets"})
+    wake_for: Networks = Field(
+        default_factory=list, description="Networks whose traffic may start VMs (wake_on_traffic); empty: all."
+    )
+    wake_rate: Rate = Field(
+        1.0,
+        description="VMs that traffic from one address (IPv6: one /64) may start a second; 0: any number.",
+        json_schema_extra={"unit": "VMs/s"},
+    )
+    wake_burst: Limit = Field(
+        5.0, description="VMs that traffic from one address may start at once.", json_schema_extra={"unit": "VMs"}
+    )
+    wake_rate_of_all: Rate = Field(
+        10.0,
+        description="VMs that all traffic together may start a second, ten times that at once; 0: any number.",
+        json_schema_extra={"unit": "VMs/s"},
+    )
+    xenstore: str = Field(
+        "", description="xenstored's socket or the xenbus device, for handover = xenstore; empty: the usual one."
+    )
+    watch_activity: bool = Field(
+        True,
+        description="Report open connections and traffic to the reaper; the bridge is promiscuous while VMs run.",
+    )
+    metrics: Listen = Field("", description=METRICS)
+
+
+class ReaperSettings(Section):
+    """The idle reaper."""
+
+    drain_limit: Limit = Field(
+        3.0,
+        description="Replicas have that long to acknowledge a drain.",
+        json_schema_extra={"unit": "s", **LIVE},
+    )
+    metrics: Listen = Field("", description=METRICS)
+
+
+class StoreSettings(Section):
+    """The state store."""
+
+    path: str = Field("", description="The Git repository; empty: a new one that is deleted when the suite stops.")
+    statistics_interval: Limit = Field(
+        60.0,
+        description="How often statistics are committed to the history; a journal keeps them in the meantime.",
+        json_schema_extra={"unit": "s"},
+    )
+    metrics: Listen = Field("", description=METRICS)
+
+
+class DefaultsSettings(Section):
+    """Values for VMs that have none of their own; see the keys of a VM."""
+
+    ttl: Ttl = Field(60, description=KEYS["ttl"].doc, json_schema_extra={"unit": "s"})
+    response_delay: Seconds = Field(0.1, description=KEYS["response_delay"].doc, json_schema_extra={"unit": "s"})
+    stop_mode: StopMode = Field(StopMode.DESTROY, description=KEYS["stop_mode"].doc)
+    idle_timeout: Limit | None = Field(None, description=KEYS["idle_timeout"].doc, json_schema_extra={"unit": "s"})
+    max_idle_connection: Limit = Field(
+        7200.0, description=KEYS["max_idle_connection"].doc, json_schema_extra={"unit": "s"}
+    )
+    max_wait: MaxWait = Field(1.2, description=KEYS["max_wait"].doc, json_schema_extra={"unit": "s"})
+    on_timeout: OnTimeout = Field(OnTimeout.ANSWER, description=KEYS["on_timeout"].doc)
+    boot_limit: Limit = Field(60.0, description=KEYS["boot_limit"].doc, json_schema_extra={"unit": "s"})
+    evict: bool = Field(False, description=KEYS["evict"].doc)
+
+    def as_texts(self) -> dict[str, str]:
+        """Return the defaults in the form that `vm.from_config` takes."""
+        return {key: as_text(value) for key, value in self if value is not None}
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "dns": DnsSettings,
+    "hypervisor": HypervisorSettings,
+    "synjitsu": SynjitsuSettings,
+    "reaper": ReaperSettings,
+    "store": StoreSettings,
+    "bus": BusSettings,
+    "defaults": DefaultsSettings,
+    "log": LogSettings,
+}
+
+SECTION_OF = {
+    "dns": "dns",
+    "vmd": "hypervisor",
+    "synjitsu": "synjitsu",
+    "reaper": "reaper",
+    "store": "store",
+}
+"""Which section is a service's own."""

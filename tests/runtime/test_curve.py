@@ -1,0 +1,316 @@
+"""Keys on the bus: who is let in, what each may call, what can be read on the way, and new keys while all runs."""
+
+from __future__ import annotations
+
+import asyncio
+import socket as sockets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import zmq.asyncio
+
+from jitsu.keys import add, drop, init, rotate
+from jitsu_protocol.messages import Apply, Drain, FeedItem, Ping, Pong
+from jitsu_protocol.model.errors import Forbidden, NotFound, SetupFault, TimedOut
+from jitsu_protocol.wire.permissions import ROLES, check
+from jitsu_runtime.bus import curve as module
+from jitsu_runtime.bus.client import FeedClient, RpcClient
+from jitsu_runtime.bus.curve import Curve, load
+from jitsu_runtime.bus.server import FeedServer, RpcServer
+from tests.support.suite import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from jitsu_protocol.messages import Request
+
+LIMIT_S = 5.0
+APPLY = Apply(changes=[], message="", author="operator:a", request="x")
+SECRET_WORD = "a-word-that-nobody-else-may-read"
+
+
+def pong(_: Request) -> Pong:
+    return Pong(service=SECRET_WORD, version="1", pid=1, uptime_s=0.0)
+
+
+class Suite:
+    """A store with keys, and whoever calls it."""
+
+    def __init__(self, keys: Path, group: asyncio.TaskGroup) -> None:
+        self.keys = keys
+        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.feed = f"tcp://127.0.0.1:{free_port()}"
+        self.refused: list[str] = []
+        """By the store."""
+        self.told: list[str] = []
+        """By its clients."""
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._contexts: list[zmq.asyncio.Context] = []
+        self._group = group
+        handlers: dict[type[Request], Any] = {Ping: pong, Apply: pong, Drain: pong}
+        curve, context = self.curve("store", keys)
+        self.server = RpcServer(context, self.endpoint, handlers, lambda reason: self.refused.append(reason), curve)
+        self.feeds = FeedServer(context, self.feed, ["t"], curve)
+        self.spawn(self.server.run())
+        self.spawn(self.feeds.run())
+
+    def spawn(self, work: Any) -> None:
+        self.tasks.append(self._group.create_task(work))
+
+    def context(self) -> zmq.asyncio.Context:
+        self._contexts.append(zmq.asyncio.Context())
+        return self._contexts[-1]
+
+    def curve(self, role: str, keys: Path) -> tuple[Curve, zmq.asyncio.Context]:
+        context = self.context()
+        counts = self.refused if role == "store" else self.told
+        return Curve(context, keys, role, self.spawn, counts.append), context
+
+    def client(self, role: str, keys: Path | None = None) -> RpcClient:
+        curve, context = self.curve(role, keys or self.keys)
+        client = RpcClient(context, self.endpoint, "store", curve)
+        self.spawn(client.run())
+        return client
+
+    def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        for context in self._contexts:
+            context.destroy(linger=0)
+
+
+@asynccontextmanager
+async def suite(directory: Path) -> AsyncIterator[Suite]:
+    keys = directory / "keys"
+    init(keys)
+    async with asyncio.TaskGroup() as group:
+        made = Suite(keys, group)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+async def test_who_has_a_key_is_answered(tmp_path: Path) -> None:
+    async with suite(tmp_path) as made:
+        for role in ("dns", "vmd", "operator"):
+            assert (await made.client(role).call(Ping(), Pong, LIMIT_S)).service == SECRET_WORD
+        assert made.refused == []
+
+
+async def test_a_client_without_a_key_is_refused_and_counted(tmp_path: Path) -> None:
+    async with suite(tmp_path) as made:
+        plain = RpcClient(made.context(), made.endpoint, "store")
+        made.spawn(plain.run())
+        with pytest.raises(TimedOut):
+            await plain.call(Ping(), Pong, 1.0)
+        assert set(made.refused) == {"handshake"}
+
+
+async def test_a_client_with_an_unknown_key_is_refused_and_counted(tmp_path: Path) -> None:
+    async with suite(tmp_path) as made:
+        other = tmp_path / "other"
+        init(other)
+        (other / "public" / "store.key").write_text((made.keys / "public" / "store.key").read_text())
+        with pytest.raises(TimedOut):
+            await made.client("operator", other).call(Ping(), Pong, 1.0)
+        assert set(made.refused) == {"unknown-key"}
+        assert set(made.told) == {"refused-by-owner"}
+
+
+async def test_a_client_whose_key_becomes_known_later_is_answered_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    async with suite(tmp_path) as made:
+        add(made.keys, "dns.later", tmp_path / "later")
+        public = made.keys / "public" / "dns.later.key"
+        kept = public.read_bytes()
+        public.unlink()
+        await asyncio.sleep(0.4)
+        client = made.client("dns", tmp_path / "later")
+        with pytest.raises(TimedOut):
+            await client.call(Ping(), Pong, 1.0)
+        public.write_bytes(kept)
+        await client.call(Ping(), Pong, LIMIT_S)
+
+
+async def test_a_client_that_expects_another_server_is_not_answered(tmp_path: Path) -> None:
+    async with suite(tmp_path) as made:
+        other = tmp_path / "other"
+        init(other)
+        with pytest.raises(TimedOut):
+            await made.client("operator", other).call(Ping(), Pong, 1.0)
+        assert set(made.refused) == {"handshake"}
+
+
+@pytest.mark.parametrize(
+    ("role", "request_", "may"),
+    [
+        ("operator", APPLY, True),
+        ("reaper", APPLY, False),
+        ("reaper", Drain(vm="x"), True),
+        ("dns", Drain(vm="x"), False),
+    ],
+)
+async def test_each_calls_what_is_its_own_to_call(tmp_path: Path, role: str, request_: Request, may: bool) -> None:
+    async with suite(tmp_path) as made:
+        client = made.client(role)
+        if may:
+            await client.call(request_, Pong, LIMIT_S)
+            assert made.refused == []
+        else:
+            with pytest.raises(Forbidden, match=f"a key of {role} may not send {request_.kind}"):
+                await client.call(request_, Pong, LIMIT_S)
+            assert made.refused == ["forbidden"]
+
+
+def test_what_is_in_no_table_is_for_operators() -> None:
+    check("operator", "store.something-new")
+    for role in (*sorted(set(ROLES) - {"operator"}), ""):
+        with pytest.raises(Forbidden):
+            check(role, "store.something-new")
+
+
+async def test_a_feed_is_followed_with_a_key_and_not_without(tmp_path: Path) -> None:
+    async with suite(tmp_path) as made:
+
+        def follow(curve: Curve | None, context: zmq.asyncio.Context) -> list[FeedItem]:
+            taken: list[FeedItem] = []
+
+            async def ask() -> tuple[str, int, Any]:
+                feed = made.feeds.feeds["t"]
+                return feed.epoch, feed.number, None
+
+            client = FeedClient(
+                context, made.feed, "t", ask=ask, reset=lambda _: None, apply=taken.append, curve=curve, owner="store"
+            )
+            made.spawn(client.run())
+            return taken
+
+        known, stranger = follow(*made.curve("dns", made.keys)), follow(None, made.context())
+        async with asyncio.timeout(LIMIT_S):
+            while not known:
+                made.feeds.publish("t", pong(Ping()))
+                await asyncio.sleep(0.05)
+        assert stranger == []
+
+
+async def test_a_capture_shows_no_message(tmp_path: Path) -> None:
+    """What goes over the wire, both ways, by way of a relay in between."""
+    captured: list[bytes] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            captured.append(data)
+            writer.write(data)
+        writer.close()
+
+    async with suite(tmp_path) as made:
+        port = int(made.endpoint.rpartition(":")[2])
+
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(relay(reader, onward_writer), relay(onward_reader, writer))
+
+        between = await asyncio.start_server(accepted, "127.0.0.1", 0, family=sockets.AF_INET)
+        async with between:
+            made.endpoint = f"tcp://127.0.0.1:{between.sockets[0].getsockname()[1]}"
+            assert (await made.client("operator").call(Ping(), Pong, LIMIT_S)).service == SECRET_WORD
+            whole = b"".join(captured)
+            assert b"CURVE" in whole
+            for word in (SECRET_WORD.encode(), Ping.kind.encode(), b"uptime"):
+                assert word not in whole
+            made.close()
+
+
+async def test_keys_are_rotated_while_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    async with suite(tmp_path) as made:
+        clients = [made.client(role) for role in ("dns", "operator")]
+        for role in ("store", "dns"):
+            before = load(made.keys, role).public
+            rotate(made.keys, role)
+            assert load(made.keys, role).public != before
+            for _ in range(10):
+                for client in clients:
+                    await client.call(Ping(), Pong, LIMIT_S)
+                await asyncio.sleep(0.05)
+            assert load(made.keys, role).role(before) == role, "the one before is still known"
+            drop(made.keys, f"{role}.before")
+            assert load(made.keys, role).role(before) == ""
+            await asyncio.sleep(0.3)
+            for client in clients:
+                await client.call(Ping(), Pong, LIMIT_S)
+
+
+async def test_an_owner_that_cannot_bind_with_its_new_key_ends_so_that_it_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+    monkeypatch.setattr(module, "REBIND_TRIES", 0)
+
+    async def rotated() -> None:
+        async with asyncio.timeout(5), suite(tmp_path) as made:
+            rotate(made.keys, "store")
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await rotated()
+    fault = ended.value.exceptions[0]
+    assert isinstance(fault, SetupFault)
+    assert fault.status == 1, "2 would tell the service manager that a restart does not help"
+
+
+async def test_a_key_that_was_dropped_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    async with suite(tmp_path) as made:
+        add(made.keys, "dns.second", tmp_path / "second")
+        await asyncio.sleep(0.4)
+        client = made.client("dns", tmp_path / "second")
+        await client.call(Ping(), Pong, LIMIT_S)
+        drop(made.keys, "dns.second")
+        await asyncio.sleep(0.4)
+        with pytest.raises(Forbidden, match="this key is no longer known"):
+            await client.call(Ping(), Pong, LIMIT_S)
+
+
+async def test_g9_an_owners_key_that_is_dropped_by_mistake_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    async with suite(tmp_path) as made:
+        client = made.client("dns")
+        await client.call(Ping(), Pong, LIMIT_S)
+        public = made.keys / "public" / "store.key"
+        kept = public.read_bytes()
+        drop(made.keys, "store")
+        await asyncio.sleep(0.4)
+        await client.call(Ping(), Pong, LIMIT_S)
+        public.write_bytes(kept)
+        rotate(made.keys, "dns")
+        await asyncio.sleep(0.4)
+        await client.call(Ping(), Pong, LIMIT_S)
+
+
+def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
+    assert sorted(init(tmp_path)) == sorted(ROLES)
+    assert init(tmp_path) == [], "what is there stays"
+    for role in ROLES:
+        secret = tmp_path / f"{role}.key_secret"
+        assert secret.stat().st_mode & 0o777 == 0o600
+    secret.chmod(0o640)
+    with pytest.raises(SetupFault, match="others may read") as caught:
+        load(tmp_path, "operator" if secret.name.startswith("operator") else "reaper")
+    assert "chmod 600" in caught.value.hint
+
+
+def test_what_is_missing_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SetupFault) as caught:
+        load(tmp_path, "dns")
+    assert "jitsu keys init" in caught.value.hint
+    init(tmp_path)
+    with pytest.raises(NotFound, match=r"no key is called dns\.nobody"):
+        drop(tmp_path, "dns.nobody")

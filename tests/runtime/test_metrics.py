@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime import metrics as module
+from jitsu_runtime.metrics import Metrics
+from tests.support.suite import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Metrics, str]]:
+    metrics = Metrics("x")
+    port = free_port()
+    stop = metrics.serve(f"127.0.0.1:{port}")
+    yield metrics, f"http://127.0.0.1:{port}"
+    stop()
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_metrics_and_health_are_served(served: tuple[Metrics, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, url = served
+    metrics.dropped("malformed")
+    status, text = get(url + "/metrics")
+    assert status == 200
+    assert 'jitsu_x_dropped_messages_total{reason="malformed"} 1.0' in text
+    assert get(url + "/healthz") == (200, "ok\n")
+    assert get(url + "/else")[0] == 404
+    monkeypatch.setattr(module, "STUCK_S", -1.0)
+    assert get(url + "/healthz") == (503, "stuck\n")
+
+
+def test_a_port_that_is_taken_is_told(served: tuple[Metrics, str]) -> None:
+    with pytest.raises(SetupFault, match="cannot serve metrics"):
+        Metrics("y").serve(served[1].removeprefix("http://"))
+
+
+def test_g9_slow_clients_keep_nobody_from_the_health_check(
+    served: tuple[Metrics, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, url = served
+    host, _, port = url.removeprefix("http://").partition(":")
+    slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(2 * module.MAX_CONNECTIONS)]
+    for each in slow:
+        each.sendall(b"G")
+    monkeypatch.setattr(module, "STUCK_S", 1e9)  # nobody says here that the loop turns
+    assert get(url + "/healthz") == (200, "ok\n")
+    monkeypatch.setattr(module, "REQUEST_LIMIT_S", 0.0)
+    for each in slow:  # each is cut, although it has not been silent for long
+        with suppress(ConnectionError):
+            assert each.recv(1) == b""
+        each.close()
+    monkeypatch.setattr(module, "REQUEST_LIMIT_S", 5.0)
+    assert get(url + "/healthz") == (200, "ok\n")

@@ -1,0 +1,91 @@
+"""Processes that are kept running: what happens when they die while they start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from jitsu_runtime import supervise as children
+from jitsu_runtime.supervise import Child, Children
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+DIES = """\
+import os, pathlib, signal, socket
+counted = pathlib.Path(os.environ["COUNTED"])
+counted.write_text(counted.read_text() + "x" if counted.exists() else "x")
+if len(counted.read_text()) <= 3:
+    raise SystemExit(1)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+    sender.sendto(b"READY=1", chr(0) + os.environ["NOTIFY_SOCKET"][1:])
+signal.pause()
+"""
+
+
+def child(tmp_path: Path, program: str) -> Child:
+    package = tmp_path / "jitsu_pretended"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "main.py").write_text(program)
+    return Child("one", "pretended", environment={"PYTHONPATH": str(tmp_path), "COUNTED": str(tmp_path / "counted")})
+
+
+async def run_until_ready(kept: Children) -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(kept.keep(kept.children[0]))
+        async with asyncio.timeout(60):
+            await kept.children[0].ready.wait()
+        kept.stop.set()
+        await kept.terminate(kept.children, 5)
+        task.cancel()
+    assert await kept.let_go(5)
+
+
+async def test_a_child_that_dies_three_times_while_it_starts_is_started_until_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "FIRST_BACKOFF_S", 0.0)
+    said: list[str] = []
+    await run_until_ready(Children([child(tmp_path, DIES)], said.append))
+    assert (tmp_path / "counted").read_text() == "xxxx"
+    assert [line.split()[:3] for line in said] == [["one", "died", "(status"]] * 3 + [
+        ["one", "ready", said[-1].split()[2]]
+    ]
+
+
+async def test_a_child_gets_settings_that_are_larger_than_an_environment_can_be(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, jitsu_runtime.settings.load as s\n"
+        "read = s.load_service('dns', [], os.environ)\n"
+        "pathlib.Path(os.environ['COUNTED']).write_text(str(len(read.dns.records)))\n"
+        "assert all(len(value) < 4096 for key, value in os.environ.items() if key.startswith('JITSU_'))\n"
+    )
+    records = [f"n{number}.example.org. 300 IN A 192.0.2.1" for number in range(20_000)]
+    one = child(tmp_path, program + "\n".join(DIES.splitlines()[:1] + DIES.splitlines()[5:]))
+    one.settings = {"dns.records": [*records]}
+    await run_until_ready(Children([one], lambda _: None))
+    assert (tmp_path / "counted").read_text() == "20000"
+
+
+async def test_a_child_that_cannot_be_started_just_now_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "FIRST_BACKOFF_S", 0.0)
+    real, refused = asyncio.create_subprocess_exec, [OSError(11, os.strerror(11)), OSError(12, os.strerror(12))]
+
+    async def start(*arguments: str, **options: object) -> asyncio.subprocess.Process:
+        if refused:
+            raise refused.pop(0)
+        return await real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    said: list[str] = []
+    await run_until_ready(Children([child(tmp_path, DIES.replace("<= 3", "<= 0"))], said.append))
+    assert [line.strip() for line in said if "cannot" in line] == [
+        "one       cannot be started: Resource temporarily unavailable",
+        "one       cannot be started: Cannot allocate memory",
+    ]
