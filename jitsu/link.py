@@ -14,10 +14,10 @@ from jitsu.vm_names import VmNames
 from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
 from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.vm import VM_ROOT
-from jitsu_runtime.bus.client import FeedClient, RpcClient
 from jitsu_runtime.bus.curve import Curve
 from jitsu_runtime.bus.libzmq import Context
 from jitsu_runtime.bus.watch import Watch
+from jitsu_runtime.bus.zeromq import feed_client, rpc_client
 from jitsu_runtime.settings.schema import MACHINE_DIRECTORY
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from jitsu.vm_names import NamedVm
     from jitsu_protocol.messages import CommitChanges, Request, VmStatus
+    from jitsu_runtime.bus.rpc_client import RpcClient
     from jitsu_runtime.settings.schema import BusSettings
 
 TIMEOUT_S = 5.0
@@ -182,7 +183,7 @@ class Link:
     async def watch(self, branch: str, prefix: str, since: str) -> AsyncIterator[CommitChanges]:
         """Yield what is committed below a path, until cancelled."""
         watched = Watch(self._clients["store", ""], branch, prefix, since)
-        feed = FeedClient(
+        feed = feed_client(
             self._context,
             self._bus.endpoint("store", "feed"),
             "heads",
@@ -228,7 +229,7 @@ async def connect(bus: BusSettings) -> AsyncIterator[Link]:
         curve = None if keys is None else Curve(context, keys, "operator", spawn)
         owners = [(owner, "") for owner in OWNERS] + [("vmd", host) for host in bus.vmds[1:]]
         clients = {
-            (owner, host): RpcClient(context, bus.endpoint(owner, "rpc", host), owner, curve, host)
+            (owner, host): rpc_client(context, bus.endpoint(owner, "rpc", host), owner, curve, host)
             for owner, host in owners
         }
         for client in clients.values():

@@ -19,10 +19,9 @@ from jitsu_protocol import __version__
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime import logs
-from jitsu_runtime.bus.client import FeedClient, RpcClient
 from jitsu_runtime.bus.curve import Curve
 from jitsu_runtime.bus.libzmq import Context
-from jitsu_runtime.bus.server import FeedServer, RpcServer
+from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
 from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.descriptors import raise_limit
 from jitsu_runtime.logs import configure_logging
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from jitsu_protocol.messages import FeedItem, Request
+    from jitsu_runtime.bus.feed_client import FeedClient
+    from jitsu_runtime.bus.feed_server import FeedServer
+    from jitsu_runtime.bus.rpc_client import RpcClient
     from jitsu_runtime.clock import Clock
     from jitsu_runtime.world import Caller, Handler, Snapshot, World
 
@@ -81,12 +83,12 @@ class RealWorld:
         """Bind this service's rpc."""
         endpoint = self.settings.bus.endpoint(self.service, "rpc", self.host)
         every: dict[type[Request], Handler] = {Ping: self._pong, **handlers}
-        self.spawn(RpcServer(self._context, endpoint, every, self.metrics.dropped, self._curve).run(), "rpc")
+        self.spawn(rpc_server(self._context, endpoint, every, self.metrics.dropped, self._curve).run(), "rpc")
 
     def publish(self, *topics: str) -> FeedServer:
         """Bind this service's feed."""
         endpoint = self.settings.bus.endpoint(self.service, "feed", self.host)
-        server = FeedServer(self._context, endpoint, topics, self._curve, self.metrics.dropped)
+        server = feed_server(self._context, endpoint, topics, self._curve, self.metrics.dropped)
         self.spawn(server.run(), "feed")
         return server
 
@@ -100,7 +102,7 @@ class RealWorld:
 
     def connect(self, endpoint: str, owner: str, host: str = "") -> RpcClient:
         """Connect to an rpc by its endpoint."""
-        client = RpcClient(self._context, endpoint, owner, self._curve, host)
+        client = rpc_client(self._context, endpoint, owner, self._curve, host)
         self.spawn(client.run(), f"client of {owner}")
         return client
 
@@ -117,7 +119,7 @@ class RealWorld:
     ) -> FeedClient:
         """Connect to another service's feed."""
         endpoint = endpoint or self.settings.bus.endpoint(owner, "feed", host)
-        client = FeedClient(
+        client = feed_client(
             self._context,
             endpoint,
             topic,

@@ -12,7 +12,7 @@ import zmq.asyncio
 from jitsu import link
 from jitsu_protocol.messages import Done, List
 from jitsu_protocol.model.errors import Unavailable
-from jitsu_runtime.bus.server import RpcServer
+from jitsu_runtime.bus.zeromq import rpc_server
 from jitsu_runtime.settings.schema import BusSettings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def test_a_service_that_is_started_again_meanwhile_answers(bus: BusSetting
         answer = asyncio.create_task(connected.call("store", List(prefix=""), Done, timeout=60))
         await asyncio.sleep(3 * link.PROBE_S)
         assert not answer.done()
-        server = RpcServer(context, bus.endpoint("store", "rpc"), {List: lambda _: Done()})
+        server = rpc_server(context, bus.endpoint("store", "rpc"), {List: lambda _: Done()})
         running = asyncio.create_task(server.run())
         try:
             assert isinstance(await answer, Done)

@@ -10,11 +10,14 @@ from jitsu_protocol.wire.feed import (
     RESYNC_S,
     SILENT_TICKS,
     TICK_S,
-    Action,
     ApplyItem,
     AskSnapshot,
+    FeedAction,
+    ItemReceived,
     Publisher,
     Reset,
+    SnapshotFailed,
+    SnapshotReceived,
     Subscription,
 )
 
@@ -28,14 +31,14 @@ class Owner:
 
 
 class Reader:
-    """A subscriber that keeps what it is told."""
+    """A subscriber that keeps what is published."""
 
     def __init__(self) -> None:
         self.machine = Subscription()
         self.state: list[int] = []
         self.wants_snapshot = False
 
-    def perform(self, actions: list[Action]) -> None:
+    def perform(self, actions: list[FeedAction]) -> None:
         for action in actions:
             match action:
                 case AskSnapshot():
@@ -48,17 +51,17 @@ class Reader:
 
 def test_snapshot_then_items_in_order() -> None:
     owner, reader = Owner("e"), Reader()
-    reader.perform(reader.machine.passed(0.0))
+    reader.perform(reader.machine.tick(0.0))
     assert reader.wants_snapshot
     kept = [owner.feed.item(Done()), owner.feed.item(Done())]
     for item in kept:
-        reader.perform(reader.machine.received(item, 0.0))
-    reader.perform(reader.machine.snapshot("e", 1, [1], 0.0))
+        reader.perform(reader.machine.handle(ItemReceived(item), 0.0))
+    reader.perform(reader.machine.handle(SnapshotReceived("e", 1, [1]), 0.0))
     assert reader.state == [1, 2]
     assert reader.machine.is_live()
 
 
-def test_a_gap_a_new_epoch_and_a_telling_heartbeat_ask_for_a_snapshot() -> None:
+def test_a_gap_a_new_epoch_and_a_heartbeat_beyond_them_ask_for_a_snapshot() -> None:
     for telling in (
         Publisher("e", 5).item(Done()),
         Publisher("other", 0).item(Done()),
@@ -66,68 +69,68 @@ def test_a_gap_a_new_epoch_and_a_telling_heartbeat_ask_for_a_snapshot() -> None:
         Publisher("other", 3).heartbeat(),
     ):
         machine = Subscription()
-        machine.passed(0.0)
-        machine.snapshot("e", 3, None, 0.0)
-        assert machine.received(Publisher("e", 3).heartbeat(), 0.0) == []
-        assert machine.received(telling, 0.1) == [AskSnapshot()]
+        machine.tick(0.0)
+        machine.handle(SnapshotReceived("e", 3, None), 0.0)
+        assert machine.handle(ItemReceived(Publisher("e", 3).heartbeat()), 0.0) == []
+        assert machine.handle(ItemReceived(telling), 0.1) == [AskSnapshot()]
         assert not machine.is_live()
         assert machine.is_heard()
 
 
 def test_an_item_that_is_known_already_changes_nothing() -> None:
     machine = Subscription()
-    machine.passed(0.0)
-    machine.snapshot("e", 3, None, 0.0)
-    assert machine.received(Publisher("e", 2).item(Done()), 0.0) == []
+    machine.tick(0.0)
+    machine.handle(SnapshotReceived("e", 3, None), 0.0)
+    assert machine.handle(ItemReceived(Publisher("e", 2).item(Done())), 0.0) == []
     assert machine.is_live()
 
 
 def test_silence_makes_it_stale_and_asks_again() -> None:
     machine = Subscription()
-    machine.passed(0.0)
-    machine.snapshot("e", 3, None, 0.0)
+    machine.tick(0.0)
+    machine.handle(SnapshotReceived("e", 3, None), 0.0)
     stale = SILENT_TICKS * TICK_S
     for tick in range(1, SILENT_TICKS):
-        assert machine.next_deadline(0.0) == tick * TICK_S
-        assert machine.passed(tick * TICK_S) == []
+        assert machine.deadline() == tick * TICK_S
+        assert machine.tick(tick * TICK_S) == []
         assert machine.is_live()
     assert machine.is_heard()
-    assert machine.passed(stale) == [AskSnapshot()]
+    assert machine.tick(stale) == [AskSnapshot()]
     assert not machine.is_live()
     assert not machine.is_heard()
-    assert machine.passed(stale + RESYNC_S / 2) == []
-    machine.failed(stale + RESYNC_S)
-    assert machine.passed(stale + 2 * RESYNC_S) == [AskSnapshot()]
+    assert machine.tick(stale + RESYNC_S / 2) == []
+    machine.handle(SnapshotFailed(), stale + RESYNC_S)
+    assert machine.tick(stale + 2 * RESYNC_S) == [AskSnapshot()]
     assert not machine.is_heard()
-    machine.received(Publisher("e", 3).heartbeat(), stale + 2 * RESYNC_S)
+    machine.handle(ItemReceived(Publisher("e", 3).heartbeat()), stale + 2 * RESYNC_S)
     assert machine.is_heard()
 
 
 def test_nobody_is_heard_before_there_was_a_snapshot() -> None:
     machine = Subscription()
-    machine.received(Publisher("e", 3).heartbeat(), 0.0)
+    machine.handle(ItemReceived(Publisher("e", 3).heartbeat()), 0.0)
     assert not machine.is_heard()
 
 
 def test_an_owner_that_is_heard_now_and_then_is_live() -> None:
     machine, now = Subscription(), 0.0
-    machine.passed(now)
-    machine.snapshot("e", 3, None, now)
+    machine.tick(now)
+    machine.handle(SnapshotReceived("e", 3, None), now)
     while now < 60.0:
         for _ in range(SILENT_TICKS - 1):
             now += TICK_S
-            assert machine.passed(now) == []
-        machine.received(Publisher("e", 3).heartbeat(), now)
+            assert machine.tick(now) == []
+        machine.handle(ItemReceived(Publisher("e", 3).heartbeat()), now)
 
 
-def test_a_subscriber_that_was_held_up_reads_before_it_takes_anybody_for_silent() -> None:
+def test_a_subscriber_that_was_suspended_reads_before_it_takes_anybody_for_silent() -> None:
     machine = Subscription()
-    machine.passed(0.0)
-    machine.snapshot("e", 3, None, 0.0)
-    assert machine.passed(60.0) == []
+    machine.tick(0.0)
+    machine.handle(SnapshotReceived("e", 3, None), 0.0)
+    assert machine.tick(60.0) == []
     assert machine.is_live()
-    machine.received(Publisher("e", 3).heartbeat(), 60.001)
-    assert machine.passed(60.0 + TICK_S) == []
+    machine.handle(ItemReceived(Publisher("e", 3).heartbeat()), 60.001)
+    assert machine.tick(60.0 + TICK_S) == []
     assert machine.is_live()
 
 
@@ -146,18 +149,18 @@ def test_whatever_is_lost_the_reader_ends_where_the_owner_is(seed: int, loss: fl
             owner.state.append(owner.feed.number + 1)
             item = owner.feed.item(Done())
             if chance.random() >= loss:
-                reader.perform(reader.machine.received(item, now))
+                reader.perform(reader.machine.handle(ItemReceived(item), now))
         _maybe_snapshot(owner, reader, now, chance.random() >= loss)
     for _ in range(3):
         now += RESYNC_S
-        reader.perform(reader.machine.received(owner.feed.heartbeat(), now))
+        reader.perform(reader.machine.handle(ItemReceived(owner.feed.heartbeat()), now))
         _maybe_snapshot(owner, reader, now, True)
     assert reader.state == owner.state
 
 
 def _maybe_snapshot(owner: Owner, reader: Reader, now: float, arrives: bool) -> None:
-    reader.perform(reader.machine.passed(now))
+    reader.perform(reader.machine.tick(now))
     if reader.wants_snapshot and arrives:
         reader.wants_snapshot = False
         feed = owner.feed
-        reader.perform(reader.machine.snapshot(feed.epoch, feed.number, list(owner.state), now))
+        reader.perform(reader.machine.handle(SnapshotReceived(feed.epoch, feed.number, list(owner.state)), now))

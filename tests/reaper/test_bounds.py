@@ -14,7 +14,7 @@ from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT, to_tree
 from jitsu_reaper.rules import activity as rules
 from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.wires.server import MAX_WARNINGS, ReaperServer
-from jitsu_runtime.bus.server import FeedServer, RpcServer
+from jitsu_runtime.bus.zeromq import feed_server, rpc_server
 from jitsu_store.rules.access import record_refusal
 from tests.support.process import running_process
 from tests.support.vms import make_vm
@@ -92,8 +92,8 @@ async def test_g9_a_name_that_the_store_refuses_keeps_no_other_from_being_saved(
     async with running_process("reaper", tmp_path) as process:
         context = zmq.asyncio.Context.instance()
         handlers: dict[type[Request], Handler] = {Record: record, Register: register, List: leaves}
-        process.spawn(RpcServer(context, f"ipc://{tmp_path}/store.rpc", handlers).run())
-        process.spawn(FeedServer(context, f"ipc://{tmp_path}/store.feed", ["vm"]).run())
+        process.spawn(rpc_server(context, f"ipc://{tmp_path}/store.rpc", handlers).run())
+        process.spawn(feed_server(context, f"ipc://{tmp_path}/store.feed", ["vm"]).run())
         server = ReaperServer(process)
         await server.start()
         uses = [Use(VM.uuid, NAME, 3, 0.0), Use(VM.uuid, "a/b", 1, 0.0), Use("../..", "..", 1, 0.0)]

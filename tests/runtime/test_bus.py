@@ -29,17 +29,17 @@ from jitsu_protocol.messages import (
     StopDrained,
 )
 from jitsu_protocol.model import errors
-from jitsu_protocol.wire import feed
+from jitsu_protocol.wire import feed, under_way
 from jitsu_protocol.wire.codec import decode, encode
-from jitsu_runtime.bus import server as owner
-from jitsu_runtime.bus.client import FeedClient, RpcClient
-from jitsu_runtime.bus.server import FeedServer, RpcServer
-from jitsu_runtime.bus.sockets import Sent
+from jitsu_runtime.bus import rpc_server as owner
+from jitsu_runtime.bus import zeromq
+from jitsu_runtime.bus.links import Sent
+from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from jitsu_runtime.bus.server import Counter
+    from jitsu_runtime.bus.links import CountDropped
     from jitsu_runtime.world import Snapshot
 
 
@@ -77,8 +77,8 @@ async def test_a_call_gets_its_reply_and_errors_come_as_they_were(context: zmq.a
     def refuse(_: Drain) -> Message:
         raise errors.Refused("no", hint="ask later")
 
-    server = RpcServer(context, endpoint, {Ping: pong, Drain: refuse})
-    client = RpcClient(context, endpoint, "x")
+    server = rpc_server(context, endpoint, {Ping: pong, Drain: refuse})
+    client = rpc_client(context, endpoint, "x")
     async with running(server, client):
         assert (await client.call(Ping(), Pong, 5)).service == "x"
         with pytest.raises(errors.Refused, match=r"no \(ask later\)"):
@@ -91,22 +91,22 @@ async def test_g9_an_unforeseen_error_becomes_a_typed_one_and_the_server_lives(
     async def fail(_: Drain) -> Message:
         raise ZeroDivisionError("oops")
 
-    client = RpcClient(context, endpoint, "x")
-    async with running(RpcServer(context, endpoint, {Ping: pong, Drain: fail}), client):
+    client = rpc_client(context, endpoint, "x")
+    async with running(rpc_server(context, endpoint, {Ping: pong, Drain: fail}), client):
         with pytest.raises(errors.Bug, match="ZeroDivisionError: oops"):
             await client.call(Drain(vm="v"), Draining, 5)
         assert (await client.call(Ping(), Pong, 5)).pid == 1
 
 
 async def test_an_unknown_kind_is_a_typed_error(context: zmq.asyncio.Context, endpoint: str) -> None:
-    client = RpcClient(context, endpoint, "x")
-    async with running(RpcServer(context, endpoint, {Ping: pong}), client):
+    client = rpc_client(context, endpoint, "x")
+    async with running(rpc_server(context, endpoint, {Ping: pong}), client):
         with pytest.raises(errors.UnknownKind):
             await client.call(Drain(vm="v"), Draining, 5)
 
 
 async def test_nobody_there_is_a_timeout_that_says_whom(context: zmq.asyncio.Context, endpoint: str) -> None:
-    client = RpcClient(context, endpoint, "vmd")
+    client = rpc_client(context, endpoint, "vmd")
     async with running(client):
         with pytest.raises(errors.TimedOut, match="is jitsu-vmd running"):
             await client.call(Ping(), Pong, 0.2)
@@ -125,7 +125,7 @@ async def test_a_reply_that_came_while_the_caller_was_held_up_is_a_reply(
         held_up.wait()
         owner.send_multipart([peer, encode(pong(Ping()), id=decode(frame).id)])
 
-    client = RpcClient(context, endpoint, "x")
+    client = rpc_client(context, endpoint, "x")
     async with running(client):
         call = asyncio.create_task(client.call(Ping(), Pong, 0.3))
         await asyncio.sleep(0)
@@ -141,7 +141,7 @@ async def test_a_reply_that_came_while_the_caller_was_held_up_is_a_reply(
 
 
 async def test_a_call_survives_an_owner_that_restarts(context: zmq.asyncio.Context, endpoint: str) -> None:
-    client = RpcClient(context, endpoint, "x")
+    client = rpc_client(context, endpoint, "x")
     asked = asyncio.Event()
 
     async def never(_: Ping) -> Message:
@@ -150,11 +150,11 @@ async def test_a_call_survives_an_owner_that_restarts(context: zmq.asyncio.Conte
         raise AssertionError
 
     async with running(client):
-        first = RpcServer(context, endpoint, {Ping: never})
+        first = rpc_server(context, endpoint, {Ping: never})
         call = asyncio.create_task(client.call(Ping(), Pong, 10))
         async with running(first):
             await asked.wait()
-        async with running(RpcServer(context, endpoint, {Ping: pong})):
+        async with running(rpc_server(context, endpoint, {Ping: pong})):
             assert (await call).service == "x"
 
 
@@ -168,8 +168,8 @@ async def test_a_request_that_is_sent_twice_is_carried_out_once(context: zmq.asy
         await go.wait()
         return pong(Ping())
 
-    client = RpcClient(context, endpoint, "x")
-    async with running(RpcServer(context, endpoint, {Ping: once}), client):
+    client = rpc_client(context, endpoint, "x")
+    async with running(rpc_server(context, endpoint, {Ping: once}), client):
         call = asyncio.create_task(client.call(Ping(), Pong, 10))
         await asyncio.sleep(0.8)  # several resends
         go.set()
@@ -192,10 +192,10 @@ async def test_g9_whatever_is_sent_the_server_goes_on(
     context: zmq.asyncio.Context, endpoint: str, frames: list[bytes]
 ) -> None:
     dropped: list[str] = []
-    client = RpcClient(context, endpoint, "x")
+    client = rpc_client(context, endpoint, "x")
     raw = context.socket(zmq.DEALER)
     raw.connect(endpoint)
-    async with running(RpcServer(context, endpoint, {Ping: pong}, lambda reason: dropped.append(reason)), client):
+    async with running(rpc_server(context, endpoint, {Ping: pong}, lambda reason: dropped.append(reason)), client):
         await raw.send_multipart(frames)
         assert (await client.call(Ping(), Pong, 5)).pid == 1
         while not dropped:
@@ -208,7 +208,7 @@ async def test_a_message_of_another_version_is_answered_with_a_typed_error(
 ) -> None:
     raw = context.socket(zmq.DEALER)
     raw.connect(endpoint)
-    async with running(RpcServer(context, endpoint, {Ping: pong})):
+    async with running(rpc_server(context, endpoint, {Ping: pong})):
         await raw.send(msgpack.packb([[7, 0], "ping", b"id", 1.0, {}]))
         reply = decode(await raw.recv())
         assert (reply.kind, reply.id, reply.body["code"]) == ("error", b"id", "wrong-version")
@@ -216,10 +216,10 @@ async def test_a_message_of_another_version_is_answered_with_a_typed_error(
 
 
 async def test_a_second_owner_is_kept_away(context: zmq.asyncio.Context, endpoint: str) -> None:
-    server = RpcServer(context, endpoint, {Ping: pong})
+    server = rpc_server(context, endpoint, {Ping: pong})
     async with running(server):
         with pytest.raises(errors.SetupFault, match="owned by another process"):
-            RpcServer(context, endpoint, {Ping: pong})
+            rpc_server(context, endpoint, {Ping: pong})
 
 
 def ignored(reason: str) -> None:
@@ -229,12 +229,12 @@ def ignored(reason: str) -> None:
 class Numbers:
     """An owner whose state is a list, and a subscriber that follows it."""
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str, dropped: Counter = ignored) -> None:
-        self.server = FeedServer(context, endpoint, ["n", "other"], dropped=dropped)
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, dropped: CountDropped = ignored) -> None:
+        self.server = feed_server(context, endpoint, ["n", "other"], dropped=dropped)
         self.owned: list[str] = []
         self.seen: list[str] = []
         self.snapshots = 0
-        self.client = FeedClient(
+        self.client = feed_client(
             context, endpoint, "n", ask=self.ask, reset=self.reset, apply=lambda item: self.apply(item)
         )
 
@@ -298,8 +298,8 @@ async def test_g9_a_peer_that_reads_nothing_costs_a_bounded_amount_and_delays_no
     def long(_: Drain) -> Draining:
         return Draining(drain="x" * 1_000_000)
 
-    server = RpcServer(context, endpoint, {Ping: pong, Drain: long}, lambda reason: dropped.append(reason))
-    client = RpcClient(context, endpoint, "x")
+    server = rpc_server(context, endpoint, {Ping: pong, Drain: long}, lambda reason: dropped.append(reason))
+    client = rpc_client(context, endpoint, "x")
     slow = context.socket(zmq.DEALER)
     slow.setsockopt(zmq.RCVHWM, 1)
     slow.connect(endpoint)
@@ -320,15 +320,15 @@ async def test_g9_a_peer_that_reads_nothing_costs_a_bounded_amount_and_delays_no
 async def test_g9_one_peer_leaves_room_for_the_requests_of_others(
     context: zmq.asyncio.Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner, "MAX_REQUESTS_OF_PEER", 5)
+    monkeypatch.setattr(under_way, "MAX_REQUESTS_OF_PEER", 5)
     go = asyncio.Event()
 
     async def later(_: Drain) -> Message:
         await go.wait()
         return Draining(drain="d")
 
-    greedy, other = RpcClient(context, endpoint, "x"), RpcClient(context, endpoint, "x")
-    async with running(RpcServer(context, endpoint, {Ping: pong, Drain: later}), greedy, other):
+    greedy, other = rpc_client(context, endpoint, "x"), rpc_client(context, endpoint, "x")
+    async with running(rpc_server(context, endpoint, {Ping: pong, Drain: later}), greedy, other):
         calls = [asyncio.create_task(greedy.call(Drain(vm="v"), Draining, 10)) for _ in range(8)]
         done, _ = await asyncio.wait(calls, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         assert isinstance(done.pop().exception(), errors.Unavailable)
@@ -348,8 +348,8 @@ async def test_others_are_answered_while_a_large_request_is_read(context: zmq.as
     large = Apply(
         changes=[Change(path=f"a/{n}", value="1") for n in range(50_000)], author="a", message="m", request="r"
     )
-    client = RpcClient(context, endpoint, "x")
-    async with running(RpcServer(context, endpoint, {Ping: pong, Apply: count}), client):
+    client = rpc_client(context, endpoint, "x")
+    async with running(rpc_server(context, endpoint, {Ping: pong, Apply: count}), client):
 
         async def applied() -> None:
             assert (await client.call(large, Applied, 60)).changed == 50_000
@@ -382,9 +382,9 @@ async def test_g9_large_requests_that_come_at_once_are_counted_before_the_first_
         kinds.append(decode(frame).kind)
         return Sent.SENT
 
-    monkeypatch.setattr(owner, "received", all_at_once)
-    monkeypatch.setattr(owner, "send_to", sent)
-    async with running(RpcServer(context, endpoint, {Apply: lambda _: Applied(commit="", changed=0)})):
+    monkeypatch.setattr(zeromq, "received", all_at_once)
+    monkeypatch.setattr(zeromq, "send_to", sent)
+    async with running(rpc_server(context, endpoint, {Apply: lambda _: Applied(commit="", changed=0)})):
         while len(kinds) < 10:
             await asyncio.sleep(0)
     of_2_kb_each_two_are_within_5_kb = ["error"] * 3 + ["store.applied"] * 2
@@ -400,7 +400,7 @@ async def test_g9_a_request_that_comes_again_over_another_connection_leaves_noth
         await go.wait()
         return Draining(drain="d")
 
-    server = RpcServer(context, endpoint, {Ping: pong, Drain: later})
+    server = rpc_server(context, endpoint, {Ping: pong, Drain: later})
     async with running(server):
         for number in range(3):
             raw = context.socket(zmq.DEALER)
@@ -418,10 +418,10 @@ async def test_g9_a_request_that_comes_again_over_another_connection_leaves_noth
 
 
 async def test_a_request_that_is_too_long_is_refused_at_both_ends(context: zmq.asyncio.Context, endpoint: str) -> None:
-    client = RpcClient(context, endpoint, "x")
+    client = rpc_client(context, endpoint, "x")
     raw = context.socket(zmq.DEALER)
     raw.connect(endpoint)
-    async with running(RpcServer(context, endpoint, {Ping: pong, StopDrained: pong, Apply: pong}), client):
+    async with running(rpc_server(context, endpoint, {Ping: pong, StopDrained: pong, Apply: pong}), client):
         with pytest.raises(errors.BadRequest, match="65536 are allowed"):
             await client.call(StopDrained(vm="v", drain="x" * 100_000), Done, 5)
         await raw.send(encode(StopDrained(vm="v", drain="x" * 100_000), id=b"id", timeout=5.0))
@@ -526,7 +526,7 @@ async def test_g9_only_the_peer_that_subscribes_to_many_foreign_topics_is_cut_ho
 async def test_g9_of_many_peers_with_foreign_topics_the_one_with_the_most_is_cut(
     context: zmq.asyncio.Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner, "MAX_FOREIGN_IN_ALL", 40)
+    monkeypatch.setattr(zeromq, "MAX_FOREIGN_IN_ALL", 40)
     endpoint = f"ipc://{tmp_path}/x.feed"
     numbers = Numbers(context, endpoint)
     peers = [context.socket(zmq.SUB) for _ in range(3)]

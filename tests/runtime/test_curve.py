@@ -15,9 +15,8 @@ from jitsu_protocol.messages import Apply, Drain, FeedItem, Ping, Pong
 from jitsu_protocol.model.errors import Forbidden, NotFound, SetupFault, TimedOut
 from jitsu_protocol.wire.permissions import ROLES, check
 from jitsu_runtime.bus import curve as module
-from jitsu_runtime.bus.client import FeedClient, RpcClient
 from jitsu_runtime.bus.curve import Curve, load
-from jitsu_runtime.bus.server import FeedServer, RpcServer
+from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_protocol.messages import Request
+    from jitsu_runtime.bus.rpc_client import RpcClient
 
 LIMIT_S = 5.0
 APPLY = Apply(changes=[], message="", author="operator:a", request="x")
@@ -51,8 +51,8 @@ class Suite:
         self._group = group
         handlers: dict[type[Request], Any] = {Ping: pong, Apply: pong, Drain: pong}
         curve, context = self.curve("store", keys)
-        self.server = RpcServer(context, self.endpoint, handlers, lambda reason: self.refused.append(reason), curve)
-        self.feeds = FeedServer(context, self.feed, ["t"], curve)
+        self.server = rpc_server(context, self.endpoint, handlers, lambda reason: self.refused.append(reason), curve)
+        self.feeds = feed_server(context, self.feed, ["t"], curve)
         self.spawn(self.server.run())
         self.spawn(self.feeds.run())
 
@@ -70,7 +70,7 @@ class Suite:
 
     def client(self, role: str, keys: Path | None = None) -> RpcClient:
         curve, context = self.curve(role, keys or self.keys)
-        client = RpcClient(context, self.endpoint, "store", curve)
+        client = rpc_client(context, self.endpoint, "store", curve)
         self.spawn(client.run())
         return client
 
@@ -102,7 +102,7 @@ async def test_who_has_a_key_is_answered(tmp_path: Path) -> None:
 
 async def test_a_client_without_a_key_is_refused_and_counted(tmp_path: Path) -> None:
     async with suite(tmp_path) as made:
-        plain = RpcClient(made.context(), made.endpoint, "store")
+        plain = rpc_client(made.context(), made.endpoint, "store")
         made.spawn(plain.run())
         with pytest.raises(TimedOut):
             await plain.call(Ping(), Pong, 1.0)
@@ -184,7 +184,7 @@ async def test_a_feed_is_followed_with_a_key_and_not_without(tmp_path: Path) -> 
                 feed = made.feeds.feeds["t"]
                 return feed.epoch, feed.number, None
 
-            client = FeedClient(
+            client = feed_client(
                 context, made.feed, "t", ask=ask, reset=lambda _: None, apply=taken.append, curve=curve, owner="store"
             )
             made.spawn(client.run())

@@ -11,7 +11,7 @@ import zmq.asyncio
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_runtime import descriptors
 from jitsu_runtime.bus import sockets
-from jitsu_runtime.bus.server import RpcServer
+from jitsu_runtime.bus.zeromq import rpc_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ async def test_a_peer_that_says_nothing_does_not_keep_its_descriptor(
 ) -> None:
     monkeypatch.setattr(sockets, "HANDSHAKE_MS", 50)
     context = zmq.asyncio.Context()
-    server = RpcServer(
+    server = rpc_server(
         context, f"ipc://{tmp_path}/x.rpc", {Ping: lambda _: Pong(service="", version="", pid=1, uptime_s=0)}
     )
     running = asyncio.create_task(server.run())

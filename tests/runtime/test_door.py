@@ -15,7 +15,7 @@ import zmq.asyncio
 
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_runtime import descriptors
-from jitsu_runtime.bus.client import RpcClient
+from jitsu_runtime.bus.zeromq import rpc_client
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
@@ -29,16 +29,17 @@ import asyncio, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
 import zmq.asyncio
 from jitsu_protocol.messages import Done, Ping, Pong
-from jitsu_runtime.bus.server import FeedServer, RpcServer
+from jitsu_runtime.bus.zeromq import feed_server
+from jitsu_runtime.bus.zeromq import rpc_server
 
 async def main():
     context = zmq.asyncio.Context()
-    feed = FeedServer(context, sys.argv[2], ["t"], dropped=lambda _: None)
+    feed = feed_server(context, sys.argv[2], ["t"], dropped=lambda _: None)
     def pong(_):
         feed.publish("t", Done())
         open("/dev/null").close()  # whatever it does needs descriptors
         return Pong(service="x", version="0", pid=1, uptime_s=0)
-    server = RpcServer(context, sys.argv[1], {{Ping: pong}}, lambda _: None)
+    server = rpc_server(context, sys.argv[1], {{Ping: pong}}, lambda _: None)
     print("ready", flush=True)
     await asyncio.gather(server.run(), feed.run())
 
@@ -94,7 +95,7 @@ async def test_g9_more_connections_than_descriptors_end_nothing_and_keep_nobody_
     subscriber.subscribe(b"t\0")
     subscriber.connect(feed)
     async with service(rpc, feed) as process, asyncio.TaskGroup() as group:
-        client = RpcClient(context, rpc, "x")
+        client = rpc_client(context, rpc, "x")
         running = [group.create_task(client.run())]
         await client.call(Ping(), Pong, 5)
         async with asyncio.timeout(5):
@@ -107,7 +108,7 @@ async def test_g9_more_connections_than_descriptors_end_nothing_and_keep_nobody_
             opened += await flood
         assert process.returncode is None
         assert len(os.listdir(f"/proc/{process.pid}/fd")) < LIMIT * 3 // 4
-        later = RpcClient(context, rpc, "x")
+        later = rpc_client(context, rpc, "x")
         running.append(group.create_task(later.run()))
         await later.call(Ping(), Pong, 2)  # while the others are there
         while await subscriber.poll(0):

@@ -13,8 +13,8 @@ import zmq.asyncio
 
 from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.wire.codec import encode
-from jitsu_runtime.bus.client import RpcClient
 from jitsu_runtime.bus.sockets import HEARTBEAT_MS
+from jitsu_runtime.bus.zeromq import rpc_client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ MANY = 20_000
 OWNER = f"""
 import asyncio, sys, time, zmq.asyncio
 from jitsu_protocol.messages import Ping, Pong
-from jitsu_runtime.bus.server import RpcServer
+from jitsu_runtime.bus.zeromq import rpc_server
 
 def pong(_):
     global seen
@@ -36,7 +36,7 @@ def pong(_):
     return Pong(service="x", version="1", pid=1, uptime_s=0.0)
 
 seen = False
-asyncio.run(RpcServer(zmq.asyncio.Context(), sys.argv[1], {{Ping: pong}}).run())
+asyncio.run(rpc_server(zmq.asyncio.Context(), sys.argv[1], {{Ping: pong}}).run())
 """
 
 
@@ -56,7 +56,7 @@ async def test_g7_an_owner_that_was_busy_while_a_peer_died_that_had_asked_a_lot_
     while time.monotonic() < begun + 0.1:  # until libzmq has stopped reading
         await asyncio.sleep(0.02)
     peer.destroy(linger=0)
-    client = RpcClient(zmq.asyncio.Context.instance(), endpoint, "x")
+    client = rpc_client(zmq.asyncio.Context.instance(), endpoint, "x")
     running = asyncio.create_task(client.run())
     try:
         assert (await client.call(Ping(), Pong, 10)).pid == 1

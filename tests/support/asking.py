@@ -19,8 +19,7 @@ import zmq.asyncio
 from jitsu_protocol.messages import Drain, Draining, Message
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_runtime.bus import sockets
-from jitsu_runtime.bus.client import FeedClient, RpcClient
-from jitsu_runtime.bus.server import FeedServer, RpcServer
+from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
@@ -45,10 +44,10 @@ class Asking:
         self.seen = ""
         """What the subscriber knows of the owner's state, which is the last drain."""
         self.state = ""
-        self._owner = RpcServer(context(), rpc, {Drain: self._drain}, lambda _: None)
-        self._feeds = FeedServer(context(), feed, ["t"], dropped=lambda _: None)
-        self._callers = [RpcClient(context(), rpc, "x") for _ in range(CALLERS)]
-        self._subscriber = FeedClient(
+        self._owner = rpc_server(context(), rpc, {Drain: self._drain}, lambda _: None)
+        self._feeds = feed_server(context(), feed, ["t"], dropped=lambda _: None)
+        self._callers = [rpc_client(context(), rpc, "x") for _ in range(CALLERS)]
+        self._subscriber = feed_client(
             context(), feed, "t", ask=self._snapshot, reset=self._reset, apply=lambda item: self._apply(item)
         )
 

@@ -40,12 +40,13 @@ from jitsu_protocol.messages import (
     VmList,
 )
 from jitsu_protocol.model.errors import JitsuError
-from jitsu_runtime.bus.client import FeedClient, RpcClient
 from jitsu_runtime.bus.curve import Curve
+from jitsu_runtime.bus.zeromq import feed_client, rpc_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from jitsu_runtime.bus.rpc_client import RpcClient
     from jitsu_runtime.world import Snapshot
 
 
@@ -84,7 +85,7 @@ class Callers:
         self._tasks.append(asyncio.create_task(work))
 
     def _client(self, owner: str, role: str = "operator") -> RpcClient:
-        client = RpcClient(self._context, self._plan["owners"][owner], owner, self._curves[role])
+        client = rpc_client(self._context, self._plan["owners"][owner], owner, self._curves[role])
         self._spawn(client.run())
         return client
 
@@ -184,7 +185,7 @@ class Callers:
             leaves = await client.call(List(prefix="jitsu/vm", limit=1), Leaves, CALL_LIMIT_S)
             return leaves.epoch, leaves.number, None
 
-        feed = FeedClient(
+        feed = feed_client(
             self._context,
             self._plan["feeds"][owner],
             "vm",

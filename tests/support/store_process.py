@@ -17,12 +17,13 @@ import zmq.asyncio
 
 from jitsu_protocol.messages import Applied, Apply, Change, Message, Ping, Pong
 from jitsu_protocol.model.errors import TimedOut
-from jitsu_runtime.bus.client import RpcClient
+from jitsu_runtime.bus.zeromq import rpc_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from jitsu_protocol.messages import Request
+    from jitsu_runtime.bus.rpc_client import RpcClient
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 20.0
@@ -140,7 +141,7 @@ async def store_process(
 ) -> AsyncIterator[StoreProcess]:
     """Have a store that is not started yet, and is gone afterwards."""
     context = zmq.asyncio.Context()
-    client = RpcClient(context, f"ipc://{runtime}/store.rpc", "store")
+    client = rpc_client(context, f"ipc://{runtime}/store.rpc", "store")
     task = asyncio.create_task(client.run())
     store = kind(path, runtime, client)
     try:

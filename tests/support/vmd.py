@@ -13,7 +13,7 @@ from jitsu_protocol.model.errors import Unavailable
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.vm import STATS_ROOT, to_tree
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_runtime.bus.server import RpcServer
+from jitsu_runtime.bus.zeromq import rpc_server
 from jitsu_vmd.hypervisor import Examined, Guest
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.hypervisors import Hypervisors
@@ -118,7 +118,7 @@ class PlayedStore:
         self.recorded: dict[str, str] = {}
         endpoint = process.settings.bus.endpoint("store", "rpc")
         handlers: dict[type[Request], Handler] = {List: self.list, Record: self.record}
-        process.spawn(RpcServer(zmq.asyncio.Context.instance(), endpoint, handlers).run())
+        process.spawn(rpc_server(zmq.asyncio.Context.instance(), endpoint, handlers).run())
 
     def list(self, request: List) -> Leaves:
         found = {path: value for path, value in self._leaves.items() if path.startswith(request.prefix + "/")}

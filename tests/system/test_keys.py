@@ -16,8 +16,8 @@ import zmq.asyncio
 from jitsu.keys import add, drop, init, rotate
 from jitsu_protocol.messages import Applied, Apply, Ping, Pong
 from jitsu_protocol.model.errors import Forbidden, TimedOut
-from jitsu_runtime.bus.client import RpcClient
 from jitsu_runtime.bus.curve import Curve
+from jitsu_runtime.bus.zeromq import rpc_client
 from tests.support.dns import ask
 from tests.support.lan import Lan, lan_suite
 from tests.support.suite import RunningSuite, beside, free_port, vm_toml, wait_for
@@ -48,7 +48,7 @@ async def call(suite: RunningSuite, role: str, request: Apply | Ping) -> None:
     try:
         assert bus.keys_directory is not None
         curve = Curve(context, bus.keys_directory, role, spawn) if role else None
-        client = RpcClient(context, bus.endpoint("store", "rpc"), "store", curve)
+        client = rpc_client(context, bus.endpoint("store", "rpc"), "store", curve)
         spawn(client.run())
         await client.call(request, Applied if isinstance(request, Apply) else Pong, 1.5)
     finally:

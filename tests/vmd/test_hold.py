@@ -13,7 +13,7 @@ from jitsu_protocol.messages import Drain, Leaves, List, ListVms, Summon
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused
 from jitsu_protocol.model.holds import ALL, path_of
 from jitsu_protocol.model.states import VmState
-from jitsu_runtime.bus.server import RpcServer
+from jitsu_runtime.bus.zeromq import rpc_server
 from jitsu_vmd.rules.events import (
     AnswerSummons,
     DrainRequested,
@@ -171,7 +171,7 @@ class OldStore:
     def __init__(self, process: World, *, knows_heads: bool) -> None:
         self._knows_heads = knows_heads
         endpoint = process.settings.bus.endpoint("store", "rpc")
-        process.spawn(RpcServer(zmq.asyncio.Context.instance(), endpoint, {List: self.list}).run())
+        process.spawn(rpc_server(zmq.asyncio.Context.instance(), endpoint, {List: self.list}).run())
 
     def list(self, request: List) -> Leaves:
         if not self._knows_heads:

@@ -15,7 +15,7 @@ from jitsu_vmd.rules.events import GuestState
 if TYPE_CHECKING:
     from typing import Literal
 
-    from jitsu_runtime.bus.server import FeedServer
+    from jitsu_runtime.bus.feed_server import FeedServer
 
 
 class Feed:

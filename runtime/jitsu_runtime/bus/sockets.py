@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -15,6 +14,7 @@ import zmq.asyncio
 from jitsu_protocol.model import errors
 from jitsu_protocol.wire.codec import MAX_FRAME_BYTES
 from jitsu_runtime.bus.door import Door
+from jitsu_runtime.bus.links import Sent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -162,15 +162,6 @@ async def received(socket: zmq.asyncio.Socket, *, copy: bool = True) -> AsyncIte
         for _ in range(MAX_IN_A_ROW):
             yield await socket.recv_multipart(copy=copy)
         await asyncio.sleep(0)
-
-
-class Sent(Enum):
-    """What became of a message to one peer."""
-
-    SENT = "sent"
-    FULL = "full"
-    """It takes nothing more now."""
-    GONE = "gone"
 
 
 def send_to(socket: zmq.asyncio.Socket, peer: bytes, frame: bytes) -> Sent:

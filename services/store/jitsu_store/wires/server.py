@@ -46,7 +46,7 @@ from jitsu_protocol.messages import (
 from jitsu_protocol.model import identity
 from jitsu_protocol.model.errors import Conflict, JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.model.vm import MAX_NAMES, STATS_ROOT, VM_ROOT
-from jitsu_runtime.bus.server import MAX_ITEM_BYTES
+from jitsu_runtime.bus.feed_server import MAX_ITEM_BYTES
 from jitsu_store.rules import access, tree
 from jitsu_store.rules.validate import MAX_TOLD_BYTES, State
 from jitsu_store.wires.branches import check_branch_name

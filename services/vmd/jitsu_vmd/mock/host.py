@@ -21,7 +21,7 @@ import structlog
 from jitsu_protocol.messages import Done, Request
 from jitsu_protocol.model.errors import BootFailed, Refused, SetupFault, Unavailable
 from jitsu_runtime.bus.libzmq import Context
-from jitsu_runtime.bus.server import FeedServer, RpcServer
+from jitsu_runtime.bus.zeromq import feed_server, rpc_server
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.service import EXIT_SETUP, run_loop
 from jitsu_runtime.service_manager import on_stop_signals
@@ -43,6 +43,7 @@ from jitsu_vmd.mock.messages import (
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
+    from jitsu_runtime.bus.feed_server import FeedServer
     from jitsu_runtime.world import Handler
 
 IDLE_S = 30.0
@@ -238,7 +239,7 @@ async def _serve(directory: Path, bridge: str, bridge_addresses: list[str], *, s
         async with asyncio.TaskGroup() as group:
             stop = asyncio.Event()
             on_stop_signals(stop.set)
-            feed = FeedServer(context, f"ipc://{directory}/{SOCKET}.feed", [TOPIC])
+            feed = feed_server(context, f"ipc://{directory}/{SOCKET}.feed", [TOPIC])
             host = MockHost(feed, group)
             if bridge:
                 try:
@@ -252,7 +253,7 @@ async def _serve(directory: Path, bridge: str, bridge_addresses: list[str], *, s
                 ListGuests: host.list_guests,
                 MakeBridge: host.make_bridge,
             }
-            server = RpcServer(context, f"ipc://{directory}/{SOCKET}.rpc", handlers)
+            server = rpc_server(context, f"ipc://{directory}/{SOCKET}.rpc", handlers)
             pid_file.write_text(str(os.getpid()))
             group.create_task(feed.run())
             group.create_task(server.run())

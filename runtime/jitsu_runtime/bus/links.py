@@ -1,0 +1,86 @@
+"""What the four ends of the bus need of a transport. There are two: ZeroMQ, and memory in the simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Sent(Enum):
+    """What became of a message to one peer."""
+
+    SENT = "sent"
+    FULL = "full"
+    """It takes nothing more now."""
+    GONE = "gone"
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A request as it arrives at its owner."""
+
+    peer: bytes
+    """The connection that it came over, and that its reply goes to."""
+    frame: memoryview
+    role: str | None = None
+    """Whose key its sender has; None where there are no keys."""
+
+
+class CallerLink(Protocol):
+    """A caller's connection to an owner."""
+
+    def send(self, frame: bytes) -> bool:
+        """Send without waiting; False if nobody could take it, and it is not queued then."""
+
+    def received(self) -> AsyncIterator[bytes]:
+        """Yield replies for ever."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class OwnerLink(Protocol):
+    """An owner's connections to all who call it."""
+
+    def send(self, peer: bytes, frame: bytes) -> Sent:
+        """Send to one peer without waiting."""
+
+    def received(self) -> AsyncIterator[Incoming]:
+        """Yield requests for ever."""
+
+    def close(self) -> None:
+        """Close it, and give its endpoint up."""
+
+
+class FollowerLink(Protocol):
+    """A follower's connection to a feed."""
+
+    def received(self) -> AsyncIterator[bytes]:
+        """Yield items of one topic for ever."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class FeedLink(Protocol):
+    """An owner's connections to all who follow its feed."""
+
+    def publish(self, topic: str, frame: bytes) -> None:
+        """Send to all who follow a topic, as far as they can take it."""
+
+    async def attend(self) -> None:
+        """Do what the transport needs done all the time, until cancelled."""
+
+    def close(self) -> None:
+        """Close it, and give its endpoint up."""
+
+
+class CountDropped(Protocol):
+    """What counts messages that are dropped: see metrics.py."""
+
+    def __call__(self, reason: str) -> None:
+        """Count one."""
