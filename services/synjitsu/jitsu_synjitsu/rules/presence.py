@@ -10,14 +10,14 @@
     present   RST to a probe                           the guest reaches that client; a SYN to this port is probed for
                                                        again in RETRY_S: the link is up before the service listens
     present   no answer to a probe in RETRY_S          probed again, then after twice that, and so on
-    present   the port listens and the guest reaches   the kept SYNs of that client to that port, oldest first
-              the client
+    present   the port listens and the guest reaches   the kept SYNs of that client to that port, oldest first; of these
+              the client                               only those that came before the probe that shows it was sent
     present   the guest reaches the client, or         its datagrams and echo requests, oldest first. Of several for one
               UNPROVEN_S passed                        UDP port only the first, until the guest has answered or has not
                                                        refused it for TRIAL_S: of many refusals Linux reports six
     present   the guest refuses a datagram             the same datagram again in RETRY_S, then in twice that, and so on
     present   nothing is left                          handed
-    present, handed  a SYN comes that may have missed  present; the same as a kept one
+    present, handed  a SYN comes that may have missed  present; a probe at once; then the same as a kept one
               the guest (handover.py, PASSING_S)
     present   RISE_LIMIT_S passed                      all that is left, as the clients should hear what the guest says;
                                                        handed
@@ -30,6 +30,11 @@ questions whether the address is free, and show nothing yet; nor do frames witho
 Probes must not pile up in the queue of a slow guest, as it would then answer them before the client's own packets.
 Therefore one that is not answered is repeated after ever longer pauses, and one that is refused no sooner than the
 refusal took to come.
+
+A guest answers in the order in which it is sent something, and the bridge delivers a packet before Synjitsu sees it. So
+if a packet has reached the guest without Synjitsu, the guest's answer to it is read before its answer to any probe that
+was sent later. Therefore a SYN is replayed only after the answer to a probe that followed it, however late Synjitsu
+reads what the bridge has delivered long ago.
 
 A probe is a TCP SYN in the name of the client of a kept packet, and its answer travels to that client, so SYN+ACK and
 RST alike prove that both directions work. If the client has sent no SYN, the TCP port with the number of its datagram's
@@ -47,7 +52,7 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.frames import Kind, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from jitsu_synjitsu.rules.kept import Item
 
@@ -123,7 +128,7 @@ class _UdpPort:
     is_open: bool = False
     """The guest has answered from it, or has not refused the first datagram."""
 
-    def next_deadline(self, reached: set[bytes], unproven_until: float) -> float:
+    def next_deadline(self, reached: Collection[bytes], unproven_until: float) -> float:
         """Return when one of them is to be looked at."""
         due = float("inf")
         for datagram in self.datagrams if self.is_open else self.datagrams[:1]:
@@ -158,8 +163,8 @@ class AddressHandover:
     """Client, and port that was probed from -> sequence number (only its own answer acknowledges that), probe, time."""
     _kept_ports: set[int] = field(default_factory=set)
     """No probe comes from these."""
-    _reached: set[bytes] = field(default_factory=set)
-    """Clients that the guest reaches."""
+    _reached: dict[bytes, float] = field(default_factory=dict)
+    """Clients that the guest reaches -> when the latest probe was sent that shows it."""
     _listening: set[int] = field(default_factory=set)
     _sends: list[tuple[bytes, str]] = field(default_factory=list)
 
@@ -190,18 +195,18 @@ class AddressHandover:
         return self.tick(now)
 
     def add_passing(self, item: Item, now: float) -> list[tuple[bytes, str]]:
-        """Take a SYN that came when the guest had just shown itself, and that the bridge may not have brought it."""
-        self.state = AddressState.PRESENT
-        self._add_syn(item)
-        return self.tick(now)
+        """Keep a SYN that came when the guest had just shown itself: the bridge may not have delivered it.
 
-    def _add_syn(self, item: Item) -> None:
+        If the bridge has delivered it, the guest's answer may still be on its way. So a new probe follows the SYN, and
+        the answer to that probe comes after the guest's answer to the SYN.
+        """
+        self.state = AddressState.PRESENT
         self._kept_ports.add(item.seen.source_port)
         self._syns.append(item)
         port = item.seen.target_port
-        probe = self._probes.setdefault((item.seen.sender, port), _Probe(item, port, for_syn=True))
-        probe.for_syn = True
-        self._probe_at = min(self._probe_at, probe.due)
+        self._probes[item.seen.sender, port] = _Probe(item, port, for_syn=True, due=now)
+        self._probe_at = min(self._probe_at, now)
+        return self.tick(now)
 
     def tick(self, now: float) -> list[tuple[bytes, str]]:
         """Look at the clock. Returns frames, and what each is counted as."""
@@ -248,7 +253,7 @@ class AddressHandover:
             return []
         if reply.source_port != probe.port or reply.ack != (sequence + 1) % 2**32:
             return []  # it answers a connection of the client's own
-        self._reached.add(reply.target)
+        self._reached[reply.target] = max(asked_at, self._reached.get(reply.target, asked_at))
         probe.pause_s = min(max(RETRY_S, now - asked_at), MAX_PROBE_PAUSE_S)
         probe.due = now + probe.pause_s
         self._probe_at = min(self._probe_at, probe.due)
@@ -286,19 +291,24 @@ class AddressHandover:
 
     # --- what the guest is sent ---
 
-    def _may_send(self, client: bytes, now: float) -> bool:
-        return client in self._reached or now >= self.since + UNPROVEN_S
+    def _may_send(self, item: Item, now: float) -> bool:
+        """Say whether a probe that followed the packet has been answered, or has had its time.
+
+        Nothing is concluded from the answer to an earlier probe. The bridge may have delivered the packet itself, and
+        the guest's answer to it would still be on its way.
+        """
+        return self._reached.get(item.seen.sender, float("-inf")) >= item.at or now >= self.since + UNPROVEN_S
 
     def _replay_reached(self, now: float) -> None:
         waiting = []
         for item in self._syns:
-            if item.seen.target_port in self._listening and self._may_send(item.seen.sender, now):
+            if item.seen.target_port in self._listening and self._may_send(item, now):
                 self._replay(item)
             else:
                 waiting.append(item)
         self._syns, waiting = waiting, []
         for item in self._others:
-            if self._may_send(item.seen.sender, now):
+            if self._may_send(item, now):
                 self._replay(item)
             else:
                 waiting.append(item)
@@ -308,11 +318,7 @@ class AddressHandover:
         waiting = []
         for n, datagram in enumerate(port.datagrams):
             if datagram.sent_at is None:
-                if (
-                    (n and not port.is_open)
-                    or now < datagram.due
-                    or not self._may_send(datagram.first.seen.sender, now)
-                ):
+                if (n and not port.is_open) or now < datagram.due or not self._may_send(datagram.first, now):
                     waiting.append(datagram)
                     continue
                 datagram.sent_at = now
