@@ -1,7 +1,7 @@
 """Write the pages of docs/reference/ that are made from the code: python -m deploy.pages.
 
-They are made from the settings models, from what `jitsu --help` is made from, and from the metrics' tables in the
-services' READMEs, which a test compares with what the services expose.
+They are made from the settings models, from what `jitsu --help` is made from, from the tables of the state machines,
+and from the metrics' tables in the services' READMEs, which a test compares with what the services expose.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jitsu.main  # noqa: F401  all commands
+from deploy import machines
 from jitsu import reference as tool
 from jitsu.cli import app
 from jitsu_runtime.settings import load as settings
@@ -44,6 +45,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": settings.reference,
     "commands.md": lambda: tool.reference(app),
     "metrics.md": metrics,
+    "machines.md": machines.page,
 }
 
 
