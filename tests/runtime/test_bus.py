@@ -33,11 +33,11 @@ from jitsu_protocol.wire import feed, under_way
 from jitsu_protocol.wire.codec import decode, encode
 from jitsu_runtime.bus import rpc_server as owner
 from jitsu_runtime.bus import zeromq
-from jitsu_runtime.bus.links import Sent
+from jitsu_runtime.bus.links import Incoming, Sent
 from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from jitsu_runtime.bus.links import CountDropped
     from jitsu_runtime.world import Snapshot
@@ -363,32 +363,41 @@ async def test_others_are_answered_while_a_large_request_is_read(context: zmq.as
         assert finished[-1] == "large"
 
 
+class Burst:
+    """A link over which the same requests come twice, each time all at once."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self._frames = frames
+        self.kinds: list[str] = []
+
+    def send(self, _: bytes, frame: bytes) -> Sent:
+        self.kinds.append(decode(frame).kind)
+        return Sent.SENT
+
+    async def attend(self, take: Callable[[Incoming], None]) -> None:
+        for again in range(1, 3):
+            for frame in self._frames:
+                take(Incoming(b"peer", memoryview(frame.replace(b"again", b"%5d" % again))))
+            while len(self.kinds) < len(self._frames) * again:
+                await asyncio.sleep(0)
+
+    def close(self) -> None:
+        pass
+
+
 async def test_g9_large_requests_that_come_at_once_are_counted_before_the_first_of_them_is_read(
-    context: zmq.asyncio.Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(owner, "AT_ONCE_BYTES", 100)
     monkeypatch.setattr(owner, "MAX_READING_BYTES", 5000)
-    kinds: list[str] = []
     request = Apply(changes=[], author="a", message="m" * 2000, request="r")
-
-    async def all_at_once(*_: Any, **__: Any) -> AsyncIterator[list[zmq.Frame]]:
-        for again in range(2):
-            for number in range(5):
-                yield [zmq.Frame(b"peer"), zmq.Frame(encode(request, id=b"%d %d" % (again, number), timeout=5.0))]
-            while len(kinds) < 5 * (again + 1):
-                await asyncio.sleep(0)
-
-    def sent(_: Any, __: bytes, frame: bytes) -> Sent:
-        kinds.append(decode(frame).kind)
-        return Sent.SENT
-
-    monkeypatch.setattr(zeromq, "received", all_at_once)
-    monkeypatch.setattr(zeromq, "send_to", sent)
-    async with running(rpc_server(context, endpoint, {Apply: lambda _: Applied(commit="", changed=0)})):
-        while len(kinds) < 10:
+    link = Burst([encode(request, id=b"again %d" % number, timeout=5.0) for number in range(5)])
+    server = owner.RpcServer(link, {Apply: lambda _: Applied(commit="", changed=0)}, lambda _: None)
+    async with running(server):
+        while len(link.kinds) < 10:
             await asyncio.sleep(0)
     of_2_kb_each_two_are_within_5_kb = ["error"] * 3 + ["store.applied"] * 2
-    assert kinds == of_2_kb_each_two_are_within_5_kb * 2
+    assert link.kinds == of_2_kb_each_two_are_within_5_kb * 2
 
 
 async def test_g9_a_request_that_comes_again_over_another_connection_leaves_nothing_behind_of_the_first(

@@ -15,6 +15,7 @@ under way are sent again.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ INSIST_S = 0.2
 REBIND_TRIES, REBIND_S = 50, 0.02
 DOMAIN = "jitsu"
 """ZAP's (RFC 27 of ZeroMQ)."""
+
+_NUMBERS = itertools.count()
 
 log = structlog.get_logger("keys")
 
@@ -88,7 +91,7 @@ def load(directory: Path, role: str) -> Keys:
 
 @dataclass
 class _Socket:
-    socket: zmq.asyncio.Socket
+    socket: zmq.Socket[Any]
     endpoint: str
     owner: str = ""
     """Whom it connects to; "": it is bound."""
@@ -124,7 +127,7 @@ class Curve:
         """Return whose a key is that a peer was let in with (the User-Id of its messages), "" if nobody's now."""
         return self._keys.role(key.encode())
 
-    def bind(self, socket: zmq.asyncio.Socket, endpoint: str, unbinds: Callable[[], None]) -> None:
+    def bind(self, socket: zmq.Socket[Any], endpoint: str, unbinds: Callable[[], None]) -> None:
         """Bind a socket that takes only peers whose keys are known; `unbinds` is called before it is bound again."""
         if self._authenticator is None:
             self._authenticator = AsyncioAuthenticator(self._context)
@@ -134,12 +137,21 @@ class Curve:
         socket.bind(endpoint)
         self._sockets.append(used)
 
-    def connect(self, socket: zmq.asyncio.Socket, endpoint: str, owner: str, host: str) -> None:
+    def connect(self, socket: zmq.Socket[Any], endpoint: str, owner: str, host: str) -> None:
         """Connect a socket to an owner, and to nobody who has not its key."""
         self._dress(used := _Socket(socket, endpoint, owner, host))
-        self._spawn(self._insist(used, socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)))
+        self._spawn(self._insist(used, self._monitor(socket)))
         socket.connect(endpoint)
         self._sockets.append(used)
+
+    def _monitor(self, socket: zmq.Socket[Any]) -> zmq.asyncio.Socket:
+        """Return a socket on which ZeroMQ reports each time that an owner has refused our key."""
+        address = f"inproc://refused-{next(_NUMBERS)}"
+        socket.monitor(address, zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_MONITOR_STOPPED)
+        monitor = self._context.socket(zmq.PAIR)
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.connect(address)
+        return monitor
 
     def _dress(self, used: _Socket) -> None:
         socket = used.socket
@@ -174,7 +186,7 @@ class Curve:
         event = "a peer without the right keys is refused"
         return lambda: self._turned_away("handshake", event, endpoint=endpoint)
 
-    async def _insist(self, used: _Socket, monitor: Any) -> None:
+    async def _insist(self, used: _Socket, monitor: zmq.asyncio.Socket) -> None:
         """Connect again when the owner refuses our key, which it may know a moment later; ZeroMQ would not."""
         async for _ in _events(monitor):
             self._turned_away("refused-by-owner", "our key is refused", owner=used.owner, endpoint=used.endpoint)
@@ -238,8 +250,12 @@ class Curve:
         raise LostEndpoint(f"cannot bind {used.endpoint} again with its new key", hint="does another process have it?")
 
 
-async def _events(monitor: Any) -> AsyncIterator[None]:
+async def _events(monitor: zmq.asyncio.Socket) -> AsyncIterator[None]:
     """Yield for each event of a socket's monitor, until the socket is closed."""
-    with suppress(zmq.ZMQError):
+    try:
         while parse_monitor_message(await monitor.recv_multipart())["event"] != zmq.EVENT_MONITOR_STOPPED:
             yield
+    except zmq.ZMQError:
+        return  # the context is gone
+    finally:
+        monitor.close()

@@ -77,7 +77,7 @@ class Door:
 
     def __init__(
         self,
-        socket: zmq.asyncio.Socket,
+        socket: zmq.Socket[Any],
         endpoint: str,
         dropped: Callable[[str], None],
         failed: Callable[[], None] | None = None,
@@ -96,7 +96,7 @@ class Door:
         self._logged_at = -QUIET_S
         address = f"inproc://door-{next(_NUMBERS)}"
         socket.monitor(address, FOLLOWED | (HANDSHAKE_FAILED if failed is not None else 0))
-        self._reports: zmq.Socket[bytes] = zmq.Context.shadow(socket.context).socket(zmq.PAIR)
+        self._reports: zmq.Socket[Any] = zmq.Context.shadow(socket.context).socket(zmq.PAIR)
         self._reports.setsockopt(zmq.LINGER, 0)
         self._reports.connect(address)
         threading.Thread(target=self._follow, name="door", daemon=True).start()

@@ -74,8 +74,7 @@ class FeedClient:
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._driver.tick()
-                async for frame in self._link.received():
-                    self._received(frame)
+                await self._link.attend(self._received)
         finally:
             self._driver.close()
             self._link.close()

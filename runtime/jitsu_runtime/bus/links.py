@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
 
 class Sent(Enum):
@@ -36,8 +36,8 @@ class CallerLink(Protocol):
     def send(self, frame: bytes) -> bool:
         """Send without waiting; False if nobody could take it, and it is not queued then."""
 
-    def received(self) -> AsyncIterator[bytes]:
-        """Yield replies for ever."""
+    async def attend(self, take: Callable[[bytes], None]) -> None:
+        """Give each reply to `take`, until cancelled; raises what that raises."""
 
     def close(self) -> None:
         """Close it."""
@@ -49,8 +49,8 @@ class OwnerLink(Protocol):
     def send(self, peer: bytes, frame: bytes) -> Sent:
         """Send to one peer without waiting."""
 
-    def received(self) -> AsyncIterator[Incoming]:
-        """Yield requests for ever."""
+    async def attend(self, take: Callable[[Incoming], None]) -> None:
+        """Give each request to `take`, until cancelled; raises what that raises."""
 
     def close(self) -> None:
         """Close it, and give its endpoint up."""
@@ -59,8 +59,8 @@ class OwnerLink(Protocol):
 class FollowerLink(Protocol):
     """A follower's connection to a feed."""
 
-    def received(self) -> AsyncIterator[bytes]:
-        """Yield items of one topic for ever."""
+    async def attend(self, take: Callable[[bytes], None]) -> None:
+        """Give each item of one topic to `take`, until cancelled; raises what that raises."""
 
     def close(self) -> None:
         """Close it."""

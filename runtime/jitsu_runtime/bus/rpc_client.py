@@ -67,8 +67,7 @@ class RpcClient:
     async def run(self) -> None:
         """Take replies until cancelled."""
         try:
-            async for frame in self._link.received():
-                self._received(frame)
+            await self._link.attend(self._received)
         finally:
             self._driver.close()
             self._link.close()

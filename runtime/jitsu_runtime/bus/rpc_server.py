@@ -87,8 +87,7 @@ class RpcServer:
         try:
             async with self._group:
                 self._group.create_task(self._replies.flush_for_ever())
-                async for incoming in self._link.received():
-                    self._received(incoming)
+                await self._link.attend(self._received)
         finally:
             self._link.close()
 

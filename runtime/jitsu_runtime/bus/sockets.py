@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from pathlib import Path
@@ -17,12 +16,10 @@ from jitsu_runtime.bus.door import Door
 from jitsu_runtime.bus.links import Sent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from jitsu_runtime.bus.curve import Curve
 
-MAX_IN_A_ROW = 16
-"""Messages that one socket gives its process before the others have their turn: a query takes less than those."""
 RECONNECT_MS = 10
 RECONNECT_MAX_MS = 50
 """An owner that returns is heard within that time; on tcp there is CONNECT_MS before it. G7 allows a second."""
@@ -54,7 +51,7 @@ os.umask(_UMASK)
 
 
 def bind(
-    socket: zmq.asyncio.Socket, endpoint: str, curve: Curve | None, dropped: Callable[[str], None]
+    socket: zmq.Socket[Any], endpoint: str, curve: Curve | None, dropped: Callable[[str], None]
 ) -> tuple[Door, Callable[[], None]]:
     """Bind a socket; return its door and what closes it. Raises SetupFault if the endpoint cannot be had.
 
@@ -92,7 +89,7 @@ def bind(
     return door, close
 
 
-def connect(socket: zmq.asyncio.Socket, endpoint: str, owner: str, host: str, curve: Curve | None) -> None:
+def connect(socket: zmq.Socket[Any], endpoint: str, owner: str, host: str, curve: Curve | None) -> None:
     """Connect a socket to an owner; `host` says which vmd."""
     if is_secured(curve, endpoint):
         curve.connect(socket, endpoint, owner, host)
@@ -121,9 +118,10 @@ def _lock(path: Path, endpoint: str) -> int:
 
 def make_socket(
     context: zmq.asyncio.Context, kind: int, endpoint: str, max_bytes: int = MAX_FRAME_BYTES
-) -> zmq.asyncio.Socket:
+) -> zmq.Socket[Any]:
     """Return a socket; a peer that sends it a longer message than `max_bytes` is disconnected, and nothing is kept."""
-    socket = context.socket(kind)
+    plain: Any = zmq.Socket  # read by reader.py, not by pyzmq's own asyncio sockets
+    socket: zmq.Socket[Any] = context.socket(kind, socket_class=plain)
     if kind not in BOUND:
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
@@ -147,27 +145,19 @@ def make_socket(
     return socket
 
 
-def send(socket: zmq.asyncio.Socket, frames: Sequence[bytes]) -> bool:
+def send(socket: zmq.Socket[Any], frames: Sequence[bytes]) -> bool:
     """Send without waiting; False if nobody could take it (it is not queued, then)."""
-    future: Any = socket.send_multipart(frames, zmq.DONTWAIT)
-    return bool(future.done() and future.exception() is None)
+    try:
+        socket.send_multipart(frames, zmq.NOBLOCK)
+    except zmq.ZMQError:
+        return False
+    return True
 
 
-async def received(socket: zmq.asyncio.Socket, *, copy: bool = True) -> AsyncIterator[list[Any]]:
-    """Yield messages for ever; while many wait, others have their turn between them.
-
-    Without `copy` their parts are frames that know who sent them.
-    """
-    while True:
-        for _ in range(MAX_IN_A_ROW):
-            yield await socket.recv_multipart(copy=copy)
-        await asyncio.sleep(0)
-
-
-def send_to(socket: zmq.asyncio.Socket, peer: bytes, frame: bytes) -> Sent:
+def send_to(socket: zmq.Socket[Any], peer: bytes, frame: bytes) -> Sent:
     """Send to a peer of a ROUTER with ROUTER_MANDATORY, without waiting."""
-    future: Any = socket.send_multipart([peer, frame], zmq.DONTWAIT)
-    error = future.exception() if future.done() else None
-    if error is None:
-        return Sent.SENT if future.done() else Sent.FULL
-    return Sent.FULL if error.errno == zmq.EAGAIN else Sent.GONE
+    try:
+        socket.send_multipart([peer, frame], zmq.NOBLOCK)
+    except zmq.ZMQError as error:
+        return Sent.FULL if error.errno == zmq.EAGAIN else Sent.GONE
+    return Sent.SENT

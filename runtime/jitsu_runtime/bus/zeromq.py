@@ -18,13 +18,14 @@ from jitsu_protocol.wire.codec import HEADER_BYTES
 from jitsu_runtime.bus.feed_client import FeedClient
 from jitsu_runtime.bus.feed_server import FeedServer
 from jitsu_runtime.bus.links import Incoming, Sent
+from jitsu_runtime.bus.reader import Reader
 from jitsu_runtime.bus.rpc_client import RpcClient
 from jitsu_runtime.bus.rpc_server import RpcServer
-from jitsu_runtime.bus.sockets import bind, connect, is_secured, make_socket, received, send, send_to
+from jitsu_runtime.bus.sockets import bind, connect, is_secured, make_socket, send, send_to
 from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from jitsu_protocol.messages import FeedItem, Request
     from jitsu_runtime.bus.curve import Curve
@@ -63,15 +64,19 @@ class ZmqCaller:
         self._socket.setsockopt(zmq.SNDHWM, MAX_WAITING_CALLS)
         connect(self._socket, endpoint, owner, host, curve)
 
+        self._reader: Reader | None = None
+
     def send(self, frame: bytes) -> bool:
         """Send without waiting; False if there is no owner to take it."""
-        return send(self._socket, [frame])
+        is_sent = send(self._socket, [frame])
+        if self._reader is not None:
+            self._reader.look()
+        return is_sent
 
-    async def received(self) -> AsyncIterator[bytes]:
-        """Yield replies for ever."""
-        async for frames in received(self._socket):
-            if len(frames) == 1:
-                yield frames[0]
+    async def attend(self, take: Callable[[bytes], None]) -> None:
+        """Give each reply to `take`."""
+        self._reader = Reader(self._socket, lambda frames: take(frames[0]) if len(frames) == 1 else None)
+        await self._reader.attend()
 
     def close(self) -> None:
         """Close the socket."""
@@ -99,19 +104,30 @@ class ZmqOwner:
         self._dropped = dropped
         self._door, self.close = bind(self._socket, endpoint, curve, dropped)
 
+        self._reader: Reader | None = None
+
     def send(self, peer: bytes, frame: bytes) -> Sent:
         """Send to a peer without waiting."""
-        return Sent.GONE if self._socket.closed else send_to(self._socket, peer, frame)
+        if self._socket.closed:
+            return Sent.GONE
+        sent = send_to(self._socket, peer, frame)
+        if self._reader is not None:
+            self._reader.look()
+        return sent
 
-    async def received(self) -> AsyncIterator[Incoming]:
-        """Yield requests for ever."""
-        async for frames in received(self._socket, copy=False):
+    async def attend(self, take: Callable[[Incoming], None]) -> None:
+        """Give each request to `take`."""
+
+        def received(frames: list[zmq.Frame]) -> None:
             if len(frames) != 2:
                 self._dropped("parts")
-                continue
+                return
             self._door.heard(frames[1])
-            role = None if self._curve is None else self._curve.role(frames[1].get("User-Id"))
-            yield Incoming(frames[0].bytes, frames[1].buffer, role)
+            role = None if self._curve is None else self._curve.role(str(frames[1].get("User-Id")))
+            take(Incoming(frames[0].bytes, frames[1].buffer, role))
+
+        self._reader = Reader(self._socket, received, copy=False)
+        await self._reader.attend()
 
 
 class ZmqFollower:
@@ -130,10 +146,9 @@ class ZmqFollower:
         self._socket.setsockopt(zmq.SUBSCRIBE, _on_the_wire(topic))
         connect(self._socket, endpoint, owner, host, curve)
 
-    async def received(self) -> AsyncIterator[bytes]:
-        """Yield items for ever."""
-        async for frames in received(self._socket):  # under no timeout: one that comes with an item loses it
-            yield frames[-1]
+    async def attend(self, take: Callable[[bytes], None]) -> None:
+        """Give each item to `take`."""
+        await Reader(self._socket, lambda frames: take(frames[-1])).attend()
 
     def close(self) -> None:
         """Close the socket."""
@@ -160,6 +175,9 @@ class ZmqFeed:
         self._curve, self._dropped, self._clock = curve, dropped, clock
         self._logged_at = -QUIET_S
         self._topics = {_on_the_wire(topic) for topic in topics}
+        self._foreign: set[tuple[int, bytes]] = set()
+        """Topics that we do not have, each with the descriptor of a peer that subscribes to it."""
+        self._reader: Reader | None = None
         self._socket = make_socket(context, zmq.XPUB, endpoint, MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # a topic that another peer has already is reported too
         self._socket.setsockopt(zmq.RCVHWM, 8)
@@ -169,23 +187,26 @@ class ZmqFeed:
         """Send to all who subscribe to a topic."""
         if not self._socket.closed:
             send(self._socket, [_on_the_wire(topic), frame])
+            if self._reader is not None:
+                self._reader.look()
 
     async def attend(self) -> None:
         """See who subscribes to what, until cancelled."""
-        foreign: set[tuple[int, bytes]] = set()
-        """Topics that we do not have, each with the descriptor of a peer that subscribes to it."""
-        async for frames in received(self._socket, copy=False):
-            descriptor, subscription = self._door.heard(frames[0]), frames[0].bytes
-            topic = subscription[1:]
-            if subscription[:1] == b"\0":
-                # A connection that has ended is not named; whoever has the topic with it is counted one less.
-                each = next((each for each in foreign if each[1] == topic and descriptor in (each[0], -1)), None)
-                foreign.discard(each or (descriptor, topic))
-            elif subscription[:1] == b"\1" and topic not in self._topics:
-                foreign.add((descriptor, topic))
-                if (greedy := _too_greedy(foreign)) is not None:
-                    foreign = {each for each in foreign if each[0] != greedy}
-                    self._cut(greedy, _sender(frames[0], self._curve))
+        self._reader = Reader(self._socket, self._subscribed, copy=False)
+        await self._reader.attend()
+
+    def _subscribed(self, frames: list[zmq.Frame]) -> None:
+        descriptor, subscription = self._door.heard(frames[0]), frames[0].bytes
+        topic, foreign = subscription[1:], self._foreign
+        if subscription[:1] == b"\0":
+            # A connection that has ended is not named; whoever has the topic with it is counted one less.
+            each = next((each for each in foreign if each[1] == topic and descriptor in (each[0], -1)), None)
+            foreign.discard(each or (descriptor, topic))
+        elif subscription[:1] == b"\1" and topic not in self._topics:
+            foreign.add((descriptor, topic))
+            if (greedy := _too_greedy(foreign)) is not None:
+                self._foreign = {each for each in foreign if each[0] != greedy}
+                self._cut(greedy, _sender(frames[0], self._curve))
 
     def _cut(self, descriptor: int, role: str) -> None:
         self._door.cut(descriptor)

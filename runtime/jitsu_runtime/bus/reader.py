@@ -1,0 +1,86 @@
+"""Reads a ZeroMQ socket straight from the event loop.
+
+pyzmq's own asyncio sockets make a future for each message and wake a task for it, which takes more processor time than
+all else that a short message costs. Here the loop watches the socket's descriptor (zmq_getsockopt(3), ZMQ_FD) and hands
+each message to a function.
+
+That descriptor is edge-triggered: it says once that something has happened, and nothing more until all of that has
+been read. A send may use up that notice too. So whoever sends has to call `look` afterwards, and a read that stops
+before the socket is empty goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import zmq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_IN_A_ROW = 16
+"""Messages that one socket gives its process before the others have their turn: a query takes less than those."""
+
+
+class Reader:
+    """Reads one socket for as long as `attend` runs."""
+
+    def __init__(self, socket: zmq.Socket[Any], take: Callable[[list[Any]], None], *, copy: bool = True) -> None:
+        """`take` is given the parts of each message; without `copy` they are frames that know who sent them."""
+        self._socket = socket
+        self._take = take
+        self._copy = copy
+        self._loop = asyncio.get_running_loop()
+        self._soon: asyncio.Handle | None = None
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+
+    async def attend(self) -> None:
+        """Read until cancelled; raises what `take` raises."""
+        # A copy of the descriptor, because uvloop aborts the process if one that it watches is closed, and destroying a
+        # context closes those of all its sockets.
+        descriptor = os.dup(cast("int", self._socket.getsockopt(zmq.FD)))
+        self._loop.add_reader(descriptor, self._read)
+        try:
+            self.look()
+            await self._failed
+        finally:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+            if self._soon is not None:
+                self._soon.cancel()
+
+    def look(self) -> None:
+        """Read soon, if there is anything to read: to be called after each send."""
+        if (
+            self._soon is None
+            and not self._socket.closed
+            and cast("int", self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
+        ):
+            self._soon = self._loop.call_soon(self._read)
+
+    def _read(self) -> None:
+        self._soon = None
+        try:
+            for _ in range(MAX_IN_A_ROW):
+                if self._failed.done():
+                    return
+                self._take(self._socket.recv_multipart(zmq.NOBLOCK, copy=self._copy))
+        except zmq.Again:
+            return
+        except zmq.ZMQError as error:  # ENOTSOCK, ETERM: somebody has closed the socket
+            self._fail(asyncio.CancelledError() if self._socket.closed else error)
+            return
+        except BaseException as error:
+            self._fail(error)
+            return
+        self._soon = self._loop.call_soon(self._read)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self._failed.cancel()
+        else:
+            self._failed.set_exception(error)
