@@ -32,55 +32,39 @@ class Reader:
         self._socket = socket
         self._take = take
         self._copy = copy
-        self._loop = asyncio.get_running_loop()
-        self._soon: asyncio.Handle | None = None
-        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._wake = asyncio.Event()
 
     async def attend(self) -> None:
-        """Read until cancelled; raises what `take` raises."""
+        """Read until cancelled or until somebody closes the socket; raises what `take` raises."""
         # A copy of the descriptor, because uvloop aborts the process if one that it watches is closed, and destroying a
         # context closes those of all its sockets.
         descriptor = os.dup(cast("int", self._socket.getsockopt(zmq.FD)))
-        self._loop.add_reader(descriptor, self._read)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(descriptor, self._wake.set)
         try:
-            self.look()
-            await self._failed
+            while not self._socket.closed:
+                self._wake.clear()
+                if self._read():
+                    await asyncio.sleep(0)
+                else:
+                    await self._wake.wait()
         finally:
-            self._loop.remove_reader(descriptor)
+            loop.remove_reader(descriptor)
             os.close(descriptor)
-            if self._soon is not None:
-                self._soon.cancel()
 
     def look(self) -> None:
         """Read soon, if there is anything to read: to be called after each send."""
-        if (
-            self._soon is None
-            and not self._socket.closed
-            and cast("int", self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
-        ):
-            self._soon = self._loop.call_soon(self._read)
+        if not self._socket.closed and cast("int", self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._wake.set()
 
-    def _read(self) -> None:
-        self._soon = None
-        try:
-            for _ in range(MAX_IN_A_ROW):
-                if self._failed.done():
-                    return
-                self._take(self._socket.recv_multipart(zmq.NOBLOCK, copy=self._copy))
-        except zmq.Again:
-            return
-        except zmq.ZMQError as error:  # ENOTSOCK, ETERM: somebody has closed the socket
-            self._fail(asyncio.CancelledError() if self._socket.closed else error)
-            return
-        except BaseException as error:
-            self._fail(error)
-            return
-        self._soon = self._loop.call_soon(self._read)
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failed.done():
-            return
-        if isinstance(error, asyncio.CancelledError):
-            self._failed.cancel()
-        else:
-            self._failed.set_exception(error)
+    def _read(self) -> bool:
+        """Read what is there; returns whether there may be more, after the others have had their turn."""
+        for _ in range(MAX_IN_A_ROW):
+            if self._socket.closed:
+                return False
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=self._copy)
+            except zmq.Again:
+                return False
+            self._take(parts)
+        return True
