@@ -12,10 +12,12 @@ import jitsu.state
 import jitsu.status  # noqa: F401  they register their commands
 from jitsu.cli import app
 from jitsu.help import run
+from jitsu_runtime.service import collect_rarely
 
 
 def main() -> None:
     """Run jitsu."""
+    collect_rarely()
     run(app)
 
 

@@ -7,6 +7,7 @@ store cannot be written to. After 2 and above a restart does not help.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -44,6 +45,9 @@ T = TypeVar("T")
 EXIT_FAILED = 1
 EXIT_SETUP = 2
 BEAT_S = 1.0
+COLLECT_AFTER = (50_000, 20, 20)
+"""New objects before Python looks for cycles among them, and how often it looks among older ones. With 10,000 VMs a
+process makes a million objects that stay; with Python's own 700 a quarter of the time went into looking at them."""
 
 log = structlog.get_logger("process")
 
@@ -206,8 +210,14 @@ def configured(service: str) -> Settings:
     return settings
 
 
+def collect_rarely() -> None:
+    """Look for cycles of dead objects less often than Python does by itself."""
+    gc.set_threshold(*COLLECT_AFTER)
+
+
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the event loop that all processes use; uvloop measured faster on the cold path."""
+    collect_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

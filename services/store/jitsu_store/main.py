@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import tempfile
@@ -20,16 +19,11 @@ from jitsu_store.wires.upkeep import Upkeep
 if TYPE_CHECKING:
     from jitsu_runtime.world import World
 
-COLLECT_AFTER = (50_000, 20, 20)
-"""New objects before Python looks for cycles among them, and how often it looks among older ones. A change of 10,000
-VMs makes a million objects that stay; with Python's own 700 a fifth of the time went into looking at them."""
-
 log = structlog.get_logger("store")
 
 
 async def start(process: World) -> None:
     """Open the repository and serve it."""
-    gc.set_threshold(*COLLECT_AFTER)
     configured = process.settings.store.path
     path = Path(configured or tempfile.mkdtemp(prefix="jitsu-store-"))
     durable = bool(configured)

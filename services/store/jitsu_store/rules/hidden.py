@@ -32,9 +32,14 @@ class Hidden:
     def put(self, old: Mapping[str, str | None]) -> list[str]:
         """Hide more paths and return those that were not hidden before: of the others, the earlier value is shown."""
         new = [path for path in old if path not in self._old]
+        directory, inside = "", self._names.setdefault("", {})
         for path in new:
             self._old[path] = old[path]
             above, _, name = path.rpartition("/")
+            if above == directory:  # it is noted in the one above it already
+                inside[name] = None
+                continue
+            directory, inside = above, self._names.setdefault(above, {})
             while name not in (names := self._names.setdefault(above, {})):
                 names[name] = None
                 if not above:

@@ -190,16 +190,55 @@ class LeafTree:
                 self._remove(path)
             if number % PIECE == 0:
                 yield
+        above, holder = "", self._root
         for number, (path, value) in enumerate(changes.items(), 1):
             if number % PIECE == 0:
                 yield
+                above, holder = "", self._root  # another change may have removed the directory
             if value is None:
                 continue
-            if fault := self.blocked(path):
-                reasons.append(fault)
+            directory, _, name = path.rpartition("/")
+            if directory != above:  # leaves of one directory mostly come one after the other
+                found = self._directory(directory)
+                if found is None:
+                    reasons.append(self.blocked(path))
+                    continue
+                above, holder = directory, found
+            before = holder.get(name)
+            if isinstance(before, dict):
+                reasons.append(self.blocked(path))
                 continue
-            undo[path] = self._set(path, value)
+            undo[path] = before
+            holder[name] = value
+            if before is None:
+                self._count += 1
+                self._sorted.clear()
         return undo, reasons
+
+    def values(self, paths: Iterable[str]) -> Changes:
+        """Return the value at each of these paths, None where there is none."""
+        found: Changes = {}
+        above, holder = "", self._root
+        for path in paths:
+            directory, _, name = path.rpartition("/")
+            if directory != above:
+                node = self._at(directory) if directory else self._root
+                above, holder = directory, node if isinstance(node, dict) else {}
+            value = holder.get(name)
+            found[path] = value if isinstance(value, str) else None
+        return found
+
+    def _directory(self, path: str) -> Node | None:
+        """Return the directory at a path, made if nothing is there; None if a value is in its way."""
+        node = self._root
+        for part in path.split("/") if path else ():
+            inner = node.get(part)
+            if inner is None:
+                inner = node[part] = {}
+            elif isinstance(inner, str):
+                return None
+            node = inner
+        return node
 
     def _at(self, path: str) -> Node | str | None:
         node: Node | str | None = self._root
@@ -208,20 +247,6 @@ class LeafTree:
                 return None
             node = node.get(part)
         return node
-
-    def _set(self, path: str, value: str) -> str | None:
-        node = self._root
-        *above, name = path.split("/")
-        for part in above:
-            inner = node.setdefault(part, {})
-            assert isinstance(inner, dict)
-            node = inner
-        old = node.get(name)
-        node[name] = value
-        if old is None:
-            self._count += 1
-            self._sorted.clear()
-        return old if isinstance(old, str) else None
 
     def _remove(self, path: str) -> None:
         node = self._root

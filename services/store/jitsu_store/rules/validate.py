@@ -67,8 +67,10 @@ class State:
         yield from (f"{above}/{top}" for top in self.tree.names_below(above) if top != name)
 
     def _measure(self, leaves: Mapping[str, str]) -> None:
+        grown: Counter[str] = Counter()
         for path, value in leaves.items():
-            self._grow(path, _size(path, value))
+            grown[_vm_of(path) if path.startswith(_BELOW_VMS) else ""] += _size(path, value)
+        self._grow(grown)
 
     def _take(self, changes: Mapping[str, str | None]) -> None:
         for change in self._inventory.apply(changes.items()):
@@ -123,11 +125,14 @@ class State:
         """As `put`, in pieces. In between, the tree has some of the changes."""
         reasons: list[str] = []
         touched: set[str] = set()
+        vm_root = _NOWHERE
         for number, (path, value) in enumerate(changes.items(), 1):
             if fault := _form_reason(path, value):
                 reasons.append(fault)
-            if path.startswith(_BELOW_VMS):
-                touched.add(_vm_of(path))
+            if not path.startswith(vm_root) and path.startswith(_BELOW_VMS):  # leaves of a VM mostly come together
+                vm = _vm_of(path)
+                vm_root = f"{_BELOW_VMS}{vm}/"
+                touched.add(vm)
             if number % PIECE == 0:
                 yield
         if reasons:
@@ -148,26 +153,36 @@ class State:
     def _change_steps(self, changes: Mapping[str, str | None]) -> Steps[tuple[Changes, list[str]]]:
         undo, reasons = yield from self.tree.put_steps(changes)
         by_vm: dict[str, Changes] = {}
+        grown: Counter[str] = Counter()
+        vm, vm_root, of_vm = "", _NOWHERE, dict[str, str | None]()
         for number, (path, old) in enumerate(undo.items(), 1):
             new = changes[path]
-            self._grow(path, _size(path, new) - _size(path, old))
-            if path.startswith(_BELOW_VMS):
-                by_vm.setdefault(_vm_of(path), {})[path] = new
+            if not path.startswith(vm_root):  # leaves of a VM mostly come together
+                vm, vm_root = "", _NOWHERE
+                if path.startswith(_BELOW_VMS):
+                    vm = _vm_of(path)
+                    vm_root = f"{_BELOW_VMS}{vm}/"
+                    of_vm = by_vm.setdefault(vm, {})
+            grown[vm] += _size(path, new) - _size(path, old)
+            if vm:
+                of_vm[path] = new
             if number % PIECE == 0:
                 yield
+        self._grow(grown)
         for number, of_vm in enumerate(by_vm.values(), 1):
             self._take(of_vm)
             if number % PIECE_VMS == 0:
                 yield
         return undo, reasons
 
-    def _grow(self, path: str, by: int) -> None:
-        self._bytes[""] += by
-        if path.startswith(_BELOW_VMS):
-            vm = path[len(_BELOW_VMS) :].partition("/")[0]
-            self._bytes[vm] += by
-            if not self._bytes[vm]:
-                del self._bytes[vm]
+    def _grow(self, by: Mapping[str, int]) -> None:
+        """Count bytes that have come: VM -> how many, "" for what is no VM's."""
+        self._bytes[""] += sum(by.values())
+        for vm, size in by.items():
+            if vm:
+                self._bytes[vm] += size
+                if not self._bytes[vm]:
+                    del self._bytes[vm]
 
     def _size_reasons(self, before: Mapping[str, int]) -> Iterable[str]:
         """Return what has grown beyond its limit; what was larger already may become smaller in steps."""
@@ -194,6 +209,8 @@ class State:
 
 
 _BELOW_VMS = VM_ROOT + "/"
+_NOWHERE = "//"
+"""No path begins so."""
 
 
 def _size(path: str, value: str | None) -> int:
@@ -202,7 +219,7 @@ def _size(path: str, value: str | None) -> int:
 
 def _form_reason(path: str, value: str | None) -> str:
     """Return why no value, or not this one, can be set at a path, or nothing."""
-    if fault := path_fault(path) or ("" if value is None else config_fault(path)):
+    if fault := path_fault(path) or ("" if value is None or "/config/" not in path else config_fault(path)):
         return fault
     if value is not None and len(value) > MAX_VALUE_CHARACTERS:
         return f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"
@@ -212,6 +229,8 @@ def _form_reason(path: str, value: str | None) -> str:
 
 
 def _is_text(value: str) -> bool:
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -294,7 +294,9 @@ class GitRepository:
     def _write_pack(self, staged: Sequence[GitObject], landing: Landing, open_files: ExitStack) -> None:
         directory = pack_directory(self.path)
         file, path = open_files.enter_context(temporary_pack(directory))
-        writer = PackWriter(file.write, Ids(sorted(each.id for each in staged)))
+        ids = sorted(each.id for each in staged)
+        places = {id: place for place, id in enumerate(ids)}
+        writer = PackWriter(file.write, Ids(ids), places.__getitem__)
         for each in staged:
             writer.add(each)
         index = writer.finish()

@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -400,10 +401,13 @@ class Writer:
     def _values(self, branch: str, head: Id | None, paths: Iterable[str]) -> Steps[Changes]:
         """Return what a branch has at these paths."""
         found: Changes = {}
-        for number, path in enumerate(paths, 1):
-            found[path] = self._current(branch, head, path)
-            if number % PIECE == 0:
-                yield
+        rest = iter(paths)
+        while piece := list(islice(rest, PIECE)):
+            if branch == MASTER:
+                found |= self.state.tree.values(piece)
+            else:
+                found |= {path: self._current(branch, head, path) for path in piece}
+            yield
         return found
 
     def _check_expected(self, request: Apply, head: Id | None) -> Steps[None]:
