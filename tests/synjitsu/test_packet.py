@@ -78,7 +78,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[BridgeSocket, Fa
             sockets.append(FailingSocket())
             return sockets[-1]
 
-        return BridgeSocket("br0", lambda _: None, make_socket), sockets[0]
+        return BridgeSocket("br0", lambda *_: None, make_socket), sockets[0]
 
     return make
 

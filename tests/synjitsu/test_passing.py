@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.handover import PASSING_S
+from jitsu_synjitsu.rules.presence import PASSING_LIMIT_S, RETRY_S
 from tests.support.frames import ACK, SYN, answer_to, tcp, udp
 from tests.synjitsu.test_handover import BOTH, Synjitsu, ports, whats
 
@@ -60,8 +62,39 @@ def test_g4_an_answer_to_a_probe_that_was_sent_before_a_syn_came_proves_nothing_
     made.takes(udp(2, 80, b"hello"), 0.1)
     ((_, probe),) = made.announces(0.3)
     syn = tcp(1, 80)
-    ((what, second),) = made.takes(syn, 0.3004)
-    assert what == "probe"
-    assert ports(made.replies(probe, SYN | ACK, 0.3005), "replay") == [2], "the datagram alone"
+    assert made.takes(syn, 0.3004) == [], "a probe to that port is under way"
+    sent = made.replies(probe, SYN | ACK, 0.3005)
+    assert ports(sent) == [2], "the datagram alone"
+    (second,) = [frame for what, frame in sent if what == "probe" and frames.read(frame).flags == SYN]
     made.takes(answer_to(syn, SYN | ACK), 0.3006)
     assert ports(made.replies(second, SYN | ACK, 0.3007)) == []
+
+
+def test_many_syns_of_one_client_that_pass_at_once_cost_one_probe_at_a_time() -> None:
+    made = Synjitsu()
+    made.announces(0.3)
+    sent = [each for n in range(9) for each in made.takes(tcp(n + 1, 80), 0.301 + n / 10_000)]
+    assert whats(sent) == ["probe"]
+    sent = made.replies(sent[0][1], SYN | ACK, 0.302)
+    assert ports(sent) == [1], "the one that came before the probe was sent"
+    second = sent[-1][1]
+    assert ports(made.replies(second, SYN | ACK, 0.303)) == list(range(2, 10))
+
+
+def test_a_syn_that_passed_and_about_which_nothing_is_proven_is_left_to_the_clients_own_repetition() -> None:
+    made = Synjitsu()
+    made.announces(0.3)
+    made.takes(tcp(1, 80), 0.32)
+    now = 0.32
+    while now < 0.32 + PASSING_LIMIT_S:
+        now += RETRY_S
+        assert set(whats(made.at(now))) <= {"probe"}
+    assert made.arming.next_deadline() is None
+
+
+def test_a_syn_whose_guest_loses_its_port_a_moment_after_its_first_frame_is_not_lost() -> None:
+    """The kernel may turn a new tap off and on again, and the bridge forgets the guest in between."""
+    made = Synjitsu()
+    made.announces(0.3)
+    ((_, probe),) = made.takes(tcp(1, 80), 0.310)
+    assert ports(made.replies(probe, SYN | ACK, 0.3105)) == [1]

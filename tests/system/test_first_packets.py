@@ -99,6 +99,15 @@ def test_a_guest_of_another_kind_is_masked_as_well(tmp_path: Path, keys: dict[st
         assert "This is the VM" in lan.run(0, lambda: without_retransmission(suite, "www"))
 
 
+def test_attempts_of_vmd_to_connect_are_not_kept_for_a_guest_that_listens_late(tmp_path: Path) -> None:
+    with lan_suite(tmp_path, guest_toml("www", 10, wait_for_port=80, listen_after=0.3)) as (lan, suite):
+        for n in (1, 2, 3):
+            assert "This is the VM" in lan.run(0, lambda: without_retransmission(suite, "www"))
+            wait_for(lambda: suite.state("www") == "ready", 5, "vmd has connected too")
+            assert f" {n} replayed" in suite.jitsu("status"), "the client's SYN alone"
+            suite.jitsu("stop", "www")
+
+
 @pytest.mark.parametrize("rdtype", ["A", "AAAA"])
 def test_datagrams_are_kept_too(tmp_path: Path, rdtype: str) -> None:
     toml = guest_toml("one", 10) + guest_toml("two", 11)

@@ -142,14 +142,19 @@ class Arming:
         now: float,
         *,
         by_xenstore: bool = False,
+        probed_port: int | None = None,
     ) -> list[Action]:
-        """Hold a VM's addresses while it boots; asked again, only the limit moves."""
+        """Hold a VM's addresses while it boots; asked again, only the limit moves.
+
+        `probed_port` is the TCP port to which vmd connects, from this host, to find out whether the VM is ready.
+        """
         self._watched.pop(vm, None)
         machine = self._vms.get(vm)
         if machine is not None and machine.state is HandoverState.REFUSING:
             self._forget(machine)  # it may be configured otherwise by now
             machine = None
         machine = machine or self._hold(vm, packed(addresses), self.mac_of(vm, mac), now)
+        machine.probed_port = probed_port
         return self._handle(machine, ArmTold(limit, by_xenstore), now)
 
     def mac_of(self, vm: str, mac: bytes) -> bytes:
@@ -207,8 +212,8 @@ class Arming:
         machine = self._vms.get(vm)
         return [] if machine is None else self._handle(machine, ManagedTold(), now)
 
-    def frame(self, frame: bytes, seen: Seen, now: float) -> list[Action]:
-        """Take a frame from the bridge, and what is in it."""
+    def frame(self, frame: bytes, seen: Seen, now: float, *, is_own: bool = False) -> list[Action]:
+        """Handle a frame from the bridge, and what is in it; `is_own` says that this host itself has sent it."""
         actions: list[Action] = []
         if (moved := self._moved.get(seen.destination)) is not None and seen.source != moved[0]:
             actions.append(Send(frames.replayed(frame, seen, moved[0]), "forward"))
@@ -237,7 +242,7 @@ class Arming:
                 self.claims.add_rival(seen.target, seen.source)  # it looks whether the address is free, to take it
             return self._handle(machine, AskedFor(seen), now)
         is_syn = seen.kind is Kind.TCP and seen.flags & (frames.SYN | frames.ACK | frames.RST) == frames.SYN
-        if (is_syn or seen.kind in _FIRST) and self._may_be_kept(machine, seen, now):
+        if (is_syn or seen.kind in _FIRST) and self._may_be_kept(machine, seen, now, is_own=is_own):
             return self._handle(machine, PacketSeen(frame, seen), now)
         return actions
 
@@ -263,10 +268,14 @@ class Arming:
         self._learned[guest.vm] = (guest.mac, mac)
         self.changed = True
 
-    def _may_be_kept(self, machine: Handover, seen: Seen, now: float) -> bool:
-        """Say whether a packet to a VM that is off is from somebody who may wake it; while it boots all are kept."""
+    def _may_be_kept(self, machine: Handover, seen: Seen, now: float, *, is_own: bool) -> bool:
+        """Say whether a packet is to be kept.
+
+        While a VM boots, all are but vmd's own attempts to connect (`wait_for_port`): vmd repeats them many times a
+        second. While it is off, only those of clients that may wake it are.
+        """
         if machine.state is not HandoverState.WATCHING:
-            return True
+            return not (is_own and seen.kind is Kind.TCP and seen.target_port == machine.probed_port)
         if seen.kind is Kind.ECHO or seen.destination != machine.mac:
             return False
         if seen.kind is Kind.FRAGMENT:

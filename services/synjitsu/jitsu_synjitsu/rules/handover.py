@@ -18,7 +18,8 @@
     armed      PacketSeen: a SYN, within PASSING_S of the guest showing itself at that address
                                                 replayed like a kept one, unless the guest answers it
     armed      question due                     Send: a question for each absent address in the name of one who waits
-                                                for it, else in Synjitsu's own: a guest may never announce itself
+                                                for it, else in Synjitsu's own: a guest may never announce itself.
+                                                Often at first, and while somebody waits
     armed      GuestFrameSeen                   what the guest answers without having been sent it is no longer kept.
                                                 If it shows an address (presence.py), that address is present:
                                                 OpenPort, and Send: what was kept for it, as presence.py says
@@ -97,14 +98,21 @@ if TYPE_CHECKING:
 ANNOUNCE_FIRST_S, ANNOUNCE_MAX_S = 0.1, 2.0
 """After the first announcement; each pause is twice the one before."""
 ASK_FIRST_S, ASK_S = 0.005, 0.02
-"""How often an armed VM that somebody waits for is asked for. At first it is more often, because a unikernel's
+"""How often an armed VM is asked for that somebody waits for. At first it is more often, because a unikernel's
 announcement may come before the bridge accepts what its new port sends; then the pauses grow.
 """
-SILENT_S, ASK_SILENT_S = 1.0, 1.0
-"""When, and how often, one is asked for that nobody waits for."""
-PASSING_S = 0.002
-"""A SYN that comes so soon after the guest has shown itself may have passed the bridge before that had learned the
-guest's port from that frame: on another processor, a few microseconds earlier.
+ASK_SILENT_S = 1.0
+"""How often an armed VM is asked for that nobody waits for."""
+EAGER_S = 0.1
+"""This long after it was armed a VM is asked for often, even if nobody waits for it yet. A unikernel that is up within
+milliseconds may lose its announcement in the same way, and `ready = "first-frame"` waits for its next frame.
+"""
+PASSING_S = 0.05
+"""A SYN that comes this soon after the guest has shown itself may have been lost on the bridge: it may have passed, on
+another processor, before the bridge learned the guest's port. One of 1,100 SYNs was lost even 1 ms after the guest's
+first frame, for a reason that is not known; perhaps the kernel, which handles changes of a new tap's carrier with a
+delay, had turned the port off and on once more. A longer time costs a probe for each SYN and nothing else: a SYN that
+was delivered is not replayed.
 """
 COMING_S = 2.0
 """So long after its first frame a guest is asked for often: duplicate address detection takes 1 s (RFC 4862, 5.4)."""
@@ -148,6 +156,8 @@ class Handover:
     """When the boot counts as failed."""
     state: HandoverState = HandoverState.WATCHING
     by_xenstore: bool = False
+    probed_port: int | None = None
+    """The TCP port to which vmd itself connects while the VM boots."""
     armed: bool = False
     """vmd has said that it starts it; otherwise somebody else has started it."""
     waking: bool = False
@@ -169,6 +179,7 @@ class Handover:
     _announce_at: float = 0.0
     _announce_pause: float = ANNOUNCE_FIRST_S
     _ask_at: float = float("inf")
+    _eager_until: float = 0.0
     _ask_pause: float = ASK_FIRST_S
     _askers: dict[bytes, Seen] = field(default_factory=dict)
     """Address -> who asked for it last."""
@@ -259,7 +270,7 @@ class Handover:
             self._all_absent()
             self._told, self._heard_at, self.foreign = False, None, b""
             self._announce_at, self._announce_pause, self._ask_at = 0.0, ANNOUNCE_FIRST_S, float("inf")
-            self._ask_pause = ASK_FIRST_S
+            self._ask_pause, self._eager_until = ASK_FIRST_S, now + EAGER_S
             self._actions.append(ShutPort(self.vm, self.mac))
             for item in self.kept.of(self.vm):
                 self._write(item, now)
@@ -332,7 +343,7 @@ class Handover:
         if now < self._announce_at:
             return
         if not self._announce_at:
-            self._ask_at = now + (self._ask_pause if self._askers else SILENT_S)
+            self._ask_at = now + self._ask_pause
         self._announce_at = now + self._announce_pause
         self._announce_pause = min(2 * self._announce_pause, ANNOUNCE_MAX_S)
         self._announce_all(self._absent())
@@ -347,9 +358,9 @@ class Handover:
             return
         absent = self._absent()
         is_coming = self._heard_at is not None and now < self._heard_at + COMING_S
-        is_awaited = is_coming or any(address in self._askers for address in absent)
+        is_awaited = is_coming or now < self._eager_until or any(address in self._askers for address in absent)
         self._ask_at = now + (self._ask_pause if is_awaited else ASK_SILENT_S)
-        self._ask_pause = min(2 * self._ask_pause, ASK_S) if is_awaited else self._ask_pause
+        self._ask_pause = min(2 * self._ask_pause, ASK_S) if is_awaited else ASK_FIRST_S
         for address in absent:
             self._send(frames.question(self._askers.get(address, frames.OURSELVES[len(address)]), address), "question")
 

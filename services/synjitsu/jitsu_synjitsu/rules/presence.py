@@ -10,15 +10,19 @@
     present   RST to a probe                           the guest reaches that client; a SYN to this port is probed for
                                                        again in RETRY_S: the link is up before the service listens
     present   no answer to a probe in RETRY_S          probed again, then after twice that, and so on
-    present   the port listens and the guest reaches   the kept SYNs of that client to that port, oldest first; of these
-              the client                               only those that came before the probe that shows it was sent
+    present   the port listens and the guest reaches   the kept SYNs of that client to that port, oldest first
+              the client
     present   the guest reaches the client, or         its datagrams and echo requests, oldest first. Of several for one
               UNPROVEN_S passed                        UDP port only the first, until the guest has answered or has not
                                                        refused it for TRIAL_S: of many refusals Linux reports six
     present   the guest refuses a datagram             the same datagram again in RETRY_S, then in twice that, and so on
     present   nothing is left                          handed
-    present, handed  a SYN comes that may have missed  present; a probe at once; then the same as a kept one
+    present, handed  a SYN comes that may have missed  present; a probe at once, unless one is under way
               the guest (handover.py, PASSING_S)
+    present   the guest answers such a SYN itself      dropped: the bridge has delivered it
+    present   SYN+ACK to a probe that was sent after   that SYN, if the guest has not answered it yet
+              such a SYN had come
+    present   PASSING_LIMIT_S passed since it came     dropped: the client sends it again
     present   RISE_LIMIT_S passed                      all that is left, as the clients should hear what the guest says;
                                                        handed
     handed    anything                                 nothing: it is the guest's
@@ -32,7 +36,7 @@ Therefore one that is not answered is repeated after ever longer pauses, and one
 refusal took to come.
 
 A guest answers in the order in which it is sent something, and the bridge delivers a packet before Synjitsu sees it. So
-if a packet has reached the guest without Synjitsu, the guest's answer to it is read before its answer to any probe that
+if a SYN has reached the guest without Synjitsu, the guest's answer to it is read before its answer to any probe that
 was sent later. Therefore a SYN is replayed only after the answer to a probe that followed it, however late Synjitsu
 reads what the bridge has delivered long ago.
 
@@ -68,6 +72,8 @@ UNPROVEN_S = 0.1
 UDP_WATCH_S = 0.1
 """A datagram is refused at once or not at all."""
 TRIAL_S = 0.02
+PASSING_LIMIT_S = 1.0
+"""Linux sends a SYN again after 1 s (RFC 6298, 2.1)."""
 MAX_PROBES = 64
 """Sent at once, so that packets of many clients that do not exist cannot make a flood of probes."""
 FIRST_PROBE_PORT, PROBE_PORTS = 61_000, 4_000
@@ -101,6 +107,8 @@ class _Probe:
     """When it is sent, or sent again."""
     pause_s: float = RETRY_S
     """From then to the time after that, unless it is answered."""
+    is_under_way: bool = False
+    """It was sent, and not answered yet."""
 
 
 @dataclass
@@ -153,6 +161,8 @@ class AddressHandover:
     since: float = float("-inf")
     """When the guest showed itself."""
     _syns: list[Item] = field(default_factory=list)
+    _passing: list[Item] = field(default_factory=list)
+    """SYNs that came when the guest was there already, and that the bridge may not have delivered."""
     _others: list[Item] = field(default_factory=list)
     """Echo requests, and fragments of which the first is missing."""
     _udp: dict[int, _UdpPort] = field(default_factory=dict)
@@ -197,15 +207,18 @@ class AddressHandover:
     def add_passing(self, item: Item, now: float) -> list[tuple[bytes, str]]:
         """Keep a SYN that came when the guest had just shown itself: the bridge may not have delivered it.
 
-        If the bridge has delivered it, the guest's answer may still be on its way. So a new probe follows the SYN, and
-        the answer to that probe comes after the guest's answer to the SYN.
+        If the bridge has delivered it, the guest's answer may still be on its way. So a probe follows the SYN: the
+        answer to that probe comes after the guest's answer to the SYN.
         """
         self.state = AddressState.PRESENT
         self._kept_ports.add(item.seen.source_port)
-        self._syns.append(item)
-        port = item.seen.target_port
-        self._probes[item.seen.sender, port] = _Probe(item, port, for_syn=True, due=now)
-        self._probe_at = min(self._probe_at, now)
+        self._passing.append(item)
+        key = item.seen.sender, item.seen.target_port
+        probe = self._probes.get(key)
+        if probe is None or not probe.is_under_way or now >= probe.due:
+            probe = self._probes[key] = _Probe(item, item.seen.target_port, for_syn=True, due=now)
+        probe.for_syn = True
+        self._probe_at = min(self._probe_at, probe.due)
         return self.tick(now)
 
     def tick(self, now: float) -> list[tuple[bytes, str]]:
@@ -219,16 +232,22 @@ class AddressHandover:
                 for port in self._udp.values():
                     self._replay_udp(port, now)
                 self._send_probes(now)
-            if not self._syns and not self._others and not any(port.datagrams for port in self._udp.values()):
+            if not self._is_anything_left():
                 self.state = AddressState.HANDED
         sends, self._sends = self._sends, []
         return sends
+
+    def _is_anything_left(self) -> bool:
+        held = self._syns or self._passing or self._others
+        return bool(held) or any(port.datagrams for port in self._udp.values())
 
     def deadline(self) -> float:
         """Return when to call `tick`."""
         if self.state is not AddressState.PRESENT:
             return float("inf")
         due = [self.since + RISE_LIMIT_S]
+        if self._passing:
+            due.append(self._passing[0].at + PASSING_LIMIT_S)
         if self._probes:
             due.append(self._probe_at)
         unproven_until = self.since + UNPROVEN_S
@@ -255,7 +274,9 @@ class AddressHandover:
             return []  # it answers a connection of the client's own
         self._reached[reply.target] = max(asked_at, self._reached.get(reply.target, asked_at))
         probe.pause_s = min(max(RETRY_S, now - asked_at), MAX_PROBE_PAUSE_S)
-        probe.due = now + probe.pause_s
+        probe.is_under_way = False
+        is_overtaken = any(_key(item) == _key(probe.item) and item.at > asked_at for item in self._passing)
+        probe.due = now if is_overtaken else now + probe.pause_s
         self._probe_at = min(self._probe_at, probe.due)
         if not reply.flags & frames.RST:
             self._listening.add(probe.port)
@@ -267,6 +288,7 @@ class AddressHandover:
         """Look at any packet of the guest: what it answers without having been sent it, the bridge has brought it."""
         if reply.kind is Kind.TCP:
             self._syns = [item for item in self._syns if not answers(reply, item.seen)]
+            self._passing = [item for item in self._passing if not answers(reply, item.seen)]
         elif reply.kind is Kind.UDP and (port := self._udp.get(reply.source_port)) is not None:
             port.is_open = True
             flow = [each for each in port.datagrams if answers(reply, each.first.seen)]
@@ -291,24 +313,26 @@ class AddressHandover:
 
     # --- what the guest is sent ---
 
-    def _may_send(self, item: Item, now: float) -> bool:
-        """Say whether a probe that followed the packet has been answered, or has had its time.
-
-        Nothing is concluded from the answer to an earlier probe. The bridge may have delivered the packet itself, and
-        the guest's answer to it would still be on its way.
-        """
-        return self._reached.get(item.seen.sender, float("-inf")) >= item.at or now >= self.since + UNPROVEN_S
+    def _may_send(self, client: bytes, now: float) -> bool:
+        return client in self._reached or now >= self.since + UNPROVEN_S
 
     def _replay_reached(self, now: float) -> None:
         waiting = []
         for item in self._syns:
-            if item.seen.target_port in self._listening and self._may_send(item, now):
+            if item.seen.target_port in self._listening and self._may_send(item.seen.sender, now):
                 self._replay(item)
             else:
                 waiting.append(item)
         self._syns, waiting = waiting, []
+        for item in self._passing:
+            proven_at = self._reached.get(item.seen.sender, float("-inf"))
+            if item.seen.target_port in self._listening and proven_at >= item.at:
+                self._replay(item)
+            elif now < item.at + PASSING_LIMIT_S:
+                waiting.append(item)
+        self._passing, waiting = waiting, []
         for item in self._others:
-            if self._may_send(item, now):
+            if self._may_send(item.seen.sender, now):
                 self._replay(item)
             else:
                 waiting.append(item)
@@ -318,7 +342,11 @@ class AddressHandover:
         waiting = []
         for n, datagram in enumerate(port.datagrams):
             if datagram.sent_at is None:
-                if (n and not port.is_open) or now < datagram.due or not self._may_send(datagram.first, now):
+                if (
+                    (n and not port.is_open)
+                    or now < datagram.due
+                    or not self._may_send(datagram.first.seen.sender, now)
+                ):
                     waiting.append(datagram)
                     continue
                 datagram.sent_at = now
@@ -333,7 +361,7 @@ class AddressHandover:
     def _send_probes(self, now: float) -> None:
         if now < self._probe_at or not self._probes:
             return
-        syns = {(item.seen.sender, item.seen.target_port) for item in self._syns}
+        syns = {_key(item) for item in (*self._syns, *self._passing)}
         is_unproven = now < self.since + UNPROVEN_S
         self._probes = {
             key: probe
@@ -344,6 +372,7 @@ class AddressHandover:
         for key in due[:MAX_PROBES]:
             probe = self._probes[key] = self._probes.pop(key)
             probe.due, probe.pause_s = now + probe.pause_s, min(2 * probe.pause_s, MAX_PROBE_PAUSE_S)
+            probe.is_under_way = True
             port = next((port for port in self._probe_ports() if port not in self._kept_ports), None)
             if port is None:
                 continue  # kept packets use all of them; the probe is due again
@@ -360,6 +389,10 @@ class AddressHandover:
     def _replay(self, item: Item) -> None:
         self.replayed += 1
         self._sends.append((frames.replayed(item.frame, item.seen, self.mac), "replay"))
+
+
+def _key(item: Item) -> tuple[bytes, int]:
+    return item.seen.sender, item.seen.target_port
 
 
 def answers(reply: Seen, kept: Seen) -> bool:

@@ -136,12 +136,12 @@ class Bridge:
             notes.append(f"{address} did not appear when its VM booted: {announced}")
         return [note for note in notes if note]
 
-    def _taken(self, frame: bytes) -> None:
+    def _taken(self, frame: bytes, is_own: bool) -> None:
         seen, now = frames.read(frame), monotonic()
         saved = self.activity.frame(seen, now)
         if saved:
             self._save(saved)
-        self._perform(self, self.arming.frame(frame, seen, now))
+        self._perform(self, self.arming.frame(frame, seen, now, is_own=is_own))
 
     def send(self, frame: bytes, what: str) -> None:
         """Put a frame on the bridge."""

@@ -58,6 +58,7 @@ class Follower:
         self._watches_activity = process.settings.synjitsu.watch_activity
         self._vms: dict[str, VM] = {}
         server.is_configured = self._vms.__contains__
+        server.probed_port = self._probed_port
         self._states: dict[str, VmStatus] = {}
         self._draining: dict[str, str] = {}
         """VM -> its drain; each report asks for these, and must not look at all VMs for that."""
@@ -253,6 +254,9 @@ class Follower:
         if vm is not None and self._watches_activity:
             mac = bridge.arming.mac_of(uuid, mac)
             bridge.activity.runs(vm, mac, "", monotonic(), unknown=False, boots=self._boots(uuid))
+
+    def _probed_port(self, vm: str) -> int | None:
+        return self._vms[vm].wait_for_port if vm in self._vms else None
 
     def _boots(self, vm: str) -> bool:
         """Say whether a VM that starts has sent nothing yet: one that was paused or suspended goes on."""

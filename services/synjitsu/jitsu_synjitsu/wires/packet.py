@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _STATISTICS, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 6, 8, 1
 _ATTACH_FILTER = 26
 _ETH_P_ALL = 3
+_OUTGOING = 4  # PACKET_OUTGOING
 _IFF_PROMISC = 0x100
 AUX = struct.Struct("IIIHHHH")  # struct tpacket_auxdata: status, lengths, offsets, vlan_tci, vlan_tpid
 _VLAN_VALID, _TPID_VALID = 0x10, 0x40
@@ -71,10 +72,10 @@ class BridgeSocket:
     def __init__(
         self,
         bridge: str,
-        taken: Callable[[bytes], None],
+        taken: Callable[[bytes, bool], None],
         make_socket: Callable[[int, int], socket.socket] = socket.socket,
     ) -> None:
-        """Open it; raises SetupFault."""
+        """Open it; raises SetupFault. `taken` gets each frame, and whether this host itself has sent it."""
         self.bridge = bridge
         self._taken = taken
         self._interest: Interest | None = None
@@ -201,7 +202,7 @@ class BridgeSocket:
         """Take a burst of frames; returns whether there may be more."""
         for _ in range(MAX_BURST):
             try:
-                frame, ancillary, _, _ = self._socket.recvmsg(MAX_FRAME_BYTES, 64)
+                frame, ancillary, _, address = self._socket.recvmsg(MAX_FRAME_BYTES, 64)
             except BlockingIOError:
                 return False
             except OSError as error:
@@ -214,7 +215,7 @@ class BridgeSocket:
             for level, kind, data in ancillary:
                 if level == _SOL_PACKET and kind == _AUXDATA:
                     frame = _with_tag(frame, data)
-            self._taken(frame)
+            self._taken(frame, bool(address) and address[2] == _OUTGOING)
         return True
 
 

@@ -73,6 +73,8 @@ class SynjitsuServer:
         """Returns notes about VMs of which vmd says what makes no sense."""
         self.is_configured: Callable[[str], bool] = lambda _: False
         """Says whether a VM is configured, as far as is known here."""
+        self.probed_port: Callable[[str], int | None] = lambda _: None
+        """Returns the port of a VM to which vmd connects while the VM boots (`wait_for_port`)."""
         self._strangers: dict[str, None] = {}
         """VMs that were armed and are not configured, as far as was known then."""
         self._seen_elsewhere: set[str] = set()
@@ -198,7 +200,15 @@ class SynjitsuServer:
                 mac=request.mac,
                 mend=f"bridge fdb show br {bridge.name} | grep {request.mac}; give one of them another (its key mac)",
             )
-        actions = bridge.arming.arm(request.vm, request.addresses, mac, limit, now, by_xenstore=by_xenstore)
+        actions = bridge.arming.arm(
+            request.vm,
+            request.addresses,
+            mac,
+            limit,
+            now,
+            by_xenstore=by_xenstore,
+            probed_port=self.probed_port(request.vm),
+        )
         self.perform(bridge, actions)
         return Done(note=bridge.arming.boot_note(request.vm))
 
