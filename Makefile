@@ -6,7 +6,7 @@ GUESTS := build/guests
 TOOLS := build/tools
 DIST ?= dist
 
-.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install deb dist docs pins clean
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit test-wires test-suite test-net test-libvirt test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install deb dist docs pins clean
 # Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
@@ -64,14 +64,19 @@ ROOT_TIERS := test-net test-libvirt test-systemd test-compose
 # Every tier; at the end of each stands what was left out and why, which in CI is a failure.
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
+	@$(MAKE) --no-print-directory test-wires
 	@$(MAKE) --no-print-directory test-suite
 	@if [ "$$(id -u)" != 0 ]; then echo "left out: $(ROOT_TIERS): they need root" && [ -z "$$CI" ]; \
 	elif ! command -v apt-get >/dev/null; then echo "left out: $(ROOT_TIERS): they need Debian" && [ -z "$$CI" ]; \
 	else for tier in $(ROOT_TIERS); do $(MAKE) --no-print-directory $$tier || exit; done; fi
 
+OTHER_TIERS := suite or net or libvirt or xen or systemd or compose or newcomer
 test-unit: setup
-	$(BIN)/pytest -q -m "not suite and not net and not libvirt and not xen and not systemd \
-	  and not compose and not newcomer" -n 2
+	$(BIN)/pytest -q -m "not (wires or exhaustive or $(OTHER_TIERS))" -n 2
+
+# Single wires against real sockets, files and programs, and every property with all of its examples.
+test-wires: setup
+	JITSU_EXAMPLES=all $(BIN)/pytest -q -m "(wires or exhaustive or property) and not ($(OTHER_TIERS))" -n 2 --durations=5
 
 # Those that hold to durations have the machine to themselves.
 test-suite: setup

@@ -12,13 +12,16 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from tests.support.examples import examples
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 LOOP_MARGIN_S = 2.0
 """By so much an event loop ends a test before pytest-timeout would."""
 TIERS = {
-    "unit": "pure rules and single sockets",
+    "unit": "rules, and wires with fakes, on virtual time",
+    "wires": "one wire at a time with real sockets, files and programs; all examples of each property",
     "suite": "real processes on loopback",
     "net": "namespaces and bridges, as root",
     "libvirt": "libvirt's drivers and real guests, as root",
@@ -29,7 +32,9 @@ TIERS = {
 }
 # How long one example takes says more about what else the machine does than about the code; pytest-timeout limits each
 # test as a whole.
-settings.register_profile("jitsu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "jitsu", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples(100)
+)
 settings.load_profile("jitsu")
 
 
@@ -37,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that ask for more time than others: at the end one of two workers would wait for them."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
     for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.property)
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             marker = item.get_closest_marker("timeout")
             limit_s = float(marker.args[0] if marker is not None else item.config.getini("timeout"))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.wires
+
 SCRIPT = Path(__file__).parents[1] / "deploy" / "apt-get-waiting"
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 77 (apt-get)"
 APT_GET = """\

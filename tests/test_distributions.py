@@ -15,6 +15,8 @@ from deploy.dist import MEMBERS, ROOT, build
 if TYPE_CHECKING:
     from email.message import Message
 
+pytestmark = pytest.mark.wires
+
 LEGAL = ("LICENSE", "NOTICE")
 
 

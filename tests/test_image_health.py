@@ -16,6 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.wires
+
 CHECK = Path(__file__).parents[1] / "deploy" / "image" / "healthy"
 LIMIT_MS, TIMES = 5.0, 10
 

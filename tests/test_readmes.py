@@ -24,6 +24,8 @@ from tests.support.suite import RunningSuite, free_port, vm_toml
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.wires
+
 SERVICES = tuple(SECTION_OF)
 
 
@@ -109,7 +111,7 @@ def operating(command: str) -> list[str]:
 
 RUN_ELSEWHERE = {
     "by CI, or by test_newcomer.py": {"up", "test", "lint", "setup", "docs"},
-    "tiers": {"unit", "suite", "net", "libvirt", "systemd", "compose", "newcomer", "xen"},
+    "tiers": {"unit", "wires", "suite", "net", "libvirt", "systemd", "compose", "newcomer", "xen"},
     "test_machine.py": {"install", "deb"},
     "test_install.py": {"dist"},
     "test_benches.py": {"bench", "fuzz"},

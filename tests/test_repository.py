@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.wires
+
 ROOT = Path(__file__).parents[1]
 SERVICES = sorted(f"services/{path.name}" for path in (ROOT / "services").iterdir())
 MEMBERS = ["protocol", "runtime", *SERVICES]

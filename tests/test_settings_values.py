@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from jitsu_runtime.settings.load import Settings
 
+pytestmark = pytest.mark.wires
+
 WORDS = (
     "one",
     "one mock",

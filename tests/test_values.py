@@ -31,12 +31,15 @@ from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_vmd.rules import domain, xl
 from jitsu_vmd.rules.room import memory
+from tests.support.examples import examples
 from tests.support.front import asked, front, state
 from tests.support.synjitsu import wake_limit
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+pytestmark = pytest.mark.wires
 
 LONGEST = ".".join(["a" * 63] * 3 + ["b" * 61])  # 253 characters, 255 octets on the wire
 DEEPEST = ".".join(["a", *["a" * 63] * 3, "b" * 59])
@@ -146,7 +149,7 @@ def test_each_edge_of_each_key_is_refused_with_a_reason_or_works_in_all_services
         build_from({key: [text]})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(KEYS)), lists, max_size=4))
 def test_g9_any_configuration_of_a_vm_is_refused_with_a_reason_or_works_in_all_services(
     config: dict[str, list[str]],
@@ -158,7 +161,7 @@ LEAVES = sorted({*to_tree(make_vm()), *(f"jitsu/vm/{make_vm().uuid}/config/{key}
 BELOW = [path.split("/", 3)[3] for path in LEAVES] + ["dns/b.test/ttl", "idle_timeout", "evict", "host", "dns/*.c/ttl"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.dictionaries(st.sampled_from(BELOW), texts, max_size=4))
 def test_g9_any_leaves_that_others_wrote_cost_no_other_vm(written: dict[str, str]) -> None:
     vm = make_vm()

@@ -16,6 +16,8 @@ from tests.support.failing_sends import ERRNOS, FailingSends, FailingSocket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.wires
+
 
 @pytest.fixture(params=["batches", "singly"])
 def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from jitsu_dns.rules.forward import (
 from jitsu_dns.rules.message import Extras, Query, Records, parse, to_wire
 from jitsu_dns.rules.upstream import Unfit, parse_response
 from jitsu_protocol.rates import Networks
+from tests.support.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -264,7 +265,7 @@ def test_a_client_that_is_gone_is_sent_nothing() -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_g9_any_response_is_taken_apart_or_passed_over(noise: bytes, cut: int) -> None:
     made = forwarder()
     ask(made, query())

@@ -7,11 +7,14 @@ import random
 
 import dns.edns
 import dns.message
+import pytest
 
 from jitsu_dns.rules.actions import Asker
 from jitsu_protocol.model.states import VmState
 from tests.support.front import ADDRESS, CLIENT, front, state
 from tests.support.vms import make_vm
+
+pytestmark = pytest.mark.wires
 
 PACKETS = int(os.environ.get("FUZZ_PACKETS", "200000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))

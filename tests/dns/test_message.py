@@ -24,6 +24,7 @@ from jitsu_dns.rules.message import (
     to_wire,
     udp_limit,
 )
+from tests.support.examples import examples
 
 labels = st.from_regex(r"[a-zA-Z0-9_]{1,20}", fullmatch=True)
 names = st.lists(labels, min_size=1, max_size=5).map(".".join)
@@ -134,13 +135,13 @@ def test_parents_go_up_to_the_last_label() -> None:
     assert parents(to_wire("a.b.c")) == [to_wire("a.b.c"), to_wire("b.c"), to_wire("c")]
 
 
-@settings(max_examples=5000)
+@settings(max_examples=examples(5000))
 @given(st.binary(max_size=80))
 def test_g9_any_packet_is_taken_apart_or_refused(data: bytes) -> None:
     _survives(data)
 
 
-@settings(max_examples=5000)
+@settings(max_examples=examples(5000))
 @given(st.integers(0, 60), st.integers(0, 255), st.integers(0, 60), st.integers(0, 255))
 def test_g9_a_mutated_query_is_taken_apart_or_refused(at: int, value: int, other: int, second: int) -> None:
     data = bytearray(query())

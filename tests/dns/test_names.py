@@ -20,6 +20,7 @@ from jitsu_dns.wires.names_file import NamesFile, Remembered
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import VM_ROOT, to_tree
 from tests.dns.test_table import table
+from tests.support.examples import examples
 from tests.support.front import ADDRESS, CLIENT, ask, front, state
 from tests.support.vms import make_vm
 
@@ -202,7 +203,7 @@ def vm_named(n: int) -> VM:
     return make_vm(f"vm{n}", f"127.0.2.{n + 1}", dns=name, **alias)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     there=st.lists(st.sampled_from(range(len(NAMES))), unique=True),
     asked=st.lists(st.sampled_from(range(len(QUESTIONS))), max_size=6),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 QUERIES = int(os.environ.get("FUZZ_QUERIES", "4000"))
 BRIEF = 4000
-pytestmark = [pytest.mark.timeout(3600)] if QUERIES > BRIEF else []
+pytestmark = [pytest.mark.wires, pytest.mark.timeout(3600)] if QUERIES > BRIEF else []
 BURST = 200
 CLIENTS = 40
 WARM, COLD = 8, 4

@@ -24,6 +24,8 @@ from jitsu_runtime.settings.schema import DnsSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 
 @pytest.fixture(autouse=True)
 def interfaces(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -18,6 +18,8 @@ from jitsu_dns.wires.tcp import MAX_IN_A_TURN, Connection, TcpServer, bind_tcp
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+pytestmark = pytest.mark.wires
+
 FLOOD = 3000
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 

@@ -18,6 +18,8 @@ from jitsu_dns.wires.udp import UdpServer, bind_udp
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.wires
+
 SLOW = 3 * udp.MAX_SLOW
 
 

@@ -19,6 +19,7 @@ from jitsu.export import toml, toml_string, vms_in
 from jitsu_protocol.model.vm import VM, VM_ROOT, InvalidVm, from_config, from_tree, key_of_leaf, to_tree
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.settings.load import load
+from tests.support.examples import examples
 from tests.support.vms import make_vm
 
 WORDS = st.text(min_size=1, max_size=20)
@@ -86,7 +87,7 @@ def leaves_of_a_vm(draw: st.DrawFn) -> dict[str, str]:
 
 
 @given(leaves=leaves_of_a_vm())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_applying_what_was_exported_changes_nothing(leaves: dict[str, str]) -> None:
     vms, faults = vms_in(leaves)
     if faults or not vms:

@@ -18,6 +18,8 @@ from jitsu_runtime.settings.schema import BusSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 
 @pytest.fixture
 def bus(tmp_path: Path) -> BusSettings:

@@ -9,6 +9,7 @@ from jitsu_protocol import messages
 from jitsu_protocol.messages import Failure, Report, Summon, Use
 from jitsu_protocol.model.errors import BackingOff, BadRequest, Bug, MalformedMessage, UnknownKind, WrongVersion
 from jitsu_protocol.wire.codec import MAX_FRAME_BYTES, body_as, decode, encode, id_of
+from tests.support.examples import examples
 
 SUMMON = Summon(vm="x", trigger="dns", waited_s=0.5)
 
@@ -86,7 +87,7 @@ def _refused_or_sound(frame: bytes) -> None:
         id_of(frame)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=examples(2000))
 @given(st.binary(max_size=200))
 def test_g9_any_bytes_are_a_message_or_a_typed_error(frame: bytes) -> None:
     _refused_or_sound(frame)
@@ -99,7 +100,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(values, values, values, values, values)
 def test_g9_any_envelope_is_a_message_or_a_typed_error(
     version: object, kind: object, id: object, timeout: object, body: object

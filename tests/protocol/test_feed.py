@@ -20,6 +20,7 @@ from jitsu_protocol.wire.feed import (
     SnapshotReceived,
     Subscription,
 )
+from tests.support.examples import examples
 
 
 class Owner:
@@ -134,7 +135,7 @@ def test_a_subscriber_that_was_suspended_reads_before_it_takes_anybody_for_silen
     assert machine.is_live()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 2**32), st.floats(0, 0.6))
 def test_whatever_is_lost_the_reader_ends_where_the_owner_is(seed: int, loss: float) -> None:
     chance = random.Random(seed)

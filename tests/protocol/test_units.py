@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.model.units import UNITS, plain, with_unit
 from jitsu_protocol.model.vm import InvalidVm
+from tests.support.examples import examples
 from tests.support.vms import make_vm
 
 
@@ -48,7 +49,7 @@ def test_a_unit_of_durations_is_none_of_sizes_and_the_other_way_round() -> None:
     assert (plain("10m", "KiB"), plain("4G", "s")) == ("10m", "4G")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.decimals(min_value=0, max_value=10**11, places=6),
     st.sampled_from([(unit, name) for unit, names in UNITS.items() for name in names]),
@@ -59,7 +60,7 @@ def test_a_number_with_any_unit_is_converted_exactly(number: Decimal, unit: tupl
     assert plain(converted, unit[0]) == converted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**12 - 1), st.sampled_from(sorted(UNITS)))
 def test_what_is_shown_with_a_unit_is_read_as_the_same_number(number: int, unit: str) -> None:
     assert plain(with_unit(number, unit), unit) == str(number)

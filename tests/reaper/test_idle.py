@@ -14,6 +14,7 @@ from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.activity import SILENT_S, Activity
 from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, AskStop, CancelDrain
 from jitsu_reaper.rules.idle import Policy
+from tests.support.examples import examples
 from tests.support.reaper import SteadyPolicy
 from tests.support.vms import make_vm
 
@@ -215,7 +216,7 @@ def test_a_vm_started_by_hand_or_found_running_gets_its_time_too() -> None:
     assert reaper.policy.next_deadline(100.0) == 120.0
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(st.integers(0, 2**32), st.booleans())
 def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int, is_evicted: bool) -> None:
     """Two replicas that lose reports, see drains late, die and come back; a stop is approved when no TTL runs.

@@ -15,6 +15,7 @@ from jitsu_reaper.rules.activity import Activity
 from jitsu_reaper.rules.drain import AskDrain
 from jitsu_reaper.wires import server as wires
 from jitsu_reaper.wires.server import ReaperServer
+from tests.support.examples import examples
 from tests.support.odd_vms import GOOD, LAST, odd_statuses, odd_vms, told_of
 from tests.support.process import running_process
 from tests.support.reaper import SteadyPolicy
@@ -46,21 +47,21 @@ def _drained(check: Callable[[VM], object], odd: VM, status: VmStatus) -> Invent
     return inventory
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(odd_vms())
 def test_g9_whatever_one_vm_is_the_others_are_drained_in_their_time(odd: VM) -> None:
     known = _drained(check_durations, odd, VmStatus(uuid=odd.uuid, name="odd", state=VmState.READY))
     assert len(known.notes(known.refused)) == (odd.uuid not in known.vms)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(odd_statuses(LAST))
 def test_g9_whatever_vmd_says_of_one_vm_the_others_are_drained_in_their_time(status: VmStatus) -> None:
     assert not _drained(check_durations, make_vm("odd", "10.0.0.2", uuid=LAST), status).refused
 
 
 @given(odd_statuses(GOOD.uuid).map(lambda status: status.model_copy(update={"state": VmState.READY})))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_g8_a_vm_whose_age_is_not_a_number_counts_as_used_just_now(status: VmStatus) -> None:
     policy = SteadyPolicy(Activity(floor=0.0), drain_limit_s=3.0)
     policy.configure(told_of(check_durations, GOOD)[1])

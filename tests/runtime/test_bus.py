@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from jitsu_runtime.bus.links import CountDropped
     from jitsu_runtime.world import Snapshot
 
+pytestmark = pytest.mark.wires
+
 
 @pytest.fixture
 async def context() -> AsyncIterator[zmq.asyncio.Context]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import Request
     from jitsu_runtime.bus.rpc_client import RpcClient
 
+pytestmark = pytest.mark.wires
+
 LIMIT_S = 5.0
 APPLY = Apply(changes=[], message="", author="operator:a", request="x")
 SECRET_WORD = "a-word-that-nobody-else-may-read"

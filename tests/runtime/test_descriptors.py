@@ -16,6 +16,8 @@ from jitsu_runtime.bus.zeromq import rpc_server
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted", "then"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 LIMIT = 1024
 FLOOD = 1086
 SERVICE = f"""

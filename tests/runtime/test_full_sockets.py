@@ -19,6 +19,8 @@ from jitsu_runtime.bus.zeromq import rpc_client
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 BUSY_S = HEARTBEAT_MS / 1000 + 0.4
 MANY = 20_000
 """More than a ROUTER takes before it is read."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 LINE = "x" * 90
 Ends = tuple[int, int]
 """Who reads, and where it is written to."""

@@ -16,6 +16,8 @@ from tests.support.suite import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.wires
+
 
 @pytest.fixture
 def served() -> Iterator[tuple[Metrics, str]]:

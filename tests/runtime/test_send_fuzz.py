@@ -18,7 +18,7 @@ from tests.support.debian import program
 CALLS = int(os.environ.get("FUZZ_QUERIES", "1000")) // 2
 BRIEF = 500
 LIMIT_S = 60 if CALLS <= BRIEF else 3600
-pytestmark = [pytest.mark.timeout(LIMIT_S)]
+pytestmark = [pytest.mark.wires, pytest.mark.timeout(LIMIT_S)]
 ROOT = Path(__file__).parents[2]
 
 

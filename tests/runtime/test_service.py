@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.process import running_process
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.wires
 
 
 async def test_what_a_timer_begins_while_the_process_ends_is_not_run(tmp_path: Path) -> None:

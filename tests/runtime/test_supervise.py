@@ -6,13 +6,16 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from jitsu_runtime import supervise as children
 from jitsu_runtime.supervise import Child, Children
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
+
+pytestmark = pytest.mark.wires
 
 DIES = """\
 import os, pathlib, signal, socket

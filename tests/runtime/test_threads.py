@@ -15,6 +15,8 @@ from jitsu_runtime.threads import DaemonThreads
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.wires
+
 HANGS = """
 import time
 from jitsu_runtime.threads import DaemonThreads

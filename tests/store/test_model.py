@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jitsu_protocol.messages import ChangesSince, DeleteBranch, List, ListBranches
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_store.wires.packer import Packer
+from tests.support.examples import examples
 from tests.support.store import ME, Store, git, running
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def merged(base: dict[str, str], ours: dict[str, str], theirs: dict[str, str]) -
     return None if blocked(result) else result
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_g5_the_store_is_what_a_model_of_dictionaries_says(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any, Any]]

@@ -25,6 +25,8 @@ from tests.support.store import git, running
 if TYPE_CHECKING:
     from jitsu_store.rules.objects import Id
 
+pytestmark = pytest.mark.wires
+
 MB = 1024
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from jitsu_store.rules.objects import GitObject, Id
 
+pytestmark = pytest.mark.wires
+
 
 FILE, LINK, DIRECTORY, MODULE = 0o100644, 0o120000, 0o040000, 0o160000
 

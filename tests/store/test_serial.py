@@ -16,6 +16,8 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 NOW = 1_000_000
 FAR = 999_999_999_998
 

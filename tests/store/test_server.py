@@ -33,6 +33,8 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 
 async def test_what_is_applied_is_a_commit_that_git_can_read(tmp_path: Path) -> None:
     vm = make_vm()

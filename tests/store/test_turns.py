@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from jitsu_store.rules.tree import Changes
 
+pytestmark = pytest.mark.wires
+
 VMS = 300
 ONE = make_vm("one", "127.0.1.1")
 MANY = {

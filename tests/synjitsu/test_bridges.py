@@ -23,6 +23,8 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 VM = make_vm("www", "10.0.0.1")
 
 

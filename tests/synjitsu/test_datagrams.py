@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import MAX_LISTENED, Activity
 from jitsu_synjitsu.rules.datagrams import FLOW_S, MAX_DATAGRAMS, MAX_FLOWS, Datagrams, Flow
+from tests.support.examples import examples
 from tests.support.frames import CLIENT_MAC, V4, V6, VM_MAC, packet, udp
 from tests.support.vms import make_vm
 
@@ -148,7 +149,7 @@ def test_only_so_many_vms_are_listened_to() -> None:
     assert len(activity.listened()) == MAX_LISTENED
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["sent", "to", "missed", "rest", "look"]), st.integers(0, 3), st.floats(0.0, 90.0)),

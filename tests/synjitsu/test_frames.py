@@ -19,6 +19,7 @@ from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.filter import ALL_BYTES, HEAD_BYTES, MAX_INSTRUCTIONS, RANDOM, Interest, program
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.kept import Kept
+from tests.support.examples import examples
 from tests.support.frames import (
     ACK,
     CLIENT_MAC,
@@ -144,6 +145,7 @@ def test_what_is_cut_short_is_of_no_interest_and_a_later_fragment_has_no_ports()
     assert frames.read(options).kind is Kind.TCP
 
 
+@pytest.mark.exhaustive
 def test_no_frame_whatever_is_in_it_is_too_much() -> None:
     chance = random.Random(int(os.environ.get("FUZZ_SEED", "1")))
     seeds = [
@@ -267,7 +269,7 @@ def test_of_vms_that_run_it_passes_on_what_begins_and_ends_connections(addresses
 
 
 @given(st.sets(st.integers(0, 2**32 - 1), max_size=400), st.sets(st.integers(0, 2**32 - 1), max_size=400))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_the_filter_finds_each_of_many_vms_and_no_other(ours: set[int], theirs: set[int]) -> None:
     code = program(Interest(held=frozenset(struct.pack("!HI", 0x0200, end) for end in ours)))
     stranger = struct.pack("!HI", 0x0200, next(end for end in itertools.count() if end not in ours))

@@ -27,6 +27,7 @@ from jitsu_synjitsu.wires import follow as wires
 from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.memory import Memory
 from jitsu_synjitsu.wires.server import SynjitsuServer
+from tests.support.examples import examples
 from tests.support.frames import CLIENT_MAC, SYN, V4, tcp, udp
 from tests.support.odd_vms import GOOD, LAST, odd_statuses, odd_vms, told_of
 from tests.support.process import running_process
@@ -91,14 +92,14 @@ async def _followed(directory: Path, odd: VM, status: VmStatus) -> None:
         assert server.notes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(odd_vms())
 def test_g9_whatever_one_vm_is_the_others_are_held_and_watched(odd: VM) -> None:
     with TemporaryDirectory() as directory:
         asyncio.run(_followed(Path(directory), odd, VmStatus(uuid=odd.uuid, name="odd", state=VmState.READY)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(odd_statuses(LAST))
 def test_g9_whatever_vmd_says_of_one_vm_the_others_are_held_and_watched(status: VmStatus) -> None:
     with TemporaryDirectory() as directory:

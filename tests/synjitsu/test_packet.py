@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 EVERY_ERRNO = sorted(errno.errorcode)
 
 

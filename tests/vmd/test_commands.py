@@ -16,6 +16,8 @@ from jitsu_vmd.wires import commands
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 LOUD = "sleep 0.3; echo loud; echo loud >&2; touch {}"
 """Under a shell of which the output is closed, `echo` would be killed by SIGPIPE."""
 VMD = "import asyncio, sys; from jitsu_vmd.wires import commands; asyncio.run(commands.run('sh', '-c', sys.argv[1]))"

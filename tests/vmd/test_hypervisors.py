@@ -15,6 +15,8 @@ from tests.support.hypervisors import LIMIT_S, XEN, libvirt, running, with_what_
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 SOLO5 = pytest.param("solo5", marks=pytest.mark.suite)
 """It can neither suspend a guest nor ask it to shut down."""
 BACKENDS = [

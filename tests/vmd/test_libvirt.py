@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
     from tests.support.libvirtd import Libvirtd
 
+pytestmark = pytest.mark.wires
+
 
 @pytest.fixture(params=[pytest.param("libvirt test", marks=libvirt), pytest.param("libvirt qemu", marks=libvirt)])
 def real(request: pytest.FixtureRequest) -> str:

@@ -14,6 +14,8 @@ from jitsu_vmd.wires import libvirtd
 from jitsu_vmd.wires.libvirtd import Connections
 from jitsu_vmd.wires.threads import Threads
 
+pytestmark = pytest.mark.wires
+
 
 class Connection:
     """What libvirt.open returns."""

@@ -10,6 +10,8 @@ import pytest
 
 from jitsu_vmd.mock.bridges import ALIAS, is_left_behind
 
+pytestmark = pytest.mark.wires
+
 OWN = {
     "pid": os.getpid(),
     "start": Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19],

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from jitsu_runtime.bus.feed_server import FeedServer
 
+pytestmark = pytest.mark.wires
+
 
 class Feed:
     """Takes what is published."""

@@ -13,6 +13,8 @@ from jitsu_vmd.mock.bridge import BridgeGuest
 from jitsu_vmd.mock.native import native_arguments
 from tests.support.vms import make_vm
 
+pytestmark = pytest.mark.wires
+
 REQUEST: dict[str, Any] = {
     "name": "www",
     "addresses": ["10.0.0.9", "fd00::9"],

@@ -16,6 +16,7 @@ from jitsu_protocol.model.errors import Unavailable
 from jitsu_protocol.model.states import VmState
 from jitsu_vmd import main
 from jitsu_vmd.wires.learn import check
+from tests.support.examples import examples
 from tests.support.odd_vms import FIRST, GOOD, odd_vms, told_of
 from tests.support.process import running_process
 from tests.support.vmd import PlayedHypervisor, PlayedStore, running_vmd
@@ -40,7 +41,7 @@ async def _started(directory: Path, odd: VM) -> None:
         assert len(inventory.notes(inventory.refused)) == (odd.uuid not in inventory.vms)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(odd_vms().filter(lambda vm: vm.uuid == FIRST))
 def test_g9_whatever_one_vm_is_the_others_are_started(odd: VM) -> None:
     with TemporaryDirectory() as directory:

@@ -19,6 +19,8 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from tests.support.lan import Lan
 
+pytestmark = pytest.mark.wires
+
 UP_AFTER_S = 0.3
 
 

@@ -17,6 +17,7 @@ from tests.support.hypervisors import LIMIT_S, Running, running_solo5, vm_of
 from tests.support.solo5 import image, open_directory, written
 
 pytestmark = [
+    pytest.mark.wires,
     pytest.mark.suite,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: each tender has a user of its own"),
 ]

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.net, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: taps on a bridge")]
+pytestmark = [
+    pytest.mark.wires,
+    pytest.mark.net,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: taps on a bridge"),
+]
 NAME, LIMIT_S = "jstest-0", 5.0
 MAC = "02:00:00:00:00:aa"
 TUNSETIFF, IFF_TAP_NO_PI = 0x400454CA, 0x1002

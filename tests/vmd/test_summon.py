@@ -40,6 +40,7 @@ from jitsu_vmd.rules.events import (
     WatchGuest,
 )
 from jitsu_vmd.rules.summon import TRANSITIONS, VmMachine
+from tests.support.examples import examples
 from tests.support.vms import make_vm
 
 DNS = SummonRequested("dns")
@@ -461,7 +462,7 @@ def _events(chance: random.Random, machine: VmMachine, calls: list[int], now: fl
     return chance.choice(kinds)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.integers(0, 2**32), st.sampled_from([{}, {"wait_for_port": "80"}, {"use_synjitsu": "true"}]))
 def test_no_sequence_of_events_breaks_the_machine(seed: int, keys: dict[str, str]) -> None:
     """No illegal step of states, never two calls at once, and all who wait are answered in bounded time."""

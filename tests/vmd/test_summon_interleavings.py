@@ -200,6 +200,7 @@ class World:
             assert self.arming is not None or self.call or machine.next_deadline() is not None, "nobody will answer"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("answer", ["armed", "started"])
 @pytest.mark.parametrize("found", [GuestState.OFF, GuestState.PAUSED])
 def test_g2_in_every_order_of_events_everybody_is_answered_and_nobody_is_left_with_a_failed_vm(

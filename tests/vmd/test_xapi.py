@@ -15,6 +15,8 @@ from tests.support.xapi import FakeXapi, self_signed
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.wires
+
 STRANGER = "0d0f4f2a-6a69-5473-8175-76302e320001"
 
 
