@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitsu_dns.rules.uses import Uses
-from jitsu_dns.wires.replica import _front
+from jitsu_dns.wires.configured import front_of
+from jitsu_dns.wires.interfaces import own_interfaces
 from jitsu_dns.wires.servers import Servers
 from jitsu_protocol.messages import VmStatus
 from jitsu_protocol.model.errors import SetupFault
@@ -31,6 +32,8 @@ from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_vmd.rules import domain, xl
 from jitsu_vmd.rules.room import memory
+from tests.support.clock import VirtualClock
+from tests.support.dns_sockets import FakeSockets
 from tests.support.examples import examples
 from tests.support.front import asked, front, state
 from tests.support.synjitsu import wake_limit
@@ -189,8 +192,10 @@ def run_with(key: str, text: str) -> None:
         assert len(list(used.bus.endpoints())) >= 6
         if key.startswith("dns."):
             with suppress(SetupFault):  # what only the service can find, it says when it starts
-                servers = None if used.dns.forward == ["off"] else Servers(used.dns, used.dns.port)
-                _front(used.dns, Uses(used.dns.replica, "i", used.dns.lease), servers)
+                off = used.dns.forward == ["off"]
+                servers = None if off else Servers(used.dns, used.dns.port, own_interfaces)
+                uses = Uses(used.dns.replica, "i", used.dns.lease)
+                front_of(used.dns, uses, servers, FakeSockets(used.dns.bind), VirtualClock())
         if key.startswith("defaults."):
             with suppress(InvalidVm):  # the defaults do not fit each other: each VM that has them is refused
                 build_everywhere(from_config({"dns": ["a.test"], "ip": ["127.0.1.1"]}, used.defaults.as_texts()))

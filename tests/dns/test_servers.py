@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,17 +22,22 @@ from jitsu_protocol.rates import Networks
 from jitsu_runtime.settings.schema import DnsSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.wires
 
 
-@pytest.fixture(autouse=True)
-def interfaces(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    texts = ("127.0.0.1/8", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/32")
-    found = [OwnAddress(ip_interface(text)) for text in texts]
-    monkeypatch.setattr(servers, "own_interfaces", lambda: found)
-    return found
+HOST = [OwnAddress(ip_interface(text)) for text in ("127.0.0.1/8", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/32")]
+
+
+def servers_of(
+    given: DnsSettings,
+    port: int = 53,
+    resolv_conf: Path = servers.RESOLV_CONF,
+    interfaces: Callable[[], list[OwnAddress]] = lambda: HOST,
+) -> Servers:
+    return Servers(given, port, interfaces, resolv_conf)
 
 
 def settings(**given: object) -> DnsSettings:
@@ -50,7 +55,7 @@ def test_the_systems_servers_are_those_that_resolv_conf_names(tmp_path: Path) ->
         "# a comment\nsearch example.org\nnameserver 192.0.2.53\nnameserver  2001:db8::53 # nearer\n"
         "nameserver\nnameserver not-an-address\n;nameserver 192.0.2.54\nnameserver fe80::1%eth0\n"
     )
-    made = Servers(settings(), 53, file)
+    made = servers_of(settings(), 53, file)
     assert made.found.servers == (("192.0.2.53", 53), ("2001:db8::53", 53), ("fe80::1%eth0", 53))
     assert made.found.warnings == ()
     assert made.found.networks == ("127.0.0.0/8", "::1", "127.0.0.0/8", "192.0.2.0/24", "2001:db8::/64")
@@ -61,7 +66,7 @@ def test_a_file_that_names_none_at_start_is_waited_for_and_said(tmp_path: Path, 
     file = tmp_path / "resolv.conf"
     if content is not None:
         file.write_text(content)
-    made = Servers(settings(), 53, file)
+    made = servers_of(settings(), 53, file)
     forwarder = forwarder_of(made)
     assert made.found.servers == ()
     assert "names no other server" in made.found.warnings[-1]
@@ -78,7 +83,7 @@ async def test_changes_are_followed_while_it_runs(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(servers, "LOOK_S", 0.0)
     file = tmp_path / "resolv.conf"
     file.write_text("nameserver 192.0.2.53\n")
-    made = Servers(settings(), 53, file)
+    made = servers_of(settings(), 53, file)
     forwarder = forwarder_of(made)
     following = asyncio.create_task(made.follow(forwarder))
     new = tmp_path / "new"
@@ -92,8 +97,9 @@ async def test_changes_are_followed_while_it_runs(tmp_path: Path, monkeypatch: p
     following.cancel()
 
 
-def test_a_network_that_comes_later_is_served_too(tmp_path: Path, interfaces: list[Any]) -> None:
-    made = Servers(settings(), 53, tmp_path / "none")
+def test_a_network_that_comes_later_is_served_too(tmp_path: Path) -> None:
+    interfaces = list(HOST)
+    made = servers_of(settings(), 53, tmp_path / "none", lambda: interfaces)
     forwarder = forwarder_of(made)
     client = bytes([10, 9, 8, 7])
     assert client not in forwarder.clients
@@ -130,8 +136,8 @@ def test_a_server_that_leads_back_to_this_one_is_known_as_such(server: tuple[str
 @pytest.mark.parametrize("address", ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"])
 def test_an_address_of_this_host_is_left_out_with_a_warning_and_the_others_are_asked(address: str) -> None:
     given = settings(bind="::", forward=["192.0.2.53", address])
-    assert Servers(given, 5300).found.warnings == (), "another server of this host, on another port"
-    made = Servers(given, 53)
+    assert servers_of(given, 5300).found.warnings == (), "another server of this host, on another port"
+    made = servers_of(given, 53)
     assert made.found.servers == (("192.0.2.53", 53),)
     assert made.found.warnings == (f"dns.forward: {address} is this server itself, so queries are not forwarded to it",)
 
@@ -146,26 +152,27 @@ def test_an_address_of_somebody_else_is_asked_even_where_any_address_can_be_boun
             """Succeed."""
 
     monkeypatch.setattr(socket, "socket", Bindable)
-    made = Servers(settings(bind="0.0.0.0", forward=["192.0.2.77"]), 53)
+    made = servers_of(settings(bind="0.0.0.0", forward=["192.0.2.77"]), 53)
     assert made.found.servers == (("192.0.2.77", 53),)
 
 
 def test_where_the_interfaces_are_not_known_an_address_that_can_be_bound_is_local(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(servers, "own_interfaces", fails)
     given = settings(bind="0.0.0.0", forward=["127.0.0.1", "192.0.2.77"], forward_port=53, forward_for=["::1"])
     with pytest.raises(SetupFault, match=r"127\.0\.0\.1 port 53 is this server itself"):
-        Servers(given, 53)
+        servers_of(given, 53, interfaces=fails)
     monkeypatch.setattr(servers, "_can_be_bound", lambda address: address == "192.0.2.78")
-    made = Servers(settings(bind="0.0.0.0", forward=["192.0.2.77", "192.0.2.78"], forward_for=["::1"]), 53)
+    made = servers_of(
+        settings(bind="0.0.0.0", forward=["192.0.2.77", "192.0.2.78"], forward_for=["::1"]), 53, interfaces=fails
+    )
     assert made.found.servers == (("192.0.2.77", 53),)
 
 
-def test_an_upstream_address_that_moves_onto_this_host_and_away_again_is_left_out_in_between(
-    interfaces: list[Any],
-) -> None:
-    made = Servers(settings(bind="0.0.0.0", forward=["192.0.2.53", "192.0.2.77"]), 53)
+def test_an_upstream_address_that_moves_onto_this_host_and_away_again_is_left_out_in_between() -> None:
+    interfaces = list(HOST)
+    given = settings(bind="0.0.0.0", forward=["192.0.2.53", "192.0.2.77"])
+    made = servers_of(given, interfaces=lambda: interfaces)
     forwarder = forwarder_of(made)
     interfaces.append(OwnAddress(ip_interface("192.0.2.53/24")))
     made.reload(forwarder)
@@ -181,14 +188,14 @@ def test_an_upstream_address_that_moves_onto_this_host_and_away_again_is_left_ou
     assert not any(made.found.warnings)
 
 
-def fails() -> list[Any]:
+def fails() -> list[OwnAddress]:
     raise OSError(1, "Operation not permitted")
 
 
 def test_of_the_systems_servers_this_one_is_left_out_with_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
     file.write_text("nameserver 127.0.0.1\nnameserver 192.0.2.53\n")
-    made = Servers(settings(bind="0.0.0.0"), 53, file)
+    made = servers_of(settings(bind="0.0.0.0"), 53, file)
     assert made.found.servers == (("192.0.2.53", 53),)
     assert made.found.warnings == (
         f"{file}: nameserver 127.0.0.1 is this server itself, so queries are not forwarded to it",
@@ -199,14 +206,11 @@ def test_of_the_systems_servers_this_one_is_left_out_with_a_warning(tmp_path: Pa
 def test_a_server_that_is_configured_to_ask_itself_does_not_start(address: str) -> None:
     given = settings(bind="0.0.0.0", forward=["192.0.2.53", address], forward_port=5300)
     with pytest.raises(SetupFault, match=f"dns.forward: {address} port 5300 is this server itself"):
-        Servers(given, 5300)
+        servers_of(given, 5300)
 
 
-def test_without_the_interfaces_only_loopback_is_served_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(servers, "own_interfaces", fails)
-    made = Servers(settings(forward=["192.0.2.53"]), 53)
+def test_without_the_interfaces_only_loopback_is_served_and_that_is_said() -> None:
+    made = servers_of(settings(forward=["192.0.2.53"]), 53, interfaces=fails)
     assert made.found.networks == servers.LOOPBACK
     assert "set dns.forward_for" in made.found.warnings[0]
 
@@ -215,9 +219,10 @@ AS_THE_UNIT_HAS_IT = """
 mount -t proc -o subset=pid,hidepid=invisible proc /proc
 test ! -e /proc/net/route || test -L /proc/net
 exec "$0" -c '
+from jitsu_dns.wires.interfaces import own_interfaces
 from jitsu_dns.wires.servers import Servers
 from jitsu_runtime.settings.schema import DnsSettings
-print(*Servers(DnsSettings.model_validate({"forward": ["192.0.2.53"]}), 53).found.networks)'
+print(*Servers(DnsSettings.model_validate({"forward": ["192.0.2.53"]}), 53, own_interfaces).found.networks)'
 """
 
 

@@ -1,10 +1,9 @@
-"""The sockets of the forwarder: one for each attempt, so that its port is as random as the kernel's choice."""
+"""The sockets over which other servers are asked: one for each attempt, so that the kernel picks its port at random."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules import forward as rules
@@ -13,23 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from jitsu_dns.rules.forward import Forwarder, Server
+    from jitsu_dns.wires.sockets import Handler, Server
 
 MAX_RESPONSE_BYTES = 65535
 
 
 class ForwardSockets:
-    """Performs what rules/forward.py wants of other servers."""
+    """Sends questions to other servers, and hands what comes back to the handler."""
 
-    def __init__(
-        self,
-        forwarder: Forwarder,
-        after: Callable[[], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-    ) -> None:
-        """`after` is called when something has come; `spawn` runs a task of the process."""
-        self._forwarder = forwarder
-        self._after, self._spawn = after, spawn
+    def __init__(self, handler: Handler, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
+        """`spawn` runs a task of the process."""
+        self._handler, self._spawn = handler, spawn
         self._sockets: dict[int, socket.socket] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -42,16 +35,20 @@ class ForwardSockets:
         try:
             asking = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         except OSError as error:
-            self._forwarder.failed(attempt, str(error.strerror), monotonic())
+            self._fail_soon(attempt, error)
             return
         self._sockets[attempt] = asking
         try:
             asking.connect(server)
             asking.send(data)
         except OSError as error:
-            self._forwarder.failed(attempt, str(error.strerror), monotonic())
+            self._fail_soon(attempt, error)
             return
         asyncio.get_running_loop().add_reader(asking, self._readable, attempt, asking)
+
+    def _fail_soon(self, attempt: int, error: OSError) -> None:
+        """Report a failure from the event loop: whoever asked is still performing its actions."""
+        asyncio.get_running_loop().call_soon(self._handler.attempt_failed, attempt, str(error.strerror))
 
     def forget(self, attempt: int) -> None:
         """Close what an attempt has open."""
@@ -69,10 +66,9 @@ class ForwardSockets:
         except BlockingIOError:
             return
         except OSError as error:
-            self._forwarder.failed(attempt, str(error.strerror), monotonic())
+            self._handler.attempt_failed(attempt, str(error.strerror))
         else:
-            self._forwarder.received(attempt, data, monotonic())
-        self._after()
+            self._handler.response_received(attempt, data, tcp=False)
 
     async def _over_tcp(self, attempt: int, server: Server, data: bytes) -> None:
         try:
@@ -85,7 +81,6 @@ class ForwardSockets:
                 finally:
                     writer.close()
         except (OSError, EOFError, TimeoutError) as error:
-            self._forwarder.failed(attempt, f"TCP: {str(error) or type(error).__name__}", monotonic())
+            self._handler.attempt_failed(attempt, f"TCP: {str(error) or type(error).__name__}")
         else:
-            self._forwarder.received(attempt, response, monotonic(), tcp=True)
-        self._after()
+            self._handler.response_received(attempt, response, tcp=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from ipaddress import IPv4Interface, IPv6Interface
 
 NETLINK_ROUTE = 0
@@ -64,13 +64,13 @@ def own_interfaces() -> list[OwnAddress]:
                     found += _address(message)
 
 
-def reachable_addresses() -> list[str]:
-    """Return the addresses at which others may reach this host: those that hold beyond one link; raises OSError."""
-    found = [each.interface.ip for each in own_interfaces() if each.is_lasting]
+def reachable_addresses(own: list[OwnAddress]) -> list[str]:
+    """Return those of this host's addresses at which others may reach it: the ones that hold beyond one link."""
+    found = [each.interface.ip for each in own if each.is_lasting]
     return [str(ip) for ip in found if not (ip.is_loopback or ip.is_link_local or ip.is_unspecified)]
 
 
-def served_addresses(bind: str) -> tuple[str, ...] | None:
+def served_addresses(bind: str, interfaces: Callable[[], list[OwnAddress]]) -> tuple[str, ...] | None:
     """Return where a server bound to `bind` is reached: there, or at this host's addresses if it is bound to all.
 
     None if the kernel does not list them.
@@ -79,7 +79,7 @@ def served_addresses(bind: str) -> tuple[str, ...] | None:
     if not bound.is_unspecified:
         return (bind,)
     try:
-        found = reachable_addresses()
+        found = reachable_addresses(interfaces())
     except OSError as error:
         log.warning("cannot read the addresses of this host", reason=str(error))
         return None

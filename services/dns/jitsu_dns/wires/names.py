@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -66,9 +65,10 @@ class _Changed:
 class NamesFollower:
     """Keeps what a replica knows of the store's VMs up to date, in memory and on disk."""
 
-    def __init__(self, process: World, store: Caller, front: Front, after: Callable[[], None], file: NamesFile):
+    def __init__(self, world: World, store: Caller, front: Front, after: Callable[[], None], file: NamesFile):
         """`after` is called after each change, to do what the rules want done."""
-        self._process, self._store, self._front, self._after, self._file = process, store, front, after, file
+        self._world, self._store, self._front, self._after, self._file = world, store, front, after, file
+        self._clock = world.clock
         self._names = front.names
         self._commit, self._serial = "", 0
         self._unsaved = asyncio.Event()
@@ -83,11 +83,11 @@ class NamesFollower:
         if before is not None and before.leaves:
             self._commit, self._serial = before.commit, before.serial
             self._names.remember(before.leaves)
-            self._front.trusts_at = monotonic() + CHECK_S
+            self._front.trusts_at = self._clock.now() + CHECK_S
             self._is_known.set()
-        self._process.subscribe("store", "vm", ask=self._ask, reset=self._reset, apply=self._apply)
-        self._process.spawn(self._make_for_ever(), "names")
-        self._process.spawn(self._save_for_ever(), "names file")
+        self._world.subscribe("store", "vm", ask=self._ask, reset=self._reset, apply=self._apply)
+        self._world.spawn(self._make_for_ever(), "names")
+        self._world.spawn(self._save_for_ever(), "names file")
         waits = False
         while not self._is_known.is_set():
             try:
@@ -154,7 +154,7 @@ class NamesFollower:
 
     def _note(self, commit: str, serial: int) -> None:
         self._commit, self._serial = commit, serial
-        self._front.told(serial, monotonic())
+        self._front.told(serial, self._clock.now())
         self._unsaved.set()
         self._to_make.set()
         self._after()
@@ -166,7 +166,7 @@ class NamesFollower:
         while True:
             await self._to_make.wait()
             self._to_make.clear()
-            while self._front.make_some(monotonic()):
+            while self._front.make_some(self._clock.now()):
                 self._after()
                 await asyncio.sleep(0)
             self._after()

@@ -1,58 +1,43 @@
-"""The sockets over which secondaries are told of changes: performs what rules/notify.py wants sent."""
+"""The sockets over which secondaries are notified of changes (NOTIFY, RFC 1996)."""
 
 from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from jitsu_runtime.driver import Alarm
-
 if TYPE_CHECKING:
-    from jitsu_dns.rules.notify import Notifier
-    from jitsu_runtime.clock import Clock
+    from collections.abc import Sequence
 
-log = structlog.get_logger("dns")
+    from jitsu_dns.wires.sockets import Handler, Server
 
 
 class NotifySockets:
     """One socket per address family, bound to the server's own address: secondaries listen to that one only."""
 
-    def __init__(self, notifier: Notifier, bind: str, clock: Clock) -> None:
-        self._notifier = notifier
+    def __init__(self, handler: Handler, bind: str) -> None:
+        self._handler = handler
         self._bind = ip_address(bind)
         self._transports: dict[int, asyncio.DatagramTransport] = {}
-        self._alarm = Alarm(self.go_on, clock)
 
-    async def open(self) -> None:
-        """Bind."""
-        for version in sorted({ip_address(address).version for address, _ in self._notifier.secondaries}):
+    async def open(self, servers: Sequence[Server]) -> None:
+        """Bind the sockets that are needed for these servers."""
+        for version in sorted({ip_address(address).version for address, _ in servers}):
             any_address = "0.0.0.0" if version == 4 else "::"
             own = str(self._bind) if self._bind.version == version else any_address
             loop = asyncio.get_running_loop()
             self._transports[version], _ = await loop.create_datagram_endpoint(
-                lambda: _Answers(self._notifier), local_addr=(own, 0)
+                lambda: _Answers(self._handler), local_addr=(own, 0)
             )
-        self.go_on()
 
-    def go_on(self) -> None:
-        """Send what is due, and arm the one timer."""
-        if not self._transports:
-            return
-        unheard = self._notifier.unheard
-        for each in self._notifier.passed(monotonic()):
-            self._transports[ip_address(each.server[0]).version].sendto(each.data, each.server)
-        if self._notifier.unheard > unheard:
-            log.warning("a secondary did not acknowledge a NOTIFY; it will notice the change at its next refresh")
-        self._alarm.set(self._notifier.next_deadline())
+    def send(self, server: Server, data: bytes) -> None:
+        """Send a datagram."""
+        self._transports[ip_address(server[0]).version].sendto(data, server)
 
 
 class _Answers(asyncio.DatagramProtocol):
-    def __init__(self, notifier: Notifier) -> None:
-        self._notifier = notifier
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        self._notifier.answered((addr[0], addr[1]), data)
+        self._handler.notify_answered((addr[0], addr[1]), data)

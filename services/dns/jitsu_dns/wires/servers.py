@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_dns.rules.access import plain
-from jitsu_dns.wires.interfaces import own_interfaces
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_protocol.rates import Networks
 
@@ -57,9 +56,19 @@ class Found:
 class Servers:
     """The servers of one replica, looked up anew when what they come from changes."""
 
-    def __init__(self, settings: DnsSettings, port: int, resolv_conf: Path = RESOLV_CONF) -> None:
-        """`port` is the one that this server has bound; raises SetupFault if it is configured to ask itself."""
+    def __init__(
+        self,
+        settings: DnsSettings,
+        port: int,
+        interfaces: Callable[[], list[OwnAddress]],
+        resolv_conf: Path = RESOLV_CONF,
+    ) -> None:
+        """`port` is the one that this server has bound; `interfaces` returns this host's addresses, or raises OSError.
+
+        Raises SetupFault if this server is configured to ask itself.
+        """
         self._settings, self._port, self._resolv_conf = settings, port, resolv_conf
+        self._own_interfaces = interfaces
         refuse_itself(settings, port)
         self._seen = self._signature()
         self.found = self._look()
@@ -99,7 +108,7 @@ class Servers:
         settings = self._settings
         warnings: list[str] = []
         try:
-            interfaces: list[OwnAddress] | None = own_interfaces()
+            interfaces: list[OwnAddress] | None = self._own_interfaces()
         except OSError as error:
             interfaces = None
             if not settings.forward_for:

@@ -8,10 +8,10 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import monotonic
 
 from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams, SocketLost
 from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime.clock import SYSTEM_CLOCK, Clock
 
 WarmPath = Callable[[Sequence[bytes], Datagrams], list[bytes | None]]
 Received = Callable[[bytes, Address, bytes], bytes | None]
@@ -72,6 +72,7 @@ class UdpServer:
         """Until `stop_reading`."""
         self._lost: asyncio.Future[None] | None = None
         """Fails when the socket is gone; `run` waits for it."""
+        self.clock: Clock = SYSTEM_CLOCK
         self.batch_s: Callable[[float], None] = lambda _: None
         """Told how long each batch took in which something was answered, from reading it to having answered it."""
         self.queries_dropped = 0
@@ -122,10 +123,10 @@ class UdpServer:
         self._slow = 0
         try:
             for _ in range(MAX_BATCHES):
-                begun = monotonic()
+                begun = self.clock.now()
                 if not (taken := self._answer_batch()):
                     break
-                self.batch_s(monotonic() - begun)
+                self.batch_s(self.clock.now() - begun)
                 if taken < BATCH_DATAGRAMS:
                     break
         except SocketLost as fault:

@@ -1,0 +1,87 @@
+"""Builds the rules of a replica from its settings."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from typing import TYPE_CHECKING
+
+from jitsu_dns.rules import forward
+from jitsu_dns.rules.access import ResponseLimit, SummonLimit
+from jitsu_dns.rules.actions import About
+from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
+from jitsu_dns.rules.names import Names
+from jitsu_dns.rules.notify import Notifier
+from jitsu_dns.rules.query import Front
+from jitsu_dns.rules.records import Authority, conflicts, parse_static
+from jitsu_dns.rules.special import SpecialNames
+from jitsu_dns.rules.table import Table, Wildcards
+from jitsu_dns.wires.interfaces import served_addresses
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_protocol.rates import Networks
+from jitsu_runtime.settings.schema import server_address
+
+if TYPE_CHECKING:
+    from jitsu_dns.rules.uses import Uses
+    from jitsu_dns.wires.servers import Servers
+    from jitsu_dns.wires.sockets import Sockets
+    from jitsu_runtime.clock import Clock
+    from jitsu_runtime.settings.schema import DnsSettings
+
+
+def front_of(settings: DnsSettings, uses: Uses, servers: Servers | None, sockets: Sockets, clock: Clock) -> Front:
+    """Return the rules as they are configured; raises SetupFault."""
+    try:
+        static = [parse_static(line) for line in settings.records]
+    except ValueError as error:
+        raise SetupFault(f"dns.records: {error}") from None
+    if clashes := conflicts(static, settings.zones):
+        raise SetupFault(f"dns.records: {'; '.join(clashes)}", hint="remove one of the records")
+    glue: dict[str, tuple[str, ...]] = {}
+    for text in settings.glue:
+        name, _, address = text.partition("=")
+        glue[name] = (*glue.get(name, ()), address)
+    authority = Authority(
+        mname=settings.mname,
+        rname=settings.rname,
+        nameservers=tuple(settings.nameservers),
+        glue=glue,
+        own_addresses=served_addresses(settings.bind, sockets.interfaces) or (),
+    )
+    table = Table(
+        settings.zones,
+        authority,
+        static,
+        wildcards=Wildcards(frozenset(label.encode() for label in settings.wildcard_exclude), settings.wildcard_labels),
+        notes_changes=bool(settings.secondaries),
+    )
+    secondaries = [server_address(text) for text in settings.secondaries]
+    responses = ResponseLimit(settings.response_rate, Networks(settings.exempt))
+    return Front(
+        table,
+        uses,
+        settings.max_waiting,
+        summons=summon_limit(settings),
+        responses=responses,
+        cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
+        about=About(settings.version, settings.replica, settings.tcp_idle),
+        forward=_forwarder(servers, responses, sockets.max_forwards),
+        special=SpecialNames(settings.forward_special),
+        notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
+        names=Names(),
+        wall_ahead_s=clock.wall() - clock.now(),
+    )
+
+
+def summon_limit(settings: DnsSettings) -> SummonLimit:
+    """Return who may start VMs, and how many."""
+    allowed, exempt = Networks(settings.summon_for), Networks(settings.exempt)
+    return SummonLimit(allowed, exempt, settings.summon_rate, settings.summon_burst)
+
+
+def _forwarder(servers: Servers | None, responses: ResponseLimit, most: int) -> forward.Forwarder | None:
+    if servers is None:
+        return None
+    found = servers.found
+    clients = Networks(found.networks)
+    return forward.Forwarder(found.servers, clients, found.addresses, random.SystemRandom(), responses, most)
