@@ -116,7 +116,7 @@ def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
         return ["", f"Serving what the store holds: {jitsu} status shows it. Ctrl-C stops everything."]
     name, address = next(iter(vm.names)), vm.addresses[0]
     host = f"[{address}]" if address.version == 6 else str(address)
-    is_mock = kind_of(vm, settings) in ("mock", "loopback", "bridge")
+    is_mock = kind_of(vm, settings).about.is_mock
     port = vm.config.get("port", ("8080" if is_mock else "",))[0]
     if unreachable(vm, settings):
         port = ""

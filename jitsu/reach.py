@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu.kinds import kind_of
+from jitsu_protocol.model.hypervisors import HypervisorKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,15 +24,15 @@ def unreachable(vm: VM, settings: Settings) -> str:
     """Return why a VM's mock guest cannot be reached from this host, "" if it can or if that is not known."""
     if vm.host != settings.hypervisor.host or settings.hypervisor.connect.startswith("/"):
         return ""  # its guests are on another machine
-    match kind_of(vm, settings):
-        case "mock" | "loopback":
-            strange = next((address for address in vm.addresses if not is_of_this_host(address)), None)
-            if strange is not None:
-                return f"{strange} is not an address of this host, where guests of the kind loopback are"
-        case "bridge":
-            bridge = vm.bridge or settings.hypervisor.bridge
-            if not any(is_routed_to(address, bridge) for address in vm.addresses):
-                return f"this host has no address in the network of {vm.addresses[0]} on the bridge {bridge}"
+    kind = kind_of(vm, settings)
+    if kind.about.is_on_loopback:
+        strange = next((address for address in vm.addresses if not is_of_this_host(address)), None)
+        if strange is not None:
+            return f"{strange} is not an address of this host, where guests of the kind loopback are"
+    elif kind is HypervisorKind.BRIDGE:
+        bridge = vm.bridge or settings.hypervisor.bridge
+        if not any(is_routed_to(address, bridge) for address in vm.addresses):
+            return f"this host has no address in the network of {vm.addresses[0]} on the bridge {bridge}"
     return ""
 
 
@@ -42,12 +43,12 @@ def unreachable_lines(vms: Iterable[VM], settings: Settings) -> list[str]:
     if len(found) > NAMES_SHOWN:
         lines.append(f"note: nor can {len(found) - NAMES_SHOWN} more")
     kinds = {kind_of(vm, settings) for vm, _ in found}
-    if kinds & {"mock", "loopback"}:
+    if any(kind.about.is_on_loopback for kind in kinds):
         lines.append(
             "      Give it an address such as 127.0.2.1, or choose another hypervisor with hypervisor.kind"
             ' ("bridge" has mock guests with addresses of their own).'
         )
-    if "bridge" in kinds:
+    if HypervisorKind.BRIDGE in kinds:
         lines.append("      Give the bridge one with hypervisor.bridge_addresses, or use a client on the bridge.")
     return lines
 

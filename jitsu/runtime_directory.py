@@ -107,7 +107,7 @@ class RuntimeDirectory:
         pid_file = self.path / "mock.pid"
         with contextlib.suppress(OSError, ValueError):
             pid = int(pid_file.read_text())
-            if b"jitsu_vmd.mock.host" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b".mock.host" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
         pid_file.unlink(missing_ok=True)
 

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.settings.load import Settings
 
-CANNOT_SHUT_DOWN = frozenset({"solo5"})
-"""Kinds of hypervisor that have no way to ask a guest to shut down."""
-HAVE_VMS_OF_THEIR_OWN = frozenset({"libvirt", "xapi"})
-"""Kinds of hypervisor whose VMs may have disks that stand in no key."""
 NAMES_SHOWN = 10
 
 
@@ -36,7 +32,7 @@ async def stop_modes_at_up(
     The last of them, as many as `strings`, were given as the original's strings: they are destroyed as there.
     """
     of_file = settings.vms[: len(settings.vms) - strings]
-    unknown = [vm for vm in of_file if kind_of(vm, settings) in HAVE_VMS_OF_THEIR_OWN and "disk" not in vm.config]
+    unknown = [vm for vm in of_file if kind_of(vm, settings).about.has_own_vms and "disk" not in vm.config]
     told = await check(link, changes_for(unknown, leaves), leaves, force=True) if unknown else {}
     vms, notes = with_stop_modes(of_file, settings, leaves, told)
     return [*vms, *settings.vms[len(of_file) :]], notes
@@ -72,7 +68,7 @@ def _mode(vm: VM, settings: Settings, before: str, told: bool | None, leaves: Ma
         return StopMode.DESTROY
     if told is None and before == StopMode.SHUTDOWN:
         return StopMode.SHUTDOWN  # vmd, which does not answer now, may have said earlier that it has a disk
-    writes = has_disk and kind_of(vm, settings) not in CANNOT_SHUT_DOWN if told is None else told
+    writes = has_disk and kind_of(vm, settings).about.can_shut_down if told is None else told
     return StopMode.SHUTDOWN if writes else StopMode.DESTROY
 
 

@@ -49,9 +49,7 @@ STOP_LIMIT_S = 0.8
 
 def _end_with_the_suite(settings: Settings) -> bool:
     """Say whether all guests end with `jitsu up`, as those of the mock and of solo5 do."""
-    hypervisor = settings.hypervisor
-    connections = [[hypervisor.kind, hypervisor.connect], *(text.split()[1:] for text in hypervisor.connections)]
-    return all(kind in ("mock", "loopback", "bridge", "solo5") and not any(uri) for kind, *uri in connections)
+    return all(each.kind.about.ends_with_suite and not each.uri for each in settings.hypervisor.all_connections)
 
 
 class Suite:

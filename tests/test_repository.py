@@ -67,7 +67,7 @@ def test_no_file_and_no_function_grows_without_end() -> None:
 
 def test_a_broad_except_stands_only_where_it_is_explained() -> None:
     """At the outermost edge of a request or a task, or before a library that documents no closed set."""
-    allowed = {"rpc_server.py": 2, "codec.py": 1, "hypervisors.py": 1, "xenstore.py": 1, "threads.py": 1}
+    allowed = {"rpc_server.py": 2, "codec.py": 1, "isolation.py": 1, "xenstore.py": 1, "threads.py": 1}
     for path in tracked("jitsu/*.py", "protocol/**/*.py", "runtime/**/*.py", "services/**/*.py"):
         found = len(re.findall(r"except Exception|except BaseException|except:", path.read_text()))
         limit = allowed.get(path.name, 0) if path.name != "service.py" else 0

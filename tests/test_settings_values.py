@@ -36,6 +36,7 @@ from jitsu_vmd.hypervisors.solo5.rules.users import UsersFault, user_range
 from jitsu_vmd.main import hypervisors_for
 from jitsu_vmd.rules.room import Room
 from jitsu_vmd.wires.hypervisors import Hypervisors
+from tests.support.hypervisors import refusal_of
 from tests.support.vms import make_vm
 from tests.test_values import EDGES
 
@@ -124,7 +125,7 @@ def runs_vms(process: RealWorld) -> None:
     assert kind_of(VM, process.settings)
     hypervisors = Hypervisors(hypervisors_for(process), process.spawn)
     for vm in (VM, make_vm("other", "10.0.0.2", kernel="/k", disk="/d@vda")):
-        assert isinstance(hypervisors.refusal(vm), str)
+        assert isinstance(refusal_of(hypervisors, vm), str)
     hypervisors.notes()
     room = Room(settings.max_booting, settings.max_running, settings.max_memory)
     assert isinstance(room.never(VM), str)

@@ -11,4 +11,4 @@ if [ ! -e /sys/class/net/jitsu0 ]; then
   ip route add default via "$gateway"
 fi
 umask 0  # vmd connects as a user of its own
-exec python3 -m jitsu_vmd.mock.host --directory /run/machine --bridge jitsu0 --stay
+exec python3 -m jitsu_vmd.hypervisors.mock.host --directory /run/machine --bridge jitsu0 --stay

@@ -20,8 +20,6 @@ NETFILTER = Path("/proc/sys/net/bridge")
 """There if the module br_netfilter is loaded (Documentation/networking/ip-sysctl.rst, "bridge")."""
 MAX_FORWARD_DELAY_S = 2.0
 """Longer than that, and the first packets to a guest that has just started are dropped."""
-MAKES_ITS_BRIDGE = "bridge"
-"""The mock kind that makes its bridge if there is none."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,12 @@ def wanted(suite: Suite) -> dict[str, str]:
         if name != "none":
             found.setdefault(name, "synjitsu.bridges")
     for vm in suite.vms:
-        kind = kind_of(vm, settings)
-        if vm.host != settings.hypervisor.host or kind in ("mock", "loopback", "xapi", MAKES_ITS_BRIDGE):
+        about = kind_of(vm, settings).about
+        if vm.host != settings.hypervisor.host or not about.needs_bridges:
             continue
         for name in vm.config.get("nic", ()):
             found.setdefault(name, f"nic of {vm.name}")
-        if kind == "solo5" and not vm.bridge:
+        if about.needs_default_bridge and not vm.bridge:
             found.setdefault(settings.hypervisor.bridge, "hypervisor.bridge")
     return found
 

@@ -15,6 +15,7 @@ from jitsu_protocol.model.errors import SetupFault
 
 if TYPE_CHECKING:
     from jitsu.doctor.finding import Suite
+    from jitsu_protocol.model.hypervisors import HypervisorKind
 
 TOPIC = "rights"
 CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW = 10, 12, 13
@@ -22,7 +23,6 @@ CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW = 10, 12, 13
 LIBVIRT_SOCKET = Path("/run/libvirt/libvirt-sock")
 HERE = ("", "qemu:///system", "xen:///system", "xen:///")
 """Connections of libvirt that use this socket."""
-NEED_ROOT = {"bridge": "mock guests on a bridge", "solo5": "unikernels as processes", "libxl": "xl"}
 FIRST_FREE_PORT = 1024
 
 
@@ -36,7 +36,7 @@ class Facts:
     first_free_port: int = FIRST_FREE_PORT
     """net.ipv4.ip_unprivileged_port_start (ip(7))."""
     port: int = 53
-    kinds: frozenset[str] = frozenset()
+    kinds: frozenset[HypervisorKind] = frozenset()
     """Of the hypervisors that VMs are on."""
     wants_synjitsu: bool = False
     libvirt_is_closed: bool = False
@@ -63,8 +63,7 @@ def gather(suite: Suite) -> Facts:
         except SetupFault as fault:
             unsafe = str(fault)
     hypervisor = settings.hypervisor
-    connections = [[hypervisor.kind, hypervisor.connect], *(text.split()[1:] for text in hypervisor.connections)]
-    wants_libvirt = any(kind == "libvirt" and (not any(uri) or uri[0] in HERE) for kind, *uri in connections)
+    wants_libvirt = any(each.kind == "libvirt" and each.uri in HERE for each in hypervisor.all_connections)
     return Facts(
         is_running=suite.is_running,
         uid=os.geteuid(),
@@ -101,9 +100,9 @@ def judge(facts: Facts) -> list[Finding]:
             )
         )
     found += [
-        Finding(TOPIC, f"hypervisor.kind = {kind} ({NEED_ROOT[kind]}) needs root", "Start the suite as root.")
-        for kind in sorted(facts.kinds & NEED_ROOT.keys())
-        if facts.uid
+        Finding(TOPIC, f"hypervisor.kind = {kind} ({kind.about.needs_root_for}) needs root", "Start the suite as root.")
+        for kind in sorted(facts.kinds)
+        if facts.uid and kind.about.needs_root_for
     ]
     if facts.libvirt_is_closed:
         found.append(

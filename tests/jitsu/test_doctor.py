@@ -33,6 +33,7 @@ from jitsu.doctor import (
 from jitsu.doctor.finding import Finding, Suite, lines, note
 from jitsu_protocol import __version__
 from jitsu_protocol.messages import Pong
+from jitsu_protocol.model.hypervisors import HypervisorKind
 from jitsu_protocol.model.vm import from_config
 from jitsu_runtime.settings.load import load
 
@@ -164,8 +165,11 @@ def test_a_runtime_directory_that_others_may_open_is_found(tmp_path: Path) -> No
         (rights.Facts(uid=1000, port=5300), ""),
         (rights.Facts(uid=1000, capabilities=1 << rights.CAP_NET_BIND_SERVICE), ""),
         (rights.Facts(uid=1000, port=5300, wants_synjitsu=True), "VMs use Synjitsu, and this user has no right"),
-        (rights.Facts(uid=1000, port=5300, kinds=frozenset({"solo5"})), "hypervisor.kind = solo5 (unikernels"),
-        (rights.Facts(uid=0, port=5300, kinds=frozenset({"solo5"})), ""),
+        (
+            rights.Facts(uid=1000, port=5300, kinds=frozenset({HypervisorKind.SOLO5})),
+            "hypervisor.kind = solo5 (unikernels",
+        ),
+        (rights.Facts(uid=0, port=5300, kinds=frozenset({HypervisorKind.SOLO5})), ""),
         (rights.Facts(port=5300, libvirt_is_closed=True), "this user may not use libvirt's socket"),
         (rights.Facts(port=5300, libvirt_is_absent=True), "libvirt does not run on this machine"),
         (rights.Facts(uid=1000, is_running=True, wants_synjitsu=True), ""),

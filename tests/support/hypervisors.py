@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.errors import JitsuError, Refused
 from jitsu_protocol.model.vm import from_config
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
+from jitsu_vmd.hypervisor import DomainIds
+from jitsu_vmd.hypervisor import Xenstore as XenstoreAbility
 from jitsu_vmd.rules.events import GuestState
 from tests.support import fake_xl, solo5
 from tests.support.lan import BRIDGE
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisor import Hypervisor
+    from jitsu_vmd.wires.hypervisors import Hypervisors
 
 LIMIT_S = 30.0 * SLOWER
 NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0"}
@@ -40,6 +44,25 @@ def with_what_it_needs(request: pytest.FixtureRequest) -> str:
     if request.param in NEEDS:
         request.getfixturevalue(NEEDS[request.param])
     return str(request.param)
+
+
+def raised(check: Callable[[VM], None], vm: VM) -> str:
+    """Return why a check refuses a VM, "" if it does not."""
+    try:
+        check(vm)
+    except Refused as refused:
+        return str(refused)
+    return ""
+
+
+def refusal_of(hypervisor: Hypervisor | Hypervisors, vm: VM) -> str:
+    """Return why a hypervisor refuses a VM, "" if it does not."""
+    return raised(hypervisor.check, vm)
+
+
+async def domain_id(hypervisor: Hypervisor, vm: VM) -> int | None:
+    """Return a VM's id in Xenstore, None where there is none."""
+    return await hypervisor.domain_id(vm) if isinstance(hypervisor, DomainIds) else None
 
 
 class Running:
@@ -56,7 +79,7 @@ class Running:
         await self.hypervisor.start(self.vm)
         if kind == "libxl xen" and how == "suspend":
             await self.boots()
-        await getattr(self.hypervisor, how)(self.vm)
+        await self.hypervisor.stop(self.vm, StopMode(how))
 
     async def start_fails(self, kind: str) -> None:
         """Start the VM, which its hypervisor refuses this time."""
@@ -92,7 +115,7 @@ class Running:
             yield
         finally:
             if await self.state() is GuestState.RUNNING:
-                await self.hypervisor.destroy(self.vm)
+                await self.hypervisor.stop(self.vm, StopMode.DESTROY)
             await self.hypervisor.discard(self.vm)
             await self.hypervisor.forget(self.vm)
 
@@ -104,7 +127,7 @@ class Running:
     async def boots(self) -> None:
         """Wait until a guest of Xen says that it can be suspended."""
         store = Xenstore("", asyncio.ensure_future)
-        key = f"/local/domain/{await self.hypervisor.domain_id(self.vm)}/control/feature-suspend"
+        key = f"/local/domain/{await domain_id(self.hypervisor, self.vm)}/control/feature-suspend"
         async with asyncio.timeout(LIMIT_S):
             while await store.read(key) != "1":
                 await asyncio.sleep(0.2)
@@ -256,6 +279,7 @@ async def _running(vm: VM, directory: Path, **settings: str) -> AsyncIterator[Ru
 
 async def key_comes(made: Running) -> None:
     """See that vmd's wait for the VM's key ends when the key is there."""
+    assert isinstance(made.hypervisor, XenstoreAbility)
     domain = await made.hypervisor.domain_id(made.vm)
     waits = asyncio.ensure_future(made.hypervisor.wait_for_key(made.vm))
     await asyncio.sleep(0.5)

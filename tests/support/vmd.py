@@ -34,7 +34,6 @@ class PlayedHypervisor:
     """Does what it is asked at once, and notes it; `fails` is the error of the next call."""
 
     name = "played"
-    watches_keys = False
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -52,8 +51,8 @@ class PlayedHypervisor:
         """Unset: calls wait."""
         self.goes_on.set()
 
-    def refusal(self, _: VM) -> str:
-        return ""
+    def check(self, vm: VM) -> None:
+        """Refuse nothing."""
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         return {vm.uuid: self.examined.get(vm.name, Examined()) for vm in vms}
@@ -87,26 +86,12 @@ class PlayedHypervisor:
     async def discard(self, vm: VM) -> None:
         await self._call("discard", vm, GuestState.OFF)
 
-    async def shutdown(self, vm: VM) -> None:
-        await self._call("shutdown", vm, GuestState.OFF)
-
-    async def destroy(self, vm: VM) -> None:
-        await self._call("destroy", vm, GuestState.OFF)
-
-    async def suspend(self, vm: VM) -> None:
-        await self._call("suspend", vm, GuestState.SUSPENDED)
-
-    async def pause(self, vm: VM) -> None:
-        await self._call("pause", vm, GuestState.PAUSED)
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        states = {StopMode.SUSPEND: GuestState.SUSPENDED, StopMode.PAUSE: GuestState.PAUSED}
+        await self._call(how.value, vm, states.get(how, GuestState.OFF))
 
     async def forget(self, vm: VM) -> None:
         self.calls.append(("forget", vm.name))
-
-    async def domain_id(self, _: VM) -> int | None:
-        return None
-
-    async def wait_for_key(self, _: VM) -> None:
-        pass
 
 
 class PlayedStore:

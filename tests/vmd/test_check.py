@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.errors import Refused, Unavailable
+from jitsu_protocol.model.hypervisors import HypervisorKind
 from jitsu_vmd.hypervisor import Examined, Hypervisor
 from jitsu_vmd.wires.check import looked_at
 from tests.support.vms import make_vm
@@ -31,15 +32,24 @@ class Looking:
         if self._trouble:
             raise Unavailable(self._trouble)
 
-    def refusal(self, vm: VM) -> str:
-        return "kernel: there is no file /k" if vm.config.get("kernel") else ""
+    def check(self, vm: VM) -> None:
+        if vm.config.get("kernel"):
+            raise Refused("kernel: there is no file /k")
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         return {vm.uuid: self._found for vm in vms}
 
 
-@pytest.mark.parametrize(("kind", "opened"), [("mock", False), ("bridge", False), ("solo5", False), ("libvirt", True)])
-async def test_only_what_starts_nothing_is_opened(kind: str, opened: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "opened"),
+    [
+        (HypervisorKind.MOCK, False),
+        (HypervisorKind.BRIDGE, False),
+        (HypervisorKind.SOLO5, False),
+        (HypervisorKind.LIBVIRT, True),
+    ],
+)
+async def test_only_what_starts_nothing_is_opened(kind: HypervisorKind, opened: bool) -> None:
     near = Looking("near", Examined("disk: there is no file /d", writes_to_disk=True))
     found = await looked_at({"": cast("Hypervisor", near)}, {"": kind}, [WWW])
     assert near.opened is opened
@@ -54,7 +64,7 @@ async def test_one_hypervisor_that_is_silent_does_not_keep_the_others_from_being
     near, far = Looking("near", Examined()), Looking("far", Examined(), "no route to host")
     both = {"": cast("Hypervisor", near), "far": cast("Hypervisor", far)}
     vms = [make_vm("www", kernel="/k"), API, make_vm("old", "127.0.1.3", hypervisor="gone")]
-    found = await looked_at(both, {"": "libvirt", "far": "xapi"}, vms)
+    found = await looked_at(both, {"": HypervisorKind.LIBVIRT, "far": HypervisorKind.XAPI}, vms)
     assert found["silent"] == {"far": "no route to host"}
     assert found["refusals"] == {
         vms[0].uuid: "kernel: there is no file /k",

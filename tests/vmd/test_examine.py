@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.messages import Check, Checked, Summon
-from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.errors import Refused, Unavailable
 from jitsu_protocol.model.vm import VM, VM_ROOT, from_config, to_tree
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
-from jitsu_vmd.hypervisors.libxl import Libxl
+from jitsu_vmd.hypervisors.libxl.backend import Libxl
 from jitsu_vmd.hypervisors.solo5.backend import Solo5
 from jitsu_vmd.rules import means
 from jitsu_vmd.wires import hypervisors as hypervisors_module
@@ -183,7 +183,12 @@ async def test_a_vm_that_was_refused_for_a_missing_file_starts_once_the_file_is_
 ) -> None:
     vm, kernel = make_vm(response_delay="0"), tmp_path / "kernel"
     async with running_vmd(tmp_path) as vmd:
-        monkeypatch.setattr(vmd.hypervisor, "refusal", lambda _: "" if kernel.exists() else "kernel: there is no file")
+
+        def check(_: VM) -> None:
+            if not kernel.exists():
+                raise Refused("kernel: there is no file")
+
+        monkeypatch.setattr(vmd.hypervisor, "check", check)
         vmd.configure(vm)
         with pytest.raises(Unavailable, match="www: kernel: there is no file"):
             await vmd.summoned(Summon(vm=vm.uuid))
@@ -196,8 +201,8 @@ async def test_a_vm_that_was_refused_for_a_missing_file_starts_once_the_file_is_
 
 
 async def test_the_mock_examines_vms(tmp_path: Path) -> None:
-    from jitsu_vmd.hypervisors.bridge import Bridge
-    from jitsu_vmd.mock.client import MockHypervisor
+    from jitsu_vmd.hypervisors.bridge.backend import Bridge
+    from jitsu_vmd.hypervisors.mock.client import MockHypervisor
 
     mock = object.__new__(MockHypervisor)
     plain, disk = make_vm(boot_time="3"), make_vm("db", "127.0.1.2", disk="/nowhere@vda")

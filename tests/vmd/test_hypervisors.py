@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.model.errors import Refused, Unavailable
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import GuestState
-from tests.support.hypervisors import LIMIT_S, XEN, libvirt, running, with_what_it_needs
+from tests.support.hypervisors import LIMIT_S, XEN, domain_id, libvirt, refusal_of, running, with_what_it_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,10 +53,10 @@ async def test_a_vm_is_started_and_destroyed_and_that_is_told(kind: str, tmp_pat
         await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING, "one that runs is left alone"
         made.told.clear()
-        await made.hypervisor.destroy(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
         assert await made.state() is GuestState.OFF
         await made.tells(lambda: {made.vm.uuid, ""} & set(made.told))
-        await made.hypervisor.destroy(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
         await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING, "and again"
 
@@ -63,7 +64,7 @@ async def test_a_vm_is_started_and_destroyed_and_that_is_told(kind: str, tmp_pat
 async def test_a_vm_is_paused_and_runs_on(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
         await made.hypervisor.start(made.vm)
-        await made.hypervisor.pause(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.PAUSE)
         assert await made.state() is GuestState.PAUSED
         await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING
@@ -89,7 +90,7 @@ async def test_a_start_that_fails_leaves_saved_state_and_the_next_one_uses_it(
         assert await made.state() is saved
         await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING
-        await made.hypervisor.destroy(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
         await made.becomes(GuestState.OFF)  # the save was used: nothing can be restored once more
 
 
@@ -99,7 +100,7 @@ async def test_saved_state_goes_only_when_it_is_discarded(kind: str, how: str, t
         await made.saved(kind, how)
         saved = GuestState.PAUSED if how == "pause" else GuestState.SUSPENDED
         with suppress(Unavailable):  # it says that a paused VM is not destroyed
-            await made.hypervisor.destroy(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.DESTROY)
         assert await made.state() is saved
         if kind != "xapi":  # where nothing is made for a VM
             with pytest.raises(Unavailable, match="kept"):
@@ -119,13 +120,13 @@ async def test_a_guest_is_asked_to_shut_down(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
         await made.hypervisor.start(made.vm)
         async with asyncio.timeout(LIMIT_S):  # it is not destroyed meanwhile: shutdown_limit is longer
-            await made.hypervisor.shutdown(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.SHUTDOWN)
         assert await made.state() is GuestState.OFF
 
 
 async def test_a_vm_that_it_can_run_is_not_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
-        assert made.hypervisor.refusal(made.vm) == (
+        assert refusal_of(made.hypervisor, made.vm) == (
             "" if kind != "libvirt test" else "kernel: there is no file /none/kernel"
         )
-        assert await made.hypervisor.domain_id(made.vm) is None, "it is off"
+        assert await domain_id(made.hypervisor, made.vm) is None, "it is off"

@@ -13,8 +13,9 @@ import pytest
 
 from jitsu_protocol.model.errors import JitsuError, NotFound
 from jitsu_protocol.model.vm import from_config
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import GuestState
-from tests.support.hypervisors import LIMIT_S, key_comes, libvirt, running, vm_of, with_what_it_needs
+from tests.support.hypervisors import LIMIT_S, key_comes, libvirt, refusal_of, running, vm_of, with_what_it_needs
 from tests.support.lan import BRIDGE
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def test_what_a_domain_has_is_told_and_it_is_gone_when_the_vm_is(real: str
         assert [(nic.mac, nic.bridge) for nic in guests[made.vm.uuid].nics] == [("02:00:5e:00:53:99", BRIDGE)]
         await made.hypervisor.forget(made.vm)
         with pytest.raises(NotFound):
-            await made.hypervisor.pause(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.PAUSE)
 
 
 async def test_a_vm_that_was_never_defined_is_told_of(real: str, tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ async def test_a_domain_that_others_defined_is_used_by_its_name_or_uuid(tmp_path
         uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f"
         by_uuid = from_config({"name": ["x"], "uuid": [uuid], "dns": ["u.jitsu.test"], "ip": ["127.88.0.4"]}, {})
         assert (await made.hypervisor.guests([by_uuid]))[uuid].state is GuestState.RUNNING
-        await made.hypervisor.pause(by_name)
+        await made.hypervisor.stop(by_name, StopMode.PAUSE)
         assert (await made.hypervisor.guests([by_uuid]))[uuid].state is GuestState.PAUSED
         await made.tells(lambda: uuid in made.told)
         await made.hypervisor.start(by_uuid)
@@ -73,7 +74,7 @@ async def test_a_domain_of_the_operators_own_xml(tmp_path: Path) -> None:
         await made.hypervisor.guests([vm])
         await made.hypervisor.start(vm)
         assert (await made.hypervisor.guests([vm]))[vm.uuid].state is GuestState.RUNNING
-        await made.hypervisor.destroy(vm)
+        await made.hypervisor.stop(vm, StopMode.DESTROY)
         await made.hypervisor.forget(vm)
 
 
@@ -93,7 +94,7 @@ async def test_what_it_cannot_do_is_refused_before_it_is_asked_to(
     tmp_path: Path, keys: dict[str, str], refusal: str
 ) -> None:
     async with running("libvirt test", tmp_path) as made:
-        assert made.hypervisor.refusal(vm_of("libvirt test", **keys)) == refusal
+        assert refusal_of(made.hypervisor, vm_of("libvirt test", **keys)) == refusal
 
 
 @libvirt
@@ -125,7 +126,7 @@ async def test_a_call_that_hangs_delays_no_other_and_looking_says_so(
         await asyncio.sleep(0.1)
         assert await made.state() is GuestState.OFF, "others, and looking, go on"
         monkeypatch.setattr(library.virConnect, "lookupByUUIDString", lambda *_: goes_on.wait(10))
-        monkeypatch.setattr("jitsu_vmd.hypervisors.libvirt.LOOK_LIMIT_S", 0.2)
+        monkeypatch.setattr("jitsu_vmd.hypervisors.libvirt.backend.LOOK_LIMIT_S", 0.2)
         for _ in range(2):
             with pytest.raises(JitsuError, match="does not answer"):
                 await made.hypervisor.guests([made.vm])
@@ -162,7 +163,7 @@ async def test_guests_that_hang_hold_up_no_other_though_libvirtd_serves_five_cal
         try:
             await asyncio.gather(*map(hypervisor.start, several))
             with hanging(several):
-                pauses = [asyncio.ensure_future(hypervisor.pause(vm)) for vm in several]
+                pauses = [asyncio.ensure_future(hypervisor.stop(vm, StopMode.PAUSE)) for vm in several]
                 await asyncio.sleep(0.5)
                 async with asyncio.timeout(LIMIT_S):
                     await hypervisor.start(made.vm)
@@ -174,7 +175,7 @@ async def test_guests_that_hang_hold_up_no_other_though_libvirtd_serves_five_cal
             for vm in several:
                 with suppress(JitsuError):
                     await hypervisor.discard(vm)  # those that are paused are not destroyed
-                await hypervisor.destroy(vm)
+                await hypervisor.stop(vm, StopMode.DESTROY)
                 await hypervisor.forget(vm)
 
 
@@ -186,11 +187,11 @@ async def test_a_libvirtd_that_hangs_in_several_calls_is_left_without_a_write_in
     monkeypatch.setattr("jitsu_vmd.wires.libvirtd.KEEPALIVE_COUNT", 1)
     async with running("libvirt qemu", tmp_path) as made:
         for _ in range(3):
-            calls = [asyncio.ensure_future(made.hypervisor.pause(made.vm)) for _ in range(4)]
+            calls = [asyncio.ensure_future(made.hypervisor.stop(made.vm, StopMode.PAUSE)) for _ in range(4)]
             refused = await asyncio.gather(*calls, return_exceptions=True)
             assert {str(each) for each in refused} == {"Requested operation is not valid: domain is not running"}
             os.kill(qemu.pid(), signal.SIGSTOP)
-            calls = [asyncio.ensure_future(made.hypervisor.pause(made.vm)) for _ in range(4)]
+            calls = [asyncio.ensure_future(made.hypervisor.stop(made.vm, StopMode.PAUSE)) for _ in range(4)]
             await asyncio.sleep(4)  # keepalive ends them
             made.told.clear()
             os.kill(qemu.pid(), signal.SIGCONT)
@@ -203,21 +204,21 @@ async def test_a_libvirtd_that_hangs_in_several_calls_is_left_without_a_write_in
 @pytest.mark.timeout(300)
 async def test_libvirt_does_the_same_with_a_guest_of_xen(libvirt_in_dom0: None, tmp_path: Path) -> None:
     async with running("libvirt xen", tmp_path, wait_for_key="data/status") as made:
-        assert made.hypervisor.refusal(made.vm) == ""
+        assert refusal_of(made.hypervisor, made.vm) == ""
         await made.hypervisor.start(made.vm)
         await key_comes(made)
         await made.boots()
-        await made.hypervisor.pause(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.PAUSE)
         assert await made.state() is GuestState.PAUSED
         await made.hypervisor.start(made.vm)
         made.told.clear()
         async with asyncio.timeout(LIMIT_S):  # of shutdown_limit, after which it would be destroyed, far more is left
-            await made.hypervisor.shutdown(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.SHUTDOWN)
         assert await made.state() is GuestState.OFF
         await made.tells(lambda: made.vm.uuid in made.told)
         await made.hypervisor.start(made.vm)
         await made.boots()
-        await made.hypervisor.suspend(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
         assert await made.state() is GuestState.SUSPENDED
         await made.hypervisor.start(made.vm)
         assert await made.state() is GuestState.RUNNING

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.model.errors import BootFailed, JitsuError, Unavailable
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires import commands
 from tests.support.elf import SAYS, pvh_guest
-from tests.support.hypervisors import XEN, key_comes, running, running_libxl, vm_of, with_what_it_needs
+from tests.support.hypervisors import (
+    XEN,
+    domain_id,
+    key_comes,
+    refusal_of,
+    running,
+    running_libxl,
+    vm_of,
+    with_what_it_needs,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +54,7 @@ async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(libx
         await made.hypervisor.start(vm)
         assert seen == [GuestState.PAUSED]
         assert await made.state() is GuestState.RUNNING
-        domain = await made.hypervisor.domain_id(vm)
+        domain = await domain_id(made.hypervisor, vm)
         written = await xenstore.read(f"/local/domain/{domain}/rumprun/cfg")
         assert written == '{"cmdline":"nginx","net":{"if":"xenif0"}}'
 
@@ -59,8 +69,8 @@ async def test_libxl_names_the_hosts_end_of_each_interface_after_each_start(libx
         assert await interfaces() == [""], "it is off"
         for _ in range(2):
             await made.hypervisor.start(vm)
-            assert await interfaces() == [f"vif{await made.hypervisor.domain_id(vm)}.0"]
-            await made.hypervisor.destroy(vm)
+            assert await interfaces() == [f"vif{await domain_id(made.hypervisor, vm)}.0"]
+            await made.hypervisor.stop(vm, StopMode.DESTROY)
 
 
 @pytest.mark.suite
@@ -77,7 +87,7 @@ async def test_libxl_a_domain_that_its_own_xl_removes_too_is_destroyed_all_the_s
     async with running_libxl("libxl", vm, tmp_path) as made:
         await made.hypervisor.start(vm)
         (tmp_path / "fake" / "race-destroy").touch()
-        await made.hypervisor.destroy(vm)
+        await made.hypervisor.stop(vm, StopMode.DESTROY)
         assert await made.state() is GuestState.OFF
 
 
@@ -87,7 +97,7 @@ async def test_libxl_says_why_xl_has_failed(libxl: str, tmp_path: Path) -> None:
         await made.hypervisor.start(other)
         with pytest.raises(JitsuError, match=r'xl create: .*Domain with name "jitsu-conforms" already exists'):
             await made.hypervisor.start(vm)
-        await made.hypervisor.destroy(other)
+        await made.hypervisor.stop(other, StopMode.DESTROY)
 
 
 @pytest.mark.suite
@@ -104,7 +114,7 @@ async def test_libxl_says_why_xl_has_failed(libxl: str, tmp_path: Path) -> None:
 )
 async def test_libxl_refuses_what_it_cannot_do(tmp_path: Path, keys: dict[str, str], refusal: str) -> None:
     async with running_libxl("libxl", vm_of("libxl"), tmp_path) as made:
-        assert refusal in made.hypervisor.refusal(vm_of("libxl", **keys))
+        assert refusal in refusal_of(made.hypervisor, vm_of("libxl", **keys))
 
 
 def saves_of(made: Running) -> Saves:
@@ -149,12 +159,12 @@ async def test_libxl_a_domain_that_is_only_half_restored_is_not_let_run(tmp_path
 async def test_libxl_a_domain_whose_creation_was_cut_short_is_created_again(tmp_path: Path) -> None:
     async with running("libxl", tmp_path) as made:
         await made.hypervisor.start(made.vm)
-        first = await made.hypervisor.domain_id(made.vm)
-        await made.hypervisor.pause(made.vm)
+        first = await domain_id(made.hypervisor, made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.PAUSE)
         saves_of(made).begin_creating(made.vm.uuid)
         assert await made.state() is GuestState.OFF
         await made.hypervisor.start(made.vm)
-        assert await made.hypervisor.domain_id(made.vm) not in (None, first)
+        assert await domain_id(made.hypervisor, made.vm) not in (None, first)
         assert await made.state() is GuestState.RUNNING
 
 
@@ -163,7 +173,7 @@ async def test_libxl_a_domain_that_runs_on_after_its_save_makes_that_save_useles
     """vmd died between the two halves of a suspend: the save is complete, the domain is still there, paused."""
     async with running("libxl", tmp_path) as made:
         await made.hypervisor.start(made.vm)
-        await made.hypervisor.pause(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.PAUSE)
         saves_of(made).make_directory()
         saves_of(made).path(made.vm.uuid, "save").write_text("{}")
         assert await made.state() is GuestState.PAUSED
@@ -179,7 +189,7 @@ async def test_libxl_a_save_that_others_restored_is_not_restored_again(tmp_path:
         await made.saved("libxl", "suspend")
         await commands.run("xl", "restore", str(saves_of(made).path(made.vm.uuid, "save")))
         assert await made.state() is GuestState.RUNNING
-        await made.hypervisor.destroy(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
         assert await made.state() is GuestState.OFF
 
 
@@ -189,7 +199,7 @@ async def test_libxl_a_suspend_that_fails_leaves_the_domain_and_no_save(tmp_path
         await made.hypervisor.start(made.vm)
         (tmp_path / "fake" / "fail-save").touch()
         with pytest.raises(Unavailable, match="Not enough free memory"):
-            await made.hypervisor.suspend(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
         assert await made.state() is GuestState.RUNNING
         assert "save" not in saves_of(made).all().get(made.vm.uuid, set())
 
@@ -199,7 +209,7 @@ async def test_libxl_a_suspend_that_fails_leaves_the_domain_and_no_save(tmp_path
 async def test_libxl_boots_an_image_that_has_only_an_entry_for_pvh(dom0: None, tmp_path: Path) -> None:
     vm = vm_of("libxl xen", kernel=str(pvh_guest(tmp_path)), initrd="")
     async with running_libxl("libxl xen", vm, tmp_path) as made:
-        assert made.hypervisor.refusal(vm) == ""
+        assert refusal_of(made.hypervisor, vm) == ""
         await made.hypervisor.start(vm)
         await made.becomes(GuestState.OFF)  # it halts by itself
         _, said, _ = await commands.run("xl", "dmesg")

@@ -12,6 +12,7 @@ from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.rules import means
 from jitsu_vmd.wires.hypervisors import Hypervisors
+from tests.support.hypervisors import refusal_of
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -129,5 +130,5 @@ async def test_a_link_local_address_is_a_mistake_with_every_kind(address: str) -
 
 def test_a_vm_whose_hypervisor_there_is_not_is_named_once() -> None:
     hypervisors = Hypervisors({}, lambda work: work.close())
-    said = hypervisors.refusal(make_vm(hypervisor="xen"))
+    said = refusal_of(hypervisors, make_vm(hypervisor="xen"))
     assert said == "hypervisor: xen is not listed in hypervisor.connections"

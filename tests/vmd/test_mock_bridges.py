@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jitsu_vmd.mock.bridges import ALIAS, is_left_behind
+from jitsu_vmd.hypervisors.mock.bridges import ALIAS, is_left_behind
 
 pytestmark = pytest.mark.wires
 

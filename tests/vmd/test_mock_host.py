@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_vmd.mock.guest import LoopbackGuest
-from jitsu_vmd.mock.host import MockHost
-from jitsu_vmd.mock.messages import TOPIC, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.hypervisors.mock.guest import LoopbackGuest
+from jitsu_vmd.hypervisors.mock.host import MockHost
+from jitsu_vmd.hypervisors.mock.messages import TOPIC, ListGuests, StartGuest, StopGuest
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:

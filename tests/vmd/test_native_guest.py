@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from jitsu_runtime.native_guest import native_guest
-from jitsu_vmd.hypervisors.bridge import cmdline_refusal, is_on_tap
-from jitsu_vmd.mock.bridge import BridgeGuest
-from jitsu_vmd.mock.native import native_arguments
+from jitsu_vmd.hypervisors.bridge.backend import check_cmdline, is_on_tap
+from jitsu_vmd.hypervisors.mock.bridge import BridgeGuest
+from jitsu_vmd.hypervisors.mock.native import native_arguments
+from tests.support.hypervisors import raised
 from tests.support.vms import make_vm
 
 pytestmark = pytest.mark.wires
@@ -56,7 +57,7 @@ def test_arguments_that_no_guest_would_see_are_refused(
     monkeypatch: pytest.MonkeyPatch, guest: str, keys: dict[str, str], refusal: str
 ) -> None:
     monkeypatch.setenv("MOCK_GUEST", guest)
-    assert cmdline_refusal(make_vm(**keys)) == refusal
+    assert raised(check_cmdline, make_vm(**keys)) == refusal
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_a_guest_is_on_a_tap_if_it_can_be_the_one_in_c_unless_the_vm_says_otherw
     monkeypatch: pytest.MonkeyPatch, guest: str, keys: dict[str, str], is_here: bool, expected: bool
 ) -> None:
     monkeypatch.setenv("MOCK_GUEST", guest)
-    monkeypatch.setattr("jitsu_vmd.hypervisors.bridge.TUN", "/dev/null")
+    monkeypatch.setattr("jitsu_vmd.hypervisors.bridge.backend.TUN", "/dev/null")
     assert is_on_tap(make_vm(**keys), is_here=is_here) is expected
 
 

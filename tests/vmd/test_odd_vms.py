@@ -55,12 +55,11 @@ async def test_g9_a_vm_of_which_its_hypervisor_can_make_nothing_is_refused_and_t
     good, odd = make_vm("good", response_delay="0"), make_vm("odd", "127.0.1.2", response_delay="0")
     async with running_vmd(tmp_path) as vmd:
 
-        def refusal(vm: VM) -> str:
+        def check(vm: VM) -> None:
             if vm == odd:
                 raise error
-            return ""
 
-        vmd.hypervisor.refusal = refusal  # type: ignore[assignment, method-assign]
+        vmd.hypervisor.check = check  # type: ignore[method-assign]
         vmd.configure(odd, good)
         await vmd.daemon.looks.at_all()
         await vmd.summoned(Summon(vm=good.uuid))

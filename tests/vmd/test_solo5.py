@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisors.solo5.wires.consoles import MAX_FILE_BYTES
 from jitsu_vmd.rules.events import GuestState
-from tests.support.hypervisors import LIMIT_S, Running, running_solo5, vm_of
+from tests.support.hypervisors import LIMIT_S, Running, refusal_of, running_solo5, vm_of
 from tests.support.solo5 import image, open_directory, written
 
 pytestmark = [
@@ -62,7 +63,7 @@ async def test_a_tender_has_a_user_of_its_own_and_no_rights_but_that(tmp_path: P
         files = {each.name: os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
         assert files == {"0": "/dev/null", "1": console, "2": console}, files
         assert next(iter(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))) == b"PATH=/usr/bin:/bin"
-        await made.hypervisor.destroy(other)
+        await made.hypervisor.stop(other, StopMode.DESTROY)
 
 
 async def test_a_disk_is_open_to_its_own_tender_and_to_no_other(tmp_path: Path) -> None:
@@ -70,14 +71,14 @@ async def test_a_disk_is_open_to_its_own_tender_and_to_no_other(tmp_path: Path) 
         kernel = written(public / "disk.spt", image(blocks=["storage"]))
         disk = written(public / "disk.img", bytes(4096))
         async with running_solo5(tmp_path, kernel=str(kernel), disk=str(disk)) as made:
-            assert made.hypervisor.refusal(made.vm) == ""
+            assert refusal_of(made.hypervisor, made.vm) == ""
             await made.hypervisor.start(made.vm)
             user = int(status(pid_of(tmp_path, made))["Uid"].split()[0])
             assert (disk.stat().st_uid, disk.stat().st_mode & 0o777) == (user, 0o600)
             other = vm_of("solo5", name="o", dns="o.jitsu.test", kernel=str(kernel), disk=str(disk))
             with pytest.raises(BootFailed, match=r"disk\.img is in use by another VM, jitsu-conforms"):
                 await made.hypervisor.start(other)
-            await made.hypervisor.destroy(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.DESTROY)
             await made.hypervisor.forget(made.vm)
             assert disk.stat().st_uid == 0
 
@@ -119,7 +120,7 @@ async def test_a_tender_that_cannot_be_executed_is_a_failed_boot(tmp_path: Path)
         assert await made.state() is GuestState.OFF
         assert not list((tmp_path / "solo5").glob("*.json"))
         tender.chmod(0o700)
-        assert "its user cannot run it" in made.hypervisor.refusal(made.vm)
+        assert "its user cannot run it" in refusal_of(made.hypervisor, made.vm)
 
 
 async def test_tenders_outlive_vmd_and_the_launcher_and_are_found_again(tmp_path: Path) -> None:
@@ -131,10 +132,10 @@ async def test_tenders_outlive_vmd_and_the_launcher_and_are_found_again(tmp_path
         assert await made.state() is GuestState.RUNNING, "another launcher has found it"
         await made.hypervisor.start(made.vm)
         assert pid_of(tmp_path, made) == pid, "and it is not started twice"
-        await made.hypervisor.pause(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.PAUSE)
         assert await made.state() is GuestState.PAUSED
         await made.hypervisor.start(made.vm)
-        await made.hypervisor.destroy(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
         assert await made.state() is GuestState.OFF
         assert not Path(f"/proc/{pid}").exists() or status(pid)["State"].startswith("Z")
 
@@ -148,7 +149,7 @@ async def test_a_process_that_has_the_number_of_a_dead_tender_is_not_taken_for_i
         path.write_text(f"{os.getpid()} {rest}")
         await made.tells(lambda: "" in made.told)
         await made.becomes(GuestState.CRASHED)
-        await made.hypervisor.destroy(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
         os.kill(pid, signal.SIGKILL)
 
 
@@ -156,11 +157,12 @@ async def test_what_cannot_be_done_is_refused_with_the_reason_before_it_is_asked
     async with running_solo5(tmp_path) as made:
         for how in ("suspend", "shutdown"):
             vm = vm_of("solo5", kernel=made.vm.key("kernel"), stop_mode=how)
-            assert made.hypervisor.refusal(vm).startswith(f"stop_mode: {how} is not possible with solo5")
+            assert refusal_of(made.hypervisor, vm).startswith(f"stop_mode: {how} is not possible with solo5")
         with pytest.raises(Refused, match="cannot be suspended"):
-            await made.hypervisor.suspend(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
         await made.hypervisor.start(made.vm)
-        await made.hypervisor.shutdown(made.vm)  # a guest that may not run on is ended (docs/reference/changes.md)
+        # A guest that may not run on is ended (docs/reference/changes.md).
+        await made.hypervisor.stop(made.vm, StopMode.SHUTDOWN)
         assert await made.state() is GuestState.OFF
         with open_directory() as public:
             xen = str(written(public / "xen", image(6)))
@@ -179,6 +181,6 @@ async def test_what_cannot_be_done_is_refused_with_the_reason_before_it_is_asked
                 ({"nic": "br0"}, "nic: the image has no network"),
             ):
                 vm = vm_of("solo5", **({"kernel": made.vm.key("kernel")} | keys))
-                assert why in made.hypervisor.refusal(vm)
+                assert why in refusal_of(made.hypervisor, vm)
         with pytest.raises(JitsuError, match="it does not run"):
-            await made.hypervisor.pause(made.vm)
+            await made.hypervisor.stop(made.vm, StopMode.PAUSE)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.model.errors import BootFailed
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisor import ReservesInterfaces
 from jitsu_vmd.hypervisors.solo5 import backend
 from jitsu_vmd.hypervisors.solo5.wires import taps
@@ -227,7 +228,7 @@ async def test_the_tap_of_the_next_start_is_known_before_it_and_given_back_if_th
                 (nic,) = (await made.hypervisor.guests([made.vm]))[made.vm.uuid].nics
                 assert nic.interface == first
                 assert await made.hypervisor.reserve(made.vm) == "", "it runs"
-                await made.hypervisor.destroy(made.vm)
+                await made.hypervisor.stop(made.vm, StopMode.DESTROY)
                 other = vm_of("solo5", name="other", dns="o.jitsu.test", ip="127.88.0.2", kernel=kernel)
                 unused = await made.hypervisor.reserve(other)
                 monkeypatch.setattr(backend, "RESERVED_S", 0.0)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.model.errors import JitsuError, NotFound
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import GuestState
-from tests.support.hypervisors import running_xapi, vm_of
+from tests.support.hypervisors import refusal_of, running_xapi, vm_of
 from tests.support.xapi import FakeXapi, self_signed
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ async def test_xapi_a_guest_that_does_not_hear_is_halted(tmp_path: Path) -> None
         xapi.deaf = True
         vm = vm_of("xapi", shutdown_limit="0.3")
         async with running_xapi(vm, tmp_path, xapi) as made:
-            await made.hypervisor.shutdown(vm)
+            await made.hypervisor.stop(vm, StopMode.SHUTDOWN)
             assert xapi.vms[ref]["power_state"] == "Halted"
             assert "VM.destroy" not in xapi.calls, "that would remove it"
 
@@ -134,8 +135,8 @@ async def test_xapi_certificates_and_passwords_are_checked(tmp_path: Path) -> No
 async def test_xapi_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     with FakeXapi() as xapi:
         async with running_xapi(vm_of("xapi"), tmp_path, xapi) as made:
-            assert "the pool has already" in made.hypervisor.refusal(vm_of("xapi", kernel="/boot/x"))
-            assert "no access to Xenstore" in made.hypervisor.refusal(vm_of("xapi", wait_for_key="data/status"))
+            assert "the pool has already" in refusal_of(made.hypervisor, vm_of("xapi", kernel="/boot/x"))
+            assert "no access to Xenstore" in refusal_of(made.hypervisor, vm_of("xapi", wait_for_key="data/status"))
 
 
 async def test_xapi_is_away_and_comes_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import tempfile
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
 )
 
+from jitsu_protocol.model.hypervisors import KINDS_DOC, Connection, HypervisorKind, connection
 from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import as_text
 from jitsu_protocol.model.vm_keys import (
@@ -133,12 +134,8 @@ def _hosts(texts: list[str]) -> list[str]:
 
 
 def _connections(texts: list[str]) -> list[str]:
-    kinds = get_args(HypervisorKind)
     for text in texts:
-        parts = text.split()
-        if len(parts) not in (2, 3) or parts[1] not in kinds:
-            raise ValueError(f"{text!r} is neither NAME KIND nor NAME KIND URI, with one of {', '.join(kinds)}")
-        host_name(parts[0])
+        connection(text)
     return texts
 
 
@@ -163,7 +160,6 @@ def _glue_text(text: str) -> str:
     return f"{dns_name(name)}={ip_address(address)}"
 
 
-HypervisorKind = Literal["mock", "loopback", "bridge", "libvirt", "libxl", "xapi", "solo5"]
 IpText = Annotated[str, AfterValidator(_ip_text)]
 Listen = Annotated[str, AfterValidator(_listen_address)]
 Names = Annotated[list[DnsName], BeforeValidator(_split)]
@@ -382,12 +378,7 @@ class DnsSettings(Section):
 class HypervisorSettings(Section):
     """The hypervisor, and vmd that drives it."""
 
-    kind: HypervisorKind = Field(
-        "mock",
-        description="mock (the same as loopback): guests on 127.x.y.z, no privileges; "
-        "bridge: mock guests in network namespaces on a bridge, needs root; libvirt; libxl (on dom0, with xl); xapi; "
-        "solo5: unikernels as processes, needs root.",
-    )
+    kind: HypervisorKind = Field(HypervisorKind.MOCK, description=KINDS_DOC)
     bridge: str = Field(
         "jitsu0",
         pattern=r"^[A-Za-z0-9_.-]{1,15}$",
@@ -444,6 +435,11 @@ class HypervisorSettings(Section):
         json_schema_extra={"unit": "KiB", **LIVE},
     )
     metrics: Listen = Field("", description=METRICS)
+
+    @property
+    def all_connections(self) -> tuple[Connection, ...]:
+        """Every connection; the first, whose name is empty, is that of VMs that name none."""
+        return (Connection("", self.kind, self.connect), *map(connection, self.connections))
 
 
 class SynjitsuSettings(Section):

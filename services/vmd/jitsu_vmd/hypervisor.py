@@ -1,7 +1,10 @@
-"""The seam to a hypervisor, on one screen. A file in hypervisors/ implements it for one kind.
+"""The seam to a hypervisor, on one screen. Each folder in hypervisors/ implements it for one kind.
 
-Every call may take long and must not block the event loop; a call that fails raises JitsuError with the reason.
-vmd never makes a second start or stop call for a VM while one is under way.
+A call may take long, and must not block the event loop. A call that fails raises a JitsuError with the reason. vmd
+never makes a second call that starts or stops a VM while one is under way.
+
+`Hypervisor` is what vmd needs of every kind. What only some kinds can do is a protocol of its own below; vmd asks with
+isinstance whether a hypervisor has it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jitsu_protocol.model.vm import VM
+    from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_vmd.rules.events import GuestState
 
 
@@ -45,74 +49,79 @@ class Examined:
     """What is found out about a VM before its configuration is committed."""
 
     mistake: str = ""
-    """What it names that is not there, or a key that counts for nothing."""
+    """What it names that is not there, or a key that has no effect."""
     writes_to_disk: bool = False
     """It has a disk that it writes to, and can be shut down."""
 
 
 class Hypervisor(Protocol):
-    """What vmd asks of a hypervisor."""
+    """What vmd asks of every hypervisor."""
 
     name: str
-    watches_keys: bool
-    """Whether `wait_for_key` can be watched for its guests."""
+    """As an operator reads it, for example `libvirt (qemu:///system)`."""
 
-    def refusal(self, vm: VM) -> str:
-        """Return why it cannot do what a VM's keys ask for, or nothing."""
+    def check(self, vm: VM) -> None:
+        """Raise Refused if the hypervisor cannot do what a VM's keys ask for. Called before each start: be quick."""
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
-        """Look for mistakes in VMs as they would be configured, by uuid; in contrast to `refusal`, no start asks."""
+        """Look for mistakes in VMs that are about to be configured, by uuid. No start depends on what is found."""
 
     async def open(self) -> None:
-        """Connect; raises SetupFault if that can never succeed, Unavailable if it may later."""
+        """Connect. Raises SetupFault if that can never succeed, Unavailable if it may succeed later."""
 
     async def run(self, changed: Callable[[str], None]) -> None:
-        """Until cancelled, call `changed` with the uuid of a VM to look at again, "" for all."""
+        """Until cancelled, call `changed` with the uuid of a VM to look at again, or with "" for all VMs."""
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
-        """Return what is known of these VMs, by uuid; those it lacks are off."""
+        """Return what is known of these VMs, by uuid. A VM that is missing is off. An error means: it is silent."""
 
     async def start(self, vm: VM) -> None:
-        """Let a VM run, from whatever the hypervisor says it is now; returns when the hypervisor has accepted that.
+        """Let a VM run, from whatever state it is in now. Returns when the hypervisor has accepted that.
 
         Off: it boots. Paused: it continues. Suspended: it is restored. Running: nothing is done. A saved state is
         restored at most once: raises BootFailed, and starts nothing, if it may have been used before.
         """
 
-    async def discard(self, vm: VM) -> None:
-        """Delete the saved state of a VM that does not run, in memory and on disk; raises Refused if it runs."""
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a VM. Returns when that is done.
 
-    async def shutdown(self, vm: VM) -> None:
-        """Ask the guest to stop; returns when it has, and destroys it if it does not."""
-
-    async def destroy(self, vm: VM) -> None:
-        """Stop a VM that runs, at once; no error if it is off or suspended. Raises Unavailable if it is paused."""
-
-    async def suspend(self, vm: VM) -> None:
-        """Suspend a VM to disk; returns when that is done."""
-
-    async def pause(self, vm: VM) -> None:
-        """Stop a VM's processors; it keeps its memory."""
-
-    async def forget(self, vm: VM) -> None:
-        """Remove what was made for a VM that is no longer configured, and off.
-
-        Saved state is never removed: raises Unavailable if there is some, and says where.
+        destroy: at once; no error if it is off or suspended; raises Unavailable if it is paused.
+        shutdown: ask the guest; destroy it if it has not shut down within the VM's `shutdown_limit`.
+        suspend: save its memory to disk. pause: stop its processors, and keep its memory.
         """
 
-    async def domain_id(self, vm: VM) -> int | None:
-        """Return the id that a VM has in Xenstore while it runs, None where there is no Xenstore."""
+    async def discard(self, vm: VM) -> None:
+        """Delete the saved state of a VM that does not run, in memory and on disk. Raises Refused if it runs."""
 
-    async def wait_for_key(self, vm: VM) -> None:
-        """Return when the VM's key is in Xenstore; only asked if `watches_keys`."""
+    async def forget(self, vm: VM) -> None:
+        """Remove what was made for a VM that is no longer configured, and is off.
+
+        Saved state is never removed: raises Unavailable if there is some, and says where it is.
+        """
 
 
 @runtime_checkable
-class ReservesInterfaces(Hypervisor, Protocol):
-    """What a hypervisor may offer besides: it knows the interface of a VM before the VM has started."""
+class DomainIds(Protocol):
+    """An ability: the VMs are domains of Xen, and have ids."""
+
+    async def domain_id(self, vm: VM) -> int | None:
+        """Return the id that a VM has in Xenstore while it runs, else None."""
+
+
+@runtime_checkable
+class Xenstore(DomainIds, Protocol):
+    """An ability: this host's Xenstore has the VMs, so `wait_for_key` can be watched."""
+
+    async def wait_for_key(self, vm: VM) -> None:
+        """Return when the VM's key is in Xenstore."""
+
+
+@runtime_checkable
+class ReservesInterfaces(Protocol):
+    """An ability: the interface of a VM is known before the VM has started."""
 
     async def reserve(self, vm: VM) -> str:
-        """Return the host's end of the interface that the next start of a VM will use; raises JitsuError.
+        """Return the host's end of the interface that the next start of a VM will use, "" if it has none.
 
-        It is kept for that start for a few seconds at least.
+        It is kept for that start for a few seconds at least. Raises JitsuError.
         """

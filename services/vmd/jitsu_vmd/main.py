@@ -15,6 +15,7 @@ from jitsu_protocol.model.vm import STATS_ROOT
 from jitsu_runtime.bus.follow import follow_vms, told
 from jitsu_runtime.service import EXIT_SETUP, RealWorld, configured, run, run_loop
 from jitsu_runtime.settings.load import SettingsFault, load, service_parser
+from jitsu_vmd.hypervisors import make
 from jitsu_vmd.wires.check import looked_at
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.learn import check
@@ -28,42 +29,8 @@ if TYPE_CHECKING:
 
 
 def hypervisors_for(process: World) -> dict[str, Hypervisor]:
-    """Return the hypervisors that are configured, by name."""
-    settings = process.settings.hypervisor
-    backends = {"": _hypervisor(process, settings.kind, settings.connect)}
-    for text in settings.connections:
-        name, kind, *uri = text.split()
-        backends[name] = _hypervisor(process, kind, uri[0] if uri else "")
-    return backends
-
-
-def _hypervisor(process: World, kind: str, uri: str) -> Hypervisor:
-    """Return one hypervisor; its library is loaded only here."""
-    match kind:
-        case "libvirt":
-            from jitsu_vmd.hypervisors.libvirt import Libvirt
-
-            return Libvirt(process, uri)
-        case "libxl":
-            from jitsu_vmd.hypervisors.libxl import Libxl
-
-            return Libxl(process)
-        case "solo5":
-            from jitsu_vmd.hypervisors.solo5.backend import Solo5
-
-            return Solo5(process, uri)
-        case "xapi":
-            from jitsu_vmd.hypervisors.xapi import Xapi
-
-            return Xapi(process, uri)
-        case "bridge":
-            from jitsu_vmd.hypervisors.bridge import Bridge
-
-            return Bridge(process)
-        case _:
-            from jitsu_vmd.hypervisors.loopback import Loopback
-
-            return Loopback(process)
+    """Return the hypervisors that are configured, by the name of their connection."""
+    return {each.name: make(process, each) for each in process.settings.hypervisor.all_connections}
 
 
 async def start(process: World) -> None:
@@ -126,7 +93,7 @@ async def _check(settings: Settings, vms: list[VM]) -> dict[str, Any]:
         async with asyncio.TaskGroup() as group:
             process = RealWorld("vmd", settings.model_copy(update={"hypervisor": own}), group)
             try:
-                kinds = {"": own.kind, **{text.split()[0]: text.split()[1] for text in own.connections}}
+                kinds = {each.name: each.kind for each in own.all_connections}
                 found = await looked_at(hypervisors_for(process), kinds, vms)
             finally:
                 process.close()

@@ -114,7 +114,7 @@ class Follower:
         """
         vmd = self._process.client("vmd", self._host)
         hypervisor = self._process.settings.hypervisor
-        is_without_bridges = hypervisor.kind in ("mock", "loopback") and not hypervisor.connections
+        is_without_bridges = hypervisor.kind.about.is_on_loopback and not hypervisor.connections
         states_first = self._server.bridges.are_found and is_without_bridges
         if states_first:
             follow_states(self._process, {self._host: vmd}, self._all_states, self._state)

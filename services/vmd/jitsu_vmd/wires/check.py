@@ -1,7 +1,7 @@
 """`jitsu-vmd --check`: hypervisors look at the VMs of a file; nothing is started, nothing is bound.
 
-opens for that     libvirt, libxl, xapi: they are asked for domains; a hypervisor that does not answer is reported
-needs no opening   the mock kinds and solo5: opening them would start a process that runs guests
+A hypervisor is opened for that, and one that does not answer is reported. A kind whose opening may start a process that
+runs guests is not opened (HypervisorKind.about.starts_when_opened): it finds mistakes without that.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.errors import JitsuError, Refused
 from jitsu_vmd.rules.means import of_addresses
 from jitsu_vmd.wires.hypervisors import EXAMINE_LIMIT_S, hypervisor_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jitsu_protocol.model.hypervisors import HypervisorKind
     from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisor import Examined, Hypervisor
 
-OPENED = frozenset({"libvirt", "libxl", "xapi"})
 OPEN_LIMIT_S = 5.0
 
 
 async def looked_at(
-    hypervisors: Mapping[str, Hypervisor], kinds: Mapping[str, str], vms: Sequence[VM]
+    hypervisors: Mapping[str, Hypervisor], kinds: Mapping[str, HypervisorKind], vms: Sequence[VM]
 ) -> dict[str, Any]:
     """Return what is wrong with VMs: `refusals` by uuid, which `writes_to_disk`, and the `silent` hypervisors.
 
@@ -43,17 +43,25 @@ async def looked_at(
             continue
         backend = hypervisors[name]
         try:
-            examined = await _examined(backend, theirs, opens=kinds[name] in OPENED)
+            examined = await _examined(backend, theirs, opens=not kinds[name].about.starts_when_opened)
         except (JitsuError, TimeoutError) as error:
             silent[backend.name] = str(error) or "it does not answer"
             examined = {}
         for vm in theirs:
             found = examined.get(vm.uuid)
-            if fault := backend.refusal(vm) or (found.mistake if found else "") or of_addresses(vm):
+            if fault := _refusal(backend, vm) or (found.mistake if found else "") or of_addresses(vm):
                 refusals[vm.uuid] = fault
             if found:
                 writes_to_disk[vm.uuid] = found.writes_to_disk
     return {"refusals": refusals, "writes_to_disk": writes_to_disk, "silent": silent}
+
+
+def _refusal(backend: Hypervisor, vm: VM) -> str:
+    try:
+        backend.check(vm)
+    except Refused as refused:
+        return str(refused)
+    return ""
 
 
 async def _examined(backend: Hypervisor, vms: Sequence[VM], *, opens: bool) -> dict[str, Examined]:

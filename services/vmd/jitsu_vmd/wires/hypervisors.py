@@ -1,21 +1,28 @@
-"""All hypervisors of one vmd, by name; "" is that of VMs that name none. One that is silent holds up no other."""
+"""All hypervisors of one vmd, by the name of their connection; "" is that of VMs that name none.
+
+A hypervisor that is silent delays no other, and a call that fails raises a JitsuError, whatever the code for its kind
+has raised (isolation.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.model.errors import JitsuError, Unavailable
-from jitsu_vmd.hypervisor import Examined, ReservesInterfaces
+from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
+from jitsu_vmd.hypervisor import DomainIds, Examined, ReservesInterfaces, Xenstore
 from jitsu_vmd.rules import means
+from jitsu_vmd.wires.isolation import OddVms, isolated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
     from typing import Any
 
     from jitsu_protocol.model.vm import VM
+    from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_vmd.hypervisor import Guest, Hypervisor
 
 RETRY_S = 1.0
@@ -23,19 +30,14 @@ EXAMINE_LIMIT_S = 5.0
 """Half of what `jitsu apply` waits."""
 FIRST_OPEN_S = 3.0
 """vmd serves after that long, even if a hypervisor is away."""
-
-CHANGES = frozenset({"start", "discard", "suspend", "pause", "destroy"})
-"""Calls that leave half a domain behind if they are cut off."""
 SETTLE_S = 10.0
-"""They are waited for that long when vmd is asked to stop."""
-
-T = TypeVar("T")
+"""When vmd is asked to stop, it waits that long for calls that would leave half a domain behind if cut off."""
 
 log = structlog.get_logger("vmd")
 
 
 class Hypervisors:
-    """They are opened, looked at, and chosen for a VM here."""
+    """Opens the hypervisors, looks at their guests, and calls the one that a VM belongs to."""
 
     def __init__(
         self, backends: Mapping[str, Hypervisor], spawn: Callable[[Coroutine[Any, Any, None]], object]
@@ -43,31 +45,45 @@ class Hypervisors:
         self._backends = backends
         self._spawn = spawn
         self.troubles: dict[str, str] = dict.fromkeys(backends, "it is not connected yet")
-        """Name -> why it does not answer, for those that do not."""
+        """Name of a connection -> why it does not answer, for those that do not."""
+        self._odd = {name: OddVms() for name in backends}
         self._under_way: set[asyncio.Future[None]] = set()
 
-    def of(self, vm: VM) -> Hypervisor:
-        """Return a VM's hypervisor; raises Unavailable."""
+    def _of(self, vm: VM) -> Hypervisor:
+        """Return a VM's hypervisor; raises Refused if there is none of that name."""
         name = hypervisor_name(vm)
         if name not in self._backends:
-            raise Unavailable(f"{vm.name}: {self._nowhere(name)}")
+            raise Refused(f"hypervisor: {name} is not listed in hypervisor.connections")
         return self._backends[name]
 
-    def refusal(self, vm: VM) -> str:
-        """Return why a VM cannot run as it is configured, or nothing.
+    # --- before a VM starts ---
 
-        What its hypervisor's rules cannot make anything of is the fault of that VM, whatever they raise then.
+    def check(self, vm: VM) -> None:
+        """Raise Refused if a VM cannot run as it is configured.
+
+        If the rules of its hypervisor cannot make anything of its keys, that is the fault of this VM, whatever they
+        raise.
         """
-        if (name := hypervisor_name(vm)) not in self._backends:
-            return self._nowhere(name)
+        hypervisor = self._of(vm)
         try:
-            return self._backends[name].refusal(vm)
+            hypervisor.check(vm)
         except (ValueError, LookupError, ArithmeticError, OSError, RecursionError) as error:
-            return f"its configuration cannot be used: {error}"
+            raise Refused(f"its configuration cannot be used: {error}") from None
 
-    @staticmethod
-    def _nowhere(name: str) -> str:
-        return f"hypervisor: {name} is not listed in hypervisor.connections"
+    def refusal(self, vm: VM) -> str:
+        """Return why `check` refuses a VM, as vmd keeps it of VMs that cannot run; "" if it does not."""
+        try:
+            self.check(vm)
+        except Refused as refused:
+            return str(refused)
+        return ""
+
+    def check_answers(self, vm: VM) -> None:
+        """Raise Unavailable if a VM's hypervisor is silent, or cannot look at this VM."""
+        name = hypervisor_name(vm)
+        trouble = self.troubles.get(name, "") or (self._odd[name].fault(vm) if name in self._odd else "")
+        if trouble:
+            raise Unavailable(f"{vm.name}: its hypervisor does not answer: {trouble}")
 
     async def examine(self, vms: Iterable[VM]) -> dict[str, Examined]:
         """Return what is found out about VMs as they would be configured, by uuid; nothing where none can tell now."""
@@ -92,9 +108,7 @@ class Hypervisors:
             log.warning("cannot examine VMs before they are configured", hypervisor=backend.name, reason=str(error))
             return {}
 
-    def trouble(self, vm: VM) -> str:
-        """Return why a VM's hypervisor does not answer, or nothing."""
-        return self.troubles.get(hypervisor_name(vm), "")
+    # --- the connections ---
 
     def notes(self) -> list[str]:
         """Return a line about each."""
@@ -128,35 +142,83 @@ class Hypervisors:
                 return
 
     def run(self, changed: Callable[[str], None]) -> None:
-        """Have each tell what changes."""
+        """Have each report what changes."""
         for backend in self._backends.values():
             self._spawn(backend.run(changed))
 
-    async def call(self, vm: VM, how: str) -> str:
-        """Call a VM's hypervisor; return "" or why it failed. A fault in a backend must not end vmd: nothing passes."""
-        ended = asyncio.get_running_loop().create_future()
-        if how in CHANGES:
-            self._under_way.add(ended)
+    # --- calls: each raises a JitsuError if it fails ---
+
+    async def start(self, vm: VM) -> None:
+        """Let a VM run."""
+        with self._changing(), isolated():
+            await self._of(vm).start(vm)
+
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a VM."""
+        with self._changing(), isolated():
+            await self._of(vm).stop(vm, how)
+
+    async def discard(self, vm: VM) -> None:
+        """Delete the saved state of a VM that does not run."""
+        with self._changing(), isolated():
+            await self._of(vm).discard(vm)
+
+    async def forget(self, vm: VM) -> None:
+        """Remove what was made for a VM that is no longer configured, and is off."""
+        with isolated():
+            await self._of(vm).forget(vm)
+        self._odd[hypervisor_name(vm)].forget(vm)
+
+    def watches_keys(self, vm: VM) -> bool:
+        """Say whether a VM's `wait_for_key` can be watched; raises Refused if it has no hypervisor."""
+        return isinstance(self._of(vm), Xenstore)
+
+    async def wait_for_key(self, vm: VM) -> None:
+        """Return when a VM's key is in Xenstore."""
+        hypervisor = self._of(vm)
+        if not isinstance(hypervisor, Xenstore):
+            raise Unavailable(f"{vm.name}: {hypervisor.name} has no Xenstore here")
+        with isolated():
+            await hypervisor.wait_for_key(vm)
+
+    async def domain_id(self, vm: VM) -> int | None:
+        """Return the id that a VM has in Xenstore, None if there is no Xenstore or the VM is off."""
+        hypervisor = self._of(vm)
+        if not isinstance(hypervisor, DomainIds):
+            return None
+        with isolated():
+            return await hypervisor.domain_id(vm)
+
+    async def reserved(self, vm: VM) -> str:
+        """Return the interface that the next start of a VM will use, "" where that is not known before it."""
         try:
-            return (await _tried(lambda: getattr(self.of(vm), how)(vm)))[1]
+            hypervisor = self._of(vm)
+            if not isinstance(hypervisor, ReservesInterfaces):
+                return ""
+            with isolated():
+                return await hypervisor.reserve(vm)
+        except JitsuError:
+            return ""  # the start meets the same fault, and reports it
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Have `settle` wait for what is done in here."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way.add(ended)
+        try:
+            yield
         finally:
             self._under_way.discard(ended)
             if not ended.done():
                 ended.set_result(None)
-
-    async def reserved(self, vm: VM) -> str:
-        """Return the interface that the next start of a VM will use, "" where that is not known before it."""
-        backend = self._backends.get(hypervisor_name(vm))
-        if not isinstance(backend, ReservesInterfaces):
-            return ""
-        interface, _ = await _tried(lambda: backend.reserve(vm))  # the start meets the same fault, and reports it
-        return interface or ""
 
     async def settle(self) -> None:
         """Wait for the calls that are under way and change domains."""
         if self._under_way:
             log.info("waiting for calls that are under way", calls=len(self._under_way))
             await asyncio.wait(self._under_way, timeout=SETTLE_S)
+
+    # --- looking ---
 
     async def guests(self, vms: Collection[VM]) -> tuple[dict[str, Guest], set[str]]:
         """Return what is known of these VMs, and the uuids of those whose hypervisor has answered."""
@@ -167,33 +229,31 @@ class Hypervisors:
         answers = await asyncio.gather(*(self._guests(name, theirs[name]) for name in asked))
         found: dict[str, Guest] = {}
         heard: set[str] = set()
-        for name, answer in zip(asked, answers, strict=True):
-            if answer is not None:
-                found |= answer
-                heard |= {vm.uuid for vm in theirs[name]}
+        for guests, seen in answers:
+            found |= guests
+            heard |= seen
         return found, heard
 
-    async def _guests(self, name: str, vms: list[VM]) -> dict[str, Guest] | None:
+    async def _guests(self, name: str, vms: list[VM]) -> tuple[dict[str, Guest], set[str]]:
         backend = self._backends[name]
-        found, reason = await _tried(lambda: backend.guests(vms))
-        if found is None:
-            if self.troubles.get(name) != reason:
-                log.error("the hypervisor does not answer", hypervisor=backend.name, reason=reason)
-            self.troubles[name] = reason
-            return None
+        try:
+            answer = await self._odd[name].guests(backend, vms)
+        except JitsuError as error:
+            if self.troubles.get(name) != str(error):
+                log.error("the hypervisor does not answer", hypervisor=backend.name, reason=str(error))
+            self.troubles[name] = str(error)
+            return {}, set()
         self.troubles.pop(name, None)
-        return found
+        return answer
 
 
-async def _tried(call: Callable[[], Awaitable[T]]) -> tuple[T | None, str]:
-    """Return what a call to a hypervisor returned, or why it failed: a fault in a backend must not end vmd."""
+async def failure(call: Awaitable[None]) -> str:
+    """Wait for a call, and return why it failed as the events of a VM carry it: "" if it did not fail."""
     try:
-        return await call(), ""
+        await call
     except JitsuError as error:
-        return None, str(error)
-    except Exception as error:
-        log.error("hypervisor call failed unexpectedly", exc_info=error)
-        return None, f"{type(error).__name__}: {error}"
+        return str(error)
+    return ""
 
 
 def hypervisor_name(vm: VM) -> str:

@@ -43,6 +43,7 @@ from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.wires.held import ArmPatience, arm_request, nic_of_next_start
 from jitsu_vmd.wires.history import History, log_state
 from jitsu_vmd.wires.holds import Holds
+from jitsu_vmd.wires.hypervisors import failure
 from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.passing import PASSED_THROUGH, Passing
@@ -144,12 +145,8 @@ class VmDaemon:
             return self._summon_unknown(request)
         machine = self._machines[request.vm]
         self._see_that_it_can_run(machine)
-        if (
-            machine.state is VmState.UNKNOWN
-            and self._complete.is_set()
-            and (trouble := self._hypervisors.trouble(machine.vm))
-        ):
-            raise Unavailable(f"{machine.vm.name}: its hypervisor does not answer: {trouble}")
+        if machine.state is VmState.UNKNOWN and self._complete.is_set():
+            self._hypervisors.check_answers(machine.vm)
         return self._summoned(machine, events.SummonRequested(request.trigger, request.waited_s, ttl=request.ttl))
 
     def start_discarding(self, request: StartDiscarding) -> Message | Awaitable[Message]:
@@ -337,7 +334,7 @@ class VmDaemon:
         refusal = self._refusal(vm)
         if not refusal:
             self._refusals.pop(vm.uuid, None)
-            machine.watches_keys = self._hypervisors.of(vm).watches_keys
+            machine.watches_keys = self._hypervisors.watches_keys(vm)
         elif self._refusals.get(vm.uuid) != refusal:
             self._refusals[vm.uuid] = refusal
             log.warning("cannot run as it is configured", vm=vm.name, reason=refusal)
@@ -483,8 +480,8 @@ class VmDaemon:
         if not action.is_there:
             self._seen.starts(machine.vm.uuid)
         saved_as = action.saved_as or machine.vm
-        error = await self._hypervisors.call(saved_as, "discard") if action.discard else ""
-        error = error or await self._hypervisors.call(machine.guest, "start")
+        error = await failure(self._hypervisors.discard(saved_as)) if action.discard else ""
+        error = error or await failure(self._hypervisors.start(machine.guest))
         self._handle(machine, events.StartReturned(action.call, error))
         # Synjitsu needs to know at which interface the guest is; and when it has been seen to run, its save is useless.
         self.looks.at(machine.vm.uuid)
@@ -492,21 +489,21 @@ class VmDaemon:
     async def _stop_guest(self, machine: VmMachine, call: int, mode: StopMode) -> None:
         self._stops.labels(mode.value).inc()
         guest = machine.guest
-        error = await self._hypervisors.call(guest, mode.value)
+        error = await failure(self._hypervisors.stop(guest, mode))
         if not error and not machine.removed and is_found_elsewhere(guest, machine.vm):
             await self._forget(guest)
         self._handle(machine, events.StopReturned(call, error))
         self.looks.after_call(machine, error)
 
     async def _forget(self, vm: VM) -> None:
-        if reason := await self._hypervisors.call(vm, "forget"):
+        if reason := await failure(self._hypervisors.forget(vm)):
             log.warning("cannot remove what was made for a VM", vm=vm.name, reason=reason)
 
     async def _watch_guest(self, machine: VmMachine, call: int) -> None:
         if machine.vm.wait_for_port is not None:
             await wait_for_port(machine.vm)
         elif machine.watches_keys and machine.vm.wait_for_key:
-            if reason := await self._hypervisors.call(machine.vm, "wait_for_key"):
+            if reason := await failure(self._hypervisors.wait_for_key(machine.vm)):
                 log.warning("cannot watch the VM's Xenstore key", vm=machine.vm.name, reason=reason)
         else:
             await self._while_armed(machine)
@@ -526,7 +523,7 @@ class VmDaemon:
             waits = every_s
             try:
                 if machine.vm.handover is HandoverKind.XENSTORE and domain is None:
-                    domain = await self._hypervisors.of(machine.vm).domain_id(machine.vm)
+                    domain = await self._hypervisors.domain_id(machine.vm)
                 done = await self._synjitsu.call(
                     arm_request(machine.vm, self._seen.nic(machine.vm), domain, is_there=True), Done, REARM_S
                 )

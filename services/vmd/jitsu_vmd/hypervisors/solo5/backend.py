@@ -41,6 +41,7 @@ from jitsu_vmd.wires.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jitsu_protocol.model.hypervisors import Connection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
@@ -57,6 +58,11 @@ _STOP_MODES = {
 log = structlog.get_logger("solo5")
 
 
+def make(world: World, connection: Connection) -> Solo5:
+    """Return the tenders of this host, whose launcher others may run."""
+    return Solo5(world, connection.uri)
+
+
 @dataclass(frozen=True)
 class Reserved:
     """The taps of a start that is about to come."""
@@ -70,7 +76,6 @@ class Reserved:
 class Solo5:
     """The unikernels of this host that are run by tenders."""
 
-    watches_keys = False
     name = "solo5"
 
     def __init__(self, process: World, connect: str = "") -> None:
@@ -96,25 +101,24 @@ class Solo5:
 
     # --- what it can run ---
 
-    def refusal(self, vm: VM) -> str:
-        """Return why no tender can do what a VM's keys ask for, or nothing."""
+    def check(self, vm: VM) -> None:
+        """Raise Refused if no tender can do what a VM's keys ask for."""
         try:
             manifest = self._manifest(vm)
             tender = self._tender(vm, manifest)
             command_line.bridges(vm, manifest, self._settings.bridge)
             for path in command_line.disks(vm, manifest).values():
                 if not os.path.exists(path):
-                    return f"disk: there is no file {path}"
+                    raise Refused(f"disk: there is no file {path}")
                 if closed := closed_to_tenders(os.path.dirname(path), stat.S_IXOTH):
-                    return f"disk: a tender cannot open {path}: {closed}"
+                    raise Refused(f"disk: a tender cannot open {path}: {closed}")
             command_line.arguments(vm, self._networks(vm))
         except CommandFault as fault:
-            return str(fault)
+            raise Refused(str(fault)) from None
         if closed := closed_to_tenders(vm.key("kernel"), stat.S_IROTH):
-            return f"kernel: a tender cannot read it: {closed}"
+            raise Refused(f"kernel: a tender cannot read it: {closed}")
         if closed := closed_to_tenders(tender, stat.S_IROTH | stat.S_IXOTH):
-            return f"hypervisor.tender: its user cannot run it: {closed}"
-        return ""
+            raise Refused(f"hypervisor.tender: its user cannot run it: {closed}")
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for mistakes. No VM is said to write to a disk, because none can be shut down."""
@@ -343,15 +347,27 @@ class Solo5:
         if told is not None:
             await self._kill(vm)
 
-    async def shutdown(self, vm: VM) -> None:
-        """End a guest at once: there is no way to ask it, and `stop_mode = shutdown` is refused (`refusal`)."""
-        await self.destroy(vm)
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a VM."""
+        match how:
+            case StopMode.DESTROY:
+                await self._destroy(vm)
+            case StopMode.SHUTDOWN:
+                await self._shut_down(vm)
+            case StopMode.SUSPEND:
+                await self._suspend(vm)
+            case StopMode.PAUSE:
+                await self._pause(vm)
 
-    async def suspend(self, vm: VM) -> None:
+    async def _shut_down(self, vm: VM) -> None:
+        """End a guest at once: there is no way to ask it, and `stop_mode = shutdown` is refused (`refusal`)."""
+        await self._destroy(vm)
+
+    async def _suspend(self, vm: VM) -> None:
         """It cannot be done."""
         raise Refused(f"{vm.name} cannot be suspended: {_STOP_MODES[StopMode.SUSPEND]}", hint="stop_mode = pause")
 
-    async def destroy(self, vm: VM) -> None:
+    async def _destroy(self, vm: VM) -> None:
         """End a guest at once, unless it is paused: then its memory is saved state."""
         told = (await self._list([vm.uuid])).get(vm.uuid)
         if told is not None and told["state"] == "paused":
@@ -368,7 +384,7 @@ class Solo5:
         finally:
             self._busy.discard(vm.uuid)
 
-    async def pause(self, vm: VM) -> None:
+    async def _pause(self, vm: VM) -> None:
         """Stop a guest where it is."""
         await self._call("pause", vm)
 
@@ -385,14 +401,6 @@ class Solo5:
         if user is not None:
             self._users.forget(vm.uuid)
             self._write_users()
-
-    async def domain_id(self, _: VM) -> int | None:
-        """There is no Xenstore."""
-        return None
-
-    async def wait_for_key(self, vm: VM) -> None:
-        """Never asked."""
-        raise Unavailable(f"{vm.name}: solo5 has no Xenstore")
 
     async def _call(self, call: str, vm: VM, **arguments: Any) -> None:
         answer = await self._launcher.call(call, uuid=vm.uuid, **arguments)

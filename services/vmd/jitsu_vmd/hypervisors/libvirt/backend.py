@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from jitsu_protocol.model.errors import BootFailed, JitsuError, NotFound, Refused, Unavailable
-from jitsu_runtime.xenstore import Xenstore
+from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_runtime.xenstore import Xenstore as XenstoreClient
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules import means
@@ -31,6 +32,7 @@ from jitsu_vmd.wires.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jitsu_protocol.model.hypervisors import Connection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
 
@@ -45,17 +47,22 @@ FEW = 16
 log = structlog.get_logger("vmd")
 
 
+def make(world: World, connection: Connection) -> Libvirt:
+    """Return libvirt at a URI."""
+    uri = connection.uri or DEFAULT_URI
+    return (LibvirtOfDom0 if is_this_dom0(uri) else Libvirt)(world, uri)
+
+
 class Libvirt:
     """The domains of one URI."""
 
     def __init__(self, process: World, uri: str) -> None:
         self._settings = process.settings.hypervisor
-        self._uri = uri or DEFAULT_URI
-        self._xenstore = Xenstore(self._settings.xenstore, process.spawn) if _is_this_dom0(self._uri) else None
-        self.watches_keys = self._xenstore is not None
+        self._uri = uri
         self.name = f"libvirt ({self._uri})"
         self._is_here = not urlsplit(self._uri).netloc
         """Files and bridges are those of this host."""
+        self._watches_keys = is_this_dom0(self._uri)
         self._images = Images()
         self._threads = Threads(self._uri, self._translated)
         self._connections = Connections(self._uri, self._threads, self._happened)
@@ -71,21 +78,22 @@ class Libvirt:
         self._changed: Callable[[str], None] = lambda _: None
         self._loop = asyncio.get_event_loop()
 
-    def refusal(self, vm: VM) -> str:
-        """Return why libvirt cannot do what a VM's keys ask for, or nothing."""
-        if vm.wait_for_key and not self.watches_keys:
-            return "wait_for_key: this hypervisor has no Xenstore" + (" here" if _is_xen(self._uri) else "")
+    def check(self, vm: VM) -> None:
+        """Raise Refused if libvirt cannot do what a VM's keys ask for."""
+        if vm.wait_for_key and not self._watches_keys:
+            raise Refused("wait_for_key: this hypervisor has no Xenstore" + (" here" if is_xen(self._uri) else ""))
         if not rules.is_made(vm):
-            return ""
+            return
         absent = [key for key in ("kernel", "initrd") if self._is_here and vm.key(key) and is_absent(vm.key(key))]
         missing = f"{absent[0]}: there is no file {vm.key(absent[0])}" if absent else ""
         try:
             self._xml(vm)
         except rules.DomainFault as fault:
-            return str(fault)
+            raise Refused(str(fault)) from None
         except ImageFault as fault:
-            return missing or str(fault)
-        return missing
+            raise Refused(missing or str(fault)) from None
+        if missing:
+            raise Refused(missing)
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for domains, files and bridges that are not there, and for keys that count for nothing."""
@@ -302,14 +310,26 @@ class Libvirt:
     def _is_paused(self, domain: Any) -> bool:
         return domain.state()[0] in (self._library.VIR_DOMAIN_PAUSED, self._library.VIR_DOMAIN_PMSUSPENDED)
 
-    async def shutdown(self, vm: VM) -> None:
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a VM."""
+        match how:
+            case StopMode.DESTROY:
+                await self._destroy(vm)
+            case StopMode.SHUTDOWN:
+                await self._shut_down(vm)
+            case StopMode.SUSPEND:
+                await self._suspend(vm)
+            case StopMode.PAUSE:
+                await self._pause(vm)
+
+    async def _shut_down(self, vm: VM) -> None:
         """Ask the guest to shut down, until it has or its time is over."""
         ends = monotonic() + float(vm.key("shutdown_limit"))
         asked_at = 0.0
         while await self._on_domain(vm, lambda domain: domain.isActive()):
             if monotonic() >= ends:
                 log.warning("the guest did not shut down in time and was destroyed", vm=vm.name)
-                await self.destroy(vm)
+                await self._destroy(vm)
                 return
             if monotonic() >= asked_at + ASK_AGAIN_S:
                 asked_at = monotonic()
@@ -319,7 +339,7 @@ class Libvirt:
                     log.info("cannot be asked to shut down yet", vm=vm.name, reason=str(error))
             await asyncio.sleep(WATCH_S)
 
-    async def destroy(self, vm: VM) -> None:
+    async def _destroy(self, vm: VM) -> None:
         """Stop a domain at once, unless it is paused: then its memory is saved state."""
 
         def destroyed(domain: Any) -> None:
@@ -331,11 +351,11 @@ class Libvirt:
         with suppress(NotFound):
             await self._on_domain(vm, destroyed)
 
-    async def suspend(self, vm: VM) -> None:
+    async def _suspend(self, vm: VM) -> None:
         """Save a domain (virsh managedsave)."""
         await self._on_domain(vm, lambda domain: domain.managedSave(0))
 
-    async def pause(self, vm: VM) -> None:
+    async def _pause(self, vm: VM) -> None:
         """Pause a domain (virsh suspend)."""
         await self._on_domain(vm, lambda domain: domain.suspend())
 
@@ -365,13 +385,6 @@ class Libvirt:
         found: int = await self._on_domain(vm, lambda domain: domain.ID())
         return found if found > 0 else None
 
-    async def wait_for_key(self, vm: VM) -> None:
-        """Return when the VM's key is in this dom0's Xenstore."""
-        domain = await self.domain_id(vm)
-        if self._xenstore is None or domain is None:
-            raise NotFound(f"{vm.name} has no domain in Xenstore")
-        await self._xenstore.wait_for(f"/local/domain/{domain}/{vm.wait_for_key}")
-
     # --- threads ---
 
     async def _on_domain(self, vm: VM, work: Callable[[Any], Any]) -> Any:
@@ -397,9 +410,26 @@ class Libvirt:
         return None
 
 
-def _is_xen(uri: str) -> bool:
+class LibvirtOfDom0(Libvirt):
+    """The domains of this dom0, in whose Xenstore keys can be waited for."""
+
+    def __init__(self, process: World, uri: str) -> None:
+        super().__init__(process, uri)
+        self._xenstore = XenstoreClient(self._settings.xenstore, process.spawn)
+
+    async def wait_for_key(self, vm: VM) -> None:
+        """Return when the VM's key is in this dom0's Xenstore."""
+        domain = await self.domain_id(vm)
+        if domain is None:
+            raise NotFound(f"{vm.name} has no domain in Xenstore")
+        await self._xenstore.wait_for(f"/local/domain/{domain}/{vm.wait_for_key}")
+
+
+def is_xen(uri: str) -> bool:
+    """Say whether a URI is of libvirt's driver for Xen."""
     return urlsplit(uri).scheme.partition("+")[0] == "xen"
 
 
-def _is_this_dom0(uri: str) -> bool:
-    return _is_xen(uri) and not urlsplit(uri).netloc
+def is_this_dom0(uri: str) -> bool:
+    """Say whether a URI is of the Xen on this host."""
+    return is_xen(uri) and not urlsplit(uri).netloc

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, SetupFault, Unavailable
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import domain as rules
 from jitsu_vmd.rules import means
@@ -31,6 +32,7 @@ from jitsu_vmd.wires.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jitsu_protocol.model.hypervisors import Connection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
 
@@ -50,10 +52,13 @@ _STATES = {
 log = structlog.get_logger("vmd")
 
 
+def make(world: World, connection: Connection) -> Xapi:
+    """Return XAPI at an address."""
+    return Xapi(world, connection.uri)
+
+
 class Xapi:
     """The VMs of one pool."""
-
-    watches_keys = False
 
     def __init__(self, process: World, uri: str) -> None:
         self._settings = process.settings.hypervisor
@@ -67,13 +72,12 @@ class Xapi:
         self._nics: dict[str, tuple[Nic, ...]] = {}
         """By reference; `interface` is the number of the device only, as each start gives a VM another domain id."""
 
-    def refusal(self, vm: VM) -> str:
-        """Return why XAPI cannot do what a VM's keys ask for, or nothing."""
+    def check(self, vm: VM) -> None:
+        """Raise Refused if XAPI cannot do what a VM's keys ask for."""
         if vm.wait_for_key:
-            return "wait_for_key: XAPI gives no access to Xenstore"
+            raise Refused("wait_for_key: XAPI gives no access to Xenstore")
         if rules.is_made(vm):
-            return "kernel and domain_xml: on XAPI a VM is one that the pool has already"
-        return ""
+            raise Refused("kernel and domain_xml: on XAPI a VM is one that the pool has already")
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for keys that count for nothing, and for VMs that the pool does not have."""
@@ -265,7 +269,19 @@ class Xapi:
 
         await self._on_vm(vm, halt)
 
-    async def shutdown(self, vm: VM) -> None:
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a VM."""
+        match how:
+            case StopMode.DESTROY:
+                await self._destroy(vm)
+            case StopMode.SHUTDOWN:
+                await self._shut_down(vm)
+            case StopMode.SUSPEND:
+                await self._suspend(vm)
+            case StopMode.PAUSE:
+                await self._pause(vm)
+
+    async def _shut_down(self, vm: VM) -> None:
         """Ask the guest to shut down; XAPI waits for it, and we for XAPI as long as the VM says."""
         limit = float(vm.key("shutdown_limit"))
         begun = monotonic()
@@ -277,9 +293,9 @@ class Xapi:
                 raise
             took = round(monotonic() - begun, 1)
             log.warning("the guest did not shut down and was destroyed", vm=vm.name, after_s=took, reason=str(error))
-            await self.destroy(vm)
+            await self._destroy(vm)
 
-    async def destroy(self, vm: VM) -> None:
+    async def _destroy(self, vm: VM) -> None:
         """Stop a VM that runs, at once; what XAPI calls VM.destroy would remove it."""
 
         def halt(session: Any, ref: str) -> None:
@@ -292,24 +308,16 @@ class Xapi:
         with suppress(NotFound):
             await self._on_vm(vm, halt)
 
-    async def suspend(self, vm: VM) -> None:
+    async def _suspend(self, vm: VM) -> None:
         """Suspend a VM to disk."""
         await self._on_vm(vm, lambda session, ref: session.xenapi.VM.suspend(ref))
 
-    async def pause(self, vm: VM) -> None:
+    async def _pause(self, vm: VM) -> None:
         """Pause a VM."""
         await self._on_vm(vm, lambda session, ref: session.xenapi.VM.pause(ref))
 
     async def forget(self, _: VM) -> None:
         """Nothing was made for it."""
-
-    async def domain_id(self, _: VM) -> int | None:
-        """XAPI's Xenstore is its host's own."""
-        return None
-
-    async def wait_for_key(self, vm: VM) -> None:
-        """Never asked."""
-        raise Unavailable(f"{vm.name}: {self.name} gives no access to Xenstore")
 
     async def _on_vm(self, vm: VM, work: Callable[[Any, str], None]) -> None:
         def with_session() -> None:

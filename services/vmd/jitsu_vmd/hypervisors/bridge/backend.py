@@ -7,16 +7,17 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.messages import Done
-from jitsu_protocol.model.errors import SetupFault
+from jitsu_protocol.model.errors import Refused, SetupFault
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.native_guest import PROGRAM, native_guest
 from jitsu_vmd.hypervisor import Nic
-from jitsu_vmd.mock.client import CALL_LIMIT_S, MockHypervisor
-from jitsu_vmd.mock.messages import MakeBridge
+from jitsu_vmd.hypervisors.mock.client import CALL_LIMIT_S, MockHypervisor
+from jitsu_vmd.hypervisors.mock.messages import MakeBridge
 from jitsu_vmd.rules import means
 from jitsu_vmd.wires.parts import bridge_fault
 
 if TYPE_CHECKING:
+    from jitsu_protocol.model.hypervisors import Connection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
 
@@ -24,13 +25,18 @@ if TYPE_CHECKING:
 TUN = "/dev/net/tun"
 
 
+def make(world: World, connection: Connection) -> Bridge:
+    """Return the mock hypervisor, whose host process others may run."""
+    return Bridge(world, connection.uri)
+
+
 class Bridge(MockHypervisor):
     """Guests on a bridge."""
 
     name = "mock (bridge)"
 
-    def __init__(self, process: World) -> None:
-        super().__init__(process)
+    def __init__(self, process: World, uri: str = "") -> None:
+        super().__init__(process, uri)
         self._bridge = process.settings.hypervisor.bridge
         self._addresses = process.settings.hypervisor.bridge_addresses
 
@@ -46,9 +52,10 @@ class Bridge(MockHypervisor):
             request = MakeBridge(name=self._bridge, addresses=self._addresses)
             await self._client.call(request, Done, CALL_LIMIT_S)
 
-    def refusal(self, vm: VM) -> str:
+    def check(self, vm: VM) -> None:
         """Refuse arguments that a guest on a tap would not see; others need not see them."""
-        return cmdline_refusal(vm) if is_on_tap(vm, is_here=not self._is_others) else ""
+        if is_on_tap(vm, is_here=not self._is_others):
+            check_cmdline(vm)
 
     def _mistake(self, vm: VM) -> str:
         if found := means.of_the_bridge(vm, is_on_tap=is_on_tap(vm, is_here=not self._is_others)):
@@ -88,12 +95,13 @@ def is_on_tap(vm: VM, *, is_here: bool) -> bool:
     return is_here and bool(native_guest()) and os.access(TUN, os.R_OK | os.W_OK)
 
 
-def cmdline_refusal(vm: VM) -> str:
-    """Return what is wrong with the arguments of a guest on a tap, or nothing."""
+def check_cmdline(vm: VM) -> None:
+    """Raise Refused if something is wrong with the arguments of a guest on a tap."""
     if "cmdline" not in vm.config:
-        return ""
+        return
     try:
         shlex.split(vm.config["cmdline"][0])
     except ValueError as error:
-        return f"cmdline: {error}"
-    return "" if native_guest() else f"cmdline: it is for {PROGRAM}, which is not built here; see guests/README.md"
+        raise Refused(f"cmdline: {error}") from None
+    if not native_guest():
+        raise Refused(f"cmdline: it is for {PROGRAM}, which is not built here; see guests/README.md")

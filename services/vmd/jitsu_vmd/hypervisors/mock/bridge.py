@@ -4,7 +4,7 @@ MAC address and addresses of its own. It announces itself, answers HTTP, and ech
 With the key `tap` a guest is on a tap in the host's namespace, and has a network stack of its own: that of the guest in
 C (native.py) if it has been built, else that of tap.py.
 
-They are forked by one warm process, the zygote (`python -m jitsu_vmd.mock.bridge`), so that a boot can take
+They are forked by one warm process, the zygote (`python -m jitsu_vmd.hypervisors.mock.bridge`), so that a boot can take
 milliseconds. The namespace goes with the process, and the interface with the namespace (network_namespaces(7)).
 
     host (asyncio)           zygote                     guest
@@ -35,9 +35,9 @@ from time import monotonic
 from typing import Any
 
 from jitsu_runtime.native_guest import native_guest
-from jitsu_vmd.mock import native, tap
-from jitsu_vmd.mock.bridges import ip
-from jitsu_vmd.mock.guest import HttpGuest
+from jitsu_vmd.hypervisors.mock import native, tap
+from jitsu_vmd.hypervisors.mock.bridges import ip
+from jitsu_vmd.hypervisors.mock.guest import HttpGuest
 
 ECHO_PORT = 7
 CLONE_NEWNET = 0x40000000
@@ -60,7 +60,7 @@ class Zygote:
 
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "jitsu_vmd.mock.bridge", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            sys.executable, "-m", "jitsu_vmd.hypervisors.mock.bridge", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._reader = asyncio.create_task(self._read())
 

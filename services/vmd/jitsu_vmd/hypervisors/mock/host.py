@@ -26,10 +26,10 @@ from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.service import EXIT_SETUP, run_loop
 from jitsu_runtime.service_manager import on_stop_signals
 from jitsu_runtime.settings.schema import LogSettings
-from jitsu_vmd.mock import bridges
-from jitsu_vmd.mock.bridge import BridgeGuest, Zygote
-from jitsu_vmd.mock.guest import LoopbackGuest
-from jitsu_vmd.mock.messages import (
+from jitsu_vmd.hypervisors.mock import bridges
+from jitsu_vmd.hypervisors.mock.bridge import BridgeGuest, Zygote
+from jitsu_vmd.hypervisors.mock.guest import LoopbackGuest
+from jitsu_vmd.hypervisors.mock.messages import (
     SOCKET,
     TOPIC,
     GuestChanged,

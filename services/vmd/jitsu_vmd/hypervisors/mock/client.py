@@ -14,10 +14,10 @@ import structlog
 
 from jitsu_protocol.messages import Done
 from jitsu_protocol.model.errors import JitsuError, SetupFault, TimedOut, Unavailable
-from jitsu_protocol.model.vm_keys import KEYS
+from jitsu_protocol.model.vm_keys import KEYS, StopMode
 from jitsu_runtime.service_manager import lifeline
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
-from jitsu_vmd.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.hypervisors.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
 from jitsu_vmd.rules import means
 from jitsu_vmd.rules.events import GuestState
 
@@ -43,28 +43,27 @@ log = structlog.get_logger("loopback")
 class MockHypervisor:
     """The client of the host process (mock/host.py), which it starts when there is none.
 
-    `hypervisor.connect` is the directory of one that others run, as a machine that is not ours.
+    Others may run it instead, on a machine that is not ours.
     """
 
     name = "mock"
-    watches_keys = False
 
-    def __init__(self, process: World) -> None:
+    def __init__(self, process: World, uri: str = "") -> None:
+        """`uri` is the directory of a host process that others run; empty: vmd starts one."""
         self._vmd = process
-        given = process.settings.hypervisor.connect
-        self._is_others = given.startswith("/")  # else it is what another kind of hypervisor connects to
-        self._directory = Path(given) if self._is_others else process.settings.bus.directory
-        self._client = process.connect(f"ipc://{self._directory}/{SOCKET}.rpc", "mock hypervisor")
+        self._is_others = uri.startswith("/")  # a URI of another form is for another kind
+        self.directory = Path(uri) if self._is_others else process.settings.bus.directory
+        self._client = process.connect(f"ipc://{self.directory}/{SOCKET}.rpc", "mock hypervisor")
         self._host: subprocess.Popen[bytes] | None = None
 
     async def open(self) -> None:
         """Start the host process if there is none."""
-        if (self._directory / f"{SOCKET}.rpc").exists() and await self._answers():
+        if (self.directory / f"{SOCKET}.rpc").exists() and await self._answers():
             log.info("mock hypervisor found running")
             await self._prepare()
             return
         if self._is_others:
-            raise Unavailable(f"no mock hypervisor runs in {self._directory}")
+            raise Unavailable(f"no mock hypervisor runs in {self.directory}")
         self._spawn()
         for _ in range(int(SPAWN_LIMIT_S / 0.1)):
             if await self._answers(0.1):
@@ -82,7 +81,7 @@ class MockHypervisor:
         def apply(item: FeedItem) -> None:
             changed(str((item.body or {}).get("uuid", "")))
 
-        endpoint = f"ipc://{self._directory}/{SOCKET}.feed"
+        endpoint = f"ipc://{self.directory}/{SOCKET}.feed"
         feed = self._vmd.subscribe("mock", TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply, endpoint=endpoint)
         while True:
             await asyncio.sleep(WATCH_S)
@@ -101,9 +100,8 @@ class MockHypervisor:
         except JitsuError as error:
             log.warning("mock hypervisor is not as it should be", reason=str(error))
 
-    def refusal(self, _: VM) -> str:
+    def check(self, vm: VM) -> None:
         """Refuse nothing: what only others can do, a key to wait for, counts for nothing here (`examine` says so)."""
-        return ""
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for keys that count for nothing. Where a disk is configured all the same, it is one only in name."""
@@ -150,19 +148,31 @@ class MockHypervisor:
         """Return what else says where the guest is."""
         return {}
 
-    async def shutdown(self, vm: VM) -> None:
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a VM."""
+        match how:
+            case StopMode.DESTROY:
+                await self._destroy(vm)
+            case StopMode.SHUTDOWN:
+                await self._shut_down(vm)
+            case StopMode.SUSPEND:
+                await self._suspend(vm)
+            case StopMode.PAUSE:
+                await self._pause(vm)
+
+    async def _shut_down(self, vm: VM) -> None:
         """Stop a guest as if by ACPI."""
         await self._stop(vm, "shutdown", _number(vm, "shutdown_time"))
 
-    async def destroy(self, vm: VM) -> None:
+    async def _destroy(self, vm: VM) -> None:
         """Stop a guest at once."""
         await self._stop(vm, "destroy", 0.0)
 
-    async def suspend(self, vm: VM) -> None:
+    async def _suspend(self, vm: VM) -> None:
         """Suspend a guest."""
         await self._stop(vm, "suspend", 0.0)
 
-    async def pause(self, vm: VM) -> None:
+    async def _pause(self, vm: VM) -> None:
         """Pause a guest."""
         await self._stop(vm, "pause", 0.0)
 
@@ -173,14 +183,6 @@ class MockHypervisor:
         if states & {GuestState.PAUSED, GuestState.SUSPENDED}:
             raise Unavailable("its saved state is kept by the mock hypervisor")
         await self._stop(vm, "discard", 0.0)  # that it crashed need not be known any longer
-
-    async def domain_id(self, _: VM) -> int | None:
-        """There is no Xenstore."""
-        return None
-
-    async def wait_for_key(self, vm: VM) -> None:
-        """Never asked."""
-        raise Unavailable(f"{vm.name}: the mock hypervisor has no Xenstore")
 
     async def _stop(
         self, vm: VM, how: Literal["destroy", "shutdown", "suspend", "pause", "discard"], lasts: float
@@ -206,7 +208,7 @@ class MockHypervisor:
         descriptor = lifeline()
         # A session of its own: what stops vmd, Ctrl-C too, must not stop the guests.
         self._host = subprocess.Popen(
-            [sys.executable, "-m", "jitsu_vmd.mock.host", "--directory", str(self._directory)],
+            [sys.executable, "-m", "jitsu_vmd.hypervisors.mock.host", "--directory", str(self.directory)],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             pass_fds=() if descriptor is None else (descriptor,),

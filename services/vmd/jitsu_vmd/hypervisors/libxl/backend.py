@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.model.errors import BootFailed, NotFound, Refused, SetupFault, Unavailable
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules import means
@@ -31,6 +32,7 @@ from jitsu_vmd.wires.saves import SAVED, SUFFIXES, Saves
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jitsu_protocol.model.hypervisors import Connection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
 
@@ -48,10 +50,14 @@ _DISCARD = "`jitsu start {} --discard-saved-state` deletes it and boots from the
 log = structlog.get_logger("vmd")
 
 
+def make(world: World, _: Connection) -> Libxl:
+    """Return the hypervisor of this dom0."""
+    return Libxl(world)
+
+
 class Libxl:
     """The domains of this dom0."""
 
-    watches_keys = True
     name = "libxl (xl)"
 
     def __init__(self, process: World) -> None:
@@ -63,17 +69,16 @@ class Libxl:
         """VM -> how often its saves were changed here: a look that began before that removes none of them."""
         self._xenstore = Xenstore(self._settings.xenstore, process.spawn)
 
-    def refusal(self, vm: VM) -> str:
-        """Return why libxl cannot do what a VM's keys ask for, or nothing."""
+    def check(self, vm: VM) -> None:
+        """Raise Refused if libxl cannot do what a VM's keys ask for."""
         missing = [key for key in ("kernel", "initrd") if vm.key(key) and is_absent(vm.key(key))]
         if missing:
-            return f"{missing[0]}: there is no file {vm.key(missing[0])}"
+            raise Refused(f"{missing[0]}: there is no file {vm.key(missing[0])}")
         try:
             self._config(vm)
             self._rumprun(vm)
         except (rules.XlFault, ImageFault) as fault:
-            return str(fault)
-        return ""
+            raise Refused(str(fault)) from None
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for keys that count for nothing, and for files and bridges that are not there."""
@@ -216,13 +221,25 @@ class Libxl:
         self._changes[vm.uuid] += 1
         self._saves.remove(vm.uuid, *SUFFIXES)
 
-    async def shutdown(self, vm: VM) -> None:
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a VM."""
+        match how:
+            case StopMode.DESTROY:
+                await self._destroy(vm)
+            case StopMode.SHUTDOWN:
+                await self._shut_down(vm)
+            case StopMode.SUSPEND:
+                await self._suspend(vm)
+            case StopMode.PAUSE:
+                await self._pause(vm)
+
+    async def _shut_down(self, vm: VM) -> None:
         """Ask the guest to shut down, until it has or its time is over."""
         ends, asked_at = monotonic() + float(vm.key("shutdown_limit")), 0.0
         while (domain := await self._find(vm)) is not None:
             if monotonic() >= ends:
                 log.warning("the guest did not shut down in time and was destroyed", vm=vm.name)
-                await self.destroy(vm)
+                await self._destroy(vm)
                 return
             if monotonic() >= asked_at + ASK_AGAIN_S:
                 asked_at = monotonic()
@@ -230,7 +247,7 @@ class Libxl:
                     await self._xl("shutdown", "-F", str(domain.id))
             await asyncio.sleep(WATCH_S)
 
-    async def destroy(self, vm: VM) -> None:
+    async def _destroy(self, vm: VM) -> None:
         """Stop a domain at once, unless it is paused: then its memory is saved state."""
         domain = await self._find(vm)
         if domain is None:
@@ -239,7 +256,7 @@ class Libxl:
             raise Unavailable(f"{vm.name} is paused: it is not destroyed, because its memory would be lost")
         await self._destroyed(domain)
 
-    async def suspend(self, vm: VM) -> None:
+    async def _suspend(self, vm: VM) -> None:
         """Save a domain to its file: it is destroyed only when that is complete and on the disk."""
         domain = await self._domain(vm)
         if not _runs(domain):
@@ -255,7 +272,7 @@ class Libxl:
         self._saves.becomes(vm.uuid, "new", "save")
         await self._destroyed(domain)
 
-    async def pause(self, vm: VM) -> None:
+    async def _pause(self, vm: VM) -> None:
         """Pause a domain."""
         await self._xl("pause", str((await self._domain(vm)).id))
 

@@ -1,0 +1,1 @@
+"""The mock hypervisor whose guests are on a bridge."""

@@ -1,0 +1,1 @@
+"""libvirt: domains of any URI."""

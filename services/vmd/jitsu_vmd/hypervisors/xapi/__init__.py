@@ -1,0 +1,1 @@
+"""XAPI: VMs of a pool of XenServer or XCP-ng."""

@@ -1,0 +1,113 @@
+"""What keeps a fault in the code for one kind of hypervisor, or of one VM, from spreading.
+
+An unexpected exception of a hypervisor's code becomes `Broken`, a JitsuError, and is logged with its traceback. While
+looking at many VMs, one odd VM may be the reason for it: a domain whose XML nobody expected, for example. Then the VMs
+are looked at in halves until the odd one is found; of n VMs, that costs 2 log2(n) looks. A VM that was found odd before
+is looked at alone, so that the others need one look only.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from jitsu_protocol.model.errors import JitsuError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jitsu_protocol.model.vm import VM
+    from jitsu_vmd.hypervisor import Guest, Hypervisor
+
+MAX_LOOKS = 64
+"""In search of odd VMs; the rest of the search is left to the next look. It finds two among ten thousand VMs."""
+
+log = structlog.get_logger("vmd")
+
+
+class Broken(Unavailable):
+    """The code for a kind of hypervisor has raised what it should not raise."""
+
+    def log(self) -> None:
+        """Log it with the traceback."""
+        log.error("hypervisor call failed unexpectedly", exc_info=self.__cause__)
+
+
+@contextmanager
+def isolated(*, logs: bool = True) -> Iterator[None]:
+    """Turn an unexpected exception into `Broken`: it must not end vmd."""
+    try:
+        yield
+    except JitsuError:
+        raise
+    except Exception as error:
+        broken = Broken(f"{type(error).__name__}: {error}")
+        broken.__cause__ = error
+        if logs:
+            broken.log()
+        raise broken from error
+
+
+class OddVms:
+    """The VMs of one hypervisor at which looking fails."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, str] = {}
+        """uuid -> why."""
+        self._silent = ""
+        """Why no VM could be looked at, the last time."""
+
+    def fault(self, vm: VM) -> str:
+        """Return why this VM cannot be looked at, "" if it can."""
+        return self._faults.get(vm.uuid, "")
+
+    def forget(self, vm: VM) -> None:
+        """Forget a VM that is gone."""
+        self._faults.pop(vm.uuid, None)
+
+    async def guests(self, backend: Hypervisor, vms: list[VM]) -> tuple[dict[str, Guest], set[str]]:
+        """Return the guests of these VMs, and the uuids of those that could be looked at.
+
+        Raises JitsuError if the hypervisor says that it is not there, or if no VM could be looked at.
+        """
+        groups = [[vm for vm in vms if vm.uuid not in self._faults], *([vm] for vm in vms if vm.uuid in self._faults)]
+        waiting = [group for group in groups if group] or [[]]
+        found: dict[str, Guest] = {}
+        heard: set[str] = set()
+        odd: list[tuple[VM, Broken]] = []
+        last: Broken | None = None
+        for _ in range(MAX_LOOKS):
+            if not waiting:
+                break
+            group = waiting.pop(0)
+            try:
+                with isolated(logs=False):
+                    found |= await backend.guests(group)
+            except Broken as error:
+                last = error
+                if len(group) == 1:
+                    odd.append((group[0], error))
+                elif group:
+                    middle = len(group) // 2
+                    waiting = [group[:middle], group[middle:], *waiting]
+            else:
+                heard |= {vm.uuid for vm in group}
+                if len(group) == 1:
+                    self._faults.pop(group[0].uuid, None)
+        if last is not None and not heard:
+            if self._silent != str(last):
+                last.log()
+            self._silent = str(last)
+            raise last
+        self._silent = ""
+        for vm, fault in odd:
+            self._note(vm, fault)
+        return found, heard
+
+    def _note(self, vm: VM, error: Broken) -> None:
+        if self._faults.get(vm.uuid) != str(error):
+            error.log()
+            log.error("looking at this VM fails: its state is not known", vm=vm.name, reason=str(error))
+        self._faults[vm.uuid] = str(error)

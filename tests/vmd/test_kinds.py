@@ -1,0 +1,60 @@
+"""The list of kinds and the folders in hypervisors/ agree, and a kind is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from jitsu_protocol.model.hypervisors import Connection, HypervisorKind, connection
+from jitsu_vmd import hypervisors
+from jitsu_vmd.hypervisors import make
+from jitsu_vmd.hypervisors.bridge.backend import Bridge
+from jitsu_vmd.hypervisors.loopback.backend import Loopback
+from tests.support.process import running_process
+
+if TYPE_CHECKING:
+    from jitsu_runtime.world import World
+
+FOLDER = Path(hypervisors.__file__).parent
+LIBRARIES = {"libvirt", "XenAPI", "pyxs", "pyroute2"}
+
+
+@pytest.mark.parametrize("kind", HypervisorKind)
+def test_every_kind_has_a_folder_with_a_backend(kind: HypervisorKind) -> None:
+    assert "def make(" in (FOLDER / kind.folder / "backend.py").read_text()
+
+
+def test_every_folder_with_a_backend_belongs_to_a_kind() -> None:
+    assert {path.parent.name for path in FOLDER.glob("*/backend.py")} == {kind.folder for kind in HypervisorKind}
+
+
+@pytest.mark.parametrize("kind", sorted({kind.folder for kind in HypervisorKind}))
+def test_importing_a_kind_loads_no_other_kind_and_no_library(kind: str) -> None:
+    code = f"import sys, jitsu_vmd.main, jitsu_vmd.hypervisors.{kind}.backend; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    prefix = "jitsu_vmd.hypervisors."
+    folders = {name.removeprefix(prefix).split(".")[0] for name in loaded if name.startswith(prefix)}
+    assert folders - {"mock", "shared"} == {kind}
+    assert not LIBRARIES & set(loaded)
+
+
+async def test_a_further_mock_connection_goes_to_the_host_process_that_its_own_uri_names(tmp_path: Path) -> None:
+    shown = {"hypervisor__kind": "loopback", "hypervisor__connect": str(tmp_path / "machine")}
+    async with running_process("vmd", tmp_path, **shown, hypervisor__connections="fast bridge") as world:
+        made = [make(cast("World", world), each) for each in world.settings.hypervisor.all_connections]
+        assert isinstance(made[0], Loopback)
+        assert made[0].directory == tmp_path / "machine"
+        assert isinstance(made[1], Bridge)
+        assert made[1].directory == tmp_path
+
+
+def test_a_connection_is_read_from_its_text() -> None:
+    assert connection("xen libvirt xen:///system") == Connection("xen", HypervisorKind.LIBVIRT, "xen:///system")
+    assert connection("fast bridge") == Connection("fast", HypervisorKind.BRIDGE)
+    for text in ("fast", "fast lightning", "fast bridge a b", "no/name bridge"):
+        with pytest.raises(ValueError, match=r"no/name|neither NAME KIND nor NAME KIND URI"):
+            connection(text)
