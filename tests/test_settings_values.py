@@ -20,8 +20,7 @@ from jitsu_protocol.messages import VmStatus
 from jitsu_protocol.model.errors import JitsuError, SetupFault
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
-from jitsu_reaper.rules.activity import Activity
-from jitsu_reaper.rules.idle import Policy
+from jitsu_reaper.rules.usage import Usage
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.service import RealWorld
 from jitsu_runtime.settings.load import SettingsFault, load
@@ -37,6 +36,7 @@ from jitsu_vmd.main import hypervisors_for
 from jitsu_vmd.rules.room import Room
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from tests.support.hypervisors import refusal_of
+from tests.support.reaper import HearingPolicy
 from tests.support.vms import make_vm
 from tests.test_values import EDGES
 
@@ -158,11 +158,11 @@ def masks(process: RealWorld) -> None:
 
 
 def judges(process: RealWorld) -> None:
-    policy = Policy(Activity(floor=0.0), process.settings.reaper.drain_limit)
+    policy = HearingPolicy(Usage(floor=0.0), process.settings.reaper.drain_limit)
     policy.configure([VmChanged(None, VM)])
     policy.all_states([VmStatus(uuid=VM.uuid, name=VM.name, state=VmState.READY)], 0.0)
     for now in (1.0, 1e9):
-        policy.passed(now)
+        policy.tick(now)
 
 
 def measures(process: RealWorld) -> None:

@@ -22,8 +22,6 @@ from jitsu_protocol.model.inventory import Inventory, VmChanged
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import VM, InvalidVm, from_config, from_tree, to_tree
 from jitsu_protocol.model.vm_keys import KEYS
-from jitsu_reaper.rules.activity import Activity
-from jitsu_reaper.rules.idle import Policy
 from jitsu_runtime.settings.load import SettingsFault, load
 from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_store.rules.validate import State
@@ -36,6 +34,7 @@ from tests.support.clock import VirtualClock
 from tests.support.dns_sockets import FakeSockets
 from tests.support.examples import examples
 from tests.support.front import asked, front, state
+from tests.support.reaper import HearingPolicy
 from tests.support.synjitsu import wake_limit
 from tests.support.vms import make_vm
 
@@ -124,11 +123,11 @@ def in_synjitsu(vm: VM) -> None:
 
 
 def in_reaper(vm: VM) -> None:
-    policy = Policy(Activity(floor=0.0), drain_limit_s=3.0)
+    policy = HearingPolicy()
     policy.configure([VmChanged(None, vm)])
     policy.all_states([VmStatus(uuid=vm.uuid, name=vm.name, state=VmState.READY, bridge=vm.bridge)], 0.0)
     for now in (1.0, 2.0, 1e9):
-        policy.passed(now)
+        policy.tick(now)
 
 
 def build_from(config: Mapping[str, list[str]]) -> None:

@@ -7,8 +7,8 @@ import pytest
 from jitsu_protocol.messages import Report, Use, VmStatus
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
-from jitsu_reaper.rules.activity import Activity
-from jitsu_reaper.rules.drain import RETRY_S, AskDrain, AskStop, CancelDrain
+from jitsu_reaper.rules.drain import RETRY_S, AskDrain, AskStop, TakeBackDrain
+from jitsu_reaper.rules.reporters import Obstacles
 from tests.support.reaper import SteadyPolicy
 from tests.support.vms import make_vm
 
@@ -24,9 +24,8 @@ class Host:
             name: make_vm(name, f"127.0.2.{n + 1}", ttl="10", idle_timeout="1000", **{"evict": "true"} | extra)
             for n, (name, extra) in enumerate(keys.items())
         }
-        self.policy = SteadyPolicy(Activity(floor=0.0), drain_limit_s=3.0)
+        self.policy = SteadyPolicy()
         self.policy.configure([VmChanged(None, vm) for vm in self.vms.values()])
-        self.policy.blind = ""
         self._batch = 0
         for name in keys:
             self.say(name, "ready")
@@ -47,7 +46,7 @@ class Host:
     def drained(self, now: float) -> list[str]:
         """Return whom the policy drains now; nothing else is wanted."""
         self.report(now)
-        actions = self.policy.passed(now)
+        actions = self.policy.tick(now)
         assert all(isinstance(action, AskDrain) for action in actions)
         return [next(name for name, vm in self.vms.items() if vm.uuid == action.vm) for action in actions]
 
@@ -61,7 +60,7 @@ def test_who_waits_for_room_has_the_longest_idle_one_drained_once_no_answer_is_i
     host.report(61.0, "a")
     host.say("w", "off", 62.0, wants=True)
     assert host.drained(62.0) == []
-    assert host.policy.next_deadline(62.0) == 60.0 + TTL, "b's answer is past its TTL then"
+    assert host.policy.deadline() == 60.0 + TTL, "b's answer is past its TTL then"
     assert host.drained(69.9) == []
     assert host.drained(70.0) == ["b"]
     assert host.drained(72.0) == [], "one for each that waits"
@@ -110,14 +109,14 @@ def test_g3_a_query_saves_one_that_drains_for_another() -> None:
     host.policy.begun(vm, "d", 50.0)
     host.say("a", "draining", 50.0, "d")
     host.report(50.1, "a", drains=("d",))
-    assert host.policy.passed(50.1) == [CancelDrain(vm, "d")]
+    assert host.policy.tick(50.1) == [TakeBackDrain(vm, "d")]
     host.say("a", "ready", 50.1)
     assert host.drained(50.1 + RETRY_S) == []
     assert host.drained(50.1 + TTL) == ["a"]
     host.policy.begun(vm, "e", 60.2)
     host.say("a", "draining", 60.2, "e")
     host.report(60.3, drains=("e",))
-    assert host.policy.passed(60.3) == [AskStop(vm, "e")]
+    assert host.policy.tick(60.3) == [AskStop(vm, "e")]
 
 
 def test_a_drain_is_taken_back_when_nobody_waits_any_more() -> None:
@@ -127,14 +126,14 @@ def test_a_drain_is_taken_back_when_nobody_waits_any_more() -> None:
     host.policy.begun(host.vms["a"].uuid, "d", 50.0)
     host.say("a", "draining", 50.0, "d")
     host.say("w", "starting", 50.1)
-    assert host.policy.passed(50.1) == [CancelDrain(host.vms["a"].uuid, "d")]
+    assert host.policy.tick(50.1) == [TakeBackDrain(host.vms["a"].uuid, "d")]
 
 
 def test_g8_who_is_not_heard_has_nothing_evicted() -> None:
     host = Host(a={}, w={})
     host.say("w", "off", 50.0, wants=True)
     host.report(50.0)
-    host.policy.blind = "the store is silent"
-    assert host.policy.passed(50.0) == []
-    host.policy.blind, host.policy.unheard = "", {"": "its vmd is silent"}
-    assert host.policy.passed(50.0) == []
+    host.policy.obstacles = Obstacles("the store is silent")
+    assert host.policy.tick(50.0) == []
+    host.policy.obstacles = Obstacles("", {"": "its vmd is silent"})
+    assert host.policy.tick(50.0) == []

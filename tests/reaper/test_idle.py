@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from jitsu_protocol.messages import Report, Use, VmStatus
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
-from jitsu_reaper.rules.activity import SILENT_S, Activity
-from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, AskStop, CancelDrain
-from jitsu_reaper.rules.idle import Policy
+from jitsu_reaper.rules.drain import RETRY_S, AskDrain, AskStop, DrainAction, TakeBackDrain
+from jitsu_reaper.rules.events import UsageReported
+from jitsu_reaper.rules.reporters import SILENT_S, Obstacles
+from jitsu_reaper.rules.usage import Usage
 from tests.support.examples import examples
-from tests.support.reaper import SteadyPolicy
+from tests.support.reaper import HearingPolicy, SteadyPolicy
 from tests.support.vms import make_vm
 
 VM_WWW = make_vm(ttl="10")  # idle after 20 s
@@ -27,9 +28,8 @@ class Reaper:
     """A policy, and one replica that reports whenever it is told to."""
 
     def __init__(self) -> None:
-        self.policy: Policy = SteadyPolicy(Activity(floor=0.0), drain_limit_s=3.0)
+        self.policy: HearingPolicy = SteadyPolicy()
         self.policy.configure([VmChanged(None, VM_WWW)])
-        self.policy.blind = ""
         self.batch = 0
         self.say_state(VmState.READY, 0.0)
 
@@ -59,12 +59,12 @@ class Reaper:
         )
         self.policy.report(report, now, WALL + now)
 
-    def quiet_until(self, end: float, begin: float = 0.0) -> list[tuple[float, Action]]:
+    def quiet_until(self, end: float, begin: float = 0.0) -> list[tuple[float, DrainAction]]:
         """Report emptily each second and return what the policy wanted, and when."""
         wanted, now = [], begin
         while now <= end:
             self.report(now)
-            wanted += [(now, action) for action in self.policy.passed(now)]
+            wanted += [(now, action) for action in self.policy.tick(now)]
             now += 1.0
         return wanted
 
@@ -72,25 +72,25 @@ class Reaper:
 def test_a_vm_is_drained_when_its_idle_timeout_is_over_and_not_before() -> None:
     reaper = Reaper()
     reaper.report(5.0, used=True)
-    assert reaper.policy.next_deadline(5.0) == 25.0
+    assert reaper.policy.deadline() == 25.0
     assert reaper.quiet_until(30.0, 6.0) == [(25.0, AskDrain(V))]
 
 
-def test_g3_it_stops_only_when_every_replica_honours_the_drain() -> None:
+def test_g3_it_stops_only_when_every_replica_acknowledges_the_drain() -> None:
     reaper = Reaper()
     reaper.quiet_until(19.0)
     reaper.report(19.5, replica="dns-1")
-    assert reaper.policy.passed(20.0) == [AskDrain(V)]
+    assert reaper.policy.tick(20.0) == [AskDrain(V)]
     reaper.policy.begun(V, "d", 20.0)
     reaper.say_state(VmState.DRAINING, 20.0, "d")
     reaper.report(20.1, drains=("d",))
-    assert reaper.policy.passed(20.1) == []
+    assert reaper.policy.tick(20.1) == []
     reaper.report(20.2, replica="dns-2")  # one more appears meanwhile
     reaper.report(20.3, drains=("d",), replica="dns-1")
-    assert reaper.policy.passed(20.3) == []
+    assert reaper.policy.tick(20.3) == []
     reaper.report(20.4, drains=("d",), replica="dns-2")
-    assert reaper.policy.passed(20.4) == [AskStop(V, "d")]
-    assert reaper.policy.passed(20.5) == []
+    assert reaper.policy.tick(20.4) == [AskStop(V, "d")]
+    assert reaper.policy.tick(20.5) == []
 
 
 def test_g3_activity_that_comes_with_the_acknowledgement_saves_the_vm() -> None:
@@ -99,9 +99,9 @@ def test_g3_activity_that_comes_with_the_acknowledgement_saves_the_vm() -> None:
     reaper.policy.begun(V, "d", 20.0)
     reaper.say_state(VmState.DRAINING, 20.0, "d")
     reaper.report(20.1, used=True, drains=("d",))
-    assert reaper.policy.passed(20.1) == [CancelDrain(V, "d")]
+    assert reaper.policy.tick(20.1) == [TakeBackDrain(V, "d")]
     reaper.say_state(VmState.READY, 20.2)
-    assert reaper.policy.next_deadline(20.2) == 40.1
+    assert reaper.policy.deadline() == 40.1
 
 
 def test_a_query_that_saved_the_vm_at_vmd_ends_the_drain() -> None:
@@ -111,7 +111,7 @@ def test_a_query_that_saved_the_vm_at_vmd_ends_the_drain() -> None:
     reaper.say_state(VmState.DRAINING, 20.0, "d")
     reaper.say_state(VmState.READY, 20.1)
     reaper.report(20.2, drains=("d",))
-    assert AskStop(V, "d") not in reaper.policy.passed(20.2)
+    assert AskStop(V, "d") not in reaper.policy.tick(20.2)
 
 
 def test_g8_a_replica_that_does_not_acknowledge_keeps_the_vm_running() -> None:
@@ -119,10 +119,10 @@ def test_g8_a_replica_that_does_not_acknowledge_keeps_the_vm_running() -> None:
     reaper.quiet_until(20.0)
     reaper.policy.begun(V, "d", 20.0)
     reaper.say_state(VmState.DRAINING, 20.0, "d")
-    assert reaper.policy.passed(22.9) == []
-    assert reaper.policy.passed(23.0) == [CancelDrain(V, "d")]
+    assert reaper.policy.tick(22.9) == []
+    assert reaper.policy.tick(23.0) == [TakeBackDrain(V, "d")]
     reaper.say_state(VmState.READY, 23.0)
-    assert reaper.policy.next_deadline(23.0) == 23.0 + RETRY_S
+    assert reaper.policy.deadline() == 23.0 + RETRY_S
 
 
 def test_g3_a_silent_replica_counts_as_use_until_its_lease_and_its_ttl_are_over() -> None:
@@ -130,7 +130,7 @@ def test_g3_a_silent_replica_counts_as_use_until_its_lease_and_its_ttl_are_over(
     reaper.report(0.0, replica="lost", lease=50.0)
     wanted = reaper.quiet_until(100.0)
     assert wanted == [(70.0, AskDrain(V))]  # lease of 50 s, then the idle timeout of 20 s
-    assert reaper.policy.activity.silent(30.0) == {}
+    assert reaper.policy.usage.reporters.silent(30.0) == {}
 
 
 def test_g3_what_a_replica_answered_in_its_last_second_counts_when_it_is_back() -> None:
@@ -138,32 +138,31 @@ def test_g3_what_a_replica_answered_in_its_last_second_counts_when_it_is_back() 
     reaper.quiet_until(15.0)
     back = Report(replica="dns-0", instance="another", batch=1, lease_s=300.0, uses=[], drains=[])
     reaper.policy.report(back, 16.0, WALL)
-    assert reaper.policy.next_deadline(16.0) == 36.0, "as if it was used when the replica came back"
+    assert reaper.policy.deadline() == 36.0, "as if it was used when the replica came back"
 
 
 def test_replicas_whose_lease_ran_out_are_gone_and_hold_nothing_up() -> None:
     reaper = Reaper()
     reaper.report(0.0, replica="lost", lease=10.0)
     assert reaper.quiet_until(35.0) == [(30.0, AskDrain(V))]
-    assert list(reaper.policy.gone) == ["lost"]
-    assert list(reaper.policy.activity.replicas) == ["dns-0"]
+    assert reaper.policy.gone == ["lost"]
+    assert list(reaper.policy.usage.reporters.known) == ["dns-0"]
 
 
 @pytest.mark.parametrize("away", [2.5, 500.0])
 def test_g3_a_reaper_that_was_held_up_listens_before_it_judges(away: float) -> None:
     """It was stopped while a drain was on; the replica has answered meanwhile, and its report waits to be read."""
     reaper = Reaper()
-    reaper.policy = held_up = Policy(Activity(floor=0.0), drain_limit_s=3.0)
+    reaper.policy = held_up = HearingPolicy()
     held_up.configure([VmChanged(None, VM_WWW)])
-    held_up.blind = ""
     reaper.say_state(VmState.READY, 0.0)
     assert reaper.quiet_until(20.0) == [(20.0, AskDrain(V))]
     held_up.begun(V, "d", 20.0)
     reaper.report(20.1, drains=("d",))
     reaper.say_state(VmState.DRAINING, 20.1, "d")
     now = 20.1 + away
-    assert held_up.passed(now) == [CancelDrain(V, "d")], "who was heard before may have answered since"
-    assert list(held_up.activity.replicas) == ["dns-0"], "nor is it gone, lease or not: nobody listened"
+    assert held_up.tick(now) == [TakeBackDrain(V, "d")], "who was heard before may have answered since"
+    assert list(held_up.usage.reporters.known) == ["dns-0"], "nor is it gone, lease or not: nobody listened"
     reaper.say_state(VmState.READY, now)
     reaper.report(now + 0.1, used=True)
     assert reaper.quiet_until(now + 25.0, now + 1.0) == [(now + 21.0, AskDrain(V))]
@@ -178,34 +177,34 @@ def test_a_replica_that_left_is_not_waited_for() -> None:
 
 def test_g8_without_any_replica_or_while_blind_nothing_is_stopped() -> None:
     reaper = Reaper()
-    assert reaper.policy.passed(1000.0) == []
+    assert reaper.policy.tick(1000.0) == []
     reaper.report(1000.0)
-    reaper.policy.blind = "vmd is silent"
-    assert reaper.policy.passed(2000.0) == []
-    assert reaper.policy.next_deadline(2000.0) is None
+    reaper.policy.obstacles = Obstacles("vmd is silent")
+    assert reaper.policy.tick(2000.0) == []
+    assert reaper.policy.deadline() is None
 
 
 def test_g8_a_reaper_that_returns_counts_everything_as_used_when_it_came() -> None:
-    activity = Activity(floor=500.0)
-    activity.remember("dns-0", 300.0, 500.0)
-    assert activity.silent(500.0 + SILENT_S).keys() == {"dns-0"}
+    usage = Usage(floor=500.0)
+    usage.reporters.remember("dns-0", 300.0, 500.0)
+    assert usage.reporters.silent(500.0 + SILENT_S).keys() == {"dns-0"}
     last_uses = {}
     for now in range(501, 1000):
-        gone = activity.passed(now)
-        assert list(gone) == (["dns-0"] if now == 800 else [])
-        last_uses[now] = activity.last_use("any", "")
+        gone = [each.name for each in usage.tick(now)]
+        assert gone == (["dns-0"] if now == 800 else [])
+        last_uses[now] = usage.last_use("any", "")
     assert [last_uses[now] for now in (501, 600, 799, 800, 999)] == [500.0, 600.0, 799.0, 800.0, 800.0]
 
 
 def test_a_batch_that_comes_twice_is_counted_once() -> None:
-    activity = Activity(floor=0.0)
+    usage = Usage(floor=0.0)
     report = Report(replica="r", instance="i", batch=1, lease_s=1, uses=[Use(vm=V, name="n", count=3, age_s=2.0)])
     for now in (10.0, 11.0):
-        activity.report(report, now, WALL + now)
-    assert activity.totals[V, "n"].requests == 3
-    assert activity.totals[V, "n"].last_ts == WALL + 8.0
-    activity.report(report.model_copy(update={"instance": "j"}), 12.0, WALL)
-    assert activity.totals[V, "n"].requests == 6
+        usage.handle(UsageReported(report, WALL + now), now)
+    assert usage.statistics.totals[V, "n"].requests == 3
+    assert usage.statistics.totals[V, "n"].last_ts == WALL + 8.0
+    usage.handle(UsageReported(report.model_copy(update={"instance": "j"}), WALL), 12.0)
+    assert usage.statistics.totals[V, "n"].requests == 6
 
 
 def test_a_vm_started_by_hand_or_found_running_gets_its_time_too() -> None:
@@ -213,7 +212,7 @@ def test_a_vm_started_by_hand_or_found_running_gets_its_time_too() -> None:
     reaper.say_state(VmState.OFF, 0.0)
     reaper.quiet_until(100.0)
     reaper.say_state(VmState.READY, 100.0)
-    assert reaper.policy.next_deadline(100.0) == 120.0
+    assert reaper.policy.deadline() == 120.0
 
 
 @settings(max_examples=examples(600))
@@ -270,13 +269,13 @@ def test_g3_no_stop_within_the_ttl_of_any_answer_whatever_is_lost(seed: int, is_
                 )
                 reaper.policy.report(report, now, WALL)
                 unreported[name], heard[name], given[name] = None, now, 0
-        for action in reaper.policy.passed(now):
+        for action in reaper.policy.tick(now):
             match action:
                 case AskDrain():
                     drain = f"d{now}"
                     reaper.policy.begun(V, drain, now)
                     reaper.say_state(VmState.DRAINING, now, drain)
-                case CancelDrain():
+                case TakeBackDrain():
                     drain = ""
                     honours = {"a": "", "b": ""}
                     reaper.say_state(VmState.READY, now)
@@ -330,27 +329,26 @@ def test_g3_a_replica_that_was_lost_may_have_given_the_ttl_of_before() -> None:
 
 
 def test_g3_a_reaper_that_returns_knows_the_ttl_that_was_given_out() -> None:
-    activity = Activity(floor=500.0)
-    activity.answered_before(V, "www.jitsu.test", 30)
-    policy = SteadyPolicy(activity, drain_limit_s=3.0)
+    usage = Usage(floor=500.0)
+    usage.answered_before({(V, "www.jitsu.test"): 30})
+    policy = SteadyPolicy(usage)
     policy.configure([VmChanged(None, SHORT)])
     policy.state(VmStatus(uuid=V, name="www", state=VmState.READY), 500.0)
-    policy.blind = ""
     policy.report(Report(replica="a", instance="i", batch=1, lease_s=300.0), 500.0, WALL)
-    assert policy.next_deadline(500.0) == 530.0
+    assert policy.deadline() == 530.0
 
 
 def test_g8_nothing_is_stopped_on_a_host_whose_vmd_is_not_heard() -> None:
     reaper = Reaper()
     reaper.report(99.0)
-    reaper.policy.unheard = {"": "silent"}
-    assert reaper.policy.passed(100.0) == []
-    reaper.policy.unheard = {"beta": "silent"}
-    assert reaper.policy.passed(100.0) == [AskDrain(V)]
+    reaper.policy.obstacles = Obstacles("", {"": "silent"})
+    assert reaper.policy.tick(100.0) == []
+    reaper.policy.obstacles = Obstacles("", {"beta": "silent"})
+    assert reaper.policy.tick(100.0) == [AskDrain(V)]
     reaper.policy.begun(V, "d", 100.0)
     reaper.say_state(VmState.DRAINING, 100.0, "d")
-    reaper.policy.unheard = {"": "silent"}
-    assert [type(action) for action in reaper.policy.passed(100.1)] == [CancelDrain]
+    reaper.policy.obstacles = Obstacles("", {"": "silent"})
+    assert [type(action) for action in reaper.policy.tick(100.1)] == [TakeBackDrain]
 
 
 def synjitsu(now_batch: int, *, host: str = "", age: float | None = None, drains: tuple[str, ...] = ()) -> Report:
@@ -371,30 +369,30 @@ def test_g3_traffic_is_use_and_no_query() -> None:
     reaper = Reaper()
     reaper.report(15.5)
     reaper.policy.report(synjitsu(1, age=1.0), 16.0, WALL)
-    assert reaper.policy.next_deadline(16.0) == 35.0
-    assert reaper.policy.activity.totals == {}
+    assert reaper.policy.deadline() == 35.0
+    assert reaper.policy.usage.statistics.totals == {}
 
 
 def test_g8_traffic_alone_says_nothing_of_queries() -> None:
-    policy = SteadyPolicy(Activity(floor=0.0), drain_limit_s=3.0)
+    policy = SteadyPolicy()
     policy.report(synjitsu(1), 1.0, WALL)
-    assert not policy.activity.informed
-    policy.activity.remember("synjitsu", 100.0, 1.0, "synjitsu", "")
-    assert not policy.activity.informed
+    assert not policy.usage.reporters.informed
+    policy.usage.reporters.remember("synjitsu", 100.0, 1.0, "synjitsu", "")
+    assert not policy.usage.reporters.informed
 
 
-def test_g3_synjitsu_honours_drains_of_its_own_host_only() -> None:
+def test_g3_synjitsu_acknowledges_drains_of_its_own_host_only() -> None:
     for host, stops in (("", False), ("other", True)):
         reaper = Reaper()
         reaper.policy.report(synjitsu(1, host=host), 19.0, WALL)
         reaper.report(19.5)
-        assert reaper.policy.passed(20.0) == [AskDrain(V)]
+        assert reaper.policy.tick(20.0) == [AskDrain(V)]
         reaper.policy.begun(V, "d", 20.0)
         reaper.report(20.5, drains=("d",))
         reaper.say_state(VmState.DRAINING, 20.5, "d")
-        assert bool(reaper.policy.passed(20.5)) is stops
+        assert bool(reaper.policy.tick(20.5)) is stops
         reaper.policy.report(synjitsu(2, host=host, drains=("d",)), 20.6, WALL)
-        assert bool(reaper.policy.passed(20.6)) is not stops
+        assert bool(reaper.policy.tick(20.6)) is not stops
 
 
 def test_g3_while_synjitsu_is_silent_somebody_may_be_connected() -> None:
@@ -424,9 +422,9 @@ def test_a_vm_that_is_held_is_not_drained_however_long_it_is_idle() -> None:
     reaper.policy.state(held, 1.0)
     for second in range(2, 200):
         reaper.report(float(second))
-        assert reaper.policy.passed(float(second)) == []
+        assert reaper.policy.tick(float(second)) == []
     reaper.say_state(VmState.READY, 200.0)
-    assert AskDrain(V) in reaper.policy.passed(200.1)
+    assert AskDrain(V) in reaper.policy.tick(200.1)
 
 
 def test_a_vm_that_is_held_does_not_give_way() -> None:
@@ -434,6 +432,6 @@ def test_a_vm_that_is_held_does_not_give_way() -> None:
     evicted = make_vm(ttl="10", evict="true")
     reaper.policy.configure([VmChanged(VM_WWW, evicted)])
     reaper.say_state(VmState.READY, 1.0)
-    assert reaper.policy.evictable_at(V) is not None
+    assert reaper.policy.vms.evictable_at(V) is not None
     reaper.policy.state(VmStatus(uuid=V, name="www", state=VmState.READY, hold="held"), 2.0)
-    assert reaper.policy.evictable_at(V) is None
+    assert reaper.policy.vms.evictable_at(V) is None

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from jitsu_runtime.world import World
 
 
-async def start(process: World) -> None:
+async def start(world: World) -> None:
     """Learn what is known, then decide."""
-    server = ReaperServer(process)
-    process.notes = server.notes
-    process.on_stop = server.stop
-    process.on_reload = server.take
+    server = ReaperServer(world)
+    world.notes = server.notes
+    world.on_stop = server.stop
+    world.on_reload = server.reload
     await server.start()
-    process.ready()
+    world.ready()
 
 
 def main() -> None:

@@ -1,16 +1,13 @@
-"""Who is idle, and what is done about it: the reaper's policy over all VMs.
+"""Who is idle, and what is done about it: the policy over all VMs.
 
-A VM that is held (`VmStatus.hold`) is never idle. Any other is idle when it is ready, its last use (activity.py) is
-`idle_timeout` ago, and no answer for it is within the TTL that it had when it was given: the TTL may have been lowered
-since. It is then drained (drain.py).
+A VM that is ready and idle (vms.py) is drained (drain.py). Where a VM waits for room (`VmStatus.wants_room`), one that
+has `evict = true` is drained after its `evict_timeout` already: no answer for it is in use by then. One is drained at a
+time for each VM that waits, among those of no higher priority: the lowest priority first, then the one that has been
+idle for longest. What drains or stops on that host already counts.
 
-Where a VM waits for room (`VmStatus.wants_room`), one that says `evict` is idle after its `evict_timeout` already: no
-answer for it is in use any more. For each VM that waits one is drained at a time, of those of no higher priority: the
-lowest priority first, then the one that has been idle for longest. What drains or stops on that host already counts.
-
-An event or a look costs the same however many VMs there are. The VMs that are ready stand in a heap of the times at
-which they may be idle; use only makes that later, which is noticed when a VM's turn comes. At most `MAX_DRAINS` are
-drained at once on each host: of the others, the one that has been idle for longest follows when one of these is over.
+An event or a tick costs the same however many VMs there are. The VMs that are ready stand in a heap of the times at
+which they may be idle. Use only makes that later, which is noticed when a VM's turn comes. At most MAX_DRAINS are
+drained at once on each host; when one of these is over, the VM that has been idle for longest follows.
 """
 
 from __future__ import annotations
@@ -21,21 +18,34 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.deadlines import Deadlines
 from jitsu_protocol.model.states import VmState
-from jitsu_reaper.rules.drain import RETRY_S, Action, AskDrain, CancelDrain, DrainMachine, DrainState
+from jitsu_reaper.rules.drain import (
+    RETRY_S,
+    Acknowledged,
+    AskDrain,
+    DrainAction,
+    DrainBegun,
+    DrainEnded,
+    DrainMachine,
+    DrainState,
+    Used,
+)
+from jitsu_reaper.rules.events import StateChanged, StatesListed, VmsConfigured
 from jitsu_reaper.rules.evict import Evictions
+from jitsu_reaper.rules.reporters import Obstacles
+from jitsu_reaper.rules.vms import NEVER, KnownVms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from jitsu_protocol.messages import Report, VmStatus
+    from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.model.inventory import VmChanged
-    from jitsu_protocol.model.vm import VM
-    from jitsu_reaper.rules.activity import Activity, Replica
+    from jitsu_reaper.rules.events import PolicyEvent
+    from jitsu_reaper.rules.usage import Usage
 
 
 MAX_DRAINS = 64
-"""On one host at a time. Each costs vmd two calls, and every replica a report and an answer that is not warm; a drain
-lasts some 0.1 s, so that hundreds of VMs can be stopped in a second, and vmd still answers within its deadlines."""
+"""On one host at a time. Each costs vmd two calls, and every replica a report and an answer that is not warm. A drain
+lasts some 0.1 s, so that hundreds of VMs can be stopped in a second, and vmd still replies within its deadlines."""
 _LEAVING = frozenset({VmState.DRAINING, VmState.STOPPING})
 
 
@@ -50,138 +60,109 @@ class _Host:
 
 
 class Policy:
-    """All VMs."""
+    """Decides for all VMs: a machine without states of its own."""
 
-    def __init__(self, activity: Activity, drain_limit_s: float) -> None:
-        self.activity = activity
+    def __init__(self, usage: Usage, drain_limit_s: float) -> None:
+        self.usage = usage
         self.drain_limit_s = drain_limit_s
-        self._vms: dict[str, VM] = {}
-        self._states: dict[str, VmStatus] = {}
+        self.vms = KnownVms(usage)
+        self.obstacles = Obstacles("no service has reported yet")
+        """Why nothing may be stopped (G8). Whoever calls `tick` sets it before."""
         self._drains: dict[str, DrainMachine] = {}
         self._hosts: dict[str, _Host] = {}
-        self._not_before: dict[str, float] = {}
-        self.blind = "no service has reported yet"
-        """Why nothing may be stopped now, or nothing."""
-        self.unheard: Mapping[str, str] = {}
-        """Hosts of which nothing may be stopped now, and why."""
-        self.gone: dict[str, Replica] = {}
-        """Replicas whose lease ran out, for the shell to take."""
-        self._listens = False
+        self._ticked_at = usage.floor
 
-    def configure(self, changes: Sequence[VmChanged]) -> None:
-        """Take VMs that came, went or are configured otherwise."""
-        for change in changes:
-            if change.new is not None:
-                self._vms[change.new.uuid] = change.new
-                new = change.new
-                self.activity.configured(new.uuid, new.ttl, (*new.names, *new.aliases))
-                self._place(change.new.uuid)
-            elif change.old is not None:
-                self._vms.pop(change.old.uuid, None)
-                self._not_before.pop(change.old.uuid, None)
-                self._end(change.old.uuid)
-                self._place(change.old.uuid)
-                self.activity.forget(change.old.uuid)
+    def handle(self, event: PolicyEvent, now: float) -> list[DrainAction]:
+        """Note what has happened; what follows from it is decided by the next `tick`, which is to come soon."""
+        match event:
+            case VmsConfigured(changes):
+                self._configure(changes, now)
+            case StatesListed(statuses, host):
+                self._list(statuses, host, now)
+            case StateChanged(status, gone):
+                self._change(status, now, gone=gone)
+            case DrainBegun(vm):
+                if vm in self._drains:
+                    self._drains[vm].handle(event, now)
+            case DrainEnded(vm):
+                self._end(vm, now)
+                self._retry_later(vm, now)
+        return []
 
-    def all_states(self, statuses: Iterable[VmStatus], now: float, host: str = "") -> None:
-        """Take a snapshot of the states of all VMs of one host."""
-        there = {status.uuid: status for status in statuses}
-        for vm in [vm for vm, known in self._states.items() if known.host == host and vm not in there]:
-            self._end(vm)
-            self._leave(vm)
-        for status in there.values():
-            self.state(status, now)
-
-    def state(self, status: VmStatus, now: float, *, gone: bool = False) -> None:
-        """Take a VM's new state."""
-        known = self._states.get(status.uuid)
-        if gone:
-            if known is None or known.host == status.host:  # else it has moved
-                self._end(status.uuid)
-                self._leave(status.uuid)
-            return
-        if known is not None and known.host != status.host:
-            self._end(status.uuid)
-            self._leave(status.uuid)
-        before = VmState.UNKNOWN if known is None else known.state
-        self._states[status.uuid] = status
-        if status.idle_s is not None:
-            self.activity.used(status.uuid, now - _age(status.idle_s))  # summons that no replica reports, an operator's
-        if status.state is VmState.READY and before not in (VmState.READY, VmState.DRAINING):
-            self.activity.used(status.uuid, now - _age(status.state_age_s))
-        drain = self._drains.get(status.uuid)
-        if drain is not None and drain.state is DrainState.WAITING and status.drain != drain.drain:
-            self._end(status.uuid)  # a query saved it
-        self._place(status.uuid)
-
-    def report(self, report: Report, now: float, wall: float) -> None:
-        """Take a replica's report."""
-        self.activity.report(report, now, wall)
-
-    def begun(self, vm: str, drain: str, now: float) -> None:
-        """Note that vmd drains a VM."""
-        if vm in self._drains:
-            self._drains[vm].begun(drain, now)
-
-    def ended(self, vm: str, now: float) -> None:
-        """Note that a drain is over: the VM is stopped, or vmd refused."""
-        self._end(vm)
-        if vm in self._vms:
-            self._not_before[vm] = now + RETRY_S
-        self._place(vm)
-
-    def passed(self, now: float) -> list[Action]:
-        """Do what is due; call it soon after each event, when `next_deadline` has come, and every second."""
-        self.gone |= self.activity.passed(now)
-        self._listens = self.activity.listens(now)
-        actions: list[Action] = []
-        for vm, drain in list(self._drains.items()):
-            action = drain.look(
-                idle=self._drained_at(vm, drain) <= now and self._is_seen(vm),
-                honoured=self.activity.all_honour(drain.drain, self.host_of(vm)),
-                now=now,
-            )
-            if action is not None:
-                actions.append(action)
-            if isinstance(action, CancelDrain):
-                self.ended(vm, now)
-        for host in self._judged():
-            actions += self._drain_idle(host, now)
-            actions += self._evict(host, now)
-        return actions
-
-    def next_deadline(self, now: float) -> float | None:
-        """Return when `passed` wants to be called."""
-        due = [drain.deadline for drain in self._drains.values() if drain.state is DrainState.WAITING]
+    def deadline(self) -> float | None:
+        """Return when a VM may be drained, or a drain has taken too long."""
+        due = [at for drain in self._drains.values() if (at := drain.deadline()) is not None]
         for host in self._judged():
             if len(host.drains) >= MAX_DRAINS:
                 continue  # the end of one of them is an event
             if (first := self._first_idle(host)) is not None:
                 due.append(first[1])
-            if (at_evict := host.evictions.next_deadline()) is not None and at_evict > now:
-                due.append(at_evict)  # of those that are due already none has to go
+            if (at_evict := host.evictions.next_deadline()) is not None and at_evict > self._ticked_at:
+                due.append(at_evict)  # of those that were due already none had to go
         return min(due, default=None)
 
-    def host_of(self, vm: str) -> str:
-        """Return the host whose vmd runs a VM."""
-        known = self._states.get(vm)
-        return "" if known is None else known.host
-
-    def name_of(self, vm: str) -> str:
-        """Return a VM's name, or its UUID if it is not known any more."""
-        known = self._states.get(vm) or self._vms.get(vm)
-        return vm if known is None else known.name
+    def tick(self, now: float) -> list[DrainAction]:
+        """Decide who is drained and stopped, given what is known now."""
+        self._ticked_at = now
+        actions: list[DrainAction] = []
+        for vm, drain in list(self._drains.items()):
+            actions += self._follow(vm, drain, now)
+            if drain.state is DrainState.OVER:
+                self._end(vm, now)
+                self._retry_later(vm, now)
+        for host in self._judged():
+            actions += self._drain_idle(host, now)
+            actions += self._evict(host, now)
+        return actions
 
     # --- where each VM stands ---
 
-    def _host(self, name: str) -> _Host:
-        if name not in self._hosts:
-            self._hosts[name] = _Host(Evictions(self))
-        return self._hosts[name]
+    def _configure(self, changes: Sequence[VmChanged], now: float) -> None:
+        for change in changes:
+            if change.new is not None:
+                new = change.new
+                self.vms.configured[new.uuid] = new
+                self.usage.configured(new.uuid, new.ttl, (*new.names, *new.aliases), now)
+                self._place(new.uuid)
+            elif change.old is not None:
+                uuid = change.old.uuid
+                self.vms.configured.pop(uuid, None)
+                self.vms.not_before.pop(uuid, None)
+                self._end(uuid, now)
+                self._place(uuid)
+                self.usage.forget(uuid)
+
+    def _list(self, statuses: Sequence[VmStatus], host: str, now: float) -> None:
+        there = {status.uuid: status for status in statuses}
+        for vm in [vm for vm, known in self.vms.states.items() if known.host == host and vm not in there]:
+            self._leave(vm, now)
+        for status in there.values():
+            self._change(status, now)
+
+    def _change(self, status: VmStatus, now: float, *, gone: bool = False) -> None:
+        vm = status.uuid
+        known = self.vms.states.get(vm)
+        has_moved = known is not None and known.host != status.host
+        if gone:
+            if not has_moved:
+                self._leave(vm, now)
+            return
+        if has_moved:
+            self._leave(vm, now)
+        before = VmState.UNKNOWN if known is None else known.state
+        self.vms.states[vm] = status
+        if status.idle_s is not None:
+            self.usage.used(vm, now - _age(status.idle_s))  # an operator's summons, and others that no replica reports
+        if status.state is VmState.READY and before not in (VmState.READY, VmState.DRAINING):
+            self.usage.used(vm, now - _age(status.state_age_s))
+        drain = self._drains.get(vm)
+        if drain is not None and drain.state is DrainState.WAITING and status.drain != drain.drain:
+            self._end(vm, now)  # a query has saved it
+        self._place(vm)
 
     def _place(self, vm: str) -> None:
         """Put a VM where it belongs, by its state, its configuration and its drain."""
-        known, configured = self._states.get(vm), self._vms.get(vm)
+        known, configured = self.vms.states.get(vm), self.vms.configured.get(vm)
         if known is None:
             return
         host = self._host(known.host)
@@ -194,106 +175,106 @@ class Policy:
         else:
             host.evictions.wait_no_longer(vm)
         if known.state is VmState.READY and not known.hold and configured is not None and vm not in self._drains:
-            host.idle.set(vm, self._idle_from(vm))
+            host.idle.set(vm, self.vms.idle_from(vm))
             host.evictions.consider(vm)
         else:
             host.idle.discard(vm)
             host.evictions.forget(vm)
 
-    def _leave(self, vm: str) -> None:
+    def _leave(self, vm: str, now: float) -> None:
         """Forget the state of a VM that is gone, or that another host has now."""
-        known = self._states.pop(vm, None)
+        self._end(vm, now)
+        known = self.vms.states.pop(vm, None)
         if known is not None:
             host = self._host(known.host)
             host.idle.discard(vm)
             host.evictions.forget(vm)
             host.evictions.wait_no_longer(vm)
             host.evictions.leaving.discard(vm)
-        if vm not in self._vms:
-            self.activity.forget(vm)  # its last states came after it was removed from the configuration
+        if vm not in self.vms.configured:
+            self.usage.forget(vm)  # its last states came after it was removed from the configuration
 
-    def _begin(self, vm: str, host: _Host, *, for_room: bool = False) -> AskDrain:
-        self._drains[vm] = DrainMachine(vm, self.drain_limit_s, for_room=for_room)
-        self._not_before.pop(vm, None)
-        host.drains.add(vm)
-        host.evictions.leaving.add(vm)
-        host.evictions.forget(vm)
-        host.idle.discard(vm)
-        return AskDrain(vm)
-
-    def _end(self, vm: str) -> None:
-        if self._drains.pop(vm, None) is not None:
-            self._host(self.host_of(vm)).drains.discard(vm)
+    def _host(self, name: str) -> _Host:
+        if name not in self._hosts:
+            self._hosts[name] = _Host(Evictions(self.vms))
+        return self._hosts[name]
 
     # --- who goes ---
 
     def _judged(self) -> list[_Host]:
         """Return the hosts of which enough is heard to stop a VM (G8)."""
-        if self.blind or self._listens or not self.activity.informed:
-            return []
-        return [host for name, host in self._hosts.items() if name not in self.unheard]
+        return [host for name, host in self._hosts.items() if self._is_heard(name)]
 
-    def _drain_idle(self, host: _Host, now: float) -> list[Action]:
-        actions: list[Action] = []
+    def _is_heard(self, host: str) -> bool:
+        """Say whether enough is heard to stop a VM of a host (G8)."""
+        reporters, obstacles = self.usage.reporters, self.obstacles
+        is_deaf = bool(obstacles.everywhere) or reporters.listens(self._ticked_at) or not reporters.informed
+        return not is_deaf and host not in obstacles.on_host
+
+    def _drain_idle(self, host: _Host, now: float) -> list[AskDrain]:
+        actions = []
         while len(host.drains) < MAX_DRAINS and (first := self._first_idle(host)) is not None and first[1] <= now:
             actions.append(self._begin(first[0], host))
         return actions
 
     def _first_idle(self, host: _Host) -> tuple[str, float] | None:
         """Return who is idle first on a host, and from when on."""
-        while (found := host.idle.earliest()) is not None and (at := self._idle_from(found[0])) > found[1]:
+        while (found := host.idle.earliest()) is not None and (at := self.vms.idle_from(found[0])) > found[1]:
             host.idle.set(found[0], at)  # it has been used since
         return found
 
-    def _evict(self, host: _Host, now: float) -> list[Action]:
+    def _evict(self, host: _Host, now: float) -> list[AskDrain]:
         """Drain what gives way to those that wait for room on a host."""
         free = max(0, MAX_DRAINS - len(host.drains))
         return [self._begin(vm, host, for_room=True) for vm in islice(host.evictions.chosen(now), free)]
 
-    def _is_seen(self, vm: str) -> bool:
-        """Say whether enough is heard to stop a VM (G8)."""
-        known = self._states.get(vm)
-        return not (self.blind or self._listens) and (known is None or known.host not in self.unheard)
+    # --- drains ---
 
-    # --- when ---
+    def _begin(self, vm: str, host: _Host, *, for_room: bool = False) -> AskDrain:
+        self._drains[vm] = DrainMachine(vm, self.drain_limit_s, for_room=for_room)
+        self.vms.draining.add(vm)
+        self.vms.not_before.pop(vm, None)
+        host.drains.add(vm)
+        host.evictions.leaving.add(vm)
+        host.evictions.forget(vm)
+        host.idle.discard(vm)
+        return AskDrain(vm)
 
-    def _idle_at(self, vm: str) -> float:
-        if vm not in self._vms:
-            return float("inf")
-        return self._unused_since(vm, self._vms[vm].idle_timeout)
+    def _follow(self, vm: str, drain: DrainMachine, now: float) -> list[DrainAction]:
+        """Feed a drain what is known now."""
+        host = self.vms.host_of(vm)
+        if drain.state is DrainState.WAITING and not (self._is_heard(host) and self._idle_at(vm, drain) <= now):
+            return drain.handle(Used(), now)
+        actions = drain.tick(now)
+        if drain.state is DrainState.WAITING and self.usage.reporters.all_acknowledge(drain.drain, host):
+            actions = drain.handle(Acknowledged(), now)
+        return actions
 
-    def _unused_since(self, vm: str, timeout: float) -> float:
-        """Return when a VM's last use is so long ago, and no answer for it is within the TTL that it had (G3)."""
-        host = self.host_of(vm)
-        return max(self.activity.last_use(vm, host) + timeout, self.activity.valid_until(vm, host))
-
-    def _idle_from(self, vm: str) -> float:
-        """Return when a VM may be drained; later, if a drain of it came to nothing just now."""
-        return max(self._idle_at(vm), self._not_before.get(vm, 0.0))
-
-    def evictable_at(self, vm: str) -> float | None:
-        """Return when a VM may be drained for another; None if that is never."""
-        own, known = self._vms.get(vm), self._states.get(vm)
-        if own is None or not own.evict or known is None or known.state is not VmState.READY or vm in self._drains:
-            return None
-        if known.hold:
-            return None
-        return max(self._unused_since(vm, own.evict_timeout), self._not_before.get(vm, 0.0))
-
-    def rank(self, vm: str) -> tuple[int, float]:
-        """Return a VM's priority, and when it was used last."""
-        return self._vms[vm].priority, self.activity.last_use(vm, self.host_of(vm))
+    def _idle_at(self, vm: str, drain: DrainMachine) -> float:
+        """Return when a VM that drains was idle enough for that."""
+        idle_at = self.vms.idle_at(vm)
+        return min(idle_at, self._gives_way_at(vm)) if drain.for_room else idle_at
 
     def _gives_way_at(self, vm: str) -> float:
         """Return when a VM that drains for another was idle enough for that; never, if none waits any more."""
-        own = self._vms.get(vm)
-        if own is None or not self._host(self.host_of(vm)).evictions.is_wanted(own.priority):
-            return float("inf")
-        return self._unused_since(vm, own.evict_timeout)
+        own, evictions = self.vms.configured.get(vm), self._host(self.vms.host_of(vm)).evictions
+        if own is None or not evictions.is_wanted(own.priority):
+            return NEVER
+        return self.vms.gives_way_at(vm)
 
-    def _drained_at(self, vm: str, drain: DrainMachine) -> float:
-        idle_at = self._idle_at(vm)
-        return min(idle_at, self._gives_way_at(vm)) if drain.for_room else idle_at
+    def _end(self, vm: str, now: float) -> None:
+        """Be done with the drain of a VM, if there is one."""
+        drain = self._drains.pop(vm, None)
+        if drain is not None:
+            if drain.state is not DrainState.OVER:
+                drain.handle(DrainEnded(vm), now)
+            self.vms.draining.discard(vm)
+            self._host(self.vms.host_of(vm)).drains.discard(vm)
+
+    def _retry_later(self, vm: str, now: float) -> None:
+        if vm in self.vms.configured:
+            self.vms.not_before[vm] = now + RETRY_S
+        self._place(vm)
 
 
 def _age(seconds: float) -> float:
