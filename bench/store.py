@@ -24,9 +24,9 @@ from time import monotonic
 from bench.size import sized
 from jitsu_protocol.messages import Done, History, Log, Record
 from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT
-from jitsu_store.wires.files import TEMPORARY
-from jitsu_store.wires.packer import MAX_MEMORY_MB
-from jitsu_store.wires.upkeep import QUIET_S
+from jitsu_store.git.files import TEMPORARY
+from jitsu_store.wires.repacker import MAX_MEMORY_MB
+from jitsu_store.wires.repacker_child import QUIET_S
 from tests.support.store import git
 from tests.support.store_process import StoreProcess, store_process
 
@@ -85,7 +85,7 @@ class PackerMemory:
             await asyncio.sleep(PEAK_LOOK_S)
 
     def _look(self, process: Path) -> None:
-        if b"jitsu_store.wires.packer" not in (process / "cmdline").read_bytes():
+        if b"jitsu_store.wires.repacker" not in (process / "cmdline").read_bytes():
             return  # it is a transfer, or has not become the packer yet
         _, found, rest = (process / "status").read_text().partition("VmHWM:")
         if found:  # a process that has ended has no memory

@@ -10,9 +10,9 @@ import pytest
 from jitsu_protocol.messages import DeleteBranch, List, ListBranches
 from jitsu_protocol.model.errors import BadRequest, Refused, Unavailable
 from jitsu_protocol.model.vm import to_tree
-from jitsu_store.rules.refusals import MAX_BRANCHES_OF_VM
-from jitsu_store.wires.branches import MAX_BRANCH_PARTS, branch_names
-from jitsu_store.wires.git import GitRepository
+from jitsu_store.git.references import branch_names
+from jitsu_store.rules.refusals import MAX_BRANCH_PARTS, MAX_BRANCHES_OF_VM
+from jitsu_store.wires.disk import open_repository
 from tests.support.store import ME, running
 from tests.support.vms import make_vm
 
@@ -57,7 +57,7 @@ async def test_packed_and_loose_branches_are_found_as_git_finds_them(tmp_path: P
         store.git("pack-refs", "--no-all")
         expected = store.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads").split()
         assert branch_names(tmp_path / "db") == sorted(expected) == ["master", "v1", "x/y", "ü"]
-        heads = GitRepository(tmp_path / "db").branches()
+        heads = open_repository(tmp_path / "db").branches()
         assert {name: head.hex() for name, head in heads.items()} == {
             name: store.git("rev-parse", f"refs/heads/{name}").strip() for name in expected
         }

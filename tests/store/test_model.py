@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.messages import ChangesSince, DeleteBranch, List, ListBranches
 from jitsu_protocol.model.errors import JitsuError
-from jitsu_store.wires.packer import Packer
+from jitsu_store.wires.repacker import Repacker
 from tests.support.examples import examples
 from tests.support.store import ME, Store, git, running
 
@@ -151,7 +151,7 @@ async def _one_step(store: Store, model: Model, step: tuple[str, Any, Any]) -> N
         case ("merge", branch, into):
             await _merge_step(store, model, branch, into)
         case ("pack", _, _):
-            Packer(store.path).work(quiet=True)
+            Repacker(store.path).work(quiet=True)
             store.server.packed()
 
 

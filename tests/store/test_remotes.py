@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.messages import Diff, Log, Pull, Push
 from jitsu_protocol.model.errors import Invalid, JitsuError, Refused, Unavailable
+from jitsu_store.git.files import pack_name
+from jitsu_store.git.objects import LARGE_BYTES, Kind, make
+from jitsu_store.git.packfile import Ids, PackfileWriter, apply_delta, delta
 from jitsu_store.rules.foreign import MAX_BLOB_BYTES, Checker, ForeignError
-from jitsu_store.rules.objects import LARGE_BYTES, Kind, make
-from jitsu_store.rules.pack import Ids, PackWriter, apply_delta, delta
 from jitsu_store.rules.tree import MAX_TREE_BYTES
 from jitsu_store.wires import remotes
-from jitsu_store.wires.files import pack_name
 from tests.support.store import ME, git, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from jitsu_store.rules.objects import GitObject, Id
+    from jitsu_store.git.objects import GitObject, Id
 
 pytestmark = pytest.mark.wires
 
@@ -70,7 +70,7 @@ class Hostile:
     def write(self, head: Id) -> None:
         """Put all of it on the disk."""
         parts: list[bytes] = []
-        writer = PackWriter(lambda data: parts.append(bytes(data)), Ids(sorted(self._objects)))
+        writer = PackfileWriter(lambda data: parts.append(bytes(data)), Ids(sorted(self._objects)))
         for each in self._objects.values():
             writer.add(each)
         index = writer.finish()
@@ -200,7 +200,7 @@ async def test_what_a_refused_repository_leaves_is_removed_while_others_are_answ
     hostile = Hostile(tmp_path / "hostile")
     hostile.write(named("git~1")(hostile))
     with pytest.raises(Invalid):
-        await remotes.Remotes(tmp_path / "hostile").fetch(str(tmp_path / "hostile"), "master")
+        await remotes.TransferProcesses(tmp_path / "hostile").fetch(str(tmp_path / "hostile"), "master")
     assert len(removed_by) == 1
     assert removed_by[0] is not threading.main_thread()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jitsu_protocol.messages import Apply, Change, Fetch, List, Pull
 from jitsu_protocol.model.vm import to_tree
-from jitsu_store.rules import objects
-from jitsu_store.rules.objects import Kind, make
-from tests.support.store import ME, Store, git, running
+from jitsu_store.git.commits import CommitDraft, make_commit, parse_commit
+from jitsu_store.git.objects import Kind, make
+from tests.support import store as support
+from tests.support.store import ME, Store, git
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -21,10 +23,7 @@ pytestmark = pytest.mark.wires
 NOW = 1_000_000
 FAR = 999_999_999_998
 
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.time", lambda: NOW + 0.5)
+running = partial(support.running, says=NOW + 0.5)
 
 
 async def serial(store: Store) -> int:
@@ -103,9 +102,9 @@ async def test_whoever_chooses_a_message_chooses_neither_serial_nor_request(tmp_
 
 def test_our_own_trailers_are_read_whatever_stands_above_them() -> None:
     tree = make(Kind.TREE, b"")
-    made = objects.commit(tree.id, (), "a", "Why\n\nRequest-Id: x\nFirst-Parent: pulled", "r1", 100, 103)
-    record = objects.parse_commit(made.id, made.data)
+    made = make_commit(tree.id, CommitDraft((), "a", "Why\n\nRequest-Id: x\nFirst-Parent: pulled", 100, "r1", 103))
+    record = parse_commit(made.id, made.data)
     assert (record.request, record.serial, record.is_on_foreign) == ("r1", 103, False)
-    begun = objects.commit(tree.id, (), "a", "Why", "r1", 100, 103, is_on_foreign=True)
-    record = objects.parse_commit(begun.id, begun.data)
+    begun = make_commit(tree.id, CommitDraft((), "a", "Why", 100, "r1", 103, is_on_foreign=True))
+    record = parse_commit(begun.id, begun.data)
     assert (record.request, record.serial, record.is_on_foreign) == ("r1", 103, True)

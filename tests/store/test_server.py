@@ -26,7 +26,7 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, NotFound, Refused, Unavailable
 from jitsu_protocol.model.vm import to_tree
-from jitsu_store.wires.packer import Packer
+from jitsu_store.wires.repacker import Repacker
 from tests.support.store import ME, Store, git, running, write_with_git
 from tests.support.vms import make_vm
 
@@ -88,15 +88,14 @@ async def test_a_store_that_is_stopped_while_it_writes_leaves_branches_at_what_i
 
 
 async def test_the_serial_grows_with_each_change_of_the_zones_and_with_no_other_and_survives_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("time.time", lambda: 1_000.5)
     vm = make_vm()
 
     async def serial(store: Store) -> int:
         return (await store.server.list(List())).serial
 
-    async with running(tmp_path / "db") as store:
+    async with running(tmp_path / "db", says=1_000.5) as store:
         await store.apply(dict(to_tree(vm)))
         assert await serial(store) == 1_000
         await store.apply({f"jitsu/vm/{vm.uuid}/response_delay": "0.2"})
@@ -108,7 +107,7 @@ async def test_the_serial_grows_with_each_change_of_the_zones_and_with_no_other_
         assert await serial(store) == 1_002
         told = [(item.serial, len(item.changes)) for item in store.feed.of("vm") if isinstance(item, Committed)]
         assert told == [(1_000, len(to_tree(vm))), (1_001, 1), (1_002, 0)]
-    async with running(tmp_path / "db") as store:
+    async with running(tmp_path / "db", says=1_000.5) as store:
         assert await serial(store) == 1_002
         await store.branch("b")
         await store.apply({f"jitsu/vm/{vm.uuid}/response_delay": "0.3"}, branch="b")
@@ -567,11 +566,11 @@ async def test_packing_changes_nothing_that_can_be_seen(tmp_path: Path) -> None:
         for number in range(70):
             await store.apply({f"jitsu/x/{number * 7:04}/y": f"n{number}"})
         history = store.git("log", "-p", "--format=%H %s")
-        assert Packer(tmp_path / "db").work(quiet=False) >= 64
+        assert Repacker(tmp_path / "db").work(quiet=False) >= 64
         store.server.packed()
         await store.apply({"jitsu/z": "1"})
-        assert Packer(tmp_path / "db").work(quiet=True) > 1
-        assert Packer(tmp_path / "db").work(quiet=True) == 0
+        assert Repacker(tmp_path / "db").work(quiet=True) > 1
+        assert Repacker(tmp_path / "db").work(quiet=True) == 0
         assert len(list((tmp_path / "db" / "objects" / "pack").iterdir())) == 2
         assert store.git("log", "-p", "--format=%H %s", "master~1") == history
         store.git("fsck", "--strict")
@@ -595,4 +594,5 @@ async def test_a_missing_object_is_named_when_somebody_needs_it_and_at_the_next_
             await store.server.log(Log())
         await store.apply({"a": "3"})  # what does not need it goes on
     with pytest.raises(Unavailable, match=missing):
-        Store(tmp_path / "db")
+        async with running(tmp_path / "db"):
+            pass

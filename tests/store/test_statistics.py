@@ -6,8 +6,7 @@ import asyncio
 import errno
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -17,8 +16,11 @@ from jitsu_protocol.messages import Branch, List, ListBranches, Push, Record
 from jitsu_protocol.model.errors import Invalid
 from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.statistics import Recorded, Statistics, line, read
+from jitsu_store.wires.disk import Directory
 from jitsu_store.wires.journal import JOURNAL, JournalFile, StatisticsKeeper
+from tests.support.clock import VirtualClock
 from tests.support.store import ME, git, running
+from tests.support.store_memory import Inline, MemoryDisk, MemoryFiles
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -139,39 +141,34 @@ async def test_branches_merges_and_backups_have_the_statistics_of_now(tmp_path: 
 
 
 async def test_statistics_are_committed_once_in_the_interval_and_when_the_store_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commits: list[tuple[float, dict[str, str]]] = []
-    now = 0.0
+    clock, stopped, real_sleep = VirtualClock(), asyncio.Event(), asyncio.sleep
 
     async def commit(values: Mapping[str, str], services: str) -> None:
-        commits.append((now, dict(values)))
+        commits.append((clock.now(), dict(values)))
 
-    with ThreadPoolExecutor(1) as thread:
-        keeper = StatisticsKeeper(JournalFile(tmp_path, durable=False), thread, commit, 60.0)
-        loop: Any = asyncio.get_running_loop()
-        real_sleep, stopped = asyncio.sleep, asyncio.Event()
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            clock.advance(seconds)
+        if seconds and clock.now() > 200:
+            stopped.set()
+            await asyncio.Event().wait()
+        if seconds and clock.now() <= 150:
+            keeper.statistics.record({STARTS: f"{clock.now():g}"}, "vmd")
+        await real_sleep(0)
 
-        async def sleep(seconds: float) -> None:
-            nonlocal now
-            now += seconds
-            if now > 200:
-                stopped.set()
-                await asyncio.Event().wait()
-            if now <= 150:
-                keeper.statistics.record({STARTS: f"{now:g}"}, "vmd")
-            await real_sleep(0)
-
-        monkeypatch.setattr("asyncio.sleep", sleep)
-        monkeypatch.setattr("jitsu_store.wires.journal.monotonic", lambda: now)
-        task = loop.create_task(keeper.run())
-        await stopped.wait()
-        task.cancel()
-        assert [each[0] for each in commits] == [60.0, 120.0, 180.0]
-        assert commits[-1][1] == {STARTS: "150"}
-        keeper.statistics.record({STARTS: "151"}, "vmd")
-        await keeper.stop()
-        assert commits[-1][1] == {STARTS: "151"}
+    keeper = StatisticsKeeper(JournalFile(MemoryFiles(MemoryDisk())), Inline(), clock, commit, 60.0)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    task = asyncio.create_task(keeper.run())
+    await stopped.wait()
+    task.cancel()
+    assert [each[0] for each in commits] == [60.0, 120.0, 180.0]
+    assert commits[-1][1] == {STARTS: "150"}
+    keeper.statistics.record({STARTS: "151"}, "vmd")
+    await keeper.stop()
+    assert commits[-1][1] == {STARTS: "151"}
 
 
 async def test_a_journal_that_cannot_be_written_loses_nothing_while_the_store_runs(tmp_path: Path) -> None:
@@ -206,7 +203,7 @@ async def test_the_limit_of_names_counts_those_that_wait_for_the_next_commit(
         assert store.server.keeper.statistics.get(one_by_one[0]) == "2", "what is kept already goes on"
 
 
-async def test_statistics_that_are_refused_cost_the_others_nothing_and_do_not_stay(tmp_path: Path) -> None:
+async def test_statistics_that_are_refused_cost_the_others_nothing_and_do_not_stay() -> None:
     committed: dict[str, str] = {}
 
     async def commit(values: Mapping[str, str], services: str) -> None:
@@ -214,25 +211,26 @@ async def test_statistics_that_are_refused_cost_the_others_nothing_and_do_not_st
             raise Invalid("refused: too long")
         committed.update(values)
 
-    with ThreadPoolExecutor(1) as thread:
-        keeper = StatisticsKeeper(JournalFile(tmp_path, durable=False), thread, commit, 60.0)
-        good = {"jitsu/stats/a/total_starts": "1", "jitsu/stats/b/total_starts": "2"}
-        keeper.statistics.record({**good, "jitsu/stats/bad/total_starts": "3"}, "vmd")
-        await keeper.flush()
-        assert (committed, len(keeper.statistics)) == (good, 0)
-        assert JournalFile(tmp_path).read() == {}
+    journal = JournalFile(MemoryFiles(MemoryDisk()))
+    keeper = StatisticsKeeper(journal, Inline(), VirtualClock(), commit, 60.0)
+    good = {"jitsu/stats/a/total_starts": "1", "jitsu/stats/b/total_starts": "2"}
+    keeper.statistics.record({**good, "jitsu/stats/bad/total_starts": "3"}, "vmd")
+    await keeper.flush()
+    assert (committed, len(keeper.statistics)) == (good, 0)
+    assert journal.read() == {}
 
 
 def test_an_append_that_a_full_disk_cuts_leaves_a_journal_that_reads_as_before(tmp_path: Path) -> None:
-    journal = JournalFile(tmp_path, durable=False)
+    journal = JournalFile(Directory(tmp_path, durable=False))
     journal.append({"a": ("1", "vmd")})
     limit = (tmp_path / JOURNAL).stat().st_size + 7
     script = (
         "import resource, signal, sys, pathlib\n"
+        "from jitsu_store.wires.disk import Directory\n"
         "from jitsu_store.wires.journal import JournalFile\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
-        "journal = JournalFile(pathlib.Path(sys.argv[1]), durable=False)\n"
+        "journal = JournalFile(Directory(pathlib.Path(sys.argv[1]), durable=False))\n"
         "try:\n    journal.append({'b': ('2', 'vmd')})\n"
         "except OSError as error:\n    print(error.errno)\n"
     )

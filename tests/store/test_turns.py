@@ -14,7 +14,7 @@ from jitsu_protocol.model.errors import Invalid, NotFound
 from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.hidden import Hidden
 from jitsu_store.rules.tree import LeafTree, is_below
-from jitsu_store.wires.git import GitRepository
+from jitsu_store.wires.repository import Repository
 from tests.support.store import Store, running
 from tests.support.vms import make_vm
 
@@ -41,13 +41,13 @@ CLASHING = MANY | to_tree(make_vm("zz", "127.0.1.1"))
 def landings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return a list that grows when what has been judged is on its way to the disk."""
     begun: list[object] = []
-    land = GitRepository.land
+    land = Repository.land
 
-    def noted(self: GitRepository, *arguments: Any) -> None:
+    def noted(self: Repository, *arguments: Any) -> None:
         begun.append(arguments)
         land(self, *arguments)
 
-    monkeypatch.setattr(GitRepository, "land", noted)
+    monkeypatch.setattr(Repository, "land", noted)
     return begun
 
 

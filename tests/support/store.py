@@ -6,19 +6,24 @@ import asyncio
 import os
 import subprocess
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.messages import Applied, Apply, Change, CreateBranch, List, Merge, Message, Read
 from jitsu_protocol.wire.feed import Publisher
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.metrics import Metrics
-from jitsu_store.wires.git import GitRepository, prepare
+from jitsu_runtime.settings.load import load
+from jitsu_store.wires.disk import DiskStorage
 from jitsu_store.wires.server import FEEDS, StoreServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
+
+    from jitsu_store.wires.storage import Storage
 
 ME = "operator:me"
+NOWHERE = Path("/nowhere")
 
 
 class KeptFeed:
@@ -39,14 +44,40 @@ class KeptFeed:
         return [body for each, body in self.items if each == topic]
 
 
+class SettableClock:
+    """The system's clock, unless a test says what time it is."""
+
+    def __init__(self) -> None:
+        self.says: float | None = None
+
+    def now(self) -> float:
+        return SYSTEM_CLOCK.now()
+
+    def wall(self) -> float:
+        return SYSTEM_CLOCK.wall() if self.says is None else self.says
+
+
+class StoreWorld:
+    """What a store needs of a world."""
+
+    def __init__(self) -> None:
+        self.clock = SettableClock()
+        self.metrics = Metrics("store")
+        self.settings = load(None, {}, {})
+
+
 class Store:
     """A store that runs, with shorter words for what the tests ask of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, storage: Storage, path: Path = NOWHERE, says: float | None = None) -> None:
+        """`path` is the repository's, for git; `says` is what time it is."""
         self.path = path
         self.feed = KeptFeed()
         feed: Any = self.feed
-        self.server = StoreServer(GitRepository(path), feed, Metrics("store"))
+        self.world = StoreWorld()
+        self.world.clock.says = says
+        world: Any = self.world
+        self.server = StoreServer(world, storage, feed)
 
     async def apply(self, changes: Mapping[str, str | None], branch: str = "master", who: str = ME, **more: Any) -> str:
         listed = [Change(path=path, value=value) for path, value in changes.items()]
@@ -74,18 +105,26 @@ class Store:
 
 
 @asynccontextmanager
-async def running(path: Path) -> AsyncIterator[Store]:
-    """Run a store, and end it as kill -9 would: nothing is flushed."""
-    lock = prepare(path, durable=False)
-    store = Store(path)
+async def running(path: Path, says: float | None = None) -> AsyncIterator[Store]:
+    """Run a store, and end it as kill -9 would: nothing is flushed. `says` is what time it is there."""
+    async with running_on(DiskStorage(path), path, says) as store:
+        yield store
+
+
+@asynccontextmanager
+async def running_on(storage: Storage, path: Path = NOWHERE, says: float | None = None) -> AsyncIterator[Store]:
+    """Run a store on any storage, and end it as kill -9 would."""
+    store: Store | None = None
     try:
+        store = Store(storage, path, says)
         async with asyncio.TaskGroup() as group:  # if the writer fails, so does the test
             task = group.create_task(store.server.commit_for_ever())
             yield store
             task.cancel()
     finally:
-        store.server.close()
-        os.close(lock)
+        if store is not None:
+            store.server.close()
+        storage.close()
 
 
 def git(path: Path, *arguments: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from jitsu_protocol.messages import MASTER, Done, Read, Record, Value
 from jitsu_protocol.model.errors import TimedOut
-from jitsu_store.wires.git import GitRepository
+from jitsu_store.wires.disk import open_repository
 from tests.support.store import git
 from tests.support.store_process import ForkedStore, StoreProcess, store_process
 
@@ -80,7 +80,7 @@ async def test_g5_g6_a_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path
             store.kill(signal.SIGTERM if number % 4 == 1 else signal.SIGKILL)
             await asyncio.gather(*tasks)
             git(tmp_path / "db", "fsck", "--strict")
-            repository = GitRepository(tmp_path / "db")
+            repository = open_repository(tmp_path / "db")
             leaves = repository.leaves(repository.head(MASTER))
             for writer in writers:
                 writer.check(leaves)

@@ -1,66 +1,62 @@
-"""jitsu-store: settings -> wires -> run."""
+"""jitsu-store: settings -> wires -> run.
+
+`start` touches the outside through two things that it is given. One is the world: the clock, the bus, the settings.
+The other is a `Storage` (wires/storage.py): the repository, the files beside it, the process that repacks, the threads
+for blocking work. `open_storage` makes it; the real one opens the directory that `store.path` names. A test puts a fake
+in by giving its own function, which gets the world and returns a storage:
+
+    disk = MemoryDisk()                                        # tests/support/store_memory.py; it outlives the store
+    await start(world, lambda world: MemoryStorage(disk))      # and once more after a kill
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from jitsu_protocol.model.errors import DamagedStore, Refused, Unavailable
 from jitsu_runtime.service import run
-from jitsu_store.wires.git import GitRepository, prepare
+from jitsu_store.wires.disk import open_storage as open_disk
 from jitsu_store.wires.server import FEEDS, StoreServer
-from jitsu_store.wires.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jitsu_runtime.world import World
+    from jitsu_store.wires.storage import Storage
 
 log = structlog.get_logger("store")
 
 
-async def start(process: World) -> None:
+async def start(world: World, open_storage: Callable[[World], Storage] = open_disk) -> None:
     """Open the repository and serve it."""
-    configured = process.settings.store.path
-    path = Path(configured or tempfile.mkdtemp(prefix="jitsu-store-"))
-    durable = bool(configured)
-    lock = prepare(path, durable=durable)
-    upkeep = Upkeep(path, lambda: server.packed())
+    storage = open_storage(world)
+    repacker = storage.repacker(lambda: server.packed())
     try:
-        server = StoreServer(
-            GitRepository(path, durable=durable),
-            process.publish(*FEEDS),
-            process.metrics,
-            upkeep.committed,
-            process.settings.store.statistics_interval,
-        )
+        server = StoreServer(world, storage, world.publish(*FEEDS), repacker.committed)
     except (Unavailable, Refused) as error:
         raise DamagedStore(error.message, hint=error.hint) from None
-    upkeep.started(server.missing)
-    log.debug("store open", path=str(path))
+    repacker.started(server.missing)
+    log.debug("store open", path=storage.name)
 
     async def stopping() -> None:
         await server.keeper.stop()
         server.close()
-        os.close(lock)
-        if not configured:
-            shutil.rmtree(path, ignore_errors=True)
+        storage.close()
 
-    process.on_stop = stopping
-    process.notes = lambda: [
-        f"repository {path}{'' if configured else ', deleted when this process stops'}",
+    world.on_stop = stopping
+    world.notes = lambda: [
+        f"repository {storage.name}{', deleted when this process stops' if storage.is_temporary else ''}",
         *server.notes(),
-        *upkeep.notes(),
+        *repacker.notes(),
     ]
-    process.spawn(server.commit_for_ever(), "commit")
-    process.spawn(server.keeper.run(), "statistics")
-    process.spawn(server.delete_old_scratch_for_ever(), "scratch branches")
-    process.spawn(upkeep.run(), "upkeep")
-    process.serve(server.handlers())
-    process.ready()
+    world.spawn(server.commit_for_ever(), "commit")
+    world.spawn(server.keeper.run(), "statistics")
+    world.spawn(server.delete_old_scratch_for_ever(), "scratch branches")
+    world.spawn(repacker.run(), "repacker")
+    world.serve(server.handlers())
+    world.ready()
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jitsu_store.rules.objects import ID_BYTES, LARGE_BYTES, MAX_DEPTH, Id, Kind
+from jitsu_store.git.objects import ID_BYTES, LARGE_BYTES, MAX_DEPTH, Id, Kind
 from jitsu_store.rules.tree import MAX_LEAVES, MAX_TREE_BYTES, MAX_VALUE_CHARACTERS, part_fault
 
 if TYPE_CHECKING:

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.model import identity
 from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, Refused
+from jitsu_store.git.branches import is_branch_name
 
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Apply, Merge
     from jitsu_store.rules import merge
 
+MAX_BRANCH_BYTES = 200
+"""A part of a path has at most 255 on all file systems, and git needs room for `.lock` behind it."""
+MAX_BRANCH_PARTS = 8
 MAX_BRANCHES = 10_000
 MAX_BRANCHES_OF_VM = 16
 MAX_CONFLICTS_SHOWN = 20
@@ -31,6 +35,18 @@ def check_texts(request: Apply | Merge) -> None:
             f"the message of a change has at most {MAX_MESSAGE_CHARACTERS} characters,"
             f" and the id of its request {MAX_REQUEST_ID_CHARACTERS}"
         )
+
+
+def check_branch_name(name: str) -> None:
+    """Raise BadRequest if the store makes no branch of this name."""
+    if len(name.encode("utf-8", "replace")) > MAX_BRANCH_BYTES or name.count("/") >= MAX_BRANCH_PARTS:
+        raise BadRequest(
+            f"the name of a branch has at most {MAX_BRANCH_BYTES} bytes and {MAX_BRANCH_PARTS} parts,"
+            f" unlike {name[:100]!r}",
+            hint="choose a shorter name",
+        )
+    if not is_branch_name(name):
+        raise BadRequest(f"{name[:100]!r} cannot be the name of a branch", hint="letters, digits, - _ . and / are safe")
 
 
 def too_many(who: identity.Identity, branches: list[str]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgpack
 
-from jitsu_store.rules.objects import ID_BYTES, Id
+from jitsu_store.git.objects import ID_BYTES, Id
 from jitsu_store.rules.tree import LeafTree
 
 HEAD = b"jitsu-snapshot 1\n"

@@ -7,14 +7,14 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from jitsu_store.rules.objects import MAX_DEPTH
-from jitsu_store.rules.steps import PIECE, at_once
+from jitsu_store.git.objects import MAX_DEPTH
+from jitsu_store.git.steps import PIECE, at_once
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from jitsu_protocol.messages import Change
-    from jitsu_store.rules.steps import Steps
+    from jitsu_store.git.steps import Steps
 
 MAX_PATH_CHARACTERS = 1024
 MAX_COMPONENT_CHARACTERS = 255

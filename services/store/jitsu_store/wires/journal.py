@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
 
 from jitsu_protocol.model.errors import Invalid, JitsuError
 from jitsu_store.rules.statistics import Statistics, line, read
-from jitsu_store.wires.files import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from concurrent.futures import Executor
-    from io import FileIO
-    from pathlib import Path
 
+    from jitsu_runtime.clock import Clock
     from jitsu_store.rules.statistics import Recorded
+    from jitsu_store.wires.storage import Files, Worker
 
 JOURNAL = "jitsu-statistics.journal"
 JOURNAL_S = 1.0
@@ -32,53 +27,28 @@ log = structlog.get_logger("store")
 
 
 class JournalFile:
-    """The file. Its methods block: they are for the store's disk thread."""
+    """The journal. Its methods block: they are for the store's disk worker."""
 
-    def __init__(self, repository: Path, *, durable: bool = True) -> None:
-        self._path = repository / JOURNAL
-        self._durable = durable
+    def __init__(self, files: Files) -> None:
+        self._files = files
 
     def read(self) -> dict[str, Recorded]:
         """Return what it has, nothing if there is no journal; raises OSError."""
         try:
-            return read(self._path.read_bytes())
+            return read(self._files.read(JOURNAL))
         except FileNotFoundError:
             return {}
 
     def append(self, recorded: Mapping[str, Recorded]) -> int:
-        """Add a line, bring it to the disk, and return how long the file is; raises OSError."""
-        # Without a buffer: what is left in one after a failure would be written when the file is closed.
-        with self._path.open("ab", buffering=0) as file:
-            begun = file.tell()
-            try:
-                self._write(file, line(recorded))
-            except OSError:
-                with suppress(OSError):  # half a line would hide all that is appended after it
-                    os.ftruncate(file.fileno(), begun)
-                raise
-            if not begun and self._durable:
-                sync_directory(self._path.parent)
-            return file.tell()
+        """Add a line, bring it to the disk, and return how long the journal is; raises OSError."""
+        return self._files.append(JOURNAL, line(recorded))
 
     def rewrite(self, recorded: Mapping[str, Recorded]) -> None:
         """Keep only this; raises OSError."""
-        if not recorded:
-            with suppress(FileNotFoundError):
-                self._path.unlink()
-            return
-        beside = self._path.with_suffix(".tmp")
-        with beside.open("wb", buffering=0) as file:
-            self._write(file, line(recorded))
-        beside.replace(self._path)
-        if self._durable:
-            sync_directory(self._path.parent)
-
-    def _write(self, file: FileIO, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[file.write(left) :]  # a disk that is nearly full takes a part
-        if self._durable:
-            os.fsync(file.fileno())
+        if recorded:
+            self._files.replace(JOURNAL, line(recorded))
+        else:
+            self._files.remove(JOURNAL)
 
 
 class StatisticsKeeper:
@@ -87,14 +57,16 @@ class StatisticsKeeper:
     def __init__(
         self,
         file: JournalFile,
-        thread: Executor,
+        worker: Worker,
+        clock: Clock,
         commit: Callable[[Mapping[str, str], str], Awaitable[None]],
         interval_s: float,
     ) -> None:
-        """Read what an earlier start left. `commit` takes values and the services that recorded them."""
+        """Read what an earlier start left. `commit` is given values and the services that recorded them."""
         self.statistics = Statistics()
         self._file = file
-        self._thread = thread
+        self._worker = worker
+        self._clock = clock
         self._commit = commit
         self._interval_s = interval_s
         self._commits = asyncio.Lock()
@@ -116,8 +88,8 @@ class StatisticsKeeper:
             if not len(self.statistics):
                 due = None
             elif due is None:
-                due = monotonic() + self._interval_s - JOURNAL_S
-            if due is not None and monotonic() >= due:
+                due = self._clock.now() + self._interval_s - JOURNAL_S
+            if due is not None and self._clock.now() >= due:
                 due = None
                 await self.try_to_flush()
 
@@ -180,7 +152,7 @@ class StatisticsKeeper:
 
     async def _on_disk(self, write: Callable[[], None], recorded: Mapping[str, Recorded]) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, write)
+            await self._worker.run(write)
         except OSError as error:
             self.statistics.not_written(recorded)
             if self._is_written:  # once, not each second

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jitsu_protocol.model.errors import Conflict, Invalid, JitsuError, NotFound, Unavailable
-from jitsu_store.wires.files import INCOMING, take_packs
+from jitsu_store.git.files import INCOMING, take_packs
 
 TRANSFER_LIMIT_S = 300.0
 """Half of what the command line waits for."""
@@ -38,7 +38,7 @@ MAX_TRANSFERS = 2
 _ERRORS: dict[str, type[JitsuError]] = {each.code: each for each in (Conflict, Invalid, NotFound, Unavailable)}
 
 
-class Remotes:
+class TransferProcesses:
     """Other repositories, as seen from one store."""
 
     def __init__(self, store: Path, *, durable: bool = True) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from jitsu_protocol.model.errors import Unavailable
 from jitsu_store.rules.scratch import ScratchBranches, decode, encode, must_be_written
-from jitsu_store.wires.files import sync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
+    from collections.abc import Collection, Mapping
+
+    from jitsu_store.wires.storage import Files
 
 SCRATCH_LIST = "jitsu-scratch-branches"
 LOOK_S = 30.0
@@ -26,25 +24,18 @@ log = structlog.get_logger("store")
 class ScratchList:
     """The scratch branches of a repository. `save` blocks: it is for the store's disk thread."""
 
-    def __init__(
-        self,
-        repository: Path,
-        there: Collection[str],
-        *,
-        durable: bool = True,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, files: Files, there: Collection[str]) -> None:
         """Read the list; `there` are the branches of the repository. A list that is damaged counts as empty."""
-        self.clock = clock
-        self._path = repository / SCRATCH_LIST
-        self._durable = durable
+        self._files = files
         since: dict[str, float] = {}
         try:
-            since = decode(self._path.read_bytes())
+            since = decode(files.read(SCRATCH_LIST))
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log.warning("cannot read the list of scratch branches; they stay", path=str(self._path), reason=str(error))
+            log.warning(
+                "cannot read the list of scratch branches; they stay", path=files.path(SCRATCH_LIST), reason=str(error)
+            )
         self._written = frozenset(since)
         self.branches = ScratchBranches({name: at for name, at in since.items() if name in there})
 
@@ -55,16 +46,10 @@ class ScratchList:
         """
         if not must_be_written(self._written, wanted, there):
             return
-        beside = self._path.with_suffix(".tmp")
         try:
-            with beside.open("wb") as file:
-                file.write(encode(wanted))
-                file.flush()
-                if self._durable:
-                    os.fsync(file.fileno())
-            beside.replace(self._path)
-            if self._durable:
-                sync_directory(self._path.parent)
+            self._files.replace(SCRATCH_LIST, encode(wanted))
         except OSError as error:
-            raise Unavailable(f"cannot write {self._path}: {error}", hint="is the disk full or read-only?") from None
+            raise Unavailable(
+                f"cannot write {self._files.path(SCRATCH_LIST)}: {error}", hint="is the disk full or read-only?"
+            ) from None
         self._written = frozenset(wanted)

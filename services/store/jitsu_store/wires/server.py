@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -48,12 +47,10 @@ from jitsu_protocol.model.errors import Conflict, JitsuError, NotFound, Refused,
 from jitsu_protocol.model.vm import MAX_NAMES, STATS_ROOT, VM_ROOT
 from jitsu_runtime.bus.feed_server import MAX_ITEM_BYTES
 from jitsu_store.rules import access, tree
+from jitsu_store.rules.refusals import check_branch_name
 from jitsu_store.rules.validate import MAX_TOLD_BYTES, State
-from jitsu_store.wires.branches import check_branch_name
-from jitsu_store.wires.git import GitRepository
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
-from jitsu_store.wires.remotes import Remotes
-from jitsu_store.wires.scratch import LOOK_S
+from jitsu_store.wires.scratch import LOOK_S, ScratchList
 from jitsu_store.wires.snapshot import read_leaves
 from jitsu_store.wires.writer import Landed, Writer
 
@@ -61,11 +58,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from jitsu_protocol.messages import Request
-    from jitsu_runtime.metrics import Metrics
-    from jitsu_runtime.world import Feed, Handler
-    from jitsu_store.rules.objects import CommitRecord, Id
+    from jitsu_runtime.world import Feed, Handler, World
+    from jitsu_store.git.commits import CommitRecord
+    from jitsu_store.git.objects import Id
+    from jitsu_store.wires.repository import Repository
+    from jitsu_store.wires.storage import Storage
 
-STATISTICS_INTERVAL_S = 60.0
 PREPARED_VMS = 50
 """Built at a time by a store that starts, between which it answers readers."""
 MAX_RECORDED = 200_000
@@ -92,34 +90,36 @@ class StoreServer:
 
     def __init__(
         self,
-        repository: GitRepository,
+        world: World,
+        storage: Storage,
         feed: Feed,
-        metrics: Metrics,
-        landed: Callable[[int], None] = lambda _: None,
-        statistics_interval_s: float = STATISTICS_INTERVAL_S,
+        committed: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Read all of master; raises Unavailable if it is damaged.
 
-        `landed` is called for each commit with how many leaves it changes.
+        `committed` is called for each commit with how many leaves it changes.
         """
-        self._repository = repository
+        metrics = world.metrics
         self._feed = feed
-        self._tell = landed
-        leaves, self.missing = read_leaves(repository, repository.head(MASTER))
+        self._tell = committed
+        self._repository = storage.repository()
+        leaves, self.missing = read_leaves(self._repository, storage.files, self._repository.head(MASTER))
         """How many leaves were not in the snapshot."""
         self._state = State(leaves)
-        # Each thread has a handle of its own: what reads history keeps nobody waiting.
-        self._disk, self._history = (ThreadPoolExecutor(1, name) for name in ("disk", "log"))
-        self._past = GitRepository(repository.path)
-        self._remotes = Remotes(repository.path, durable=repository.durable)
-        self._writer = Writer(repository, self._state, self._disk, self._landed)
+        # Each worker has a handle of its own: reading history must not block writing.
+        self._disk, self._history = storage.worker("disk"), storage.worker("log")
+        self._past = storage.repository()
+        self._remotes = storage.remotes
+        scratch = ScratchList(storage.files, self._repository.branches())
+        self._writer = Writer(self._repository, self._state, scratch, self._disk, world.clock, self._landed)
         self.scratch = self._writer.scratch
         self._told_serial = self._writer.serial
         self.keeper = StatisticsKeeper(
-            JournalFile(repository.path, durable=repository.durable),
+            JournalFile(storage.files),
             self._disk,
+            world.clock,
             self._writer.record,
-            statistics_interval_s,
+            world.settings.store.statistics_interval,
         )
         self._statistics = self.keeper.statistics
         self._commits = metrics.counter("commits", "Commits made.", ["topic"])
@@ -153,8 +153,8 @@ class StoreServer:
 
     def close(self) -> None:
         """Let the threads end."""
-        for thread in (self._disk, self._history):
-            thread.shutdown(wait=False, cancel_futures=True)
+        for worker in (self._disk, self._history):
+            worker.close()
 
     def packed(self) -> None:
         """Note that packs have been brought together."""
@@ -250,7 +250,7 @@ class StoreServer:
         """Answer Log."""
         path, head = tree.clean(request.path), self._head(request.branch)
 
-        def scan(past: GitRepository) -> History:
+        def scan(past: Repository) -> History:
             commits: list[Commit] = []
             for scanned, record in enumerate(past.log(head) if head is not None else ()):
                 if len(commits) >= request.limit or scanned >= MAX_LOG_SCAN:
@@ -264,7 +264,7 @@ class StoreServer:
     async def diff(self, request: Diff) -> Difference:
         """Answer Diff."""
 
-        def compare(past: GitRepository) -> Difference:
+        def compare(past: Repository) -> Difference:
             old, new = past.resolve(request.old), past.resolve(request.new)
             changes = _changes(past.differing(old, new, tree.clean(request.prefix)))
             if (size := _size(changes)) > MAX_ANSWER_BYTES:
@@ -277,7 +277,7 @@ class StoreServer:
         """Answer ChangesSince."""
         head, prefix = self._head(request.branch), tree.clean(request.prefix)
 
-        def collect(past: GitRepository) -> ChangesList:
+        def collect(past: Repository) -> ChangesList:
             since = past.resolve(request.since) if request.since else None
             newer: list[Id] = []
             for id in past.first_parents(head) if head is not None else ():
@@ -476,16 +476,12 @@ class StoreServer:
             raise NotFound(f"there is no branch {branch[:100]!r}", hint="`jitsu branch` lists them")
         return head
 
-    async def _in_past(self, work: Callable[[GitRepository], T]) -> T:
-        return await self._in_thread(self._history, self._past, work)
-
-    @staticmethod
-    async def _in_thread(thread: Executor, git: GitRepository, work: Callable[[GitRepository], T]) -> T:
+    async def _in_past(self, work: Callable[[Repository], T]) -> T:
         def run() -> T:
-            git.reopen()
-            return work(git)
+            self._past.reopen()
+            return work(self._past)
 
-        return await asyncio.get_running_loop().run_in_executor(thread, run)
+        return await self._history.run(run)
 
 
 def _commit(record: CommitRecord) -> Commit:

@@ -1,6 +1,6 @@
-"""The snapshot of master on the disk (rules/snapshot.py): read when the store starts, written by the packer.
+"""The snapshot of master on the disk (rules/snapshot.py): read when the store starts, written by the repacker.
 
-The packer writes it because that takes a while, and the store must not wait. Nothing depends on it being there.
+The repacker writes it because that takes a while, and the store must not wait. Nothing depends on it being there.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from jitsu_store.rules.snapshot import MAX_SNAPSHOT_LEAVES, Snapshot, decode, en
 from jitsu_store.rules.tree import LeafTree
 
 if TYPE_CHECKING:
-    from jitsu_store.rules.objects import Id
-    from jitsu_store.wires.git import GitRepository
+    from jitsu_store.git.objects import Id
+    from jitsu_store.wires.repository import Repository
+    from jitsu_store.wires.storage import Files
 
 SNAPSHOT = "jitsu-snapshot"
 
 
-def read_leaves(repository: GitRepository, head: Id | None) -> tuple[LeafTree, int]:
+def read_leaves(repository: Repository, files: Files, head: Id | None) -> tuple[LeafTree, int]:
     """Return all leaves of a commit, and how many of them no snapshot had; raises Unavailable if it is damaged."""
     if head is None:
         return LeafTree(), 0
     snapshot = None
     with suppress(OSError, ValueError):
-        snapshot = decode((repository.path / SNAPSHOT).read_bytes())
+        snapshot = decode(files.read(SNAPSHOT))
     if snapshot is not None:
         with suppress(JitsuError):  # its commit is not there: it was written for another repository
             newer = repository.differing(snapshot.commit, head)
@@ -36,11 +37,9 @@ def read_leaves(repository: GitRepository, head: Id | None) -> tuple[LeafTree, i
     return tree, len(tree)
 
 
-def write_snapshot(repository: GitRepository, head: Id | None) -> None:
+def write_snapshot(repository: Repository, files: Files, head: Id | None) -> None:
     """Write the snapshot of a commit if there is anything that it does not have; raises OSError."""
-    tree, missing = read_leaves(repository, head)
+    tree, missing = read_leaves(repository, files, head)
     if head is None or not missing or len(tree) > MAX_SNAPSHOT_LEAVES:
         return
-    beside = repository.path / f"{SNAPSHOT}.tmp"
-    beside.write_bytes(encode(Snapshot(head, tree)))
-    beside.replace(repository.path / SNAPSHOT)
+    files.replace(SNAPSHOT, encode(Snapshot(head, tree)))

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 import pygit2
 from pygit2.enums import ObjectType
 
+from jitsu_store.git.branches import BRANCHES
+from jitsu_store.git.commits import parse_commit
+from jitsu_store.git.files import pack_directory, sync_directory
+from jitsu_store.git.objects import LARGE_BYTES, Id, Kind
+from jitsu_store.git.packfile import Ids, PackfileReader, apply_delta
 from jitsu_store.rules.foreign import MAX_OBJECTS, Checker, ForeignError, Measure, Tree
-from jitsu_store.rules.objects import LARGE_BYTES, Id, Kind, parse_commit
-from jitsu_store.rules.pack import Ids, PackReader, apply_delta
-from jitsu_store.wires.branches import BRANCHES
 from jitsu_store.wires.credentials import Credentials
-from jitsu_store.wires.files import pack_directory, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +130,7 @@ class Incoming:
     def _check_pack(self, index: Path) -> None:
         with index.with_suffix(".pack").open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        reader = PackReader(memoryview(pages), memoryview(index.read_bytes()))
+        reader = PackfileReader(memoryview(pages), memoryview(index.read_bytes()))
         given_back = 0
         for id, offset, entry in reader.entries():
             if offset - given_back > WINDOW_BYTES:
@@ -188,7 +189,7 @@ class Incoming:
     def _ids(index: Path) -> Ids:
         with index.with_suffix(".pack").open("rb") as file:
             head = memoryview(file.read(8))
-        return Ids(PackReader(head, memoryview(index.read_bytes())).ids())
+        return Ids(PackfileReader(head, memoryview(index.read_bytes())).ids())
 
 
 def work(asked: dict[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from jitsu_store.rules.steps import Steps
+    from jitsu_store.git.steps import Steps
 
 T = TypeVar("T")
 

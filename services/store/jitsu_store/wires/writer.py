@@ -13,7 +13,6 @@ What is judged or staged is hidden from readers until it has landed.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,25 +25,34 @@ from jitsu_protocol.messages import MASTER, Applied, Apply, CreateBranch, Delete
 from jitsu_protocol.model import identity
 from jitsu_protocol.model.errors import BadRequest, Conflict, JitsuError, NotFound, Refused
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_store.git.commits import CommitDraft, credible_serial
+from jitsu_store.git.steps import PIECE
 from jitsu_store.rules import access, merge, tree
 from jitsu_store.rules.hidden import Hidden
-from jitsu_store.rules.objects import credible_serial
-from jitsu_store.rules.refusals import check_texts, conflict, invalid, overlap, refuse, shown, too_many
+from jitsu_store.rules.refusals import (
+    check_branch_name,
+    check_texts,
+    conflict,
+    invalid,
+    overlap,
+    refuse,
+    shown,
+    too_many,
+)
 from jitsu_store.rules.scratch import ScratchBranches
-from jitsu_store.rules.steps import PIECE
-from jitsu_store.wires.branches import check_branch_name
-from jitsu_store.wires.scratch import ScratchList
 from jitsu_store.wires.turns import in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
-    from concurrent.futures import Executor
 
-    from jitsu_store.rules.objects import Id
-    from jitsu_store.rules.steps import Steps
+    from jitsu_runtime.clock import Clock
+    from jitsu_store.git.objects import Id
+    from jitsu_store.git.steps import Steps
     from jitsu_store.rules.tree import Changes
     from jitsu_store.rules.validate import State
-    from jitsu_store.wires.git import GitRepository
+    from jitsu_store.wires.repository import Repository
+    from jitsu_store.wires.scratch import ScratchList
+    from jitsu_store.wires.storage import Worker
 
 MAX_BATCH_JOBS = 64
 MAX_WAITING_JOBS = 10_000
@@ -103,17 +111,25 @@ class Writer:
     """The queue of changes, and the branches."""
 
     def __init__(
-        self, repository: GitRepository, state: State, thread: Executor, landed: Callable[[Landed], None]
+        self,
+        repository: Repository,
+        state: State,
+        scratch: ScratchList,
+        disk: Worker,
+        clock: Clock,
+        landed: Callable[[Landed], None],
     ) -> None:
+        """`scratch` is the list of the branches that `repository` has now; `landed` is told what to publish."""
         self.repository = repository
         self.state = state
         self.heads: dict[str, Id] = repository.branches()
-        self.scratch = ScratchList(repository.path, self.heads, durable=repository.durable)
+        self.scratch = scratch
         self.serial = 1
         """Of the zones: grows with each change of what they are made from, to the time if that is more; never falls."""
         self.hidden = Hidden()
         """What master had at the paths that are judged or staged, until they have landed."""
-        self._thread = thread
+        self._disk = disk
+        self._clock = clock
         self._landed = landed
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(MAX_WAITING_JOBS)
         self._requests: OrderedDict[str, tuple[str, int]] = OrderedDict()
@@ -161,7 +177,7 @@ class Writer:
 
     async def delete_old_scratch(self) -> None:
         """Delete the scratch branches that nobody has asked for lately; raises JitsuError."""
-        for name in self.scratch.branches.due(self.scratch.clock()):
+        for name in self.scratch.branches.due(self._clock.wall()):
             await self._do(partial(self._delete_old, name))
 
     async def record(self, values: Mapping[str, str], services: str) -> None:
@@ -220,7 +236,7 @@ class Writer:
         landed = set(moves)
         try:
             if moves or batch.scratch:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._to_disk(batch, moves))
+                await self._disk.run(self._to_disk(batch, moves))
                 self.repository.landed()
         except JitsuError as error:
             failed, landed = error, {branch for branch, (_, new) in moves.items() if self._stands(branch, new)}
@@ -319,7 +335,7 @@ class Writer:
         if ours is None and request.into == MASTER:
             # A backup comes back: without a master, all commits are another store's. Secondaries know its serial, which
             # may be ahead of the clock.
-            batch.serial = max(batch.serial, credible_serial(self.repository.commit(theirs).serial, time.time()))
+            batch.serial = max(batch.serial, credible_serial(self.repository.commit(theirs).serial, self._clock.wall()))
         return await self._stage(request.into, parents, merged.changes, who, message, request.request, batch)
 
     async def _create_branch(self, request: CreateBranch, batch: _Batch) -> Applied:
@@ -337,7 +353,7 @@ class Writer:
         if there is None:
             refuse(too_many(who, [name for name, head in batch.heads.items() if head is not None]))
         if there is None or self._is_scratch(request.name, batch):
-            batch.scratch[request.name] = self.scratch.clock() if request.scratch else None
+            batch.scratch[request.name] = self._clock.wall() if request.scratch else None
         batch.heads[request.name] = start
         batch.moved = request.name
         return Applied(commit=start.hex(), changed=0)
@@ -351,7 +367,7 @@ class Writer:
 
     async def _delete_old(self, name: str, batch: _Batch) -> Done:
         """Delete a scratch branch unless it has been asked for just now."""
-        is_old = name not in batch.scratch and name in self.scratch.branches.due(self.scratch.clock())
+        is_old = name not in batch.scratch and name in self.scratch.branches.due(self._clock.wall())
         return self._delete(name, batch) if is_old else Done()
 
     def _delete(self, name: str, batch: _Batch) -> Done:
@@ -435,7 +451,7 @@ class Writer:
         """Try the changes, and make the commit; raises Invalid with every reason."""
         head = batch.heads.get(branch)
         old = await in_pieces(self._values(branch, head, changes))
-        ts, serial = time.time(), 0
+        ts, serial = self._clock.wall(), 0
         if branch == MASTER:
             serial = batch.serial
             if any(path.startswith(tree.ZONES_FROM) for path in changes):
@@ -452,14 +468,16 @@ class Writer:
                 raise invalid(reasons)
             commit = await in_pieces(
                 self.repository.stage_steps(
-                    parents,
+                    CommitDraft(
+                        parents,
+                        author=str(who),
+                        message=message,
+                        ts=ts,
+                        request=request,
+                        serial=serial,
+                        is_on_foreign=branch == MASTER and batch.heads.get(MASTER) is None and bool(parents),
+                    ),
                     changes,
-                    author=str(who),
-                    message=message,
-                    request=request,
-                    ts=ts,
-                    serial=serial,
-                    is_on_foreign=branch == MASTER and batch.heads.get(MASTER) is None and bool(parents),
                 )
             )
         except JitsuError:

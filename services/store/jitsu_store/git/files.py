@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from jitsu_protocol.model.errors import Unavailable
+from jitsu_store.git.errors import BranchLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -95,7 +95,7 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def branch_lock(branch: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """Open the file that becomes a branch, named so that git and libgit2 keep away meanwhile; raises Unavailable."""
+    """Open the file that becomes a branch, under the name that keeps git and libgit2 away; raises BranchLockedError."""
     branch.parent.mkdir(parents=True, exist_ok=True)
     if branch.is_dir():  # what is left of branches below it that were deleted, or never made
         for directory, _, _ in os.walk(branch, topdown=False):
@@ -104,7 +104,7 @@ def branch_lock(branch: Path) -> Iterator[tuple[IO[bytes], Path]]:
     try:
         file = lock.open("xb")
     except FileExistsError:
-        raise Unavailable(f"another program is moving the branch {branch}", hint=f"if none is, remove {lock}") from None
+        raise BranchLockedError(str(branch), str(lock)) from None
     try:
         with file:
             yield file, lock

@@ -15,12 +15,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jitsu_store.rules.objects import LARGE_BYTES, parse
+from jitsu_store.git.objects import LARGE_BYTES, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jitsu_store.rules.objects import Id
+    from jitsu_store.git.objects import Id
 
 FAN_IN = 32
 MAX_MERGED_OBJECTS = 400_000
@@ -36,7 +36,7 @@ SAMPLE_BYTES = 40
 
 
 @dataclass(frozen=True)
-class Pack:
+class Packfile:
     """One pack of the repository, as the choice sees it."""
 
     name: str
@@ -55,7 +55,7 @@ class Pack:
         return tier
 
 
-def choose(packs: Iterable[Pack], *, quiet: bool) -> list[Pack]:
+def choose(packs: Iterable[Packfile], *, quiet: bool) -> list[Packfile]:
     """Return the packs that should become one now, oldest first; none if there is nothing to do."""
     movable = [pack for pack in packs if pack.objects < MAX_MERGED_OBJECTS // 2 and pack.size < MAX_MERGED_BYTES // 2]
     for tier in sorted({pack.tier for pack in movable}):
@@ -71,8 +71,8 @@ def choose(packs: Iterable[Pack], *, quiet: bool) -> list[Pack]:
     return _within(sorted(movable, key=lambda pack: pack.age)) if len(movable) > 1 else []
 
 
-def _within(packs: Sequence[Pack]) -> list[Pack]:
-    taken: list[Pack] = []
+def _within(packs: Sequence[Packfile]) -> list[Packfile]:
+    taken: list[Packfile] = []
     objects = size = 0
     for pack in packs:
         objects, size = objects + pack.objects, size + pack.size
@@ -91,7 +91,7 @@ class _Chain:
 
 
 @dataclass
-class Kin:
+class Bases:
     """Says, for each tree of a pack that is being written, what to store it as the difference from."""
 
     _owners: dict[int, Id] = field(default_factory=dict)

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_store.rules.packing import FAN_IN, MAX_MERGED_BYTES, MAX_MERGED_OBJECTS, Pack, choose
-from jitsu_store.wires import upkeep
-from jitsu_store.wires.files import pack_directory
-from jitsu_store.wires.git import GitRepository, prepare
-from jitsu_store.wires.packer import AbandonedError, Merge, Packer
-from jitsu_store.wires.upkeep import Upkeep
+from jitsu_store.git.commits import CommitDraft
+from jitsu_store.git.files import pack_directory
+from jitsu_store.rules.repack_plan import FAN_IN, MAX_MERGED_BYTES, MAX_MERGED_OBJECTS, Packfile, choose
+from jitsu_store.wires import repacker_child
+from jitsu_store.wires.disk import open_repository, prepare
+from jitsu_store.wires.repacker import AbandonedError, Merge, Repacker
+from jitsu_store.wires.repacker_child import RepackerChild
 from tests.support.store import git, running
 
 if TYPE_CHECKING:
-    from jitsu_store.rules.objects import Id
+    from jitsu_store.git.objects import Id
+    from jitsu_store.wires.repository import Repository
 
 pytestmark = pytest.mark.wires
 
@@ -33,14 +35,14 @@ MB = 1024
 def filled(path: Path, commits: int, value_bytes: int) -> None:
     """Make a repository in which each commit is a pack with one value that does not compress."""
     prepare(path, durable=False)
-    repository, chance, head = GitRepository(path, durable=False), random.Random(1), None
+    repository, chance, head = open_repository(path, durable=False), random.Random(1), None
     for number in range(commits):
         head = commit(repository, head, {f"a/{number}": chance.randbytes(value_bytes // 2).hex()})
 
 
-def commit(repository: GitRepository, head: Id | None, changes: dict[str, str | None]) -> Id:
+def commit(repository: Repository, head: Id | None, changes: dict[str, str | None]) -> Id:
     parents = () if head is None else (head,)
-    new = repository.stage_commit(parents, changes, author="operator:me", message="Why", request="", ts=1.0)
+    new = repository.stage_commit(CommitDraft(parents, "operator:me", "Why", 1.0), changes)
     repository.land(repository.staged(), {"master": (head, new)})
     repository.landed()
     return new
@@ -48,7 +50,7 @@ def commit(repository: GitRepository, head: Id | None, changes: dict[str, str | 
 
 def busy_pass_kb(path: Path) -> int:
     """Have a packer do a busy pass, and return its peak memory."""
-    command = [sys.executable, "-m", "jitsu_store.wires.packer", str(path)]
+    command = [sys.executable, "-m", "jitsu_store.wires.repacker", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as packer:
         assert packer.stdin is not None
         assert packer.stdout is not None
@@ -78,7 +80,7 @@ def test_the_packers_memory_does_not_grow_with_the_versions_of_a_large_tree(
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     prepare(tmp_path / "db", durable=False)
-    repository, directory = GitRepository(tmp_path / "db", durable=False), pack_directory(tmp_path / "db")
+    repository, directory = open_repository(tmp_path / "db", durable=False), pack_directory(tmp_path / "db")
     head = commit(repository, None, {f"{number:04x}": "0" for number in range(24_000)})
     (first,) = directory.glob("*.pack")
     for source in range(FAN_IN):
@@ -94,18 +96,18 @@ def test_the_packers_memory_does_not_grow_with_the_versions_of_a_large_tree(
 
 
 def test_a_merge_is_bounded_in_objects_and_in_bytes() -> None:
-    many = [Pack(f"p{n}", 20_000, n) for n in range(40)]
+    many = [Packfile(f"p{n}", 20_000, n) for n in range(40)]
     assert sum(pack.objects for pack in choose(many, quiet=False)) <= MAX_MERGED_OBJECTS
-    large = [Pack(f"p{n}", 6, n, size=MAX_MERGED_BYTES // 20) for n in range(40)]
+    large = [Packfile(f"p{n}", 6, n, size=MAX_MERGED_BYTES // 20) for n in range(40)]
     assert len(choose(large, quiet=False)) == 20
-    assert choose([Pack("huge", 6, 0, size=MAX_MERGED_BYTES), Pack("small", 6, 1)], quiet=True) == []
+    assert choose([Packfile("huge", 6, 0, size=MAX_MERGED_BYTES), Packfile("small", 6, 1)], quiet=True) == []
 
 
 def test_a_packer_whose_store_is_gone_stops_in_the_middle_and_leaves_nothing(tmp_path: Path) -> None:
     filled(tmp_path / "db", 100, 10)
     before = sorted((tmp_path / "db" / "objects" / "pack").iterdir())
     with pytest.raises(AbandonedError):
-        Packer(tmp_path / "db", is_wanted=lambda: False).work(quiet=True)
+        Repacker(tmp_path / "db", is_wanted=lambda: False).work(quiet=True)
     assert sorted((tmp_path / "db" / "objects" / "pack").iterdir()) == before
 
 
@@ -113,9 +115,9 @@ async def test_the_packer_ends_when_it_is_done_and_comes_back_for_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, started, passes = tmp_path / "db", list[asyncio.subprocess.Process](), asyncio.Queue[None]()
-    filled(path, upkeep.FEW_PACKS, 10)
-    monkeypatch.setattr(upkeep, "QUIET_S", 0.01)
-    monkeypatch.setattr(upkeep, "NEXT_PASS_S", 0.01)
+    filled(path, repacker_child.FEW_PACKS, 10)
+    monkeypatch.setattr(repacker_child, "QUIET_S", 0.01)
+    monkeypatch.setattr(repacker_child, "NEXT_PASS_S", 0.01)
     start = asyncio.create_subprocess_exec
 
     async def noted(*arguments: Any, **more: Any) -> asyncio.subprocess.Process:
@@ -123,13 +125,13 @@ async def test_the_packer_ends_when_it_is_done_and_comes_back_for_more(
         return started[-1]
 
     monkeypatch.setattr("asyncio.create_subprocess_exec", noted)
-    keeper = Upkeep(path, lambda: passes.put_nowait(None))
+    keeper = RepackerChild(path, lambda: passes.put_nowait(None))
     working = asyncio.create_task(keeper.run())
     try:
         await passes.get()
         assert packs(path) == 1  # those of an earlier start
         assert await started[0].wait() == 0
-        repository = GitRepository(path, durable=False)
+        repository = open_repository(path, durable=False)
         head = repository.head("master")
         for number in range(FAN_IN):
             head = commit(repository, head, {"b": str(number)})
@@ -162,7 +164,7 @@ async def test_g6_gits_own_upkeep_and_ours_leave_a_repository_without_fault(
             await store.apply({f"a/{number}": str(number)})
         store.git(*upkeep_of_git)
         await store.apply({"a/0": "x"})
-        assert Packer(tmp_path / "db").work(quiet=True) > 1
+        assert Repacker(tmp_path / "db").work(quiet=True) > 1
         await store.apply({"a/1": "y"})  # before the store has looked again
         store.git("fsck", "--strict")
         store.server.packed()
@@ -179,7 +181,7 @@ async def test_a_multi_pack_index_that_names_packs_that_are_gone_is_removed_at_t
         store.git("multi-pack-index", "write")
         index = tmp_path / "db" / "objects" / "pack" / "multi-pack-index"
         kept = index.read_bytes()
-        Packer(tmp_path / "db").work(quiet=True)
+        Repacker(tmp_path / "db").work(quiet=True)
     index.write_bytes(kept)
     async with running(tmp_path / "db") as store:
         assert not index.exists()
@@ -191,10 +193,10 @@ async def test_a_packer_that_cannot_be_started_is_reported_and_tried_again(
 ) -> None:
     path, tries, packed = tmp_path / "db", list[int](), asyncio.Event()
     started = list[asyncio.subprocess.Process]()
-    monkeypatch.setattr(upkeep, "NEXT_PASS_S", 0.01)
-    filled(path, upkeep.FEW_PACKS, 10)
-    monkeypatch.setattr(upkeep, "QUIET_S", 0.01)
-    monkeypatch.setattr(upkeep, "RESTART_S", 0.01)
+    monkeypatch.setattr(repacker_child, "NEXT_PASS_S", 0.01)
+    filled(path, repacker_child.FEW_PACKS, 10)
+    monkeypatch.setattr(repacker_child, "QUIET_S", 0.01)
+    monkeypatch.setattr(repacker_child, "RESTART_S", 0.01)
     start = asyncio.create_subprocess_exec
 
     async def lacking(*arguments: Any, **more: Any) -> asyncio.subprocess.Process:
@@ -206,7 +208,7 @@ async def test_a_packer_that_cannot_be_started_is_reported_and_tried_again(
         return started[-1]
 
     monkeypatch.setattr("asyncio.create_subprocess_exec", lacking)
-    keeper = Upkeep(path, packed.set)
+    keeper = RepackerChild(path, packed.set)
     working = asyncio.create_task(keeper.run())
     try:
         async with asyncio.timeout(10):

@@ -27,11 +27,11 @@ import pygit2
 from pygit2.enums import ObjectType
 
 from jitsu_protocol.model.errors import JitsuError
-from jitsu_store.rules.objects import LARGE_BYTES, GitObject, Id, Kind
-from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta
-from jitsu_store.rules.packing import FAN_IN, WORTH, Kin, Pack, choose
-from jitsu_store.wires.files import Landing, pack_directory, pack_name, remove_packs, temporary_pack
-from jitsu_store.wires.git import GitRepository
+from jitsu_store.git.files import Landing, pack_directory, pack_name, remove_packs, temporary_pack
+from jitsu_store.git.objects import LARGE_BYTES, GitObject, Id, Kind
+from jitsu_store.git.packfile import Ids, PackfileReader, PackfileWriter, delta
+from jitsu_store.rules.repack_plan import FAN_IN, WORTH, Bases, Packfile, choose
+from jitsu_store.wires.disk import Directory, open_repository
 from jitsu_store.wires.snapshot import write_snapshot
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class AbandonedError(Exception):
     """The store is gone: what has been written so far is dropped."""
 
 
-class Packer:
+class Repacker:
     """Merges the packs of one repository."""
 
     def __init__(self, repository: Path, is_wanted: Callable[[], bool] = lambda: True) -> None:
@@ -75,10 +75,10 @@ class Packer:
 
     def save_snapshot(self) -> None:
         """Write what a store that starts reads instead of a tree and a blob for each key."""
-        repository = GitRepository(self._path, durable=False)
-        write_snapshot(repository, repository.head("master"))
+        repository = open_repository(self._path, durable=False)
+        write_snapshot(repository, Directory(self._path, durable=False), repository.head("master"))
 
-    def _packs(self) -> list[Pack]:
+    def _packs(self) -> list[Packfile]:
         packs = []
         for index in self._directory.glob("pack-*.idx"):
             if index.with_suffix(".keep").exists():
@@ -87,7 +87,7 @@ class Packer:
                 file.seek(8 + 255 * 4)
                 count = int.from_bytes(file.read(4), "big")
                 size = index.with_suffix(".pack").stat().st_size
-                packs.append(Pack(index.stem, count, index.stat().st_mtime_ns, size))
+                packs.append(Packfile(index.stem, count, index.stat().st_mtime_ns, size))
         return packs
 
 
@@ -99,12 +99,12 @@ class Merge:
         self._directory = directory
         self._names = names
         self._is_wanted = is_wanted
-        self._kin = Kin()
+        self._kin = Bases()
         self._latest: OrderedDict[Id, bytes] = OrderedDict()
         self._commit: GitObject | None = None
         self._commit_source = -1
         self._taken = 0
-        self._writer: PackWriter
+        self._writer: PackfileWriter
 
     def run(self) -> None:
         """Write the new pack, bring it to the disk, remove the old ones."""
@@ -113,7 +113,7 @@ class Merge:
             temporary_pack(self._directory) as (file, path),
             temporary_pack(self._directory) as (index_file, index_path),
         ):
-            self._writer = PackWriter(file.write, ids)
+            self._writer = PackfileWriter(file.write, ids)
             for number, name in enumerate(self._names):
                 self._take(name, number)
             index = self._writer.finish()
@@ -132,12 +132,12 @@ class Merge:
         pack = (self._directory / f"{name}.pack").open("rb")
         with pack:
             head = memoryview(pack.read(8))
-        yield from PackReader(head, memoryview((self._directory / f"{name}.idx").read_bytes())).ids()
+        yield from PackfileReader(head, memoryview((self._directory / f"{name}.idx").read_bytes())).ids()
 
     def _take(self, name: str, source: int) -> None:
         with (self._directory / f"{name}.pack").open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        reader = PackReader(memoryview(pages), memoryview((self._directory / f"{name}.idx").read_bytes()))
+        reader = PackfileReader(memoryview(pages), memoryview((self._directory / f"{name}.idx").read_bytes()))
         given_back = 0
         for id, offset, entry in reader.entries():
             if offset - given_back > PAGES_KEPT_BYTES:
@@ -229,13 +229,13 @@ def main() -> None:
     os.nice(NICE)
     pygit2.settings.enable_caching(False)
     pygit2.settings.mwindow_size = pygit2.settings.mwindow_mapped_limit = PAGES_KEPT_BYTES
-    packer = Packer(Path(sys.argv[1]), _is_input_open)
+    repacker = Repacker(Path(sys.argv[1]), _is_input_open)
     for line in sys.stdin:
         try:
             is_quiet = line.strip() == "quiet"
-            packer.work(quiet=is_quiet)
+            repacker.work(quiet=is_quiet)
             if is_quiet:
-                packer.save_snapshot()
+                repacker.save_snapshot()
         except AbandonedError:
             return
         except (OSError, ValueError, pygit2.GitError, KeyError, JitsuError) as error:

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_store.rules import objects, packing
-from jitsu_store.rules.objects import EMPTY, Directories, Kind, make
-from jitsu_store.rules.pack import Ids, PackReader, PackWriter, delta, stored, stored_small
-from jitsu_store.rules.packing import FAN_IN, Kin, Pack, choose
+from jitsu_store.git import objects
+from jitsu_store.git.commits import CommitDraft, make_commit, parse_commit
+from jitsu_store.git.objects import EMPTY, Directories, Kind, make
+from jitsu_store.git.packfile import Ids, PackfileReader, PackfileWriter, delta, stored, stored_small
+from jitsu_store.rules import repack_plan
+from jitsu_store.rules.repack_plan import FAN_IN, Bases, Packfile, choose
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jitsu_store.rules.objects import GitObject
+    from jitsu_store.git.objects import GitObject
 
 
 def patched(base: bytes, difference: bytes) -> bytes:
@@ -89,7 +91,7 @@ def test_what_is_stored_uncompressed_is_a_zlib_stream(data: bytes) -> None:
 
 def written(things: list[GitObject]) -> tuple[bytes, bytes]:
     parts: list[bytes] = []
-    writer = PackWriter(lambda data: parts.append(bytes(data)), Ids(sorted(each.id for each in things)))
+    writer = PackfileWriter(lambda data: parts.append(bytes(data)), Ids(sorted(each.id for each in things)))
     for each in things:
         writer.add(each)
     return b"".join(parts), writer.finish()
@@ -100,7 +102,7 @@ def test_git_takes_our_packs_for_its_own(tmp_path: Path) -> None:
     base = blobs[-1]
     parts: list[bytes] = []
     other = make(Kind.BLOB, b"y" + base.data[1:])
-    writer = PackWriter(lambda data: parts.append(bytes(data)), Ids(sorted(each.id for each in [*blobs, other])))
+    writer = PackfileWriter(lambda data: parts.append(bytes(data)), Ids(sorted(each.id for each in [*blobs, other])))
     for each in blobs:
         writer.add(each)
     writer.add_delta(other.id, base.id, delta(base.data, other.data))
@@ -110,7 +112,7 @@ def test_git_takes_our_packs_for_its_own(tmp_path: Path) -> None:
     verified = subprocess.run(["git", "verify-pack", "-v", "p.idx"], cwd=tmp_path, capture_output=True, text=True)
     assert verified.returncode == 0, verified.stderr
     assert "chain length = 1: 1 object" in verified.stdout
-    read = list(PackReader(memoryview(b"".join(parts)), memoryview(index)).entries())
+    read = list(PackfileReader(memoryview(b"".join(parts)), memoryview(index)).entries())
     assert [id for id, _, _ in read] == [each.id for each in [*blobs, other]]
     assert [entry.size for _, _, entry in read[:-1]] == [len(each.data) for each in blobs]
     assert (read[-1][2].base, read[-1][2].is_base_here) == (base.id, True)
@@ -151,8 +153,10 @@ def _blocks(path: str, other: str) -> bool:
 def test_a_commit_is_read_as_it_was_written_and_text_cannot_break_out_of_its_line() -> None:
     tree = make(Kind.TREE, b"")
     parent = b"\1" * 20
-    made = objects.commit(tree.id, (parent,), "operator:a <b>\nc", "Why\n\nBecause", "r1\n", 1_700_000_000)
-    record = objects.parse_commit(made.id, made.data)
+    made = make_commit(
+        tree.id, CommitDraft((parent,), "operator:a <b>\nc", "Why\n\nBecause", 1_700_000_000, request="r1\n")
+    )
+    record = parse_commit(made.id, made.data)
     assert (record.tree, record.parents, record.ts) == (tree.id, (parent,), 1_700_000_000.0)
     assert (record.author, record.request) == ("operator:a bc", "r1")
     assert record.message == "Why\n\nBecause\n\nRequest-Id: r1\n"
@@ -162,37 +166,37 @@ def test_a_commit_is_read_as_it_was_written_and_text_cannot_break_out_of_its_lin
 def test_a_serial_ahead_of_the_time_stands_in_the_commit_whatever_else_others_write_there() -> None:
     tree = make(Kind.TREE, b"")
     for request in ("", "r1"):
-        ahead = objects.commit(tree.id, (), "a", "Why", request, 100, 103)
-        record = objects.parse_commit(ahead.id, ahead.data)
+        ahead = make_commit(tree.id, CommitDraft((), "a", "Why", 100, request, 103))
+        record = parse_commit(ahead.id, ahead.data)
         assert (record.serial, record.request) == (103, request)
     for number in ("9" * 5000, "-1", "x", "99"):
-        odd = objects.commit(tree.id, (), "a", f"Why\n\nZone-Serial: {number}", "", 100)
-        assert objects.parse_commit(odd.id, odd.data).serial == 100
+        odd = make_commit(tree.id, CommitDraft((), "a", f"Why\n\nZone-Serial: {number}", 100))
+        assert parse_commit(odd.id, odd.data).serial == 100
     data = ahead.data.replace(b" 100 +", b" " + b"9" * 5000 + b" +")
-    assert objects.parse_commit(ahead.id, data).ts == 0.0
+    assert parse_commit(ahead.id, data).ts == 0.0
 
 
 def test_packs_of_a_tier_become_one_and_the_rest_when_it_is_quiet() -> None:
-    small = [Pack(f"s{n}", 6, n) for n in range(FAN_IN)]
+    small = [Packfile(f"s{n}", 6, n) for n in range(FAN_IN)]
     assert choose(small[:-1], quiet=False) == []
     assert choose(small, quiet=False) == small
-    large = Pack("large", 100_000, -1)
+    large = Packfile("large", 100_000, -1)
     assert choose([*small[:3], large], quiet=True) == small[:3]
     assert choose([small[0], large], quiet=True) == []
-    assert choose([small[0], Pack("middle", 50_000, 99), large], quiet=True) == [
+    assert choose([small[0], Packfile("middle", 50_000, 99), large], quiet=True) == [
         large,
         small[0],
-        Pack("middle", 50_000, 99),
+        Packfile("middle", 50_000, 99),
     ]
-    assert choose([Pack("huge", packing.MAX_MERGED_OBJECTS, 0), small[0]], quiet=True) == []
+    assert choose([Packfile("huge", repack_plan.MAX_MERGED_OBJECTS, 0), small[0]], quiet=True) == []
 
 
 def test_chains_of_large_trees_end() -> None:
-    kin, steps = Kin(), dict[bytes, int]()
+    kin, steps = Bases(), dict[bytes, int]()
     shared = bytes(20_000)
-    for number in range(3 * packing.MAX_CHAIN):
+    for number in range(3 * repack_plan.MAX_CHAIN):
         id = number.to_bytes(20, "big")
         base = kin.base_for(id, number.to_bytes(4, "big") + shared, number)
         steps[id] = 0 if base is None else steps[base] + 1
     assert [id for id, far in steps.items() if far == 0] == [bytes(20)]
-    assert max(steps.values()) <= packing.MAX_CHAIN + 3
+    assert max(steps.values()) <= repack_plan.MAX_CHAIN + 3

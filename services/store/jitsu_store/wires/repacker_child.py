@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_store.rules.packing import FAN_IN
-from jitsu_store.wires.files import pack_directory
+from jitsu_store.git.files import pack_directory
+from jitsu_store.rules.repack_plan import FAN_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ RESTART_S = 5.0
 log = structlog.get_logger("store")
 
 
-class Upkeep:
+class RepackerChild:
     """The packer as a child that comes and goes."""
 
     def __init__(self, path: Path, packed: Callable[[], None]) -> None:
@@ -77,7 +77,7 @@ class Upkeep:
                 child = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "jitsu_store.wires.packer",
+                    "jitsu_store.wires.repacker",
                     str(self._path),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,

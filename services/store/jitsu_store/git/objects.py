@@ -1,4 +1,4 @@
-"""Git's objects as bytes: what a blob, a tree and a commit are made of, and what their ids are (gitformat-pack(5)).
+"""Git's blobs and trees as bytes, and what the id of an object is (gitformat-pack(5)); commits.py has the commits.
 
 Trees are edited here rather than by a library because one of them, `jitsu/vm`, has an entry for each VM: with
 10,000 of them it is 630 kB long, of which a change touches 20 bytes.
@@ -13,27 +13,17 @@ from enum import StrEnum
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
-from jitsu_store.rules.steps import PIECE, at_once
+from jitsu_store.git.steps import PIECE, at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from jitsu_store.rules.steps import Steps
+    from jitsu_store.git.steps import Steps
 
 ID_BYTES = 20
 Id = bytes
 """An object's name, 20 bytes."""
 
-TRAILER = "Request-Id: "
-SERIAL_TRAILER = "Zone-Serial: "
-FOREIGN_TRAILER = "First-Parent: pulled"
-"""In the first commit of a store that began with a pull: what it was made on has trailers that count for nothing."""
-_LIKE_TRAILER = re.compile(r"^(?=(?:Request-Id|Zone-Serial|First-Parent)\s*:)", re.MULTILINE | re.IGNORECASE)
-MAX_SERIAL = 2**32 - 1
-MAX_AHEAD_S = 86_400
-"""A store that changes more often than once a second counts faster than the clock."""
-MAX_NUMBER_DIGITS = 12
-"""Of a time or a serial: what other programs have written may be anything."""
 MAX_DEPTH = 64
 """Of directories: trees are walked by recursion. A VM's keys have seven parts."""
 LARGE_BYTES = 16 * 1024
@@ -332,98 +322,3 @@ def find(directories: Directories, root: Id | None, path: str) -> tuple[Id | Non
         directory = directories.read(found)
         found, is_tree = directory.id_of(part), directory.subtree(part) is not None
     return found, is_tree
-
-
-def commit(
-    tree: Id,
-    parents: Sequence[Id],
-    author: str,
-    message: str,
-    request: str,
-    ts: int,
-    serial: int = 0,
-    *,
-    is_on_foreign: bool = False,
-) -> GitObject:
-    """Return a commit.
-
-    The request's id stands in a trailer (git-interpret-trailers(1)), and the zones' serial if it is ahead of the time.
-    A line of the message that looks like one of these is indented: whoever chooses the message does not choose them.
-    """
-    who = f"{_plain(author)} <{_plain(author).replace(' ', '.')}@jitsu> {ts} +0000"
-    lines = [f"tree {tree.hex()}", *(f"parent {parent.hex()}" for parent in parents)]
-    text = _LIKE_TRAILER.sub(" ", "\n".join(message.replace("\0", "").splitlines())).rstrip("\n")
-    lines += [f"author {who}", f"committer {who}", "", text or "No message"]
-    trailers = [FOREIGN_TRAILER] if is_on_foreign else []
-    trailers += [SERIAL_TRAILER + str(serial)] if serial > ts else []
-    trailers += [TRAILER + _plain(request)] if request else []
-    if trailers:
-        lines += ["", *trailers]
-    return make(Kind.COMMIT, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
-
-
-@dataclass(frozen=True)
-class CommitRecord:
-    """One commit."""
-
-    id: Id
-    tree: Id
-    parents: tuple[Id, ...]
-    author: str
-    ts: float
-    message: str
-
-    @property
-    def request(self) -> str:
-        """The id of the request that made it, or nothing; of a commit that this store made."""
-        last = self.message.rstrip("\n").rpartition("\n")[2]
-        return last.removeprefix(TRAILER) if last.startswith(TRAILER) else ""
-
-    @property
-    def serial(self) -> int:
-        """The serial of the zones from this commit on (RFC 1035, 3.3.13): its time, in seconds, if it says no more.
-
-        Of a commit that this store made: in others anything may stand.
-        """
-        serial = int(self.ts)
-        for line in self._last_lines():
-            number = line.removeprefix(SERIAL_TRAILER)
-            if line.startswith(SERIAL_TRAILER) and number.isdecimal() and len(number) <= MAX_NUMBER_DIGITS:
-                serial = max(int(number), serial)
-        return serial if serial <= MAX_SERIAL else 0
-
-    @property
-    def is_on_foreign(self) -> bool:
-        """Its first parent was pulled: this is the first commit of its store."""
-        return FOREIGN_TRAILER in self._last_lines()
-
-    def _last_lines(self) -> list[str]:
-        return self.message.rstrip("\n").split("\n")[-3:]
-
-
-def credible_serial(serial: int, now: float) -> int:
-    """Return a serial that another repository states, 0 if it is too far ahead of the clock to be believed."""
-    return serial if serial <= now + MAX_AHEAD_S else 0
-
-
-def parse_commit(id: Id, data: bytes) -> CommitRecord:
-    """Read a commit, whoever wrote it; raises ValueError if it is none."""
-    head, _, message = data.decode("utf-8", "replace").partition("\n\n")
-    tree, parents, author, ts = b"", [], "", 0.0
-    for line in head.split("\n"):
-        key, _, value = line.partition(" ")
-        if key == "tree":
-            tree = bytes.fromhex(value)
-        elif key == "parent":
-            parents.append(bytes.fromhex(value))
-        elif key == "author":
-            name, _, rest = value.rpartition(" <")
-            stamp = rest.rpartition("> ")[2].split(" ")[0]
-            author, ts = name, float(stamp) if stamp.isdecimal() and len(stamp) <= MAX_NUMBER_DIGITS else 0.0
-    if len(tree) != ID_BYTES:
-        raise ValueError("the commit names no tree")
-    return CommitRecord(id, tree, tuple(parents), author, ts, message)
-
-
-def _plain(text: str) -> str:
-    return "".join(c for c in text if c.isprintable() and c not in "<>").strip() or "unknown"

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
-from jitsu_store.rules.objects import ID_BYTES, Id, Kind
+from jitsu_store.git.objects import ID_BYTES, Id, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from jitsu_store.rules.objects import GitObject
+    from jitsu_store.git.objects import GitObject
 
 SMALL_BYTES = 64
 """A smaller object is not compressed when it is first written: it is a short value, which zlib makes no smaller; and a
@@ -95,7 +95,7 @@ class Ids:
         return index + sha1(index, usedforsecurity=False).digest()
 
 
-class PackWriter:
+class PackfileWriter:
     """Writes one pack, object by object; `out` takes the bytes."""
 
     def __init__(
@@ -142,7 +142,7 @@ class PackWriter:
         """Write an object as its difference from one that is in this pack already."""
         self._entry(id, _OFS_DELTA, len(delta), self._back_to(base), _deflate(delta))
 
-    def add_copied(self, id: Id, entry: PackEntry) -> None:
+    def add_copied(self, id: Id, entry: PackfileEntry) -> None:
         """Write an entry of another pack without unpacking it; the base of a delta must be in this pack already."""
         code, back = (entry.code, b"") if entry.base is None else (_OFS_DELTA, self._back_to(entry.base))
         self._entry(id, code, entry.size, back, entry.deflated)
@@ -189,7 +189,7 @@ class PackWriter:
 
 
 @dataclass(frozen=True)
-class PackEntry:
+class PackfileEntry:
     """What a pack holds for one object."""
 
     code: int
@@ -208,7 +208,7 @@ class PackEntry:
 
 
 @dataclass(frozen=True)
-class PackReader:
+class PackfileReader:
     """The entries of one pack, from the bytes of its two files."""
 
     pack: memoryview
@@ -219,7 +219,7 @@ class PackReader:
         for number in range(self._count()):
             yield self._id(number)
 
-    def entries(self) -> Iterator[tuple[Id, int, PackEntry]]:
+    def entries(self) -> Iterator[tuple[Id, int, PackfileEntry]]:
         """Yield id, offset and entry in the order in which they stand; raises ValueError."""
         count = self._count()
         at = _FIRST_ID + (ID_BYTES + 4) * count
@@ -237,7 +237,7 @@ class PackReader:
                 if before >= place or starts[before] != begin - back:
                     raise ValueError(f"what stands at {begin} is based on nothing in this pack")
                 base = self._id(order[before])
-            yield self._id(number), begin, PackEntry(code, size, base, back > 0, self.pack[at:end])
+            yield self._id(number), begin, PackfileEntry(code, size, base, back > 0, self.pack[at:end])
 
     def _count(self) -> int:
         if bytes(self.index[:8]) != b"\xfftOc\0\0\0\2" or bytes(self.pack[:8]) != b"PACK\0\0\0\2":
