@@ -27,6 +27,11 @@ BOOTING = Lack("1 VMs are booting (hypervisor.max_booting)", of_room=False)
 RUNNING = Lack("1 VMs are running (hypervisor.max_running)", of_room=True)
 
 
+def after(seconds: float) -> SummonRequested:
+    """Return the event of a summon that waited that long for admission."""
+    return SummonRequested("dns", queued_s=seconds)
+
+
 class Room(module.Room):
     """One that is told what all VMs use before it is asked anything."""
 
@@ -106,11 +111,11 @@ def test_those_that_wait_start_in_turn_as_room_comes() -> None:
     assert len(room) == 2
     assert room.next(vms, 0.3) is None
     vms[a].state = VmState.READY
-    assert room.next(vms, 0.4) == (b, EVENT)
+    assert room.next(vms, 0.4) == (b, after(0.4))
     vms[b].state = VmState.STARTING
     assert room.next(vms, 0.5) is None
     vms[b].state = VmState.FAILED
-    assert room.next(vms, 0.6) == (c, EVENT)
+    assert room.next(vms, 0.6) == (c, after(0.5))
     assert room.next(vms, 0.7) is None
 
 
@@ -128,11 +133,11 @@ def test_the_higher_priority_starts_first_and_nobody_takes_what_it_waits_for() -
     room.queue(small, EVENT, ahead, 0.0)
     assert room.next(vms, 2.0) is None, "there is room for the small one, but that is not its turn"
     vms[a].state = VmState.OFF
-    assert room.next(vms, 3.0) == (big, EVENT)
+    assert room.next(vms, 3.0) == (big, after(2.0))
     vms[big].state = VmState.STARTING
     assert room.next(vms, 4.0) is None
     vms[big].state = VmState.OFF
-    assert room.next(vms, 5.0) == (small, EVENT)
+    assert room.next(vms, 5.0) == (small, after(5.0))
 
 
 def test_one_that_waits_for_a_boot_only_holds_up_nobody() -> None:

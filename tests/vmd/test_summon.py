@@ -444,6 +444,20 @@ def test_only_an_operator_who_says_so_discards_saved_state() -> None:
             machine.handle(discarding, 300.0)
 
 
+def test_the_timeline_shows_how_long_a_summon_waited_for_admission() -> None:
+    machine = off()
+    machine.handle(SummonRequested("dns", waited_s=0.5, queued_s=2.0), 10.0)
+    assert machine.summon is not None
+    assert machine.summon.stages[:3] == [("query", 7.5), ("summon", 8.0), ("admitted", 10.0)]
+
+
+def test_the_timeline_of_a_summon_that_did_not_wait_has_no_such_stage() -> None:
+    machine = off()
+    machine.handle(SummonRequested("dns", waited_s=0.5), 10.0)
+    assert machine.summon is not None
+    assert [name for name, _ in machine.summon.stages[:3]] == ["query", "summon", "start call"]
+
+
 def _events(chance: random.Random, machine: VmMachine, calls: list[int], now: float) -> Event:
     call = chance.choice([*calls[-3:], 0])
     error = chance.choice(["", "", "error"])

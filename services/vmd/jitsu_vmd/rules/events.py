@@ -56,6 +56,8 @@ class SummonRequested:
     """An operator wants it to boot from its disk: its saved state is to be deleted first."""
     ttl: int | None = None
     """Seconds for which clients may keep the answer that dns gives, if it tells."""
+    queued_s: float = 0.0
+    """How long it waited for admission (room.py)."""
 
 
 @dataclass(frozen=True)

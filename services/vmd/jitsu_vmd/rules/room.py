@@ -7,7 +7,7 @@ that: another VM that has booted, or one that runs no more. For the second the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.states import AT_REST, VmState
@@ -150,7 +150,7 @@ class Room:
                     kept = machine.vm.priority
             elif kept is None or machine.vm.priority >= kept:
                 del self._queue[vm]
-                return vm, waiting.event
+                return vm, replace(waiting.event, queued_s=now - waiting.since)
         return None
 
     def next_deadline(self) -> float | None:

@@ -244,7 +244,7 @@ class VmMachine:
         else:
             self._discard = event.discard
             self._is_there = self.state is _S.PAUSED and not event.discard
-            self.summon = SummonLog(event.trigger, [("query", now - event.waited_s), ("summon", now)])
+            self.summon = SummonLog.begin(event, now)
             self.used_at = now
             self._armed = self._may_be_armed = self._handed_early = False
             self.boot_note = ""
