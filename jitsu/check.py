@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jitsu.cli import JsonOption, Where, app, settings
+from jitsu.program import run_module
 from jitsu.reach import unreachable_lines
 from jitsu.stop_modes import with_stop_modes
 from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
@@ -107,23 +108,13 @@ async def ask_services(file: Path) -> dict[str, dict[str, Any] | str]:
 
 
 async def _ask(service: str, file: Path) -> dict[str, Any] | str:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"jitsu_{service}.main", "--config", str(file), "--check"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            out, err = await child.communicate()
-    except TimeoutError:
-        child.kill()
-        await child.wait()
+    finished = await run_module(f"jitsu_{service}.main", "--config", str(file), "--check", limit_s=LIMIT_S)
+    if finished is None:
         return f"jitsu-{service} has not answered within {LIMIT_S:g} s"
-    said = err.decode(errors="replace").strip().rpartition("\n")[2]
-    if child.returncode:
+    said = finished.err.strip().rpartition("\n")[2]
+    if finished.status:
         return f"jitsu-{service} is not installed here" if f"jitsu_{service}" in said else f"jitsu-{service}: {said}"
-    answer: dict[str, Any] = json.loads(out)
+    answer: dict[str, Any] = json.loads(finished.out)
     return answer
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu.doctor.finding import Finding, note
 from jitsu.kinds import kind_of
+from jitsu.program import run_module
 
 if TYPE_CHECKING:
     from jitsu.doctor.finding import Suite
@@ -56,20 +55,10 @@ async def gather(suite: Suite, device: Path = DEVICE) -> Facts:
 
 
 async def _works() -> bool | None:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "jitsu_vmd.wires.kvm"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            out, _ = await child.communicate()
-    except TimeoutError:
-        child.kill()
-        await child.wait()
+    finished = await run_module("jitsu_vmd.wires.kvm", limit_s=LIMIT_S)
+    if finished is None:
         return False
-    return out.strip() == b"works" if child.returncode == 0 else None
+    return finished.out.strip() == "works" if finished.status == 0 else None
 
 
 def judge(facts: Facts) -> list[Finding]:
