@@ -25,7 +25,7 @@ from jitsu.stop_modes import stop_modes_at_up
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.service import EXIT_SETUP
-from jitsu_runtime.supervise import Child, Children, numbered_metrics
+from jitsu_runtime.supervise import Child, Children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ class Suite:
             own: dict[str, JsonValue] = {"dns.replica": f"dns-{number}"}
             if replicas > 1:
                 own["dns.reuse_port"] = True
-            own["dns.metrics"] = numbered_metrics(settings.dns.metrics, number * settings.dns.workers)
+            own["dns.metrics"] = str(settings.dns.metrics.numbered(number * settings.dns.workers))
             children.append(Child(f"dns-{number}" if replicas > 1 else "dns", "dns", base | own, environment))
         self._children.children += children
 

@@ -133,10 +133,7 @@ def runs_vms(process: RealWorld) -> None:
         user_range(settings.uids)
     except UsersFault as fault:
         raise SetupFault(f"hypervisor.uids: {fault}") from None
-    try:
-        command_line.interfaces(settings.gateways)
-    except command_line.CommandFault as fault:
-        raise SetupFault(f"hypervisor.gateways: {fault}") from None
+    assert command_line.arguments(VM, settings.gateways) == []
 
 
 def keeps(process: RealWorld) -> None:

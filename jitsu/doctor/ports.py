@@ -66,8 +66,7 @@ def wanted(suite: Suite) -> Iterator[Wanted]:
         yield Wanted("dns.port", protocol, dns.bind, dns.port)
     for service, section in SECTION_OF.items():
         if listen := suite.settings.metrics(service):
-            host, _, port = listen.rpartition(":")
-            yield Wanted(f"{section}.metrics", "tcp", host.strip("[]"), int(port))
+            yield Wanted(f"{section}.metrics", "tcp", listen.host, listen.port)
     for key, endpoint in suite.settings.bus.endpoints():
         scheme, _, rest = endpoint.partition("://")
         host, _, port = rest.rpartition(":")

@@ -19,7 +19,7 @@ import dns.rcode
 import dns.rdatatype
 
 from jitsu.doctor.finding import Finding, note
-from jitsu_runtime.settings.schema import server_address
+from jitsu_runtime.settings.values import server_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
+    from ipaddress import IPv4Network, IPv6Network
 
 MAX_BUCKETS = 100_000
 """Clients that are limited at once; beyond, the one that was quiet for longest starts anew."""
@@ -20,9 +21,9 @@ MAX_BUCKETS = 100_000
 class Networks:
     """A set of networks."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        """`texts` are addresses with or without a prefix length; raises ValueError."""
-        parsed = [ip_network(text, strict=False) for text in texts]
+    def __init__(self, networks: Iterable[str | IPv4Network | IPv6Network]) -> None:
+        """Text is an address with or without a prefix length; raises ValueError."""
+        parsed = [ip_network(each, strict=False) for each in networks]
         self._masks = [(each.max_prefixlen // 8, int(each.netmask), int(each.network_address)) for each in parsed]
 
     def __bool__(self) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from jitsu_runtime.settings.values import ListenAddress
+
 STUCK_S = 5.0
 REQUEST_LIMIT_S = 5.0
 MAX_CONNECTIONS = 16
@@ -76,9 +78,8 @@ class Metrics:
         """Say that the event loop turns."""
         self._beat = monotonic()
 
-    def serve(self, listen: str) -> Callable[[], None]:
-        """Serve on HOST:PORT; returns what stops it. Raises SetupFault if the port cannot be had."""
-        host, _, port = listen.rpartition(":")
+    def serve(self, listen: ListenAddress) -> Callable[[], None]:
+        """Serve there; returns what stops it. Raises SetupFault if the port cannot be had."""
         exposition: Any = make_wsgi_app(self.registry)
 
         def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -93,7 +94,7 @@ class Metrics:
             return [b"/metrics and /healthz are here\n"]
 
         try:
-            server = make_server(host.strip("[]"), int(port), app, server_class=_Server, handler_class=_Quiet)
+            server = make_server(listen.host, listen.port, app, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
             raise SetupFault(f"cannot serve metrics on {listen}: {error.strerror}") from None
         thread = threading.Thread(target=server.serve_forever, args=(POLL_S,), name="metrics", daemon=True)

@@ -165,12 +165,6 @@ class Children:
                 loop.remove_reader(notified)
 
 
-def numbered_metrics(listen: str, number: int) -> str:
-    """Return where the metrics of the process with that number are, if those of number 0 are on HOST:PORT."""
-    host, colon, port = listen.rpartition(":")
-    return f"{host}:{int(port) + number}" if colon and int(port) else listen
-
-
 def _backoff(child: Child) -> float:
     if monotonic() - child.started_at >= STABLE_S:
         child.failures = 0

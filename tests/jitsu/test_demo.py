@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 
 import pytest
 
 from jitsu import demo
+from jitsu_protocol.model.hypervisors import Connection, HypervisorKind
 from jitsu_runtime.settings.load import VmText, load
 
 
@@ -61,9 +62,9 @@ def test_the_demonstration_has_the_guest_in_c_only_where_it_can_run() -> None:
     place = demo.FastPlace("jitsu-demo2", IPv4Network("192.0.2.0/24"))
     with_it = load(None, {}, {}, demo.texts(place), demo.presets(place))
     assert {vm.name for vm in with_it.vms} == {"www", "api", "blog", "spark"}
-    assert with_it.hypervisor.connections == ["spark bridge"]
+    assert with_it.hypervisor.connections == [Connection("spark", HypervisorKind.BRIDGE)]
     assert with_it.hypervisor.bridge == "jitsu-demo2"
-    assert with_it.hypervisor.bridge_addresses == ["192.0.2.1/24"]
+    assert with_it.hypervisor.bridge_addresses == [IPv4Interface("192.0.2.1/24")]
     steps = demo.next_steps(with_it, "jitsu")
     assert "    time curl http://$(dig @127.0.0.1 -p 5300 spark.jitsu.test +short)/" in steps
     without = load(None, {}, {}, demo.texts(None), demo.presets(None))

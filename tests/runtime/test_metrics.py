@@ -11,6 +11,7 @@ import pytest
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime import metrics as module
 from jitsu_runtime.metrics import Metrics
+from jitsu_runtime.settings.values import listen_address
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.wires
 def served() -> Iterator[tuple[Metrics, str]]:
     metrics = Metrics("x")
     port = free_port()
-    stop = metrics.serve(f"127.0.0.1:{port}")
+    stop = metrics.serve(listen_address(f"127.0.0.1:{port}"))
     yield metrics, f"http://127.0.0.1:{port}"
     stop()
 
@@ -50,7 +51,7 @@ def test_metrics_and_health_are_served(served: tuple[Metrics, str], monkeypatch:
 
 def test_a_port_that_is_taken_is_told(served: tuple[Metrics, str]) -> None:
     with pytest.raises(SetupFault, match="cannot serve metrics"):
-        Metrics("y").serve(served[1].removeprefix("http://"))
+        Metrics("y").serve(listen_address(served[1].removeprefix("http://")))
 
 
 def test_g9_slow_clients_keep_nobody_from_the_health_check(

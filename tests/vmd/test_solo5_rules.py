@@ -9,13 +9,13 @@ from functools import partial
 import pytest
 
 from jitsu_protocol.model.vm import VM, from_config
+from jitsu_runtime.settings.values import interface
 from jitsu_vmd.hypervisors.solo5.rules import console
 from jitsu_vmd.hypervisors.solo5.rules.command_line import (
     CommandFault,
     arguments,
     bridges,
     disks,
-    interfaces,
     tender_command,
 )
 from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, manifest_of_tool, read_manifest
@@ -98,7 +98,7 @@ def test_the_command_line_is_what_the_tenders_take() -> None:
 
 
 def test_what_stands_in_braces_is_filled_in_after_the_words_were_split() -> None:
-    own = interfaces(["192.0.2.1/24", "10.0.0.1/16", "fd00::1/64"])
+    own = [interface(text) for text in ("192.0.2.1/24", "10.0.0.1/16", "fd00::1/64")]
     www = vm(cmdline="--ipv4={ip}/{prefix} --ipv4-gateway={gateway} '--title=The VM {name}' {ip6}/{prefix6},{gateway6}")
     assert arguments(www, own) == [
         "--ipv4=10.0.0.9/16",
@@ -119,7 +119,7 @@ def test_what_stands_in_braces_is_filled_in_after_the_words_were_split() -> None
     ],
 )
 def test_a_command_line_that_cannot_be_filled_in_is_refused_with_the_reason(cmdline: str, reason: str) -> None:
-    own = interfaces(["192.0.2.1/24"])
+    own = [interface("192.0.2.1/24")]
     with pytest.raises(CommandFault, match=reason):
         arguments(vm(cmdline=cmdline, name="a-name-of-20-letters"), own)
 

@@ -123,6 +123,10 @@ class Connection:
     uri: str = ""
     """Where it is; empty: where this kind usually is."""
 
+    def __str__(self) -> str:
+        """Return `NAME KIND` or `NAME KIND URI`, which `connection` reads."""
+        return " ".join(filter(None, (self.name, self.kind, self.uri)))
+
 
 def connection(text: str) -> Connection:
     """Read `NAME KIND` or `NAME KIND URI`; raises ValueError."""

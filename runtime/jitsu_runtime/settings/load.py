@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from pydantic.fields import FieldInfo
 
+    from jitsu_runtime.settings.values import ListenAddress
+
 
 class Settings(BaseModel):
     """All settings of the suite."""
@@ -72,9 +74,16 @@ class Settings(BaseModel):
     vms: tuple[VM, ...] = ()
     """The VMs of jitsu.toml and of the command line; none in a service, which takes them from the store."""
 
-    def metrics(self, service: str) -> str:
-        """Return the HOST:PORT of a service's metrics, or nothing."""
-        return str(getattr(self, SECTION_OF[service]).metrics)
+    def metrics(self, service: str) -> ListenAddress:
+        """Return where a service's metrics are, if they are anywhere."""
+        sections: dict[str, DnsSettings | HypervisorSettings | SynjitsuSettings | ReaperSettings | StoreSettings] = {
+            "dns": self.dns,
+            "vmd": self.hypervisor,
+            "synjitsu": self.synjitsu,
+            "reaper": self.reaper,
+            "store": self.store,
+        }
+        return sections[service].metrics
 
     def with_live(self, read: Settings, service: str) -> tuple[Settings, list[str]]:
         """Return these settings with what is live of others, and the keys of a service that wait for its restart."""

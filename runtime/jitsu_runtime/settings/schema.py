@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
-from jitsu_protocol.model.hypervisors import KINDS_DOC, Connection, HypervisorKind, connection
+from jitsu_protocol.model.hypervisors import KINDS_DOC, Connection, HypervisorKind
 from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import as_text
-from jitsu_protocol.model.vm_keys import (
-    KEYS,
-    DnsName,
-    Limit,
-    MaxWait,
-    OnTimeout,
-    Seconds,
-    StopMode,
-    Ttl,
-    dns_name,
-    host_name,
+from jitsu_protocol.model.vm_keys import KEYS, DnsName, Limit, MaxWait, OnTimeout, Seconds, StopMode, Ttl
+from jitsu_runtime.settings.values import (
+    BridgeNames,
+    Connections,
+    CookieSecret,
+    Glue,
+    Hosts,
+    Interfaces,
+    IpText,
+    Labels,
+    Lines,
+    Listen,
+    ListenAddress,
+    Names,
+    Networks,
+    OwnHost,
+    Rate,
+    Secondaries,
+    Servers,
+    network,
+    usable,
 )
 
 if TYPE_CHECKING:
@@ -55,127 +54,6 @@ def runtime_directory() -> str:
     return f"{tempfile.gettempdir()}/jitsu-{os.geteuid()}"
 
 
-def _listen_address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if text and not (colon and host and port.isdecimal() and 0 <= int(port) <= 65535):
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return text
-
-
-def _usable(text: str) -> str:
-    """Refuse what can be no path, address or name anywhere: the system's calls take neither of these characters."""
-    if "\0" in text:
-        raise ValueError(f"{text[:100]!r} has the character NUL")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{text[:100]!r} is not Unicode text") from None
-    return text
-
-
-def _split(value: object) -> object:
-    """Take text as a list: parts are divided by commas, or stand on lines of their own."""
-    return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
-
-
-def _split_lines(value: object) -> object:
-    return [line for line in value.splitlines() if line] if isinstance(value, str) else value
-
-
-def _ip_text(text: str) -> str:
-    ip_address(text)
-    return text
-
-
-def _interface_text(text: str) -> str:
-    try:
-        ip_interface(text)
-    except ValueError:
-        raise ValueError(f"{text[:100]!r} is not an address with its prefix length, such as 10.0.0.1/24") from None
-    return text
-
-
-def _bridge_name(text: str) -> str:
-    if not re.fullmatch(r"[^\s/:]{1,15}", text) or text in (".", ".."):  # as the kernel's dev_valid_name
-        raise ValueError(f"{text[:100]!r} is not the name of a bridge: 15 characters at most, without blanks, / and :")
-    return text
-
-
-def _own_host(text: str) -> str:
-    return host_name(text) if text else ""
-
-
-def _network_text(text: str) -> str:
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a network; expected something like 192.0.2.0/24") from None
-    return text
-
-
-def _servers(texts: list[str]) -> list[str]:
-    if texts == ["0.0.0.0"]:  # as in the original
-        return ["off"]
-    if texts in (["system"], ["off"]):
-        return texts
-    return [_ip_text(text) for text in texts] or ["off"]
-
-
-def _hosts(texts: list[str]) -> list[str]:
-    names = [text.split()[0] for text in texts if text.split()]
-    for text in texts:
-        if len(text.split()) not in (1, 3):
-            raise ValueError(f"{text!r} is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT")
-    for name in names:
-        host_name(name)
-        if names.count(name) > 1:
-            raise ValueError(f"the host {name} is listed twice")
-    return texts
-
-
-def _connections(texts: list[str]) -> list[str]:
-    for text in texts:
-        connection(text)
-    return texts
-
-
-def server_address(text: str, port: int = 53) -> tuple[str, int]:
-    """Read ADDRESS or ADDRESS@PORT, as Knot and NSD write it; raises ValueError."""
-    address, at, given = text.partition("@")
-    if at and not (given.isdecimal() and 0 < int(given) <= 65535):
-        raise ValueError(f"{text!r} is neither ADDRESS nor ADDRESS@PORT")
-    return str(ip_address(address)), int(given) if at else port
-
-
-def _secondaries(texts: list[str]) -> list[str]:
-    for text in texts:
-        server_address(text)
-    return texts
-
-
-def _glue_text(text: str) -> str:
-    name, equals, address = text.partition("=")
-    if not equals:
-        raise ValueError(f"{text!r} is not NAME=ADDRESS")
-    return f"{dns_name(name)}={ip_address(address)}"
-
-
-IpText = Annotated[str, AfterValidator(_ip_text)]
-Listen = Annotated[str, AfterValidator(_listen_address)]
-Names = Annotated[list[DnsName], BeforeValidator(_split)]
-Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], BeforeValidator(_split)]
-Texts = Annotated[list[str], BeforeValidator(_split)]
-Servers = Annotated[list[str], BeforeValidator(_split), AfterValidator(_servers)]
-Interfaces = Annotated[list[Annotated[str, AfterValidator(_interface_text)]], BeforeValidator(_split)]
-BridgeNames = Annotated[list[Annotated[str, AfterValidator(_bridge_name)]], BeforeValidator(_split)]
-Networks = Annotated[list[Annotated[str, AfterValidator(_network_text)]], BeforeValidator(_split)]
-Glue = Annotated[list[Annotated[str, AfterValidator(_glue_text)]], BeforeValidator(_split)]
-Secondaries = Annotated[list[str], BeforeValidator(_split), AfterValidator(_secondaries)]
-Hosts = Annotated[list[str], BeforeValidator(_split), AfterValidator(_hosts)]
-Connections = Annotated[list[str], BeforeValidator(_split), AfterValidator(_connections)]
-Lines = Annotated[list[str], BeforeValidator(_split_lines)]
-Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
 LIVE: dict[str, JsonValue] = {"live": True}
 """A process that runs takes another value at SIGHUP."""
 METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
@@ -198,7 +76,7 @@ class Section(BaseModel):
         """Take the unit from a duration or a size: sections hold plain numbers."""
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
-                _usable(text)
+                usable(text)
         unit = unit_of(cls.model_fields[info.field_name]) if info.field_name else ""
         return plain(value, unit) if isinstance(value, str) else value
 
@@ -231,15 +109,27 @@ class BusSettings(Section):
     @property
     def vmds(self) -> tuple[str, ...]:
         """The hosts on which a vmd runs; "" is the one of vmd_rpc and vmd_feed."""
-        return ("", *(text.split()[0] for text in self.hosts))
+        return ("", *(host.name for host in self.hosts))
 
     def endpoint(self, owner: str, socket: Literal["rpc", "feed"], host: str = "") -> str:
         """Return the ZeroMQ endpoint of one of an owner's sockets; `host` says which vmd's."""
         if host:
-            name, *given = next(text for text in self.hosts if text.split()[0] == host).split()
-            return given[socket == "feed"] if given else f"ipc://{self.directory}/{owner}-{name}.{socket}"
-        configured = getattr(self, f"{owner}_{socket}", "")
-        return str(configured or f"ipc://{self.directory}/{owner}.{socket}")
+            other = next(each for each in self.hosts if each.name == host)
+            given = other.rpc if socket == "rpc" else other.feed
+            return given or f"ipc://{self.directory}/{owner}-{host}.{socket}"
+        return self._given.get(f"{owner}_{socket}") or f"ipc://{self.directory}/{owner}.{socket}"
+
+    @property
+    def _given(self) -> dict[str, str]:
+        """The endpoints that settings give, "" where that is left open."""
+        return {
+            "store_rpc": self.store_rpc,
+            "store_feed": self.store_feed,
+            "vmd_rpc": self.vmd_rpc,
+            "vmd_feed": self.vmd_feed,
+            "synjitsu_rpc": self.synjitsu_rpc,
+            "reaper_rpc": self.reaper_rpc,
+        }
 
     @property
     def keys_directory(self) -> Path | None:
@@ -253,9 +143,9 @@ class BusSettings(Section):
             yield f"{owner}_rpc", self.endpoint(owner, "rpc")
         for owner in ("store", "vmd"):
             yield f"{owner}_feed", self.endpoint(owner, "feed")
-        for host in self.vmds[1:]:
-            yield "hosts", self.endpoint("vmd", "rpc", host)
-            yield "hosts", self.endpoint("vmd", "feed", host)
+        for host in self.hosts:
+            yield "hosts", self.endpoint("vmd", "rpc", host.name)
+            yield "hosts", self.endpoint("vmd", "feed", host.name)
 
 
 class LogSettings(Section):
@@ -361,7 +251,7 @@ class DnsSettings(Section):
         json_schema_extra={"unit": "responses/s"},
     )
     exempt: Networks = Field(
-        default_factory=lambda: ["127.0.0.0/8", "::1"],
+        default_factory=lambda: [network("127.0.0.0/8"), network("::1")],
         description="Networks to which summon_rate and response_rate do not apply.",
     )
     cookie_secret: CookieSecret = Field(
@@ -372,7 +262,7 @@ class DnsSettings(Section):
         description="How long a replica that reaches neither vmd nor reaper answers for ready VMs.",
         json_schema_extra={"unit": "s"},
     )
-    metrics: Listen = Field("", description=METRICS)
+    metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
 
 class HypervisorSettings(Section):
@@ -387,7 +277,7 @@ class HypervisorSettings(Section):
     bridge_addresses: Interfaces = Field(
         default_factory=list, description="Addresses that the bridge gets when it is made, for example 10.0.0.1/24."
     )
-    host: Annotated[str, AfterValidator(_own_host)] = Field(
+    host: OwnHost = Field(
         "", description="Name of this vmd's host, if it is one of bus.hosts: it runs the VMs whose `host` is that."
     )
     connect: str = Field(
@@ -434,12 +324,12 @@ class HypervisorSettings(Section):
         description="Memory of all VMs that run or are paused; others wait. 0: any.",
         json_schema_extra={"unit": "KiB", **LIVE},
     )
-    metrics: Listen = Field("", description=METRICS)
+    metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
     @property
     def all_connections(self) -> tuple[Connection, ...]:
         """Every connection; the first, whose name is empty, is that of VMs that name none."""
-        return (Connection("", self.kind, self.connect), *map(connection, self.connections))
+        return (Connection("", self.kind, self.connect), *self.connections)
 
 
 class SynjitsuSettings(Section):
@@ -476,7 +366,7 @@ class SynjitsuSettings(Section):
         True,
         description="Report open connections and traffic to the reaper; the bridge is promiscuous while VMs run.",
     )
-    metrics: Listen = Field("", description=METRICS)
+    metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
 
 class ReaperSettings(Section):
@@ -487,7 +377,7 @@ class ReaperSettings(Section):
         description="Replicas have that long to acknowledge a drain.",
         json_schema_extra={"unit": "s", **LIVE},
     )
-    metrics: Listen = Field("", description=METRICS)
+    metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
 
 class StoreSettings(Section):
@@ -499,7 +389,7 @@ class StoreSettings(Section):
         description="How often statistics are committed to the history; a journal keeps them in the meantime.",
         json_schema_extra={"unit": "s"},
     )
-    metrics: Listen = Field("", description=METRICS)
+    metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
 
 class DefaultsSettings(Section):

@@ -19,7 +19,6 @@ from jitsu_dns.rules.table import Table, Wildcards
 from jitsu_dns.wires.interfaces import served_addresses
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_protocol.rates import Networks
-from jitsu_runtime.settings.schema import server_address
 
 if TYPE_CHECKING:
     from jitsu_dns.rules.uses import Uses
@@ -38,9 +37,8 @@ def front_of(settings: DnsSettings, uses: Uses, servers: Servers | None, sockets
     if clashes := conflicts(static, settings.zones):
         raise SetupFault(f"dns.records: {'; '.join(clashes)}", hint="remove one of the records")
     glue: dict[str, tuple[str, ...]] = {}
-    for text in settings.glue:
-        name, _, address = text.partition("=")
-        glue[name] = (*glue.get(name, ()), address)
+    for name, address in settings.glue:
+        glue[name] = (*glue.get(name, ()), str(address))
     authority = Authority(
         mname=settings.mname,
         rname=settings.rname,
@@ -55,7 +53,7 @@ def front_of(settings: DnsSettings, uses: Uses, servers: Servers | None, sockets
         wildcards=Wildcards(frozenset(label.encode() for label in settings.wildcard_exclude), settings.wildcard_labels),
         notes_changes=bool(settings.secondaries),
     )
-    secondaries = [server_address(text) for text in settings.secondaries]
+    secondaries = settings.secondaries
     responses = ResponseLimit(settings.response_rate, Networks(settings.exempt))
     return Front(
         table,

@@ -11,7 +11,7 @@ import asyncio
 import socket
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from jitsu_protocol.rates import Networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ipaddress import IPv4Network, IPv6Network
 
     from jitsu_dns.rules.forward import Forwarder, Server
     from jitsu_dns.wires.interfaces import OwnAddress
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 DNS_PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")
-LOOPBACK = ("127.0.0.0/8", "::1")
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 LOOK_S = 2.0
 """Between two looks at whether resolv.conf has changed."""
 MAX_FILE_BYTES = 64 * 1024
@@ -43,7 +44,7 @@ class Found:
     """What holds now."""
 
     servers: tuple[Server, ...]
-    networks: tuple[str, ...]
+    networks: tuple[IPv4Network | IPv6Network, ...]
     """Of the clients for whom questions are forwarded."""
     warnings: tuple[str, ...]
 
@@ -218,7 +219,7 @@ def _can_be_bound(address: str) -> bool:
     return True
 
 
-def _networks(interfaces: list[OwnAddress]) -> list[str]:
+def _networks(interfaces: list[OwnAddress]) -> list[IPv4Network | IPv6Network]:
     """Return the networks that this host is in."""
     networks = {each.interface.network for each in interfaces if each.is_lasting}
-    return sorted(str(each) for each in networks if 0 < each.prefixlen < each.max_prefixlen)
+    return sorted((each for each in networks if 0 < each.prefixlen < each.max_prefixlen), key=str)

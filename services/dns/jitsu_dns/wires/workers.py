@@ -16,7 +16,7 @@ import structlog
 from jitsu_dns.wires.activation import is_activated
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.service_manager import notify, on_stop_signals
-from jitsu_runtime.supervise import Child, Children, numbered_metrics
+from jitsu_runtime.supervise import Child, Children
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -77,6 +77,6 @@ def _worker(settings: Settings, number: int) -> Child:
         "dns.workers": 1,
         "dns.replica": name,
         "dns.reuse_port": True,
-        "dns.metrics": numbered_metrics(dns.metrics, number),
+        "dns.metrics": str(dns.metrics.numbered(number)),
     }
     return Child(name, "dns", settings.as_values() | own)

@@ -38,7 +38,7 @@ class Bridge(MockHypervisor):
     def __init__(self, process: World, uri: str = "") -> None:
         super().__init__(process, uri)
         self._bridge = process.settings.hypervisor.bridge
-        self._addresses = process.settings.hypervisor.bridge_addresses
+        self._addresses = list(map(str, process.settings.hypervisor.bridge_addresses))
 
     async def open(self) -> None:
         """Start the host process if there is none; it makes the bridge."""

@@ -171,7 +171,7 @@ class Solo5:
         if not command_line.needs_networks(vm):
             return []
         if self._settings.gateways:
-            return command_line.interfaces(self._settings.gateways)
+            return self._settings.gateways
         return self._addresses.of(vm.bridge or self._settings.bridge)
 
     # --- the connection ---
@@ -182,11 +182,8 @@ class Solo5:
             raise SetupFault("solo5 needs root: for taps, and to give each tender a user of its own")
         try:
             self._users = Users(user_range(self._settings.uids), self._read_users(), str(self._directory))
-            command_line.interfaces(self._settings.gateways)
         except UsersFault as fault:
             raise SetupFault(f"hypervisor.uids: {fault}") from None
-        except ValueError as fault:
-            raise SetupFault(f"hypervisor.gateways: {fault}") from None
         await self._launcher.connect()
         await self._list(None)
         taken = [name for guest in self._guests.values() for name in guest["taps"]]

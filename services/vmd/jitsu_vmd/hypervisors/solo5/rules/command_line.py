@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import TYPE_CHECKING
 
 from jitsu_vmd.rules.domain import nth_mac
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from ipaddress import IPv4Interface, IPv6Interface
 
     from jitsu_protocol.model.vm import VM
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
@@ -139,11 +139,6 @@ def _values(vm: VM, networks: Iterable[Interface]) -> Mapping[str, str]:
                 values[f"gateway{suffix}"] = str(own.ip)
                 break
     return values
-
-
-def interfaces(texts: Iterable[str]) -> list[Interface]:
-    """Read ADDRESS/PREFIX texts; raises ValueError."""
-    return [ip_interface(text) for text in texts]
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,0 +1,224 @@
+"""Typed values of settings: what text in jitsu.toml, a flag or a variable means, parsed once.
+
+Each type has a parser that raises ValueError with the reason, and its text form is what the parser reads: that is how
+settings pass to a child of `jitsu up`, and how the reference shows a default.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
+
+from jitsu_protocol.model.hypervisors import Connection, connection
+from jitsu_protocol.model.vm_keys import DnsName, dns_name, host_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where a service listens for HTTP; it is false if it does not."""
+
+    host: str = ""
+    """A name or an address, without brackets."""
+    port: int = 0
+
+    def __bool__(self) -> bool:
+        """Say whether the service listens."""
+        return bool(self.host)
+
+    def __str__(self) -> str:
+        """Return HOST:PORT, or nothing."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self else ""
+
+    def numbered(self, number: int) -> ListenAddress:
+        """Return where the process with that number listens, if number 0 listens here."""
+        return replace(self, port=self.port + number) if self.port else self
+
+
+@dataclass(frozen=True)
+class VmHost:
+    """A further host that has a vmd; without endpoints that vmd is reached over ipc."""
+
+    name: str
+    rpc: str = ""
+    feed: str = ""
+
+    def __str__(self) -> str:
+        """Return `NAME` or `NAME RPC-ENDPOINT FEED-ENDPOINT`."""
+        return " ".join(filter(None, (self.name, self.rpc, self.feed)))
+
+
+class GlueAddress(NamedTuple):
+    """An address of a name server."""
+
+    name: str
+    address: IPv4Address | IPv6Address
+
+    def __str__(self) -> str:
+        """Return NAME=ADDRESS."""
+        return f"{self.name}={self.address}"
+
+
+class ServerAddress(NamedTuple):
+    """Where a DNS server listens."""
+
+    address: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        """Return ADDRESS or ADDRESS@PORT."""
+        return self.address if self.port == 53 else f"{self.address}@{self.port}"
+
+
+def listen_address(text: str) -> ListenAddress:
+    """Read HOST:PORT; nothing is no address."""
+    if not text:
+        return ListenAddress()
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 <= int(port) <= 65535):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return ListenAddress(host.strip("[]"), int(port))
+
+
+def vm_host(text: str) -> VmHost:
+    """Read NAME or NAME RPC-ENDPOINT FEED-ENDPOINT."""
+    parts = text.split()
+    if len(parts) not in (1, 3):
+        raise ValueError(f"{text!r} is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT")
+    host_name(parts[0])
+    return VmHost(*parts)
+
+
+def glue_address(text: str) -> GlueAddress:
+    """Read NAME=ADDRESS."""
+    name, equals, address = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not NAME=ADDRESS")
+    return GlueAddress(dns_name(name), ip_address(address))
+
+
+def server_address(text: str) -> ServerAddress:
+    """Read ADDRESS or ADDRESS@PORT, as Knot and NSD write it."""
+    address, at, port = text.partition("@")
+    if at and not (port.isdecimal() and 0 < int(port) <= 65535):
+        raise ValueError(f"{text!r} is neither ADDRESS nor ADDRESS@PORT")
+    return ServerAddress(str(ip_address(address)), *([int(port)] if at else []))
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """Read an address with or without a prefix length; bits beyond that length are cleared."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network; expected something like 192.0.2.0/24") from None
+
+
+def interface(text: str) -> IPv4Interface | IPv6Interface:
+    """Read an address with its prefix length."""
+    try:
+        return ip_interface(text)
+    except ValueError:
+        raise ValueError(f"{text[:100]!r} is not an address with its prefix length, such as 10.0.0.1/24") from None
+
+
+def usable(text: str) -> str:
+    """Refuse what can be no path, address or name anywhere: the system's calls take neither of these characters."""
+    if "\0" in text:
+        raise ValueError(f"{text[:100]!r} has the character NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text[:100]!r} is not Unicode text") from None
+    return text
+
+
+def _read_with(parse: Callable[[str], object]) -> PlainValidator:
+    """Return what lets pydantic read text with a parser; a value that is parsed already stays as it is."""
+
+    def read(value: object) -> object:
+        if isinstance(value, str):
+            return parse(value)
+        if isinstance(value, bool | int | float | list | dict):
+            raise ValueError(f"{repr(value)[:80]} is not text; are quotes missing?")
+        return value
+
+    return PlainValidator(read)
+
+
+def _split(value: object) -> object:
+    """Take text as a list: parts are divided by commas, or stand on lines of their own."""
+    return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
+
+
+def _split_lines(value: object) -> object:
+    return [line for line in value.splitlines() if line] if isinstance(value, str) else value
+
+
+def _ip_text(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+def _bridge_name(text: str) -> str:
+    if not re.fullmatch(r"[^\s/:]{1,15}", text) or text in (".", ".."):  # as the kernel's dev_valid_name
+        raise ValueError(f"{text[:100]!r} is not the name of a bridge: 15 characters at most, without blanks, / and :")
+    return text
+
+
+def _own_host(text: str) -> str:
+    return host_name(text) if text else ""
+
+
+def _servers(texts: list[str]) -> list[str]:
+    if texts == ["0.0.0.0"]:  # as in the original
+        return ["off"]
+    if texts in (["system"], ["off"]):
+        return texts
+    return [_ip_text(text) for text in texts] or ["off"]
+
+
+def _each_once(hosts: list[VmHost]) -> list[VmHost]:
+    names = [host.name for host in hosts]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the host {twice} is listed twice")
+    return hosts
+
+
+_AS_TEXT = PlainSerializer(str, when_used="json")
+_SPLIT = BeforeValidator(_split)
+
+IpText = Annotated[str, AfterValidator(_ip_text)]
+OwnHost = Annotated[str, AfterValidator(_own_host)]
+Listen = Annotated[ListenAddress, _read_with(listen_address), _AS_TEXT]
+Names = Annotated[list[DnsName], _SPLIT]
+Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], _SPLIT]
+Servers = Annotated[list[str], _SPLIT, AfterValidator(_servers)]
+BridgeNames = Annotated[list[Annotated[str, AfterValidator(_bridge_name)]], _SPLIT]
+IpNetwork = IPv4Network | IPv6Network
+IpInterface = IPv4Interface | IPv6Interface
+Interfaces = Annotated[list[Annotated[IpInterface, _read_with(interface), _AS_TEXT]], _SPLIT]
+Networks = Annotated[list[Annotated[IpNetwork, _read_with(network), _AS_TEXT]], _SPLIT]
+Glue = Annotated[list[Annotated[GlueAddress, _read_with(glue_address), _AS_TEXT]], _SPLIT]
+Secondaries = Annotated[list[Annotated[ServerAddress, _read_with(server_address), _AS_TEXT]], _SPLIT]
+Hosts = Annotated[list[Annotated[VmHost, _read_with(vm_host), _AS_TEXT]], _SPLIT, AfterValidator(_each_once)]
+Connections = Annotated[list[Annotated[Connection, _read_with(connection), _AS_TEXT]], _SPLIT]
+Lines = Annotated[list[str], BeforeValidator(_split_lines)]
+Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]

@@ -1,0 +1,99 @@
+"""Values of settings that are more than text."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, IPv6Network
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jitsu_protocol.model.hypervisors import Connection, HypervisorKind
+from jitsu_runtime.settings.load import SettingsFault, load
+from jitsu_runtime.settings.values import (
+    GlueAddress,
+    ListenAddress,
+    ServerAddress,
+    VmHost,
+    listen_address,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXTS = {
+    "bus.hosts": "berlin,oslo tcp://192.0.2.1:1 tcp://192.0.2.1:2",
+    "bus.allow_plain_tcp": "true",
+    "hypervisor.connections": "big libvirt qemu+ssh://example.org/system,small mock",
+    "hypervisor.gateways": "10.0.0.1/24",
+    "dns.glue": "ns.example.org=192.0.2.9",
+    "dns.secondaries": "192.0.2.2,2001:db8::2@5353",
+    "dns.summon_for": "2001:db8::1/32",
+    "dns.metrics": "[::1]:9100",
+}
+
+
+def test_values_are_parsed_where_settings_are_read() -> None:
+    settings = load(None, {}, TEXTS)
+    assert settings.bus.hosts == [VmHost("berlin"), VmHost("oslo", "tcp://192.0.2.1:1", "tcp://192.0.2.1:2")]
+    assert settings.hypervisor.all_connections == (
+        Connection("", HypervisorKind.MOCK),
+        Connection("big", HypervisorKind.LIBVIRT, "qemu+ssh://example.org/system"),
+        Connection("small", HypervisorKind.MOCK),
+    )
+    assert settings.hypervisor.gateways == [IPv4Interface("10.0.0.1/24")]
+    assert settings.dns.glue == [GlueAddress("ns.example.org", IPv4Address("192.0.2.9"))]
+    assert settings.dns.secondaries == [ServerAddress("192.0.2.2", 53), ServerAddress("2001:db8::2", 5353)]
+    assert settings.dns.summon_for == [IPv6Network("2001:db8::/32")]
+    assert settings.metrics("dns") == ListenAddress("::1", 9100)
+
+
+def test_the_text_of_a_value_is_read_back_as_the_same_value() -> None:
+    settings = load(None, {}, TEXTS)
+    texts = {
+        key: "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in settings.as_values().items()
+    }
+    assert load(None, {}, texts) == settings
+
+
+def test_a_section_of_a_hypervisor_is_a_connection(tmp_path: Path) -> None:
+    file = tmp_path / "jitsu.toml"
+    file.write_text('[hypervisor.big]\nkind = "xapi"\nconnect = "https://example.org"\n')
+    connections = load(file, {}, {}).hypervisor.connections
+    assert connections == [Connection("big", HypervisorKind.XAPI, "https://example.org")]
+
+
+def test_a_service_that_does_not_listen_has_a_false_address_without_text() -> None:
+    nowhere = listen_address("")
+    assert not nowhere
+    assert str(nowhere) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "second"), [("127.0.0.1:9100", "127.0.0.1:9101"), ("127.0.0.1:0", "127.0.0.1:0"), ("", "")]
+)
+def test_each_process_of_a_service_has_a_port_of_its_own_for_metrics(text: str, second: str) -> None:
+    assert str(listen_address(text).numbered(1)) == second
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('[bus]\nhosts = ["a", "a"]', "the host a is listed twice"),
+        ('[bus]\nhosts = ["a tcp://192.0.2.1:1"]', "is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT"),
+        ('[hypervisor]\nconnections = ["a qemu"]', "is neither NAME KIND nor NAME KIND URI, with one of mock"),
+        ('[dns]\nglue = ["192.0.2.1"]', "is not NAME=ADDRESS"),
+        ("[dns]\nglue = [7]", "7 is not text; are quotes missing?"),
+        ('[dns]\nsecondaries = ["192.0.2.1@0"]', "is neither ADDRESS nor ADDRESS@PORT"),
+        ('[dns]\nexempt = ["here"]', "is not a network; expected something like 192.0.2.0/24"),
+        ('[dns]\nmetrics = "9100"', "'9100' is not HOST:PORT"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_a_fault_of_its_line(tmp_path: Path, line: str, reason: str) -> None:
+    file = tmp_path / "jitsu.toml"
+    file.write_text(line + "\n")
+    with pytest.raises(SettingsFault) as caught:
+        load(file, {}, {})
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{file}:2: ")
+    assert reason in fault
