@@ -28,8 +28,9 @@ from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_store.wires.disk import Directory, prepare
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_synjitsu.wires.follow import Follower
-from jitsu_synjitsu.wires.memory import Memory
+from jitsu_synjitsu.wires.kernel import KERNEL_LAN
 from jitsu_synjitsu.wires.server import SynjitsuServer
+from jitsu_synjitsu.wires.status import Status
 from jitsu_vmd.hypervisors.solo5.rules import command_line
 from jitsu_vmd.hypervisors.solo5.rules.users import UsersFault, user_range
 from jitsu_vmd.main import hypervisors_for
@@ -148,10 +149,10 @@ def keeps(process: RealWorld) -> None:
 
 def masks(process: RealWorld) -> None:
     """Make what holds addresses, and look at the bridges."""
-    server = SynjitsuServer(process)
-    Follower(process, server, Memory(process.settings.bus.directory / "synjitsu.connections"))
+    server = SynjitsuServer(process, KERNEL_LAN)
+    Follower(process, server.bridges, server.watcher)
     server.bridges.look()
-    assert server.notes()
+    assert Status(server, KERNEL_LAN).notes()
 
 
 def judges(process: RealWorld) -> None:

@@ -1,11 +1,70 @@
-"""What tests of Synjitsu's rules have in common."""
+"""What tests of Synjitsu have in common."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from jitsu_protocol.rates import Buckets, Networks
-from jitsu_synjitsu.rules.arming import WakeLimit
+from jitsu_synjitsu.rules.activity import Activity
+from jitsu_synjitsu.rules.arming import Arming, WakeLimit
+from jitsu_synjitsu.rules.kept import Kept
+from jitsu_synjitsu.wires.bridge import Bridge
+from jitsu_synjitsu.wires.focus import Focus
+from jitsu_synjitsu.wires.ledger import Ledger
+from jitsu_synjitsu.wires.status import Status
+from tests.support.clock import VirtualClock
+from tests.support.memory_lan import MemoryLan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jitsu_runtime.clock import Clock
+    from jitsu_synjitsu.wires.lan import Lan
+    from jitsu_synjitsu.wires.server import SynjitsuServer
 
 
 def wake_limit(*allowed: str, rate: float = 1.0, burst: float = 5.0, of_all: float = 0.0) -> WakeLimit:
     """Return who may wake VMs: everybody, at that rate."""
     return WakeLimit(Networks(allowed), Buckets(rate, burst), Buckets(of_all, of_all))
+
+
+def notes_of(server: SynjitsuServer) -> list[str]:
+    """Return what `jitsu status` shows of a Synjitsu."""
+    return Status(server, MemoryLan(VirtualClock())).notes()
+
+
+class PlayedOutlet:
+    """Notes what a bridge asks vmd and Xenstore for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def handed_over(self, vm: str) -> None:
+        self.asked.append(("handed over", vm))
+
+    def wake(self, bridge: Bridge, vm: str) -> None:
+        self.asked.append(("wake", bridge.name, vm))
+
+    def save(self, vm: str) -> None:
+        self.asked.append(("save", vm))
+
+    def write(self, vm: str, values: dict[str, str]) -> None:
+        self.asked.append(("write", vm, values))
+
+    def clear(self, vm: str, addresses: Sequence[bytes], after_s: float) -> None:
+        self.asked.append(("clear", vm, tuple(addresses), after_s))
+
+
+def made_bridge(
+    directory: Path,
+    activity: Activity | None = None,
+    lan: Lan | None = None,
+    clock: Clock | None = None,
+    outlet: PlayedOutlet | None = None,
+) -> Bridge:
+    """Return the bridge br0, which is not there unless `lan` has it."""
+    clock = clock or VirtualClock()
+    lan = lan or MemoryLan(clock)
+    focus = Focus(Arming(Kept(10, 100), wake_limit()), activity or Activity(), clock)
+    return Bridge("br0", focus, lan, clock, Ledger(directory / "ports", lan), outlet or PlayedOutlet())

@@ -11,13 +11,14 @@ from jitsu_protocol.messages import VmStatus
 from jitsu_protocol.model.errors import SetupFault, Unavailable
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
-from jitsu_synjitsu.wires import bridges
 from jitsu_synjitsu.wires.bridges import Bridges
 from jitsu_synjitsu.wires.follow import Follower
-from jitsu_synjitsu.wires.memory import Memory
 from jitsu_synjitsu.wires.reports import Reports
 from jitsu_synjitsu.wires.server import SynjitsuServer
+from tests.support.clock import VirtualClock
+from tests.support.memory_lan import MemoryLan
 from tests.support.process import running_process
+from tests.support.synjitsu import notes_of
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -43,21 +44,19 @@ class PlayedBridge:
         self.wire = object()
 
 
-def made(configured: list[str]) -> Bridges:
-    return Bridges(configured, lambda name: cast("Any", PlayedBridge(name)))
+def made(configured: list[str], lan: MemoryLan | None = None) -> Bridges:
+    return Bridges(configured, lan or MemoryLan(VirtualClock()), lambda name: cast("Any", PlayedBridge(name)))
 
 
 @pytest.fixture
-def there(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Return the names of the bridges that this host has, for the test to change."""
-    names: set[str] = set()
-    monkeypatch.setattr(bridges, "_is_bridge", names.__contains__)
-    return names
+def there() -> MemoryLan:
+    """Return the bridges that this host has, for the test to change."""
+    return MemoryLan(VirtualClock())
 
 
-async def test_without_any_configured_it_listens_where_vmd_finds_vms(there: set[str]) -> None:
+async def test_without_any_configured_it_listens_where_vmd_finds_vms(there: MemoryLan) -> None:
     there.add("br0")
-    found, attached = made([]), list[Any]()
+    found, attached = made([], there), list[Any]()
     found.attached = attached.append
     assert not found.are_there.is_set()
     found.want("br0")
@@ -70,8 +69,8 @@ async def test_without_any_configured_it_listens_where_vmd_finds_vms(there: set[
         found.of("")
 
 
-async def test_a_bridge_that_comes_later_is_told_of_when_it_is_there(there: set[str]) -> None:
-    found, attached = made([]), list[Any]()
+async def test_a_bridge_that_comes_later_is_told_of_when_it_is_there(there: MemoryLan) -> None:
+    found, attached = made([], there), list[Any]()
     found.attached = attached.append
     found.want("br0")
     with pytest.raises(Unavailable, match="br0 is not a bridge of this host"):
@@ -83,10 +82,10 @@ async def test_a_bridge_that_comes_later_is_told_of_when_it_is_there(there: set[
     assert [bridge.name for bridge in attached] == ["br0"]
 
 
-async def test_what_it_may_not_listen_on_is_a_reason_if_found_and_ends_it_if_configured(there: set[str]) -> None:
+async def test_what_it_may_not_listen_on_is_a_reason_if_found_and_ends_it_if_configured(there: MemoryLan) -> None:
     there.add("br0")
     for configured in ([], ["br0"]):
-        tried = Bridges(configured, lambda name: cast("Any", PlayedBridge(name)))
+        tried = made(configured, there)
         tried.want("br0")
         (bridge,) = cast("list[PlayedBridge]", list(tried))
         bridge.fault, bridge.wire = "it needs CAP_NET_RAW", None
@@ -111,11 +110,11 @@ async def test_what_is_configured_is_all_and_none_is_none() -> None:
 
 async def test_status_names_each_vm_that_runs_on_a_bridge_that_cannot_be_watched(tmp_path: Path) -> None:
     async with running_process("synjitsu", tmp_path) as process:
-        server = SynjitsuServer(process)
-        follower = Follower(process, server, Memory(tmp_path / "connections"))
-        follower._configured([VmChanged(None, VM)])
-        follower._state(VmStatus(uuid=VM.uuid, name="www", state=VmState.READY, bridge="br-not-here"), gone=False)
-        (note,) = [note for note in server.notes() if "open connections do not keep" in note]
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower = Follower(process, server.bridges, server.watcher)
+        follower.configured([VmChanged(None, VM)])
+        follower.state(VmStatus(uuid=VM.uuid, name="www", state=VmState.READY, bridge="br-not-here"), gone=False)
+        (note,) = [note for note in notes_of(server) if "open connections do not keep" in note]
         assert note.startswith("open connections do not keep 1 VMs up (www): br-not-here is not a bridge of this host")
 
 
@@ -129,13 +128,12 @@ async def test_g8_one_that_has_just_started_does_not_say_that_it_sees_no_vm(
 
     monkeypatch.setattr(Reports, "leave", leave)
     async with running_process("synjitsu", tmp_path) as process:
-        server = SynjitsuServer(process)
-        memory = Memory(tmp_path / "connections")
-        follower = Follower(process, server, memory)
-        reports = asyncio.ensure_future(Reports(process, server, follower, memory).run())
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower = Follower(process, server.bridges, server.watcher)
+        reports = asyncio.ensure_future(Reports(process, server.bridges, follower, server.watcher).run())
         await asyncio.sleep(0)
         assert left == []
-        follower._all_states([], "")
+        follower.all_states([], "")
         async with asyncio.timeout(1):
             while not left:
                 await asyncio.sleep(0)

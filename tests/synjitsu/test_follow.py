@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING, Never
 
 import pytest
@@ -10,10 +9,14 @@ import pytest
 from jitsu_protocol.messages import VmStatus
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.memory import Memory
+from jitsu_synjitsu.wires.outlet import VmdOutlet
 from jitsu_synjitsu.wires.server import SynjitsuServer
+from tests.support.memory_lan import MemoryLan
 from tests.support.process import running_process
+from tests.support.synjitsu import notes_of
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -24,21 +27,21 @@ if TYPE_CHECKING:
 
 async def test_status_names_the_vms_that_run_and_that_cannot_be_watched(tmp_path: Path) -> None:
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-not-there") as process:
-        server = SynjitsuServer(process)
-        follower = Follower(process, server, Memory(tmp_path / "connections"))
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower = Follower(process, server.bridges, server.watcher)
         vms = [make_vm(name, f"10.0.0.{n}") for n, name in enumerate(("api", "www", "off"))]
-        follower._configured([VmChanged(None, vm) for vm in vms])
+        follower.configured([VmChanged(None, vm) for vm in vms])
         for vm in vms:
             state = VmState.OFF if vm.name == "off" else VmState.READY
-            follower._state(VmStatus(uuid=vm.uuid, name=vm.name, state=state, bridge="br7"), gone=False)
-        (note,) = [note for note in server.notes() if "open connections do not keep" in note]
+            follower.state(VmStatus(uuid=vm.uuid, name=vm.name, state=state, bridge="br7"), gone=False)
+        (note,) = [note for note in notes_of(server) if "open connections do not keep" in note]
         assert "2 VMs up (api, www): " in note
         assert "br7" in note
 
 
 async def test_without_any_bridge_it_says_that_connections_keep_no_vm_up(tmp_path: Path) -> None:
     async with running_process("synjitsu", tmp_path) as process:
-        (note,) = SynjitsuServer(process).notes()
+        (note,) = notes_of(SynjitsuServer(process, MemoryLan(process.clock)))
         assert "open connections do not keep VMs up" in note
 
 
@@ -48,14 +51,15 @@ async def test_a_report_looks_at_the_vms_that_drain_and_no_others(tmp_path: Path
             raise AssertionError("all VMs are looked at")
 
     async with running_process("synjitsu", tmp_path) as process:
-        follower = Follower(process, SynjitsuServer(process), Memory(tmp_path / "connections"))
-        follower._states = Watched()
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower, watcher = Follower(process, server.bridges, server.watcher), server.watcher
+        watcher.watchlist.states = Watched()
         api, www = make_vm("api", "10.0.0.1"), make_vm("www", "10.0.0.2")
 
         def says(vm: VM, drain: str, *, gone: bool = False) -> list[str]:
             state = VmState.DRAINING if drain else VmState.READY
-            follower._state(VmStatus(uuid=vm.uuid, name=vm.name, state=state, drain=drain), gone=gone)
-            return follower.drains()
+            follower.state(VmStatus(uuid=vm.uuid, name=vm.name, state=state, drain=drain), gone=gone)
+            return watcher.drains()
 
         assert says(api, "a") == ["a"]
         assert says(www, "w") == ["a", "w"]
@@ -67,10 +71,10 @@ async def test_g7_a_vm_that_vmd_had_armed_when_it_died_is_summoned_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(SynjitsuServer, "summon_again", lambda _, __, vm: asked.append(vm))
+    monkeypatch.setattr(VmdOutlet, "summon_again", lambda _, __, vm: asked.append(vm))
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-not-there") as process:
-        server = SynjitsuServer(process)
-        follower = Follower(process, server, Memory(tmp_path / "connections"))
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower = Follower(process, server.bridges, server.watcher)
         armed, off, ready = (make_vm(name, f"10.0.0.{n}") for n, name in enumerate(("armed", "off", "ready")))
         (bridge,) = server.bridges
         for vm in (armed, ready):
@@ -78,28 +82,29 @@ async def test_g7_a_vm_that_vmd_had_armed_when_it_died_is_summoned_again(
         states = [(armed, VmState.OFF), (off, VmState.OFF), (ready, VmState.READY)]
         statuses = [VmStatus(uuid=vm.uuid, name=vm.name, state=state) for vm, state in states]
         for status in statuses:
-            follower._state(status, gone=False)
+            follower.state(status, gone=False)
         assert asked == [], "an item of the feed may be older than the Arm"
-        follower._all_states(statuses, "")
+        follower.all_states(statuses, "")
         assert asked == [armed.uuid]
 
 
 @pytest.mark.parametrize("knows", [True, False])
 async def test_g3_a_vm_that_was_started_shortly_before_synjitsu_may_have_connections(
-    tmp_path: Path, knows: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, knows: bool
 ) -> None:
-    path, vm = tmp_path / "connections", make_vm("www", "10.0.0.1")
+    path, vm = tmp_path / "synjitsu.connections", make_vm("www", "10.0.0.1")
     connection = (b"\x0a\0\0\x09", 40_000, b"\x0a\0\0\1", 80)
-    Memory(path).save({vm.uuid: ([connection], False, [])} if knows else {})
+    Memory(path, SYSTEM_CLOCK).save({vm.uuid: ([connection], False, [])} if knows else {})
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br0") as process:
-        server = SynjitsuServer(process)
+        lan = MemoryLan(process.clock)
+        lan.add("br0")
+        server = SynjitsuServer(process, lan)
+        server.bridges.look()
         (bridge,) = server.bridges
-        monkeypatch.setattr(server.bridges, "of", lambda _: bridge)
-        bridge.listens_since = monotonic()
-        follower = Follower(process, server, Memory(path))
-        follower._configured([VmChanged(None, vm)])
+        follower = Follower(process, server.bridges, server.watcher)
+        follower.configured([VmChanged(None, vm)])
         status = VmStatus(uuid=vm.uuid, name=vm.name, state=VmState.READY, bridge="br0", up_s=1.0)
-        follower._state(status, gone=False)
+        follower.state(status, gone=False)
         known = bridge.activity.known(vm.uuid)
         assert known is not None
         assert known[:2] == (([connection], False) if knows else ([], True))

@@ -16,9 +16,10 @@ from jitsu_synjitsu.rules import filter as filter_module
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.arming import Arming
-from jitsu_synjitsu.rules.filter import ALL_BYTES, HEAD_BYTES, MAX_INSTRUCTIONS, RANDOM, Interest, program
+from jitsu_synjitsu.rules.filter import ALL_BYTES, HEAD_BYTES, MAX_INSTRUCTIONS, Interest, program
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.kept import Kept
+from tests.support.bpf import taken_by
 from tests.support.examples import examples
 from tests.support.frames import (
     ACK,
@@ -191,32 +192,6 @@ def test_bytes_are_read(data: bytes) -> None:
         frames.rejection(data, seen, VM_MAC)
 
 
-def _taken(code: list[tuple[int, int, int, int]], frame: bytes) -> int:
-    """Run a classic BPF program, as far as ours go; returns how many bytes it takes."""
-    at, a, x = 0, 0, 0
-    sizes = {0x20: 4, 0x28: 2, 0x30: 1, 0x50: 1, 0xB1: 1}
-    while True:
-        op, yes, no, k = code[at]
-        at += 1
-        if op == 0x06:
-            return k
-        if (op, k) == (0x20, RANDOM):
-            a = random.getrandbits(32)
-        elif op in sizes:
-            offset = k + x if op == 0x50 else k
-            if offset + sizes[op] > len(frame):
-                return 0
-            loaded = int.from_bytes(frame[offset : offset + sizes[op]], "big")
-            if op == 0xB1:
-                x = 4 * (loaded & 0xF)
-            else:
-                a = loaded
-        elif op == 0x05:
-            at += k
-        else:
-            at += yes if {0x15: a == k, 0x25: a > k, 0x35: a >= k, 0x45: a & k}[op] else no
-
-
 STRANGER = b"\x02\0\0\0\0\x77"
 OTHERS = frozenset(struct.pack("!HI", 0x0200, 1000 + 7 * n) for n in range(50))
 
@@ -224,10 +199,10 @@ OTHERS = frozenset(struct.pack("!HI", 0x0200, 1000 + 7 * n) for n in range(50))
 def test_the_kernel_passes_on_all_of_vms_that_are_held() -> None:
     code = program(Interest(held=OTHERS | {VM_MAC}))
     for taken in (tcp(), tcp(to=CLIENT_MAC, source=VM_MAC), arp(1, STRANGER, *V4), solicitation(STRANGER, *V6)):
-        assert _taken(code, taken) == ALL_BYTES
+        assert taken_by(code, taken) == ALL_BYTES
     for other in (tcp(to=STRANGER), tcp(to=STRANGER, addresses=V6), ethernet(0x86DD, b"x" * 60, to=STRANGER)):
-        assert not _taken(code, other)
-    assert not _taken(program(Interest()), tcp())
+        assert not taken_by(code, other)
+    assert not taken_by(program(Interest()), tcp())
 
 
 @BOTH
@@ -236,13 +211,13 @@ def test_of_a_vm_that_runs_only_packets_to_the_address_that_is_held_still_are_pa
 ) -> None:
     code = program(Interest(absent=frozenset({addresses[1]})))
     elsewhere = (addresses[0], addresses[1][:-1] + b"\x55")
-    assert _taken(code, udp(1, 2, b"x", addresses)) == ALL_BYTES
-    assert not _taken(code, udp(1, 2, b"x", elsewhere))
-    assert not _taken(code, udp(1, 2, b"x", addresses[::-1], source=VM_MAC))
+    assert taken_by(code, udp(1, 2, b"x", addresses)) == ALL_BYTES
+    assert not taken_by(code, udp(1, 2, b"x", elsewhere))
+    assert not taken_by(code, udp(1, 2, b"x", addresses[::-1], source=VM_MAC))
     for taken in (arp(1, STRANGER, *V4), solicitation(STRANGER, *V6)):
-        assert _taken(code, taken) == ALL_BYTES
+        assert taken_by(code, taken) == ALL_BYTES
     both = program(Interest(absent=frozenset({V4[1], V6[1]})))
-    assert _taken(both, tcp(addresses=addresses)) == ALL_BYTES
+    assert taken_by(both, tcp(addresses=addresses)) == ALL_BYTES
 
 
 @pytest.mark.parametrize("addresses", [V4, V6])
@@ -255,17 +230,17 @@ def test_of_vms_that_run_it_passes_on_what_begins_and_ends_connections(addresses
         (1 | ACK, HEAD_BYTES),
         (ACK, 0),
     ):
-        assert _taken(code, tcp(flags=flags, addresses=addresses)) == bytes_taken
-        assert _taken(code, tcp(flags=flags, addresses=addresses, to=CLIENT_MAC, source=VM_MAC)) == bytes_taken
-        assert not _taken(code, tcp(flags=flags, addresses=addresses, to=STRANGER))
-    assert not _taken(code, udp(1, 2, b"x" * 60, addresses))
+        assert taken_by(code, tcp(flags=flags, addresses=addresses)) == bytes_taken
+        assert taken_by(code, tcp(flags=flags, addresses=addresses, to=CLIENT_MAC, source=VM_MAC)) == bytes_taken
+        assert not taken_by(code, tcp(flags=flags, addresses=addresses, to=STRANGER))
+    assert not taken_by(code, udp(1, 2, b"x" * 60, addresses))
     fragment = bytearray(tcp(flags=SYN))
     fragment[14 + 6 : 14 + 8] = b"\0\x05"
-    assert not _taken(code, bytes(fragment))
+    assert not taken_by(code, bytes(fragment))
     awaited = program(Interest(awaited=OTHERS | {VM_MAC}, running=OTHERS | {VM_MAC}))
-    assert _taken(awaited, udp(1, 2, b"x", addresses)) == HEAD_BYTES
-    assert not _taken(awaited, udp(1, 2, b"x", addresses, to=CLIENT_MAC, source=VM_MAC)), "only what is sent to it"
-    assert not _taken(awaited, arp(1, CLIENT_MAC, *V4, to=VM_MAC))
+    assert taken_by(awaited, udp(1, 2, b"x", addresses)) == HEAD_BYTES
+    assert not taken_by(awaited, udp(1, 2, b"x", addresses, to=CLIENT_MAC, source=VM_MAC)), "only what is sent to it"
+    assert not taken_by(awaited, arp(1, CLIENT_MAC, *V4, to=VM_MAC))
 
 
 @given(st.sets(st.integers(0, 2**32 - 1), max_size=400), st.sets(st.integers(0, 2**32 - 1), max_size=400))
@@ -274,22 +249,22 @@ def test_the_filter_finds_each_of_many_vms_and_no_other(ours: set[int], theirs: 
     code = program(Interest(held=frozenset(struct.pack("!HI", 0x0200, end) for end in ours)))
     stranger = struct.pack("!HI", 0x0200, next(end for end in itertools.count() if end not in ours))
     for end in ours | theirs:
-        assert bool(_taken(code, tcp(to=struct.pack("!HI", 0x0200, end), source=stranger))) is (end in ours)
+        assert bool(taken_by(code, tcp(to=struct.pack("!HI", 0x0200, end), source=stranger))) is (end in ours)
 
 
 def test_of_what_is_sent_to_a_vm_that_is_flooded_some_is_taken_and_of_what_it_sends_all() -> None:
     code = program(Interest(held=OTHERS | {VM_MAC}, flooded=frozenset({VM_MAC})))
-    assert 100 < sum(_taken(code, tcp()) > 0 for _ in range(64 * 200)) < 300
-    assert _taken(code, tcp(to=CLIENT_MAC, source=VM_MAC)) == ALL_BYTES
-    assert _taken(code, tcp(to=min(OTHERS))) == ALL_BYTES
-    assert _taken(code, arp(1, CLIENT_MAC, *V4)) == ALL_BYTES
+    assert 100 < sum(taken_by(code, tcp()) > 0 for _ in range(64 * 200)) < 300
+    assert taken_by(code, tcp(to=CLIENT_MAC, source=VM_MAC)) == ALL_BYTES
+    assert taken_by(code, tcp(to=min(OTHERS))) == ALL_BYTES
+    assert taken_by(code, arp(1, CLIENT_MAC, *V4)) == ALL_BYTES
 
 
-def test_of_what_is_sent_to_a_running_vm_that_is_flooded_and_of_what_it_sends_some_is_taken() -> None:
+def test_of_what_is_sent_to_a_running_vm_that_is_flooded_and_of_what_it_sends_some_istaken_by() -> None:
     code = program(Interest(running=OTHERS | {VM_MAC}, awaited=OTHERS | {VM_MAC}, sampled=frozenset({VM_MAC})))
     for frame in (tcp(), tcp(flags=SYN | ACK, to=CLIENT_MAC, source=VM_MAC)):
-        assert 100 < sum(_taken(code, frame) > 0 for _ in range(64 * 200)) < 300
-    assert _taken(code, tcp(to=min(OTHERS))) == HEAD_BYTES
+        assert 100 < sum(taken_by(code, frame) > 0 for _ in range(64 * 200)) < 300
+    assert taken_by(code, tcp(to=min(OTHERS))) == HEAD_BYTES
 
 
 def test_a_filter_is_never_longer_than_the_kernel_takes_and_then_passes_more() -> None:
@@ -298,7 +273,7 @@ def test_a_filter_is_never_longer_than_the_kernel_takes_and_then_passes_more() -
         for interest in (Interest(held=macs), Interest(awaited=macs, running=macs), Interest(running=macs)):
             code = program(interest)
             assert len(code) <= MAX_INSTRUCTIONS
-            assert _taken(code, tcp(to=max(macs))) >= (ALL_BYTES if interest.held else HEAD_BYTES)
+            assert taken_by(code, tcp(to=max(macs))) >= (ALL_BYTES if interest.held else HEAD_BYTES)
 
 
 def test_a_filter_that_would_be_too_long_is_not_made_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,19 +300,19 @@ def test_what_is_behind_an_ipv6_extension_header_is_passed_on_both_ways_and_read
     back = CLIENT_MAC + VM_MAC + there[12:]
     for interest in (Interest(running=vms), Interest(running=vms, listened=vms), Interest(listened=vms)):
         code = program(interest)
-        assert _taken(code, there) == _taken(code, back) == HEAD_BYTES
-        assert not _taken(code, STRANGER + there[6:])
+        assert taken_by(code, there) == taken_by(code, back) == HEAD_BYTES
+        assert not taken_by(code, STRANGER + there[6:])
     whole, behind = frames.read(frame), frames.read(there)
     assert (behind.kind, behind.source_port, behind.target_port) == (whole.kind, whole.source_port, whole.target_port)
     no_extension = behind_extension(frame, 58)
-    assert not _taken(program(Interest(running=vms)), no_extension), "ICMPv6 is not one"
+    assert not taken_by(program(Interest(running=vms)), no_extension), "ICMPv6 is not one"
 
 
 @pytest.mark.parametrize("addresses", [V4, V6])
 def test_of_vms_that_are_listened_to_it_passes_on_datagrams_both_ways(addresses: tuple[bytes, bytes]) -> None:
     code = program(Interest(listened=OTHERS | {VM_MAC}))
-    assert _taken(code, udp(1, 2, b"x", addresses)) == HEAD_BYTES
-    assert _taken(code, udp(1, 2, b"x", addresses, to=CLIENT_MAC, source=VM_MAC)) == HEAD_BYTES
-    assert not _taken(code, udp(1, 2, b"x", addresses, to=STRANGER))
+    assert taken_by(code, udp(1, 2, b"x", addresses)) == HEAD_BYTES
+    assert taken_by(code, udp(1, 2, b"x", addresses, to=CLIENT_MAC, source=VM_MAC)) == HEAD_BYTES
+    assert not taken_by(code, udp(1, 2, b"x", addresses, to=STRANGER))
     for other in (tcp(addresses=addresses), arp(1, CLIENT_MAC, *V4, to=VM_MAC)):
-        assert not _taken(code, other)
+        assert not taken_by(code, other)

@@ -12,11 +12,8 @@ from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut
 from jitsu_synjitsu.rules.running import Running
-from jitsu_synjitsu.wires import bridge as bridge_module
-from jitsu_synjitsu.wires.bridge import Bridge
-from jitsu_synjitsu.wires.ledger import Ledger
 from tests.support.frames import ACK, CLIENT_MAC, SYN, V4, tcp, udp
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import made_bridge, wake_limit
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -156,10 +153,8 @@ def test_a_bridge_makes_no_filter_when_nothing_has_changed(monkeypatch: pytest.M
         def look(self) -> None:
             """Nothing has come."""
 
-    monkeypatch.setattr(bridge_module, "hindrances", list)
-    bridge = Bridge("br0", Kept(1, 1), wake_limit(), Ledger(tmp_path / "ports"), lambda *_: None, lambda _: None)
+    bridge = made_bridge(tmp_path, Host(monkeypatch, vms=10).activity)
     bridge.wire = wire = Wire()  # type: ignore[assignment]
-    bridge.activity = Host(monkeypatch, vms=10).activity
     bridge.look_now()
     assert wire.watched == 1
     for _ in range(10):

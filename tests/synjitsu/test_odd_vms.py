@@ -25,12 +25,13 @@ from jitsu_synjitsu.rules.macs import Macs
 from jitsu_synjitsu.rules.values import check
 from jitsu_synjitsu.wires import follow as wires
 from jitsu_synjitsu.wires.follow import Follower
-from jitsu_synjitsu.wires.memory import Memory
 from jitsu_synjitsu.wires.server import SynjitsuServer
 from tests.support.examples import examples
 from tests.support.frames import CLIENT_MAC, SYN, V4, tcp, udp
+from tests.support.memory_lan import MemoryLan
 from tests.support.odd_vms import GOOD, LAST, odd_statuses, odd_vms, told_of
 from tests.support.process import running_process
+from tests.support.synjitsu import notes_of
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -57,23 +58,26 @@ class FilteringWire:
     def send(self, _: bytes) -> None:
         pass
 
-    def hindrance(self) -> str:
+    def look(self) -> None:
+        pass
+
+    def warning(self) -> str:
         return ""
 
 
 async def _followed(directory: Path, odd: VM, status: VmStatus) -> None:
     async with running_process("synjitsu", directory, synjitsu__bridges="br-none") as process:
-        server = SynjitsuServer(process)
-        follower = Follower(process, server, Memory(directory / "connections"))
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower = Follower(process, server.bridges, server.watcher)
         (bridge,) = server.bridges
         bridge.wire = wire = FilteringWire()  # type: ignore[assignment]
         inventory, changes = told_of(partial(check, ""), GOOD, odd)
-        follower._configured(changes)
+        follower.configured(changes)
 
         def says(state: VmState) -> None:
             good = VmStatus(uuid=GOOD.uuid, name="good", state=state)
-            follower._all_states([status, good, status], "")
-            bridge._focus()
+            follower.all_states([status, good, status], "")
+            bridge.look_now()
 
         says(VmState.OFF)
         assert "10.0.0.1" in bridge.arming.addresses()
@@ -89,7 +93,7 @@ async def _followed(directory: Path, odd: VM, status: VmStatus) -> None:
         assert due is None or math.isfinite(due)
         is_refused = odd.uuid in inventory.refused
         assert len(inventory.notes(inventory.refused)) == is_refused
-        assert server.notes()
+        assert notes_of(server)
 
 
 @settings(max_examples=examples(100), deadline=None)
@@ -110,16 +114,16 @@ async def test_a_vm_of_which_vmd_gives_no_mac_address_is_left_out_until_that_is_
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-none") as process:
-        server = SynjitsuServer(process)
-        follower = Follower(process, server, Memory(tmp_path / "connections"))
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower = Follower(process, server.bridges, server.watcher)
         (bridge,) = server.bridges
         bridge.wire = FilteringWire()  # type: ignore[assignment]
-        follower._configured(told_of(partial(check, ""), GOOD)[1])
+        follower.configured(told_of(partial(check, ""), GOOD)[1])
 
         def says(mac: str) -> list[str]:
             status = VmStatus(uuid=GOOD.uuid, name="good", state=VmState.READY, mac=mac)
-            follower._state(status, gone=False)
-            return [note for note in server.notes() if "left out" in note]
+            follower.state(status, gone=False)
+            return [note for note in notes_of(server) if "left out" in note]
 
         assert says("02:00:00:00:00:05") == []
         assert bridge.activity.running() == {bytes.fromhex("020000000005")}
@@ -134,18 +138,18 @@ async def test_a_vm_of_which_vmd_gives_no_mac_address_is_left_out_until_that_is_
 
 async def test_status_names_vms_that_have_the_same_mac_address(tmp_path: Path) -> None:
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-none") as process:
-        server = SynjitsuServer(process)
-        follower = Follower(process, server, Memory(tmp_path / "connections"))
+        server = SynjitsuServer(process, MemoryLan(process.clock))
+        follower = Follower(process, server.bridges, server.watcher)
         (bridge,) = server.bridges
         bridge.wire = FilteringWire()  # type: ignore[assignment]
         vms = [make_vm(name, f"10.0.0.{n}", mac=GOOD.mac) for n, name in enumerate(("a", "b"))]
-        follower._configured(told_of(partial(check, ""), *vms)[1])
+        follower.configured(told_of(partial(check, ""), *vms)[1])
         for vm in vms:
-            follower._state(VmStatus(uuid=vm.uuid, name=vm.name, state=VmState.READY), gone=False)
-        (note,) = [note for note in server.notes() if "same MAC" in note]
+            follower.state(VmStatus(uuid=vm.uuid, name=vm.name, state=VmState.READY), gone=False)
+        (note,) = [note for note in notes_of(server) if "same MAC" in note]
         assert note == "the VMs a and b have the same MAC address 02:00:00:00:00:01: give one another (its key mac)"
-        follower._state(VmStatus(uuid=vms[1].uuid, name="b", state=VmState.OFF), gone=False)
-        assert not any("same MAC" in note for note in server.notes())
+        follower.state(VmStatus(uuid=vms[1].uuid, name="b", state=VmState.OFF), gone=False)
+        assert not any("same MAC" in note for note in notes_of(server))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ async def test_an_arm_with_a_wrong_value_is_refused_and_holds_nothing(
     tmp_path: Path, wrong: dict[str, object], handover: str
 ) -> None:
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-none") as process:
-        server = SynjitsuServer(process)
+        server = SynjitsuServer(process, MemoryLan(process.clock))
         (bridge,) = server.bridges
         bridge.wire = FilteringWire()  # type: ignore[assignment]
         right = {"vm": "v", "addresses": ["10.0.0.1"], "mac": GOOD.mac, "limit_s": 9.0, "handover": handover}
@@ -180,8 +184,9 @@ async def test_synjitsu_leaves_out_a_vm_of_its_own_host_with_which_it_cannot_wor
 
     monkeypatch.setattr(wires, "follow_vms", follow)
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-none") as process:
+        server = SynjitsuServer(process, MemoryLan(process.clock))
         with pytest.raises(Followed):
-            await Follower(process, SynjitsuServer(process), Memory(tmp_path / "connections")).run()
+            await Follower(process, server.bridges, server.watcher).run()
     odd = GOOD.model_copy(update={"config": {"mac": ("zz",)}})
     inventory, _ = told_of(checks[0], odd)
     assert "is left out: 'zz' is not the MAC address of an interface" in inventory.notes(inventory.refused)[0]

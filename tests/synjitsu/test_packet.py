@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jitsu_synjitsu.rules.filter import Interest
-from jitsu_synjitsu.rules.kept import Kept
-from jitsu_synjitsu.wires import bridge as bridge_module
-from jitsu_synjitsu.wires import packet
-from jitsu_synjitsu.wires.bridge import Bridge
-from jitsu_synjitsu.wires.ledger import Ledger
 from jitsu_synjitsu.wires.packet import OWN_SOCKET_ERRNOS, BridgeSocket
+from tests.support.clock import VirtualClock
 from tests.support.frames import VM_MAC, tcp
-from tests.support.synjitsu import wake_limit
+from tests.support.memory_lan import MemoryLan
+from tests.support.synjitsu import made_bridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from jitsu_synjitsu.wires.lan import Taken
 
 pytestmark = pytest.mark.wires
 
@@ -154,11 +153,15 @@ def test_a_bridge_opens_a_broken_socket_again_and_still_counts_what_it_did_not_s
         return opened[-1]
 
     monkeypatch.setattr(socket, "if_nametoindex", lambda _: 7)
-    monkeypatch.setattr(packet, "hindrances", list)
-    monkeypatch.setattr(bridge_module, "BridgeSocket", lambda name, taken: BridgeSocket(name, taken, make_socket))
+
+    class FailingLan(MemoryLan):
+        def wire(self, bridge: str, taken: Taken) -> Any:
+            return BridgeSocket(bridge, taken, make_socket)
 
     async def look() -> None:
-        bridge = Bridge("br0", Kept(1, 1), wake_limit(), Ledger(tmp_path / "ports"), lambda *_: None, lambda _: None)
+        lan = FailingLan(clock := VirtualClock())
+        lan.add("br0")
+        bridge = made_bridge(tmp_path, lan=lan, clock=clock)
         bridge.look()
         opened[0].send_errno = errno.EBADF
         bridge.send(tcp(), "replay")
@@ -166,7 +169,7 @@ def test_a_bridge_opens_a_broken_socket_again_and_still_counts_what_it_did_not_s
         bridge.look()
         bridge.send(tcp(), "replay")
         assert opened[1].theirs.recv(100) == tcp()
-        assert bridge.unsent == {"EBADF": 1}
+        assert bridge.unsent() == {"EBADF": 1}
         bridge.look()
         assert len(opened) == 2
         assert bridge.wire is not None

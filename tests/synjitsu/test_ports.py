@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from jitsu_synjitsu.rules.ports import Divert, EndDivert, Open, Port, Ports, Shu
 from jitsu_synjitsu.wires import flooding
 from jitsu_synjitsu.wires import ledger as ledger_module
 from jitsu_synjitsu.wires.ledger import Ledger, read_ports
+from tests.support.clock import VirtualClock
+from tests.support.memory_lan import MemoryLan
 
 ROOT = Path(__file__).parents[2]
 MAC, OTHER = bytes.fromhex("02005e005301"), bytes.fromhex("02005e005302")
@@ -129,34 +130,39 @@ def test_a_port_that_is_gone_is_forgotten() -> None:
     assert ports.settled("v") == []
 
 
-def test_ports_that_were_left_shut_are_opened_at_the_next_start_if_they_are_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[tuple[int, bool]] = []
-    indices = {"vnet0": 7, "vnet1": 99}
+class NotedLan(MemoryLan):
+    """Has the interfaces that the test names, and notes which are opened and shut."""
 
-    def index_of(name: str) -> int:
-        if name not in indices:
-            raise OSError
-        return indices[name]
+    def __init__(self) -> None:
+        super().__init__(VirtualClock())
+        self.indices: dict[str, int] = {}
+        self.floods: list[tuple[int, bool]] = []
 
-    monkeypatch.setattr(ledger_module, "set_flood", lambda index, floods: opened.append((index, floods)))
-    monkeypatch.setattr(socket, "if_nametoindex", index_of)
+    def index(self, bridge: str) -> int:
+        return self.indices.get(bridge, 0)
+
+    def set_flood(self, index: int, floods: bool) -> None:
+        self.floods.append((index, floods))
+
+
+def test_ports_that_were_left_shut_are_opened_at_the_next_start_if_they_are_the_same(tmp_path: Path) -> None:
+    lan = NotedLan()
+    lan.indices = {"vnet0": 7, "vnet1": 99}
     path = tmp_path / "run" / "synjitsu.ports"
-    killed = Ledger(path)
+    killed = Ledger(path, lan)
     for port in (TAP, replace(TAP, index=8, name="vnet1"), replace(TAP, index=9, name="vnet2")):
         killed.add(port)
     killed.remove(replace(TAP, index=9, name="vnet2"))
     with path.open("a") as file:
         file.write("- 7 vnet")  # it was killed while it wrote: the port is still shut
-    Ledger(path).restore()
-    assert opened == [(7, True)]
+    Ledger(path, lan).restore()
+    assert lan.floods == [(7, True)]
     assert not path.exists()
 
 
 def test_the_file_of_ports_that_are_shut_stays_short(tmp_path: Path) -> None:
     path = tmp_path / "synjitsu.ports"
-    ledger = Ledger(path)
+    ledger = Ledger(path, NotedLan())
     ledger.add(TAP)
     for _ in range(10_000):
         other = replace(TAP, index=8, name="vnet1")
@@ -174,7 +180,7 @@ def test_the_file_of_ports_that_are_shut_stays_short(tmp_path: Path) -> None:
 def test_a_file_of_ports_that_cannot_be_read_costs_a_warning(tmp_path: Path, text: str) -> None:
     path = tmp_path / "synjitsu.ports"
     path.write_text(text)
-    Ledger(path).restore()
+    Ledger(path, NotedLan()).restore()
 
 
 def test_the_packaged_unit_may_do_what_synjitsu_does() -> None:
@@ -185,13 +191,12 @@ def test_the_packaged_unit_may_do_what_synjitsu_does() -> None:
     assert {"AF_PACKET", "AF_NETLINK"} <= set(allowed["RestrictAddressFamilies"].split())
 
 
-def test_no_port_stays_shut_when_the_socket_of_a_bridge_that_is_there_breaks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    floods: list[tuple[int, bool]] = []
-    monkeypatch.setattr(flooding, "set_flood", lambda index, on: floods.append((index, on)))
-    ports = flooding.BridgePorts("br0", Ledger(tmp_path / "ports"))
+def test_no_port_stays_shut_when_the_socket_of_a_bridge_that_is_there_breaks(tmp_path: Path) -> None:
+    lan = NotedLan()
+    bridge = lan.add("br0")
+    ports = flooding.BridgePorts("br0", lan, Ledger(tmp_path / "ports", lan))
+    ports.attach()
     ports.boots("v", b"\x02\0\0\0\0\1")
-    ports._appeared(Port(7, "vnet7", b"\xfe\0\0\0\0\1", is_up=True, floods=True))
+    tap = bridge.plug("vnet7", lambda _: None, b"\xfe\0\0\0\0\1")
     ports.detach()
-    assert floods == [(7, False), (7, True)]
+    assert lan.floods == [(tap.index, False), (tap.index, True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -14,15 +13,14 @@ from jitsu_synjitsu.rules.activity import FLOOD_FRAMES, Activity
 from jitsu_synjitsu.rules.arming import FLOOD_PACKETS
 from jitsu_synjitsu.rules.datagrams import FLOW_S
 from jitsu_synjitsu.rules.filter import SAMPLE, Interest
-from jitsu_synjitsu.rules.kept import Kept
-from jitsu_synjitsu.wires.bridge import Bridge
-from jitsu_synjitsu.wires.ledger import Ledger
 from tests.support.frames import ACK, CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, tcp, udp
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import made_bridge
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jitsu_synjitsu.wires.bridge import Bridge
 
 VM = make_vm(ttl="10", max_idle_connection="1000")
 OTHER, OTHER_MAC = make_vm("other", "10.0.0.2", ttl="10", max_idle_connection="1000"), b"\x02\0\0\0\0\x07"
@@ -106,18 +104,20 @@ class Wire:
     def has_lost(self) -> bool:
         return self.lost
 
-    def hindrance(self) -> str:
+    def warning(self) -> str:
         return ""
 
     def watch(self, interest: Interest) -> None:
         self.interest = interest
 
+    def look(self) -> None:
+        """Nothing has come."""
+
 
 @pytest.fixture
-def bridge(activity: Activity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Bridge, Wire]:
-    made = Bridge("br0", Kept(10, 100), wake_limit(), Ledger(tmp_path / "ports"), lambda *_: None, lambda _: None)
-    monkeypatch.setattr(socket, "if_nametoindex", lambda _: 0)
-    made.activity, made.wire = activity, Wire()  # type: ignore[assignment]
+def bridge(activity: Activity, tmp_path: Path) -> tuple[Bridge, Wire]:
+    made = made_bridge(tmp_path, activity)
+    made.wire = Wire()  # type: ignore[assignment]
     return made, made.wire  # type: ignore[return-value]
 
 
@@ -138,7 +138,7 @@ def test_a_bridge_that_has_lost_frames_says_so(bridge: tuple[Bridge, Wire], capf
 
 def test_a_flood_makes_the_filter_at_once(bridge: tuple[Bridge, Wire]) -> None:
     made, wire = bridge
-    made._focus()
+    made.look_now()
     floods(made.activity, 10.0)
     made.focus()  # no event loop runs here, so that nothing can be put off
     assert wire.interest.sampled == {VM_MAC}

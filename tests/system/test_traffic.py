@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_synjitsu.rules.frames import checked, read
 from jitsu_synjitsu.wires.memory import Memory
 from tests.support.frames import CLIENT_MAC, tcp
@@ -294,7 +295,7 @@ def test_g3_connections_that_are_opened_while_another_vm_that_runs_is_flooded_ar
         vm = suite.status()["www"]["uuid"]
 
         def saved() -> int:
-            known = Memory(tmp_path / "run" / "synjitsu.connections").take(vm, up_since=0.0)
+            known = Memory(tmp_path / "run" / "synjitsu.connections", SYSTEM_CLOCK).take(vm, up_since=0.0)
             return 0 if known is None else len(known[0])
 
         wait_for(lambda: saved() == 50, LIMIT_S, "all connections to the other VM were seen")

@@ -6,27 +6,30 @@ from typing import TYPE_CHECKING
 
 from jitsu_runtime.service import run
 from jitsu_synjitsu.wires.follow import Follower
-from jitsu_synjitsu.wires.memory import Memory
+from jitsu_synjitsu.wires.kernel import KERNEL_LAN
 from jitsu_synjitsu.wires.reports import Reports
 from jitsu_synjitsu.wires.server import SynjitsuServer
+from jitsu_synjitsu.wires.status import Status
 
 if TYPE_CHECKING:
     from jitsu_runtime.world import World
+    from jitsu_synjitsu.wires.lan import Lan
 
 
-async def start(process: World) -> None:
-    """Attach to the bridges, serve, follow the VMs."""
-    server = SynjitsuServer(process)
-    process.notes = server.notes
+async def start(world: World, lan: Lan = KERNEL_LAN) -> None:
+    """Attach to the bridges, serve, follow the VMs. A simulation gives bridges of its own (wires/lan.py)."""
+    server = SynjitsuServer(world, lan)
+    status = Status(server, lan)
+    world.notes = status.notes
+    status.publish(world.metrics)
     await server.start()
-    memory = Memory(process.settings.bus.directory / "synjitsu.connections")
-    follower = Follower(process, server, memory)
-    reports = Reports(process, server, follower, memory)
+    follower = Follower(world, server.bridges, server.watcher)
+    reports = Reports(world, server.bridges, follower, server.watcher)
     if not server.bridges.is_off:
-        process.spawn(follower.run(), "follower")
-    tells = not server.bridges.is_off and process.settings.synjitsu.watch_activity
-    process.spawn(reports.run() if tells else reports.leave(), "reports")
-    process.ready()
+        world.spawn(follower.run(), "follower")
+    watches = not server.bridges.is_off and world.settings.synjitsu.watch_activity
+    world.spawn(reports.run() if watches else reports.leave(), "reports")
+    world.ready()
 
 
 def main() -> None:

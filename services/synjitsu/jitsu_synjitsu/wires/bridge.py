@@ -2,129 +2,175 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections import Counter
-from time import monotonic
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime.driver import Alarm
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.activity import Activity
-from jitsu_synjitsu.rules.arming import Arming, WakeLimit
-from jitsu_synjitsu.rules.filter import Interest
+from jitsu_synjitsu.rules.events import ClearEntries, HandedOver, OpenPort, Send, ShutPort, Wake, WriteEntry
 from jitsu_synjitsu.wires.flooding import BridgePorts
-from jitsu_synjitsu.wires.packet import BridgeSocket, hindrances, knows_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.events import Action
-    from jitsu_synjitsu.rules.kept import Kept
+    from jitsu_synjitsu.wires.focus import Focus
+    from jitsu_synjitsu.wires.lan import Lan, Wire
     from jitsu_synjitsu.wires.ledger import Ledger
-
-FOCUS_S, SHRINK_S = 0.02, 0.002
-"""A filter that shows more of running VMs, or less of any, is renewed that often at most: a long one takes a
-millisecond to make, and many VMs may boot at once. One that shows too much for long would cost more.
-"""
 
 LOG_LOSS_S = 60.0
 
 log = structlog.get_logger("synjitsu")
 
 
+class Outlet(Protocol):
+    """What a bridge cannot do itself: reach vmd and Xenstore."""
+
+    def handed_over(self, vm: str) -> None:
+        """Report to vmd that the guest is there, and has all that was kept for it."""
+
+    def wake(self, bridge: Bridge, vm: str) -> None:
+        """Have vmd start a VM to which somebody has sent a packet."""
+
+    def save(self, vm: str) -> None:
+        """Report to vmd that a VM that drains is used."""
+
+    def write(self, vm: str, values: dict[str, str]) -> None:
+        """Write entries into Xenstore."""
+
+    def clear(self, vm: str, addresses: Sequence[bytes], after_s: float) -> None:
+        """Remove a VM's entries from Xenstore, after a while."""
+
+
+@dataclass
+class Counts:
+    """What has happened to frames on a bridge."""
+
+    sent: Counter[str] = field(default_factory=Counter)
+    """By what they were."""
+    unsent: Counter[str] = field(default_factory=Counter)
+    """Of wires that are closed, by the name of the error."""
+
+
+@dataclass
+class Attachment:
+    """How long a bridge has been listened on, and how well."""
+
+    index: int = 0
+    """The number of the interface, 0 while it is not there."""
+    since: float = float("inf")
+    """When it was first attached to."""
+    lost_at: float = float("-inf")
+    """When it was found last that the kernel had dropped frames."""
+    elsewhere: set[str] = field(default_factory=set)
+    """VMs of which it was logged that another machine has their MAC address."""
+
+
 class Bridge:
     """One bridge by its name."""
 
-    def __init__(
-        self,
-        name: str,
-        kept: Kept,
-        wakes: WakeLimit,
-        ledger: Ledger,
-        perform: Callable[[Bridge, Sequence[Action]], None],
-        save: Callable[[str], None],
-    ) -> None:
-        """`perform` does what the rules want done; `save` is told of a VM that drains and is used."""
+    def __init__(self, name: str, focus: Focus, lan: Lan, clock: Clock, ledger: Ledger, outlet: Outlet) -> None:
+        """`focus` has the VMs that are held on this bridge, and those that run."""
         self.name = name
-        self.arming = Arming(kept, wakes)
-        self.activity = Activity()
-        self.ports = BridgePorts(name, ledger)
-        self.wire: BridgeSocket | None = None
-        self.unsent: Counter[str] = Counter()
-        """Frames that earlier sockets on this bridge did not send, by the name of the error."""
-        self._perform = perform
-        self._save = save
-        self.listens_since = float("inf")
-        """When it attached to the bridge for the first time (time.monotonic())."""
-        self._index = 0
-        self._focuses = False
-        self._lost_at = float("-inf")
-        """When it was found last that the kernel had dropped frames."""
-        self._flooded: frozenset[bytes] = frozenset()
-        """Those of which, since the last focus, not all frames were seen."""
+        self.arming = focus.arming
+        self.activity = focus.activity
+        self.ports = BridgePorts(name, lan, ledger)
+        self.counts = Counts()
+        self._lan = lan
+        self._clock = clock
+        self._outlet = outlet
+        self._alarm = Alarm(self._tick, clock)
+        self._focus = focus
+        self._attachment = Attachment()
+
+    @property
+    def wire(self) -> Wire | None:
+        """Return the packet socket, None while the bridge is not there."""
+        return self._focus.wire
+
+    @wire.setter
+    def wire(self, wire: Wire | None) -> None:
+        self._focus.wire = wire
+
+    @property
+    def listens_since(self) -> float:
+        """Return when it attached to the bridge for the first time."""
+        return self._attachment.since
+
+    def unsent(self) -> Counter[str]:
+        """Return the frames that were not sent, by the name of the error."""
+        return self.counts.unsent + (self.wire.unsent if self.wire is not None else Counter())
 
     def look(self) -> None:
         """Attach to the bridge if it came, let go of it if it went; raises SetupFault if that is not allowed."""
-        index = self._is_there()
+        index = self._lan.index(self.name)
         is_broken = self.wire is not None and self.wire.is_broken
         if self.wire is not None and self.wire.has_lost():
-            self._note_loss(monotonic())
-        if index == self._index and not is_broken:
+            self._note_loss(self._clock.now())
+        if index == self._attachment.index and not is_broken:
             return
         if self.wire is not None:
-            self.unsent += self.wire.unsent
+            self.counts.unsent += self.wire.unsent
             self.wire.close()
             self.wire = None
             if not is_broken:
                 log.warning("the bridge is gone", bridge=self.name)
             self.ports.detach()
-        self._index = index
+        self._attachment.index = index
         if index:
             self._attach()
 
     def _note_loss(self, now: float) -> None:
         """Note that the kernel has dropped frames, and log it once a minute at most."""
         self.activity.missed(now)
-        if now >= self._lost_at + LOG_LOSS_S:
+        if now >= self._attachment.lost_at + LOG_LOSS_S:
             log.warning("frames were not read in time and are lost: connections may be open unseen", bridge=self.name)
-        self._lost_at = now
-
-    def _is_there(self) -> int:
-        """Return the bridge's index, 0 if there is none."""
-        try:
-            return socket.if_nametoindex(self.name)
-        except OSError:
-            return 0
+        self._attachment.lost_at = now
 
     def _attach(self) -> None:
         try:
-            self.wire = BridgeSocket(self.name, self._taken)
+            wire = self._lan.wire(self.name, self._taken)
         except SetupFault:
-            self._index = 0  # it is tried again
-            if self._is_there():
+            self._attachment.index = 0  # it is tried again
+            if self._lan.index(self.name):
                 raise
             return  # it went at this moment
-        self.activity.missed(monotonic())
-        self.wire.open()
-        self.listens_since = min(self.listens_since, monotonic())
+        self.wire = wire
+        self.activity.missed(self._clock.now())
+        wire.open()
+        self._attachment.since = min(self._attachment.since, self._clock.now())
         self.ports.attach()
         self.arming.changed = True
         self.focus()
         log.info("listening", bridge=self.name)
-        for hindrance in hindrances():
-            log.warning(hindrance)
+        for warning in self._lan.warnings():
+            log.warning(warning)
 
-    def knows_elsewhere(self, mac: bytes) -> bool:
-        """Say whether the bridge has heard the MAC address of a VM that nobody has held until now."""
-        return mac not in self.arming.macs() and knows_elsewhere(self.name, mac)
+    def warn_if_elsewhere(self, vm: str, mac: bytes) -> None:
+        """Log, once for each VM, that the bridge has heard the MAC address of a VM that is off."""
+        is_new = vm not in self._attachment.elsewhere and mac not in self.arming.macs()
+        if is_new and self._lan.knows_elsewhere(self.name, mac):
+            self._attachment.elsewhere.add(vm)
+            log.warning(
+                "a VM that is off has its MAC address on the bridge: another machine has the same, or it runs",
+                bridge=self.name,
+                mac=mac.hex(":"),
+                mend=f"bridge fdb show br {self.name} | grep {mac.hex(':')}; give one of them another (its key mac)",
+            )
+
+    def forget(self, vm: str) -> None:
+        """Forget what was logged of a VM."""
+        self._attachment.elsewhere.discard(vm)
 
     def notes(self) -> list[str]:
-        """Return what keeps Synjitsu from doing its work on this bridge, each with what mends it."""
-        notes = [self.wire.hindrance(), *self.ports.notes()] if self.wire is not None else []
-        if (ago := monotonic() - self._lost_at) < (longest := self.activity.longest_idle()):
+        """Return what keeps Synjitsu from doing its work on this bridge, each with what to do about it."""
+        notes = [self.wire.warning(), *self.ports.notes()] if self.wire is not None else []
+        if (ago := self._clock.now() - self._attachment.lost_at) < (longest := self.activity.longest_idle()):
             notes.append(
                 f"frames on {self.name} were lost {ago:.0f} s ago: its VMs that ran then count as connected until "
                 f"nothing was sent to them for max_idle_connection ({longest:g} s at most)"
@@ -137,58 +183,65 @@ class Bridge:
         return [note for note in notes if note]
 
     def _taken(self, frame: bytes, is_own: bool) -> None:
-        seen, now = frames.read(frame), monotonic()
+        seen, now = frames.read(frame), self._clock.now()
         saved = self.activity.frame(seen, now)
         if saved:
-            self._save(saved)
-        self._perform(self, self.arming.frame(frame, seen, now, is_own=is_own))
+            self._outlet.save(saved)
+        self.perform(self.arming.frame(frame, seen, now, is_own=is_own))
+
+    def perform(self, actions: Sequence[Action]) -> None:
+        """Do what the rules want done, and set the timer for the next deadline."""
+        for action in actions:
+            match action:
+                case Send(frame, what):
+                    self.send(frame, what)
+                case ShutPort(vm, mac):
+                    self.ports.boots(vm, mac)
+                case OpenPort(vm):
+                    self.ports.settled(vm)
+                case HandedOver(vm, mac):
+                    self.activity.has_mac(vm, mac, self._clock.now())
+                    self._outlet.handed_over(vm)
+                case Wake(vm):
+                    self._outlet.wake(self, vm)
+                case WriteEntry(vm, values):
+                    self._outlet.write(vm, values)
+                case ClearEntries(vm, addresses, after_s):
+                    self._outlet.clear(vm, addresses, after_s)
+        self.focus()
+        self._alarm.set(self.arming.next_deadline())
+
+    def _tick(self) -> None:
+        self.perform(self.arming.passed(self._clock.now()))
 
     def send(self, frame: bytes, what: str) -> None:
-        """Put a frame on the bridge."""
+        """Put a frame on the bridge; nothing if the bridge is not there."""
+        self.counts.sent[what] += 1
         if self.wire is None:
             return
         self.wire.send(frame)
         if what == "probe":
-            self.activity.sent(frames.read(frame), monotonic())
+            self.activity.sent(frames.read(frame), self._clock.now())
 
     def focus(self) -> None:
-        """See what is of interest now: of VMs that are held or flooded at once, of others soon."""
-        if self.arming.changed or self.activity.urgent:
-            self._focus()
-        elif (self.activity.changed or self.arming.shrunk) and not self._focuses:
-            self._focuses = True
-            pause = SHRINK_S if self.arming.shrunk else FOCUS_S
-            asyncio.get_running_loop().call_later(pause, self._focus)
-
-    def _focus(self) -> None:
-        self._focuses = False
-        if not (self.arming.changed or self.arming.shrunk or self.activity.changed):
-            return
-        self._note_floods()
-        self.arming.changed = self.arming.shrunk = self.activity.changed = self.activity.urgent = False
-        if self.wire is not None:
-            held = self.arming.macs()
-            self.wire.watch(
-                Interest(
-                    held,
-                    self.arming.flooded(),
-                    self.activity.awaited(),
-                    self.activity.running(),
-                    self.arming.lingering(),
-                    self.activity.listened(),
-                    self.activity.sampled() - held,
-                )
-            )
-
-    def _note_floods(self) -> None:
-        """Note whose use is not seen as a whole: of a VM that is held and flooded one of SAMPLE frames is."""
-        flooded = self.arming.flooded()
-        for mac in flooded | self._flooded:
-            self.activity.missed_of(mac, monotonic())
-        self._flooded = flooded
+        """See what is of interest now."""
+        self._focus.renew()
 
     def look_now(self) -> None:
         """Take all frames that have come until now."""
-        self._focus()
+        self._focus.now()
         if self.wire is not None:
             self.wire.look()
+
+    def look_around(self) -> None:
+        """Do what is due a few times a second: warn of rivals, let floods end, look at VMs again."""
+        self.arming.count_anew()
+        for address, mac in self.arming.new_rivals().items():
+            log.warning(
+                "another machine claims the address of a VM",
+                address=address,
+                mac=mac.hex(":"),
+                mend=f"bridge fdb show br {self.name} shows its port; give one of them another address",
+            )
+        self.activity.passed(self._clock.now())
+        self.focus()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from jitsu_synjitsu.wires.bridge import Bridge
+    from jitsu_synjitsu.wires.lan import Lan
 
 MAX_FOUND = 1000
 """Bridges that vmd says there are; one host has some tens."""
@@ -26,8 +26,9 @@ log = structlog.get_logger("synjitsu")
 class Bridges:
     """The bridges of one Synjitsu, by name."""
 
-    def __init__(self, configured: Sequence[str], make: Callable[[str], Bridge]) -> None:
+    def __init__(self, configured: Sequence[str], lan: Lan, make: Callable[[str], Bridge]) -> None:
         """Without any configured, those that `want` is called with are made."""
+        self._lan = lan
         self._make = make
         self.are_found = not configured
         """They are those at which vmd says that its VMs are."""
@@ -73,7 +74,7 @@ class Bridges:
         """Attach to a bridge, or let go of it; return whether it came."""
         was_there = bridge.wire is not None
         trouble = ""
-        if self.are_found and not _is_bridge(bridge.name):
+        if self.are_found and not self._lan.is_bridge(bridge.name):
             trouble = f"{bridge.name} is not a bridge of this host, or Synjitsu runs in a network namespace of its own"
         try:
             if not trouble or was_there:
@@ -86,6 +87,13 @@ class Bridges:
             log.warning("cannot watch the VMs of a bridge", bridge=bridge.name, reason=trouble)
         self._troubles[bridge.name] = trouble
         return bridge.wire is not None and not was_there
+
+    def resolve(self, name: str) -> str:
+        """Return the name of the bridge that `of` returns, "" if there is none."""
+        try:
+            return self.of(name).name
+        except Unavailable:
+            return ""
 
     def of(self, name: str) -> Bridge:
         """Return the bridge that a VM names, "" for the only one that is configured; raises Unavailable."""
@@ -103,7 +111,3 @@ class Bridges:
         if bridge.wire is None:
             raise Unavailable(f"the bridge {bridge.name} is not there")
         return bridge
-
-
-def _is_bridge(name: str) -> bool:
-    return os.path.isdir(f"/sys/class/net/{name}/bridge")

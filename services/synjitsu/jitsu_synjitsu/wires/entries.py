@@ -28,9 +28,9 @@ log = structlog.get_logger("synjitsu")
 class Entries:
     """The entries of all VMs that are armed with `handover = xenstore`."""
 
-    def __init__(self, process: World, managed: Callable[[str], None]) -> None:
+    def __init__(self, world: World, managed: Callable[[str], None]) -> None:
         """`managed` is told of a guest that looks after its address itself."""
-        self._process = process
+        self._world = world
         self._managed = managed
         self._xenstore: Xenstore | None = None
         self._watches: dict[str, list[bytes]] = {}
@@ -43,7 +43,7 @@ class Entries:
         Asked again it lets the guest, whose domain is known meanwhile, read and write them.
         """
         if self._xenstore is None:
-            self._xenstore = Xenstore(self._process.settings.synjitsu.xenstore, self._process.spawn)
+            self._xenstore = Xenstore(self._world.settings.synjitsu.xenstore, self._world.spawn)
         paths = _paths(addresses)
         if vm not in self._watches:
             for path in paths:  # of an earlier boot, if it is there
@@ -68,7 +68,7 @@ class Entries:
     def write(self, vm: str, values: dict[str, str]) -> None:
         """Write entries, one after the other for each VM."""
         before = self._writes.get(vm)
-        self._writes[vm] = self._process.spawn(self._written(before, values))
+        self._writes[vm] = self._world.spawn(self._written(before, values))
 
     async def _written(self, before: asyncio.Task[None] | None, values: dict[str, str]) -> None:
         if before is not None:
@@ -83,7 +83,7 @@ class Entries:
         """Remove all of a VM."""
         self._domains.pop(vm, None)
         before = self._writes.pop(vm, None)
-        self._process.spawn(self._cleared(vm, before, addresses, after_s))
+        self._world.spawn(self._cleared(vm, before, addresses, after_s))
 
     async def _cleared(
         self, vm: str, before: asyncio.Task[None] | None, addresses: Sequence[bytes], after_s: float
@@ -100,7 +100,7 @@ class Entries:
                 await self._xenstore.change(dict.fromkeys(_paths([str(ip_address(each)) for each in addresses])))
 
     def _changed(self, vm: str, path: str) -> None:
-        self._process.spawn(self._look(vm, path))
+        self._world.spawn(self._look(vm, path))
 
     async def _look(self, vm: str, path: str) -> None:
         if self._xenstore is None:

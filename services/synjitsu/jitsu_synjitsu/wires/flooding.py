@@ -5,18 +5,17 @@ and shuts and opens them.
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from jitsu_synjitsu.rules.ports import Divert, EndDivert, Open, Ports, Shut, Unlearn
-from jitsu_synjitsu.wires.links import Links, learn, set_flood, unlearn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jitsu_synjitsu.rules.ports import Port, PortAction
+    from jitsu_synjitsu.wires.lan import Lan, PortFeed
     from jitsu_synjitsu.wires.ledger import Ledger
 
 TWICE = "what is sent to a VM while it boots may reach it twice"
@@ -27,11 +26,12 @@ log = structlog.get_logger("synjitsu")
 class BridgePorts:
     """The ports of one bridge."""
 
-    def __init__(self, bridge: str, ledger: Ledger) -> None:
+    def __init__(self, bridge: str, lan: Lan, ledger: Ledger) -> None:
         self.bridge = bridge
+        self._lan = lan
         self._ledger = ledger
         self._rules = Ports()
-        self._links: Links | None = None
+        self._feed: PortFeed | None = None
         self._paused: set[str] = set()
         self._static: dict[str, bytes] = {}
         """VMs that boot, and whose MAC address has a forwarding entry that an operator has made."""
@@ -40,20 +40,20 @@ class BridgePorts:
     def attach(self) -> None:
         """Follow the ports of the bridge, which is there now."""
         self._obstacle = ""
-        if not Path(f"/sys/class/net/{self.bridge}/bridge").exists():
+        if not self._lan.is_bridge(self.bridge):
             self._note(f"{self.bridge} is not a Linux bridge")
             return
         try:
-            self._links = Links(self.bridge, self._appeared, self._gone)
-            self._links.open()
+            self._feed = self._lan.ports(self.bridge, self._appeared, self._gone)
+            self._feed.open()
         except OSError as error:
             self._note(f"the ports of {self.bridge} are not known ({error.strerror})")
 
     def detach(self) -> None:
         """End that: the bridge is gone, or its socket is broken, or it has another name. No port stays shut."""
-        if self._links is not None:
-            self._links.close()
-            self._links = None
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
         for port in self._rules.shut():
             self._flood(port, floods=True)
             self._ledger.remove(port)
@@ -63,9 +63,9 @@ class BridgePorts:
         """Shut the port of a VM as soon as it is there: the VM is about to boot."""
         self._static.pop(vm, None)
         actions = self._rules.arm(vm, mac)
-        diverted = [self._try(learn, each.port, each.mac) for each in actions if isinstance(each, Divert)]
+        diverted = [self._try(self._lan.learn, each.port, each.mac) for each in actions if isinstance(each, Divert)]
         # An entry that is new leaves no other, so the kernel is asked for one of an operator's only without it.
-        if not any(diverted) and self._links is not None and self._links.is_static(mac):
+        if not any(diverted) and self._feed is not None and self._feed.is_static(mac):
             self._static[vm] = mac
         self._do([each for each in actions if not isinstance(each, Divert)])
 
@@ -118,16 +118,16 @@ class BridgePorts:
                 case Open(port):
                     self._flood(port, floods=True)
                 case Divert(port, mac):
-                    self._try(learn, port, mac)
+                    self._try(self._lan.learn, port, mac)
                 case EndDivert(port, mac):
-                    self._try(unlearn, port, mac)
+                    self._try(self._lan.unlearn, port, mac)
                 case Unlearn(port, mac):
-                    if self._links is None or not self._links.is_static(mac):
-                        self._try(unlearn, port, mac)
+                    if self._feed is None or not self._feed.is_static(mac):
+                        self._try(self._lan.unlearn, port, mac)
 
     def _flood(self, port: Port, *, floods: bool) -> None:
         try:
-            set_flood(port.index, floods)
+            self._lan.set_flood(port.index, floods)
         except OSError as error:
             if error.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP):  # it is gone, or no longer a port
                 need = "; Synjitsu needs CAP_NET_ADMIN" if error.errno == errno.EPERM else ""

@@ -9,18 +9,16 @@ port is shut any longer, and rewritten when it has grown long.
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_synjitsu.wires.links import set_flood
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_synjitsu.rules.ports import Port
+    from jitsu_synjitsu.wires.lan import Lan
 
 MAX_FILE_BYTES = 64 * 1024
 """About 2,000 changes. A longer file is rewritten, with a line for each port that is shut."""
@@ -31,8 +29,9 @@ log = structlog.get_logger("synjitsu")
 class Ledger:
     """The file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lan: Lan) -> None:
         self._path = path
+        self._lan = lan
         self._shut: dict[str, int] = {}
         """Name -> index."""
         self._descriptor = -1
@@ -51,8 +50,8 @@ class Ledger:
             return
         for name, index in ports.items():
             try:
-                if socket.if_nametoindex(name) == index:  # else it is another interface by now
-                    set_flood(index, True)
+                if self._lan.index(name) == index:  # else it is another interface by now
+                    self._lan.set_flood(index, True)
                     log.info("a port that was left shut is open again", port=name)
             except OSError as error:
                 log.debug("a port that was left shut is gone", port=name, reason=error.strerror)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-from time import monotonic, time
 from typing import IO, TYPE_CHECKING, Any
 
 import msgpack
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.running import Connection, Known
 
 MIN_GROWTH_BYTES = 256 * 1024
@@ -33,7 +33,7 @@ log = structlog.get_logger("synjitsu")
 class Memory:
     """The file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         """Read it, if there is one; what it says of a VM is true until the VM is heard of."""
         self._path = path
         self._known: dict[str, Known] = {}
@@ -44,11 +44,11 @@ class Memory:
         self._is_whole = True
         """The file has all that is known, unless it was not written by this process yet."""
         self._written_at = float("-inf")
-        """When the file was written that was read (time.monotonic())."""
+        """When the file was written that was read, by the clock."""
         try:
             with path.open("rb") as file:
                 self._known = _read(file)
-                self._written_at = monotonic() - (time() - os.fstat(file.fileno()).st_mtime)
+                self._written_at = clock.now() - (clock.wall() - os.fstat(file.fileno()).st_mtime)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, msgpack.UnpackException) as error:
@@ -56,7 +56,7 @@ class Memory:
         self._untaken = set(self._known)
 
     def take(self, vm: str, up_since: float) -> Known | None:
-        """Return what was known of a VM that has been up since then (time.monotonic()), once.
+        """Return what was known of a VM that has been up since then, once.
 
         Nothing if it has been started since the file was written: its connections of before are over.
         """

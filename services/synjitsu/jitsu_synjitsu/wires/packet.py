@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jitsu_synjitsu.rules.filter import Instruction
+    from jitsu_synjitsu.wires.lan import Taken
 
 _SOL_PACKET, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP, _STATISTICS, _AUXDATA, _PROMISCUOUS = 263, 1, 2, 6, 8, 1
 _ATTACH_FILTER = 26
@@ -44,35 +45,13 @@ when its bridge is up again, and `Bridge.look` sees one that is gone (packet(7))
 log = structlog.get_logger("synjitsu")
 
 
-def hindrances() -> list[str]:
-    """Return what may keep packets from guests, each with what mends it."""
-    found = []
-    for tables in ("iptables", "ip6tables"):
-        switch = Path(f"/proc/sys/net/bridge/bridge-nf-call-{tables}")
-        if switch.exists() and switch.read_text().strip() == "1":
-            found.append(
-                f"bridged packets pass through {tables}, which may drop them: sysctl net.bridge.{switch.name}=0"
-            )
-    return found
-
-
-def knows_elsewhere(bridge: str, mac: bytes) -> bool:
-    """Say whether a bridge has heard a MAC address from one of its ports (struct __fdb_entry of linux/if_bridge.h)."""
-    try:
-        table = Path(f"/sys/class/net/{bridge}/brforward").read_bytes()
-    except OSError:
-        return False
-    entries = (table[at : at + 16] for at in range(0, len(table), 16))
-    return any(entry[:6] == mac and not entry[7] for entry in entries)
-
-
 class BridgeSocket:
     """One bridge."""
 
     def __init__(
         self,
         bridge: str,
-        taken: Callable[[bytes, bool], None],
+        taken: Taken,
         make_socket: Callable[[int, int], socket.socket] = socket.socket,
     ) -> None:
         """Open it; raises SetupFault. `taken` gets each frame, and whether this host itself has sent it."""
@@ -127,7 +106,7 @@ class BridgeSocket:
             how = _ADD_MEMBERSHIP if interest else _DROP_MEMBERSHIP
             try:
                 self._socket.setsockopt(_SOL_PACKET, how, membership)
-            except OSError as error:  # the bridge went at this moment, or `hindrance` says so
+            except OSError as error:  # the bridge went at this moment, or `warning` says so
                 self._failed(error)
 
     def _attach_filter(self, instructions: list[Instruction]) -> None:
@@ -156,7 +135,7 @@ class BridgeSocket:
             return True
         return bool(lost)
 
-    def hindrance(self) -> str:
+    def warning(self) -> str:
         """Return why not all frames on the bridge are seen, or nothing."""
         if not self._is_promiscuous:
             return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import Use
     from jitsu_runtime.world import World
     from jitsu_synjitsu.rules.running import Known
+    from jitsu_synjitsu.wires.bridges import Bridges
     from jitsu_synjitsu.wires.follow import Follower
-    from jitsu_synjitsu.wires.memory import Memory
-    from jitsu_synjitsu.wires.server import SynjitsuServer
+    from jitsu_synjitsu.wires.watcher import Watcher
 
 REPORT_S = 1.0
 REPORT_TIMEOUT_S = 2.0
@@ -30,21 +29,17 @@ log = structlog.get_logger("synjitsu")
 class Reports:
     """The reports of one Synjitsu."""
 
-    def __init__(self, process: World, server: SynjitsuServer, follower: Follower, memory: Memory) -> None:
-        self._server = server
+    def __init__(self, world: World, bridges: Bridges, follower: Follower, watcher: Watcher) -> None:
+        self._clock = world.clock
+        self._bridges = bridges
         self._follower = follower
-        follower.drained = self._soon
-        self._memory = memory
-        self._reaper = process.client("reaper")
-        host = process.settings.hypervisor.host
+        self._watcher = watcher
+        self._reaper = world.client("reaper")
+        host = world.settings.hypervisor.host
         self._host = host
         self._name = f"synjitsu-{host}" if host else "synjitsu"
         self._instance = uuid.uuid4().hex
         self._batch = 0
-        self._wanted = asyncio.Event()
-
-    def _soon(self) -> None:
-        self._wanted.set()
 
     async def run(self) -> None:
         """Report for ever, once there is a bridge.
@@ -53,13 +48,13 @@ class Reports:
         take them for unused.
         """
         await self._follower.knows_states.wait()
-        if not self._server.bridges:
+        if not self._bridges:
             await self.leave()
-        await self._server.bridges.are_there.wait()
+        await self._bridges.are_there.wait()
         await self._follower.knows_vms.wait()
         silent = False
         while True:
-            self._wanted.clear()
+            self._watcher.report_soon.clear()
             try:
                 await self._report()
             except JitsuError as error:
@@ -71,32 +66,32 @@ class Reports:
             self._save()
             try:
                 async with asyncio.timeout(REPORT_S):
-                    await self._wanted.wait()
+                    await self._watcher.report_soon.wait()
             except TimeoutError:
                 continue
 
     def _save(self) -> None:
         changes: dict[str, Known | None] = {}
-        for bridge in self._server.bridges:
+        for bridge in self._bridges:
             for vm, known in bridge.activity.unsaved().items():
                 if known is not None or vm not in changes:  # else it has moved to another bridge
                     changes[vm] = known
-        self._memory.save(changes)
+        self._watcher.memory.save(changes)
 
     async def _report(self) -> None:
         """Tell what was used, and which drains are honoured: all that came before has been looked at."""
-        for bridge in self._server.bridges:
+        for bridge in self._bridges:
             bridge.look_now()
-        now = monotonic()
-        activities = [bridge.activity for bridge in self._server.bridges]
+        now = self._clock.now()
+        activities = [bridge.activity for bridge in self._bridges]
         uses = [(activity, *each) for activity in activities for each in activity.uses(now)]
-        await self._send([use for _, use, _ in uses], self._follower.drains())
+        await self._send([use for _, use, _ in uses], self._watcher.drains())
         for activity, use, up_to in uses:
             activity.told(use.vm, up_to)
 
     async def _send(self, uses: list[Use], drains: list[str], *, leaving: bool = False) -> None:
         self._batch += 1
-        longest = max((bridge.activity.longest_idle() for bridge in self._server.bridges), default=0.0)
+        longest = max((bridge.activity.longest_idle() for bridge in self._bridges), default=0.0)
         report = Report(
             replica=self._name,
             service="synjitsu",

@@ -1,0 +1,67 @@
+"""Keeps the filter of a bridge's wire at what is of interest: every frame of VMs that are held, and the others' use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jitsu_synjitsu.rules.filter import Interest
+
+if TYPE_CHECKING:
+    from jitsu_runtime.clock import Clock
+    from jitsu_synjitsu.rules.activity import Activity
+    from jitsu_synjitsu.rules.arming import Arming
+    from jitsu_synjitsu.wires.lan import Wire
+
+FOCUS_S, SHRINK_S = 0.02, 0.002
+"""A filter that shows more of running VMs, or less of any, is renewed this often at most: a long one takes a
+millisecond to make, and many VMs may boot at once. One that shows too much for long would cost more.
+"""
+
+
+class Focus:
+    """The filter of one bridge."""
+
+    def __init__(self, arming: Arming, activity: Activity, clock: Clock) -> None:
+        self.wire: Wire | None = None
+        self.arming = arming
+        self.activity = activity
+        self._clock = clock
+        self._is_due = False
+        self._flooded: frozenset[bytes] = frozenset()
+        """VMs of which not all frames were seen since the filter was renewed last."""
+
+    def renew(self) -> None:
+        """Show what is of interest now: of VMs that are held or flooded at once, of others soon."""
+        if self.arming.changed or self.activity.urgent:
+            self.now()
+        elif (self.activity.changed or self.arming.shrunk) and not self._is_due:
+            self._is_due = True
+            self._clock.call_in(SHRINK_S if self.arming.shrunk else FOCUS_S, self.now)
+
+    def now(self) -> None:
+        """Show it at once, if anything has changed."""
+        self._is_due = False
+        if not (self.arming.changed or self.arming.shrunk or self.activity.changed):
+            return
+        self._note_floods()
+        self.arming.changed = self.arming.shrunk = self.activity.changed = self.activity.urgent = False
+        if self.wire is not None:
+            held = self.arming.macs()
+            self.wire.watch(
+                Interest(
+                    held,
+                    self.arming.flooded(),
+                    self.activity.awaited(),
+                    self.activity.running(),
+                    self.arming.lingering(),
+                    self.activity.listened(),
+                    self.activity.sampled() - held,
+                )
+            )
+
+    def _note_floods(self) -> None:
+        """Note whose use is not seen as a whole: of a VM that is held and flooded, one frame of SAMPLE is."""
+        flooded = self.arming.flooded()
+        for mac in flooded | self._flooded:
+            self.activity.missed_of(mac, self._clock.now())
+        self._flooded = flooded
