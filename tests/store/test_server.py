@@ -27,6 +27,7 @@ from jitsu_protocol.messages import (
 from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, NotFound, Refused, Unavailable
 from jitsu_protocol.model.vm import to_tree
 from jitsu_store.wires.repacker import Repacker
+from jitsu_store.wires.repository import Repository
 from tests.support.store import ME, Store, git, running, write_with_git
 from tests.support.vms import make_vm
 
@@ -61,24 +62,26 @@ async def test_a_request_that_is_sent_twice_is_one_commit_even_after_a_restart(t
         assert (await store.server.list(List())).commit == second
 
 
-async def test_a_store_that_is_stopped_while_it_writes_leaves_branches_at_what_is_there(tmp_path: Path) -> None:
+async def test_a_store_that_is_stopped_while_it_writes_leaves_branches_at_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
     async with running(tmp_path / "db") as store:
         await store.apply({"a/b": "1"})
-        repository = store.server._repository
-        land = repository.land
+        land = Repository.land
 
-        def held_up(*arguments: Any) -> None:
+        def slow(self: Repository, *arguments: Any) -> None:
             begun.set()
             go_on.wait(10)
-            land(*arguments)
+            land(self, *arguments)
             ended.set()
 
-        repository.land = held_up  # type: ignore[assignment, method-assign]
+        monkeypatch.setattr(Repository, "land", slow)
         writing = asyncio.create_task(store.apply({"a/b": "2"}, request="r2"))
         await asyncio.to_thread(begun.wait, 10)
     go_on.set()  # its writer has been cancelled
     assert await asyncio.to_thread(ended.wait, 10)
+    monkeypatch.undo()
     with suppress(asyncio.CancelledError):
         writing.cancel()
         await writing
@@ -218,7 +221,6 @@ async def test_a_disk_that_takes_nothing_refuses_the_whole_batch_and_readers_see
     seen: list[dict[str, str]] = []
     async with running(tmp_path / "db") as store:
         await store.apply({"a": "1", "b": "1"})
-        writer: Any = store.server._writer
 
         def full(*_: Any) -> None:
             # While the disk works, readers are served what is known to be on it.
@@ -231,7 +233,7 @@ async def test_a_disk_that_takes_nothing_refuses_the_whole_batch_and_readers_see
 
         loop = asyncio.get_running_loop()
         with monkeypatch.context() as patch:
-            patch.setattr(writer.repository, "land", full)
+            patch.setattr(Repository, "land", full)
             results = await asyncio.gather(
                 store.apply({"a": "2", "c": "1"}),
                 store.apply({"b": None, "a": "3"}),
@@ -264,13 +266,12 @@ async def test_statistics_that_the_disk_did_not_take_wait_for_the_next_time(
 ) -> None:
     async with running(tmp_path / "db") as store:
         store.server.record(Record(values={"jitsu/stats/v/total_starts": "1"}, service="vmd"))
-        writer: Any = store.server._writer
 
         def full(*_: Any) -> None:
             raise Unavailable("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer.repository, "land", full)
+            patch.setattr(Repository, "land", full)
             with pytest.raises(Unavailable):
                 await store.server.flush()
         await store.server.flush()

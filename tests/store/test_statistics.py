@@ -186,8 +186,8 @@ async def test_a_journal_that_cannot_be_written_loses_nothing_while_the_store_ru
 async def test_the_limit_of_names_counts_those_that_wait_for_the_next_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jitsu_store.wires.server.MAX_STATISTICS_NAMES", 3)
-    monkeypatch.setattr("jitsu_store.wires.server.MAX_STATISTICS_OF_NOBODY", 2)
+    monkeypatch.setattr("jitsu_store.rules.recording.MAX_STATISTICS_NAMES", 3)
+    monkeypatch.setattr("jitsu_store.rules.recording.MAX_STATISTICS_OF_NOBODY", 2)
     async with running(tmp_path / "db") as store:
         vm = make_vm()
         await store.apply(to_tree(vm))

@@ -75,6 +75,12 @@ def conflict(conflicts: list[merge.Conflicting], branch: str, into: str) -> Conf
     return Conflict("\n".join(lines), hint=f"set them to the same value on {branch}, then merge again", details=details)
 
 
+def unexpected(wrong: list[dict[str, str | None]]) -> Conflict:
+    """Return the error that shows which values are not what a request expects."""
+    lines = [f"{each['path']} is {shown(each['value'])}, not {shown(each['expected'])}" for each in wrong]
+    return Conflict("\n".join(lines), details=wrong)
+
+
 def shown(value: str | None) -> str:
     """Return a value as an error shows it."""
     return "nothing" if value is None else f'"{value}"'

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, product
 from typing import TYPE_CHECKING, Protocol
 
 from jitsu_protocol.model.errors import Conflict, DamagedStore, JitsuError, NotFound, Refused, Unavailable
@@ -135,9 +135,30 @@ class Repository:
             yield from self._store.first_parents(head)
 
     def merge_base(self, one: Id, other: Id) -> Id | None:
-        """Return the latest commit that both come from."""
+        """Return the latest commit that both come from; each of them may be staged."""
+        staged_of_one, landed_of_one = self._ancestry(one)
+        staged_of_other, landed_of_other = self._ancestry(other)
+        if common := [id for id in self._staged if id in staged_of_one and id in staged_of_other]:
+            return common[-1]  # what is staged later is not an ancestor of what was staged before it
+        best: Id | None = None
         with self._explained():
-            return self._store.merge_base(one, other)
+            for ours, theirs in product(landed_of_one, landed_of_other):
+                found = self._store.merge_base(ours, theirs)
+                if found is not None and (best is None or self._store.merge_base(best, found) == best):
+                    best = found
+        return best
+
+    def _ancestry(self, head: Id) -> tuple[set[Id], list[Id]]:
+        """Return the staged commits from which a commit comes, itself among them, and the latest landed ones."""
+        staged, landed, waiting = set[Id](), list[Id](), [head]
+        while waiting:
+            id = waiting.pop()
+            if id not in self._staged:
+                landed.append(id)
+            elif id not in staged:
+                staged.add(id)
+                waiting += self.commit(id).parents
+        return staged, landed
 
     def value(self, commit: Id, path: str) -> str | None:
         """Return the value at a path, None if there is none."""
