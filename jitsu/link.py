@@ -15,9 +15,10 @@ from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, 
 from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.bus.curve import Curve
+from jitsu_runtime.bus.feed_client import FeedClient
 from jitsu_runtime.bus.libzmq import Context
 from jitsu_runtime.bus.watch import Watch
-from jitsu_runtime.bus.zeromq import feed_client, rpc_client
+from jitsu_runtime.bus.zeromq import ZmqFollower, rpc_client
 from jitsu_runtime.settings.schema import MACHINE_DIRECTORY
 
 if TYPE_CHECKING:
@@ -183,16 +184,8 @@ class Link:
     async def watch(self, branch: str, prefix: str, since: str) -> AsyncIterator[CommitChanges]:
         """Yield what is committed below a path, until cancelled."""
         watched = Watch(self._clients["store", ""], branch, prefix, since)
-        feed = feed_client(
-            self._context,
-            self._bus.endpoint("store", "feed"),
-            "heads",
-            ask=watched.ask,
-            reset=watched.reset,
-            apply=watched.apply,
-            curve=self._curve,
-            owner="store",
-        )
+        link = ZmqFollower(self._context, self._bus.endpoint("store", "feed"), "heads", "store", curve=self._curve)
+        feed = FeedClient(link, "heads", ask=watched.ask, reset=watched.reset, apply=watched.apply)
         task = asyncio.create_task(feed.run())
         try:
             async for each in watched.commits():

@@ -65,13 +65,38 @@ def test_no_file_and_no_function_grows_without_end() -> None:
                 assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION_LINES, f"{path}: {node.name}"
 
 
-def test_a_broad_except_stands_only_where_it_is_explained() -> None:
-    """At the outermost edge of a request or a task, or before a library that documents no closed set."""
-    allowed = {"rpc_server.py": 2, "codec.py": 1, "isolation.py": 1, "xenstore.py": 1, "threads.py": 1}
-    for path in tracked("jitsu/*.py", "protocol/**/*.py", "runtime/**/*.py", "services/**/*.py"):
-        found = len(re.findall(r"except Exception|except BaseException|except:", path.read_text()))
-        limit = allowed.get(path.name, 0) if path.name != "service.py" else 0
-        assert found <= limit, path
+PRODUCT = ("jitsu/**/*.py", "protocol/**/*.py", "runtime/**/*.py", "services/**/*.py")
+BROAD = re.compile(r"except \(?(Base)?Exception\b|except:|except\*|suppress\((Base)?Exception\)")
+BROAD_EXCEPTS = {
+    "runtime/jitsu_runtime/bus/rpc_server.py": 1,  # a handler of any service failed: logged, counted, and replied
+    "runtime/jitsu_runtime/service.py": 1,  # a task of any service failed: logged, and the process exits
+    "runtime/jitsu_runtime/threads.py": 1,  # a call on a thread failed: raised again where it is awaited
+    # Still to be reduced: fewer than five in all.
+    "services/vmd/jitsu_vmd/main.py": 1,
+    "services/vmd/jitsu_vmd/hypervisors/mock/host.py": 2,
+    "services/vmd/jitsu_vmd/wires/threads.py": 1,
+    "services/vmd/jitsu_vmd/wires/isolation.py": 1,
+}
+"""How many handlers a file may have that catch every exception, counted by path. `except*` counts as one of them."""
+
+
+def test_every_exception_is_caught_in_few_places_only() -> None:
+    for path in tracked(*PRODUCT):
+        found = len(BROAD.findall(path.read_text()))
+        assert found <= BROAD_EXCEPTS.get(path.relative_to(ROOT).as_posix(), 0), path
+
+
+READS_THE_CLOCK = re.compile(r"\btime\.(monotonic|time)\b|from time import [^\n]*\b(monotonic|time)\b")
+CLOCK_FILE = "runtime/jitsu_runtime/clock.py"
+READ_THE_CLOCK_STILL = ("jitsu/", "services/reaper/", "services/store/", "services/synjitsu/", "services/vmd/")
+"""Where the clock is still read directly: each entry goes when its files use `world.clock` or SYSTEM_CLOCK."""
+
+
+def test_only_the_clock_module_reads_the_time() -> None:
+    for path in tracked(*PRODUCT):
+        name = path.relative_to(ROOT).as_posix()
+        if name != CLOCK_FILE and not name.startswith(READ_THE_CLOCK_STILL):
+            assert READS_THE_CLOCK.search(path.read_text()) is None, path
 
 
 def test_requirements_are_hashed_and_name_no_index() -> None:

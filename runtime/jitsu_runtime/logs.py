@@ -1,8 +1,9 @@
-"""What a process says on standard error: for humans on a terminal, else a JSON object a line.
+"""The log of a process on standard error: lines for people on a terminal, one JSON object per line otherwise.
 
-Who reads that must not hold the process up: a terminal that Ctrl-S has stopped, a pager, a log driver with a slow disk.
-A line that cannot be written at once is kept, and written with a later one or by `flush`. When MAX_KEPT_BYTES are kept,
-further lines are lost, and counted; when nobody reads any more, nothing is said.
+A slow reader must not block the process. The reader may be a terminal that Ctrl-S has stopped, a pager, or a log driver
+whose disk is slow. A line that cannot be written at once is therefore kept, and written with a later line or by
+`flush`. When MAX_KEPT_BYTES are kept, further lines are lost and counted. When the reader has gone, lines are thrown
+away.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import stat
 import sys
 import threading
 from collections import deque
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import structlog.tracebacks
+
+from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 MAX_KEPT_BYTES = 1024 * 1024
 MAX_FRAMES = 20
-"""Of a traceback. Local variables are never logged: they hold clients' addresses, packets and secrets."""
+"""The frames of a traceback that are logged. Local variables never are: they hold addresses of clients, packets and
+secrets."""
 LAST_S = 0.5
-"""So long a process that ends waits for who reads what it said last."""
+"""How long a process that ends waits for the reader to take its last lines."""
 
 log = structlog.get_logger("log")
 
@@ -42,8 +45,9 @@ log = structlog.get_logger("log")
 class Stream:
     """A descriptor that is written to without ever waiting.
 
-    O_NONBLOCK is of the open file, which other processes have as well: a shell would have it on its terminal. So a pipe
-    or a terminal is opened anew (proc(5), /proc/PID/fd), and a socket told with each message. A file makes nobody wait.
+    O_NONBLOCK belongs to the open file description (open(2)), which other processes share: setting it on the terminal
+    would change it for the shell too. So a pipe or a terminal is opened a second time (proc(5), /proc/PID/fd), and each
+    message to a socket has MSG_DONTWAIT (send(2)). A regular file never blocks.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -56,21 +60,21 @@ class Stream:
         self._lock = threading.Lock()
 
     def _sender(self) -> Callable[[bytes], int]:
-        """Return what writes, and raises BlockingIOError where it would wait."""
+        """Return a function that writes and returns the number of bytes; it raises BlockingIOError if it would wait."""
         mode = os.fstat(self._descriptor).st_mode
         if stat.S_ISSOCK(mode):
             same = self._opened.enter_context(socket.socket(fileno=os.dup(self._descriptor)))
             return lambda data: same.send(data, socket.MSG_DONTWAIT)
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            with contextlib.suppress(OSError):  # a terminal may be another user's: it is waited for, as ever
+            with contextlib.suppress(OSError):  # a terminal of another user cannot be opened; writing to it may block
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-                anew = os.open(f"/proc/self/fd/{self._descriptor}", flags)
-                self._opened.callback(os.close, anew)
-                return functools.partial(os.write, anew)
+                own = os.open(f"/proc/self/fd/{self._descriptor}", flags)
+                self._opened.callback(os.close, own)
+                return functools.partial(os.write, own)
         return functools.partial(os.write, self._descriptor)
 
     def write(self, text: str) -> None:
-        """Take a line; `flush` writes it."""
+        """Keep a line until `flush` writes it, or lose it if too much is kept already."""
         data = text.encode(errors="backslashreplace")
         with self._lock:
             if self._size + len(data) > MAX_KEPT_BYTES:
@@ -80,14 +84,14 @@ class Stream:
             self._size += len(data)
 
     def flush(self) -> None:
-        """Write what can be written now."""
+        """Write as much as can be written without waiting."""
         with self._lock:
             while self._kept:
                 try:
                     written = self._send(self._kept[0])
                 except BlockingIOError:
                     return
-                except OSError:  # nobody reads it any more
+                except OSError:  # the reader has gone
                     self._kept.clear()
                     self._size = 0
                     return
@@ -97,7 +101,7 @@ class Stream:
                     self._kept.appendleft(left)
 
     def lost(self) -> int:
-        """Return how many lines were lost since this was asked, once there is room to say so."""
+        """Return how many lines were lost since the last call; 0 while there is no room to log the number."""
         with self._lock:
             if self._kept:
                 return 0
@@ -105,12 +109,12 @@ class Stream:
             return lost
 
     def close(self) -> None:
-        """Write what is kept, unless who reads it takes more than LAST_S."""
-        until = monotonic() + LAST_S
+        """Write what is kept, but wait for the reader no longer than LAST_S."""
+        until = SYSTEM_CLOCK.now() + LAST_S
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         self.flush()
-        while self._kept and (left_s := until - monotonic()) > 0:
+        while self._kept and (left_s := until - SYSTEM_CLOCK.now()) > 0:
             poll.poll(left_s * 1000)
             self.flush()
         self._opened.close()
@@ -125,7 +129,7 @@ def stream_to(descriptor: int) -> Stream:
 
 
 def flush() -> None:
-    """Write what is kept of the log; call it now and then."""
+    """Write what is kept of the log; a process calls this about once a second."""
     stream = stream_to(STANDARD_ERROR)
     stream.flush()
     if lost := stream.lost():
@@ -133,7 +137,7 @@ def flush() -> None:
 
 
 def configure_logging(settings: LogSettings, service: str) -> None:
-    """Log to standard error as the settings say: for humans on a terminal, else a JSON object a line."""
+    """Set up the log on standard error: lines for people, or one JSON object per line, as the settings ask."""
     human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: Any = _human_line if human else structlog.processors.JSONRenderer()
     exceptions: Any = (

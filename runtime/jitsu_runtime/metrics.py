@@ -1,10 +1,10 @@
-"""/metrics and /healthz over HTTP, on a thread of their own, so that a process that is stuck can still be seen.
+"""The metrics of a process, and the HTTP server for /metrics and /healthz.
 
-/healthz answers 200 while the event loop turns and 503 when it has not for `STUCK_S`.
+The server runs on threads of its own, so that it still answers when the event loop is stuck: /healthz returns 200 while
+the loop turns, and 503 when it has not turned for STUCK_S.
 
-Each connection has a thread, so that one whose client is slow keeps no other waiting. A connection has REQUEST_LIMIT_S
-in all, however its client spreads its bytes, and there are at most MAX_CONNECTIONS: when one more comes, the oldest is
-cut.
+Each connection has a thread, so that a slow client delays nobody else. A connection may last REQUEST_LIMIT_S in all,
+however its client spreads its bytes. There are at most MAX_CONNECTIONS; when one more comes, the oldest is cut.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import threading
 from contextlib import suppress
 from socketserver import ThreadingMixIn
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any, ClassVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -22,28 +22,32 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
+    from jitsu_runtime.clock import Clock
     from jitsu_runtime.settings.values import ListenAddress
 
 STUCK_S = 5.0
 REQUEST_LIMIT_S = 5.0
 MAX_CONNECTIONS = 16
 POLL_S = 0.1
+"""How often the server looks for connections whose time is over."""
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
     """The metrics of one process; names begin with `jitsu_<service>_`."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self.registry = CollectorRegistry()
         self._prefix = f"jitsu_{service}_"
-        self._beat = monotonic()
+        self._clock = clock
+        self._turned_at = clock.now()
         self._dropped = self.counter("dropped_messages", "Bus messages that were dropped.", ["reason"])
 
     def counter(self, name: str, about: str, labels: Iterable[str] = ()) -> Counter:
@@ -51,40 +55,44 @@ class Metrics:
         return Counter(self._prefix + name, about, labels, registry=self.registry)
 
     def gauge(self, name: str, about: str, read: Callable[[], float]) -> Gauge:
-        """Return a new gauge that is read when it is scraped."""
+        """Return a new gauge whose value `read` returns whenever the metrics are scraped."""
         gauge = Gauge(self._prefix + name, about, registry=self.registry)
         gauge.set_function(read)
         return gauge
 
     def counted(self, name: str, about: str, read: Callable[[], float]) -> None:
-        """Expose a count that the process keeps itself, on a path that is too hot for a counter."""
+        """Expose a count that the process keeps itself, because its path is too hot for a counter."""
         self.registry.register(_Counted(self._prefix + name, about, read))
 
     def counted_by(
         self, name: str, about: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
     ) -> None:
-        """Expose counts that the process keeps itself: values of the labels -> count."""
+        """Expose counts that the process keeps itself; `read` maps the values of the labels to each count."""
         self.registry.register(_CountedBy(self._prefix + name, about, labels, read))
 
     def histogram(self, name: str, about: str) -> Histogram:
-        """Return a new histogram of seconds."""
+        """Return a new histogram of durations in seconds."""
         return Histogram(self._prefix + name, about, registry=self.registry, buckets=BUCKETS_S)
 
     def dropped(self, reason: str) -> None:
-        """Count a message of the bus that was dropped."""
+        """Count a message of the bus that was dropped or refused."""
         self._dropped.labels(reason).inc()
 
     def beat(self) -> None:
-        """Say that the event loop turns."""
-        self._beat = monotonic()
+        """Note that the event loop turns."""
+        self._turned_at = self._clock.now()
+
+    def is_stuck(self) -> bool:
+        """Return whether the event loop has not turned for STUCK_S."""
+        return self._clock.now() - self._turned_at > STUCK_S
 
     def serve(self, listen: ListenAddress) -> Callable[[], None]:
-        """Serve there; returns what stops it. Raises SetupFault if the port cannot be had."""
+        """Serve on an address and return a function that stops it; raises SetupFault if the port cannot be bound."""
         exposition: Any = make_wsgi_app(self.registry)
 
         def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             if environ["PATH_INFO"] == "/healthz":
-                stuck = monotonic() - self._beat > STUCK_S
+                stuck = self.is_stuck()
                 start("503 Service Unavailable" if stuck else "200 OK", [("Content-Type", "text/plain")])
                 return [b"stuck\n" if stuck else b"ok\n"]
             if environ["PATH_INFO"] == "/metrics":
@@ -141,7 +149,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(*arguments, **more)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; without a descriptor for it, wait instead of trying again at once."""
+        """Accept a connection. If there is no descriptor for it, wait: the server would try again without a pause."""
         try:
             return super().get_request()
         except OSError:
@@ -153,26 +161,27 @@ class _Server(ThreadingMixIn, WSGIServer):
         with self._lock:
             while len(self._began) >= MAX_CONNECTIONS:
                 self._cut(next(iter(self._began)))
-            self._began[request] = monotonic()
+            self._began[request] = SYSTEM_CLOCK.now()
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
-        """Cut connections that have had their time; called every POLL_S, and after each connection."""
+        """Cut connections whose time is over; the server calls this every POLL_S, and after each connection."""
+        until = SYSTEM_CLOCK.now() - REQUEST_LIMIT_S
         with self._lock:
-            for request in [each for each, began in self._began.items() if monotonic() > began + REQUEST_LIMIT_S]:
+            for request in [each for each, began in self._began.items() if began < until]:
                 self._cut(request)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget a connection that is done."""
+        """Forget a connection that has ended."""
         with self._lock:
             self._began.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log nothing: a client that goes away, or is cut, is no event."""
+        """Log nothing: it is not worth a line that a client went away or was cut."""
 
     def _cut(self, request: socket.socket) -> None:
-        """End a connection; its thread finds that when it reads or writes next, and closes it."""
+        """End a connection; its thread notices at its next read or write, and closes it."""
         del self._began[request]
         with suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
@@ -182,4 +191,4 @@ class _Quiet(WSGIRequestHandler):
     timeout: ClassVar[float | None] = REQUEST_LIMIT_S
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: a scrape every few seconds is no event."""
+        """Log nothing: a scrape comes every few seconds."""

@@ -1,7 +1,18 @@
-"""The scaffolding of a service's process: settings, logging, signals, readiness, one TaskGroup that owns all tasks.
+"""How the process of a service runs: settings, logging, signals, readiness, and one task group that owns every task.
 
-Exit status: 0 stopped by a signal, 1 failed while running, 2 cannot run as configured, 3 the store is damaged, 4 the
-store cannot be written to. After 2 and above a restart does not help.
+    start    read the settings, open the sockets, spawn the tasks, report that the service is ready
+    run      until SIGTERM or SIGINT comes, or until a task fails
+    SIGHUP   read the configuration again, and adopt the settings that can change in a running process
+    stop     call `on_stop`, cancel all tasks, close the sockets
+
+A task that fails ends the process, because the supervisor's restart is better understood than a service that goes on
+with a part missing. The exit status says why the process ended:
+
+    0  a signal stopped it
+    1  a task failed, or the process lost an endpoint of the bus to another one
+    2  it cannot run as it is configured; a restart does not help, and the same holds for the next two
+    3  the store's repository is damaged
+    4  the store's repository cannot be written to
 """
 
 from __future__ import annotations
@@ -11,6 +22,7 @@ import gc
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -21,8 +33,9 @@ from jitsu_protocol.messages import Ping, Pong
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime import logs
 from jitsu_runtime.bus.curve import Curve
+from jitsu_runtime.bus.feed_client import FeedClient
 from jitsu_runtime.bus.libzmq import Context
-from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
+from jitsu_runtime.bus.zeromq import ZmqFollower, feed_server, rpc_client, rpc_server
 from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.descriptors import raise_limit
 from jitsu_runtime.logs import configure_logging
@@ -34,32 +47,41 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from jitsu_protocol.messages import FeedItem, Request
-    from jitsu_runtime.bus.feed_client import FeedClient
     from jitsu_runtime.bus.feed_server import FeedServer
     from jitsu_runtime.bus.rpc_client import RpcClient
     from jitsu_runtime.clock import Clock
     from jitsu_runtime.world import Caller, Handler, Snapshot, World
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 EXIT_FAILED = 1
 EXIT_SETUP = 2
 BEAT_S = 1.0
 COLLECT_AFTER = (50_000, 20, 20)
-"""New objects before Python looks for cycles among them, and how often it looks among older ones. With 10,000 VMs a
-process makes a million objects that stay; with Python's own 700 a quarter of the time went into looking at them."""
+"""The thresholds of the garbage collector (gc.set_threshold): how many new objects there are before Python searches
+them for cycles, and how many searches before it searches older objects too. With 10,000 VMs a process makes a million
+objects that stay. With Python's default of 700, a quarter of its time went into searching them (measured)."""
 
 log = structlog.get_logger("process")
 
 
+@dataclass(frozen=True)
+class _Transport:
+    """What every socket of this process is made with."""
+
+    context: Context
+    curve: Curve | None
+    """None, if the settings name no keys."""
+
+
 class RealWorld:
-    """The world of a process: sockets, this machine's clock, and the group that owns its tasks. See world.py."""
+    """The world of a process (world.py): ZeroMQ sockets, this machine's clock, and the group that owns all tasks."""
 
     def __init__(self, service: str, settings: Settings, group: asyncio.TaskGroup) -> None:
         self.service = service
         self.settings = settings
         self.group = group
-        self.host = settings.hypervisor.host if service == "vmd" else ""
         self.metrics = Metrics(service)
         self.notes: Callable[[], list[str]] = list
         self.left_out: Callable[[], list[str]] = list
@@ -67,19 +89,24 @@ class RealWorld:
         self.on_reload: Callable[[Settings], None] = lambda _: None
         self.on_hangup: Callable[[], None] = lambda: None
         self.clock: Clock = SYSTEM_CLOCK
-        self._context = Context()
-        keys = settings.bus.keys_directory
-        self._curve = None if keys is None else Curve(self._context, keys, service, self.spawn, self.metrics.dropped)
+        context, keys = Context(), settings.bus.keys_directory
+        curve = None if keys is None else Curve(context, keys, service, self.spawn, self.metrics.dropped)
+        self._transport = _Transport(context, curve)
         self._started = self.clock.now()
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
-        """Run a coroutine as part of this process; if it fails, the process ends.
+    @property
+    def host(self) -> str:
+        """Which of several vmds this is; empty for every other service."""
+        return self.settings.hypervisor.host if self.service == "vmd" else ""
 
-        Once the process is ending it is not run: a timer may still ring then.
+    def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
+        """Run a coroutine as a task of this process; if it fails, the process ends.
+
+        While the process is ending the coroutine is not run, because a timer that rings then must not do harm.
         """
         try:
             return self.group.create_task(work, name=name or None)
-        except RuntimeError:  # of a group that is over, or whose tasks are being cancelled
+        except RuntimeError:  # the group has ended, or is cancelling its tasks
             work.close()
             return asyncio.get_running_loop().create_task(asyncio.sleep(0))
 
@@ -87,12 +114,13 @@ class RealWorld:
         """Bind this service's rpc."""
         endpoint = self.settings.bus.endpoint(self.service, "rpc", self.host)
         every: dict[type[Request], Handler] = {Ping: self._pong, **handlers}
-        self.spawn(rpc_server(self._context, endpoint, every, self.metrics.dropped, self._curve).run(), "rpc")
+        server = rpc_server(self._transport.context, endpoint, every, self.metrics.dropped, self._transport.curve)
+        self.spawn(server.run(), "rpc")
 
     def publish(self, *topics: str) -> FeedServer:
         """Bind this service's feed."""
         endpoint = self.settings.bus.endpoint(self.service, "feed", self.host)
-        server = feed_server(self._context, endpoint, topics, self._curve, self.metrics.dropped)
+        server = feed_server(self._transport.context, endpoint, topics, self._transport.curve, self.metrics.dropped)
         self.spawn(server.run(), "feed")
         return server
 
@@ -101,12 +129,12 @@ class RealWorld:
         return self.connect(self.settings.bus.endpoint(owner, "rpc", host), owner, host)
 
     def vmds(self) -> dict[str, Caller]:
-        """Connect to every vmd: host -> client."""
+        """Connect to every vmd, and return the clients by host."""
         return {host: self.client("vmd", host) for host in self.settings.bus.vmds}
 
     def connect(self, endpoint: str, owner: str, host: str = "") -> RpcClient:
-        """Connect to an rpc by its endpoint."""
-        client = rpc_client(self._context, endpoint, owner, self._curve, host)
+        """Connect to an rpc by its endpoint; `owner` is what error messages call it."""
+        client = rpc_client(self._transport.context, endpoint, owner, self._transport.curve, host)
         self.spawn(client.run(), f"client of {owner}")
         return client
 
@@ -118,29 +146,20 @@ class RealWorld:
         ask: Callable[[], Awaitable[Snapshot]],
         reset: Callable[[Any], None],
         apply: Callable[[FeedItem], None],
-        endpoint: str = "",
         host: str = "",
     ) -> FeedClient:
-        """Connect to another service's feed."""
-        endpoint = endpoint or self.settings.bus.endpoint(owner, "feed", host)
-        client = feed_client(
-            self._context,
-            endpoint,
-            topic,
-            ask=ask,
-            reset=reset,
-            apply=apply,
-            curve=self._curve,
-            owner=owner,
-            host=host,
-        )
+        """Follow another service's feed; `owner` is the service, or an endpoint with its scheme."""
+        endpoint = owner if "://" in owner else self.settings.bus.endpoint(owner, "feed", host)
+        link = ZmqFollower(self._transport.context, endpoint, topic, owner, host, self._transport.curve)
+        client = FeedClient(link, topic, ask=ask, reset=reset, apply=apply)
         self.spawn(client.run(), f"feed of {owner}")
         return client
 
     def ready(self) -> None:
-        """Tell the service manager that this process does its work now."""
-        told = notify("READY=1\nSTATUS=")
-        (log.debug if told else log.info)("ready", pid=os.getpid())  # who supervises says it to the operator
+        """Notify the service manager that this process does its work now (sd_notify(3))."""
+        has_manager = notify("READY=1\nSTATUS=")
+        # A service manager shows the operator that its service is ready. Without one, the log has to.
+        (log.debug if has_manager else log.info)("ready", pid=os.getpid())
 
     def _pong(self, _: Ping) -> Pong:
         return Pong(
@@ -152,9 +171,9 @@ class RealWorld:
         )
 
     def reload(self) -> None:
-        """Read the configuration again: take what can change in a process that runs, and say what cannot.
+        """Read the configuration again, adopt what can change while the process runs, and log what needs a restart.
 
-        VMs are not read here: they are the store's, and `jitsu apply` changes them.
+        VMs are not read here. They belong to the store, and `jitsu apply` changes them.
         """
         try:
             read = load_service(self.service, sys.argv[1:], os.environ)
@@ -162,10 +181,10 @@ class RealWorld:
             log.error("cannot use the new configuration", service=self.service, reason=str(fault))
             return
         configure_logging(read.log, self.service)
-        taken, waiting = self.settings.with_live(read, self.service)
-        if taken != self.settings:
-            self.settings = taken
-            self.on_reload(taken)
+        adopted, waiting = self.settings.with_live(read, self.service)
+        if adopted != self.settings:
+            self.settings = adopted
+            self.on_reload(adopted)
         self.on_hangup()
         if waiting:
             log.warning(
@@ -175,7 +194,7 @@ class RealWorld:
             log.info("read again", service=self.service)
 
     async def beat(self) -> None:
-        """Keep /healthz and the service manager's watchdog content for as long as the event loop turns."""
+        """Report once in BEAT_S that the event loop turns: to /healthz, and to the service manager's watchdog."""
         is_watched = "WATCHDOG_USEC" in os.environ
         while True:
             self.metrics.beat()
@@ -185,12 +204,12 @@ class RealWorld:
             await asyncio.sleep(BEAT_S)
 
     def close(self) -> None:
-        """Close what the tasks have left open."""
-        self._context.destroy(linger=0)
+        """Close the sockets that the tasks have left open."""
+        self._transport.context.destroy(linger=0)
 
 
 def run(service: str, start: Callable[[World], Awaitable[None]]) -> None:
-    """Run a service: `start` opens its wires, spawns its tasks and returns; never returns itself."""
+    """Run a service until it is stopped; never returns. `start` opens the sockets, spawns the tasks and returns."""
     run_with(configured(service), service, start)
 
 
@@ -200,7 +219,7 @@ def run_with(settings: Settings, service: str, start: Callable[[World], Awaitabl
 
 
 def configured(service: str) -> Settings:
-    """Return a service's settings, and log as they say; exits if they are wrong."""
+    """Return a service's settings after setting up the log as they ask; exits with status 2 if they are wrong."""
     try:
         settings = load_service(service, sys.argv[1:], os.environ)
     except SettingsFault as error:
@@ -211,12 +230,12 @@ def configured(service: str) -> Settings:
 
 
 def collect_rarely() -> None:
-    """Look for cycles of dead objects less often than Python does by itself."""
+    """Have Python search for cycles of dead objects less often than by default (COLLECT_AFTER)."""
     gc.set_threshold(*COLLECT_AFTER)
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the event loop that all processes use; uvloop measured faster on the cold path."""
+    """Run a coroutine on uvloop, the event loop of all our processes; the cold path measured faster on it."""
     collect_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
@@ -225,52 +244,65 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 async def _serve(service: str, settings: Settings, start: Callable[[World], Awaitable[None]]) -> int:
     raise_limit()
     status = EXIT_FAILED
-    process: RealWorld | None = None
-    unserve: Callable[[], None] | None = None
+    world: RealWorld | None = None
+    stop_metrics: Callable[[], None] | None = None
     try:
         async with asyncio.TaskGroup() as group:
             stop = asyncio.Event()
             on_stop_signals(stop.set)
-            process = RealWorld(service, settings, group)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, process.reload)
+            world = RealWorld(service, settings, group)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, world.reload)
             if settings.metrics(service):
-                unserve = process.metrics.serve(settings.metrics(service))
-            process.spawn(process.beat(), "beat")
-            starting = group.create_task(_starting(start, process), name="start")
+                stop_metrics = world.metrics.serve(settings.metrics(service))
+            world.spawn(world.beat(), "beat")
+            starting = group.create_task(_starting(start, world), name="start")
             await stop.wait()
             notify("STOPPING=1")
             starting.cancel()
-            if process.on_stop is not None:
-                await process.on_stop()
-            raise _Stopped
-    except* _Stopped:
-        status = 0
-    except* SetupFault as faults:
-        for fault in _leaves(faults):
-            print(f"jitsu-{service}: {fault}", file=sys.stderr)
-            status = getattr(fault, "status", EXIT_SETUP)
+            if world.on_stop is not None:
+                await world.on_stop()
+            raise Stopped
     except* Exception as failures:
-        for failure in _leaves(failures):
-            log.error("task failed", service=service, exc_info=failure)
-        status = EXIT_FAILED
+        status = exit_status(service, failures)
     finally:
-        if unserve is not None:
-            unserve()
-        if process is not None:
-            process.close()
+        if stop_metrics is not None:
+            stop_metrics()
+        if world is not None:
+            world.close()
     return status
 
 
-async def _starting(start: Callable[[World], Awaitable[None]], process: World) -> None:
-    await start(process)
+async def _starting(start: Callable[[World], Awaitable[None]], world: World) -> None:
+    await start(world)
 
 
-class _Stopped(Exception):
-    """A signal asked this process to stop."""
+class Stopped(Exception):
+    """A signal has asked this process to stop: raised in the task group, so that it cancels all tasks."""
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for each in group.exceptions:
-        leaves += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
-    return leaves
+def exit_status(service: str, failures: ExceptionGroup[Exception]) -> int:
+    """Report every failure that ended a process, and return the exit status that follows from them.
+
+    A SetupFault is printed for the operator. Anything else is logged with its traceback, and outweighs the faults.
+    """
+    status = 0
+    faults, others = failures.split(SetupFault)
+    for fault in _flat(faults):
+        print(f"jitsu-{service}: {fault}", file=sys.stderr)
+        status = fault.status
+    for failure in _flat(others):
+        if not isinstance(failure, Stopped):
+            log.error("task failed", service=service, exc_info=failure)
+            status = EXIT_FAILED
+    return status
+
+
+def _flat(group: ExceptionGroup[E] | None) -> list[E]:
+    """Return the exceptions of a group and of the groups within it."""
+    found: list[E] = []
+    for each in () if group is None else group.exceptions:
+        if isinstance(each, ExceptionGroup):
+            found += _flat(each)
+        else:
+            found.append(each)
+    return found

@@ -1,11 +1,13 @@
-"""Processes of the suite as children of one: those of `jitsu up`, the workers of a jitsu-dns.
+"""Keeps processes of the suite running as children: the services under `jitsu up`, and the workers of a jitsu-dns.
 
-    spawned      -> its READY=1 comes (sd_notify(3))     ready
-    dies                                                 started again: at once, then after 0.5, 1, 2, ... s
-    dies with status 2 or above                          all end: it cannot run as it is configured
+    a child                        then
+    reports READY=1 (sd_notify(3)) it is ready
+    dies with status 0 or 1        it is started again: at once the first time, then after 0.5, 1, 2, ... s
+    dies with status 2 or above    all children are stopped: this one cannot run as it is configured
 
-Children, and what they start, hold one end of a socket pair, the lifeline: when this process dies, however it does,
-they see it close and stop; when the last of them is gone, this process sees it.
+Every child, and every process that a child starts, inherits one end of a socket pair: the lifeline. When this process
+dies, for whatever reason, they see their end close and stop. When the last of them has gone, this process sees its own
+end close.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING
 
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
 from jitsu_runtime.service_manager import LIFELINE_VARIABLE
 from jitsu_runtime.settings.inherited import DESCRIPTOR_VARIABLE, handed_down
@@ -29,49 +31,62 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from jitsu_runtime.clock import Clock
+
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 10.0
 STABLE_S = 10.0
-"""A child that lived that long is started again at once."""
+"""A child that lived for this long is started again at once, as if it had never failed."""
 
 
 @dataclass
 class Child:
-    """One process."""
+    """One process that is kept running."""
 
     name: str
     service: str
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
-    """What it inherits, by "section.key"; see inherited.py."""
+    """The settings that it inherits, by "section.key" (settings/inherited.py)."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Beside this process's own."""
+    """Variables that it has besides those of this process."""
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
     failures: int = 0
+    """How often it has died in a row without living for STABLE_S."""
+
+    def backoff(self, now: float) -> float:
+        """Note that it has died, and return the seconds to wait before it is started again."""
+        if now - self.started_at >= STABLE_S:
+            self.failures = 0
+        self.failures += 1
+        if self.failures == 1:
+            return 0.0
+        return float(min(FIRST_BACKOFF_S * 2 ** (self.failures - 2), MAX_BACKOFF_S))
 
 
 class Children:
     """All children of this process."""
 
-    def __init__(self, children: Sequence[Child], say: Callable[[str], None]) -> None:
-        """`say` is told what an operator should know."""
+    def __init__(self, children: Sequence[Child], say: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
+        """`say` prints a line for the operator."""
         self.children = list(children)
         self.stop = asyncio.Event()
-        """Set when all are to end."""
+        """Set when all children have to end."""
         self.status = 0
-        """With which this process ends."""
+        """The exit status of this process."""
         self._say = say
-        self._lifeline, self._lifeline_held = socket.socketpair()
-        self._lifeline_held.setblocking(False)
+        self._clock = clock
+        self._lifeline, self._own_end = socket.socketpair()
+        self._own_end.setblocking(False)
 
     def fail(self, status: int) -> None:
-        """End all of it; the first reason counts."""
+        """End all children; the status of the first failure becomes that of this process."""
         self.status = self.status or status
         self.stop.set()
 
     async def keep(self, child: Child) -> None:
-        """Run a child until all are to end."""
+        """Run a child, and start it again when it dies, until all children have to end."""
         while not self.stop.is_set():
             status = await self._run(child)
             if self.stop.is_set():
@@ -79,13 +94,13 @@ class Children:
             if status >= EXIT_SETUP:
                 self.fail(status)
                 return
-            wait = _backoff(child)
+            wait = child.backoff(self._clock.now())
             how = f"status {status}" if status >= 0 else signal.Signals(-status).name
             self._say(f"  {child.name:<9} died ({how}); started again{f' in {wait:g} s' if wait else ''}")
             await asyncio.sleep(wait)
 
     async def terminate(self, children: Sequence[Child], limit_s: float) -> None:
-        """Stop some of them; who is still there after the limit is killed."""
+        """Send SIGTERM to some of them, and SIGKILL to those that are still there after `limit_s` seconds."""
         processes = [child.process for child in children if child.process is not None]
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -102,22 +117,22 @@ class Children:
                 await process.wait()
 
     async def let_go(self, limit_s: float) -> bool:
-        """Cut the lifeline and wait for all who hold it, children of children too; say whether they are gone."""
+        """Close the lifeline and wait for every process that has it; return whether all are gone in time."""
         self._lifeline.close()
-        self._lifeline_held.shutdown(socket.SHUT_WR)
+        self._own_end.shutdown(socket.SHUT_WR)
         try:
             async with asyncio.timeout(limit_s):
-                await asyncio.get_running_loop().sock_recv(self._lifeline_held, 1)
+                await asyncio.get_running_loop().sock_recv(self._own_end, 1)
         except TimeoutError:
             return False
         finally:
-            self._lifeline_held.close()
+            self._own_end.close()
         return True
 
     async def _run(self, child: Child) -> int:
-        """Start a child and wait until it ends; returns its exit status, negative for a signal."""
+        """Start a child, wait until it ends, and return its exit status, or minus the signal that killed it."""
         child.ready.clear()
-        child.started_at = monotonic()
+        child.started_at = self._clock.now()
         lifeline = self._lifeline.fileno()
         with self._notifications(child) as address:
             try:
@@ -134,19 +149,19 @@ class Children:
                         env={**os.environ, **child.environment, **own},
                         pass_fds=(lifeline, settings),
                         stdin=asyncio.subprocess.DEVNULL,
-                        start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others in order
+                        start_new_session=True,  # Ctrl-C must reach this process only; it then stops the others
                     )
-            except OSError as error:  # too many processes or open files, no memory: that may pass
+            except OSError as error:  # too many processes or open files, or no memory: the next try may work
                 self._say(f"  {child.name:<9} cannot be started: {error.strerror}")
                 return EXIT_FAILED
             return await child.process.wait()
 
     @contextlib.contextmanager
     def _notifications(self, child: Child) -> Iterator[str]:
-        """Listen for READY=1 of a child for as long as it runs; yields what NOTIFY_SOCKET is to be.
+        """Listen for READY=1 of a child while it runs; yields the value of its NOTIFY_SOCKET.
 
-        The kernel chooses the address (unix(7), autobind), so that neither an earlier start of this child nor another
-        user can have it already.
+        The kernel chooses the address (unix(7), autobind feature), so that neither an earlier start of this child nor
+        another user can have it already.
         """
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notified:
@@ -156,19 +171,10 @@ class Children:
                 with contextlib.suppress(OSError):
                     if b"READY=1" in notified.recv(4096).splitlines() and not child.ready.is_set():
                         child.ready.set()
-                        self._say(f"  {child.name:<9} ready  {monotonic() - child.started_at:.2f} s")
+                        self._say(f"  {child.name:<9} ready  {self._clock.now() - child.started_at:.2f} s")
 
             loop.add_reader(notified, read)
             try:
                 yield "@" + notified.getsockname()[1:].decode()
             finally:
                 loop.remove_reader(notified)
-
-
-def _backoff(child: Child) -> float:
-    if monotonic() - child.started_at >= STABLE_S:
-        child.failures = 0
-    child.failures += 1
-    if child.failures == 1:
-        return 0.0
-    return float(min(FIRST_BACKOFF_S * 2 ** (child.failures - 2), MAX_BACKOFF_S))

@@ -1,6 +1,7 @@
-"""Threads for libraries that block, of which no call that hangs keeps a process from its end.
+"""A thread pool for blocking libraries. Its threads are daemons, so a call that never returns cannot keep the process
+from exiting.
 
-concurrent.futures.ThreadPoolExecutor does: before it exits, Python waits for each of its threads. These are daemons.
+concurrent.futures.ThreadPoolExecutor is not enough: before it exits, Python waits for all threads of such a pool.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 class DaemonThreads(Executor):
-    """So many threads at most; one is made when all that there are work."""
+    """A pool of at most `max_threads`; a new thread is made only when all others are busy."""
 
     def __init__(self, max_threads: int, name: str) -> None:
         self._max_threads = max_threads
@@ -29,7 +30,7 @@ class DaemonThreads(Executor):
         self._making = threading.Lock()
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Do something on a thread; when all work, as soon as one does not."""
+        """Call `work` on a thread, as soon as one is free."""
         future: Future[T] = Future()
         self._work.put((future, lambda: work(*args, **kwargs)))
         with self._making:
@@ -51,12 +52,12 @@ class DaemonThreads(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(work())
-                except BaseException as error:  # whoever waits for it gets it
+                except BaseException as error:  # the future raises it where the result is awaited
                     future.set_exception(error)
-            del item, future, work  # what was asked and answered is not kept until the next
+            del item, future, work  # do not keep them alive until the next call
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:
-        """Let the threads end when they have done what they do; `wait` is not for daemons."""
+        """Let each thread end after its current call; `wait` is ignored, because a call may never return."""
         while cancel_futures:
             try:
                 item = self._work.get_nowait()

@@ -66,8 +66,6 @@ class World(Protocol):
     """What a service's `start` is given."""
 
     service: str
-    host: str
-    """Of several vmds: which one this is."""
     settings: Settings
     metrics: Metrics
     clock: Clock
@@ -82,6 +80,10 @@ class World(Protocol):
     """Called when settings have changed that can change in a running process."""
     on_hangup: Callable[[], None]
     """Called at SIGHUP for what is read from elsewhere, whether or not the settings have changed."""
+
+    @property
+    def host(self) -> str:
+        """Which of several vmds this is; empty for every other service."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
         """Run a coroutine as part of this process; if it fails, the process ends."""
@@ -109,10 +111,12 @@ class World(Protocol):
         ask: Callable[[], Awaitable[Snapshot]],
         reset: Callable[[Any], None],
         apply: Callable[[FeedItem], None],
-        endpoint: str = "",
         host: str = "",
     ) -> Followed:
-        """Follow another service's feed: `ask` calls for a snapshot, `reset` takes it, `apply` each later change."""
+        """Follow another service's feed: `ask` calls for a snapshot, `reset` takes it, `apply` each later change.
+
+        `owner` is a service, or the endpoint (`ipc://...`) of a feed that is not in the settings.
+        """
 
     def ready(self) -> None:
         """Tell whoever supervises this process that it does its work now."""

@@ -1,19 +1,22 @@
-"""Xenstore (docs/misc/xenstore.txt of Xen) for an event loop: pyxs on threads, with deadlines, and connected again.
+"""Access to Xenstore (docs/misc/xenstore.txt of Xen) from an event loop: pyxs on threads, with deadlines.
 
-Of pyxs the packets and connections are used, and its router and commands replaced, because those
+A lost connection fails the calls that wait for an answer, and the next call connects again. A call that is not answered
+within LIMIT_S counts as a lost connection. Watches survive: they are set again on the new connection.
 
-- end on a lost connection without telling those who wait: here their calls fail at once, and the next one connects;
-- wait with select(2), which knows no file descriptor over 1023: here poll(2) does;
-- hand events to a `Monitor` that spins for ever on one of a path that is watched no more: here each event goes to
-  whoever watches, and one that nobody watches is dropped;
-- expect the answer to WATCH to carry the number of the question, which the kernel's xenbus device does not do;
-- write no empty value and no character but printable ASCII.
+This module uses the packets and connections of pyxs, and replaces its router and its commands, because those
 
-And with one of the kernel: a request that is written to its xenbus device is kept where the next one is put, until
-xenstored has taken it (xenbus_dev_frontend.c). So a call waits until the one before is done; and no two transactions of
-ours disturb each other.
+- end on a lost connection without an error for the calls that wait;
+- wait with select(2), which cannot handle file descriptors above 1023; poll(2) can;
+- hand events to a `Monitor`, which spins for ever on an event of a path that is no longer watched; here each event goes
+  to its watch, and is dropped if there is none;
+- expect the reply to WATCH to carry the number of its request, which the kernel's xenbus device does not send;
+- refuse empty values, and all characters that are not printable ASCII.
 
-Numbers of requests begin again after 2^32 of them. A call that is not answered in time counts as a lost connection.
+The kernel has a fault too: it keeps a request that is written to the xenbus device in the place where it puts the next
+one, until xenstored has accepted it (xenbus_dev_frontend.c). So each call waits until the previous one is done, and no
+two of our transactions can disturb each other.
+
+Request numbers begin again after 2^32 requests.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import asyncio
 import itertools
 import select
 import socket
+import struct
 import threading
 from contextlib import suppress
 from functools import partial
@@ -37,10 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
 LIMIT_S = 2.0
+"""How long a call may take."""
 RETRY_S = 1.0
+"""How often a lost connection is tried again while there are watches."""
 MAX_THREADS = 8
 MAX_TRIES = 50
-"""Of a transaction that others interfere with."""
+"""How often a transaction is repeated that other clients have interfered with (EAGAIN)."""
 DEVICES = (Path("/dev/xen/xenbus"), Path("/proc/xen/xenbus"))
 SOCKETS = (Path("/run/xenstored/socket"), Path("/var/run/xenstored/socket"))
 
@@ -48,10 +54,10 @@ log = structlog.get_logger("xenstore")
 
 
 class Xenstore:
-    """One Xenstore. Paths and values are text; every call raises Unavailable if it is not there."""
+    """One Xenstore. Paths and values are text. Every call raises Unavailable if xenstored does not answer."""
 
     def __init__(self, path: str, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """`path` is xenstored's socket or the xenbus device, "" for the usual one; `spawn` runs a coroutine."""
+        """`path` is the socket of xenstored or the xenbus device, "" for the usual one; `spawn` runs a coroutine."""
         self._path = path
         self._spawn = spawn
         self._client: Any = None
@@ -59,42 +65,41 @@ class Xenstore:
         self._threads = DaemonThreads(MAX_THREADS, "xenstore")
         self._watches: dict[bytes, tuple[str, Callable[[], None]]] = {}
         self._tokens = itertools.count(1)
-        self._returns = False
-        """Somebody tries to connect again."""
+        self._is_reconnecting = False
 
     async def read(self, path: str) -> str | None:
-        """Return the value at a path, None if there is none."""
+        """Return the value at a path; None if the path does not exist."""
         value: str | None = await self._call(partial(_read, path=path))
         return value
 
     async def children(self, path: str) -> list[str]:
-        """Return the names right below a path; none if it does not exist."""
+        """Return the names directly below a path; an empty list if the path does not exist."""
         names: list[str] = await self._call(partial(_children, path=path))
         return names
 
     async def change(self, values: Mapping[str, str | None], permissions: Mapping[str, str] | None = None) -> None:
-        """Write values, or (None) remove what is there and below, in one transaction.
+        """Write values in one transaction; a value of None removes the path and everything below it.
 
-        `permissions` are set last, as xenstore-chmod(1) writes them: path -> "n0 b5".
+        `permissions` are set last. They map a path to what xenstore-chmod(1) accepts, for example "n0 b5".
         """
         await self._call(partial(_change, values=dict(values), permissions=dict(permissions or {})))
 
     async def watch(self, path: str, changed: Callable[[], None]) -> bytes:
-        """Have `changed` called once now, and when something at or below a path changes; returns what `unwatch` takes.
+        """Call `changed` once now, and whenever something at or below a path changes; return a token for `unwatch`.
 
-        The watch lasts: when the connection was lost, `changed` is called again as soon as there is a new one.
+        The watch survives a lost connection: `changed` is called again as soon as there is a new one.
         """
         token = b"%d" % next(self._tokens)
         before = self._client
         self._watches[token] = (path, changed)
         try:
-            if await self._connected() is before:  # else that has set all watches
+            if await self._connected() is before:  # otherwise connecting has set all watches
                 await self._call(partial(_watch, path=path, token=token))
         except _Refused:
             del self._watches[token]
             raise
         except Unavailable:
-            self._return_soon()
+            self._reconnect_soon()
         return token
 
     async def unwatch(self, token: bytes) -> None:
@@ -105,13 +110,13 @@ class Xenstore:
                 await self._call(partial(_unwatch, path=path, token=token))
 
     async def wait_for(self, path: str) -> str:
-        """Return the value at a path as soon as there is one."""
-        came = asyncio.Event()
-        token = await self.watch(path, came.set)
+        """Wait until a path has a value, and return it."""
+        changed = asyncio.Event()
+        token = await self.watch(path, changed.set)
         try:
             while True:
-                await came.wait()
-                came.clear()
+                await changed.wait()
+                changed.clear()
                 with suppress(Unavailable):
                     value = await self.read(path)
                     if value is not None:
@@ -120,7 +125,7 @@ class Xenstore:
             await self.unwatch(token)
 
     def close(self) -> None:
-        """End it."""
+        """End all watches, the connection and the threads."""
         self._watches.clear()
         self._lost(self._client)
         self._threads.shutdown()
@@ -145,13 +150,13 @@ class Xenstore:
             if self._client is None:
                 loop = asyncio.get_running_loop()
 
-                def told(token: bytes) -> None:
-                    loop.call_soon_threadsafe(self._told, token)
+                def on_event(token: bytes) -> None:
+                    loop.call_soon_threadsafe(self._watch_fired, token)
 
                 def ended(client: Any) -> None:
                     loop.call_soon_threadsafe(self._lost, client)
 
-                self._client = await loop.run_in_executor(self._threads, _connect, self._path, told, ended)
+                self._client = await loop.run_in_executor(self._threads, _connect, self._path, on_event, ended)
                 for token, (path, _) in list(self._watches.items()):
                     watch = partial(_watch, path=path, token=token)
                     with suppress(_Lost):
@@ -164,33 +169,33 @@ class Xenstore:
         self._client = None
         client.router.end()
         if self._watches:
-            self._return_soon()
+            self._reconnect_soon()
 
-    def _return_soon(self) -> None:
-        if not self._returns:
-            self._returns = True
-            self._spawn(self._return())
+    def _reconnect_soon(self) -> None:
+        if not self._is_reconnecting:
+            self._is_reconnecting = True
+            self._spawn(self._reconnect())
 
-    async def _return(self) -> None:
+    async def _reconnect(self) -> None:
         while self._watches and self._client is None:
             await asyncio.sleep(RETRY_S)
             if self._watches:
                 with suppress(Unavailable):
                     await self._connected()
-        self._returns = False
+        self._is_reconnecting = False
 
-    def _told(self, token: bytes) -> None:
+    def _watch_fired(self, token: bytes) -> None:
         watch = self._watches.get(token)
         if watch is not None:
             watch[1]()
 
 
 class _Lost(Exception):
-    """The connection is lost, or Xenstore says what nobody expects."""
+    """The connection is lost, or Xenstore has sent a reply that makes no sense."""
 
 
 class _Refused(Unavailable):
-    """Xenstore has said why it does not do something."""
+    """Xenstore has refused a request; `reason` is the name of its error, such as EACCES."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -200,7 +205,7 @@ class _Refused(Unavailable):
 # --- on threads ----------------------------------------------------------------------------------
 
 
-def _connect(path: str, told: Callable[[bytes], object], ended: Callable[[Any], object]) -> Any:
+def _connect(path: str, on_event: Callable[[bytes], object], ended: Callable[[Any], object]) -> Any:
     import pyxs
     from pyxs.connection import UnixSocketConnection, XenBusConnection
 
@@ -208,10 +213,10 @@ def _connect(path: str, told: Callable[[bytes], object], ended: Callable[[Any], 
     is_device = place.is_char_device()
     try:
         if not is_device:
-            with socket.socket(socket.AF_UNIX) as tried:  # pyxs would leave one open that fails
+            with socket.socket(socket.AF_UNIX) as tried:  # pyxs leaves a socket open that fails to connect
                 tried.connect(str(place))
         connection = XenBusConnection(str(place)) if is_device else UnixSocketConnection(str(place))
-        router = _router_class()(connection, told)
+        router = _router_class()(connection, on_event)
         client = pyxs.Client(router=router)
         router.ended = partial(ended, client)
         client.connect()
@@ -224,19 +229,32 @@ _numbers = itertools.count(1)
 
 
 def _next_number() -> int:
-    return next(_numbers) % 2**32 or 1  # 0 is what the kernel's device writes into answers to WATCH
+    return next(_numbers) % 2**32 or 1  # 0 is reserved: the kernel's device puts it into replies to WATCH
+
+
+def _errors_of_a_broken_connection() -> tuple[type[Exception], ...]:
+    """Return what pyxs raises if its connection breaks, is closed by another thread, or delivers what is not a packet.
+
+    AttributeError and TypeError come from its transport, which has become None; struct.error and ValueError from
+    unpacking; IndexError from an event that has no token.
+    """
+    from pyxs import PyXSError
+
+    return (PyXSError, OSError, AttributeError, TypeError, struct.error, ValueError, IndexError)
 
 
 def _router_class() -> type[Any]:
     from pyxs._internal import NUL, Op, Packet
     from pyxs.client import Router
 
-    class Quick(Router):  # type: ignore[misc]  # pyxs has no types
-        """Reads what comes, on a thread of its own."""
+    broken = _errors_of_a_broken_connection()
 
-        def __init__(self, connection: Any, told: Callable[[bytes], object]) -> None:
+    class Quick(Router):  # type: ignore[misc]  # pyxs has no types
+        """Reads packets on a thread of its own, and hands each to the call or the watch that it belongs to."""
+
+        def __init__(self, connection: Any, on_event: Callable[[bytes], object]) -> None:
             super().__init__(connection)
-            self.told = told
+            self.on_event = on_event
             self.turn = threading.Lock()
             self.ended: Callable[[], object] = lambda: None
 
@@ -246,39 +264,41 @@ def _router_class() -> type[Any]:
                 for each in (self.connection, self.r_terminator):
                     poll.register(each.fileno(), select.POLLIN)
                 while self.r_terminator.fileno() not in dict(poll.poll()):
-                    self._take(self.connection.recv())
-            except Exception as error:  # pyxs documents no closed set, and this thread must end in an orderly way
+                    self._received(self.connection.recv())
+            except broken as error:
                 log.debug("xenstore connection ended", reason=str(error))
             finally:
-                with suppress(Exception):
-                    self.connection.close()
+                self._close()
                 for each in (self.r_terminator, self.w_terminator):
                     each.close()
                 self._fail_all()
-                with suppress(RuntimeError):  # the loop is closed
+                with suppress(RuntimeError):  # the event loop is closed
                     self.ended()
 
-        def _take(self, packet: Any) -> None:
+        def _received(self, packet: Any) -> None:
             if packet.op == Op.WATCH_EVENT:
-                self.told(packet.payload.split(NUL)[1])
+                self.on_event(packet.payload.split(NUL)[1])
                 return
             number = packet.rq_id
             if number == 0 and packet.op in (Op.WATCH, Op.UNWATCH):
                 number = min(self.rvars, default=0)
-            waits = self.rvars.pop(number, None)
-            if waits is not None:  # else nobody waits for it any more
-                waits.set(packet)
+            caller = self.rvars.pop(number, None)
+            if caller is not None:  # otherwise the caller has given up
+                caller.set(packet)
 
         def _fail_all(self) -> None:
             for number in list(self.rvars):
                 self.rvars.pop(number).set(Packet(Op.ERROR, b"EIO" + NUL, number, 0))
 
+        def _close(self) -> None:
+            with suppress(*broken):  # another thread closes the connection at the same time
+                self.connection.close()
+
         def end(self) -> None:
-            """End it, wherever it waits; all calls fail."""
+            """End the thread, wherever it waits, and fail all calls."""
             with suppress(OSError):
                 self.w_terminator.sendall(NUL)
-            with suppress(Exception):
-                self.connection.close()
+            self._close()
             self._fail_all()
 
     return Quick
@@ -290,9 +310,9 @@ def _in_turn(command: Callable[[Any], Any], client: Any) -> Any:
 
 
 def _ask(client: Any, op: str, *fields: str, transaction: int = 0, missing: bool = False) -> bytes | None:
-    """Ask and return the answer; None if the path does not exist, and that is allowed (`missing`).
+    """Send a request and return the reply. If the path does not exist, return None with `missing`, or raise _Refused.
 
-    The fields are strings that end with NUL each, the last one of WRITE does not.
+    Each field ends with a NUL byte, except the last one of WRITE (docs/misc/xenstore.txt).
     """
     import pyxs
     from pyxs._internal import NUL, Op, Packet
@@ -303,7 +323,7 @@ def _ask(client: Any, op: str, *fields: str, transaction: int = 0, missing: bool
         answer = client.router.send(packet).get()
     except pyxs.exceptions.InvalidPayload:
         raise Unavailable(f"Xenstore accepts at most 4096 bytes, and {fields[0]} has {len(payload)}") from None
-    except (pyxs.PyXSError, OSError, AttributeError) as error:  # the connection has been closed meanwhile
+    except (pyxs.PyXSError, OSError, AttributeError) as error:  # another thread has closed the connection
         raise _Lost(str(error)) from None
     if answer.op == packet.op:
         return bytes(answer.payload)

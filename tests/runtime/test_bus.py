@@ -33,8 +33,9 @@ from jitsu_protocol.wire import feed, under_way
 from jitsu_protocol.wire.codec import decode, encode
 from jitsu_runtime.bus import rpc_server as owner
 from jitsu_runtime.bus import zeromq
+from jitsu_runtime.bus.feed_client import FeedClient
 from jitsu_runtime.bus.links import Incoming, Sent
-from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
+from jitsu_runtime.bus.zeromq import ZmqFollower, feed_server, rpc_client, rpc_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -236,9 +237,8 @@ class Numbers:
         self.owned: list[str] = []
         self.seen: list[str] = []
         self.snapshots = 0
-        self.client = feed_client(
-            context, endpoint, "n", ask=self.ask, reset=self.reset, apply=lambda item: self.apply(item)
-        )
+        link = ZmqFollower(context, endpoint, "n")
+        self.client = FeedClient(link, "n", ask=self.ask, reset=self.reset, apply=lambda item: self.apply(item))
 
     async def ask(self) -> Snapshot:
         self.snapshots += 1

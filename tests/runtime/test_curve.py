@@ -16,7 +16,8 @@ from jitsu_protocol.model.errors import Forbidden, NotFound, SetupFault, TimedOu
 from jitsu_protocol.wire.permissions import ROLES, check
 from jitsu_runtime.bus import curve as module
 from jitsu_runtime.bus.curve import Curve, load
-from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
+from jitsu_runtime.bus.feed_client import FeedClient
+from jitsu_runtime.bus.zeromq import ZmqFollower, feed_server, rpc_client, rpc_server
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
@@ -186,9 +187,8 @@ async def test_a_feed_is_followed_with_a_key_and_not_without(tmp_path: Path) -> 
                 feed = made.feeds.feeds["t"]
                 return feed.epoch, feed.number, None
 
-            client = feed_client(
-                context, made.feed, "t", ask=ask, reset=lambda _: None, apply=taken.append, curve=curve, owner="store"
-            )
+            link = ZmqFollower(context, made.feed, "t", "store", curve=curve)
+            client = FeedClient(link, "t", ask=ask, reset=lambda _: None, apply=taken.append)
             made.spawn(client.run())
             return taken
 

@@ -19,7 +19,8 @@ import zmq.asyncio
 from jitsu_protocol.messages import Drain, Draining, Message
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_runtime.bus import sockets
-from jitsu_runtime.bus.zeromq import feed_client, feed_server, rpc_client, rpc_server
+from jitsu_runtime.bus.feed_client import FeedClient
+from jitsu_runtime.bus.zeromq import ZmqFollower, feed_server, rpc_client, rpc_server
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ class Asking:
         self._owner = rpc_server(context(), rpc, {Drain: self._drain}, lambda _: None)
         self._feeds = feed_server(context(), feed, ["t"], dropped=lambda _: None)
         self._callers = [rpc_client(context(), rpc, "x") for _ in range(CALLERS)]
-        self._subscriber = feed_client(
-            context(), feed, "t", ask=self._snapshot, reset=self._reset, apply=lambda item: self._apply(item)
+        link = ZmqFollower(context(), feed, "t")
+        self._subscriber = FeedClient(
+            link, "t", ask=self._snapshot, reset=self._reset, apply=lambda item: self._apply(item)
         )
 
     def _drain(self, request: Drain) -> Message:

@@ -41,7 +41,8 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_runtime.bus.curve import Curve
-from jitsu_runtime.bus.zeromq import feed_client, rpc_client
+from jitsu_runtime.bus.feed_client import FeedClient
+from jitsu_runtime.bus.zeromq import ZmqFollower, rpc_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -185,15 +186,13 @@ class Callers:
             leaves = await client.call(List(prefix="jitsu/vm", limit=1), Leaves, CALL_LIMIT_S)
             return leaves.epoch, leaves.number, None
 
-        feed = feed_client(
-            self._context,
-            self._plan["feeds"][owner],
+        link = ZmqFollower(self._context, self._plan["feeds"][owner], "vm", owner, curve=self._curves["operator"])
+        feed = FeedClient(
+            link,
             "vm",
             ask=ask,
             reset=lambda _: None,
             apply=lambda _: self.calls.update([f"items of {owner}"]),
-            curve=self._curves["operator"],
-            owner=owner,
         )
         self._spawn(feed.run())
         await asyncio.wait_for(feed.synced.wait(), CALL_LIMIT_S)

@@ -33,6 +33,11 @@ HEADER_BYTES = 256
 MAX_ERRORS_SHOWN = 3
 MAX_REASON_CHARACTERS = 300
 
+_UNREADABLE = (msgpack.UnpackException, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
+"""What msgpack raises for bytes from a peer, which is documented only in part. UnicodeDecodeError and most of its own
+errors are ValueErrors. TypeError comes from the key of a map that cannot be hashed, ArithmeticError from a timestamp,
+and MemoryError from the length of a list."""
+
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
@@ -143,12 +148,10 @@ def _reasons(error: ValidationError | RecursionError) -> str:
 
 
 def unpacked(unpack: Callable[[], Any]) -> Any:
-    """Return what msgpack reads; raises MalformedMessage whatever is wrong with it."""
+    """Return what `unpack` reads with msgpack; raises MalformedMessage whatever is wrong with the bytes."""
     try:
         return unpack()
-    except Exception as error:
-        # msgpack documents no closed set: ValueError, its own UnpackException, UnicodeDecodeError,
-        # OverflowError from timestamps, TypeError from unhashable keys.
+    except _UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS]
         raise MalformedMessage(f"the frame is not msgpack: {reason}") from None
 

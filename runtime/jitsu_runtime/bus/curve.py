@@ -1,15 +1,16 @@
-"""CURVE (CurveZMQ, RFC 26 of ZeroMQ) on tcp endpoints: messages are encrypted, and both sides know each other's key.
+"""The keys of tcp endpoints: CurveZMQ (RFC 26 of ZeroMQ) encrypts the messages, and each side verifies the other's key.
 
-bus.keys is a directory as `jitsu keys` makes it, in ZeroMQ's own format of certificates (zmq.auth):
+The setting bus.keys names a directory that `jitsu keys` makes, in ZeroMQ's own certificate format (zmq.auth):
 
-    ROLE.key_secret         this machine's key pair of a service or operator; 0600, and only where that runs
-    public/ROLE.key         the public key of a role; of a service, the one that its clients expect of it
-    public/ROLE.WORD.key    a further one of the role: another machine's, another operator's, or the one before
+    ROLE.key_secret         the key pair of a service or an operator; mode 0600, only on the machine where it runs
+    public/ROLE.key         the public key of a role; for a service, the key that its clients expect it to have
+    public/ROLE.WORD.key    a further key of the role: of another machine, of another operator, or the previous one
 
-Whoever has a key in public/ may connect, and call what access.py says of its role; a vmd of bus.hosts is expected to
-have the key vmd.HOST, if there is one. The directory is looked at each second, so that keys are added, rotated and
-dropped while everything runs: then sockets are bound and connected again with the keys that are there now, and calls
-under way are sent again.
+A peer may connect if its key is in public/, and may send the requests that wire/permissions.py allows its role. A
+client expects a vmd of bus.hosts to have the key vmd.HOST, if that exists.
+
+The directory is read once in LOOK_S, so that keys can be added, rotated and removed while everything runs. When the
+keys have changed, sockets are bound and connected again with the new ones, and calls under way are sent again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import itertools
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -31,18 +31,19 @@ from zmq.utils.monitor import parse_monitor_message
 
 from jitsu_protocol.model.errors import LostEndpoint, SetupFault
 from jitsu_protocol.wire.permissions import ROLES
+from jitsu_runtime.rarely import Rarely
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
 LOOK_S = 1.0
-QUIET_S = 10.0
-"""Of many refusals one in that time is logged; all are counted."""
-INSIST_S = 0.2
+RETRY_S = 0.2
+"""How long a client waits before it connects again to an owner that has refused its key."""
 REBIND_TRIES, REBIND_S = 50, 0.02
+"""ZeroMQ closes the old listener on a thread of its own, usually within a few milliseconds."""
 DOMAIN = "jitsu"
-"""ZAP's (RFC 27 of ZeroMQ)."""
+"""The domain of our sockets in ZeroMQ's authentication protocol (ZAP, RFC 27 of ZeroMQ)."""
 
 _NUMBERS = itertools.count()
 
@@ -51,26 +52,26 @@ log = structlog.get_logger("keys")
 
 @dataclass(frozen=True)
 class Keys:
-    """What a directory of keys says."""
+    """The keys in a directory."""
 
     public: bytes
     secret: bytes
-    """This process's own pair, in Z85."""
+    """The key pair of this process, both in Z85 (RFC 32 of ZeroMQ)."""
     names: dict[bytes, str] = field(default_factory=dict)
-    """Public key -> its name: ROLE, ROLE.WORD."""
+    """The name of each public key: ROLE or ROLE.WORD."""
 
     def role(self, key: bytes) -> str:
-        """Return whose a public key is, "" if nobody's."""
+        """Return the role that has a public key; "" if the key is unknown."""
         return self.names.get(key, "").partition(".")[0]
 
     def expected(self, owner: str, host: str) -> bytes:
-        """Return the public key that an owner has, b"" if there is none."""
+        """Return the public key that an owner is expected to have; b"" if none is known."""
         by_name = {name: key for key, name in self.names.items()}
         return by_name.get(f"{owner}.{host}", by_name.get(owner, b""))
 
 
 def load(directory: Path, role: str) -> Keys:
-    """Read a directory of keys; raises SetupFault."""
+    """Read a directory of keys; raises SetupFault if a file is missing, damaged, or readable by others."""
     secret_file = directory / f"{role}.key_secret"
     try:
         mode = secret_file.stat().st_mode
@@ -94,7 +95,7 @@ class _Socket:
     socket: zmq.Socket[Any]
     endpoint: str
     owner: str = ""
-    """Whom it connects to; "": it is bound."""
+    """The service that it is connected to; "" for a socket that is bound."""
     host: str = ""
     unbinds: Callable[[], None] = lambda: None
 
@@ -110,7 +111,7 @@ class Curve:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         refused: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`refused` counts, with the reason, who is turned away. Raises SetupFault."""
+        """`refused` counts the peers that are refused, by reason. Raises SetupFault."""
         self._context = context
         self._directory = directory
         self._role = role
@@ -119,33 +120,33 @@ class Curve:
         self._keys = load(directory, role)
         self._seen = self._signature()
         self._sockets: list[_Socket] = []
-        self._logged_at: dict[str, float] = {}
+        self._refusals = Rarely()
         self._authenticator: AsyncioAuthenticator | None = None
         spawn(self._look_for_ever())
 
     def role(self, key: str) -> str:
-        """Return whose a key is that a peer was let in with (the User-Id of its messages), "" if nobody's now."""
+        """Return the role of a peer by its key, the User-Id of its messages; "" if that key is no longer known."""
         return self._keys.role(key.encode())
 
     def bind(self, socket: zmq.Socket[Any], endpoint: str, unbinds: Callable[[], None]) -> None:
-        """Bind a socket that takes only peers whose keys are known; `unbinds` is called before it is bound again."""
+        """Bind a socket to which only peers with known keys connect; `unbinds` is called before it is bound again."""
         if self._authenticator is None:
             self._authenticator = AsyncioAuthenticator(self._context)
             self._authenticator.start()
             self._authenticator.configure_curve_callback(DOMAIN, self)
-        self._dress(used := _Socket(socket, endpoint, unbinds=unbinds))
+        self._set_keys(used := _Socket(socket, endpoint, unbinds=unbinds))
         socket.bind(endpoint)
         self._sockets.append(used)
 
     def connect(self, socket: zmq.Socket[Any], endpoint: str, owner: str, host: str) -> None:
-        """Connect a socket to an owner, and to nobody who has not its key."""
-        self._dress(used := _Socket(socket, endpoint, owner, host))
-        self._spawn(self._insist(used, self._monitor(socket)))
+        """Connect a socket to an owner; the handshake fails unless the peer has the owner's key."""
+        self._set_keys(used := _Socket(socket, endpoint, owner, host))
+        self._spawn(self._retry_refused(used, self._monitor(socket)))
         socket.connect(endpoint)
         self._sockets.append(used)
 
     def _monitor(self, socket: zmq.Socket[Any]) -> zmq.asyncio.Socket:
-        """Return a socket on which ZeroMQ reports each time that an owner has refused our key."""
+        """Return a socket on which ZeroMQ reports every refusal of our key (zmq_socket_monitor(3))."""
         address = f"inproc://refused-{next(_NUMBERS)}"
         socket.monitor(address, zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_MONITOR_STOPPED)
         monitor = self._context.socket(zmq.PAIR)
@@ -153,7 +154,7 @@ class Curve:
         monitor.connect(address)
         return monitor
 
-    def _dress(self, used: _Socket) -> None:
+    def _set_keys(self, used: _Socket) -> None:
         socket = used.socket
         socket.curve_publickey, socket.curve_secretkey = self._keys.public, self._keys.secret
         if used.owner:
@@ -169,42 +170,42 @@ class Curve:
             socket.zap_domain = DOMAIN.encode()
 
     def callback(self, _: str, key: bytes) -> bool:
-        """Say whether a peer with this key may connect; the authenticator asks."""
+        """Return whether a peer with this key may connect: the authenticator calls this for each handshake."""
         if self._keys.role(key):
             return True
-        self._turned_away("unknown-key", "a peer with an unknown key is refused", key=key.decode("ascii", "replace"))
+        self._count_refusal("unknown-key", "a peer with an unknown key is refused", key=key.decode("ascii", "replace"))
         return False
 
-    def _turned_away(self, reason: str, event: str, **about: str) -> None:
+    def _count_refusal(self, reason: str, event: str, **about: str) -> None:
         self._refused(reason)
-        if monotonic() > self._logged_at.get(reason, -QUIET_S) + QUIET_S:
-            self._logged_at[reason] = monotonic()
+        if self._refusals.is_due(reason):
             log.warning(event, **about)
 
     def failed_at(self, endpoint: str) -> Callable[[], None]:
-        """Return what counts a peer that speaks no CURVE, or expects another key of us; any thread may call it."""
+        """Return a function that counts a peer without CURVE or with another key for us; any thread may call it."""
         event = "a peer without the right keys is refused"
-        return lambda: self._turned_away("handshake", event, endpoint=endpoint)
+        return lambda: self._count_refusal("handshake", event, endpoint=endpoint)
 
-    async def _insist(self, used: _Socket, monitor: zmq.asyncio.Socket) -> None:
-        """Connect again when the owner refuses our key, which it may know a moment later; ZeroMQ would not."""
+    async def _retry_refused(self, used: _Socket, monitor: zmq.asyncio.Socket) -> None:
+        """Connect again whenever the owner has refused our key. It may know the key soon, but ZeroMQ gives up."""
         async for _ in _events(monitor):
-            self._turned_away("refused-by-owner", "our key is refused", owner=used.owner, endpoint=used.endpoint)
-            await asyncio.sleep(INSIST_S)
+            self._count_refusal("refused-by-owner", "our key is refused", owner=used.owner, endpoint=used.endpoint)
+            await asyncio.sleep(RETRY_S)
             self._connect_again(used)
 
     def _connect_again(self, used: _Socket) -> None:
         if not self._keys.expected(used.owner, used.host):
             log.warning("the key of an owner is no longer known: not connecting to it again", owner=used.owner)
             return
-        with suppress(zmq.ZMQError):  # it has ended by itself
+        with suppress(zmq.ZMQError):  # the connection has already ended
             used.socket.disconnect(used.endpoint)
-        self._dress(used)
+        self._set_keys(used)
         used.socket.connect(used.endpoint)
 
     # --- new keys ---
 
     def _signature(self) -> list[tuple[str, int, int]]:
+        """Return what changes whenever a file of the directory is added, removed or replaced."""
         found = []
         for directory in (self._directory, self._directory / "public"):
             with suppress(OSError), os.scandir(directory) as entries:
@@ -229,6 +230,7 @@ class Curve:
             self._seen = seen
 
     async def _renew(self, before: Keys) -> None:
+        """Bind and connect the sockets again whose keys have changed."""
         is_other = before.public != self._keys.public
         self._sockets = [used for used in self._sockets if not used.socket.closed]
         for used in self._sockets:
@@ -241,8 +243,8 @@ class Curve:
     async def _rebind(self, used: _Socket) -> None:
         used.unbinds()
         used.socket.unbind(used.endpoint)
-        self._dress(used)
-        for _ in range(REBIND_TRIES):  # ZeroMQ closes the listener on a thread of its own
+        self._set_keys(used)
+        for _ in range(REBIND_TRIES):
             with suppress(zmq.ZMQError):
                 used.socket.bind(used.endpoint)
                 return
@@ -256,6 +258,6 @@ async def _events(monitor: zmq.asyncio.Socket) -> AsyncIterator[None]:
         while parse_monitor_message(await monitor.recv_multipart())["event"] != zmq.EVENT_MONITOR_STOPPED:
             yield
     except zmq.ZMQError:
-        return  # the context is gone
+        return  # the context was destroyed
     finally:
         monitor.close()

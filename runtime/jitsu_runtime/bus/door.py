@@ -1,26 +1,27 @@
-"""How many peers may be connected to a bound socket of the bus: no more than this process has descriptors for.
+"""Limits how many peers may be connected to a bound socket of the bus, so that its process keeps free descriptors.
 
-libzmq accepts whoever connects, 12,000 a second (measured). When no descriptor is left, it aborts the process on ipc
-(4.3.5, ipc_listener.cpp), and on tcp it tries again without a pause. It has no limit of its own, so each bound socket
-has a door: a thread that follows what libzmq reports of the socket (zmq_socket_monitor(3)).
+libzmq accepts every connection, up to 12,000 a second (measured), and has no limit of its own. When no descriptor is
+left, version 4.3.5 aborts the process if the socket is on ipc (ipc_listener.cpp); on tcp it tries again without a
+pause. So each bound socket has a door: a thread that reads what libzmq reports about the socket
+(zmq_socket_monitor(3)).
 
     a connection is     from                                    until
     new                 libzmq has accepted it                  the first message of its peer has been read
-    known               then on                                 it ends
-    leaving             there were more than `most`:            it ends
-                        the oldest that is new is cut; if
-                        all are known, the one that came last
+    known               its first message has been read         it ends
+    leaving             the door has cut it                     it ends
 
-So peers that say nothing cannot keep others out for long, and peers that are known do not notice. A peer that is cut
-connects again by itself, and calls are sent again. libzmq cuts a connection whose handshake has not ended after
-HANDSHAKE_MS (sockets.py).
+When there are more connections than `most`, the door cuts the oldest that is new; if all are known, it cuts the one
+that came last. So peers that send nothing cannot keep others out for long, and known peers notice nothing. A peer that
+is cut connects again by itself, and its calls are sent again. libzmq itself cuts a connection whose handshake has not
+ended after HANDSHAKE_MS (sockets.py).
 
     the listener is     until
     armed               libzmq has accepted one connection
-    disarmed            the door has noted that connection, and there are at most `most` of them
+    disarmed            the door has noted that connection, and there are at most `most`
 
-For that its entry in libzmq's epoll set gets EPOLLONESHOT (epoll_ctl(2)): a thread that only watched would be too late
-when the machine is busy. Where the entry is not found (proc(5), /proc/PID/fdinfo), the door cuts as fast as it can.
+A thread that only watched would come too late on a busy machine. The door therefore sets EPOLLONESHOT (epoll_ctl(2)) on
+the listener's entry in libzmq's epoll set, so that libzmq accepts one connection at a time. If the entry cannot be
+found (proc(5), /proc/PID/fdinfo), the door just cuts connections as fast as it can.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -42,6 +43,7 @@ import zmq
 import zmq.asyncio
 
 from jitsu_runtime.descriptors import connections_allowed
+from jitsu_runtime.rarely import Rarely
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,16 +57,14 @@ FOLLOWED = (
     | zmq.EVENT_MONITOR_STOPPED
 )
 HANDSHAKE_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-"""The second: the peer has seen first that its keys and ours do not fit, and has gone."""
+"""The second kind is reported when the peer was the first to see that the keys do not match, and has disconnected."""
 VERIFY_MS = 500
-"""While the door is full: how often it looks whether connections are gone of which no report came."""
+"""How often a full door checks for connections that have ended without a report."""
 FIND_TRIES, FIND_S = 100, 0.005
-"""libzmq puts a listener into its epoll set a moment after it reports it."""
-QUIET_S = 10.0
-"""Of many connections that are cut one in that time is logged; all are counted."""
+"""How often the entry of a listener is searched for: libzmq adds it a moment after it has reported the listener."""
 EPOLL_CTL_MOD, EPOLLIN, EPOLLONESHOT = 3, 0x1, 1 << 30
 _EVENT = Struct("=IQ" if os.uname().machine == "x86_64" else "@IQ")
-"""struct epoll_event, which is packed on x86-64 only."""
+"""struct epoll_event (epoll_event(3type)), which is packed on x86-64 only."""
 _REPORT = Struct("=HI")
 _NUMBERS = itertools.count()
 _LIBC: Any = ctypes.CDLL(None, use_errno=True)
@@ -73,7 +73,7 @@ log = structlog.get_logger("bus")
 
 
 class Door:
-    """Counts the connections of one socket, from before it is bound until it is closed."""
+    """Counts and limits the connections of one socket, from before it is bound until it is closed."""
 
     def __init__(
         self,
@@ -82,18 +82,18 @@ class Door:
         dropped: Callable[[str], None],
         failed: Callable[[], None] | None = None,
     ) -> None:
-        """`dropped` counts; `failed` is called on the door's thread for each peer whose handshake fails."""
+        """`dropped` counts each cut; `failed` is called on the door's thread for each peer whose handshake fails."""
         self._endpoint, self._dropped, self._failed = endpoint, dropped, failed
         self.most = connections_allowed()
         self._listener = _Listener()
         self._new: dict[int, None] = {}
-        """By descriptor, the oldest first."""
+        """The descriptors of new connections, the oldest first."""
         self._known: set[int] = set()
         self._leaving: set[int] = set()
         self._early: set[int] = set()
-        """Those whose message was read before their connection was reported."""
+        """Descriptors whose first message was read before libzmq had reported the connection."""
         self._lock = threading.Lock()
-        self._logged_at = -QUIET_S
+        self._cuts = Rarely()
         address = f"inproc://door-{next(_NUMBERS)}"
         socket.monitor(address, FOLLOWED | (HANDSHAKE_FAILED if failed is not None else 0))
         self._reports: zmq.Socket[Any] = zmq.Context.shadow(socket.context).socket(zmq.PAIR)
@@ -103,11 +103,11 @@ class Door:
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """How many connections there are."""
         return len(self._new) + len(self._known) + len(self._leaving)
 
     def heard(self, frame: zmq.Frame) -> int:
-        """Note that the sender of a frame is a peer of ours; return its descriptor, -1 if it has gone."""
+        """Note that the sender of a frame is known; return its descriptor, or -1 if it has gone."""
         try:
             descriptor = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:
@@ -122,17 +122,17 @@ class Door:
         return descriptor
 
     def cut(self, descriptor: int) -> None:
-        """End a connection, if it is one of this socket; libzmq sees that its peer has gone."""
+        """Shut a connection down if it belongs to this socket; to libzmq it looks as if the peer had gone."""
         with suppress(OSError), _Borrowed(descriptor) as connection:
             if self._is_ours(connection):
                 connection.shutdown(system.SHUT_RDWR)
 
     def unbinds(self) -> None:
-        """Leave the listener alone: to be called before the socket is closed or unbound."""
+        """Leave the listener alone from now on; call this before the socket is closed or unbound."""
         self._listener.forget()
 
     def _is_ours(self, connection: system.socket) -> bool:
-        """Say whether a descriptor is a connection to our endpoint: it may mean something else by now."""
+        """Return whether a descriptor is a connection to our endpoint: by now it may belong to something else."""
         name = connection.getsockname()
         if isinstance(name, tuple):
             return self._endpoint.endswith(f":{name[1]}")
@@ -141,7 +141,7 @@ class Door:
     # --- the thread ---
 
     def _follow(self) -> None:
-        """Follow the socket until it is closed; libzmq would wait for a reader that leaves earlier."""
+        """Read reports until the socket is closed: libzmq would block if this reader left earlier."""
         try:
             while True:
                 is_full = self.connections > self.most
@@ -154,7 +154,7 @@ class Door:
                     self._verify()
                 if self.connections <= self.most:
                     self._listener.arm()
-        except zmq.ZMQError:  # the context ends
+        except zmq.ZMQError:  # the context was destroyed
             return
         finally:
             self._reports.close()
@@ -192,12 +192,11 @@ class Door:
             self._leaving.add(last)
         self.cut(last)
         self._dropped("too-many-connections")
-        if monotonic() > self._logged_at + QUIET_S:
-            self._logged_at = monotonic()
+        if self._cuts.is_due():
             log.warning("too many connections: some are cut", endpoint=self._endpoint, allowed=self.most)
 
     def _verify(self) -> None:
-        """Forget connections that have ended."""
+        """Forget the connections that have ended without a report."""
         with self._lock:
             for descriptor in (*self._new, *self._known, *self._leaving):
                 is_there = False
@@ -218,11 +217,11 @@ class _Listener:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entry: tuple[int, int, int] | None = None
-        """The epoll descriptor, the listener's, and what libzmq wants back with its events."""
+        """The epoll descriptor, the listener's descriptor, and the data that libzmq has stored with it."""
         self._is_armed = False
 
     def found(self, descriptor: int) -> None:
-        """Take a listener of which libzmq says that it listens now."""
+        """Find the entry of a listener that libzmq has just reported."""
         for _ in range(FIND_TRIES):
             with self._lock:
                 self._entry, self._is_armed = _entry_of(descriptor), False
@@ -232,7 +231,7 @@ class _Listener:
         log.debug("the listener is not in an epoll set: connections are only cut")
 
     def has_accepted(self) -> None:
-        """Note that libzmq has accepted one connection, or has tried to."""
+        """Note that libzmq has accepted a connection, or has tried to."""
         self._is_armed = False
 
     def arm(self) -> None:
@@ -245,13 +244,13 @@ class _Listener:
             self._is_armed = _LIBC.epoll_ctl(epoll, EPOLL_CTL_MOD, descriptor, event) == 0
 
     def forget(self) -> None:
-        """Touch it no more: what its descriptor means is about to change."""
+        """Do not touch the entry again: its descriptor is about to be closed, and may be reused."""
         with self._lock:
             self._entry = None
 
 
 def _entry_of(descriptor: int) -> tuple[int, int, int] | None:
-    """Return where a descriptor is in an epoll set of this process: tfd and data of /proc/self/fdinfo."""
+    """Return the entry of a descriptor in an epoll set of this process: tfd and data in /proc/self/fdinfo."""
     line = re.compile(rf"^tfd:\s+{descriptor}\s+events:\s+[0-9a-f]+\s+data:\s+([0-9a-f]+)", re.MULTILINE)
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
@@ -263,15 +262,15 @@ def _entry_of(descriptor: int) -> tuple[int, int, int] | None:
 
 
 class _Borrowed:
-    """A socket object for a descriptor that is libzmq's: it is not closed here, nor duplicated, as none may be left."""
+    """A socket object for a descriptor of libzmq: never closed here, nor duplicated, as no descriptor may be left."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = system.socket(fileno=descriptor)
 
     def __enter__(self) -> system.socket:
-        """Return it."""
+        """Return the socket object."""
         return self._socket
 
     def __exit__(self, *_: object) -> None:
-        """Give it back."""
+        """Leave the descriptor open."""
         self._socket.detach()

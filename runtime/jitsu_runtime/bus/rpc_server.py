@@ -15,6 +15,8 @@ Replies wait for a slow peer within the bounds of wire/outbox.py.
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,9 +30,10 @@ from jitsu_protocol.wire.codec import MAX_FRAME_BYTES, encode, id_of, open_frame
 from jitsu_protocol.wire.under_way import UnderWay
 from jitsu_runtime.bus.replies import Replies
 from jitsu_runtime.clock import SYSTEM_CLOCK
+from jitsu_runtime.rarely import Rarely
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Iterator, Mapping
 
     from jitsu_protocol.wire.codec import Header
     from jitsu_runtime.bus.links import CountDropped, Incoming, OwnerLink
@@ -45,8 +48,12 @@ AT_ONCE_BYTES = 64 * 1024
 """A longer body is read in steps, between which others are answered."""
 MAX_READING_BYTES = 64 * 1024 * 1024
 """Bodies that are read in steps, or wait for that."""
-QUIET_S = 10.0
-"""Of many refusals of one role, one in that time is logged; all are counted."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    reply: Message | errors.JitsuError | None = None
+    """None: there is nobody left to reply to."""
 
 
 class RpcServer:
@@ -63,13 +70,12 @@ class RpcServer:
         self._link = link
         self._handlers = {cls.kind: (cls, handler) for cls, handler in handlers.items()}
         self._dropped = dropped
-        self._clock = clock
         self._answered = Answered()
         self._under_way = UnderWay()
         self._replies = Replies(link, dropped)
         self._reading = asyncio.Lock()
         self._reading_bytes = 0
-        self._logged_at: dict[str, float] = {}
+        self._refusals = Rarely(clock)
         self._group = asyncio.TaskGroup()
 
     @property
@@ -124,9 +130,7 @@ class RpcServer:
             try:
                 permissions.check(role, kind)
             except errors.Forbidden:
-                now = self._clock.now()
-                if now > self._logged_at.get(role, -QUIET_S) + QUIET_S:
-                    self._logged_at[role] = now
+                if self._refusals.is_due(role):
                     log.warning("refused", role=role, kind=kind)
                 raise
         if kind not in self._handlers:
@@ -168,27 +172,38 @@ class RpcServer:
             self._reading_bytes -= len(body)
 
     def _carry_out(self, header: Header, request: Request) -> None:
-        try:
+        outcome = _Outcome()
+        with self._guarded(outcome, header.kind):
             result = self._handlers[header.kind][1](request)
-        except Exception as error:
-            self._finish(header.id, _as_jitsu_error(error, header.kind))
-            return
-        if isinstance(result, Message):
-            self._finish(header.id, result)
-        else:
-            self._group.create_task(self._wait(header, result))
+            if not isinstance(result, Message):
+                self._group.create_task(self._wait(header, result))
+                return
+            outcome.reply = result
+        self._finish(header.id, outcome.reply)
 
     async def _wait(self, header: Header, result: Awaitable[Message]) -> None:
-        reply: Message | errors.JitsuError | None = None
+        outcome = _Outcome()
         try:
-            async with asyncio.timeout(min(header.timeout, MAX_TIMEOUT_S)):
-                reply = await result
-        except TimeoutError:
-            reply = None  # the caller has stopped waiting at the same time
-        except Exception as error:
-            reply = _as_jitsu_error(error, header.kind)
+            with self._guarded(outcome, header.kind), suppress(TimeoutError):
+                # When the time is over, the caller has stopped waiting too, and nothing is replied.
+                async with asyncio.timeout(min(header.timeout, MAX_TIMEOUT_S)):
+                    outcome.reply = await result
         finally:
-            self._finish(header.id, reply)
+            self._finish(header.id, outcome.reply)
+
+    @contextmanager
+    def _guarded(self, outcome: _Outcome, kind: str) -> Iterator[None]:
+        """Turn whatever a handler raises into its reply; an error that was not foreseen is logged and counted too."""
+        try:
+            yield
+        except errors.JitsuError as error:
+            outcome.reply = error
+        except Exception as error:
+            log.error("request failed unexpectedly", kind=kind, exc_info=error)
+            self._dropped(errors.Bug.code)
+            outcome.reply = errors.Bug(
+                f"{type(error).__name__}: {error}", hint="see the log of the process that answered"
+            )
 
     def _finish(self, id: bytes, reply: Message | errors.JitsuError | None) -> None:
         peer = self._under_way.end(id)
@@ -204,11 +219,3 @@ class RpcServer:
             frame = encode(Failure.model_validate(errors.to_wire(reply)), id=id)
         self._replies.send(peer, frame)
         return frame
-
-
-def _as_jitsu_error(error: Exception, kind: str) -> errors.JitsuError:
-    """Turn any failure of a handler into a reply; one that was not foreseen is logged with its context."""
-    if isinstance(error, errors.JitsuError):
-        return error
-    log.error("request failed unexpectedly", kind=kind, exc_info=error)
-    return errors.Bug(f"{type(error).__name__}: {error}", hint="see the log of the process that answered")

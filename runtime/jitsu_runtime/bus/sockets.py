@@ -1,4 +1,4 @@
-"""How the sockets of the bus are made, bound and connected, and how they send and receive."""
+"""Makes, binds and connects the ZeroMQ sockets of the bus, and sends without waiting."""
 
 from __future__ import annotations
 
@@ -22,41 +22,43 @@ if TYPE_CHECKING:
 
 RECONNECT_MS = 10
 RECONNECT_MAX_MS = 50
-"""An owner that returns is heard within that time; on tcp there is CONNECT_MS before it. G7 allows a second."""
+"""A client reconnects within this time after its owner has returned; on tcp, CONNECT_MS may come before it. G7 allows a
+second."""
 HANDSHAKE_MS = 3000
-"""A peer that has said nothing by then is disconnected: it has taken a descriptor and given nothing."""
+"""A peer that has not ended its handshake by then is disconnected, because it holds a descriptor for nothing."""
 BACKLOG = 2048
-"""Connections that may wait to be accepted, one after the other (door.py); they take no descriptor of ours."""
+"""How many connections may wait to be accepted, one at a time (door.py). Waiting ones use no descriptor of ours."""
 HEARTBEAT_MS, DEAD_MS = 500, 1500
-"""After a failed send, whatever the reason, libzmq 4.3.5 sends nothing more on that connection but keeps it, until
-it can no longer read either (stream_engine_base.cpp, out_event). Only the peer's heartbeat notices. On tcp, a network
-that was cut and is joined again is noticed before TCP's own retransmission comes round.
+"""After a failed send, whatever the reason, libzmq 4.3.5 sends nothing more on that connection but keeps it, until it
+cannot read either (stream_engine_base.cpp, out_event). Only a heartbeat of the peer notices. On tcp, heartbeats also
+notice that a network was cut and joined again before TCP's own retransmission does.
 
-Heartbeats are sent by those that connect, and answered by owners, which end a connection on which none has come for
-DEAD_MS (ZMQ_HEARTBEAT_TTL). An owner sends none: libzmq 4.3.5 aborts a process that sends one on a connection that was
-lost while a full socket kept libzmq from reading it (`Assertion failed: !_io_error`, out_event, called by timer_event).
-Any peer could bring that about: it sends more than is read at once, and dies."""
+Clients send heartbeats. Owners answer them, and end a connection on which none has come for DEAD_MS
+(ZMQ_HEARTBEAT_TTL). An owner sends none itself: libzmq 4.3.5 aborts a process that sends one on a connection that was
+lost while a full socket kept libzmq from reading it (`Assertion failed: !_io_error` in out_event, called by
+timer_event). Any peer could bring that about by sending more than is read at once and then dying."""
 KEEPALIVE_S, KEEPALIVE_PROBES = 5, 3
-"""tcp(7): for peers of a version that does not say when an owner should consider them dead."""
+"""TCP keepalive (tcp(7)), for peers of a version that sends owners no ZMQ_HEARTBEAT_TTL."""
 MAX_UNREAD = 100_000
-"""Messages that may wait for one who connects: when its socket is full, the same abort threatens it. Replies are
-limited by MAX_WAITING_CALLS, and an item of a feed has half a kilobyte."""
+"""How many messages may wait in a client's socket. It must never be full, because then the same abort threatens the
+client. Replies are limited by MAX_WAITING_CALLS, and an item of a feed has about half a kilobyte."""
 BOUND = frozenset({zmq.ROUTER, zmq.XPUB})
 CONNECT_MS = 500
 
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
-"""As this process was given it: it says who may use ipc sockets, whatever is set for its files later."""
+"""The umask that this process was started with. It decides who may use the ipc sockets, whatever is set later for
+files (umask(2))."""
 
 
 def bind(
     socket: zmq.Socket[Any], endpoint: str, curve: Curve | None, dropped: Callable[[str], None]
 ) -> tuple[Door, Callable[[], None]]:
-    """Bind a socket; return its door and what closes it. Raises SetupFault if the endpoint cannot be had.
+    """Bind a socket; return its door and a function that closes both. Raises SetupFault if it cannot be bound.
 
-    ZeroMQ takes an ipc path over from a living owner without a word, so a lock file beside it keeps a second
-    owner away; the lock goes with the socket, or with the process, however that ends.
+    ZeroMQ takes over the ipc path of a running owner without an error. A lock file beside the path keeps a second owner
+    away (flock(2)). The lock ends with the socket, or with the process, however that ends.
     """
     lock: int | None = None
     door: Door | None = None
@@ -90,7 +92,7 @@ def bind(
 
 
 def connect(socket: zmq.Socket[Any], endpoint: str, owner: str, host: str, curve: Curve | None) -> None:
-    """Connect a socket to an owner; `host` says which vmd."""
+    """Connect a socket to an owner; `host` is that of a vmd."""
     if is_secured(curve, endpoint):
         curve.connect(socket, endpoint, owner, host)
     else:
@@ -98,7 +100,7 @@ def connect(socket: zmq.Socket[Any], endpoint: str, owner: str, host: str, curve
 
 
 def is_secured(curve: Curve | None, endpoint: str) -> TypeGuard[Curve]:
-    """Say whether a socket at this endpoint uses keys."""
+    """Return whether a socket at this endpoint uses keys."""
     return curve is not None and endpoint.startswith("tcp://")
 
 
@@ -119,8 +121,8 @@ def _lock(path: Path, endpoint: str) -> int:
 def make_socket(
     context: zmq.asyncio.Context, kind: int, endpoint: str, max_bytes: int = MAX_FRAME_BYTES
 ) -> zmq.Socket[Any]:
-    """Return a socket; a peer that sends it a longer message than `max_bytes` is disconnected, and nothing is kept."""
-    plain: Any = zmq.Socket  # read by reader.py, not by pyzmq's own asyncio sockets
+    """Return a new socket. It disconnects a peer that sends a message of more than `max_bytes`, unread."""
+    plain: Any = zmq.Socket  # reader.py reads it, instead of pyzmq's asyncio sockets
     socket: zmq.Socket[Any] = context.socket(kind, socket_class=plain)
     if kind not in BOUND:
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
@@ -129,8 +131,8 @@ def make_socket(
         socket.setsockopt(zmq.RCVHWM, MAX_UNREAD)
     if endpoint.startswith("tcp://"):
         socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
-        # What a closed connection has not delivered is not sent again for minutes: that would keep the kernel asking
-        # who has the address (ARP, once a second), and a peer that is back would wait for its next question.
+        # Without this, the kernel would go on sending what a closed connection has not delivered for minutes. It would
+        # ask for the peer's address once a second (ARP), and a peer that has returned would wait for the next request.
         socket.setsockopt(zmq.TCP_MAXRT, DEAD_MS)
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
@@ -146,7 +148,7 @@ def make_socket(
 
 
 def send(socket: zmq.Socket[Any], frames: Sequence[bytes]) -> bool:
-    """Send without waiting; False if nobody could take it (it is not queued, then)."""
+    """Send without waiting; return False if no peer can take the message, which is not queued then."""
     try:
         socket.send_multipart(frames, zmq.NOBLOCK)
     except zmq.ZMQError:
@@ -155,7 +157,7 @@ def send(socket: zmq.Socket[Any], frames: Sequence[bytes]) -> bool:
 
 
 def send_to(socket: zmq.Socket[Any], peer: bytes, frame: bytes) -> Sent:
-    """Send to a peer of a ROUTER with ROUTER_MANDATORY, without waiting."""
+    """Send to one peer of a ROUTER that has ROUTER_MANDATORY (zmq_setsockopt(3)), without waiting."""
     try:
         socket.send_multipart([peer, frame], zmq.NOBLOCK)
     except zmq.ZMQError as error:

@@ -1,13 +1,13 @@
 """The bus over ZeroMQ: DEALER to ROUTER for requests, XPUB to SUB for feeds.
 
-The functions at the end make a caller, an owner, a follower and a feed from an endpoint. How many peers may be
+The functions at the end make a caller, an owner and a feed from an endpoint. How many peers may be
 connected is said in door.py. Of a subscriber nothing is read but subscriptions; see `ZmqFeed`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 import zmq
@@ -15,7 +15,6 @@ import zmq.asyncio
 
 from jitsu_protocol.wire.calls import MAX_WAITING_CALLS
 from jitsu_protocol.wire.codec import HEADER_BYTES
-from jitsu_runtime.bus.feed_client import FeedClient
 from jitsu_runtime.bus.feed_server import FeedServer
 from jitsu_runtime.bus.links import Incoming, Sent
 from jitsu_runtime.bus.reader import Reader
@@ -23,15 +22,16 @@ from jitsu_runtime.bus.rpc_client import RpcClient
 from jitsu_runtime.bus.rpc_server import RpcServer
 from jitsu_runtime.bus.sockets import bind, connect, is_secured, make_socket, send, send_to
 from jitsu_runtime.clock import SYSTEM_CLOCK
+from jitsu_runtime.rarely import Rarely
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from jitsu_protocol.messages import FeedItem, Request
+    from jitsu_protocol.messages import Request
     from jitsu_runtime.bus.curve import Curve
     from jitsu_runtime.bus.links import CountDropped
     from jitsu_runtime.clock import Clock
-    from jitsu_runtime.world import Handler, Snapshot
+    from jitsu_runtime.world import Handler
 
 CURVE_BYTES = 1024
 """What the transport may add to a message: encryption, and the frames of its own handshake."""
@@ -43,8 +43,6 @@ MAX_SUBSCRIPTION_BYTES = 1024
 MAX_FOREIGN_TOPICS = 32
 """Subscriptions of one peer to topics that there are not: a peer of another version may have some."""
 MAX_FOREIGN_IN_ALL = 256
-QUIET_S = 10.0
-"""Of many peers that are cut, one in that time is logged; all are counted."""
 
 log = structlog.get_logger("bus")
 
@@ -172,8 +170,8 @@ class ZmqFeed:
         curve: Curve | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._curve, self._dropped, self._clock = curve, dropped, clock
-        self._logged_at = -QUIET_S
+        self._curve, self._dropped = curve, dropped
+        self._cuts = Rarely(clock)
         self._topics = {_on_the_wire(topic) for topic in topics}
         self._foreign: set[tuple[int, bytes]] = set()
         """Topics that we do not have, each with the descriptor of a peer that subscribes to it."""
@@ -211,8 +209,7 @@ class ZmqFeed:
     def _cut(self, descriptor: int, role: str) -> None:
         self._door.cut(descriptor)
         self._dropped("foreign-topics")
-        if self._clock.now() > self._logged_at + QUIET_S:
-            self._logged_at = self._clock.now()
+        if self._cuts.is_due():
             log.warning("a peer that subscribes to many topics that do not exist is cut", role=role)
 
 
@@ -252,23 +249,6 @@ def rpc_server(
     """Bind an owner's rpc; raises SetupFault if the endpoint cannot be had."""
     link = ZmqOwner(context, endpoint, max(cls.max_bytes for cls in handlers), dropped, curve)
     return RpcServer(link, handlers, dropped)
-
-
-def feed_client(
-    context: zmq.asyncio.Context,
-    endpoint: str,
-    topic: str,
-    *,
-    ask: Callable[[], Awaitable[Snapshot]],
-    reset: Callable[[Any], None],
-    apply: Callable[[FeedItem], None],
-    curve: Curve | None = None,
-    owner: str = "",
-    host: str = "",
-) -> FeedClient:
-    """Follow one topic of an owner's feed."""
-    link = ZmqFollower(context, endpoint, topic, owner, host, curve)
-    return FeedClient(link, topic, ask=ask, reset=reset, apply=apply)
 
 
 def feed_server(

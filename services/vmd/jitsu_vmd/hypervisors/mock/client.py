@@ -82,7 +82,7 @@ class MockHypervisor:
             changed(str((item.body or {}).get("uuid", "")))
 
         endpoint = f"ipc://{self.directory}/{SOCKET}.feed"
-        feed = self._vmd.subscribe("mock", TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply, endpoint=endpoint)
+        feed = self._vmd.subscribe(endpoint, TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply)
         while True:
             await asyncio.sleep(WATCH_S)
             if not self._is_others and not feed.is_live() and not await self._answers():
