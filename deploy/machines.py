@@ -2,7 +2,8 @@
 
 A module of rules that has `TRANSITIONS` has a machine, and its docstring has the same table for people. Its head is the
 line `state  event  then  what happens`; columns are two or more spaces apart, and what is continued on the next line is
-indented further than the table.
+indented further than the table. `any` is every state, `others` every state that no row above has for this event, and
+`same` the state itself; the module may name further groups of states in `GROUPS`.
 """
 
 from __future__ import annotations
@@ -72,11 +73,16 @@ def rows_of_code(module: ModuleType) -> list[Row]:
 def rows_of_docstring(module: ModuleType) -> list[Row]:
     """Return the rows of the docstring's table, each state and event by itself."""
     every = [str(state) for state in states_of(module)]
-    rows = []
+    groups = {name: sorted(map(str, states)) for name, states in getattr(module, "GROUPS", {}).items()}
+    rows: list[Row] = []
     for states, events, then in _lines(module):
-        for state in every if states == ["any"] else states:
-            following = frozenset(state if each == "same" else each for each in then)
-            rows += [Row(state, event, frozenset(every) if then == ["any"] else following) for event in events]
+        for event in events:
+            named = {row.state for row in rows if row.event == event}
+            others = [state for state in every if state not in named]
+            meant = {**groups, "any": every, "others": others}
+            for state in [one for each in states for one in meant.get(each, [each])]:
+                following = {one for each in then for one in {**meant, "same": [state]}.get(each, [each])}
+                rows.append(Row(state, event, frozenset(following)))
     return rows
 
 

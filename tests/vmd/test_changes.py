@@ -16,6 +16,7 @@ from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import (
     GuestSeen,
     GuestState,
+    Reconfigured,
     StartGuest,
     StartReturned,
     StopGuest,
@@ -23,7 +24,9 @@ from jitsu_vmd.rules.events import (
     SummonAgain,
     SummonRequested,
 )
-from jitsu_vmd.rules.summon import STOP_AGAIN_S, VmMachine
+from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.rules.vm.parts import Terms
+from jitsu_vmd.rules.vm.stops import STOP_AGAIN_S
 from jitsu_vmd.wires.started import Started
 from tests.support.vmd import running_vmd
 from tests.support.vms import make_vm
@@ -63,7 +66,7 @@ def vm_with(**keys: str) -> VM:
 
 
 def ready(vm: VM) -> VmMachine:
-    machine = VmMachine(vm.model_copy(update={"response_delay": 0.0}))
+    machine = VmMachine(Terms(vm.model_copy(update={"response_delay": 0.0})))
     machine.handle(GuestSeen(GuestState.OFF, 0.0), 0.0)
     (start,) = [each for each in machine.handle(SummonRequested("dns"), 1.0) if isinstance(each, StartGuest)]
     machine.handle(StartReturned(start.call), 1.0)
@@ -87,7 +90,7 @@ def test_the_page_has_each_of_these_rows_and_says_what_becomes_of_the_guest() ->
 def test_a_change_of_what_a_guest_is_stops_it_and_nothing_else_does(row: str) -> None:
     before, after = (vm_with(**keys) for keys in ROWS[row])
     machine = ready(before)
-    actions = machine.configure(after, 2.0)
+    actions = machine.handle(Reconfigured(after), 2.0)
     assert bool(stops(actions)) is (row in _STOPS)
     assert machine.state is (VmState.STOPPING if row in _STOPS else VmState.READY)
     assert set(machine.guest.addresses) == set(before.addresses), "it is stopped by what it was started as"
@@ -101,15 +104,15 @@ def test_a_change_of_what_a_guest_is_stops_it_and_nothing_else_does(row: str) ->
 def test_a_guest_that_may_not_run_on_leaves_no_saved_state_with_its_old_address(mode: StopMode) -> None:
     machine = ready(vm_with(stop_mode=mode.value))
     used = StopMode.SHUTDOWN if mode in (StopMode.SUSPEND, StopMode.PAUSE) else mode
-    assert stops(machine.configure(vm_with(ip="127.0.4.9", stop_mode=mode.value), 2.0)) == [used]
+    assert stops(machine.handle(Reconfigured(vm_with(ip="127.0.4.9", stop_mode=mode.value)), 2.0)) == [used]
 
 
 def test_a_guest_that_boots_is_stopped_and_whoever_waits_is_answered_by_the_next_boot() -> None:
-    machine = VmMachine(vm_with(response_delay="5"))
+    machine = VmMachine(Terms(vm_with(response_delay="5")))
     machine.handle(GuestSeen(GuestState.OFF, 0.0), 0.0)
     (start,) = [each for each in machine.handle(SummonRequested("dns"), 1.0) if isinstance(each, StartGuest)]
     new = vm_with(ip="127.0.4.9", response_delay="5")
-    assert stops(machine.configure(new, 1.5)) == [], "the start call is under way: it has to return first"
+    assert stops(machine.handle(Reconfigured(new), 1.5)) == [], "the start call is under way: it has to return first"
     (stop,) = [each for each in machine.handle(StartReturned(start.call), 2.0) if isinstance(each, StopGuest)]
     actions = machine.handle(StopReturned(stop.call), 2.5)
     assert [action.event.trigger for action in actions if isinstance(action, SummonAgain)] == ["dns"]
@@ -118,21 +121,23 @@ def test_a_guest_that_boots_is_stopped_and_whoever_waits_is_answered_by_the_next
 
 def test_a_stop_that_fails_is_tried_again_after_a_while() -> None:
     machine = ready(vm_with())
-    (stop,) = [each for each in machine.configure(vm_with(ip="127.0.4.9"), 2.0) if isinstance(each, StopGuest)]
+    actions = machine.handle(Reconfigured(vm_with(ip="127.0.4.9")), 2.0)
+    (stop,) = [each for each in actions if isinstance(each, StopGuest)]
     machine.handle(StopReturned(stop.call, "it hangs"), 3.0)
     assert machine.state in (VmState.BOOTING, VmState.READY)
-    assert stops(machine.passed(3.0 + STOP_AGAIN_S - 0.1)) == []
-    assert machine.next_deadline() == 3.0 + STOP_AGAIN_S
-    assert stops(machine.passed(3.0 + STOP_AGAIN_S)) == [StopMode.DESTROY]
+    assert stops(machine.tick(3.0 + STOP_AGAIN_S - 0.1)) == []
+    assert machine.deadline() == 3.0 + STOP_AGAIN_S
+    assert stops(machine.tick(3.0 + STOP_AGAIN_S)) == [StopMode.DESTROY]
 
 
 def test_a_key_that_is_put_back_before_the_stop_lets_the_guest_run_on() -> None:
     before = vm_with()
     machine = ready(before)
-    (stop,) = [each for each in machine.configure(vm_with(ip="127.0.4.9"), 2.0) if isinstance(each, StopGuest)]
+    actions = machine.handle(Reconfigured(vm_with(ip="127.0.4.9")), 2.0)
+    (stop,) = [each for each in actions if isinstance(each, StopGuest)]
     machine.handle(StopReturned(stop.call, "it hangs"), 3.0)
-    machine.configure(before, 3.5)
-    assert stops(machine.passed(3.0 + STOP_AGAIN_S)) == []
+    machine.handle(Reconfigured(before), 3.5)
+    assert stops(machine.tick(3.0 + STOP_AGAIN_S)) == []
 
 
 @pytest.mark.parametrize("state", [GuestState.SUSPENDED, GuestState.PAUSED])
@@ -225,7 +230,8 @@ def test_a_file_that_cannot_be_read_or_written_costs_only_what_it_would_have_sai
 
 def test_a_guest_that_may_not_run_on_and_cannot_be_stopped_is_not_answered_for() -> None:
     machine = ready(vm_with())
-    (stop,) = [each for each in machine.configure(vm_with(ip="127.0.4.9"), 2.0) if isinstance(each, StopGuest)]
+    actions = machine.handle(Reconfigured(vm_with(ip="127.0.4.9")), 2.0)
+    (stop,) = [each for each in actions if isinstance(each, StopGuest)]
     machine.handle(StopReturned(stop.call, "it hangs"), 3.0)
     with pytest.raises(Unavailable, match=r"started with 127\.0\.4\.1, configured is 127\.0\.4\.9"):
         machine.handle(SummonRequested("dns"), 3.1)

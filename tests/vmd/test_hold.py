@@ -19,6 +19,7 @@ from jitsu_vmd.rules.events import (
     DrainRequested,
     GuestSeen,
     GuestState,
+    HoldChanged,
     PublishState,
     StartGuest,
     StartReturned,
@@ -30,6 +31,7 @@ from jitsu_vmd.rules.events import (
     SummonRequested,
 )
 from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.rules.vm.parts import Terms
 from jitsu_vmd.wires.holds import Holds
 from tests.support.process import running_process
 from tests.support.vmd import running_vmd
@@ -45,7 +47,7 @@ HELD = "held by operator:anna"
 
 
 def off() -> VmMachine:
-    machine = VmMachine(make_vm(response_delay="0", ttl="1"))
+    machine = VmMachine(Terms(make_vm(response_delay="0", ttl="1")))
     machine.handle(GuestSeen(GuestState.OFF, 0.0), 0.0)
     return machine
 
@@ -65,7 +67,7 @@ def of(kind: type[Any], actions: list[Action]) -> list[Any]:
 @pytest.mark.parametrize("trigger", ["dns", "traffic"])
 def test_a_held_vm_is_started_by_operators_only(trigger: Any) -> None:
     machine = off()
-    assert of(PublishState, machine.hold_for(HELD, 1.0))
+    assert of(PublishState, machine.handle(HoldChanged(HELD), 1.0))
     actions = machine.handle(SummonRequested(trigger), 1.0)
     assert of(StartGuest, actions) == []
     ((answer,)) = of(AnswerSummons, actions)
@@ -76,24 +78,24 @@ def test_a_held_vm_is_started_by_operators_only(trigger: Any) -> None:
 
 def test_a_held_vm_that_is_ready_is_used_as_always_and_stopped_by_operators_only() -> None:
     machine = ready()
-    machine.hold_for(HELD, 2.0)
+    machine.handle(HoldChanged(HELD), 2.0)
     ((answer,)) = of(AnswerSummons, machine.handle(SummonRequested("dns"), 3.0))
     assert answer.error is None
     with pytest.raises(Refused, match="www is held"):
         machine.handle(DrainRequested(), 500.0)
-    machine.hold_for("", 500.0)
+    machine.handle(HoldChanged(""), 500.0)
     machine.handle(DrainRequested(), 501.0)
     assert machine.state is VmState.DRAINING
     stopped = ready()
-    stopped.hold_for(HELD, 2.0)
+    stopped.handle(HoldChanged(HELD), 2.0)
     assert of(StopGuest, stopped.handle(StopRequested(), 3.0))
 
 
 def test_a_hold_ends_a_drain() -> None:
     machine = ready()
     machine.handle(DrainRequested(), 500.0)
-    drain = machine.drain
-    machine.hold_for(HELD, 501.0)
+    drain = machine.drains.current
+    machine.handle(HoldChanged(HELD), 501.0)
     assert machine.state is VmState.READY
     with pytest.raises(Refused):
         machine.handle(StopApproved(drain), 501.1)
@@ -102,7 +104,7 @@ def test_a_hold_ends_a_drain() -> None:
 def test_a_boot_under_way_goes_on_and_a_query_that_came_while_stopping_starts_nothing() -> None:
     machine = off()
     (start,) = of(StartGuest, machine.handle(SummonRequested("dns"), 1.0))
-    machine.hold_for(HELD, 1.1)
+    machine.handle(HoldChanged(HELD), 1.1)
     machine.handle(StartReturned(start.call), 1.2)
     assert machine.state is VmState.READY
     (stop,) = of(StopGuest, machine.handle(StopRequested(), 2.0))

@@ -15,6 +15,7 @@ from jitsu_vmd.rules.events import SummonRequested
 from jitsu_vmd.rules.room import PATIENCE_S, Lack
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.rules.tally import Tally
+from jitsu_vmd.rules.vm.parts import Terms
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Machines(dict[str, VmMachine]):
     """VMs of 64 MiB, by uuid."""
 
     def add(self, name: str, state: str, **keys: str) -> str:
-        machine = VmMachine(make_vm(name, f"127.0.3.{len(self) + 1}", **keys))
+        machine = VmMachine(Terms(make_vm(name, f"127.0.3.{len(self) + 1}", **keys)))
         machine.state = VmState(state)
         self[machine.vm.uuid] = machine
         return machine.vm.uuid

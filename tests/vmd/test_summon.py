@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jitsu_protocol.machine import Tick
 from jitsu_protocol.model.errors import BackingOff, BootFailed, Refused, Unavailable
 from jitsu_protocol.model.states import VmState, may_follow
 from jitsu_protocol.model.vm_keys import StopMode
@@ -24,10 +25,11 @@ from jitsu_vmd.rules.events import (
     DrainCancelled,
     DrainRequested,
     Event,
+    GuestHandedOver,
     GuestSeen,
     GuestState,
-    HandoverTold,
     MaskSignalled,
+    Reconfigured,
     RecordStart,
     StartGuest,
     StartReturned,
@@ -40,6 +42,7 @@ from jitsu_vmd.rules.events import (
     WatchGuest,
 )
 from jitsu_vmd.rules.summon import TRANSITIONS, VmMachine
+from jitsu_vmd.rules.vm.parts import Terms
 from tests.support.examples import examples
 from tests.support.vms import make_vm
 
@@ -47,7 +50,7 @@ DNS = SummonRequested("dns")
 
 
 def off(**keys: str) -> VmMachine:
-    machine = VmMachine(make_vm(**({"response_delay": "0.5"} | keys)))
+    machine = VmMachine(Terms(make_vm(**({"response_delay": "0.5"} | keys))))
     machine.handle(GuestSeen(GuestState.OFF, 0.0), 0.0)
     assert machine.state is VmState.OFF
     return machine
@@ -72,7 +75,7 @@ def booting(now: float = 1.0, **keys: str) -> VmMachine:
 
 def ready(now: float = 1.0, **keys: str) -> VmMachine:
     machine = booting(now - 0.5, **keys)
-    machine.passed(now)
+    machine.tick(now)
     assert machine.state is VmState.READY
     return machine
 
@@ -86,8 +89,9 @@ def draining(now: float = 200.0, **keys: str) -> VmMachine:
 
 def test_every_state_has_a_row_that_knows_every_event() -> None:
     events = set(Event.__args__)
-    assert set(TRANSITIONS) == set(VmState)
-    assert all(set(row) == events for row in TRANSITIONS.values())
+    assert {(state, event) for state, event in TRANSITIONS if event is not Tick} == {
+        (state, event) for state in VmState for event in events
+    }
 
 
 def test_a_summon_starts_waits_for_the_delay_and_answers() -> None:
@@ -97,11 +101,11 @@ def test_a_summon_starts_waits_for_the_delay_and_answers() -> None:
     assert (machine.state, start.discard) == (VmState.STARTING, False)
     actions = machine.handle(StartReturned(start.call), 1.1)
     only(RecordStart, actions)
-    assert (machine.state, machine.next_deadline()) == (VmState.BOOTING, 1.6)
-    assert machine.passed(1.5) == []
-    assert only(AnswerSummons, machine.passed(1.6)).error is None
-    assert (machine.state, machine.starts) == (VmState.READY, 1)
-    (timeline,) = machine.finished
+    assert (machine.state, machine.deadline()) == (VmState.BOOTING, 1.6)
+    assert machine.tick(1.5) == []
+    assert only(AnswerSummons, machine.tick(1.6)).error is None
+    assert (machine.state, machine.summons.starts) == (VmState.READY, 1)
+    (timeline,) = machine.summons.finished
     assert [name for name, _ in timeline.stages] == ["query", "summon", "start call", "start returned", "ready"]
     assert timeline.stages[0][1] == 0.75
 
@@ -112,28 +116,28 @@ def test_g1_whoever_asks_meanwhile_joins() -> None:
     assert machine.handle(DNS, 1.0) == []
     machine.handle(StartReturned(call), 1.1)
     assert machine.handle(DNS, 1.2) == []
-    machine.passed(1.6)
-    assert machine.finished[0].joined == 2
+    machine.tick(1.6)
+    assert machine.summons.finished[0].joined == 2
 
 
 def test_a_port_is_waited_for_and_the_delay_counts_from_then() -> None:
     machine = off(wait_for_port="80")
     call = only(StartGuest, machine.handle(DNS, 1.0)).call
     watch = only(WatchGuest, machine.handle(StartReturned(call), 1.0))
-    assert machine.passed(2.0) == []
+    assert machine.tick(2.0) == []
     machine.handle(MaskSignalled(watch.call), 3.0)
-    assert machine.next_deadline() == 3.5
-    machine.passed(3.5)
+    assert machine.deadline() == 3.5
+    machine.tick(3.5)
     assert machine.state is VmState.READY
 
 
 def test_a_guest_that_was_seen_within_its_limit_has_not_failed_though_clients_wait_longer() -> None:
     machine = booting(wait_for_port="80", boot_limit="3")
-    watch = machine._call
+    watch = machine.call.number
     machine.handle(MaskSignalled(watch), 3.9)
-    machine.passed(4.0)
-    assert (machine.state, machine.next_deadline()) == (VmState.BOOTING, 4.4)
-    machine.passed(4.4)
+    machine.tick(4.0)
+    assert (machine.state, machine.deadline()) == (VmState.BOOTING, 4.4)
+    machine.tick(4.4)
     assert machine.state is VmState.READY
 
 
@@ -152,11 +156,11 @@ def test_synjitsu_is_armed_before_the_start_and_answers_once_that_is_accepted(ar
     if armed:
         assert only(AnswerSummons, actions).armed
         assert only(AnswerSummons, machine.handle(DNS, 1.1)).armed
-    actions = machine.passed(1.5)
+    actions = machine.tick(1.5)
     assert none_of(DisarmSynjitsu, actions)
     assert (machine.state is VmState.BOOTING) is armed, "it is ready when Synjitsu has handed over"
     if armed:
-        assert only(DisarmSynjitsu, machine.handle(HandoverTold(), 2.0)).outcome == "ready"
+        assert only(DisarmSynjitsu, machine.handle(GuestHandedOver(), 2.0)).outcome == "ready"
     assert machine.state is VmState.READY
 
 
@@ -191,10 +195,10 @@ def test_a_guest_that_is_there_before_its_start_call_returns_is_ready_when_it_do
     machine = off(use_synjitsu="true")
     arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
     start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0))
-    assert machine.handle(HandoverTold(), 1.1) == []
+    assert machine.handle(GuestHandedOver(), 1.1) == []
     only(AnswerSummons, machine.handle(StartReturned(start.call), 1.2))
     assert machine.state is VmState.READY
-    (log,) = machine.finished
+    (log,) = machine.summons.finished
     assert log.stages[-3:] == [("handed over", 1.1), ("start returned", 1.2), ("ready", 1.2)]
 
 
@@ -204,7 +208,7 @@ def test_a_synjitsu_that_is_gone_while_a_vm_boots_leaves_it_to_the_delay() -> No
     start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0))
     watch = only(WatchGuest, machine.handle(StartReturned(start.call), 1.0))
     machine.handle(MaskSignalled(watch.call), 3.0)
-    machine.passed(9.0)
+    machine.tick(9.0)
     assert machine.state is VmState.READY
 
 
@@ -239,15 +243,15 @@ def test_a_guest_that_dies_while_it_boots_is_a_failed_boot() -> None:
 
 def test_a_boot_that_fails_says_what_synjitsu_has_seen_of_the_guest() -> None:
     machine = booting(wait_for_port="80", boot_limit="3")
-    machine.boot_note = "the guest announces 10.0.0.7, configured is 10.0.0.9"
-    machine.passed(4.0)
+    machine.boot.note = "the guest announces 10.0.0.7, configured is 10.0.0.9"
+    machine.tick(4.0)
     assert machine.error == "not ready 3 s after its start: the guest announces 10.0.0.7, configured is 10.0.0.9"
 
 
 def test_a_boot_that_outlasts_its_limit_is_destroyed_and_backs_off() -> None:
     machine = booting(wait_for_port="80", boot_limit="3")
-    assert machine.next_deadline() == 4.0
-    actions = machine.passed(4.0)
+    assert machine.deadline() == 4.0
+    actions = machine.tick(4.0)
     assert isinstance(only(AnswerSummons, actions).error, BootFailed)
     stop = only(StopGuest, actions)
     assert stop.mode is StopMode.DESTROY
@@ -258,7 +262,7 @@ def test_a_boot_that_outlasts_its_limit_is_destroyed_and_backs_off() -> None:
 
 def test_a_look_from_before_the_destroy_call_returned_does_not_make_a_failed_boot_ready() -> None:
     machine = booting(boot_limit="3", wait_for_port="80")
-    stop = only(StopGuest, machine.passed(4.0))
+    stop = only(StopGuest, machine.tick(4.0))
     machine.handle(StopReturned(stop.call), 4.02)
     machine.handle(GuestSeen(GuestState.RUNNING, as_of=4.01, up_s=3.0), 4.03)
     assert machine.state is VmState.FAILED
@@ -268,16 +272,16 @@ def test_a_look_from_before_the_destroy_call_returned_does_not_make_a_failed_boo
 def test_a_start_call_that_hangs_fails_and_is_not_made_twice() -> None:
     machine = off(boot_limit="3")
     call = only(StartGuest, machine.handle(DNS, 1.0)).call
-    assert isinstance(only(AnswerSummons, machine.passed(4.0)).error, BootFailed)
+    assert isinstance(only(AnswerSummons, machine.tick(4.0)).error, BootFailed)
     assert isinstance(only(AnswerSummons, machine.handle(DNS, 60.0)).error, Unavailable)
     machine.handle(StartReturned(call), 61.0)  # it did start after all
     machine.handle(GuestSeen(GuestState.RUNNING, as_of=61.0, up_s=1.0), 61.0)
-    assert (machine.state, machine.starts) == (VmState.READY, 0)
+    assert (machine.state, machine.summons.starts) == (VmState.READY, 0)
 
 
 def test_a_query_during_drain_saves_the_vm() -> None:
     machine = draining()
-    drain = machine.drain
+    drain = machine.drains.current
     assert only(AnswerSummons, machine.handle(DNS, 200.1)).error is None
     assert machine.state is VmState.READY
     with pytest.raises(Refused, match="that drain is over"):
@@ -287,7 +291,7 @@ def test_a_query_during_drain_saves_the_vm() -> None:
 def test_an_approved_drain_stops_as_the_mode_says() -> None:
     for mode, after in (("destroy", VmState.OFF), ("shutdown", VmState.OFF), ("suspend", VmState.SUSPENDED)):
         machine = draining(stop_mode=mode)
-        stop = only(StopGuest, machine.handle(StopApproved(machine.drain), 201.0))
+        stop = only(StopGuest, machine.handle(StopApproved(machine.drains.current), 201.0))
         assert stop.mode == mode
         machine.handle(StopReturned(stop.call), 202.0)
         assert machine.state is after
@@ -306,7 +310,7 @@ def test_a_drain_is_refused_while_the_vm_is_in_use_by_vmds_own_account() -> None
 def test_g3_a_drain_is_refused_while_an_answer_is_within_the_ttl_that_it_had(ttl: int | None) -> None:
     machine = ready(ttl="30")
     machine.handle(SummonRequested("dns", ttl=ttl), 100.0)
-    machine.configure(make_vm(ttl="1"), 100.1)
+    machine.handle(Reconfigured(make_vm(ttl="1")), 100.1)
     with pytest.raises(Refused, match=r"an answer that was given for it is valid for 0\.5 s more"):
         machine.handle(DrainRequested(), 129.5)
     machine.handle(DrainRequested(), 130.0)
@@ -317,9 +321,9 @@ def test_g3_the_ttl_of_an_answer_counts_from_when_the_vm_is_ready() -> None:
     machine = off(ttl="30", response_delay="5")
     call = only(StartGuest, machine.handle(SummonRequested("dns", ttl=30), 1.0)).call
     machine.handle(StartReturned(call), 2.0)
-    machine.passed(7.0)
+    machine.tick(7.0)
     assert machine.state is VmState.READY
-    machine.configure(make_vm(ttl="1"), 8.0)
+    machine.handle(Reconfigured(make_vm(ttl="1")), 8.0)
     with pytest.raises(Refused):
         machine.handle(DrainRequested(), 36.9)
     machine.handle(DrainRequested(), 37.0)
@@ -327,24 +331,24 @@ def test_g3_the_ttl_of_an_answer_counts_from_when_the_vm_is_ready() -> None:
 
 def test_a_drain_asked_for_twice_is_one_and_an_old_one_cannot_be_cancelled() -> None:
     machine = draining()
-    drain = machine.drain
+    drain = machine.drains.current
     machine.handle(DrainRequested(), 200.5)
-    assert machine.drain == drain
+    assert machine.drains.current == drain
     machine.handle(DrainCancelled("another"), 200.5)
-    assert machine.drain == drain
+    assert machine.drains.current == drain
     machine.handle(DrainCancelled(drain), 200.5)
     assert machine.state is VmState.READY
 
 
 def test_a_drain_whose_reaper_died_is_taken_back() -> None:
     machine = draining(200.0)
-    machine.passed(200.0 + DRAIN_LIMIT_S)
+    machine.tick(200.0 + DRAIN_LIMIT_S)
     assert machine.state is VmState.READY
 
 
 def test_a_summon_while_stopping_starts_again_afterwards() -> None:
     machine = draining()
-    stop = only(StopGuest, machine.handle(StopApproved(machine.drain), 201.0))
+    stop = only(StopGuest, machine.handle(StopApproved(machine.drains.current), 201.0))
     assert machine.handle(DNS, 201.1) == []
     again = only(SummonAgain, machine.handle(StopReturned(stop.call), 201.2))
     assert machine.state is VmState.OFF, "whether there is room for it now is for others to say"
@@ -353,15 +357,15 @@ def test_a_summon_while_stopping_starts_again_afterwards() -> None:
 
 def test_a_stop_that_fails_leaves_the_vm_in_service() -> None:
     machine = draining()
-    stop = only(StopGuest, machine.handle(StopApproved(machine.drain), 201.0))
+    stop = only(StopGuest, machine.handle(StopApproved(machine.drains.current), 201.0))
     machine.handle(StopReturned(stop.call, "busy"), 202.0)
     assert (machine.state, machine.error) == (VmState.READY, "could not be stopped: busy")
 
 
 def test_a_stop_that_hangs_is_given_up() -> None:
     machine = draining()
-    machine.handle(StopApproved(machine.drain), 201.0)
-    machine.passed(201.0 + STOP_LIMIT_S)
+    machine.handle(StopApproved(machine.drains.current), 201.0)
+    machine.tick(201.0 + STOP_LIMIT_S)
     assert machine.state is VmState.FAILED
     assert isinstance(only(AnswerSummons, machine.handle(SummonRequested("operator"), 500.0)).error, Unavailable)
 
@@ -374,12 +378,17 @@ def test_an_operators_stop_tells_those_who_wait() -> None:
 
 
 def test_what_runs_already_is_adopted_and_not_started() -> None:
-    machine = VmMachine(make_vm())
+    machine = VmMachine(Terms(make_vm()))
     machine.handle(GuestSeen(GuestState.RUNNING, as_of=5.0, up_s=100.0), 5.0)
-    assert (machine.state, machine.starts, machine.used_at, machine.started_at) == (VmState.READY, 0, 5.0, -95.0)
-    booting_guest = VmMachine(make_vm(response_delay="0.5"))
+    assert (machine.state, machine.summons.starts, machine.usage.used_at, machine.boot.started_at) == (
+        VmState.READY,
+        0,
+        5.0,
+        -95.0,
+    )
+    booting_guest = VmMachine(Terms(make_vm(response_delay="0.5")))
     booting_guest.handle(GuestSeen(GuestState.RUNNING, as_of=5.0, up_s=0.2), 5.0)
-    assert (booting_guest.state, booting_guest.next_deadline()) == (VmState.BOOTING, 5.3)
+    assert (booting_guest.state, booting_guest.deadline()) == (VmState.BOOTING, 5.3)
 
 
 def test_a_vm_stopped_behind_our_back_is_off_and_starts_again() -> None:
@@ -447,15 +456,15 @@ def test_only_an_operator_who_says_so_discards_saved_state() -> None:
 def test_the_timeline_shows_how_long_a_summon_waited_for_admission() -> None:
     machine = off()
     machine.handle(SummonRequested("dns", waited_s=0.5, queued_s=2.0), 10.0)
-    assert machine.summon is not None
-    assert machine.summon.stages[:3] == [("query", 7.5), ("summon", 8.0), ("admitted", 10.0)]
+    assert machine.summons.current is not None
+    assert machine.summons.current.stages[:3] == [("query", 7.5), ("summon", 8.0), ("admitted", 10.0)]
 
 
 def test_the_timeline_of_a_summon_that_did_not_wait_has_no_such_stage() -> None:
     machine = off()
     machine.handle(SummonRequested("dns", waited_s=0.5), 10.0)
-    assert machine.summon is not None
-    assert [name for name, _ in machine.summon.stages[:3]] == ["query", "summon", "start call"]
+    assert machine.summons.current is not None
+    assert [name for name, _ in machine.summons.current.stages[:3]] == ["query", "summon", "start call"]
 
 
 def _events(chance: random.Random, machine: VmMachine, calls: list[int], now: float) -> Event:
@@ -469,8 +478,8 @@ def _events(chance: random.Random, machine: VmMachine, calls: list[int], now: fl
         MaskSignalled(call),
         GuestSeen(chance.choice(list(GuestState)), now - chance.choice([0.0, 2.0])),
         DrainRequested(),
-        DrainCancelled(machine.drain),
-        StopApproved(chance.choice([machine.drain, "old"])),
+        DrainCancelled(machine.drains.current),
+        StopApproved(chance.choice([machine.drains.current, "old"])),
         StopRequested(),
     ]
     return chance.choice(kinds)
@@ -481,7 +490,7 @@ def _events(chance: random.Random, machine: VmMachine, calls: list[int], now: fl
 def test_no_sequence_of_events_breaks_the_machine(seed: int, keys: dict[str, str]) -> None:
     """No illegal step of states, never two calls at once, and all who wait are answered in bounded time."""
     chance = random.Random(seed)
-    machine = VmMachine(make_vm(ttl="1", boot_limit="5", **keys))
+    machine = VmMachine(Terms(make_vm(ttl="1", boot_limit="5", **keys)))
     now, calls, pending, waiting_since = 0.0, list[int](), None, None
 
     def perform(actions: list[Action], before: VmState) -> None:
@@ -513,8 +522,8 @@ def test_no_sequence_of_events_breaks_the_machine(seed: int, keys: dict[str, str
             perform(machine.handle(event, now), before)
         except (Refused, Unavailable):
             assert machine.state is before
-        while (due := machine.next_deadline()) is not None and due <= now:
+        while (due := machine.deadline()) is not None and due <= now:
             before = machine.state
-            perform(machine.passed(now), before)
+            perform(machine.tick(now), before)
         if waiting_since is not None:
             assert now - waiting_since <= 5 + STOP_LIMIT_S + 5 + 2

@@ -22,9 +22,9 @@ from jitsu_vmd.rules.events import (
     DisarmSynjitsu,
     DrainRequested,
     Event,
+    GuestHandedOver,
     GuestSeen,
     GuestState,
-    HandoverTold,
     PublishState,
     StartGuest,
     StartReturned,
@@ -36,6 +36,7 @@ from jitsu_vmd.rules.events import (
     SummonRequested,
 )
 from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.rules.vm.parts import Terms
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -68,22 +69,22 @@ class World:
     def key(self) -> str:
         """Return what makes two worlds the same: the time passed is not part of it, nor are the calls' numbers."""
         machine = self.machine
-        masking = machine._masking
+        masking = machine.boot.masking
         return repr(
             (
                 machine.state,
-                machine.calling,
+                machine.call.is_under_way,
                 machine.error,
-                machine._armed,
-                machine._handed_early,
-                machine._again is not None,
+                machine.boot.is_armed,
+                machine.boot.is_handed_early,
+                machine.again is not None,
                 machine.backoff.failures,
                 machine.backoff.wait(self.now) > 0,
                 masking and (masking.armed, masking.handed_over_at is not None),
                 self.arming is not None,
-                self.arming == machine._call,
+                self.arming == machine.call.number,
                 type(self.call),
-                self.call and self.call.call == machine._call,
+                self.call and self.call.call == machine.call.number,
                 self.armed,
                 sorted(self.waiting),
                 self.owed,
@@ -108,7 +109,7 @@ class World:
             yield "stop", StopReturned(self.call.call)
             yield "no stop", StopReturned(self.call.call, "it hangs")
         if self.armed:
-            yield "handover", HandoverTold()
+            yield "handover", GuestHandedOver()
         if self.left.get("seen"):
             for guest in GuestState:
                 yield "seen", GuestSeen(guest, self.now)
@@ -117,8 +118,8 @@ class World:
         if self.machine.state is VmState.READY and self.left.get("drain"):
             yield "drain", DrainRequested()
         if self.machine.state is VmState.DRAINING:
-            yield "stop drained", StopApproved(self.machine.drain)
-        if self.machine.next_deadline() is not None and self.left.get("time"):
+            yield "stop drained", StopApproved(self.machine.drains.current)
+        if self.machine.deadline() is not None and self.left.get("time"):
             yield "time", None
 
     def after(self, name: str, event: Event | None) -> World:
@@ -126,9 +127,9 @@ class World:
         world = copy.copy(self)
         world.machine = copy.copy(self.machine)
         memo = {id(self.machine.vm): self.machine.vm}
-        for part in ("backoff", "_lifetimes", "_masking", "summon"):
+        for part in ("terms", "call", "boot", "backoff", "summons", "usage", "drains"):
             setattr(world.machine, part, copy.deepcopy(getattr(self.machine, part), memo))
-        world.machine.finished = []
+        world.machine.summons.finished = []
         world.waiting, world.left = list(self.waiting), dict(self.left)
         if name in world.left:
             world.left[name] -= 1
@@ -147,10 +148,10 @@ class World:
         machine = self.machine
         try:
             if event is None:
-                deadline = machine.next_deadline()
+                deadline = machine.deadline()
                 assert deadline is not None
                 self.now = max(self.now, deadline)
-                actions = machine.passed(self.now)
+                actions = machine.tick(self.now)
             else:
                 actions = machine.handle(event, self.now)
         except (Refused, Unavailable):
@@ -190,14 +191,14 @@ class World:
         if machine.state in _IS_OVER:
             assert not self.armed, f"{machine.state}, and Synjitsu still holds the addresses"
             assert not self.owed, f"{machine.state}, and the clients of an early answer were not turned away"
-            assert not self.waiting or machine._again is not None, f"{machine.state}, and {self.waiting} still wait"
+            assert not self.waiting or machine.again is not None, f"{machine.state}, and {self.waiting} still wait"
         if machine.state is VmState.READY:
             assert not self.waiting
             assert not self.armed
         if self.armed:
             assert machine.state in _MAY_BE_ARMED, f"Synjitsu is armed while {machine.state}"
         if self.waiting:
-            assert self.arming is not None or self.call or machine.next_deadline() is not None, "nobody will answer"
+            assert self.arming is not None or self.call or machine.deadline() is not None, "nobody will answer"
 
 
 @pytest.mark.exhaustive
@@ -206,7 +207,7 @@ class World:
 def test_g2_in_every_order_of_events_everybody_is_answered_and_nobody_is_left_with_a_failed_vm(
     answer: str, found: GuestState
 ) -> None:
-    machine = VmMachine(make_vm(use_synjitsu="true", answer=answer, boot_limit="30"))
+    machine = VmMachine(Terms(make_vm(use_synjitsu="true", answer=answer, boot_limit="30")))
     machine.handle(GuestSeen(found, 0.0), 0.0)
     left = {"dns": 2, "operator": 1, "seen": 1, "operator stops": 1, "drain": 1, "time": 2}
     first = World(machine, left=left)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
-from jitsu_protocol.model.errors import Bug
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm_keys import StopMode
 
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import Trigger
     from jitsu_protocol.model.errors import JitsuError
     from jitsu_protocol.model.vm import VM
-
-
-class IllegalEvent(Bug):
-    """An event came that cannot be in this state; nothing was changed."""
 
 
 class GuestState(StrEnum):
@@ -55,7 +50,7 @@ class SummonRequested:
     discard: bool = False
     """An operator wants it to boot from its disk: its saved state is to be deleted first."""
     ttl: int | None = None
-    """Seconds for which clients may keep the answer that dns gives, if it tells."""
+    """Seconds for which clients may keep the answer that dns gives; None from an older dns."""
     queued_s: float = 0.0
     """How long it waited for admission (room.py)."""
 
@@ -84,8 +79,8 @@ class MaskSignalled:
 
 
 @dataclass(frozen=True)
-class HandoverTold:
-    """Synjitsu says that the guest is there, and has what was kept for it."""
+class GuestHandedOver:
+    """Synjitsu reports that the guest is there, and has what was kept for it."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ class StopApproved:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """An operator wants the VM stopped, or it is configured no more."""
+    """An operator wants the VM stopped."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +128,40 @@ class StopReturned:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Reconfigured:
+    """The VM is configured like this now."""
+
+    vm: VM
+
+
+@dataclass(frozen=True)
+class Removed:
+    """The VM is no longer configured."""
+
+
+@dataclass(frozen=True)
+class HoldChanged:
+    """Only operators may start and stop the VM now, for this reason; "": everybody may again."""
+
+    reason: str
+
+
 Event = (
     SummonRequested
     | ArmReturned
     | StartReturned
     | MaskSignalled
-    | HandoverTold
+    | GuestHandedOver
     | GuestSeen
     | DrainRequested
     | DrainCancelled
     | StopApproved
     | StopRequested
     | StopReturned
+    | Reconfigured
+    | Removed
+    | HoldChanged
 )
 
 
@@ -159,7 +176,7 @@ class ArmSynjitsu:
 
 @dataclass(frozen=True)
 class DisarmSynjitsu:
-    """Tell Synjitsu how the boot ended."""
+    """Report to Synjitsu how the boot ended."""
 
     outcome: Literal["ready", "failed"]
 
@@ -190,7 +207,7 @@ class StopGuest:
 
 @dataclass(frozen=True)
 class WatchGuest:
-    """Watch for the port or key; answer with MaskSignalled. Ends when the VM boots no more."""
+    """Watch for the port or key; answer with MaskSignalled. Ends when the VM no longer boots."""
 
     call: int
 
@@ -213,7 +230,7 @@ class SummonAgain:
 
 @dataclass(frozen=True)
 class PublishState:
-    """Tell the feed."""
+    """Publish the VM's state on the feed."""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Room:
         for vm, waiting in list(self._queue.items()):
             # Who asked when there was room again has had it started before its turn.
             machine = machines.get(vm)
-            waits = machine is not None and machine.state in AT_REST and not machine.removed
+            waits = machine is not None and machine.state in AT_REST and not machine.terms.removed
             waits = waits and now < waiting.asked_at + PATIENCE_S
             if not waits:
                 del self._queue[vm]

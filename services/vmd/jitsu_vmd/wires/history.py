@@ -32,7 +32,7 @@ class History:
 
     def take(self, machine: VmMachine) -> None:
         """Take over what has ended of a machine's."""
-        for done in machine.finished:
+        for done in machine.summons.finished:
             begun, ended = dict(done.stages)["summon"], done.stages[-1][1]
             self._summons.labels(done.trigger, "ready" if done.outcome == "ready" else "failed").inc()
             self._boot.observe(ended - begun)
@@ -48,7 +48,7 @@ class History:
                     outcome=done.outcome,
                 )
             )
-        machine.finished.clear()
+        machine.summons.finished.clear()
 
     def trace(self, request: Trace) -> Timelines:
         """Answer Trace."""
@@ -62,7 +62,7 @@ def log_state(machine: VmMachine, *, is_news: bool) -> None:
     match machine.state:
         case VmState.FAILED:
             log.warning("boot failed", vm=vm, reason=machine.error)
-        case VmState.OFF if not machine.starts:
+        case VmState.OFF if not machine.summons.starts:
             log.debug("off", vm=vm)  # it is new: ten thousand such lines say nothing
         case VmState.READY | VmState.SUSPENDED | VmState.PAUSED | VmState.OFF if is_news:
             log.info(machine.state.value, vm=vm)

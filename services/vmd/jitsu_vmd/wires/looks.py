@@ -51,10 +51,10 @@ class Looks:
         While a call is under way the machine would not believe it: such a VM is looked at when the call returns.
         """
         if not vm:
-            self._hinted |= {uuid for uuid, machine in self._machines.items() if machine.calling}
+            self._hinted |= {uuid for uuid, machine in self._machines.items() if machine.call.is_under_way}
             self._wants_all = True
             self._wanted.set()
-        elif vm in self._machines and self._machines[vm].calling:
+        elif vm in self._machines and self._machines[vm].call.is_under_way:
             self._hinted.add(vm)
         else:
             self.at(vm)

@@ -40,6 +40,7 @@ from jitsu_runtime.driver import Alarm
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.room import PATIENCE_S, Lack, Room, memory
 from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.rules.vm.parts import Terms
 from jitsu_vmd.wires.held import ArmPatience, arm_request, nic_of_next_start
 from jitsu_vmd.wires.history import History, log_state
 from jitsu_vmd.wires.holds import Holds
@@ -160,7 +161,7 @@ class VmDaemon:
         future = self._waiting.add(vm, event.trigger)
         if machine.state in (VmState.STARTING, VmState.BOOTING):
             self._joined.inc()
-        is_kept = machine.hold and event.trigger != "operator"
+        is_kept = machine.terms.hold and event.trigger != "operator"
         if machine.state in AT_REST and not is_kept and (lack := self._room.lack(machine.vm, self._machines)):
             return self._queued(machine, event, lack, future)
         try:
@@ -171,7 +172,8 @@ class VmDaemon:
         return future.result() if future.done() else self._waited(vm, future)
 
     def _again(self, machine: VmMachine, event: events.SummonRequested) -> None:
-        lack = self._room.lack(machine.vm, self._machines) if machine.state in AT_REST and not machine.hold else None
+        may_start = machine.state in AT_REST and not machine.terms.hold
+        lack = self._room.lack(machine.vm, self._machines) if may_start else None
         if lack is None or not self._room.queue(machine.vm.uuid, event, lack, monotonic()):
             self._handle(machine, event)
         else:
@@ -221,7 +223,7 @@ class VmDaemon:
         """Answer Drain."""
         machine = self._machine(request.vm)
         self._handle(machine, events.DrainRequested(self._room.gives_way(machine.vm, self._machines)))
-        return Draining(drain=machine.drain)
+        return Draining(drain=machine.drains.current)
 
     def stop_drained(self, request: StopDrained) -> Done:
         """Answer StopDrained."""
@@ -238,7 +240,7 @@ class VmDaemon:
         if not self._complete.is_set():
             raise Unavailable("vmd has just started", hint="try again in a moment")
         if request.vm in self._machines:
-            self._handle(self._machines[request.vm], events.HandoverTold())
+            self._handle(self._machines[request.vm], events.GuestHandedOver())
         return Done()
 
     async def operator_stop(self, request: OperatorStop) -> Done:
@@ -304,7 +306,7 @@ class VmDaemon:
         """Take the guests that a vmd before this one started and that are no longer configured: they are stopped."""
         for uuid in self._started.unread():
             if uuid not in self._machines and (started := self._started.recall(uuid)) is not None:
-                machine = self._machines[uuid] = VmMachine(started, started, removed=True)
+                machine = self._machines[uuid] = VmMachine(Terms(started, started, removed=True))
                 if refusal := self._refusal(started):
                     log.warning("a guest that is no longer configured may run on", vm=started.name, reason=refusal)
                 self._tally(machine)
@@ -315,15 +317,15 @@ class VmDaemon:
             machine = self._machines[vm.uuid]
             log_difference(machine, vm)
             self._check(machine)
-            self._perform(machine, machine.configure(vm, monotonic()))
+            self._handle(machine, events.Reconfigured(vm))
             self._check(machine)
             self._tally(machine)
             self._publish(machine)
             self.looks.at(vm.uuid)
             return
-        machine = VmMachine(vm, self._started.recall(vm.uuid), hold=self.holds.reason(vm.uuid))
+        machine = VmMachine(Terms(vm, self._started.recall(vm.uuid), hold=self.holds.reason(vm.uuid)))
         self._check(machine)
-        machine.starts = self.statistics.starts(vm.uuid)
+        machine.summons.starts = self.statistics.starts(vm.uuid)
         self._machines[vm.uuid] = machine
         self._tally(machine)
         self.looks.at(vm.uuid)
@@ -334,7 +336,7 @@ class VmDaemon:
         refusal = self._refusal(vm)
         if not refusal:
             self._refusals.pop(vm.uuid, None)
-            machine.watches_keys = self._hypervisors.watches_keys(vm)
+            machine.terms.watches_keys = self._hypervisors.watches_keys(vm)
         elif self._refusals.get(vm.uuid) != refusal:
             self._refusals[vm.uuid] = refusal
             log.warning("cannot run as it is configured", vm=vm.name, reason=refusal)
@@ -352,23 +354,22 @@ class VmDaemon:
     def _hold(self) -> None:
         """Take what is held now, and refuse those who wait for room for a VM that is."""
         for vm, machine in list(self._machines.items()):
-            if machine.hold != (reason := self.holds.reason(vm)):
-                self._perform(machine, machine.hold_for(reason, monotonic()))
+            if machine.terms.hold != (reason := self.holds.reason(vm)):
+                self._handle(machine, events.HoldChanged(reason))
                 if reason and (event := self._room.withdraw(vm)) is not None:
                     self._handle(machine, event)
 
     def _remove(self, vm: str) -> None:
-        machine = self._machines[vm]
-        self._perform(machine, machine.remove(monotonic()))
+        self._handle(self._machines[vm], events.Removed())
 
     def _forget_if_removed(self, machine: VmMachine) -> None:
         vm = machine.vm.uuid
-        if not machine.removed or machine.runs() or machine.state is VmState.STARTING or machine.calling:
+        if not machine.terms.removed or machine.is_busy():
             return
-        is_unseen = machine.state is VmState.UNKNOWN and machine.started is not None  # it may run
+        is_unseen = machine.state is VmState.UNKNOWN and machine.terms.started is not None  # it may run
         if not is_unseen and self._machines.get(vm) is machine:
             del self._machines[vm]
-            machine.started = None
+            machine.terms.started = None
             self._started.note(machine)
             self._tally(machine)
             self.statistics.removed(machine)
@@ -386,7 +387,7 @@ class VmDaemon:
 
     def _passed(self, vm: str) -> None:
         machine = self._machines[vm]
-        self._perform(machine, machine.passed(monotonic()))
+        self._perform(machine, machine.tick(monotonic()))
 
     def _perform(self, machine: VmMachine, actions: Sequence[events.Action]) -> None:
         vm, again, published = machine.vm, None, False
@@ -421,7 +422,7 @@ class VmDaemon:
             self._again(machine, again)
         if self._machines.get(vm.uuid) is machine:
             self._alarms.setdefault(vm.uuid, Alarm(partial(self._passed, vm.uuid), self._process.clock)).set(
-                machine.next_deadline()
+                machine.deadline()
             )
         self._forget_if_removed(machine)
 
@@ -490,7 +491,7 @@ class VmDaemon:
         self._stops.labels(mode.value).inc()
         guest = machine.guest
         error = await failure(self._hypervisors.stop(guest, mode))
-        if not error and not machine.removed and is_found_elsewhere(guest, machine.vm):
+        if not error and not machine.terms.removed and is_found_elsewhere(guest, machine.vm):
             await self._forget(guest)
         self._handle(machine, events.StopReturned(call, error))
         self.looks.after_call(machine, error)
@@ -502,7 +503,7 @@ class VmDaemon:
     async def _watch_guest(self, machine: VmMachine, call: int) -> None:
         if machine.vm.wait_for_port is not None:
             await wait_for_port(machine.vm)
-        elif machine.watches_keys and machine.vm.wait_for_key:
+        elif machine.terms.watches_keys and machine.vm.wait_for_key:
             if reason := await failure(self._hypervisors.wait_for_key(machine.vm)):
                 log.warning("cannot watch the VM's Xenstore key", vm=machine.vm.name, reason=reason)
         else:
@@ -527,7 +528,7 @@ class VmDaemon:
                 done = await self._synjitsu.call(
                     arm_request(machine.vm, self._seen.nic(machine.vm), domain, is_there=True), Done, REARM_S
                 )
-                machine.boot_note = done.note
+                machine.boot.note = done.note
             except JitsuError as error:
                 log.warning("Synjitsu is gone: the boot is hidden by delay", vm=machine.vm.name, reason=str(error))
                 return
@@ -563,7 +564,7 @@ class VmDaemon:
     @staticmethod
     def _is_older(as_of: float, machine: VmMachine) -> bool:
         """Say whether what was seen then may be of the run before this one."""
-        return machine.calling or (machine.started_at is not None and as_of < machine.started_at)
+        return machine.call.is_under_way or (machine.boot.started_at is not None and as_of < machine.boot.started_at)
 
     # --- views ---
 
@@ -577,21 +578,21 @@ class VmDaemon:
             name=machine.vm.name,
             state=machine.state,
             host=self._process.host,
-            drain=machine.drain,
+            drain=machine.drains.current,
             state_age_s=now - machine.since,
-            up_s=now - machine.started_at if runs and machine.started_at is not None else None,
-            idle_s=now - machine.used_at if runs else None,
-            starts=machine.starts,
+            up_s=now - machine.boot.started_at if runs and machine.boot.started_at is not None else None,
+            idle_s=now - machine.usage.used_at if runs else None,
+            starts=machine.summons.starts,
             last_error=machine.error
             or self._seen.note(machine.vm.uuid)
             or self._refusals.get(machine.vm.uuid, "")
-            or machine.unwanted(),
-            addresses=[str(address) for address in machine.started.addresses] if runs and machine.started else [],
+            or machine.terms.unwanted(),
+            addresses=machine.addresses() if runs else [],
             mac=nic.mac,
             bridge=nic.bridge,
             interface=nic.interface if runs or machine.state is VmState.PAUSED else "",
             retry_after_s=wait if wait > 0 else None,
             waits_for="" if lack is None else lack.reason,
             wants_room=lack is not None and lack.of_room,
-            hold=machine.hold,
+            hold=machine.terms.hold,
         )

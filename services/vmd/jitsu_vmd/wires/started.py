@@ -67,7 +67,7 @@ class Started:
 
     def note(self, machine: VmMachine) -> None:
         """Keep what a VM's guest was started as, or that it is off."""
-        vm, started = machine.vm.uuid, machine.started
+        vm, started = machine.vm.uuid, machine.terms.started
         before = self._kept.get(vm)
         if before is started:
             return
@@ -124,13 +124,13 @@ def address_held(started: Started, machines: Mapping[str, VmMachine], vm: VM) ->
     other = None if found is None else machines.get(found[0])
     if found is None or other is None or other.state in (VmState.PAUSED, VmState.SUSPENDED):
         return None
-    was = "no longer configured, still runs" if other.removed else "still runs"
+    was = "no longer configured, still runs" if other.terms.removed else "still runs"
     return Lack(f"{other.vm.name}, {was} with the address {found[1]}", of_room=False)
 
 
 def log_difference(machine: VmMachine, configured: VM) -> None:
     """Log what becomes of a guest that was started otherwise than its VM is configured now."""
-    if machine.started is None or not (why := difference(machine.started, configured)):
+    if machine.terms.started is None or not (why := difference(machine.terms.started, configured)):
         return
     if machine.state in (VmState.SUSPENDED, VmState.PAUSED):
         log.warning(

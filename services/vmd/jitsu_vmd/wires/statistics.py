@@ -47,14 +47,14 @@ class Statistics:
     def started(self, machine: VmMachine) -> None:
         """Record a start."""
         path = f"{STATS_ROOT}/{machine.vm.uuid}"
-        values = {f"{path}/start_ts": f"{time.time():.6f}", f"{path}/total_starts": str(machine.starts)}
+        values = {f"{path}/start_ts": f"{time.time():.6f}", f"{path}/total_starts": str(machine.summons.starts)}
         self._recorded |= values
         self._spawn(self._record(values))
 
     def removed(self, machine: VmMachine) -> None:
         """Note that a VM is no longer configured; if it is again, it counts on."""
         vm = machine.vm.uuid
-        self._starts[vm] = machine.starts
+        self._starts[vm] = machine.summons.starts
         for path in (f"{STATS_ROOT}/{vm}/start_ts", f"{STATS_ROOT}/{vm}/total_starts"):
             self._recorded.pop(path, None)
 
