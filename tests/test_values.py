@@ -26,7 +26,6 @@ from jitsu_runtime.settings.load import SettingsFault, load
 from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_store.rules.validate import State
 from jitsu_synjitsu.rules import activity as traffic
-from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_vmd.rules import domain, xl
 from jitsu_vmd.rules.room import memory
@@ -35,7 +34,7 @@ from tests.support.dns_sockets import FakeSockets
 from tests.support.examples import examples
 from tests.support.front import asked, front, state
 from tests.support.reaper import HearingPolicy
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import made_addresses, wake_limit
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -115,9 +114,9 @@ def in_vmd(vm: VM) -> None:
 
 
 def in_synjitsu(vm: VM) -> None:
-    mac, arming = bytes.fromhex(vm.mac.replace(":", "")), Arming(Kept(10, 50), wake_limit())
-    arming.watch(vm.uuid, [str(address) for address in vm.addresses], mac, 0.0)
-    assert len(arming.addresses()) == len(vm.addresses)
+    mac, addresses = bytes.fromhex(vm.mac.replace(":", "")), made_addresses(Kept(10, 50), wake_limit())
+    addresses.watch(vm.uuid, [str(address) for address in vm.addresses], mac, 0.0)
+    assert len(addresses.addresses()) == len(vm.addresses)
     watched = traffic.Activity()
     watched.runs(vm, mac, "", 0.0, unknown=True)
 

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.rates import Buckets, Networks
 from jitsu_synjitsu.rules.activity import Activity
-from jitsu_synjitsu.rules.arming import Arming, WakeLimit
+from jitsu_synjitsu.rules.addresses import Addresses
+from jitsu_synjitsu.rules.events import ArmRequested
+from jitsu_synjitsu.rules.held import HeldVms
 from jitsu_synjitsu.rules.kept import Kept
+from jitsu_synjitsu.rules.waking import WakeLimit
 from jitsu_synjitsu.wires.bridge import Bridge
 from jitsu_synjitsu.wires.focus import Focus
 from jitsu_synjitsu.wires.ledger import Ledger
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_runtime.clock import Clock
+    from jitsu_synjitsu.rules.events import Action
     from jitsu_synjitsu.wires.lan import Lan
     from jitsu_synjitsu.wires.server import SynjitsuServer
 
@@ -27,6 +31,18 @@ if TYPE_CHECKING:
 def wake_limit(*allowed: str, rate: float = 1.0, burst: float = 5.0, of_all: float = 0.0) -> WakeLimit:
     """Return who may wake VMs: everybody, at that rate."""
     return WakeLimit(Networks(allowed), Buckets(rate, burst), Buckets(of_all, of_all))
+
+
+def made_addresses(kept: Kept, wakes: WakeLimit) -> Addresses:
+    """Return the addresses of a bridge, of which none is held yet."""
+    return Addresses(HeldVms(kept), wakes)
+
+
+def armed(
+    addresses: Addresses, vm: str, held: Sequence[str], mac: bytes, limit: float, now: float, **order: Any
+) -> list[Action]:
+    """Have a VM's addresses held for a boot that counts as failed after `limit`."""
+    return addresses.arm(vm, held, mac, ArmRequested(limit, **order), now)
 
 
 def notes_of(server: SynjitsuServer) -> list[str]:
@@ -66,5 +82,5 @@ def made_bridge(
     """Return the bridge br0, which is not there unless `lan` has it."""
     clock = clock or VirtualClock()
     lan = lan or MemoryLan(clock)
-    focus = Focus(Arming(Kept(10, 100), wake_limit()), activity or Activity(), clock)
+    focus = Focus(made_addresses(Kept(10, 100), wake_limit()), activity or Activity(), clock)
     return Bridge("br0", focus, lan, clock, Ledger(directory / "ports", lan), outlet or PlayedOutlet())

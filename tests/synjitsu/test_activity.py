@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.activity import MAX_BLIND_S, MAX_CONNECTIONS, MAX_REPLIES, MAX_USES, Activity
+from jitsu_synjitsu.rules.activity import MAX_BLIND_S, MAX_USES, Activity
+from jitsu_synjitsu.rules.running import MAX_CONNECTIONS, MAX_REPLIES
 from tests.support.frames import CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, arp, tcp, udp
 from tests.support.vms import make_vm
 

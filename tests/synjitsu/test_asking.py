@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.arming import Arming
-from jitsu_synjitsu.rules.handover import ASK_SILENT_S, EAGER_S
+from jitsu_synjitsu.rules.asking import ASK_SILENT_S, EAGER_S
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import CLIENT_MAC, V4, V6, VM_MAC, arp, tcp
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import armed, made_addresses, wake_limit
 from tests.synjitsu.test_handover import VM_IP, Synjitsu, whats
 
 
@@ -42,8 +41,8 @@ def test_a_guest_that_is_up_at_once_and_loses_its_announcement_is_asked_for_thou
     ("port", "is_own", "count"), [(80, True, 0), (81, True, 1), (80, False, 1)], ids=["probe", "other port", "client"]
 )
 def test_attempts_of_vmd_itself_to_connect_are_not_kept(port: int, is_own: bool, count: int) -> None:
-    arming = Arming(Kept(10, 100), wake_limit())
-    arming.arm("v", [VM_IP], VM_MAC, 60.0, 0.0, probed_port=80)
+    addresses = made_addresses(Kept(10, 100), wake_limit())
+    armed(addresses, "v", [VM_IP], VM_MAC, 60.0, 0.0, probed_port=80)
     syn = tcp(1, port)
-    arming.frame(syn, frames.read(syn), 0.1, is_own=is_own)
-    assert len(arming.kept) == count
+    addresses.frame(syn, frames.read(syn), 0.1, is_own=is_own)
+    assert len(addresses.held.kept) == count

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.claims import CHECK_S, MAX_UNDECIDED, Claims
 from jitsu_synjitsu.rules.events import Send
-from jitsu_synjitsu.rules.handover import REFUSE_S, Handover
+from jitsu_synjitsu.rules.handover import Handover
+from jitsu_synjitsu.rules.handover_state import REFUSE_S
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import CLIENT_MAC, V4, V6, VM_MAC, tcp
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import armed, made_addresses, wake_limit
 
 OTHER = b"\x02\0\0\0\0\x77"
 BOTH = pytest.mark.parametrize("address", [V4[1], V6[1]], ids=["IPv4", "IPv6"])
@@ -24,11 +24,11 @@ class Booting:
     """A bridge on which one VM boots; `ports` says at which interface each MAC address was heard."""
 
     def __init__(self, address: bytes) -> None:
-        self.arming = Arming(Kept(10, 100), wake_limit())
+        self.addresses = made_addresses(Kept(10, 100), wake_limit())
         self.interface: str | None = "vnet0"
         self.ports = {CLIENT_MAC: "eth0"}
         self.asked = 0
-        self.arming.claims.heard_from = self._heard_from
+        self.addresses.claims.heard_from = self._heard_from
         self.address = address
         self.arm(0.0)
 
@@ -40,27 +40,27 @@ class Booting:
         return {mac for mac, interface in self.ports.items() if interface == self.interface}
 
     def arm(self, now: float) -> list[Any]:
-        return self.arming.arm("v", [str(ip_address(self.address))], VM_MAC, now + 60.0, now)
+        return armed(self.addresses, "v", [str(ip_address(self.address))], VM_MAC, now + 60.0, now)
 
     def claims(self, mac: bytes, now: float) -> list[Any]:
         frame = frames.announcements(mac, self.address)[0]
-        return self.arming.frame(frame, frames.read(frame), now)
+        return self.addresses.frame(frame, frames.read(frame), now)
 
     def announced(self, now: float) -> set[bytes]:
         """Return the MAC addresses that are announced at the next boot."""
-        self.arming.disarm("v", "failed", now)
+        self.addresses.disarm("v", "failed", now)
         return {action.frame[6:12] for action in self.arm(now) if isinstance(action, Send)}
 
 
 @BOTH
 def test_a_forged_claim_changes_neither_this_boot_nor_a_later_one(address: bytes) -> None:
     made = Booting(address)
-    made.arming.frame(syn := tcp(1, 80), frames.read(syn), 0.1)
+    made.addresses.frame(syn := tcp(1, 80), frames.read(syn), 0.1)
     assert made.claims(CLIENT_MAC, 0.2) == []
-    assert made.arming.macs() == {VM_MAC}, "what is for the VM is not sent to the other machine"
-    assert made.arming.rivals() == {str(ip_address(address)): CLIENT_MAC}
+    assert made.addresses.macs() == {VM_MAC}, "what is for the VM is not sent to the other machine"
+    assert made.addresses.claims.rivals_shown() == {str(ip_address(address)): CLIENT_MAC}
     assert made.announced(1.0) == {VM_MAC}
-    assert made.arming.mac_of("v", VM_MAC) == VM_MAC
+    assert made.addresses.moved.real("v", VM_MAC) == VM_MAC
 
 
 @BOTH
@@ -68,9 +68,9 @@ def test_the_guests_own_claim_under_another_mac_is_learned(address: bytes) -> No
     made = Booting(address)
     made.ports[OTHER] = "vnet0"
     made.claims(OTHER, 0.2)
-    assert made.arming.mac_of("v", VM_MAC) == OTHER
+    assert made.addresses.moved.real("v", VM_MAC) == OTHER
     assert made.announced(9.0) == {OTHER}
-    assert made.arming.rivals() == {}
+    assert made.addresses.claims.rivals_shown() == {}
 
 
 def test_a_claim_that_comes_before_the_interface_is_known_is_decided_then() -> None:
@@ -78,30 +78,30 @@ def test_a_claim_that_comes_before_the_interface_is_known_is_decided_then() -> N
         made = Booting(V4[1])
         made.interface, made.ports[OTHER] = None, port
         made.claims(OTHER, 0.2)
-        assert (made.arming.mac_of("v", VM_MAC), made.arming.rivals()) == (VM_MAC, {})
+        assert (made.addresses.moved.real("v", VM_MAC), made.addresses.claims.rivals_shown()) == (VM_MAC, {})
         made.interface = "vnet0"
-        made.arming.decide("v", 0.3)
-        assert made.arming.mac_of("v", VM_MAC) == learned
-        assert made.arming.rivals() == ({} if learned == OTHER else {"10.0.0.1": OTHER})
+        made.addresses.decide("v", 0.3)
+        assert made.addresses.moved.real("v", VM_MAC) == learned
+        assert made.addresses.claims.rivals_shown() == ({} if learned == OTHER else {"10.0.0.1": OTHER})
 
 
 def test_a_claim_that_could_never_be_decided_is_anothers() -> None:
     made = Booting(V4[1])
     made.interface = None
     made.claims(OTHER, 0.2)
-    made.arming.disarm("v", "failed", 1.0)
-    assert made.arming.rivals() == {"10.0.0.1": OTHER}
-    assert made.arming.mac_of("v", VM_MAC) == VM_MAC
+    made.addresses.disarm("v", "failed", 1.0)
+    assert made.addresses.claims.rivals_shown() == {"10.0.0.1": OTHER}
+    assert made.addresses.moved.real("v", VM_MAC) == VM_MAC
 
 
 def test_a_rival_is_told_of_once_until_the_next_boot() -> None:
     made = Booting(V4[1])
     for n in range(20):
         made.claims(CLIENT_MAC, 0.1 * n)
-    assert made.arming.new_rivals() == {"10.0.0.1": CLIENT_MAC}
-    assert made.arming.new_rivals() == {}
+    assert made.addresses.claims.new_rivals_shown() == {"10.0.0.1": CLIENT_MAC}
+    assert made.addresses.claims.new_rivals_shown() == {}
     made.announced(5.0)
-    assert made.arming.rivals() == {}, "the operator may have stopped it"
+    assert made.addresses.claims.rivals_shown() == {}, "the operator may have stopped it"
 
 
 def test_a_flood_of_claims_costs_few_looks_and_little_memory_and_the_guests_own_is_decided() -> None:
@@ -114,10 +114,10 @@ def test_a_flood_of_claims_costs_few_looks_and_little_memory_and_the_guests_own_
         made.claims(b"\x06\0\0\0" + n.to_bytes(2, "big"), now)
         if n == 1000:
             made.claims(OTHER, now)
-        due = made.arming.next_deadline()
+        due = made.addresses.deadline()
         if due is not None and due <= now:
-            made.arming.passed(now)
-        if not learned_at and made.arming.mac_of("v", VM_MAC) == OTHER:
+            made.addresses.tick(now)
+        if not learned_at and made.addresses.moved.real("v", VM_MAC) == OTHER:
             learned_at = now
     assert learned_at - (0.2 + 1000 / 3000) == pytest.approx(CHECK_S, abs=CHECK_S)
     assert made.asked <= 1.0 / CHECK_S + 1
@@ -125,7 +125,7 @@ def test_a_flood_of_claims_costs_few_looks_and_little_memory_and_the_guests_own_
     made.interface = None
     for n in range(MAX_UNDECIDED + 100):
         made.claims(b"\x06\0\0\1" + n.to_bytes(2, "big"), 5.0)
-    assert len(made.arming.claims._undecided["v"]) == MAX_UNDECIDED
+    assert len(made.addresses.claims._undecided["v"]) == MAX_UNDECIDED
 
 
 def test_a_claim_is_decided_though_no_other_frame_follows() -> None:
@@ -133,11 +133,11 @@ def test_a_claim_is_decided_though_no_other_frame_follows() -> None:
     made.ports[OTHER] = "vnet0"
     made.claims(CLIENT_MAC, 0.2)
     made.claims(OTHER, 0.21)
-    assert made.arming.mac_of("v", VM_MAC) == VM_MAC, "the table was read just now"
-    assert (due := made.arming.next_deadline()) is not None
+    assert made.addresses.moved.real("v", VM_MAC) == VM_MAC, "the table was read just now"
+    assert (due := made.addresses.deadline()) is not None
     assert due <= 0.2 + CHECK_S
-    made.arming.passed(0.2 + CHECK_S)
-    assert made.arming.mac_of("v", VM_MAC) == OTHER
+    made.addresses.tick(0.2 + CHECK_S)
+    assert made.addresses.moved.real("v", VM_MAC) == OTHER
 
 
 def test_who_knows_no_interface_believes_no_claim() -> None:
@@ -147,34 +147,34 @@ def test_who_knows_no_interface_believes_no_claim() -> None:
 
 
 def test_a_frame_does_not_look_at_all_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, real = 0, Handover.next_deadline
+    looks, real = 0, Handover.deadline
 
-    def counted(machine: Handover) -> float:
+    def counted(machine: Handover) -> float | None:
         nonlocal looks
         looks += 1
         return real(machine)
 
-    monkeypatch.setattr(Handover, "next_deadline", counted)
-    arming = Arming(Kept(10, 100_000), wake_limit())
+    monkeypatch.setattr(Handover, "deadline", counted)
+    addresses = made_addresses(Kept(10, 100_000), wake_limit())
     for n in range(2000):
-        arming.arm(f"v{n}", [f"10.0.{n // 250}.{n % 250}"], b"\x02\0\0\1" + n.to_bytes(2, "big"), 60.0, 0.0)
+        armed(addresses, f"v{n}", [f"10.0.{n // 250}.{n % 250}"], b"\x02\0\0\1" + n.to_bytes(2, "big"), 60.0, 0.0)
     looks = 0
     for n in range(100):
         frame = tcp(1000 + n, 80)
-        arming.frame(frame, frames.read(frame), 0.1)
-        arming.next_deadline()
+        addresses.frame(frame, frames.read(frame), 0.1)
+        addresses.deadline()
     assert looks < 1000, "machines looked at for 100 frames"
-    assert arming.next_deadline() == min(real(machine) for machine in arming._vms.values())
+    assert addresses.deadline() == min(at for machine in addresses.held.all() if (at := real(machine)) is not None)
 
 
 def test_each_machine_is_called_when_it_wants_to_be() -> None:
-    arming = Arming(Kept(10, 100), wake_limit())
+    addresses = made_addresses(Kept(10, 100), wake_limit())
     for n, limit in enumerate((30.0, 10.0, 20.0)):
-        arming.arm(f"v{n}", [f"10.0.1.{n}"], b"\x02\0\0\1\0" + bytes((n,)), limit, 0.0)
+        armed(addresses, f"v{n}", [f"10.0.1.{n}"], b"\x02\0\0\1\0" + bytes((n,)), limit, 0.0)
     held = []
     for now in (5.0, 10.0, 15.0, 20.0, 25.0, 30.0):
-        arming.passed(now)
-        held.append(len(arming.addresses()))
+        addresses.tick(now)
+        held.append(len(addresses.addresses()))
     assert held == [3, 3, 2, 2, 1, 1], "each is refused for a while after its limit"
-    arming.passed(30.0 + REFUSE_S)
-    assert (arming.addresses(), arming.next_deadline()) == ([], None)
+    addresses.tick(30.0 + REFUSE_S)
+    assert (addresses.addresses(), addresses.deadline()) == ([], None)

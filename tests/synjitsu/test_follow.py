@@ -16,7 +16,7 @@ from jitsu_synjitsu.wires.outlet import VmdOutlet
 from jitsu_synjitsu.wires.server import SynjitsuServer
 from tests.support.memory_lan import MemoryLan
 from tests.support.process import running_process
-from tests.support.synjitsu import notes_of
+from tests.support.synjitsu import armed, notes_of
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -75,17 +75,17 @@ async def test_g7_a_vm_that_vmd_had_armed_when_it_died_is_summoned_again(
     async with running_process("synjitsu", tmp_path, synjitsu__bridges="br-not-there") as process:
         server = SynjitsuServer(process, MemoryLan(process.clock))
         follower = Follower(process, server.bridges, server.watcher)
-        armed, off, ready = (make_vm(name, f"10.0.0.{n}") for n, name in enumerate(("armed", "off", "ready")))
+        booting, off, ready = (make_vm(name, f"10.0.0.{n}") for n, name in enumerate(("armed", "off", "ready")))
         (bridge,) = server.bridges
-        for vm in (armed, ready):
-            bridge.arming.arm(vm.uuid, [str(vm.addresses[0])], bytes.fromhex(vm.mac.replace(":", "")), 60.0, 0.0)
-        states = [(armed, VmState.OFF), (off, VmState.OFF), (ready, VmState.READY)]
+        for vm in (booting, ready):
+            armed(bridge.addresses, vm.uuid, [str(vm.addresses[0])], bytes.fromhex(vm.mac.replace(":", "")), 60.0, 0.0)
+        states = [(booting, VmState.OFF), (off, VmState.OFF), (ready, VmState.READY)]
         statuses = [VmStatus(uuid=vm.uuid, name=vm.name, state=state) for vm, state in states]
         for status in statuses:
             follower.state(status, gone=False)
         assert asked == [], "an item of the feed may be older than the Arm"
         follower.all_states(statuses, "")
-        assert asked == [armed.uuid]
+        assert asked == [booting.uuid]
 
 
 @pytest.mark.parametrize("knows", [True, False])

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from jitsu_synjitsu.rules import filter as filter_module
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
-from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.filter import ALL_BYTES, HEAD_BYTES, MAX_INSTRUCTIONS, Interest, program
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.kept import Kept
@@ -37,7 +36,7 @@ from tests.support.frames import (
     tcp,
     udp,
 )
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import armed, made_addresses, wake_limit
 from tests.support.vms import make_vm
 from tests.synjitsu.extensions import behind_extension
 
@@ -163,13 +162,13 @@ def test_no_frame_whatever_is_in_it_is_too_much() -> None:
         packet(58, b"\1\4\0\0\0\0\0\0" + udp(7, 9, b"x", V6)[14:], V6),
         tcp(80, 61_000, SYN | ACK, addresses=V4[::-1], source=VM_MAC),
     ]
-    made, activity, now = Arming(Kept(10, 50), wake_limit()), Activity(), 0.0
+    made, activity, now = made_addresses(Kept(10, 50), wake_limit()), Activity(), 0.0
     activity.runs(make_vm(), VM_MAC, "", now, unknown=False)
     for n in range(FUZZ_FRAMES):
         if n % 100 == 0:
             made.watch("v", [str(ip_address(V4[1])), str(ip_address(V6[1]))], VM_MAC, now)
         elif n % 50 == 0:
-            made.arm("v", [str(ip_address(V4[1])), str(ip_address(V6[1]))], VM_MAC, now + 9, now)
+            armed(made, "v", [str(ip_address(V4[1])), str(ip_address(V6[1]))], VM_MAC, now + 9, now)
         frame = bytearray(chance.choice(seeds))
         for _ in range(chance.randrange(4)):
             frame[chance.randrange(len(frame))] = chance.choice((0, 1, 255, chance.randrange(256)))
@@ -179,9 +178,9 @@ def test_no_frame_whatever_is_in_it_is_too_much() -> None:
         made.frame(bytes(frame), seen, now)
         activity.frame(seen, now)
         now += chance.random() / 50
-        made.passed(now)
+        made.tick(now)
         activity.passed(now)
-        assert len(made.kept) <= 10
+        assert len(made.held.kept) <= 10
 
 
 @given(st.binary(max_size=200))

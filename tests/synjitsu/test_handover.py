@@ -11,21 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitsu_protocol.machine import Tick
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.arming import FLOOD_PACKETS, MOVED_S, Arming
 from jitsu_synjitsu.rules.events import Event, HandedOver, Send
 from jitsu_synjitsu.rules.filter import SAMPLE
+from jitsu_synjitsu.rules.floods import FLOOD_PACKETS
 from jitsu_synjitsu.rules.frames import Kind
-from jitsu_synjitsu.rules.handover import REFUSE_S, TRANSITIONS, HandoverState
+from jitsu_synjitsu.rules.handover import TRANSITIONS
+from jitsu_synjitsu.rules.handover_state import REFUSE_S, HandoverState
 from jitsu_synjitsu.rules.kept import Item, Kept, Outcome
-from jitsu_synjitsu.rules.presence import (
-    FIRST_PROBE_PORT,
-    RETRY_S,
-    RISE_LIMIT_S,
-    TRIAL_S,
-    UDP_WATCH_S,
-    UNPROVEN_S,
-)
+from jitsu_synjitsu.rules.moved import MOVED_S
+from jitsu_synjitsu.rules.presence import RISE_LIMIT_S, UNPROVEN_S
+from jitsu_synjitsu.rules.probes import FIRST_PROBE_PORT, RETRY_S
+from jitsu_synjitsu.rules.udp_replay import TRIAL_S, UDP_WATCH_S
 from tests.support.frames import (
     ACK,
     CLIENT_MAC,
@@ -42,7 +40,7 @@ from tests.support.frames import (
     tcp,
     udp,
 )
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import armed, made_addresses, wake_limit
 
 VM_IP = str(ip_address(V4[1]))
 BOTH = pytest.mark.parametrize("addresses", [V4, V6])
@@ -52,20 +50,20 @@ class Synjitsu:
     """One bridge, with shorter words for what the tests say to it."""
 
     def __init__(self, addresses: tuple[bytes, bytes] = V4, limit: float = 60.0) -> None:
-        self.arming = Arming(Kept(10, 100), wake_limit())
+        self.addresses = made_addresses(Kept(10, 100), wake_limit())
         self.client, self.vm = addresses
         self.told: list[str] = []
-        self.armed = self.sent(self.arming.arm("v", [str(ip_address(self.vm))], VM_MAC, limit, 0.0))
+        self.armed = self.sent(armed(self.addresses, "v", [str(ip_address(self.vm))], VM_MAC, limit, 0.0))
 
     def sent(self, actions: list[Any]) -> list[tuple[str, bytes]]:
         self.told += [action.vm for action in actions if isinstance(action, HandedOver)]
         return [(action.what, action.frame) for action in actions if isinstance(action, Send)]
 
     def takes(self, frame: bytes, now: float) -> list[tuple[str, bytes]]:
-        return self.sent(self.arming.frame(frame, frames.read(frame), now))
+        return self.sent(self.addresses.frame(frame, frames.read(frame), now))
 
     def at(self, now: float) -> list[tuple[str, bytes]]:
-        return self.sent(self.arming.passed(now))
+        return self.sent(self.addresses.tick(now))
 
     def announces(self, now: float, mac: bytes = VM_MAC) -> list[tuple[str, bytes]]:
         """Let the guest's first frame be seen."""
@@ -87,8 +85,7 @@ def ports(sent: list[tuple[str, bytes]], what: str = "replay") -> list[int]:
 
 
 def test_the_table_knows_every_event_in_every_state() -> None:
-    assert set(TRANSITIONS) == set(HandoverState)
-    assert all(set(row) == set(Event.__args__) for row in TRANSITIONS.values())
+    assert set(TRANSITIONS) == set(itertools.product(HandoverState, [*Event.__args__, Tick]))
 
 
 @BOTH
@@ -116,10 +113,10 @@ def test_g4_first_packets_are_replayed_once_oldest_first_and_then_it_is_silent(a
     assert ports(sent) == [1, 2]
     assert int.from_bytes(sent[1][1][-16:-12], "big") == 6
     assert made.told == ["v"]
-    assert made.arming.addresses() == []
+    assert made.addresses.addresses() == []
     assert made.takes(tcp(3, 80, addresses=addresses), 0.4) == []
     assert made.replies(probe, SYN | ACK, 0.5) == []
-    assert made.arming.next_deadline() is None
+    assert made.addresses.deadline() is None
 
 
 def test_a_guest_that_refuses_before_it_listens_is_probed_and_the_client_hears_nothing_of_it() -> None:
@@ -194,7 +191,7 @@ def test_datagrams_and_echoes_wait_until_the_guest_is_seen_to_reach_their_client
     assert [frames.read(frame).sender for what, frame in late if what == "replay"] == [other[0]]
     made.at(0.3 + UNPROVEN_S + UDP_WATCH_S)
     assert made.told == ["v"]
-    assert made.arming.replayed == 3
+    assert made.addresses.counts.replayed == 3
 
 
 def proven(made: Synjitsu, now: float) -> list[bytes]:
@@ -249,7 +246,7 @@ def test_each_of_several_datagrams_with_the_same_ports_reaches_the_guest_once_an
     rest = [frame[at:] for what, frame in made.at(0.312 + TRIAL_S) if what == "replay"]
     assert rest == texts[1:]
     made.at(0.312 + TRIAL_S + UDP_WATCH_S)
-    assert (made.told, made.arming.replayed) == (["v"], 6)
+    assert (made.told, made.addresses.counts.replayed) == (["v"], 6)
 
 
 def test_an_answer_of_the_guest_lets_the_other_datagrams_follow_at_once() -> None:
@@ -299,16 +296,16 @@ def test_a_guest_with_another_mac_gets_its_packets_there() -> None:
     made = Synjitsu()
     made.takes(tcp(1, 80), 0.1)
     other = b"\x02\0\0\0\0\x42"
-    made.arming.claims.heard_from = lambda _: {other}
+    made.addresses.claims.heard_from = lambda _: {other}
     ((_, probe),) = made.announces(0.3, other)
     assert probe[:6] == other
     assert whats(made.takes(answer_to(probe, SYN | ACK, other), 0.31)) == ["probe", "replay"]
     ((what, data),) = made.takes(tcp(1, 80, ACK), 0.4)  # the client does not believe the new address yet
     assert (what, data[:6]) == ("forward", other)
     made.at(0.4)
-    assert set(made.arming.macs()) == {VM_MAC}
+    assert set(made.addresses.macs()) == {VM_MAC}
     made.at(0.3 + MOVED_S)
-    assert made.arming.macs() == frozenset()
+    assert made.addresses.macs() == frozenset()
     assert made.takes(tcp(1, 80, ACK), 5.0) == []
 
 
@@ -330,37 +327,37 @@ def test_g4_if_the_boot_fails_the_clients_are_told(how: str) -> None:
     made.takes(udp(9, 7, b"x"), 0.1)
     if how == "while it rises":
         made.announces(0.3)
-    sent = made.at(5.0) if how == "late" else made.sent(made.arming.disarm("v", "failed", 0.4))
+    sent = made.at(5.0) if how == "late" else made.sent(made.addresses.disarm("v", "failed", 0.4))
     kinds = [frames.read(frame).kind for what, frame in sent if what == "rejection"]
     assert kinds == [Kind.TCP, Kind.UNREACHABLE]
     assert made.told == []
-    assert made.sent(made.arming.disarm("v", "failed", 5.0)) == []
+    assert made.sent(made.addresses.disarm("v", "failed", 5.0)) == []
 
 
 def test_g4_a_client_that_comes_just_after_a_failed_boot_is_refused_too() -> None:
     made = Synjitsu()
-    made.arming.disarm("v", "failed", 1.0)
-    assert made.arming.addresses() == [VM_IP], "an answer with a TTL of 1 s may have named it just now"
+    made.addresses.disarm("v", "failed", 1.0)
+    assert made.addresses.addresses() == [VM_IP], "an answer with a TTL of 1 s may have named it just now"
     assert whats(made.takes(arp(1, CLIENT_MAC, *V4), 1.5)) == ["answer"]
     assert whats(made.takes(tcp(1, 80), 1.51)) == ["rejection"]
     assert whats(made.takes(udp(9, 7, b"x"), 1.52)) == ["rejection"]
-    assert (made.at(1.0 + REFUSE_S), made.arming.addresses()) == ([], [])
+    assert (made.at(1.0 + REFUSE_S), made.addresses.addresses()) == ([], [])
 
 
 def test_a_vm_that_starts_again_soon_after_a_failed_boot_is_held_as_ever() -> None:
     made = Synjitsu()
-    made.arming.disarm("v", "failed", 1.0)
-    made.arming.arm("v", [VM_IP], VM_MAC, 60.0, 2.0)
+    made.addresses.disarm("v", "failed", 1.0)
+    armed(made.addresses, "v", [VM_IP], VM_MAC, 60.0, 2.0)
     assert made.takes(tcp(1, 80), 2.1) == [], "kept"
     made.at(1.0 + REFUSE_S)
-    assert made.arming.addresses() == [VM_IP]
+    assert made.addresses.addresses() == [VM_IP]
 
 
 def test_when_vmd_says_that_it_is_ready_the_guest_is_asked_for_at_once_and_held_until_it_answers() -> None:
     made = Synjitsu()
     made.takes(tcp(1, 80), 0.1)
-    assert whats(made.sent(made.arming.disarm("v", "ready", 0.2))) == ["question"]
-    assert made.arming.addresses() == [VM_IP]
+    assert whats(made.sent(made.addresses.disarm("v", "ready", 0.2))) == ["question"]
+    assert made.addresses.addresses() == [VM_IP]
     assert whats(made.takes(arp(2, VM_MAC, V4[1], V4[0], to=CLIENT_MAC), 0.201)) == ["probe"]
 
 
@@ -380,7 +377,7 @@ def test_the_address_is_held_until_the_guest_shows_itself_at_it(early: str, addr
     assert made.takes(frame, 0.2) == []
     assert made.takes(tcp(2, 80, addresses=addresses), 0.201) == [], "kept, as the guest may not have its address yet"
     assert "question" in whats(made.at(0.202))
-    assert (made.told, made.arming.addresses()) == ([], [str(ip_address(addresses[1]))])
+    assert (made.told, made.addresses.addresses()) == ([], [str(ip_address(addresses[1]))])
     ((_, probe),) = made.announces(0.3)
     assert ports(made.replies(probe, SYN | ACK, 0.301)) == [1, 2]
     assert made.told == ["v"]
@@ -393,25 +390,25 @@ def test_a_guest_that_never_has_its_configured_address_never_becomes_ready_and_w
         made.takes(arp(1, VM_MAC, b"\x0a\0\0\7", b"\x0a\0\0\7"), 0.3 + n)
         made.at(0.3 + n)
     assert made.told == []
-    assert made.arming.boot_note("v") == f"the guest announces 10.0.0.7, configured is {VM_IP}"
+    assert made.addresses.held.boot_note("v") == f"the guest announces 10.0.0.7, configured is {VM_IP}"
     assert whats(made.at(60.0)) == ["rejection"]
-    assert made.arming.missing() == {VM_IP: "10.0.0.7"}
+    assert made.addresses.missing.shown() == {VM_IP: "10.0.0.7"}
     made.at(60.0 + REFUSE_S)
-    assert made.arming.addresses() == []
+    assert made.addresses.addresses() == []
 
 
 def test_a_vm_is_ready_without_an_address_that_never_appears_whose_clients_are_told_at_the_limit() -> None:
     v6 = (V6[0], V6[1])
     made = Synjitsu()
-    made.arming = Arming(Kept(10, 100), wake_limit())
-    made.arming.arm("v", [VM_IP, str(ip_address(V6[1]))], VM_MAC, 60.0, 0.0)
+    made.addresses = made_addresses(Kept(10, 100), wake_limit())
+    armed(made.addresses, "v", [VM_IP, str(ip_address(V6[1]))], VM_MAC, 60.0, 0.0)
     made.takes(tcp(1, 80, addresses=v6), 0.1)
     assert made.announces(0.3) == []
     assert made.told == ["v"], "it is ready at its IPv4 address"
-    assert made.arming.addresses() == [str(ip_address(V6[1]))]
-    assert not made.arming.macs(), "its traffic is not looked at as a whole"
-    assert made.arming.lingering() == {V6[1]}
-    made.arming.disarm("v", "ready", 0.4)
+    assert made.addresses.addresses() == [str(ip_address(V6[1]))]
+    assert not made.addresses.macs(), "its traffic is not looked at as a whole"
+    assert made.addresses.held.lingering_addresses() == {V6[1]}
+    made.addresses.disarm("v", "ready", 0.4)
     made.takes(tcp(2, 80, addresses=v6), 1.0)
     made.takes(udp(9, 7, b"x", v6), 1.0)
     sent = made.at(60.0)
@@ -420,33 +417,33 @@ def test_a_vm_is_ready_without_an_address_that_never_appears_whose_clients_are_t
         Kind.TCP,
         Kind.UNREACHABLE,
     ]
-    assert made.arming.missing() == {str(ip_address(V6[1])): ""}
+    assert made.addresses.missing.shown() == {str(ip_address(V6[1])): ""}
     assert made.told == ["v"]
 
 
 def test_a_vm_that_stops_before_its_last_address_appears_is_let_go() -> None:
     for watched in (False, True):
         made = Synjitsu()
-        made.arming = Arming(Kept(10, 100), wake_limit())
-        made.arming.arm("v", [VM_IP, str(ip_address(V6[1]))], VM_MAC, 60.0, 0.0)
+        made.addresses = made_addresses(Kept(10, 100), wake_limit())
+        armed(made.addresses, "v", [VM_IP, str(ip_address(V6[1]))], VM_MAC, 60.0, 0.0)
         made.announces(0.3)
-        made.arming.disarm("v", "ready", 0.4)
+        made.addresses.disarm("v", "ready", 0.4)
         if watched:
-            made.arming.watch("v", [VM_IP], VM_MAC, 9.0)
+            made.addresses.watch("v", [VM_IP], VM_MAC, 9.0)
         else:
-            made.arming.unwatch("v", 9.0, runs=False)
-        assert made.arming.addresses() == ([VM_IP] if watched else [])
+            made.addresses.unwatch("v", 9.0, runs=False)
+        assert made.addresses.addresses() == ([VM_IP] if watched else [])
 
 
 def test_the_next_boot_of_a_vm_begins_anew_although_an_address_of_the_last_one_is_held() -> None:
     made = Synjitsu()
-    made.arming = Arming(Kept(10, 100), wake_limit())
+    made.addresses = made_addresses(Kept(10, 100), wake_limit())
     both = [VM_IP, str(ip_address(V6[1]))]
-    made.arming.arm("v", both, VM_MAC, 60.0, 0.0)
+    armed(made.addresses, "v", both, VM_MAC, 60.0, 0.0)
     made.announces(0.3)
-    made.arming.disarm("v", "ready", 0.4)
-    assert whats(made.sent(made.arming.arm("v", both, VM_MAC, 90.0, 20.0)))[0] == "announcement"
-    assert made.arming.addresses() == sorted(both)
+    made.addresses.disarm("v", "ready", 0.4)
+    assert whats(made.sent(armed(made.addresses, "v", both, VM_MAC, 90.0, 20.0)))[0] == "announcement"
+    assert made.addresses.addresses() == sorted(both)
     made.announces(20.3)
     assert made.told == ["v", "v"]
 
@@ -487,17 +484,17 @@ def test_nobody_is_told_while_it_boots_that_its_address_is_taken(addresses: tupl
     made = Synjitsu(addresses)
     assert made.takes(free_probe(b"\x02\0\0\0\0\x42", addresses[1]), 0.1) == []
     assert made.takes(free_probe(VM_MAC, addresses[1]), 0.1) == []
-    assert made.arming.addresses() == [str(ip_address(addresses[1]))]
+    assert made.addresses.addresses() == [str(ip_address(addresses[1]))]
 
 
 def test_arming_again_only_moves_the_limit_and_another_vm_takes_an_address_over() -> None:
     made = Synjitsu(limit=5.0)
     made.takes(tcp(1, 80), 0.1)
-    assert made.arming.arm("v", [VM_IP], VM_MAC, 9.0, 1.0) == []
+    assert armed(made.addresses, "v", [VM_IP], VM_MAC, 9.0, 1.0) == []
     assert "rejection" not in whats(made.at(6.0))
-    assert made.arming.arm("w", [VM_IP], b"\x02\0\0\0\0\x03", 9.0, 7.0)
-    assert made.arming.macs() == {b"\x02\0\0\0\0\x03"}
-    assert len(made.arming.kept) == 0
+    assert armed(made.addresses, "w", [VM_IP], b"\x02\0\0\0\0\x03", 9.0, 7.0)
+    assert made.addresses.macs() == {b"\x02\0\0\0\0\x03"}
+    assert len(made.addresses.held.kept) == 0
 
 
 ITEM = Item(tcp(), frames.read(tcp()))
@@ -563,12 +560,12 @@ def test_a_flood_is_noticed_until_it_is_over() -> None:
     made = Synjitsu()
     for n in range(FLOOD_PACKETS + 1):
         made.takes(tcp(n + 1), 0.1)
-    assert made.arming.flooded() == {VM_MAC}
-    made.arming.count_anew()
+    assert made.addresses.flooded() == {VM_MAC}
+    made.addresses.begin_count()
     for n in range(FLOOD_PACKETS // SAMPLE + 1):
         made.takes(tcp(n + 1), 0.3)
-    made.arming.count_anew()
-    assert made.arming.flooded() == {VM_MAC}, "what is seen is a sample"
-    made.arming.count_anew()
-    assert made.arming.flooded() == frozenset()
-    assert made.arming.floods == 1
+    made.addresses.begin_count()
+    assert made.addresses.flooded() == {VM_MAC}, "what is seen is a sample"
+    made.addresses.begin_count()
+    assert made.addresses.flooded() == frozenset()
+    assert made.addresses.floods.total == 1

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames, layout
-from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.events import ClearEntries, HandedOver, Send, ShutPort, WriteEntry
-from jitsu_synjitsu.rules.handover import CLEAR_AFTER_S
+from jitsu_synjitsu.rules.handover_state import CLEAR_AFTER_S
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import SYN, V4, V6, VM_MAC, arp, packet, tcp, udp
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import armed, made_addresses, wake_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,11 +68,11 @@ class ByXenstore:
     """A bridge with one VM whose guest has the original's stack."""
 
     def __init__(self) -> None:
-        self.arming = Arming(Kept(10, 100), wake_limit())
-        self.arming.arm("v", ["10.0.0.1", "fd00::1"], VM_MAC, 60.0, 0.0, by_xenstore=True)
+        self.addresses = made_addresses(Kept(10, 100), wake_limit())
+        armed(self.addresses, "v", ["10.0.0.1", "fd00::1"], VM_MAC, 60.0, 0.0, by_xenstore=True)
 
     def takes(self, frame: bytes, now: float) -> list[str]:
-        return self.whats(self.arming.frame(frame, frames.read(frame), now))
+        return self.whats(self.addresses.frame(frame, frames.read(frame), now))
 
     @staticmethod
     def whats(actions: Sequence[object]) -> list[str]:
@@ -87,11 +86,11 @@ def test_a_connection_is_written_and_left_to_the_guest_once_it_manages_its_addre
     assert made.takes(tcp(1, 80, addresses=V6), 1.2) == [], "the original knows IPv4 only"
     assert made.takes(arp(1, VM_MAC, V4[1], V4[1]), 1.5) == [], "its stack may not have looked yet"
     assert made.takes(syn(sequence=7), 1.6) == ["WriteEntry"]
-    managed = made.arming.managed("v", 2.0)
+    managed = made.addresses.managed("v", 2.0)
     assert made.whats(managed) == ["ClearEntries", "OpenPort", "probe"], "what it does not know comes as for others"
     assert isinstance(managed[0], ClearEntries)
     assert managed[0].after_s == CLEAR_AFTER_S
-    assert made.arming.managed("v", 2.1) == []
+    assert made.addresses.managed("v", 2.1) == []
     there = frames.announcements(VM_MAC, V6[1])[0]
     assert made.takes(there, 2.2) == ["OpenPort", "probe"], "what it manages is IPv4"
 
@@ -99,7 +98,7 @@ def test_a_connection_is_written_and_left_to_the_guest_once_it_manages_its_addre
 def test_with_connections_only_it_is_handed_over_at_once() -> None:
     made = ByXenstore()
     made.takes(syn(), 1.0)
-    assert made.arming.managed("v", 2.0)[-1] == HandedOver("v", VM_MAC)
+    assert made.addresses.managed("v", 2.0)[-1] == HandedOver("v", VM_MAC)
 
 
 @pytest.mark.parametrize("outcome", ["ready", "failed"])
@@ -107,7 +106,7 @@ def test_the_entries_are_gone_when_the_boot_is_over_in_another_way(outcome: str)
     made = ByXenstore()
     made.takes(syn(), 1.0)
     how = "ready" if outcome == "ready" else "failed"
-    actions = made.arming.disarm("v", how, 2.0)  # type: ignore[arg-type]
+    actions = made.addresses.disarm("v", how, 2.0)  # type: ignore[arg-type]
     if outcome == "ready":
         assert made.whats(actions) == ["ClearEntries", "question", "question"]
         assert made.takes(arp(2, VM_MAC, V4[1], V4[0]), 2.1) == ["OpenPort", "probe"]
@@ -116,10 +115,10 @@ def test_the_entries_are_gone_when_the_boot_is_over_in_another_way(outcome: str)
 
 
 def test_one_that_traffic_has_woken_has_its_first_packet_written_when_it_is_armed() -> None:
-    arming = Arming(Kept(10, 100), wake_limit())
-    arming.watch("v", ["10.0.0.1"], VM_MAC, 0.0)
-    arming.frame(syn(), frames.read(syn()), 1.0)
-    actions = arming.arm("v", ["10.0.0.1"], VM_MAC, 60.0, 1.1, by_xenstore=True)
+    addresses = made_addresses(Kept(10, 100), wake_limit())
+    addresses.watch("v", ["10.0.0.1"], VM_MAC, 0.0)
+    addresses.frame(syn(), frames.read(syn()), 1.0)
+    actions = armed(addresses, "v", ["10.0.0.1"], VM_MAC, 60.0, 1.1, by_xenstore=True)
     assert isinstance(actions[0], ShutPort)
     assert isinstance(actions[1], WriteEntry)
     assert actions[1].values["/ip/10-0-0-1/80/10-0-0-9/43210/syn/tx_wnd"] == "64240"

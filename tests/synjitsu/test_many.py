@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Never
 from jitsu_synjitsu.rules import activity as rules
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import MAX_LISTENED, Activity
-from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut
 from jitsu_synjitsu.rules.running import Running
 from tests.support.frames import ACK, CLIENT_MAC, SYN, V4, tcp, udp
-from tests.support.synjitsu import made_bridge, wake_limit
+from tests.support.synjitsu import armed, made_addresses, made_bridge, wake_limit
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -167,12 +166,12 @@ def test_a_bridge_makes_no_filter_when_nothing_has_changed(monkeypatch: pytest.M
 
 
 def test_who_is_flooded_is_found_without_a_look_at_all_that_are_held() -> None:
-    arming = Arming(Kept(10, 1000), wake_limit())
+    addresses = made_addresses(Kept(10, 1000), wake_limit())
     for n in range(100):
-        arming.arm(f"v{n}", [f"10.0.0.{n}"], mac(n), 60.0, 0.0)
-    arming._macs._owner = NeverAll(arming._macs._owner)
-    arming._flooded = {"v7"}
-    assert arming.flooded() == {mac(7)}
+        armed(addresses, f"v{n}", [f"10.0.0.{n}"], mac(n), 60.0, 0.0)
+    addresses.held._by_mac._owner = NeverAll(addresses.held._by_mac._owner)
+    addresses.floods.flooded = {"v7"}
+    assert addresses.flooded() == {mac(7)}
 
 
 def test_a_port_that_appears_is_not_compared_with_all_vms() -> None:

@@ -80,7 +80,7 @@ async def _followed(directory: Path, odd: VM, status: VmStatus) -> None:
             bridge.look_now()
 
         says(VmState.OFF)
-        assert "10.0.0.1" in bridge.arming.addresses()
+        assert "10.0.0.1" in bridge.addresses.addresses()
         says(VmState.READY)
         assert GOOD_MAC in bridge.activity.running()
         assert wire.program
@@ -89,7 +89,7 @@ async def _followed(directory: Path, odd: VM, status: VmStatus) -> None:
         if odd.config.get("mac") != (GOOD.mac,) and status.mac != GOOD.mac:
             assert not bridge.activity.honours(GOOD.uuid, "")
         assert math.isfinite(bridge.activity.longest_idle())
-        due = bridge.arming.next_deadline()
+        due = bridge.addresses.deadline()
         assert due is None or math.isfinite(due)
         is_refused = odd.uuid in inventory.refused
         assert len(inventory.notes(inventory.refused)) == is_refused
@@ -166,7 +166,7 @@ async def test_an_arm_with_a_wrong_value_is_refused_and_holds_nothing(
         right = {"vm": "v", "addresses": ["10.0.0.1"], "mac": GOOD.mac, "limit_s": 9.0, "handover": handover}
         with pytest.raises(BadRequest, match="cannot hold the addresses of the VM v: "):
             server.arm(Arm.model_validate(right | wrong))
-        assert bridge.arming.addresses() == []
+        assert bridge.addresses.addresses() == []
 
 
 class Followed(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.handover import PASSING_S
-from jitsu_synjitsu.rules.presence import PASSING_LIMIT_S, RETRY_S
+from jitsu_synjitsu.rules.handover_state import PASSING_S
+from jitsu_synjitsu.rules.presence import PASSING_LIMIT_S
+from jitsu_synjitsu.rules.probes import RETRY_S
 from tests.support.frames import ACK, SYN, answer_to, tcp, udp
 from tests.synjitsu.test_handover import BOTH, Synjitsu, ports, whats
 
@@ -27,7 +28,7 @@ def test_a_syn_that_passes_the_bridge_as_the_guest_shows_itself_is_not_lost(
     assert ports(made.replies(probe, SYN | ACK, 0.302)) == ([] if brought else [1])
     assert made.told == ["v"], "it is told once"
     made.at(0.3 + PASSING_S)
-    assert made.arming.next_deadline() is None
+    assert made.addresses.deadline() is None
 
 
 def test_a_syn_that_comes_later_is_the_guests_own() -> None:
@@ -35,7 +36,7 @@ def test_a_syn_that_comes_later_is_the_guests_own() -> None:
     made.announces(0.3)
     assert made.takes(tcp(1, 80), 0.3 + PASSING_S) == []
     made.at(0.3 + PASSING_S)
-    assert made.arming.next_deadline() is None
+    assert made.addresses.deadline() is None
 
 
 @BOTH
@@ -89,7 +90,7 @@ def test_a_syn_that_passed_and_about_which_nothing_is_proven_is_left_to_the_clie
     while now < 0.32 + PASSING_LIMIT_S:
         now += RETRY_S
         assert set(whats(made.at(now))) <= {"probe"}
-    assert made.arming.next_deadline() is None
+    assert made.addresses.deadline() is None
 
 
 def test_a_syn_whose_guest_loses_its_port_a_moment_after_its_first_frame_is_not_lost() -> None:
@@ -98,3 +99,11 @@ def test_a_syn_whose_guest_loses_its_port_a_moment_after_its_first_frame_is_not_
     made.announces(0.3)
     ((_, probe),) = made.takes(tcp(1, 80), 0.310)
     assert ports(made.replies(probe, SYN | ACK, 0.3105)) == [1]
+
+
+def test_a_syn_to_the_announced_mac_address_of_a_guest_that_has_another_is_forwarded_and_followed() -> None:
+    made, other = Synjitsu(), b"\x02\0\0\0\0\x42"
+    made.addresses.claims.heard_from = lambda _: {other}
+    made.announces(0.3, other)
+    syn = tcp(1, 80)
+    assert [(what, frame[:6]) for what, frame in made.takes(syn, 0.31)] == [("forward", other), ("probe", other)]

@@ -5,18 +5,11 @@ from __future__ import annotations
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.arming import Arming
 from jitsu_synjitsu.rules.kept import Kept
-from jitsu_synjitsu.rules.presence import (
-    FIRST_PROBE_PORT,
-    MAX_PROBES,
-    PROBE_PORTS,
-    RETRY_S,
-    RISE_LIMIT_S,
-    UNPROVEN_S,
-)
+from jitsu_synjitsu.rules.presence import RISE_LIMIT_S, UNPROVEN_S
+from jitsu_synjitsu.rules.probes import FIRST_PROBE_PORT, MAX_PROBES, PROBE_PORTS, RETRY_S
 from tests.support.frames import ACK, RST, SYN, V4, VM_MAC, tcp, udp
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import armed, made_addresses, wake_limit
 from tests.synjitsu.test_handover import VM_IP, Synjitsu, ports, whats
 
 
@@ -40,8 +33,8 @@ def test_probes_do_not_pile_up_in_front_of_a_guest_that_takes_long_for_each_fram
 
 def test_clients_that_the_guest_cannot_reach_do_not_hold_up_others_and_make_no_flood_of_probes() -> None:
     made = Synjitsu()
-    made.arming = Arming(Kept(1000, 1000), wake_limit())
-    made.arming.arm("v", [VM_IP], VM_MAC, 60.0, 0.0)
+    made.addresses = made_addresses(Kept(1000, 1000), wake_limit())
+    armed(made.addresses, "v", [VM_IP], VM_MAC, 60.0, 0.0)
     for n in range(200):
         made.takes(tcp(9, 80, addresses=(bytes([10, 0, 1, n]), V4[1])), 0.1)
     made.takes(tcp(1, 80), 0.1)
@@ -68,8 +61,8 @@ def test_no_probe_comes_from_a_port_that_a_kept_connection_attempt_uses() -> Non
 @pytest.mark.timeout(20)
 def test_g9_kept_packets_that_use_all_ports_for_probes_do_not_hang_synjitsu() -> None:
     made = Synjitsu()
-    made.arming = Arming(Kept(PROBE_PORTS + 10, PROBE_PORTS + 10), wake_limit())
-    made.arming.arm("v", [VM_IP], VM_MAC, 60.0, 0.0)
+    made.addresses = made_addresses(Kept(PROBE_PORTS + 10, PROBE_PORTS + 10), wake_limit())
+    armed(made.addresses, "v", [VM_IP], VM_MAC, 60.0, 0.0)
     for port in range(FIRST_PROBE_PORT, FIRST_PROBE_PORT + PROBE_PORTS):
         made.takes(tcp(port, 80), 0.1)
     assert "probe" not in whats(made.announces(0.3))

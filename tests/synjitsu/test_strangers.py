@@ -8,7 +8,7 @@ import pytest
 
 from jitsu_protocol.messages import Arm, Done
 from jitsu_protocol.model.errors import Unavailable
-from jitsu_synjitsu.rules import arming as rules
+from jitsu_synjitsu.rules import missing as rules
 from jitsu_synjitsu.wires import bridges
 from jitsu_synjitsu.wires.server import SynjitsuServer
 from tests.support.memory_lan import MemoryLan
@@ -35,8 +35,8 @@ def request(number: int, **more: object) -> Arm:
 def forget_all(server: SynjitsuServer) -> None:
     """Let the time pass until no boot is waited for any more."""
     for bridge in server.bridges:
-        bridge.arming.passed(1e12)
-        bridge.arming.passed(2e12)
+        bridge.addresses.tick(1e12)
+        bridge.addresses.tick(2e12)
 
 
 async def test_g9_only_so_many_vms_that_are_not_configured_are_armed_at_once(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_g9_nothing_is_kept_of_vms_that_were_armed_and_never_configured(tm
             server.arm(request(number))
             forget_all(server)
         assert len(server.interfaces.by_vm) <= 10
-        assert sum(len(bridge.arming.missing()) for bridge in server.bridges) <= 20
+        assert sum(len(bridge.addresses.missing.shown()) for bridge in server.bridges) <= 20
 
 
 async def test_g9_bridges_that_are_not_there_are_wanted_only_up_to_a_limit(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import FLOOD_FRAMES, Activity
-from jitsu_synjitsu.rules.arming import FLOOD_PACKETS
 from jitsu_synjitsu.rules.datagrams import FLOW_S
 from jitsu_synjitsu.rules.filter import SAMPLE, Interest
+from jitsu_synjitsu.rules.floods import FLOOD_PACKETS
 from tests.support.frames import ACK, CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, tcp, udp
-from tests.support.synjitsu import made_bridge
+from tests.support.synjitsu import armed, made_bridge
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -146,10 +146,10 @@ def test_a_flood_makes_the_filter_at_once(bridge: tuple[Bridge, Wire]) -> None:
 
 def test_a_vm_that_is_held_and_flooded_may_be_connected_too(bridge: tuple[Bridge, Wire]) -> None:
     made, wire = bridge
-    made.arming.arm(VM.uuid, ["10.0.0.1"], VM_MAC, 1e9, 0.0)
+    armed(made.addresses, VM.uuid, ["10.0.0.1"], VM_MAC, 1e9, 0.0)
     made.focus()
     for n in range(FLOOD_PACKETS + 1):
-        made.arming.frame(frame := tcp(n, 80), frames.read(frame), 0.1)
+        made.addresses.frame(frame := tcp(n, 80), frames.read(frame), 0.1)
     assert made.activity.honours(VM.uuid, "")
     made.focus()
     assert wire.interest.flooded == {VM_MAC}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.arming import DORMANT_S, Arming
+from jitsu_synjitsu.rules.addresses import DORMANT_S
 from jitsu_synjitsu.rules.events import OpenPort, Send, ShutPort, Wake
-from jitsu_synjitsu.rules.handover import SETTLE_S
+from jitsu_synjitsu.rules.handover_state import SETTLE_S
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.presence import UNPROVEN_S
 from tests.support.frames import (
@@ -28,7 +28,7 @@ from tests.support.frames import (
     tcp,
     udp,
 )
-from tests.support.synjitsu import wake_limit
+from tests.support.synjitsu import armed, made_addresses, wake_limit
 
 BOTH = pytest.mark.parametrize("addresses", [V4, V6])
 ACK = 16
@@ -38,18 +38,18 @@ class Sleeping:
     """A bridge on which one VM is off."""
 
     def __init__(self, addresses: tuple[bytes, bytes] = V4, **limits: Any) -> None:
-        self.arming = Arming(Kept(10, 100), wake_limit(*limits.pop("allowed", ()), **limits))
+        self.addresses = made_addresses(Kept(10, 100), wake_limit(*limits.pop("allowed", ()), **limits))
         self.client, self.vm = addresses
         self.watch(0.0)
 
     def watch(self, now: float) -> None:
-        self.arming.watch("v", [str(ip_address(self.vm))], VM_MAC, now)
+        self.addresses.watch("v", [str(ip_address(self.vm))], VM_MAC, now)
 
     def arms(self, now: float) -> list[str]:
-        return self.whats(self.arming.arm("v", [str(ip_address(self.vm))], VM_MAC, now + 60, now))
+        return self.whats(armed(self.addresses, "v", [str(ip_address(self.vm))], VM_MAC, now + 60, now))
 
     def takes(self, frame: bytes, now: float) -> list[str]:
-        return self.whats(self.arming.frame(frame, frames.read(frame), now))
+        return self.whats(self.addresses.frame(frame, frames.read(frame), now))
 
     @staticmethod
     def whats(actions: list[Any]) -> list[str]:
@@ -63,8 +63,8 @@ def test_a_vm_that_is_off_is_answered_for_but_not_announced(addresses: tuple[byt
     made = Sleeping(addresses)
     asks = arp(1, CLIENT_MAC, *addresses) if len(addresses[0]) == 4 else solicitation(CLIENT_MAC, *addresses)
     assert made.takes(asks, 1.0) == ["answer"]
-    assert made.arming.next_deadline() is None
-    assert made.arming.macs() == {VM_MAC}
+    assert made.addresses.deadline() is None
+    assert made.addresses.macs() == {VM_MAC}
 
 
 @BOTH
@@ -74,10 +74,10 @@ def test_a_syn_wakes_it_once_and_is_replayed_when_the_guest_is_there(addresses: 
     assert made.takes(tcp(2, 80, addresses=addresses), 1.1) == [], "it is woken already; the packet is kept"
     assert set(made.arms(1.2)) == {"announcement"}
     there = frames.announcements(VM_MAC, made.vm)[0]
-    probe = made.arming.frame(there, frames.read(there), 1.5)[-1]
+    probe = made.addresses.frame(there, frames.read(there), 1.5)[-1]
     assert isinstance(probe, Send)
     assert made.takes(answer_to(probe.frame, SYN | ACK), 1.6) == ["probe", "replay", "replay", "HandedOver"]
-    assert made.arming.addresses() == [], "it runs: nobody answers for it until vmd says that it is off"
+    assert made.addresses.addresses() == [], "it runs: nobody answers for it until vmd says that it is off"
 
 
 @pytest.mark.parametrize(
@@ -100,25 +100,25 @@ def test_a_datagram_wakes_it() -> None:
 
 
 def test_a_scan_wakes_no_more_than_one_address_may_and_others_still_can() -> None:
-    arming = Arming(Kept(10, 1000), wake_limit(burst=5.0, of_all=100.0))
+    addresses = made_addresses(Kept(10, 1000), wake_limit(burst=5.0, of_all=100.0))
     for n in range(1, 250):
-        arming.watch(f"v{n}", [f"10.0.0.{n}"], bytes([2, 0, 0, 0, 1, n]), 0.0)
+        addresses.watch(f"v{n}", [f"10.0.0.{n}"], bytes([2, 0, 0, 0, 1, n]), 0.0)
 
     def scan(sender: bytes, numbers: range) -> list[Any]:
         woken: list[Any] = []
         for n in numbers:
             frame = tcp(addresses=(sender, bytes([10, 0, 0, n])), to=bytes([2, 0, 0, 0, 1, n]))
-            woken += arming.frame(frame, frames.read(frame), 1.0)
+            woken += addresses.frame(frame, frames.read(frame), 1.0)
         return woken
 
     assert len(scan(b"\x0a\0\1\1", range(1, 200))) == 5
-    assert arming.unwoken == 194
+    assert addresses.counts.unwoken == 194
     assert [type(each) for each in scan(b"\x0a\0\1\2", range(240, 241))] == [Wake]
 
 
 def test_everybody_together_may_not_wake_more_than_so_many() -> None:
     made = Sleeping(burst=5.0, of_all=1.0)
-    made.arming.watch("w", ["10.0.0.77"], b"\x02\0\0\0\0\x77", 0.0)
+    made.addresses.watch("w", ["10.0.0.77"], b"\x02\0\0\0\0\x77", 0.0)
     assert made.takes(tcp(), 1.0) == ["Wake"]
     assert made.takes(tcp(addresses=(b"\x0a\0\0\x33", b"\x0a\0\0\x4d"), to=b"\x02\0\0\0\0\x77"), 1.0) == []
 
@@ -132,8 +132,8 @@ def test_g4_clients_are_told_if_it_is_not_started_and_the_next_may_try_again() -
     made = Sleeping()
     made.takes(tcp(1), 1.0)
     made.takes(udp(1, 2, b"x"), 1.0)
-    assert made.whats(made.arming.not_woken("v", 1.1)) == ["rejection"] * 2
-    assert len(made.arming.kept) == 0
+    assert made.whats(made.addresses.not_woken("v", 1.1)) == ["rejection"] * 2
+    assert len(made.addresses.held.kept) == 0
     assert made.takes(tcp(1), 1.2) == ["Wake"]
 
 
@@ -144,9 +144,9 @@ def test_if_the_boot_fails_it_is_watched_again_as_soon_as_vmd_says_so() -> None:
         made.arms(1.1)
         if first == "vmd's state":
             made.watch(2.0)
-        assert made.whats(made.arming.disarm("v", "failed", 2.0)) == ["rejection"]
+        assert made.whats(made.addresses.disarm("v", "failed", 2.0)) == ["rejection"]
         if first == "the disarm":
-            assert made.arming.addresses(), "its clients are refused for a while"
+            assert made.addresses.addresses(), "its clients are refused for a while"
             made.watch(2.0)
         assert made.takes(tcp(1), 3.0) == ["Wake"]
 
@@ -155,11 +155,11 @@ def test_a_guest_that_somebody_else_started_is_let_alone_and_gets_what_was_kept(
     made = Sleeping()
     late = arp(1, VM_MAC, V4[1], V4[1])
     assert made.takes(late, SETTLE_S / 2) == [], "it may be older than what vmd says"
-    assert made.arming.addresses()
+    assert made.addresses.addresses()
     assert made.takes(late, 1.0) == []
-    assert made.arming.addresses() == []
-    made.arming.passed(1.0 + DORMANT_S)
-    assert made.arming.addresses(), "vmd still says that it is off"
+    assert made.addresses.addresses() == []
+    made.addresses.tick(1.0 + DORMANT_S)
+    assert made.addresses.addresses(), "vmd still says that it is off"
     made.takes(tcp(1), 60.0)
     assert made.takes(late, 60.1) == ["probe"]
 
@@ -167,40 +167,40 @@ def test_a_guest_that_somebody_else_started_is_let_alone_and_gets_what_was_kept(
 def test_a_vm_that_is_woken_but_was_not_armed_gets_its_packets_when_it_is_ready() -> None:
     made = Sleeping()
     made.takes(udp(1, 2, b"x"), 1.0)
-    assert made.whats(made.arming.unwatch("v", 1.5, runs=True)) == ["probe"]
-    assert "replay" in made.whats(made.arming.passed(1.5 + UNPROVEN_S))
+    assert made.whats(made.addresses.unwatch("v", 1.5, runs=True)) == ["probe"]
+    assert "replay" in made.whats(made.addresses.tick(1.5 + UNPROVEN_S))
 
 
 def test_one_that_traffic_may_not_wake_any_more_is_let_go() -> None:
     made = Sleeping()
     made.takes(tcp(1), 1.0)
-    assert made.whats(made.arming.unwatch("v", 1.5, runs=False)) == ["rejection"]
-    assert made.arming.addresses() == []
+    assert made.whats(made.addresses.unwatch("v", 1.5, runs=False)) == ["rejection"]
+    assert made.addresses.addresses() == []
 
 
 def test_it_is_watched_under_the_mac_that_its_clients_know() -> None:
     made, real = Sleeping(), b"\x02\0\0\0\0\x99"
     made.takes(tcp(1), 1.0)
-    made.arming.claims.heard_from = lambda _: {real}
+    made.addresses.claims.heard_from = lambda _: {real}
     made.arms(1.1)
     made.takes(arp(1, real, V4[1], V4[1]), 1.5)
-    made.arming.disarm("v", "ready", 1.6)
-    made.arming.passed(9.0)
+    made.addresses.disarm("v", "ready", 1.6)
+    made.addresses.tick(9.0)
     made.watch(20.0)
-    assert made.arming.macs() == {real}
+    assert made.addresses.macs() == {real}
     assert made.takes(tcp(1, to=real), 30.0) == ["Wake"]
 
 
 def test_another_machine_with_its_address_is_told_of_and_is_not_taken_for_the_guest() -> None:
     made, other = Sleeping(), b"\x02\0\0\0\0\x99"
     assert made.takes(arp(1, other, V4[1], V4[1]), 5.0) == ["announcement"] * 2
-    assert made.arming.rivals() == {"10.0.0.1": other}
+    assert made.addresses.claims.rivals_shown() == {"10.0.0.1": other}
     assert made.takes(tcp(1), 6.0) == ["Wake"]
     made.arms(6.1)
-    assert made.arming.rivals() == {"10.0.0.1": other}
+    assert made.addresses.claims.rivals_shown() == {"10.0.0.1": other}
     made.watch(9.0)
-    made.arming.disarm("v", "failed", 9.1)
-    assert made.arming.rivals() == {}, "when it is held again it may be over"
+    made.addresses.disarm("v", "failed", 9.1)
+    assert made.addresses.claims.rivals_shown() == {}, "when it is held again it may be over"
 
 
 @BOTH
@@ -209,10 +209,10 @@ def test_a_machine_that_looks_whether_the_address_of_a_vm_that_is_off_is_free_is
 ) -> None:
     made, other = Sleeping(addresses), b"\x02\0\0\0\0\x99"
     assert made.takes(free_probe(other, addresses[1]), 5.0) == ["answer"]
-    assert made.arming.rivals() == {str(ip_address(addresses[1])): other}
+    assert made.addresses.claims.rivals_shown() == {str(ip_address(addresses[1])): other}
     assert made.takes(free_probe(VM_MAC, addresses[1]), 6.0) == [], "the VM itself may have it"
-    assert made.arming.rivals() == {str(ip_address(addresses[1])): other}
-    assert made.arming.addresses(), "it shows nothing yet, so what comes is kept still"
+    assert made.addresses.claims.rivals_shown() == {str(ip_address(addresses[1])): other}
+    assert made.addresses.addresses(), "it shows nothing yet, so what comes is kept still"
 
 
 @BOTH

@@ -18,7 +18,7 @@ import pytest
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.frames import Kind
-from jitsu_synjitsu.rules.presence import FIRST_PROBE_PORT
+from jitsu_synjitsu.rules.probes import FIRST_PROBE_PORT
 from tests.support.frames import ACK, CLIENT_MAC, SYN, arp, ethernet, tcp
 from tests.support.lan import guest_toml, ip, lan_suite, retransmitted, taken_macs
 from tests.support.suite import wait_for

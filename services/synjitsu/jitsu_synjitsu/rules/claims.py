@@ -19,6 +19,7 @@ CHECK_S, and can no longer use up the readings or push that claim out before it 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ class Claims:
             self.add_rival(seen.sender, mac)
         self._next_check.pop(vm, None)
 
-    def new_rivals(self) -> list[tuple[bytes, bytes]]:
-        """Return the rivals that were found since this was asked last, as address and MAC address."""
+    def rivals_shown(self) -> dict[str, bytes]:
+        """Return the addresses of VMs that another machine claims, for people, each with its MAC address."""
+        return {str(ip_address(address)): mac for address, mac in self.rivals.items()}
+
+    def new_rivals_shown(self) -> dict[str, bytes]:
+        """Return those that were found since this was asked last."""
         found, self._new = self._new, []
-        return found
+        return {str(ip_address(address)): mac for address, mac in found}

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jitsu_synjitsu.rules.frames import Seen
+    from jitsu_synjitsu.rules.kept import Item
 
 
 @dataclass(frozen=True)
-class ArmTold:
+class ArmRequested:
     """vmd is about to start the VM; after `limit` the boot counts as failed."""
 
     limit: float
     by_xenstore: bool = False
+    probed_port: int | None = None
+    """The TCP port to which vmd connects, from this host, to find out whether the VM is ready."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class WakeRefused:
 
 
 @dataclass(frozen=True)
-class ManagedTold:
+class ManagedReported:
     """The guest says in Xenstore that it looks after its address itself."""
 
 
@@ -71,27 +76,49 @@ class UdpRefused:
 
 
 @dataclass(frozen=True)
-class ReadyTold:
+class Appeared:
+    """The guest has shown itself at an address; `items` is what was kept for that, oldest first."""
+
+    mac: bytes
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True)
+class SynPassed:
+    """A SYN has come when the guest had just shown itself; the bridge may have delivered it or not."""
+
+    item: Item
+
+
+@dataclass(frozen=True)
+class GuestReplied:
+    """The guest has sent any packet."""
+
+    reply: Seen
+
+
+@dataclass(frozen=True)
+class ReadyReported:
     """vmd says that the VM is ready."""
 
 
 @dataclass(frozen=True)
-class FailureTold:
+class FailureReported:
     """vmd says that the boot failed."""
 
 
 Event = (
-    ArmTold
+    ArmRequested
     | WakeRefused
-    | ManagedTold
+    | ManagedReported
     | AskedFor
     | Claimed
     | PacketSeen
     | GuestFrameSeen
     | ProbeAnswered
     | UdpRefused
-    | ReadyTold
-    | FailureTold
+    | ReadyReported
+    | FailureReported
 )
 
 

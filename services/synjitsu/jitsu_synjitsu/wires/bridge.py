@@ -77,7 +77,7 @@ class Bridge:
     def __init__(self, name: str, focus: Focus, lan: Lan, clock: Clock, ledger: Ledger, outlet: Outlet) -> None:
         """`focus` has the VMs that are held on this bridge, and those that run."""
         self.name = name
-        self.arming = focus.arming
+        self.addresses = focus.addresses
         self.activity = focus.activity
         self.ports = BridgePorts(name, lan, ledger)
         self.counts = Counts()
@@ -145,7 +145,7 @@ class Bridge:
         wire.open()
         self._attachment.since = min(self._attachment.since, self._clock.now())
         self.ports.attach()
-        self.arming.changed = True
+        self.addresses.changed = True
         self.focus()
         log.info("listening", bridge=self.name)
         for warning in self._lan.warnings():
@@ -153,7 +153,7 @@ class Bridge:
 
     def warn_if_elsewhere(self, vm: str, mac: bytes) -> None:
         """Log, once for each VM, that the bridge has heard the MAC address of a VM that is off."""
-        is_new = vm not in self._attachment.elsewhere and mac not in self.arming.macs()
+        is_new = vm not in self._attachment.elsewhere and mac not in self.addresses.macs()
         if is_new and self._lan.knows_elsewhere(self.name, mac):
             self._attachment.elsewhere.add(vm)
             log.warning(
@@ -175,9 +175,9 @@ class Bridge:
                 f"frames on {self.name} were lost {ago:.0f} s ago: its VMs that ran then count as connected until "
                 f"nothing was sent to them for max_idle_connection ({longest:g} s at most)"
             )
-        for address, mac in self.arming.rivals().items():
+        for address, mac in self.addresses.claims.rivals_shown().items():
             notes.append(f"{address} is held by {mac.hex(':')} too: give one of them another address")
-        for address, foreign in self.arming.missing().items():
+        for address, foreign in self.addresses.missing.shown().items():
             announced = f"it announces {foreign}" if foreign else "check what the guest configures"
             notes.append(f"{address} did not appear when its VM booted: {announced}")
         return [note for note in notes if note]
@@ -187,7 +187,7 @@ class Bridge:
         saved = self.activity.frame(seen, now)
         if saved:
             self._outlet.save(saved)
-        self.perform(self.arming.frame(frame, seen, now, is_own=is_own))
+        self.perform(self.addresses.frame(frame, seen, now, is_own=is_own))
 
     def perform(self, actions: Sequence[Action]) -> None:
         """Do what the rules want done, and set the timer for the next deadline."""
@@ -209,10 +209,10 @@ class Bridge:
                 case ClearEntries(vm, addresses, after_s):
                     self._outlet.clear(vm, addresses, after_s)
         self.focus()
-        self._alarm.set(self.arming.next_deadline())
+        self._alarm.set(self.addresses.deadline())
 
     def _tick(self) -> None:
-        self.perform(self.arming.passed(self._clock.now()))
+        self.perform(self.addresses.tick(self._clock.now()))
 
     def send(self, frame: bytes, what: str) -> None:
         """Put a frame on the bridge; nothing if the bridge is not there."""
@@ -235,8 +235,8 @@ class Bridge:
 
     def look_around(self) -> None:
         """Do what is due a few times a second: warn of rivals, let floods end, look at VMs again."""
-        self.arming.count_anew()
-        for address, mac in self.arming.new_rivals().items():
+        self.addresses.begin_count()
+        for address, mac in self.addresses.claims.new_rivals_shown().items():
             log.warning(
                 "another machine claims the address of a VM",
                 address=address,

@@ -9,7 +9,7 @@ from jitsu_synjitsu.rules.filter import Interest
 if TYPE_CHECKING:
     from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.activity import Activity
-    from jitsu_synjitsu.rules.arming import Arming
+    from jitsu_synjitsu.rules.addresses import Addresses
     from jitsu_synjitsu.wires.lan import Wire
 
 FOCUS_S, SHRINK_S = 0.02, 0.002
@@ -21,9 +21,9 @@ millisecond to make, and many VMs may boot at once. One that shows too much for 
 class Focus:
     """The filter of one bridge."""
 
-    def __init__(self, arming: Arming, activity: Activity, clock: Clock) -> None:
+    def __init__(self, addresses: Addresses, activity: Activity, clock: Clock) -> None:
         self.wire: Wire | None = None
-        self.arming = arming
+        self.addresses = addresses
         self.activity = activity
         self._clock = clock
         self._is_due = False
@@ -32,28 +32,28 @@ class Focus:
 
     def renew(self) -> None:
         """Show what is of interest now: of VMs that are held or flooded at once, of others soon."""
-        if self.arming.changed or self.activity.urgent:
+        if self.addresses.changed or self.activity.urgent:
             self.now()
-        elif (self.activity.changed or self.arming.shrunk) and not self._is_due:
+        elif (self.activity.changed or self.addresses.shrunk) and not self._is_due:
             self._is_due = True
-            self._clock.call_in(SHRINK_S if self.arming.shrunk else FOCUS_S, self.now)
+            self._clock.call_in(SHRINK_S if self.addresses.shrunk else FOCUS_S, self.now)
 
     def now(self) -> None:
         """Show it at once, if anything has changed."""
         self._is_due = False
-        if not (self.arming.changed or self.arming.shrunk or self.activity.changed):
+        if not (self.addresses.changed or self.addresses.shrunk or self.activity.changed):
             return
         self._note_floods()
-        self.arming.changed = self.arming.shrunk = self.activity.changed = self.activity.urgent = False
+        self.addresses.changed = self.addresses.shrunk = self.activity.changed = self.activity.urgent = False
         if self.wire is not None:
-            held = self.arming.macs()
+            held = self.addresses.macs()
             self.wire.watch(
                 Interest(
                     held,
-                    self.arming.flooded(),
+                    self.addresses.flooded(),
                     self.activity.awaited(),
                     self.activity.running(),
-                    self.arming.lingering(),
+                    self.addresses.held.lingering_addresses(),
                     self.activity.listened(),
                     self.activity.sampled() - held,
                 )
@@ -61,7 +61,7 @@ class Focus:
 
     def _note_floods(self) -> None:
         """Note whose use is not seen as a whole: of a VM that is held and flooded, one frame of SAMPLE is."""
-        flooded = self.arming.flooded()
+        flooded = self.addresses.flooded()
         for mac in flooded | self._flooded:
             self.activity.missed_of(mac, self._clock.now())
         self._flooded = flooded

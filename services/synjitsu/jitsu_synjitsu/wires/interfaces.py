@@ -23,7 +23,7 @@ class Interfaces:
     def introduce(self, bridge: Bridge) -> None:
         """Let a new bridge know all that is known, and what comes to be known."""
         self._bridges.append(bridge)
-        bridge.arming.claims.heard_from = partial(self._heard_from, bridge.name)
+        bridge.addresses.claims.heard_from = partial(self._heard_from, bridge.name)
         for vm, interface in self.by_vm.items():
             bridge.ports.named(vm, interface)
 
@@ -36,7 +36,7 @@ class Interfaces:
         elif self.by_vm.get(vm) != interface:
             self.by_vm[vm] = interface
             for bridge in self._bridges:
-                bridge.perform(bridge.arming.decide(vm, self._clock.now()))
+                bridge.perform(bridge.addresses.decide(vm, self._clock.now()))
 
     def _heard_from(self, bridge: str, vm: str) -> frozenset[bytes] | None:
         interface = self.by_vm.get(vm)

@@ -66,16 +66,16 @@ class VmdOutlet:
             await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
         except JitsuError as error:
             log.info("not woken by traffic", vm=vm, reason=str(error))
-            bridge.perform(bridge.arming.not_woken(vm, self._world.clock.now()))
+            bridge.perform(bridge.addresses.not_woken(vm, self._world.clock.now()))
         else:
-            bridge.perform(bridge.arming.unwatch(vm, self._world.clock.now(), runs=True))
+            bridge.perform(bridge.addresses.unwatch(vm, self._world.clock.now(), runs=True))
 
     async def _summon_again(self, bridge: Bridge, vm: str) -> None:
         try:
             await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
         except JitsuError as error:
             log.warning("a VM that was about to start when vmd died was not started", vm=vm, reason=str(error))
-            bridge.perform(bridge.arming.disarm(vm, "failed", self._world.clock.now()))
+            bridge.perform(bridge.addresses.disarm(vm, "failed", self._world.clock.now()))
 
     async def _save(self, vm: str) -> None:
         try:

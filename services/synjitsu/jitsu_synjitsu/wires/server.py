@@ -11,10 +11,13 @@ from jitsu_protocol.messages import Arm, Disarm, Done
 from jitsu_protocol.model.errors import BadRequest, Unavailable
 from jitsu_protocol.rates import Buckets, Networks
 from jitsu_synjitsu.rules.activity import Activity
-from jitsu_synjitsu.rules.arming import Arming, WakeLimit
+from jitsu_synjitsu.rules.addresses import Addresses
+from jitsu_synjitsu.rules.events import ArmRequested
+from jitsu_synjitsu.rules.held import HeldVms
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.strangers import Strangers
 from jitsu_synjitsu.rules.values import packed, packed_mac, seconds
+from jitsu_synjitsu.rules.waking import WakeLimit
 from jitsu_synjitsu.rules.watchlist import Armed, BridgeAttached, Watchlist
 from jitsu_synjitsu.wires.bridge import Bridge
 from jitsu_synjitsu.wires.bridges import Bridges
@@ -70,7 +73,7 @@ class SynjitsuServer:
         self.strangers = Strangers(self.watcher.watchlist.vms, self._is_held)
 
     def _bridge(self, name: str) -> Bridge:
-        focus = Focus(Arming(self.kept, self._wakes), Activity(), self._world.clock)
+        focus = Focus(Addresses(HeldVms(self.kept), self._wakes), Activity(), self._world.clock)
         bridge = Bridge(name, focus, self._lan, self._world.clock, self._ledger, self._outlet)
         self.interfaces.introduce(bridge)
         return bridge
@@ -135,30 +138,22 @@ class SynjitsuServer:
         self.watcher.handle(Armed(request.vm, bridge.name, mac))
         if not request.is_there:
             bridge.warn_if_elsewhere(request.vm, mac)
-        actions = bridge.arming.arm(
-            request.vm,
-            request.addresses,
-            mac,
-            now + limit_s,
-            now,
-            by_xenstore=by_xenstore,
-            probed_port=self.watcher.watchlist.probed_port(request.vm),
-        )
-        bridge.perform(actions)
-        return Done(note=bridge.arming.boot_note(request.vm))
+        order = ArmRequested(now + limit_s, by_xenstore, self.watcher.watchlist.probed_port(request.vm))
+        bridge.perform(bridge.addresses.arm(request.vm, request.addresses, mac, order, now))
+        return Done(note=bridge.addresses.held.boot_note(request.vm))
 
     def disarm(self, request: Disarm) -> Done:
         """Answer Disarm."""
         for bridge in self.bridges:
-            bridge.perform(bridge.arming.disarm(request.vm, request.outcome, self._world.clock.now()))
+            bridge.perform(bridge.addresses.disarm(request.vm, request.outcome, self._world.clock.now()))
         return Done()
 
     # --- what the parts ask for ---
 
     def _is_held(self, vm: str) -> bool:
-        return any(bridge.arming.holds(vm) for bridge in self.bridges)
+        return any(vm in bridge.addresses.held for bridge in self.bridges)
 
     def _managed(self, vm: str) -> None:
         """Have it noted that a guest looks after its address itself, as it says in Xenstore."""
         for bridge in self.bridges:
-            bridge.perform(bridge.arming.managed(vm, self._world.clock.now()))
+            bridge.perform(bridge.addresses.managed(vm, self._world.clock.now()))

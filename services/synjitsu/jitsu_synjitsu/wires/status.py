@@ -37,7 +37,7 @@ class Status:
         held = self._addresses()
         more = f" and {len(held) - MAX_ADDRESSES_SHOWN} more" if len(held) > MAX_ADDRESSES_SHOWN else ""
         notes.append(f"holds {', '.join(held[:MAX_ADDRESSES_SHOWN]) or 'no address'}{more}")
-        replayed = sum(bridge.arming.replayed for bridge in bridges)
+        replayed = sum(bridge.addresses.counts.replayed for bridge in bridges)
         notes.append(f"{len(self._server.kept)} packets kept, {replayed} replayed")
         notes.append(f"{self._connected():.0f} connections open to VMs that run")
         return notes
@@ -66,7 +66,7 @@ class Status:
         )
 
     def _addresses(self) -> list[str]:
-        return sorted(address for bridge in self._server.bridges for address in bridge.arming.addresses())
+        return sorted(address for bridge in self._server.bridges for address in bridge.addresses.addresses())
 
     def _sent(self) -> dict[tuple[str, ...], float]:
         sent = sum((bridge.counts.sent for bridge in self._server.bridges), Counter[str]())
@@ -77,10 +77,10 @@ class Status:
         return {(error,): float(count) for error, count in unsent.items()}
 
     def _unwoken(self) -> float:
-        return float(sum(bridge.arming.unwoken for bridge in self._server.bridges))
+        return float(sum(bridge.addresses.counts.unwoken for bridge in self._server.bridges))
 
     def _floods(self) -> float:
-        return float(sum(bridge.arming.floods + bridge.activity.floods for bridge in self._server.bridges))
+        return float(sum(bridge.addresses.floods.total + bridge.activity.floods for bridge in self._server.bridges))
 
     def _connected(self) -> float:
         return float(sum(bridge.activity.connected() for bridge in self._server.bridges))

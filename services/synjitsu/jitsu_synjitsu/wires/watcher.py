@@ -134,17 +134,17 @@ class Watcher:
         now = self._clock.now()
         match action:
             case Hold(_, vm, addresses, mac):
-                bridge.arming.watch(vm, addresses, mac, now)
+                bridge.addresses.watch(vm, addresses, mac, now)
             case LetGo(_, vm, runs):
-                bridge.perform(bridge.arming.unwatch(vm, now, runs=runs))
+                bridge.perform(bridge.addresses.unwatch(vm, now, runs=runs))
             case EndHold(_, vm):
-                bridge.arming.starts(vm)
+                bridge.addresses.starts(vm)
             case Pause(_, vm, mac):
                 bridge.ports.is_paused(vm, mac)
             case Unpause(_, vm):
                 bridge.ports.is_not_paused(vm)
             case WatchBoot(_, configured, mac, is_fresh):
-                real = bridge.arming.mac_of(configured.uuid, mac)
+                real = bridge.addresses.moved.real(configured.uuid, mac)
                 bridge.activity.runs(configured, real, "", now, unknown=False, boots=is_fresh)
             case WatchUse():
                 self._watch_use(bridge, action, now)
@@ -156,7 +156,7 @@ class Watcher:
         vm = action.vm
         known = self.memory.take(vm.uuid, now - action.up_s)
         unseen = may_be_connected(action.up_s, now, bridge.listens_since, is_late=action.is_late)
-        real = bridge.arming.mac_of(vm.uuid, action.mac)
+        real = bridge.addresses.moved.real(vm.uuid, action.mac)
         bridge.activity.runs(vm, real, action.drain, now, unknown=unseen and known is None)
         if known is not None:
             bridge.activity.restore(vm.uuid, known)
@@ -167,9 +167,9 @@ class Watcher:
         for bridge in self._bridges:
             bridge.ports.is_not_paused(vm)
             bridge.activity.rests(vm)
-            bridge.perform(bridge.arming.unwatch(vm, self._clock.now(), runs=False))
+            bridge.perform(bridge.addresses.unwatch(vm, self._clock.now(), runs=False))
 
     def _summon_again(self, vm: str) -> None:
         for bridge in self._bridges:
-            if bridge.arming.awaits_boot(vm):
+            if bridge.addresses.held.awaits_boot(vm):
                 self._outlet.summon_again(bridge, vm)
