@@ -15,7 +15,7 @@ import jitsu.main  # noqa: F401  all commands
 from deploy import machines
 from jitsu import reference as tool
 from jitsu.cli import app
-from jitsu_runtime.settings import load as settings
+from jitsu_runtime.settings import reference as settings
 from jitsu_runtime.settings.schema import SECTION_OF
 
 if TYPE_CHECKING:

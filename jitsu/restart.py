@@ -6,8 +6,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from jitsu_runtime.settings.load import is_live
-from jitsu_runtime.settings.schema import SECTIONS
+from jitsu_runtime.settings.schema import SECTIONS, is_live
 from jitsu_runtime.settings.toml_positions import TomlFile
 
 if TYPE_CHECKING:

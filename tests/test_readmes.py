@@ -16,7 +16,7 @@ import typer
 import jitsu.main  # noqa: F401  all commands
 from deploy.pages import PAGES, REFERENCE
 from jitsu.cli import app
-from jitsu_runtime.settings.load import load_service
+from jitsu_runtime.settings.command_line import load_service
 from jitsu_runtime.settings.schema import SECTION_OF
 from tests.support.pages import DOCS, OPERATE, ROOT, pages
 from tests.support.suite import RunningSuite, free_port, vm_toml

@@ -10,7 +10,8 @@ import os
 import sys
 import urllib.request
 
-from jitsu_runtime.settings.load import SettingsFault, load_service
+from jitsu_runtime.settings.command_line import load_service
+from jitsu_runtime.settings.load import SettingsFault
 from jitsu_runtime.settings.schema import SECTION_OF
 
 LIMIT_S = 2.0

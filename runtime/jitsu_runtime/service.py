@@ -41,7 +41,8 @@ from jitsu_runtime.descriptors import raise_limit
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.metrics import Metrics
 from jitsu_runtime.service_manager import notify, on_stop_signals
-from jitsu_runtime.settings.load import Settings, SettingsFault, load_service
+from jitsu_runtime.settings.command_line import load_service
+from jitsu_runtime.settings.load import Settings, SettingsFault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping

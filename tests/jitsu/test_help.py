@@ -16,8 +16,8 @@ from jitsu.examples import COMMANDS, GROUPS
 from jitsu.help import run
 from jitsu.reference import pages, reference
 from jitsu_protocol import __version__
+from jitsu_runtime.settings.command_line import load_service
 from jitsu_runtime.settings.help import Group, HelpPage, render, wants_color
-from jitsu_runtime.settings.load import load_service
 from jitsu_runtime.settings.schema import SECTION_OF
 
 ROOT = Path(__file__).parents[2]

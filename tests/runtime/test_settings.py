@@ -11,8 +11,10 @@ import pytest
 from jitsu_protocol.model import vm as vm_module
 from jitsu_runtime.settings import load as settings_module
 from jitsu_runtime.settings import toml_positions as toml_module
+from jitsu_runtime.settings.command_line import load_service
 from jitsu_runtime.settings.inherited import handed_down
-from jitsu_runtime.settings.load import MAX_FAULTS_SHOWN, SettingsFault, VmText, load, load_service, reference
+from jitsu_runtime.settings.load import MAX_FAULTS_SHOWN, SettingsFault, VmText, load
+from jitsu_runtime.settings.reference import reference
 from jitsu_runtime.settings.toml_positions import KeyLines, TomlFile
 
 

@@ -62,7 +62,7 @@ async def test_a_child_that_dies_three_times_while_it_starts_is_started_until_it
 
 async def test_a_child_gets_settings_that_are_larger_than_an_environment_can_be(tmp_path: Path) -> None:
     program = (
-        "import os, pathlib, jitsu_runtime.settings.load as s\n"
+        "import os, pathlib, jitsu_runtime.settings.command_line as s\n"
         "read = s.load_service('dns', [], os.environ)\n"
         "pathlib.Path(os.environ['COUNTED']).write_text(str(len(read.dns.records)))\n"
         "assert all(len(value) < 4096 for key, value in os.environ.items() if key.startswith('JITSU_'))\n"

@@ -1,26 +1,21 @@
-"""The table of settings: jitsu.toml, environment and flags become one typed `Settings`, or a list of faults.
+"""Reads settings: jitsu.toml, environment and flags become one typed `Settings`, or a list of faults.
 
-Each section is a model of sections.py; flags, `--help` and docs/reference/configuration.md are derived from it. A flag
-counts before the environment (`JITSU_DNS_PORT`), that before the file. A fault names where it stands: file, line and
-key; variable; or flag.
+Each section of the file is a model in schema.py. A flag overrides the environment (`JITSU_DNS_PORT`), which overrides
+the file. Each fault says where it was written: file, line and key; the variable; or the flag.
 
-A child of `jitsu up` inherits its settings as an open file, in JSON (inherited.py): they may be larger than an
-environment or a list of arguments can be. They count before the child's environment, which its parent has taken into
-account already.
+A child of `jitsu up` inherits its settings as an open file with JSON (inherited.py), because they may be larger than an
+environment or a list of arguments can be. Inherited settings override the child's environment, which its parent has
+applied already.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import json
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     BaseModel,
@@ -29,9 +24,8 @@ from pydantic import (
 )
 
 from jitsu_protocol.model.vm import VM, Holdings, InvalidVm, as_text, from_config, nearest, reason
-from jitsu_protocol.model.vm_keys import KEYS, Address, DnsName, Mac, OwnerName, VmId
-from jitsu_runtime.settings.help import Group, HelpPage, Parser, version_text
-from jitsu_runtime.settings.inherited import inherited_settings
+from jitsu_protocol.model.vm_keys import KEYS
+from jitsu_runtime.settings.endpoints import host_faults
 from jitsu_runtime.settings.schema import (
     SECTION_OF,
     SECTIONS,
@@ -44,16 +38,16 @@ from jitsu_runtime.settings.schema import (
     Section,
     StoreSettings,
     SynjitsuSettings,
+    is_live,
     unit_of,
 )
-from jitsu_runtime.settings.service_help import EXIT_STATUS, SERVICES
 from jitsu_runtime.settings.toml_positions import TomlFault, TomlFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import JsonValue
-    from pydantic.fields import FieldInfo
 
     from jitsu_runtime.settings.values import ListenAddress
 
@@ -167,7 +161,7 @@ def load(
     defaults_text = defaults.as_texts() if isinstance(defaults, DefaultsSettings) else {}
     vms = _vms(texts, defaults_text, faults)
     if not faults and isinstance(bus := sections["bus"], BusSettings):
-        faults += _host_faults(sections)
+        faults += host_faults(sections)
         faults += [
             f"{text.at('host')}: {vm.host} is not listed in bus.hosts" for vm, text in vms if vm.host not in bus.vmds
         ]
@@ -176,7 +170,7 @@ def load(
     return Settings.model_validate({**sections, "vms": [vm for vm, _ in vms]})
 
 
-def _load_without_vms(
+def load_without_vms(
     file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str], inherited: Mapping[str, JsonValue]
 ) -> Settings:
     """Return the settings alone; raises SettingsFault with every reason.
@@ -185,7 +179,7 @@ def _load_without_vms(
     """
     sources = _Sources({}, _read(file), environ, inherited, flags)
     sections = _sections(sources)
-    faults = sources.faults or _host_faults(sections)
+    faults = sources.faults or host_faults(sections)
     if faults:
         raise SettingsFault(faults)
     return Settings.model_validate(sections)
@@ -206,72 +200,6 @@ def _sections(sources: _Sources) -> dict[str, Section | None]:
     unknown = [key for key in sources.flags if not _is_setting(key)]
     sources.faults.extend(f"{_spelling(key)}: there is no such setting" for key in unknown)
     return found
-
-
-def _host_faults(sections: Mapping[str, Section | None]) -> list[str]:
-    """Return what is wrong with the endpoints of the bus, and with the host that vmd says it is."""
-    bus, hypervisor = sections["bus"], sections["hypervisor"]
-    if not isinstance(bus, BusSettings):
-        return []
-    faults = _plain_tcp(bus)
-    if isinstance(hypervisor, HypervisorSettings) and hypervisor.host not in bus.vmds:
-        faults.append(f"hypervisor.host: {hypervisor.host!r} is not listed in bus.hosts")
-    return faults
-
-
-def load_service(service: str, argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Return the settings of a service from its command line, without VMs.
-
-    Exits for --help, --version and a command line that is wrong; raises SettingsFault.
-    """
-    flags = dict(vars(service_parser(service).parse_args(argv)))
-    if "dns.version" in flags and flags["dns.version"] is None:
-        flags["version"] = True
-    if flags.pop("version", False):
-        print(version_text(f"jitsu-{service}"))
-        raise SystemExit(0)
-    flags.pop("check", None)  # of the service's main
-    file = flags.pop("config", environ.get("JITSU_CONFIG"))
-    try:
-        return _load_without_vms(Path(file) if file else None, environ, flags, inherited_settings(environ))
-    except OSError as error:
-        raise SettingsFault([f"the settings that `jitsu up` passes on cannot be read: {error.strerror}"]) from None
-
-
-def service_parser(service: str) -> Parser:
-    """Return the parser of a service's command line: a flag for each setting of its own, of the bus and of the log."""
-    own, about = SECTION_OF[service], SERVICES[service]
-    parser = Parser(prog=f"jitsu-{service}", allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    general = [("--config FILE", "The jitsu.toml that is read; else the one that JITSU_CONFIG names.")]
-    parser.add_argument("--config", metavar="FILE")
-    groups: list[Group] = []
-    for name in (own, "bus", "log"):
-        rows = []
-        for key, field in SECTIONS[name].model_fields.items():
-            flag = (f"--{key}" if name == own else f"--{name}-{key}").replace("_", "-")
-            parser.add_argument(flag, dest=f"{name}.{key}", nargs="?" if flag == "--version" else None)
-            default = default_of(field)
-            rows.append((f"{flag} VALUE", f"{field.description} [{default}]" if default else field.description or ""))
-        groups.append(Group(f"Settings of [{name}]", rows))
-    if service != "dns":  # whose --version VALUE is a setting, and without a value prints the version too
-        parser.add_argument("--version", action="store_true")
-    if about.check:
-        parser.add_argument("--check", action="store_true")
-        general.append(("--check", about.check))
-    general += [("--version", "Print the version, and exit."), ("-h, --help", "Show this message and exit.")]
-    parser.page = HelpPage(
-        f"jitsu-{service} [OPTION]...",
-        (
-            f"{about.what[0].upper()}{about.what[1:]}. It is one of the five processes of Jitsu, which find each other "
-            "as [bus] says.",
-            f"Each setting has a variable too, such as JITSU_{own.upper()}_METRICS. A flag counts before it, and it "
-            "before jitsu.toml.",
-        ),
-        (Group("Options", general), *groups, Group("Exit status", list(EXIT_STATUS.items()))),
-        about.examples,
-        f"{about.page}, docs/reference/configuration.md",
-    )
-    return parser
 
 
 def _is_setting(key: str) -> bool:
@@ -401,115 +329,3 @@ def _vms(texts: Sequence[VmText], defaults: dict[str, str], faults: list[str]) -
         faults += [f"{text.at(fault.key)}: {fault.message}" for fault in holdings.clashes(vm)]
         holdings.add(vm)
     return built
-
-
-def _plain_tcp(bus: BusSettings) -> list[str]:
-    faults = []
-    for key, endpoint in bus.endpoints():
-        scheme, _, rest = endpoint.partition("://")
-        if scheme not in ("ipc", "tcp") or not rest:
-            faults.append(f"bus.{key}: {endpoint!r} is neither ipc:// nor tcp://")
-        elif scheme == "ipc" and len(os.fsencode(rest)) > MAX_IPC_PATH_BYTES:
-            where = "runtime_dir" if key != "hosts" and not getattr(bus, key) else key
-            faults.append(f"bus.{where}: {rest!r} is too long for a Unix socket ({MAX_IPC_PATH_BYTES} bytes at most)")
-        elif scheme == "tcp" and not _is_host_and_port(rest):
-            faults.append(f"bus.{key}: {endpoint!r} is not tcp://HOST:PORT, with a PORT from 1 to 65535")
-        elif scheme == "tcp" and not (bus.keys or bus.allow_plain_tcp or _is_loopback(rest)):
-            faults.append(
-                f"bus.{key}: {endpoint} is not loopback, and its messages can be read "
-                "and forged on the way: `jitsu keys init DIRECTORY`, and name that in bus.keys "
-                "(or set bus.allow_plain_tcp = true if plain tcp is what you want)"
-            )
-    return faults
-
-
-def _is_host_and_port(rest: str) -> bool:
-    host, _, port = rest.rpartition(":")
-    is_host = bool(re.fullmatch(r"[A-Za-z0-9._-]+|\*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]", host))
-    return is_host and port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
-
-
-def _is_loopback(rest: str) -> bool:
-    host = rest.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-MAX_IPC_PATH_BYTES = 100  # sun_path holds 108 (unix(7)); a lock file beside it ends in .lock
-
-
-def is_live(field: FieldInfo) -> bool:
-    """Say whether a process that runs takes another value of a setting."""
-    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("live"))
-
-
-def default_of(field: Any) -> str:
-    """Return a setting's default as text, "" if it has none."""
-    default = field.get_default(call_default_factory=True)
-    if isinstance(default, list):
-        return ", ".join(map(as_text, default))
-    return "" if default is None else as_text(default)
-
-
-def reference() -> str:
-    """Return docs/reference/configuration.md."""
-    lines = [
-        "# Configuration",
-        "",
-        "All processes read one file, `jitsu.toml`. Only the `jitsu` command reads the VMs in it, and writes them into",
-        "the store, where the services find them. A flag overrides an environment variable",
-        "(`JITSU_<SECTION>_<KEY>`), and that overrides the file. A running process applies settings that are *live*,",
-        "and the level and format of its log, when it receives SIGHUP; others need a restart. This page is made from",
-        "the settings models by `make docs`.",
-        "",
-        "A duration is a number of seconds, or text with a unit: `ms`, `s`, `m` or `min`, `h` or `d`; for example",
-        '600, `"10m"`, `"1.5h"` or `"250ms"`. A TTL must come to whole seconds. A size is a number of KiB, or text',
-        "with a unit: `KiB`, `MiB`, `GiB` or `TiB`, or in short `K`, `M`, `G` or `T`; for example 524288,",
-        '`"512MiB"`, `"512M"` or `"4G"`. All of these count by 1024, so that `M` is MiB, as in QEMU. Units may be',
-        "written in the file, in flags, in environment variables, in `key=value` strings and after `jitsu set`; the",
-        "state tree holds plain seconds and KiB. The column *type* says which keys are durations (s) and which are",
-        "sizes (KiB).",
-    ]
-    for name, model in SECTIONS.items():
-        lines += ["", f"## [{name}]", "", (model.__doc__ or "").strip(), ""]
-        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        for key, field in model.model_fields.items():
-            kind = _type_text(field.annotation, unit_of(field))
-            live = " Live." if is_live(field) else ""
-            lines.append(f"| `{key}` | {kind} | {default_of(field)} | {field.description}{live} |")
-    lines += ["", "## [vm.NAME]", "", "One VM. The same keys stand in `key=value,...` strings.", ""]
-    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, about in KEYS.items():
-        kind = _type_text(about.type, about.unit) + (", repeats" if about.repeats else "")
-        lines.append(f"| `{key}` | {kind} | {about.default} | {about.doc} |")
-    return "\n".join(lines) + "\n"
-
-
-def _type_text(annotation: Any, unit: str) -> str:
-    kind = _KINDS.get(annotation) or _KINDS.get(_plain(annotation)) or "text"
-    return f"{kind} ({unit})" if unit else kind
-
-
-def _plain(annotation: Any) -> Any:
-    """Return the type that is meant, without what checks it, and without None or an empty text beside it."""
-    if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        kinds = [each for each in get_args(annotation) if each not in (type(None), Literal[""])]
-        known = [each for each in kinds if each in _KINDS]
-        return known[0] if known else _plain(kinds[0])
-    return get_origin(annotation) or annotation
-
-
-_KINDS: dict[Any, str] = {
-    DnsName: "DNS name",
-    OwnerName: "DNS name",
-    list[DnsName]: "list of DNS names",
-    Address: "IP address",
-    Mac: "MAC address",
-    VmId: "UUID",
-    list: "list",
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-}
-"""Types that a reader is told; the others are text."""

@@ -65,6 +65,19 @@ def unit_of(field: FieldInfo) -> str:
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
+def is_live(field: FieldInfo) -> bool:
+    """Say whether a process that runs takes another value of a setting."""
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("live"))
+
+
+def default_of(field: FieldInfo) -> str:
+    """Return a setting's default as text, "" if it has none."""
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, list):
+        return ", ".join(map(as_text, default))
+    return "" if default is None else as_text(default)
+
+
 class Section(BaseModel):
     """One table of jitsu.toml."""
 

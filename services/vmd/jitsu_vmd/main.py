@@ -14,7 +14,8 @@ from jitsu_protocol.model.inventory import on_host
 from jitsu_protocol.model.vm import STATS_ROOT
 from jitsu_runtime.bus.follow import follow_vms, told
 from jitsu_runtime.service import EXIT_SETUP, RealWorld, configured, run, run_loop
-from jitsu_runtime.settings.load import SettingsFault, load, service_parser
+from jitsu_runtime.settings.command_line import service_parser
+from jitsu_runtime.settings.load import SettingsFault, load
 from jitsu_vmd.hypervisors import make
 from jitsu_vmd.wires.check import looked_at
 from jitsu_vmd.wires.hypervisors import Hypervisors
