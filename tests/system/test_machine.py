@@ -451,6 +451,7 @@ def test_the_package_is_upgraded_and_goes_back_while_a_vm_runs_and_no_answer_is_
     following = repacked(machine, f"{before}+next")
     assert address(lan, "kept") == "10.77.0.11"
     domain = machine("virsh domid kept")
+    machine("rm -r /etc/systemd/system/jitsu.target.wants")  # an earlier package had none: its target wanted them all
     with lan.run(0, lambda: socket.create_connection((address(lan, "kept"), ECHO), timeout=LIMIT_S)) as held:
         for package, version in ((following, f"{before}+next"), (PACKAGE, before)):
             pids = {unit: show(machine, unit, "MainPID") for unit in SERVICES}
@@ -460,6 +461,8 @@ def test_the_package_is_upgraded_and_goes_back_while_a_vm_runs_and_no_answer_is_
             assert asking.answered > 0
             assert version_of(machine) == f"{version} installed"
             assert all_run(machine)
+            wanted = machine("systemctl show --value --property Wants jitsu.target").split()
+            assert {f"jitsu-{unit}.service" for unit in SERVICES} <= set(wanted), "they start at the next boot too"
             assert [unit for unit in SERVICES if show(machine, unit, "MainPID") == pids[unit]] == []
             held.sendall(b"y")
             assert held.recv(1) == b"y"
@@ -477,7 +480,7 @@ def test_the_package_is_removed_and_purged_and_leaves_nothing(machine: Machine, 
     assert (machine.root / CONFIG[1:]).exists()
     assert (machine.root / "var/lib/jitsu/store.git/HEAD").exists()
     machine(f"dpkg --install {PACKAGE}", limit_s=INSTALL_LIMIT_S)
-    machine("systemctl start jitsu.target jitsu-dns@dns-0.socket")
+    machine("systemctl enable --now jitsu-dns@dns-0.socket jitsu.target")
     assert address(lan, "kept") == "10.77.0.11", "with the configuration and the state that were there"
     machine("dpkg --purge jitsu", limit_s=INSTALL_LIMIT_S)
     elsewhere = " ".join(

@@ -83,6 +83,45 @@ def test_what_the_page_says_after_the_installation_can_be_done(installed: Path) 
     assert "jitsu-solo5.service" in wanted
 
 
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """Return a root that has our units only, none of them enabled."""
+    program("systemctl", "systemd", at="/usr/bin")
+    directory = tmp_path / "usr/lib/systemd/system"
+    directory.mkdir(parents=True)
+    for unit in UNITS[0].parent.glob("jitsu*"):
+        shutil.copy(unit, directory)
+    return tmp_path
+
+
+def started_by_the_target(root: Path) -> set[str]:
+    target = (root / "usr/lib/systemd/system/jitsu.target").read_text()
+    named = re.findall(r"^(?:Wants|Requires|Upholds)=(.*)$", target, re.MULTILINE)
+    enabled = (link.name for link in (root / "etc/systemd/system").glob("jitsu.target.wants/*"))
+    return {*enabled, *(unit for line in named for unit in line.split())}
+
+
+def systemctl(root: Path, *words: str) -> None:
+    subprocess.run(["systemctl", f"--root={root}", *words], check=True, capture_output=True)
+
+
+SUITE = {f"jitsu-{name}.service" for name in ("store", "vmd", "synjitsu", "reaper", "dns@dns-0")}
+
+
+def test_a_machine_that_enables_the_target_runs_the_whole_suite(bare: Path) -> None:
+    systemctl(bare, "enable", "jitsu.target")
+    assert started_by_the_target(bare) == SUITE
+    systemctl(bare, "disable", "jitsu-reaper.service")
+    assert started_by_the_target(bare) == SUITE - {"jitsu-reaper.service"}
+
+
+def test_a_machine_that_runs_some_services_starts_only_those_at_boot_and_with_the_target(bare: Path) -> None:
+    systemctl(bare, "enable", "jitsu-vmd", "jitsu-synjitsu")
+    some = {"jitsu-vmd.service", "jitsu-synjitsu.service"}
+    assert started_by_the_target(bare) == some
+    assert {link.name for link in (bare / "etc/systemd/system").glob("multi-user.target.wants/*")} == some
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_each_unit_may_do_little(unit: Path) -> None:
     program("systemd-analyze", "systemd", at="/usr/bin")
