@@ -1,16 +1,19 @@
-"""A service of the protocol version before beside the others, as while a suite is upgraded one service at a time."""
+"""An upgrade and the way back: services of two protocol versions side by side, and a store that two builds open."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
 
 import pytest
 
 from tests.support.dns import ask
+from tests.support.store import git
 from tests.support.suite import RunningSuite, vm_toml, wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.suite
 
@@ -52,3 +55,60 @@ async def test_a_vmd_of_the_version_before(tmp_path: Path, monkeypatch: pytest.M
         said = suite.jitsu("apply", "dns=new.jitsu.test,ip=127.2.41.2,name=new,port=8080")
         assert "not checked whether a hypervisor can run them" in said
         assert (await ask("new.jitsu.test", suite.port)).addresses == ["127.2.41.2"]
+
+
+ROOT = Path(__file__).parents[2]
+PREVIOUS = "9503f6d8"
+"""The last commit before the packages were rearranged: the previous build, as far as there are builds."""
+STATISTICS = "jitsu/stats/{uuid}/total_starts"
+
+
+@pytest.fixture(scope="module")
+def previous_build(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the PYTHONPATH on which the previous build is found before this one."""
+    made = subprocess.run(
+        ["git", "-C", ROOT, "archive", PREVIOUS, "protocol", "services", "jitsu"], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"the history of this checkout does not reach back to {PREVIOUS}: fetch all of it")
+    directory = tmp_path_factory.mktemp("previous")
+    with tarfile.open(fileobj=io.BytesIO(made.stdout)) as archive:
+        archive.extractall(directory, filter="data")
+    parts = [directory, directory / "protocol", *sorted((directory / "services").iterdir())]
+    path = os.pathsep.join(map(str, parts))
+    look = "import jitsu_store.main as it; print(it.__file__)"
+    environment = {**os.environ, "PYTHONPATH": path}
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", look], env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(found.stdout.strip()).is_relative_to(directory)
+    return path
+
+
+async def test_the_previous_build_and_this_one_open_each_others_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, previous_build: str
+) -> None:
+    toml = '[store]\npath = "store.git"\n'
+    first = toml + vm_toml("www", "127.2.42.1", ttl=1, use_synjitsu=True) + vm_toml("api", "127.2.42.2")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # the directory in which the tests run has this build
+    monkeypatch.setenv("PYTHONPATH", previous_build)
+    with RunningSuite(tmp_path, toml=first) as suite:
+        assert (await ask("www.jitsu.test", suite.port)).addresses == ["127.2.42.1"]
+        uuid = suite.status()["www"]["uuid"]
+        suite.jitsu("set", f"jitsu/vm/{uuid}/response_delay", "0.3")
+        wait_for(lambda: suite.jitsu("get", STATISTICS.format(uuid=uuid)) == "1\n", 5, "the start is counted")
+    monkeypatch.delenv("PYTHONPATH")
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        assert (await ask("www.jitsu.test", suite.port)).addresses == ["127.2.42.1"]
+        assert suite.jitsu("get", f"jitsu/vm/{uuid}/response_delay") == "0.3\n"
+        wait_for(lambda: suite.jitsu("get", STATISTICS.format(uuid=uuid)) == "2\n", 5, "starts are counted on")
+        suite.jitsu("apply", "--yes", "dns=new.jitsu.test,ip=127.2.42.3,name=new,max_wait=2s,evict=true")
+        suite.jitsu("unset", "--yes", "api")
+    git(tmp_path / "store.git", "fsck", "--strict")
+    monkeypatch.setenv("PYTHONPATH", previous_build)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+        assert set(suite.status()) == {"www", "new"}
+        assert (await ask("new.jitsu.test", suite.port)).addresses == ["127.2.42.3"]
+        assert (await ask("www.jitsu.test", suite.port)).addresses == ["127.2.42.1"]
+        wait_for(lambda: suite.jitsu("get", STATISTICS.format(uuid=uuid)) == "3\n", 5, "starts are counted on")
+    git(tmp_path / "store.git", "fsck", "--strict")
