@@ -18,7 +18,7 @@ import typer
 from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit, expectations
 from jitsu.cli import JsonOption, app, author, with_link
 from jitsu.consent import agreed, stopped_by, summary_of
-from jitsu.export import keys_of, toml, vms_in
+from jitsu.export import keys_of, vms_in
 from jitsu.legacy import parse_strings
 from jitsu.meant import meant_path, meant_paths, paths_to_remove, plain_text
 from jitsu.printable import print_lines, printable
@@ -190,6 +190,8 @@ def export(branch: BranchOption = MASTER, as_json: JsonOption = False) -> None:
         if as_json:
             print(json.dumps({vm.name: keys_of(vm) for vm in sorted(vms, key=lambda each: each.name)}, indent=2))
         else:
+            from jitsu.toml_text import toml
+
             print(toml(vms), end="")
         for vm, reason in faults.items():
             print(f"left out, because it cannot be used: {vm}: {printable(reason)}", file=sys.stderr)

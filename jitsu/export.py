@@ -1,9 +1,7 @@
-"""The VMs of a running suite as the [vm.NAME] sections of a jitsu.toml that, applied, changes nothing."""
+"""The VMs of a running suite, and the keys that, applied again, change nothing."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -13,11 +11,7 @@ from jitsu_protocol.model.vm import VM, as_text, uuid_for
 from jitsu_protocol.model.vm_keys import KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
-_BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+    from collections.abc import Mapping
 
 
 def vms_in(leaves: Mapping[str, str]) -> tuple[list[VM], dict[str, str]]:
@@ -25,17 +19,6 @@ def vms_in(leaves: Mapping[str, str]) -> tuple[list[VM], dict[str, str]]:
     inventory = Inventory()
     changed = inventory.reset(leaves)
     return [change.new for change in changed if change.new is not None], dict(inventory.faults)
-
-
-def toml(vms: Iterable[VM]) -> str:
-    """Return the sections, by name."""
-    return "\n".join(_section(vm) for vm in sorted(vms, key=lambda each: each.name))
-
-
-def _section(vm: VM) -> str:
-    name = vm.name if _BARE_NAME.fullmatch(vm.name) else toml_string(vm.name)
-    lines = [f"{key} = {_value(values)}" for key, values in keys_of(vm).items()]
-    return "\n".join([f"[vm.{name}]", *lines, ""])
 
 
 def keys_of(vm: VM) -> dict[str, list[str]]:
@@ -73,20 +56,3 @@ def _names_in_order(vm: VM) -> list[str]:
     """Return the DNS names, first those that were configured first."""
     configured = [name.lower().removesuffix(".") for name in vm.config.get("dns", ())]
     return [*dict.fromkeys(name for name in configured if name in vm.names), *sorted(vm.names.keys() - set(configured))]
-
-
-def _value(values: Sequence[str]) -> str:
-    texts = [value if _is_bare(value) else toml_string(value) for value in values]
-    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-
-
-def _is_bare(text: str) -> bool:
-    """Say whether a text may stand without quotes, because reading it gives the same text again."""
-    if _WHOLE.fullmatch(text):
-        return str(int(text)) == text if len(text) < 19 else False
-    return text in ("true", "false") or (_DECIMAL.fullmatch(text) is not None and as_text(float(text)) == text)
-
-
-def toml_string(text: str) -> str:
-    """Return a basic string (toml.io/en/v1.0.0, String): as in JSON, but U+007F may not stand there as it is."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import tomllib
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 
 from jitsu.apply import changes_for
 from jitsu.effect import effect
-from jitsu.export import toml, toml_string, vms_in
+from jitsu.export import vms_in
+from jitsu.toml_text import toml
 from jitsu_protocol.model.vm import VM, VM_ROOT, InvalidVm, from_config, from_tree, key_of_leaf, to_tree
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.settings.load import load
@@ -157,10 +157,3 @@ def test_a_vm_that_cannot_be_used_is_named_and_does_not_end_the_command() -> Non
     vms, faults = vms_in(leaves)
     assert [vm.name for vm in vms] == ["good"]
     assert "stop_mode" in faults[bad.uuid]
-
-
-def test_a_control_character_is_written_as_an_escape_that_toml_allows() -> None:
-    """A database of the original may hold one, though no key of a VM accepts it now."""
-    text = "".join(map(chr, range(0x20))) + 'a\x7fb"\\é\u2028'
-    assert toml_string("\x7f\x1b") == '"\\u007f\\u001b"'
-    assert tomllib.loads(f"x = {toml_string(text)}")["x"] == text

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from jitsu.export import toml
 from jitsu.stop_modes import stop_modes_at_up, with_stop_modes
+from jitsu.toml_text import toml
 from jitsu_protocol.model.vm import VM, to_tree
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.settings.load import VmText, load
