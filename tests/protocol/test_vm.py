@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from jitsu_protocol.model import vm as vm_module
-from jitsu_protocol.model.vm import VM, Holdings, InvalidVm, from_config, from_tree, to_tree
-from jitsu_protocol.model.vm_keys import KEYS, dns_name
+from jitsu_protocol.model.holdings import Holdings
+from jitsu_protocol.model.vm import VM, InvalidVm, from_config, from_tree, to_tree
+from jitsu_protocol.model.vm_keys import KEYS, default_of_key, dns_name
 from tests.support.vms import make_vm
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
@@ -332,3 +333,20 @@ def test_a_wrong_address_is_one_fault() -> None:
     with pytest.raises(InvalidVm) as caught:
         from_tree(make_vm().uuid, own)
     assert [fault.key for fault in caught.value.faults] == ["ip"]
+
+
+def shape(annotation: Any) -> object:
+    """Return what a type accepts, without the None that stands for silence."""
+    schema = TypeAdapter(annotation).json_schema()
+    kinds = schema.pop("$defs", {})
+    first = next(iter(schema.get("anyOf", [schema])))
+    return kinds[first["$ref"].rpartition("/")[2]] if "$ref" in first else first
+
+
+def test_each_field_of_a_vm_has_the_type_and_the_default_of_its_key() -> None:
+    """KEYS is where a key is declared; that the model repeats its type is for the type checker only."""
+    for key, field in VM.model_fields.items():
+        if key in KEYS and key not in ("name", "uuid", "host"):
+            assert shape(Annotated[field.annotation, None, *field.metadata]) == shape(KEYS[key].type), key
+            if KEYS[key].default and key != "idle_timeout":
+                assert field.default == default_of_key(key), key

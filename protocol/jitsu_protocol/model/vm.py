@@ -39,6 +39,7 @@ from jitsu_protocol.model.vm_keys import (
     VmId,
     VmName,
     XenstoreKey,
+    default_of_key,
     mac_address,
     name_ttl,
     owner_name,
@@ -72,33 +73,8 @@ MIN_IDLE_S = 1.0
 
 _SYNONYMS = {"mode": "stop_mode"}  # the original's flag is called so
 
-_PLAIN = (
-    "stop_mode",
-    "response_delay",
-    "use_synjitsu",
-    "answer",
-    "handover",
-    "wake_on_traffic",
-    "max_idle_connection",
-    "wait_for_key",
-    "wait_for_port",
-    "ready",
-    "idle_timeout",
-    "max_wait",
-    "on_timeout",
-    "boot_limit",
-    "evict",
-    "priority",
-    "summon",
-    "host",
-)
-"""Fields that are a leaf of the same name below `jitsu/vm/<uuid>/`."""
-
 _ALWAYS_WRITTEN = frozenset({"stop_mode", "response_delay", "use_synjitsu"})
 """Leaves that the original writes for each VM, configured or not."""
-
-_IN_THE_MODEL = frozenset({"dns", "alias", "ip", "name", "uuid", "ttl", *_PLAIN})
-"""Keys whose values `VM` checks; those of the others are checked where a VM is built."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +100,7 @@ def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class VM(BaseModel):
-    """One VM as configured; see `KEYS` for the meaning of each field."""
+    """One VM as configured. `KEYS` says what each field means, and what its default is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -133,22 +109,22 @@ class VM(BaseModel):
     names: dict[OwnerName, Ttl] = Field(min_length=1, max_length=MAX_NAMES)
     aliases: Annotated[tuple[DnsName, ...], Field(max_length=MAX_NAMES), AfterValidator(_each_once)] = ()
     addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=MAX_ADDRESSES), AfterValidator(_each_once)]
-    stop_mode: StopMode = StopMode.DESTROY
-    response_delay: Seconds = 0.1
+    stop_mode: StopMode = default_of_key("stop_mode")
+    response_delay: Seconds = default_of_key("response_delay")
     wait_for_key: XenstoreKey = ""
     wait_for_port: Port | None = None
     ready: ReadySign | None = None
-    use_synjitsu: bool = False
-    answer: AnswerTime = AnswerTime.ARMED
-    handover: HandoverKind = HandoverKind.REPLAY
-    wake_on_traffic: bool = False
-    max_idle_connection: Limit = 7200.0
+    use_synjitsu: bool = default_of_key("use_synjitsu")
+    answer: AnswerTime = default_of_key("answer")
+    handover: HandoverKind = default_of_key("handover")
+    wake_on_traffic: bool = default_of_key("wake_on_traffic")
+    max_idle_connection: Limit = default_of_key("max_idle_connection")
     idle_timeout: Limit = 120.0
-    max_wait: MaxWait = 1.2
-    on_timeout: OnTimeout = OnTimeout.ANSWER
-    boot_limit: Limit = 60.0
-    evict: bool = False
-    priority: Priority = 0
+    max_wait: MaxWait = default_of_key("max_wait")
+    on_timeout: OnTimeout = default_of_key("on_timeout")
+    boot_limit: Limit = default_of_key("boot_limit")
+    evict: bool = default_of_key("evict")
+    priority: Priority = default_of_key("priority")
     summon: SummonMode | None = None
     host: HostName | Literal[""] = ""
     config: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -189,6 +165,14 @@ class VM(BaseModel):
     def evict_timeout(self) -> float:
         """How long it must have been without activity to be stopped for another, in seconds; by G3 at least its TTL."""
         return min(max(float(self.ttl), MIN_IDLE_S), self.idle_timeout)
+
+
+_COMPOSED = ("uuid", "name", "names", "aliases", "addresses", "config")
+_PLAIN = tuple(field for field in VM.model_fields if field not in _COMPOSED)
+"""Fields that are a leaf of the same name below `jitsu/vm/<uuid>/`."""
+
+_IN_THE_MODEL = frozenset({"dns", "alias", "ip", "name", "uuid", "ttl", *_PLAIN})
+"""Keys whose values `VM` checks; those of the others are checked where a VM is built."""
 
 
 def uuid_for(name: str) -> str:
@@ -341,51 +325,6 @@ def as_text(value: object) -> str:
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return str(value)
-
-
-class Holdings:
-    """Who holds which name and address: what VMs may not have in common."""
-
-    def __init__(self) -> None:
-        self._owners: dict[tuple[str, str], list[VM]] = {}
-
-    def add(self, vm: VM) -> None:
-        """Note what a VM holds."""
-        for held in self._held(vm):
-            self._owners.setdefault(held, []).append(vm)
-
-    def remove(self, vm: VM) -> None:
-        """Forget what a VM held."""
-        for held in self._held(vm):
-            self._owners[held].remove(vm)
-            if not self._owners[held]:
-                del self._owners[held]
-
-    def clashes(self, vm: VM) -> list[Fault]:
-        """Return what others hold that this VM has too."""
-        found = []
-        for key, value in self._held(vm):
-            others = [
-                owner
-                for owner in self._owners.get((key, value), ())
-                if owner is not vm and not (key == "dns" and _share(value, vm, owner))
-            ]
-            if others:
-                may = "; to share it, both need summon" if key == "dns" and value in vm.names else ""
-                found.append(Fault(key, f"{value} belongs to the VM {others[0].name} already{may}"))
-        return found
-
-    @staticmethod
-    def _held(vm: VM) -> list[tuple[str, str]]:
-        held = [("dns", name) for name in vm.names]
-        held += [("dns", name) for name in vm.aliases]
-        held += [("ip", str(address)) for address in vm.addresses]
-        return [*held, ("name", vm.name), ("uuid", vm.uuid)]
-
-
-def _share(name: str, one: VM, other: VM) -> bool:
-    """Say whether two VMs may both have this name."""
-    return one.summon is not None and other.summon is not None and name in one.names and name in other.names
 
 
 @cache

@@ -10,7 +10,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 MAX_WAIT_LIMIT_S = 4.0  # a stub resolver asks again after 5 s (resolv.conf(5), `timeout`)
 MAX_TTL_S = 2**31 - 1  # RFC 2181, section 8
@@ -398,3 +398,8 @@ KEYS: dict[str, Key] = {
         "never",
     ),
 }
+
+
+def default_of_key(key: str) -> Any:
+    """Return the default of a key as a value of its type."""
+    return TypeAdapter(KEYS[key].type).validate_python(KEYS[key].default)

@@ -23,7 +23,8 @@ from pydantic import (
     ValidationError,
 )
 
-from jitsu_protocol.model.vm import VM, Holdings, InvalidVm, as_text, from_config, nearest, reason
+from jitsu_protocol.model.holdings import Holdings
+from jitsu_protocol.model.vm import VM, InvalidVm, as_text, from_config, nearest, reason
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.settings.endpoints import host_faults
 from jitsu_runtime.settings.schema import (

@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 from jitsu_protocol.model.hypervisors import KINDS_DOC, Connection, HypervisorKind
 from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import as_text
-from jitsu_protocol.model.vm_keys import KEYS, DnsName, Limit, MaxWait, OnTimeout, Seconds, StopMode, Ttl
+from jitsu_protocol.model.vm_keys import (
+    KEYS,
+    DnsName,
+    Limit,
+    MaxWait,
+    OnTimeout,
+    Seconds,
+    StopMode,
+    Ttl,
+    default_of_key,
+)
 from jitsu_runtime.settings.values import (
     BridgeNames,
     Connections,
@@ -405,20 +415,24 @@ class StoreSettings(Section):
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
 
+def _as_of_a_vm(key: str) -> Any:
+    """Return the setting that is the default of a VM's key: what is said of the key holds for it."""
+    unit: dict[str, JsonValue] = {"unit": KEYS[key].unit} if KEYS[key].unit else {}
+    return Field(default_of_key(key), description=KEYS[key].doc, json_schema_extra=unit or None)
+
+
 class DefaultsSettings(Section):
     """Values for VMs that have none of their own; see the keys of a VM."""
 
-    ttl: Ttl = Field(60, description=KEYS["ttl"].doc, json_schema_extra={"unit": "s"})
-    response_delay: Seconds = Field(0.1, description=KEYS["response_delay"].doc, json_schema_extra={"unit": "s"})
-    stop_mode: StopMode = Field(StopMode.DESTROY, description=KEYS["stop_mode"].doc)
+    ttl: Ttl = _as_of_a_vm("ttl")
+    response_delay: Seconds = _as_of_a_vm("response_delay")
+    stop_mode: StopMode = _as_of_a_vm("stop_mode")
     idle_timeout: Limit | None = Field(None, description=KEYS["idle_timeout"].doc, json_schema_extra={"unit": "s"})
-    max_idle_connection: Limit = Field(
-        7200.0, description=KEYS["max_idle_connection"].doc, json_schema_extra={"unit": "s"}
-    )
-    max_wait: MaxWait = Field(1.2, description=KEYS["max_wait"].doc, json_schema_extra={"unit": "s"})
-    on_timeout: OnTimeout = Field(OnTimeout.ANSWER, description=KEYS["on_timeout"].doc)
-    boot_limit: Limit = Field(60.0, description=KEYS["boot_limit"].doc, json_schema_extra={"unit": "s"})
-    evict: bool = Field(False, description=KEYS["evict"].doc)
+    max_idle_connection: Limit = _as_of_a_vm("max_idle_connection")
+    max_wait: MaxWait = _as_of_a_vm("max_wait")
+    on_timeout: OnTimeout = _as_of_a_vm("on_timeout")
+    boot_limit: Limit = _as_of_a_vm("boot_limit")
+    evict: bool = _as_of_a_vm("evict")
 
     def as_texts(self) -> dict[str, str]:
         """Return the defaults in the form that `vm.from_config` takes."""

@@ -9,8 +9,9 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.model.holdings import Holdings
 from jitsu_protocol.model.inventory import MAX_NOTED, Inventory
-from jitsu_protocol.model.vm import VM_ROOT, Holdings
+from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_store.git.steps import PIECE, PIECE_VMS, at_once
 from jitsu_store.rules.config_keys import config_fault
 from jitsu_store.rules.tree import MAX_TREE_BYTES, MAX_VALUE_CHARACTERS, LeafTree, path_fault
