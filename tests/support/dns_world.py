@@ -133,7 +133,6 @@ class DnsWorld:
         ask: Callable[[], Awaitable[Snapshot]],
         reset: Callable[[Any], None],
         apply: Callable[[FeedItem], None],
-        endpoint: str = "",
         host: str = "",
     ) -> FakeFeed:
         made = self.feeds[owner, host] = FakeFeed(ask, reset, apply)

@@ -128,10 +128,9 @@ class PlayedWorld:
         ask: Callable[[], Awaitable[Snapshot]],
         reset: Callable[[Any], None],
         apply: Callable[[FeedItem], None],
-        endpoint: str = "",
         host: str = "",
     ) -> PlayedFollowed:
-        del endpoint, host
+        del host
         followed = self.followed[f"{owner} {topic}"] = PlayedFollowed(ask, reset, apply)
         self.spawn(followed.begin())
         return followed

@@ -1,8 +1,8 @@
 """The VMs that the state tree describes, kept up to date from the store's feed.
 
-The store holds one, and so does each service that follows it. A VM whose leaves make no sense (a database edited by
-other tools, or written by a version that checked less) is left out and reported; it does not disturb the others (G9).
-The same happens to a VM of which a service says that it cannot work with it (`check`).
+The store has an inventory, and so has each service that follows the store. A VM whose leaves make no sense is left out
+and reported, and does not disturb the others (G9): the database may have been edited by other tools, or written by a
+version that checked less. A VM that one service cannot work with (`check`) is left out by that service only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VmChanged:
-    """A VM came (`old` is None), went (`new` is None) or is configured otherwise."""
+    """A VM was added (`old` is None), removed (`new` is None) or configured differently."""
 
     old: VM | None
     new: VM | None
 
 
 def on_host(changes: Iterable[VmChanged], host: str) -> list[VmChanged]:
-    """Return what changes for one host: a VM that moves to another is gone here, and came there."""
+    """Return the changes of one host's VMs: a VM that moves is removed from one host and added to another."""
     found = []
     for change in changes:
         old = change.old if change.old is not None and change.old.host == host else None
@@ -39,11 +39,11 @@ def on_host(changes: Iterable[VmChanged], host: str) -> list[VmChanged]:
 
 MAX_NAME_SHOWN = 64
 MAX_NOTED = 5
-"""VMs that are left out, of which status says the reason; of the others it says how many there are."""
+"""For at most this many VMs that are left out, `jitsu status` shows the reason; it only counts the others."""
 
 
 def accept(_: VM) -> None:
-    """Raise nothing: every VM that the model allows will do."""
+    """Accept every VM that the model allows."""
 
 
 _DURATIONS = ("response_delay", "max_idle_connection", "idle_timeout", "max_wait", "boot_limit")
@@ -52,8 +52,9 @@ _DURATIONS = ("response_delay", "max_idle_connection", "idle_timeout", "max_wait
 def check_durations(vm: VM) -> None:
     """Raise ValueError if a deadline of a VM cannot be computed from its configuration.
 
-    The model refuses such values. A service checks once more what it puts into a queue that all VMs share: one deadline
-    that is not a number would put those of the others out of order, and an infinite one would end the process.
+    The model refuses such values too. A service checks again what it puts into a queue that all VMs share, because one
+    deadline that is not a number would put the deadlines of the others out of order, and an infinite one would end the
+    process.
     """
     for field_name in _DURATIONS:
         seconds = getattr(vm, field_name)
@@ -68,51 +69,51 @@ def check_durations(vm: VM) -> None:
 
 @dataclass
 class Inventory:
-    """All VMs, by uuid."""
+    """All VMs by UUID."""
 
     check: Callable[[VM], object] = accept
     """Raises ValueError with the reason if this service cannot work with a VM."""
     vms: dict[str, VM] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
-    """uuid -> why this VM cannot be used."""
+    """Why a VM is left out, by UUID."""
     refused: dict[str, str] = field(default_factory=dict)
-    """uuid -> why `check` refused it; each of these is in `faults` too."""
+    """Why `check` refused a VM, by UUID; each of these is in `faults` too."""
     new_faults: dict[str, str] = field(default_factory=dict)
-    """Those that have come since the holder last cleared it."""
+    """The faults that have appeared since the owner of this inventory last cleared it."""
     _leaves: dict[str, dict[str, str]] = field(default_factory=dict)
-    _taken: dict[str, dict[str, str]] = field(default_factory=dict)
+    _incoming: dict[str, dict[str, str]] = field(default_factory=dict)
     _built: dict[str, VM] = field(default_factory=dict)
-    """Of those that are being taken: each as its leaves are, if they make sense."""
+    """The VMs of a reset under way, built from their leaves so far if those make sense."""
 
     def reset(self, leaves: Mapping[str, str]) -> list[VmChanged]:
-        """Take the whole tree (path -> value) and return what differs from before."""
+        """Replace all leaves (path -> value) and return the VMs that differ from before."""
         self.begin_reset()
-        self.take(leaves)
+        self.add(leaves)
         return self.end_reset()
 
     def begin_reset(self) -> None:
-        """Begin to take the whole tree in pieces; until `end_reset`, what was known before still counts."""
-        self._taken, self._built = {}, {}
+        """Begin to replace all leaves in pieces; `vms` keeps its old content until `end_reset`."""
+        self._incoming, self._built = {}, {}
 
-    def take(self, leaves: Mapping[str, str]) -> None:
-        """Take a piece (path -> value); all of a VM is in the same one.
+    def add(self, leaves: Mapping[str, str]) -> None:
+        """Add a piece (path -> value), which must have all leaves of each VM that is in it.
 
-        What is new in it is built now, so that the end of ten thousand VMs is not one long pause.
+        VMs that have changed are built now, so that `end_reset` of ten thousand VMs is not one long pause.
         """
         uuids = set()
         for path, value in leaves.items():
             uuid, leaf = _leaf_of_vm(path)
             if leaf:
-                self._taken.setdefault(uuid, {})[leaf] = value
+                self._incoming.setdefault(uuid, {})[leaf] = value
                 uuids.add(uuid)
         for uuid in uuids:
-            if self._leaves.get(uuid) != self._taken[uuid]:
-                with suppress(InvalidVm):  # end_reset says what is wrong with it
-                    self._built[uuid] = from_tree(uuid, self._taken[uuid])
+            if self._leaves.get(uuid) != self._incoming[uuid]:
+                with suppress(InvalidVm):  # end_reset reports what is wrong with it
+                    self._built[uuid] = from_tree(uuid, self._incoming[uuid])
 
     def end_reset(self) -> list[VmChanged]:
-        """Return what differs from before."""
-        before, self._leaves, self._taken = self._leaves, self._taken, {}
+        """Finish the replacement and return the VMs that differ from before."""
+        before, self._leaves, self._incoming = self._leaves, self._incoming, {}
         others = [uuid for uuid in {*before, *self._leaves} if before.get(uuid) != self._leaves.get(uuid)]
         try:
             return self._rebuild(others)
@@ -120,11 +121,11 @@ class Inventory:
             self._built = {}
 
     def apply(self, changes: Iterable[tuple[str, str | None]]) -> list[VmChanged]:
-        """Take the changes of one commit, (path, new value or None), and return what they changed."""
+        """Apply the changes of one commit, (path, new value or None), and return the VMs that they changed."""
         return self._rebuild({self._put(path, value) for path, value in changes})
 
     def notes(self, faults: Mapping[str, str]) -> list[str]:
-        """Return what an operator should know of VMs that are left out; `faults` is all of them, or `refused`."""
+        """Return a sentence about each VM that is left out, for the operator, from `self.faults` or `self.refused`."""
         shown = [f"VM {self._name(uuid)} is left out: {faults[uuid]}" for uuid in sorted(faults)[:MAX_NOTED]]
         more = len(faults) - len(shown)
         return [*shown, f"{more} more VMs are left out; the log has each with its reason"] if more > 0 else shown
@@ -152,7 +153,7 @@ class Inventory:
             old = self.vms.pop(uuid, None)
             new = self._build(uuid)
             if new is not None:
-                self.vms[uuid] = old if new == old else new  # whoever holds the one from before holds this one
+                self.vms[uuid] = old if new == old else new  # keep the object that others refer to already
             if new != old:
                 changed.append(VmChanged(old, new))
         return changed
@@ -183,7 +184,7 @@ class Inventory:
 
 
 def _leaf_of_vm(path: str) -> tuple[str, str]:
-    """Return a VM's uuid and the path below it; nothing for paths that are no VM's."""
+    """Return a VM's UUID and the path below it; two empty strings for a path that does not belong to a VM."""
     rest = path.removeprefix(VM_ROOT + "/")
     uuid, _, leaf = rest.partition("/")
     return (uuid, leaf) if rest != path and leaf else ("", "")

@@ -1,8 +1,13 @@
-"""Follow the store's VMs and vmd's states: what vmd, dns and the reaper have in common as subscribers."""
+"""How vmd, dns, synjitsu and the reaper keep up with the store's VMs and with vmd's states.
+
+Each follows a feed (wire/feed.py): a snapshot first, then every change in order. Snapshots of the store come in pages
+(wire/pages.py). A service that has to wait for the store while it starts reports that after PATIENCE_S, to the log and
+to the service manager, so that an operator sees what it waits for.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -10,90 +15,94 @@ import structlog
 from jitsu_protocol.messages import Committed, Leaves, List, ListVms, VmList, VmStateChanged
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_protocol.model.inventory import Inventory, accept
-from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_protocol.wire.codec import body_as
+from jitsu_protocol.wire.pages import VmPages
 from jitsu_runtime.service_manager import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from jitsu_protocol.messages import FeedItem, VmStatus
     from jitsu_protocol.model.inventory import VmChanged
     from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.clock import Clock
     from jitsu_runtime.world import Caller, Followed, Snapshot, World
 
 SNAPSHOT_TIMEOUT_S = 5.0
-PAGE_LEAVES = 2000
-"""Of a snapshot: what follows the store does its other work between two pages."""
 PATIENCE_S = 2.0
-"""A wait that lasts longer is told to the operator."""
+"""How long a service waits for the store before it reports that it does."""
 
 log = structlog.get_logger("follow")
 
 
 async def follow_vms(
-    process: World,
+    world: World,
     store: Caller,
     changed: Callable[[Sequence[VmChanged]], None],
     returned: Callable[[], None] = lambda: None,
     serial: Callable[[int], None] = lambda _: None,
     check: Callable[[VM], object] = accept,
 ) -> tuple[Inventory, Followed]:
-    """Keep an inventory as the store has it; returns when the store has told it for the first time.
+    """Keep an inventory of the store's VMs up to date; returns as soon as it has the first snapshot.
 
-    A VM for which `check` raises ValueError is left out, and status says so: what one VM is configured to be must not
-    keep this service from the others.
-    `returned` is called after each snapshot: the store may be a new one, which has lost the statistics of its last
-    second. `serial` is told the zones' serial before `changed` is what made it.
+    `changed` is called with the VMs that differ from before. A VM for which `check` raises ValueError is left out and
+    shown by `jitsu status`: one VM's configuration must not keep this service from the others.
+    `returned` is called after each snapshot, because the store may have restarted, and a new store has lost the
+    statistics of its last second. `serial` is called with the zones' serial before `changed` is called with what led to
+    that serial.
     """
     inventory = Inventory(check)
-    process.left_out = lambda: inventory.notes(inventory.refused)
+    world.left_out = lambda: inventory.notes(inventory.refused)
 
     async def ask() -> Snapshot:
-        first = page = await _page(store, "")
+        pages = VmPages()
         inventory.begin_reset()
-        inventory.take(page.leaves)
-        while page.upto:
-            page = await _page(store, page.upto)
-            inventory.take(page.leaves)
+        while (request := pages.request()) is not None:
+            page = await store.call(request, Leaves, SNAPSHOT_TIMEOUT_S)
+            inventory.add(page.leaves)
+            pages.received(page)
+        first = pages.first
+        assert first is not None
         return first.epoch, first.number, first
 
     def reset(first: Any) -> None:
         serial(first.serial)
-        tell(inventory.end_reset())
+        report(inventory.end_reset())
         returned()
 
     def apply(item: FeedItem) -> None:
         committed = body_as(Committed, item.body_kind, item.body or {})
         serial(committed.serial)
-        tell(inventory.apply((change.path, change.value) for change in committed.changes))
+        report(inventory.apply((change.path, change.value) for change in committed.changes))
 
-    def tell(changes: list[VmChanged]) -> None:
+    def report(changes: list[VmChanged]) -> None:
         for uuid, fault in inventory.new_faults.items():
             log.warning("VM left out", uuid=uuid, reason=fault)
         inventory.new_faults.clear()
         changed(changes)
 
-    feed = process.subscribe("store", "vm", ask=ask, reset=reset, apply=apply)
-    await _patiently(feed, "the store")
+    feed = world.subscribe("store", "vm", ask=ask, reset=reset, apply=apply)
+    with reported_wait("the store", world.clock):
+        await feed.synced.wait()
     return inventory, feed
 
 
 def follow_states(
-    process: World,
+    world: World,
     vmds: Mapping[str, Caller],
     reset: Callable[[list[VmStatus], str], None],
     changed: Callable[[VmStatus, bool], None],
 ) -> dict[str, Followed]:
-    """Tell each VM's state: `reset` takes all of one host, `changed` one and whether it is gone.
+    """Follow the states of all VMs, and return the feed of each host at once.
 
-    Returns at once the feed of each host; its `synced` says when the first states have been told.
+    `reset` is called with all VMs of one host and that host, `changed` with one VM and whether it is no longer
+    configured. A feed's `synced` is set when `reset` has been called for its host.
     """
-    return {host: _follow_host(process, host, vmd, reset, changed) for host, vmd in vmds.items()}
+    return {host: _follow_host(world, host, vmd, reset, changed) for host, vmd in vmds.items()}
 
 
 def _follow_host(
-    process: World,
+    world: World,
     host: str,
     vmd: Caller,
     reset: Callable[[list[VmStatus], str], None],
@@ -107,39 +116,32 @@ def _follow_host(
         change = body_as(VmStateChanged, item.body_kind, item.body or {})
         changed(change.vm, change.gone)
 
-    return process.subscribe("vmd", "vm", ask=ask, reset=lambda vms: reset(vms, host), apply=apply, host=host)
+    return world.subscribe("vmd", "vm", ask=ask, reset=lambda vms: reset(vms, host), apply=apply, host=host)
 
 
-async def _page(store: Caller, after: str) -> Leaves:
-    return await store.call(
-        List(prefix=VM_ROOT, topic="vm", after=after, limit=PAGE_LEAVES), Leaves, SNAPSHOT_TIMEOUT_S
-    )
+async def fetch_leaves(world: World, store: Caller, prefix: str) -> dict[str, str]:
+    """Return the statistics below a path of the state tree; waits until the store can be reached."""
+    with reported_wait("the store", world.clock):
+        while True:
+            try:
+                return (await store.call(List(prefix=prefix, topic="stats"), Leaves, PATIENCE_S)).leaves
+            except JitsuError as error:
+                log.debug("asking the store again", prefix=prefix, reason=str(error))
 
 
-async def told(store: Caller, prefix: str) -> dict[str, str]:
-    """Return the statistics below a path, when the store can tell them."""
-    waits = False
-    while True:
-        try:
-            return (await store.call(List(prefix=prefix, topic="stats"), Leaves, PATIENCE_S)).leaves
-        except JitsuError:
-            waits = _waits_for("the store", waits)
+@contextmanager
+def reported_wait(owner: str, clock: Clock) -> Iterator[None]:
+    """Report what this process waits for, if that takes longer than PATIENCE_S.
 
+    The service manager shows the report until the process is ready (sd_notify(3), STATUS=).
+    """
 
-async def _patiently(feed: Followed, owner: str) -> None:
-    waits = False
-    while True:
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await feed.synced.wait()
-            return
-        except TimeoutError:
-            waits = _waits_for(owner, waits)
-
-
-def _waits_for(owner: str, is_told: bool) -> bool:
-    """Tell the operator once, and the service manager, which shows it until this process is ready."""
-    if not is_told:
+    def report() -> None:
         log.info(f"waiting for {owner}")
         notify(f"STATUS=waiting for {owner}")
-    return True
+
+    timer = clock.call_in(PATIENCE_S, report)
+    try:
+        yield
+    finally:
+        timer.cancel()

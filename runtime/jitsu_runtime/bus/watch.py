@@ -1,7 +1,7 @@
-"""Follow what is committed below a path of a branch: each commit once, in order, from any commit on.
+"""Follows what is committed below a path of a branch: each commit once, in order, from any commit on.
 
-The feed `heads` only says that something has moved; what, is asked for from the commit that was seen last. So nothing
-is missed however long the watcher, or the store, was away.
+The store's feed `heads` only reports that a branch has moved. What has changed is then read from the commit that was
+seen last (wire/pages.py), so no commit is missed however long this process or the store was away.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.messages import BranchList, ChangesList, ChangesSince, ListBranches
+from jitsu_protocol.messages import BranchList, ChangesList, ListBranches
 from jitsu_protocol.model.errors import NotFound, TimedOut
 from jitsu_protocol.model.vm import nearest
+from jitsu_protocol.wire.pages import CommitPages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,16 +25,16 @@ CALL_TIMEOUT_S = 60.0
 
 
 class Watch:
-    """One watcher. `ask`, `reset` and `apply` are for a Followed on the store's feed `heads`."""
+    """Follows one path. Its `ask`, `reset` and `apply` belong to a Followed on the store's feed `heads`."""
 
     def __init__(self, store: Caller, branch: str, prefix: str, since: str = "") -> None:
-        """Watch from `since` on, a commit; from now on, if it is empty."""
+        """Begin after the commit `since`; if it is empty, after the latest commit of the branch."""
         self._store = store
-        self._branch, self._prefix, self._seen = branch, prefix, since
+        self._branch, self._prefix, self._since = branch, prefix, since
         self._moved = asyncio.Event()
 
     async def ask(self) -> Snapshot:
-        """Return where the branches stand."""
+        """Return the latest commit of each branch; raises JitsuError."""
         listed = await self._store.call(ListBranches(), BranchList, CALL_TIMEOUT_S)
         return listed.epoch, listed.number, {each.name: each.commit.id for each in listed.branches}
 
@@ -46,22 +47,25 @@ class Watch:
         self._moved.set()
 
     async def commits(self) -> AsyncIterator[CommitChanges]:
-        """Yield the commits that change something; raises NotFound without the branch, Conflict if it lost `since`."""
-        if not self._seen:
-            heads: dict[str, str] = (await self.ask())[2]
-            if self._branch not in heads:
-                raise NotFound(f"there is no branch {self._branch!r}{nearest(self._branch, heads)}")
-            self._seen = heads[self._branch]
+        """Yield the commits that change something below the path, for ever.
+
+        Raises NotFound if there is no such branch, and Conflict if the branch's history does not contain `since`.
+        """
+        pages = CommitPages(self._branch, self._prefix, self._since or await self._latest())
         while True:
             self._moved.clear()
-            asked = ChangesSince(since=self._seen, branch=self._branch, prefix=self._prefix)
             try:
-                page = await self._store.call(asked, ChangesList, CALL_TIMEOUT_S)
+                page = await self._store.call(pages.request(), ChangesList, CALL_TIMEOUT_S)
             except TimedOut:
-                await self._moved.wait()  # the store is away; its return makes the feed begin anew
+                await self._moved.wait()  # the store is away; when it returns, the feed begins with a snapshot
                 continue
             for each in page.commits:
                 yield each
-            self._seen = page.upto
-            if not page.more:
+            if not pages.received(page):
                 await self._moved.wait()
+
+    async def _latest(self) -> str:
+        heads: dict[str, str] = (await self.ask())[2]
+        if self._branch not in heads:
+            raise NotFound(f"there is no branch {self._branch!r}{nearest(self._branch, heads)}")
+        return heads[self._branch]

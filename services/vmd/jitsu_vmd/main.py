@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.model.inventory import on_host
 from jitsu_protocol.model.vm import STATS_ROOT
-from jitsu_runtime.bus.follow import follow_vms, told
+from jitsu_runtime.bus.follow import fetch_leaves, follow_vms
 from jitsu_runtime.service import EXIT_SETUP, RealWorld, configured, run, run_loop
 from jitsu_runtime.settings.command_line import service_parser
 from jitsu_runtime.settings.load import SettingsFault, load
@@ -51,7 +51,7 @@ async def start(process: World) -> None:
     store = process.client("store")
     daemon.holds.follow(process)
     statistics = daemon.statistics
-    statistics.restore(await told(store, STATS_ROOT))
+    statistics.restore(await fetch_leaves(process, store, STATS_ROOT))
     await daemon.holds.known.wait()  # before VMs are known that must not be started
     await follow_vms(
         process,

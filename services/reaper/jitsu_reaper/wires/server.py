@@ -24,7 +24,7 @@ from jitsu_reaper.rules.events import (
 )
 from jitsu_reaper.rules.reaper import Reaper, ReaperAction, Save
 from jitsu_reaper.wires.keeping import CALL_TIMEOUT_S, Keeper
-from jitsu_runtime.bus.follow import follow_states, follow_vms, told
+from jitsu_runtime.bus.follow import fetch_leaves, follow_states, follow_vms
 from jitsu_runtime.driver import Driver
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class ReaperServer:
 
     async def start(self) -> None:
         """Learn what earlier reapers knew, then serve."""
-        registered = await told(self._store, REPLICA_ROOT)
-        statistics = await told(self._store, STATS_ROOT)
+        registered = await fetch_leaves(self._world, self._store, REPLICA_ROOT)
+        statistics = await fetch_leaves(self._world, self._store, STATS_ROOT)
         self.reaper.remember(registered, statistics, self._world.clock.now())
         _, self._ears.store = await follow_vms(
             self._world,
