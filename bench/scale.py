@@ -3,7 +3,7 @@
     python -m bench.scale [MINUTES]
 
 A row for each minute: how many VMs run, starts and stops, the latencies of cold and warm queries, the memory and the
-open files of all processes, the size of the repository, and the longest time without a right answer. Then what an
+open files of all processes, the size of the history, and the longest time without a right answer. Then what an
 operator feels: how long `jitsu up` takes until the first right answer, `jitsu status`, one `jitsu set` until DNS shows
 it, and how long each service is away when it is killed. Load, suite and guests share the machine.
 """
@@ -177,7 +177,7 @@ class Run:
             f"{number + 1:>3}{running:>7.0f}{starts:>7.0f}{stops:>7.0f}"
             f"{quantiles(cold)}{quantiles(warm)}"
             f"{sum(resident_mb(pid) for pid in pids if alive(pid)):>8.0f}{sum(map(open_files, pids)):>7}"
-            f"{size_mb(self._suite.directory / 'run' / 'store.git'):>7.1f}"
+            f"{size_mb(self._suite.directory / 'run' / 'store.git' / 'objects'):>7.1f}"
             f"{self._gap(seconds):>8.3f}  {KILLED[number - 1] + ' killed' if 1 <= number <= len(KILLED) else ''}",
             flush=True,
         )
@@ -264,7 +264,7 @@ def main() -> int:
                 run = Run(suite, Scrape(ports), load)
                 print(f"{VMS:,} VMs, {RATE:,} queries a second over {WINDOW} names, {NEW_PER_S} new names a second")
                 print("min running starts  stops  cold p50, p99, max ms   warm p50, p99, max ms      MB  files     MB")
-                print(f"{'':>71}  memory          store  longest gap s")
+                print(f"{'':>71}  memory        history  longest gap s")
                 for number in range(minutes):
                     run.minute(number)
                 status_s, set_s = timed(suite, "status"), set_until_shown(suite)

@@ -25,7 +25,7 @@ from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.service import RealWorld
 from jitsu_runtime.settings.load import SettingsFault, load
 from jitsu_runtime.settings.schema import SECTIONS
-from jitsu_store.wires.disk import Directory, prepare
+from jitsu_store.wires.disk import DirectoryFiles, prepare
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.kernel import KERNEL_LAN
@@ -144,7 +144,7 @@ def keeps(process: RealWorld) -> None:
         return
     os.close(prepare(path, durable=False))
     interval = process.settings.store.statistics_interval
-    StatisticsKeeper(JournalFile(Directory(path)), None, None, None, interval)  # type: ignore[arg-type]
+    StatisticsKeeper(JournalFile(DirectoryFiles(path)), None, None, None, interval)  # type: ignore[arg-type]
 
 
 def masks(process: RealWorld) -> None:

@@ -33,7 +33,7 @@ class DirectLink:
 
 
 async def branches(store: Store) -> list[str]:
-    return [each.name for each in (await store.server.list_branches(ListBranches())).branches]
+    return [each.name for each in (await store.server.reader.list_branches(ListBranches())).branches]
 
 
 async def test_what_a_pull_fetched_can_be_merged_though_somebody_thought_for_an_hour(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from jitsu_protocol.model.vm import to_tree
 from jitsu_store.git.steps import at_once
 from jitsu_store.rules.batch import REQUESTS_KEPT, Batch, Landed, Standing
 from jitsu_store.rules.scratch import LEASE_S, ScratchBranches
-from jitsu_store.rules.statistics import Statistics
+from jitsu_store.rules.statistics import PendingStatistics
 from jitsu_store.rules.validate import State
 from jitsu_store.rules.view import View
 from tests.support.store import ME
@@ -41,7 +41,7 @@ class Book:
         self.standing = Standing(State(leaves), heads, ScratchBranches())
         self.standing.look_back(self.history)
         self.batch = Batch(self.standing, self.history)
-        self.view = View(self.standing, Statistics())
+        self.view = View(self.standing, PendingStatistics())
 
     def apply(self, changes: Mapping[str, str | None], branch: str = MASTER, who: str = ME, **more: Any) -> Applied:
         listed = [Change(path=path, value=value) for path, value in changes.items()]

@@ -28,15 +28,15 @@ async def test_a_branch_150_levels_deep_hides_no_other_and_can_be_deleted(tmp_pa
     async with running(tmp_path / "db") as store:
         await store.apply(dict(to_tree(vm)))
         await store.branch("z")
-        serial = (await store.server.list(List())).serial
+        serial = (await store.server.reader.list(List())).serial
         for name in (DEEP, LONG):  # as another program, or an earlier version, would make it
             path = tmp_path / "db" / "refs" / "heads" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(store.git("rev-parse", "master"))
     async with running(tmp_path / "db") as store:
-        listed = [each.name for each in (await store.server.list_branches(ListBranches())).branches]
+        listed = [each.name for each in (await store.server.reader.list_branches(ListBranches())).branches]
         assert listed == sorted([DEEP, LONG, "master", "z"])
-        assert (await store.server.list(List())).serial == serial
+        assert (await store.server.reader.list(List())).serial == serial
         await store.apply({"a": "2"})
         assert store.git("show", "master:a") == "2"
         for name in (DEEP, LONG):

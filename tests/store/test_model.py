@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.messages import ChangesSince, DeleteBranch, List, ListBranches
 from jitsu_protocol.model.errors import JitsuError
-from jitsu_store.wires.repacker import Repacker
+from jitsu_store.wires.repacker import RepackPass
 from tests.support.examples import examples
 from tests.support.store import ME, Store, git, running
 
@@ -106,7 +106,7 @@ async def _against_model(path: Path, steps: list[tuple[str, Any, Any]]) -> None:
                 await _one_step(store, model, step)
             for branch in ("master", *model.heads):
                 assert await store.leaves(branch) == model.leaves(branch), branch
-            listed = await store.server.list_branches(ListBranches())
+            listed = await store.server.reader.list_branches(ListBranches())
             assert {each.name for each in listed.branches} == set(model.heads)
             await _replay_equals_tree(store, start, before)
         if done == len(steps):
@@ -115,11 +115,11 @@ async def _against_model(path: Path, steps: list[tuple[str, Any, Any]]) -> None:
 
 
 async def _head(store: Store) -> str:
-    return (await store.server.list(List())).commit
+    return (await store.server.reader.list(List())).commit
 
 
 async def _replay_equals_tree(store: Store, start: str, leaves: dict[str, str]) -> None:
-    page = await store.server.changes_since(ChangesSince(since=start, limit=1000))
+    page = await store.server.reader.changes_since(ChangesSince(since=start, limit=1000))
     for each in page.commits:
         for change in each.changes:
             assert leaves.get(change.path) == change.old
@@ -151,8 +151,8 @@ async def _one_step(store: Store, model: Model, step: tuple[str, Any, Any]) -> N
         case ("merge", branch, into):
             await _merge_step(store, model, branch, into)
         case ("pack", _, _):
-            Repacker(store.path).work(quiet=True)
-            store.server.packed()
+            RepackPass(store.path).work(quiet=True)
+            store.server.repacked()
 
 
 async def _merge_step(store: Store, model: Model, branch: str, into: str) -> None:

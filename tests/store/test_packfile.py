@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pygit2
@@ -12,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_store.git import objects
-from jitsu_store.git.commits import CommitDraft, make_commit, parse_commit
-from jitsu_store.git.objects import EMPTY, Directories, Kind, make
+from jitsu_store.git.commits import CommitDraft, Trailers, make_commit, parse_commit
+from jitsu_store.git.objects import EMPTY, Directories, ObjectKind, make
 from jitsu_store.git.packfile import Ids, PackfileReader, PackfileWriter, delta, stored, stored_small
 from jitsu_store.rules import repack_plan
 from jitsu_store.rules.repack_plan import FAN_IN, Bases, Packfile, choose
@@ -98,10 +99,10 @@ def written(things: list[GitObject]) -> tuple[bytes, bytes]:
 
 
 def test_git_takes_our_packs_for_its_own(tmp_path: Path) -> None:
-    blobs = [make(Kind.BLOB, b"x" * size) for size in (0, 1, 15, 16, 2047, 2048, 70_000, 1_000_000)]
+    blobs = [make(ObjectKind.BLOB, b"x" * size) for size in (0, 1, 15, 16, 2047, 2048, 70_000, 1_000_000)]
     base = blobs[-1]
     parts: list[bytes] = []
-    other = make(Kind.BLOB, b"y" + base.data[1:])
+    other = make(ObjectKind.BLOB, b"y" + base.data[1:])
     writer = PackfileWriter(lambda data: parts.append(bytes(data)), Ids(sorted(each.id for each in [*blobs, other])))
     for each in blobs:
         writer.add(each)
@@ -135,12 +136,12 @@ def test_trees_are_those_that_libgit2_would_write(judge: pygit2.Repository, step
     for step in steps:
         clean = {p: v for p, v in step.items() if not any(_blocks(p, q) for q in [*step, *model])}
         root, made = objects.write(directories, root, clean)
-        known |= {each.id: each.data for each in made if each.kind is Kind.TREE}
+        known |= {each.id: each.data for each in made if each.kind is ObjectKind.TREE}
         model = {p: v for p, v in (model | clean).items() if v is not None}
         index = pygit2.Index()
         for path, value in model.items():
             index.add(pygit2.IndexEntry(path, judge.create_blob(value.encode()), pygit2.enums.FileMode.BLOB))
-        tree = make(Kind.TREE, root.raw)
+        tree = make(ObjectKind.TREE, root.raw)
         known[tree.id] = root.raw
         assert tree.id.hex() == str(index.write_tree(judge))
         assert {path for path, _, _ in objects.differing(directories, None, tree.id)} == set(model)
@@ -151,10 +152,10 @@ def _blocks(path: str, other: str) -> bool:
 
 
 def test_a_commit_is_read_as_it_was_written_and_text_cannot_break_out_of_its_line() -> None:
-    tree = make(Kind.TREE, b"")
+    tree = make(ObjectKind.TREE, b"")
     parent = b"\1" * 20
     made = make_commit(
-        tree.id, CommitDraft((parent,), "operator:a <b>\nc", "Why\n\nBecause", 1_700_000_000, request="r1\n")
+        tree.id, CommitDraft((parent,), "operator:a <b>\nc", "Why\n\nBecause", 1_700_000_000, Trailers("r1\n"))
     )
     record = parse_commit(made.id, made.data)
     assert (record.tree, record.parents, record.ts) == (tree.id, (parent,), 1_700_000_000.0)
@@ -164,9 +165,9 @@ def test_a_commit_is_read_as_it_was_written_and_text_cannot_break_out_of_its_lin
 
 
 def test_a_serial_ahead_of_the_time_stands_in_the_commit_whatever_else_others_write_there() -> None:
-    tree = make(Kind.TREE, b"")
+    tree = make(ObjectKind.TREE, b"")
     for request in ("", "r1"):
-        ahead = make_commit(tree.id, CommitDraft((), "a", "Why", 100, request, 103))
+        ahead = make_commit(tree.id, CommitDraft((), "a", "Why", 100, Trailers(request, 103)))
         record = parse_commit(ahead.id, ahead.data)
         assert (record.serial, record.request) == (103, request)
     for number in ("9" * 5000, "-1", "x", "99"):
@@ -183,6 +184,9 @@ def test_packs_of_a_tier_become_one_and_the_rest_when_it_is_quiet() -> None:
     large = Packfile("large", 100_000, -1)
     assert choose([*small[:3], large], quiet=True) == small[:3]
     assert choose([small[0], large], quiet=True) == []
+    bulky = Packfile("statistics", 10_000, 1, size=1_400_000)
+    assert choose([bulky, replace(large, size=9_000_000)], quiet=True) == [replace(large, size=9_000_000), bulky]
+    assert choose([bulky, replace(large, size=90_000_000)], quiet=True) == []
     assert choose([small[0], Packfile("middle", 50_000, 99), large], quiet=True) == [
         large,
         small[0],

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jitsu_protocol.messages import Diff, Log, Pull, Push
 from jitsu_protocol.model.errors import Invalid, JitsuError, Refused, Unavailable
 from jitsu_store.git.files import pack_name
-from jitsu_store.git.objects import LARGE_BYTES, Kind, make
+from jitsu_store.git.objects import LARGE_BYTES, ObjectKind, make
 from jitsu_store.git.packfile import Ids, PackfileWriter, apply_delta, delta
 from jitsu_store.rules.foreign import MAX_BLOB_BYTES, Checker, ForeignError
 from jitsu_store.rules.tree import MAX_TREE_BYTES
@@ -47,22 +47,24 @@ class Hostile:
         if not path.exists():
             pygit2.init_repository(str(path), bare=True, initial_head="master")
 
-    def add(self, kind: Kind, data: bytes) -> Id:
+    def add(self, kind: ObjectKind, data: bytes) -> Id:
         made = make(kind, data)
         self._objects[made.id] = made
         return made.id
 
     def blob(self, data: bytes) -> Id:
-        return self.add(Kind.BLOB, data)
+        return self.add(ObjectKind.BLOB, data)
 
     def tree(self, *entries: tuple[int, str, Id]) -> Id:
-        return self.add(Kind.TREE, b"".join(b"%o %s\0" % (mode, name.encode()) + id for mode, name, id in entries))
+        return self.add(
+            ObjectKind.TREE, b"".join(b"%o %s\0" % (mode, name.encode()) + id for mode, name, id in entries)
+        )
 
     def commit(self, tree: Id, *parents: Id, date: str = "1700000000") -> Id:
         who = f"a <a@example.org> {date} +0000"
         lines = [f"tree {tree.hex()}", *(f"parent {parent.hex()}" for parent in parents)]
         raw = "\n".join([*lines, f"author {who}", f"committer {who}", "", "Why\n"])
-        return self.add(Kind.COMMIT, raw.encode())
+        return self.add(ObjectKind.COMMIT, raw.encode())
 
     def forget(self, id: Id) -> None:
         del self._objects[id]
@@ -262,8 +264,8 @@ async def test_a_history_that_holds_a_bomb_cannot_stop_a_store_that_is_asked_for
             bad = build(hostile)
             hostile.write(bad)
             with pytest.raises(Refused, match=r"too much to read: .*more than"):
-                await store.server.diff(Diff(old=first, new=bad.hex()))
-            assert len((await store.server.log(Log())).commits) == 1
+                await store.server.reader.diff(Diff(old=first, new=bad.hex()))
+            assert len((await store.server.reader.log(Log())).commits) == 1
             await store.apply({"a": "2"})
 
 
@@ -278,7 +280,7 @@ def test_what_is_said_of_a_next_version_is_what_a_whole_check_says(edits: list[t
     after = bytearray(LARGE)
     for at, new in edits:
         after[at : at + len(new)] = new[: len(LARGE) - at]
-    checker = Checker(lambda id: Kind.TREE if id[0] == 7 else Kind.BLOB)
+    checker = Checker(lambda id: ObjectKind.TREE if id[0] == 7 else ObjectKind.BLOB)
     sound = b"".join(
         LARGE[at : at + 12] + (b"\x08" if LARGE[at + 12] == 7 else LARGE[at + 12 : at + 13]) + LARGE[at + 13 : at + 32]
         for at in range(0, len(LARGE), 32)

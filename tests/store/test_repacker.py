@@ -19,7 +19,7 @@ from jitsu_store.git.files import pack_directory
 from jitsu_store.rules.repack_plan import FAN_IN, MAX_MERGED_BYTES, MAX_MERGED_OBJECTS, Packfile, choose
 from jitsu_store.wires import repacker_child
 from jitsu_store.wires.disk import open_repository, prepare
-from jitsu_store.wires.repacker import AbandonedError, Merge, Repacker
+from jitsu_store.wires.repacker import AbandonedError, PackfileMerge, RepackPass
 from jitsu_store.wires.repacker_child import RepackerChild
 from tests.support.store import git, running
 
@@ -88,7 +88,7 @@ def test_the_packers_memory_does_not_grow_with_the_versions_of_a_large_tree(
         for number in range(3):
             head = commit(repository, head, {f"{source:04x}": f"n{number}"})
         new = sorted(set(directory.glob("*.pack")) - before, key=lambda pack: pack.stat().st_mtime_ns)
-        Merge(tmp_path / "db", directory, [pack.stem for pack in new], lambda: True).run()
+        PackfileMerge(tmp_path / "db", directory, [pack.stem for pack in new], lambda: True).run()
     first.with_suffix(".keep").touch()
     peak_kb = busy_pass_kb(tmp_path / "db")
     assert packs(tmp_path / "db") == 2
@@ -107,7 +107,7 @@ def test_a_packer_whose_store_is_gone_stops_in_the_middle_and_leaves_nothing(tmp
     filled(tmp_path / "db", 100, 10)
     before = sorted((tmp_path / "db" / "objects" / "pack").iterdir())
     with pytest.raises(AbandonedError):
-        Repacker(tmp_path / "db", is_wanted=lambda: False).work(quiet=True)
+        RepackPass(tmp_path / "db", is_wanted=lambda: False).work(quiet=True)
     assert sorted((tmp_path / "db" / "objects" / "pack").iterdir()) == before
 
 
@@ -164,10 +164,10 @@ async def test_g6_gits_own_upkeep_and_ours_leave_a_repository_without_fault(
             await store.apply({f"a/{number}": str(number)})
         store.git(*upkeep_of_git)
         await store.apply({"a/0": "x"})
-        assert Repacker(tmp_path / "db").work(quiet=True) > 1
+        assert RepackPass(tmp_path / "db").work(quiet=True) > 1
         await store.apply({"a/1": "y"})  # before the store has looked again
         store.git("fsck", "--strict")
-        store.server.packed()
+        store.server.repacked()
         await store.apply({"a/2": "z"})
         store.git("fsck", "--strict")
         assert len(store.git("log", "--format=%H").split()) == 13
@@ -181,7 +181,7 @@ async def test_a_multi_pack_index_that_names_packs_that_are_gone_is_removed_at_t
         store.git("multi-pack-index", "write")
         index = tmp_path / "db" / "objects" / "pack" / "multi-pack-index"
         kept = index.read_bytes()
-        Repacker(tmp_path / "db").work(quiet=True)
+        RepackPass(tmp_path / "db").work(quiet=True)
     index.write_bytes(kept)
     async with running(tmp_path / "db") as store:
         assert not index.exists()

@@ -29,7 +29,7 @@ async def left_at(store: Store, now: float) -> list[str]:
     """Return the branches that there are after the store has looked for old ones at a time."""
     store.world.clock.says = now
     await store.server.delete_old_scratch()
-    return [each.name for each in (await store.server.list_branches(ListBranches())).branches]
+    return [each.name for each in (await store.server.reader.list_branches(ListBranches())).branches]
 
 
 async def test_the_scratch_branch_of_an_interrupted_command_goes_after_ten_minutes(tmp_path: Path) -> None:

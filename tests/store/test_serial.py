@@ -9,8 +9,8 @@ import pytest
 
 from jitsu_protocol.messages import Apply, Change, Fetch, List, Pull
 from jitsu_protocol.model.vm import to_tree
-from jitsu_store.git.commits import CommitDraft, make_commit, parse_commit
-from jitsu_store.git.objects import Kind, make
+from jitsu_store.git.commits import CommitDraft, Trailers, make_commit, parse_commit
+from jitsu_store.git.objects import ObjectKind, make
 from tests.support import store as support
 from tests.support.store import ME, Store, git
 from tests.support.vms import make_vm
@@ -27,7 +27,7 @@ running = partial(support.running, says=NOW + 0.5)
 
 
 async def serial(store: Store) -> int:
-    return (await store.server.list(List())).serial
+    return (await store.server.reader.list(List())).serial
 
 
 def foreign(path: Path, message: str, ts: int = NOW) -> str:
@@ -101,10 +101,12 @@ async def test_whoever_chooses_a_message_chooses_neither_serial_nor_request(tmp_
 
 
 def test_our_own_trailers_are_read_whatever_stands_above_them() -> None:
-    tree = make(Kind.TREE, b"")
-    made = make_commit(tree.id, CommitDraft((), "a", "Why\n\nRequest-Id: x\nFirst-Parent: pulled", 100, "r1", 103))
+    tree = make(ObjectKind.TREE, b"")
+    made = make_commit(
+        tree.id, CommitDraft((), "a", "Why\n\nRequest-Id: x\nFirst-Parent: pulled", 100, Trailers("r1", 103))
+    )
     record = parse_commit(made.id, made.data)
     assert (record.request, record.serial, record.is_on_foreign) == ("r1", 103, False)
-    begun = make_commit(tree.id, CommitDraft((), "a", "Why", 100, "r1", 103, is_on_foreign=True))
+    begun = make_commit(tree.id, CommitDraft((), "a", "Why", 100, Trailers("r1", 103, is_on_foreign=True)))
     record = parse_commit(begun.id, begun.data)
     assert (record.request, record.serial, record.is_on_foreign) == ("r1", 103, True)

@@ -26,7 +26,7 @@ from jitsu_protocol.messages import (
 )
 from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, NotFound, Refused, Unavailable
 from jitsu_protocol.model.vm import to_tree
-from jitsu_store.wires.repacker import Repacker
+from jitsu_store.wires.repacker import RepackPass
 from jitsu_store.wires.repository import Repository
 from tests.support.store import ME, Store, git, running, write_with_git
 from tests.support.vms import make_vm
@@ -59,7 +59,7 @@ async def test_a_request_that_is_sent_twice_is_one_commit_even_after_a_restart(t
     async with running(tmp_path / "db") as store:
         assert await store.apply({"a/b": "1"}, request="r1") == first
         assert await store.get("a/b") == "2"
-        assert (await store.server.list(List())).commit == second
+        assert (await store.server.reader.list(List())).commit == second
 
 
 async def test_a_store_that_is_stopped_while_it_writes_leaves_branches_at_what_is_there(
@@ -96,7 +96,7 @@ async def test_the_serial_grows_with_each_change_of_the_zones_and_with_no_other_
     vm = make_vm()
 
     async def serial(store: Store) -> int:
-        return (await store.server.list(List())).serial
+        return (await store.server.reader.list(List())).serial
 
     async with running(tmp_path / "db", says=1_000.5) as store:
         await store.apply(dict(to_tree(vm)))
@@ -126,7 +126,7 @@ async def test_leaves_can_be_had_in_pages_that_tear_no_name_apart(tmp_path: Path
         found: dict[str, str] = {}
         after, pages = "", 0
         while True:
-            page = await store.server.list(List(prefix="a", after=after, limit=7))
+            page = await store.server.reader.list(List(prefix="a", after=after, limit=7))
             assert not found.keys() & page.leaves.keys()
             found |= page.leaves
             pages, after = pages + 1, page.upto
@@ -136,7 +136,7 @@ async def test_leaves_can_be_had_in_pages_that_tear_no_name_apart(tmp_path: Path
             applying = asyncio.create_task(store.apply({"a/19/x": f"new {pages}", "a/30/x": "new"}))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            hidden = await store.server.list(List(prefix="a", after="18", limit=100))
+            hidden = await store.server.reader.list(List(prefix="a", after="18", limit=100))
             if pages == 1:
                 assert hidden.leaves == {path: value for path, value in leaves.items() if path.startswith("a/19")}
             await applying
@@ -145,7 +145,7 @@ async def test_leaves_can_be_had_in_pages_that_tear_no_name_apart(tmp_path: Path
 
 
 async def _below(store: Store, prefix: str) -> dict[str, str]:
-    return (await store.server.list(List(prefix=prefix))).leaves
+    return (await store.server.reader.list(List(prefix=prefix))).leaves
 
 
 async def test_a_refused_change_changes_nothing(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ async def test_a_refused_change_changes_nothing(tmp_path: Path) -> None:
         ):
             with pytest.raises(Invalid):
                 await store.apply(dict(changes))
-        assert (await store.server.list(List())).commit == head
+        assert (await store.server.reader.list(List())).commit == head
         assert await store.leaves() == to_tree(one) | to_tree(two)
         assert len(store.feed.of("vm")) == 1
 
@@ -284,10 +284,10 @@ async def test_the_log_can_be_of_one_path_and_of_one_branch(tmp_path: Path) -> N
             await store.apply({f"a/{number % 2}": str(number)})
         await store.branch("try")
         await store.apply({"a/1": "9"}, "try")
-        assert len((await store.server.log(Log())).commits) == 5
-        assert len((await store.server.log(Log(path="a/1"))).commits) == 2
-        assert len((await store.server.log(Log(path="a/1", branch="try"))).commits) == 3
-        assert len((await store.server.log(Log(limit=3))).commits) == 3
+        assert len((await store.server.reader.log(Log())).commits) == 5
+        assert len((await store.server.reader.log(Log(path="a/1"))).commits) == 2
+        assert len((await store.server.reader.log(Log(path="a/1", branch="try"))).commits) == 3
+        assert len((await store.server.reader.log(Log(limit=3))).commits) == 3
 
 
 async def test_a_branch_is_apart_until_it_is_merged(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ async def test_a_branch_is_apart_until_it_is_merged(tmp_path: Path) -> None:
         await store.branch("try")
         await store.apply({"a": "2", "c": "3"}, "try")
         assert (await store.get("a"), await store.get("a", "try")) == ("1", "2")
-        found = await store.server.diff(Diff(old="master", new="try"))
+        found = await store.server.reader.diff(Diff(old="master", new="try"))
         assert {(each.path, each.old, each.value) for each in found.changes} == {("a", "1", "2"), ("c", None, "3")}
         await store.apply({"b": "5"})
         assert (await store.merge("try")).changed == 2
@@ -304,7 +304,7 @@ async def test_a_branch_is_apart_until_it_is_merged(tmp_path: Path) -> None:
         assert store.git("log", "-1", "--format=%s %p").split()[:4] == ["Merge", "try", "into", "master"]
         assert len(store.git("log", "-1", "--format=%p").split()) == 2
         assert (await store.merge("try")).changed == 0
-        listed = await store.server.list_branches(ListBranches())
+        listed = await store.server.reader.list_branches(ListBranches())
         assert [each.name for each in listed.branches] == ["master", "try"]
         await store.server.delete_branch(DeleteBranch(name="try", author=ME))
         with pytest.raises(NotFound):
@@ -452,10 +452,10 @@ async def test_pages_are_cut_by_bytes_and_a_vm_too_large_for_one_keeps_no_others
     write_with_git(tmp_path / "db", f"jitsu/vm/{large}/config/kernel/0", "x" * 5_000_000)
     async with running(tmp_path / "db") as store:
         found: dict[str, str] = {}
-        page = await store.server.list(List(prefix="jitsu/vm", limit=100_000))
+        page = await store.server.reader.list(List(prefix="jitsu/vm", limit=100_000))
         found |= page.leaves
         while page.upto:
-            page = await store.server.list(List(prefix="jitsu/vm", limit=100_000, after=page.upto))
+            page = await store.server.reader.list(List(prefix="jitsu/vm", limit=100_000, after=page.upto))
             found |= page.leaves
         assert {path.split("/")[2] for path in found} == {vm.uuid for vm in vms} - {large}
 
@@ -489,7 +489,7 @@ async def test_a_watcher_that_was_away_gets_each_commit_once_and_in_order(tmp_pa
     async with running(tmp_path / "db") as store:
         told, more = [], True
         while more:
-            page = await store.server.changes_since(ChangesSince(since=seen, prefix="a", limit=3))
+            page = await store.server.reader.changes_since(ChangesSince(since=seen, prefix="a", limit=3))
             told += [{c.path: (c.old, c.value) for c in each.changes} for each in page.commits]
             seen, more = page.upto, page.more
         assert told == [
@@ -499,9 +499,9 @@ async def test_a_watcher_that_was_away_gets_each_commit_once_and_in_order(tmp_pa
             {"a/x": ("5", "7")},
             {"a/y": (None, "1"), "a/z": (None, "1")},
         ]
-        assert (await store.server.changes_since(ChangesSince(since=seen))).commits == []
+        assert (await store.server.reader.changes_since(ChangesSince(since=seen))).commits == []
         with pytest.raises(Conflict, match="not in the history"):
-            await store.server.changes_since(ChangesSince(since=seen, branch="try"))
+            await store.server.reader.changes_since(ChangesSince(since=seen, branch="try"))
 
 
 async def test_history_goes_to_another_repository_and_comes_from_it(tmp_path: Path) -> None:
@@ -513,7 +513,7 @@ async def test_history_goes_to_another_repository_and_comes_from_it(tmp_path: Pa
         assert git(tmp_path / "other.git", "show", "master:a") == "1"
         await second.server.fetch(Fetch(remote=remote, into="theirs", author=ME))
         assert await second.leaves() == {}, "nothing that runs has changed"
-        assert (await second.server.list(List(branch="theirs"))).leaves == {"a": "1", "b": "1"}
+        assert (await second.server.reader.list(List(branch="theirs"))).leaves == {"a": "1", "b": "1"}
         with pytest.raises(Refused):
             await second.server.fetch(Fetch(remote=remote, into="again", author=f"vm:{make_vm().uuid}"))
         await second.server.pull(Pull(remote=remote, author=ME, request=""))
@@ -567,16 +567,16 @@ async def test_packing_changes_nothing_that_can_be_seen(tmp_path: Path) -> None:
         for number in range(70):
             await store.apply({f"jitsu/x/{number * 7:04}/y": f"n{number}"})
         history = store.git("log", "-p", "--format=%H %s")
-        assert Repacker(tmp_path / "db").work(quiet=False) >= 64
-        store.server.packed()
+        assert RepackPass(tmp_path / "db").work(quiet=False) >= 64
+        store.server.repacked()
         await store.apply({"jitsu/z": "1"})
-        assert Repacker(tmp_path / "db").work(quiet=True) > 1
-        assert Repacker(tmp_path / "db").work(quiet=True) == 0
+        assert RepackPass(tmp_path / "db").work(quiet=True) > 1
+        assert RepackPass(tmp_path / "db").work(quiet=True) == 0
         assert len(list((tmp_path / "db" / "objects" / "pack").iterdir())) == 2
         assert store.git("log", "-p", "--format=%H %s", "master~1") == history
         store.git("fsck", "--strict")
         assert await store.get("jitsu/x/0007/y") == "n1"
-        assert len((await store.server.log(Log(limit=100))).commits) == 72
+        assert len((await store.server.reader.log(Log(limit=100))).commits) == 72
 
 
 async def test_a_missing_object_is_named_when_somebody_needs_it_and_at_the_next_start(tmp_path: Path) -> None:
@@ -592,7 +592,7 @@ async def test_a_missing_object_is_named_when_somebody_needs_it_and_at_the_next_
         with pytest.raises(Unavailable, match=rf"{missing}.* is missing or damaged.*git fsck"):
             await store.get("a", "old")
         with pytest.raises(Unavailable, match="missing or damaged"):
-            await store.server.log(Log())
+            await store.server.reader.log(Log())
         await store.apply({"a": "3"})  # what does not need it goes on
     with pytest.raises(Unavailable, match=missing):
         async with running(tmp_path / "db"):

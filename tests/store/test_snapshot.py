@@ -13,8 +13,8 @@ from jitsu_protocol.model.vm import to_tree
 from jitsu_store.rules.snapshot import Snapshot, decode, encode
 from jitsu_store.rules.tree import LeafTree
 from jitsu_store.rules.validate import State
-from jitsu_store.wires.disk import Directory, open_repository
-from jitsu_store.wires.repacker import Repacker
+from jitsu_store.wires.disk import DirectoryFiles, open_repository
+from jitsu_store.wires.repacker import RepackPass
 from jitsu_store.wires.snapshot import SNAPSHOT, read_leaves
 from tests.support.store import running
 from tests.support.vms import make_vm
@@ -34,7 +34,7 @@ def counted(path: Path) -> tuple[dict[str, str], int, int]:
         return load(*arguments)  # type: ignore[arg-type]
 
     repository._load = counting  # type: ignore[method-assign, assignment]
-    tree, missing = read_leaves(repository, Directory(path), repository.head("master"))
+    tree, missing = read_leaves(repository, DirectoryFiles(path), repository.head("master"))
     return tree.below(), missing, reads
 
 
@@ -43,7 +43,7 @@ async def test_a_store_reads_only_what_its_snapshot_does_not_have(tmp_path: Path
     leaves = {f"a/{number:03}/x": str(number) for number in range(300)}
     async with running(path) as store:
         await store.apply(dict(leaves))
-        Repacker(path).save_snapshot()
+        RepackPass(path).save_snapshot()
         await store.apply({"a/001/x": "new", "a/002/x": None, "b/y": "1"})
         expected = await store.leaves()
     found, missing, reads = counted(path)
@@ -52,7 +52,7 @@ async def test_a_store_reads_only_what_its_snapshot_does_not_have(tmp_path: Path
     async with running(path) as store:
         assert await store.leaves() == expected
         store.git("fsck", "--strict")
-        Repacker(path).save_snapshot()
+        RepackPass(path).save_snapshot()
     assert counted(path)[1] == 0
 
 
@@ -60,11 +60,11 @@ async def test_a_store_reads_only_what_its_snapshot_does_not_have(tmp_path: Path
 async def test_a_snapshot_that_is_damaged_or_of_another_repository_is_ignored(tmp_path: Path, damage: str) -> None:
     async with running(tmp_path / "other") as store:
         await store.apply({"z": "1"})
-    Repacker(tmp_path / "other").save_snapshot()
+    RepackPass(tmp_path / "other").save_snapshot()
     path = tmp_path / "db"
     async with running(path) as store:
         await store.apply({"a/x": "1"})
-    Repacker(path).save_snapshot()
+    RepackPass(path).save_snapshot()
     file = path / SNAPSHOT
     data = file.read_bytes()
     match damage:
@@ -86,7 +86,7 @@ async def test_a_snapshot_of_a_branch_that_went_elsewhere_gives_what_the_branch_
     async with running(path) as store:
         old = await store.apply({"a/x": "1", "b": "1"})
         await store.apply({"a/x": "2", "c/d": "1", "b": None})
-        Repacker(path).save_snapshot()
+        RepackPass(path).save_snapshot()
         store.git("update-ref", "refs/heads/master", old)
     assert counted(path)[0] == {"a/x": "1", "b": "1"}
 
@@ -107,7 +107,7 @@ async def test_readers_are_served_while_a_store_that_starts_looks_at_its_vms_and
         await store.apply(dict(leaves))
     async with running(tmp_path / "db") as store:
         clash = asyncio.create_task(store.apply({f"jitsu/vm/{vms[0].uuid}/ip": "127.0.2.120"}))
-        assert (await store.server.list(List(prefix="jitsu/vm"))).leaves == leaves
+        assert (await store.server.reader.list(List(prefix="jitsu/vm"))).leaves == leaves
         with pytest.raises(Invalid, match="belongs to the VM n119 already"):
             await clash
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from jitsu_protocol.messages import Branch, List, ListBranches, Push, Record
 from jitsu_protocol.model.errors import Invalid
 from jitsu_protocol.model.vm import to_tree
-from jitsu_store.rules.statistics import Recorded, Statistics, line, read
-from jitsu_store.wires.disk import Directory
+from jitsu_store.rules.statistics import PendingStatistics, Recorded, line, read
+from jitsu_store.wires.disk import DirectoryFiles
 from jitsu_store.wires.journal import JOURNAL, JournalFile, StatisticsKeeper
 from tests.support.clock import VirtualClock
 from tests.support.store import ME, git, running
@@ -58,7 +58,7 @@ def test_a_journal_that_is_cut_anywhere_gives_all_that_was_complete(
 
 
 def test_a_value_that_is_recorded_while_the_one_before_is_committed_still_waits() -> None:
-    statistics = Statistics()
+    statistics = PendingStatistics()
     statistics.record({"a": "1", "b": "1"}, "vmd")
     committing = statistics.pending()
     statistics.record({"a": "2"}, "vmd")
@@ -77,9 +77,9 @@ async def test_statistics_are_seen_at_once_and_survive_a_kill_before_their_commi
         store.server.record(recorded(1))
         assert await store.get(STARTS) == "1"
         for prefix in ("", "jitsu", "jitsu/stats", "jitsu/stats/v", STARTS):
-            assert (await store.server.list(List(prefix=prefix))).leaves[STARTS] == "1"
-        assert (await store.server.list(List(prefix="jitsu/stats", limit=1))).leaves[STARTS] == "1"
-        assert (await store.server.list(List(prefix="jitsu/vm"))).leaves == {}
+            assert (await store.server.reader.list(List(prefix=prefix))).leaves[STARTS] == "1"
+        assert (await store.server.reader.list(List(prefix="jitsu/stats", limit=1))).leaves[STARTS] == "1"
+        assert (await store.server.reader.list(List(prefix="jitsu/vm"))).leaves == {}
         await store.server.keeper.journal()
         store.server.record(recorded(2))
         await store.server.keeper.journal()
@@ -136,7 +136,7 @@ async def test_branches_merges_and_backups_have_the_statistics_of_now(tmp_path: 
         store.server.record(recorded(21))
         await store.server.push(Push(remote=str(tmp_path / "other.git"), author=ME))
         assert git(tmp_path / "other.git", "show", f"master:{STARTS}") == "21"
-        listed = await store.server.list_branches(ListBranches())
+        listed = await store.server.reader.list_branches(ListBranches())
         assert isinstance(listed.branches[0], Branch)
 
 
@@ -221,16 +221,16 @@ async def test_statistics_that_are_refused_cost_the_others_nothing_and_do_not_st
 
 
 def test_an_append_that_a_full_disk_cuts_leaves_a_journal_that_reads_as_before(tmp_path: Path) -> None:
-    journal = JournalFile(Directory(tmp_path, durable=False))
+    journal = JournalFile(DirectoryFiles(tmp_path, durable=False))
     journal.append({"a": ("1", "vmd")})
     limit = (tmp_path / JOURNAL).stat().st_size + 7
     script = (
         "import resource, signal, sys, pathlib\n"
-        "from jitsu_store.wires.disk import Directory\n"
+        "from jitsu_store.wires.disk import DirectoryFiles\n"
         "from jitsu_store.wires.journal import JournalFile\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))\n"
-        "journal = JournalFile(Directory(pathlib.Path(sys.argv[1]), durable=False))\n"
+        "journal = JournalFile(DirectoryFiles(pathlib.Path(sys.argv[1]), durable=False))\n"
         "try:\n    journal.append({'b': ('2', 'vmd')})\n"
         "except OSError as error:\n    print(error.errno)\n"
     )

@@ -22,7 +22,7 @@ async def test_a_store_in_memory_keeps_what_it_acknowledged_when_it_is_killed() 
             await store.apply({"a": "2"})
         assert await store.get("a") == "1"
         await store.merge("try")
-        messages = [commit.message.splitlines()[0] for commit in (await store.server.log(Log())).commits]
+        messages = [commit.message.splitlines()[0] for commit in (await store.server.reader.log(Log())).commits]
         assert messages == ["Merge try into master", "Why", "Why"]
     async with running_on(MemoryStorage(disk)) as store:
         assert await store.leaves() == {"a": "1", "b": "2"}

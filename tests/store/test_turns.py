@@ -56,7 +56,7 @@ async def paged(store: Store) -> dict[str, str]:
     leaves: dict[str, str] = {}
     after = ""
     while True:
-        page = await store.server.list(List(prefix="jitsu/vm", after=after, limit=1000))
+        page = await store.server.reader.list(List(prefix="jitsu/vm", after=after, limit=1000))
         leaves |= page.leaves
         after = page.upto
         if not after:

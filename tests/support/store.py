@@ -15,7 +15,8 @@ from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.metrics import Metrics
 from jitsu_runtime.settings.load import load
 from jitsu_store.wires.disk import DiskStorage
-from jitsu_store.wires.server import FEEDS, StoreServer
+from jitsu_store.wires.feeds import FEEDS
+from jitsu_store.wires.server import StoreServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -95,10 +96,10 @@ class Store:
         return reply
 
     async def get(self, path: str, branch: str = "master") -> str:
-        return (await self.server.read(Read(path=path, branch=branch))).value
+        return (await self.server.reader.read(Read(path=path, branch=branch))).value
 
     async def leaves(self, branch: str = "master") -> dict[str, str]:
-        return (await self.server.list(List(branch=branch))).leaves
+        return (await self.server.reader.list(List(branch=branch))).leaves
 
     def git(self, *arguments: str) -> str:
         return git(self.path, *arguments)

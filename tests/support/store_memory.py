@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from jitsu_store.git.commits import CommitRecord
-    from jitsu_store.git.objects import GitObject, Id, Kind
-    from jitsu_store.wires.storage import Files, Remotes
+    from jitsu_store.git.objects import GitObject, Id, ObjectKind
+    from jitsu_store.wires.storage import FileStore, Remotes
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class MemoryObjects:
         found = [each for each in self._disk.objects.values() if each.id.hex().startswith(prefix)]
         return found[0].id if len(found) == 1 and found[0].kind.value == "commit" else None
 
-    def read(self, id: Id, kind: Kind) -> bytes:
+    def read(self, id: Id, kind: ObjectKind) -> bytes:
         found = self._disk.objects.get(id)
         if found is None or found.kind is not kind:
             raise DamagedError("there is no such object", id)
@@ -117,7 +117,7 @@ class MemoryObjects:
 
 
 class MemoryFiles:
-    """Files: see `Files`."""
+    """Files: see `FileStore`."""
 
     def __init__(self, disk: MemoryDisk) -> None:
         self._disk = disk
@@ -191,7 +191,7 @@ class MemoryStorage:
         self.name = NAME
         self.is_temporary = False
         self.disk = disk
-        self.files: Files = MemoryFiles(disk)
+        self.files: FileStore = MemoryFiles(disk)
         self.remotes: Remotes = NoRemotes()
 
     def repository(self) -> Repository:

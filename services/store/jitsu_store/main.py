@@ -18,7 +18,8 @@ import structlog
 from jitsu_protocol.model.errors import DamagedStore, Refused, Unavailable
 from jitsu_runtime.service import run
 from jitsu_store.wires.disk import open_storage as open_disk
-from jitsu_store.wires.server import FEEDS, StoreServer
+from jitsu_store.wires.feeds import FEEDS
+from jitsu_store.wires.server import StoreServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ log = structlog.get_logger("store")
 async def start(world: World, open_storage: Callable[[World], Storage] = open_disk) -> None:
     """Open the repository and serve it."""
     storage = open_storage(world)
-    repacker = storage.repacker(lambda: server.packed())
+    repacker = storage.repacker(lambda: server.repacked())
     try:
         server = StoreServer(world, storage, world.publish(*FEEDS), repacker.committed)
     except (Unavailable, Refused) as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from jitsu_store.git.objects import ID_BYTES, GitObject, Id, Kind, make
+from jitsu_store.git.objects import ID_BYTES, GitObject, Id, ObjectKind, make
 
 TRAILER = "Request-Id: "
 SERIAL_TRAILER = "Zone-Serial: "
@@ -25,6 +25,21 @@ MAX_NUMBER_DIGITS = 12
 
 
 @dataclass(frozen=True)
+class Trailers:
+    """What the store writes into a commit besides Git's own fields."""
+
+    request: str = ""
+    """The id of the request that makes it."""
+    serial: int = 0
+    """The serial of the zones from this commit on; 0 on branches where there is none."""
+    is_on_foreign: bool = False
+    """Its first parent comes from another store."""
+
+
+NO_TRAILERS = Trailers()
+
+
+@dataclass(frozen=True)
 class CommitDraft:
     """A commit that has no tree yet."""
 
@@ -33,12 +48,7 @@ class CommitDraft:
     message: str
     ts: float
     """When it is made, in seconds since 1970."""
-    request: str = ""
-    """The id of the request that makes it."""
-    serial: int = 0
-    """The serial of the zones from this commit on; 0 on branches where there is none."""
-    is_on_foreign: bool = False
-    """Its first parent comes from another store."""
+    trailers: Trailers = NO_TRAILERS
 
 
 def make_commit(tree: Id, draft: CommitDraft) -> GitObject:
@@ -53,12 +63,13 @@ def make_commit(tree: Id, draft: CommitDraft) -> GitObject:
     lines = [f"tree {tree.hex()}", *(f"parent {parent.hex()}" for parent in draft.parents)]
     text = _LIKE_TRAILER.sub(" ", "\n".join(draft.message.replace("\0", "").splitlines())).rstrip("\n")
     lines += [f"author {who}", f"committer {who}", "", text or "No message"]
-    trailers = [FOREIGN_TRAILER] if draft.is_on_foreign else []
-    trailers += [SERIAL_TRAILER + str(draft.serial)] if draft.serial > ts else []
-    trailers += [TRAILER + _plain(draft.request)] if draft.request else []
+    wanted = draft.trailers
+    trailers = [FOREIGN_TRAILER] if wanted.is_on_foreign else []
+    trailers += [SERIAL_TRAILER + str(wanted.serial)] if wanted.serial > ts else []
+    trailers += [TRAILER + _plain(wanted.request)] if wanted.request else []
     if trailers:
         lines += ["", *trailers]
-    return make(Kind.COMMIT, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
+    return make(ObjectKind.COMMIT, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from jitsu_store.git.objects import GitObject, Id, Kind
+    from jitsu_store.git.objects import GitObject, Id, ObjectKind
 
 
 class DiskObjectStore:
@@ -74,7 +74,7 @@ class DiskObjectStore:
                 return bytes(found.id.raw)
         return None
 
-    def read(self, id: Id, kind: Kind) -> bytes:
+    def read(self, id: Id, kind: ObjectKind) -> bytes:
         """Return the content of an object of this kind."""
         with _damage(id):
             found, data = self._repository.read(pygit2.Oid(raw=id))

@@ -38,7 +38,7 @@ FEW_LEAVES = 4
 """A directory with so few is likely to be like another one."""
 
 
-class Kind(StrEnum):
+class ObjectKind(StrEnum):
     """The kinds of object; the last only other programs write."""
 
     BLOB = "blob"
@@ -51,12 +51,12 @@ class Kind(StrEnum):
 class GitObject:
     """One object: its id follows from the rest."""
 
-    kind: Kind
+    kind: ObjectKind
     data: bytes
     id: Id
 
 
-def make(kind: Kind, data: bytes) -> GitObject:
+def make(kind: ObjectKind, data: bytes) -> GitObject:
     """Return the object with its id."""
     hashed = sha1(b"%s %d\0" % (kind.encode(), len(data)), usedforsecurity=False)
     hashed.update(data)
@@ -247,7 +247,7 @@ class _Writer:
     def _blob(self, value: str) -> Id:
         id = self._blobs.get(value)
         if id is None:
-            blob = make(Kind.BLOB, value.encode())
+            blob = make(ObjectKind.BLOB, value.encode())
             self.made.append(blob)
             id = self._blobs[value] = blob.id
         return id
@@ -260,7 +260,7 @@ class _Writer:
         directory = yield from self.write(path, self._directories.read(old))
         if not directory.index:
             return None
-        tree = make(Kind.TREE, directory.raw)
+        tree = make(ObjectKind.TREE, directory.raw)
         self._directories.keep(tree.id, directory)
         self.made.append(tree)
         return tree.id
@@ -279,7 +279,7 @@ class _Writer:
         """Return the id of a directory that was not there, None if nothing is in it."""
         if not entries:
             return None
-        tree = make(Kind.TREE, _raw(entries))
+        tree = make(ObjectKind.TREE, _raw(entries))
         if len(tree.data) >= LARGE_BYTES:
             self._directories.keep(tree.id, parse(tree.data))
         self.made.append(tree)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
-from jitsu_store.git.objects import ID_BYTES, Id, Kind
+from jitsu_store.git.objects import ID_BYTES, Id, ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,11 +30,13 @@ SMALL_TREE_BYTES = 1024
 """The same for a tree. Half of its bytes are ids: zlib would save a tenth of it, and take as long as the rest of the
 landing. A later repack compresses it."""
 STORED_FROM_BYTES = 64 * 1024
-"""A larger object is not compressed when it is first written: for a big tree that takes longer than the disk does."""
+"""A larger object is not compressed when it is first written: for a big tree that takes longer than the disk does. In a
+packfile of MANY_OBJECTS it is, because everything else takes longer still."""
+MANY_OBJECTS = 1000
 BUFFER_BYTES = 64 * 1024
 """Small entries are hashed and written together, so much at a time."""
 MAX_PACK_BYTES = 2**31 - 1
-_CODES = {Kind.COMMIT: 1, Kind.TREE: 2, Kind.BLOB: 3, Kind.TAG: 4}
+_CODES = {ObjectKind.COMMIT: 1, ObjectKind.TREE: 2, ObjectKind.BLOB: 3, ObjectKind.TAG: 4}
 _KINDS = {code: kind.value for kind, code in _CODES.items()}
 _OFS_DELTA, _REF_DELTA = 6, 7
 _TRAILER_BYTES = 20
@@ -128,11 +130,14 @@ class PackfileWriter:
     def add(self, thing: GitObject) -> None:
         """Write an object as it is."""
         size = len(thing.data)
-        if size < (SMALL_TREE_BYTES if thing.kind is Kind.TREE else SMALL_BYTES):
+        if size < (SMALL_TREE_BYTES if thing.kind is ObjectKind.TREE else SMALL_BYTES):
             deflated = stored_small(thing.data)
         else:
-            deflated = stored(thing.data) if size >= STORED_FROM_BYTES else _deflate(thing.data)
+            deflated = self._large(thing.data) if size >= STORED_FROM_BYTES else _deflate(thing.data)
         self._entry(thing.id, _CODES[thing.kind], len(thing.data), b"", deflated)
+
+    def _large(self, data: bytes) -> bytes:
+        return stored(data) if len(self._ids) < MANY_OBJECTS else zlib.compress(data, 1)
 
     def add_packed(self, thing: GitObject) -> None:
         """Write an object as it is, compressed however long that takes."""

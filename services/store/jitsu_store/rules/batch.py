@@ -30,7 +30,7 @@ from jitsu_protocol.messages import MASTER, Applied, Done
 from jitsu_protocol.model import identity
 from jitsu_protocol.model.errors import BadRequest, Conflict, JitsuError, NotFound, Refused
 from jitsu_protocol.model.vm import VM_ROOT
-from jitsu_store.git.commits import CommitDraft, credible_serial
+from jitsu_store.git.commits import CommitDraft, Trailers, credible_serial
 from jitsu_store.git.steps import PIECE
 from jitsu_store.rules import access, merge, tree
 from jitsu_store.rules.hidden import Hidden
@@ -60,7 +60,7 @@ REQUESTS_SOUGHT_COMMITS = 2000
 """How far back a store that starts looks for the requests that were carried out already."""
 
 
-class History(Protocol):
+class Commits(Protocol):
     """The commits that there are, and the making of new ones. All methods may raise JitsuError."""
 
     def resolve(self, revision: str) -> Id:
@@ -111,7 +111,7 @@ class Standing:
         self._requests: OrderedDict[str, tuple[str, int]] = OrderedDict()
         """Id of a request that was carried out -> its commit, and how many values it changed."""
 
-    def look_back(self, history: History) -> None:
+    def look_back(self, history: Commits) -> None:
         """Take requests and serial from the trailers of master's latest commits, as far as this store made them.
 
         A merge's first parent is our side. What it merged may come from anywhere, and its trailers count for nothing.
@@ -169,7 +169,7 @@ class Batch:
     branch that it has moved, if any.
     """
 
-    def __init__(self, standing: Standing, history: History) -> None:
+    def __init__(self, standing: Standing, history: Commits) -> None:
         self._standing = standing
         self._state = standing.state
         self._history = history
@@ -222,9 +222,7 @@ class Batch:
         if not changes:
             return Applied(commit=head.hex() if head is not None else "", changed=0)
         return (
-            yield from self._stage(
-                request.branch, changes, self._draft(head, who, request.message, now, request.request)
-            )
+            yield from self._stage(request.branch, changes, _draft(head, who, request.message, now, request.request))
         )
 
     def merge(self, request: Merge, fetched: Id | None, now: float) -> Steps[Applied]:
@@ -246,12 +244,12 @@ class Batch:
         if merged.conflicts:
             raise conflict(merged.conflicts, request.branch, request.into)
         message = request.message or f"Merge {request.branch} into {request.into}"
-        draft = self._draft(ours, who, message, now, request.request)
+        draft = _draft(ours, who, message, now, request.request)
         if ours is None and request.into == MASTER:
             # A backup comes back: without a master, all commits are another store's. Secondaries know its serial, which
             # may be ahead of the clock.
             self.serial = max(self.serial, credible_serial(self._history.commit(theirs).serial, now))
-            draft = replace(draft, is_on_foreign=True)
+            draft = replace(draft, trailers=replace(draft.trailers, is_on_foreign=True))
         return (yield from self._stage(request.into, merged.changes, replace(draft, parents=(*draft.parents, theirs))))
 
     def create_branch(self, request: CreateBranch, now: float) -> Applied:
@@ -297,7 +295,7 @@ class Batch:
         changes: Changes = {p: v for p, v in values.items() if held.get(p) != v and not held.blocked(p)}
         if changes:
             who = identity.Identity(identity.Role.SERVICE, services)
-            draft = self._draft(self.heads.get(MASTER), who, "Statistics", now, "")
+            draft = _draft(self.heads.get(MASTER), who, "Statistics", now, "")
             yield from self._stage(MASTER, changes, draft)
         return Done()
 
@@ -359,10 +357,6 @@ class Batch:
         if wrong:
             raise unexpected(wrong)
 
-    @staticmethod
-    def _draft(head: Id | None, who: identity.Identity, message: str, now: float, request: str) -> CommitDraft:
-        return CommitDraft(() if head is None else (head,), str(who), message, now, request)
-
     def _stage(self, branch: str, changes: Changes, draft: CommitDraft) -> Steps[Applied]:
         """Try the changes, and make the commit; raises Invalid with every reason."""
         head = self.heads.get(branch)
@@ -378,8 +372,8 @@ class Batch:
         differs = {path: (old[path], new) for path, new in changes.items()}
         serial = self.serial if branch == MASTER else 0
         self.landing.append(Landed(branch, commit.hex(), differs, serial))
-        if draft.request:
-            self.requests[draft.request] = (commit.hex(), len(changes))
+        if request := draft.trailers.request:
+            self.requests[request] = (commit.hex(), len(changes))
         return Applied(commit=commit.hex(), changed=len(changes))
 
     def _stage_on_master(self, changes: Changes, old: Changes, draft: CommitDraft) -> Steps[Id]:
@@ -392,7 +386,9 @@ class Batch:
             undo, reasons = yield from self._state.put_steps(changes)
             if reasons:
                 raise invalid(reasons)
-            commit = yield from self._history.stage_steps(replace(draft, serial=serial), changes)
+            commit = yield from self._history.stage_steps(
+                replace(draft, trailers=replace(draft.trailers, serial=serial)), changes
+            )
         except JitsuError:
             yield from self._state.undo_steps(undo)
             self._standing.hidden.drop(hiding)
@@ -413,3 +409,7 @@ class Batch:
             yield from self._state.undo_steps(each)
         self._standing.hidden.drop(hiding)
         return reasons
+
+
+def _draft(head: Id | None, who: identity.Identity, message: str, now: float, request: str) -> CommitDraft:
+    return CommitDraft(() if head is None else (head,), str(who), message, now, Trailers(request))

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jitsu_store.git.objects import ID_BYTES, LARGE_BYTES, MAX_DEPTH, Id, Kind
+from jitsu_store.git.objects import ID_BYTES, LARGE_BYTES, MAX_DEPTH, Id, ObjectKind
 from jitsu_store.rules.tree import MAX_LEAVES, MAX_TREE_BYTES, MAX_VALUE_CHARACTERS, part_fault
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_OBJECTS = 2_000_000
 MAX_BLOB_BYTES = 4 * MAX_VALUE_CHARACTERS
 """UTF-8 has at most four bytes for a character."""
-MAX_OBJECT_BYTES = {Kind.BLOB: MAX_BLOB_BYTES, Kind.TREE: 32 * 1024 * 1024, Kind.COMMIT: 1024 * 1024}
+MAX_OBJECT_BYTES = {ObjectKind.BLOB: MAX_BLOB_BYTES, ObjectKind.TREE: 32 * 1024 * 1024, ObjectKind.COMMIT: 1024 * 1024}
 _ENTRY = re.compile(rb"(100644|100755|40000) ([^\0/]+)\0(.{20})", re.DOTALL)
 _IDENTITY = rb"[^<>\n\0]* <[^<>\n\0]*> (?:0|[1-9][0-9]{0,11}) [+-][0-9]{4}\n"
 _COMMIT = re.compile(
@@ -52,12 +52,12 @@ class Tree:
 class Checker:
     """Checks objects one after the other. `kind_of` says what a referenced object is, None for one that is missing."""
 
-    def __init__(self, kind_of: Callable[[Id], Kind | None]) -> None:
+    def __init__(self, kind_of: Callable[[Id], ObjectKind | None]) -> None:
         self._kind_of = kind_of
         self._names: set[bytes] = set()
         """Names that were found good."""
 
-    def size(self, kind: Kind, size: int) -> None:
+    def size(self, kind: ObjectKind, size: int) -> None:
         """Refuse an object that is too large before it is read."""
         limit = MAX_OBJECT_BYTES.get(kind)
         if limit is None:
@@ -70,9 +70,9 @@ class Checker:
         match = _COMMIT.fullmatch(data)
         if match is None:
             raise ForeignError(f"it has a commit that is not well formed: {data[:100]!r}")
-        self._refers(bytes.fromhex(match[1].decode()), Kind.TREE)
+        self._refers(bytes.fromhex(match[1].decode()), ObjectKind.TREE)
         for line in match[2].splitlines():
-            self._refers(bytes.fromhex(line.removeprefix(b"parent ").decode()), Kind.COMMIT)
+            self._refers(bytes.fromhex(line.removeprefix(b"parent ").decode()), ObjectKind.COMMIT)
 
     def tree(self, data: bytes) -> Tree:
         """Check all of a tree."""
@@ -92,7 +92,7 @@ class Checker:
             before = key
             seen.add(name)
             self._name(name)
-            self._refers(id, Kind.TREE if is_tree else Kind.BLOB)
+            self._refers(id, ObjectKind.TREE if is_tree else ObjectKind.BLOB)
             entries.append((id, is_tree))
             places.append(at - ID_BYTES)
         if at != len(data):
@@ -111,7 +111,7 @@ class Checker:
                 return None
             place, is_tree = before.places[number], entries[number][1]
             id = data[place : place + ID_BYTES]
-            self._refers(id, Kind.TREE if is_tree else Kind.BLOB)
+            self._refers(id, ObjectKind.TREE if is_tree else ObjectKind.BLOB)
             entries[number] = (id, is_tree)
         return Tree(entries, before.places)
 
@@ -126,7 +126,7 @@ class Checker:
             raise ForeignError(f"it has a path with the part {name[:100]!r}, which {fault}")
         self._names.add(name)
 
-    def _refers(self, id: Id, kind: Kind) -> None:
+    def _refers(self, id: Id, kind: ObjectKind) -> None:
         found = self._kind_of(id)
         if found is not kind:
             what = "is missing" if found is None else f"is a {found}"

@@ -15,7 +15,7 @@ from jitsu_store.rules.refusals import refuse
 
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Record
-    from jitsu_store.rules.statistics import Statistics
+    from jitsu_store.rules.statistics import PendingStatistics
     from jitsu_store.rules.tree import LeafTree
 
 MAX_RECORDED = 200_000
@@ -26,7 +26,7 @@ MAX_STATISTICS_OF_NOBODY = 1000
 """VMs that have statistics and are not there."""
 
 
-def record(request: Record, statistics: Statistics, held: LeafTree) -> None:
+def record(request: Record, statistics: PendingStatistics, held: LeafTree) -> None:
     """Add what a service has recorded to the statistics that wait; raises Refused. `held` is the tree of master."""
     refuse(access.record_refusal(request.service, request.values))
     new = sum(statistics.get(path) is None for path in request.values)
@@ -41,7 +41,7 @@ def record(request: Record, statistics: Statistics, held: LeafTree) -> None:
 class _Counts:
     """How many names there are below a path: counted once for each request."""
 
-    def __init__(self, statistics: Statistics, held: LeafTree) -> None:
+    def __init__(self, statistics: PendingStatistics, held: LeafTree) -> None:
         self._statistics = statistics
         self._held = held
         self._names: dict[str, int] = {}

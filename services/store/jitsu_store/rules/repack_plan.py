@@ -1,12 +1,14 @@
-"""When packs become one, and which earlier object a tree or commit is stored as a difference from.
+"""Which packfiles become one, and which earlier object a tree is stored as a difference from.
 
-Each commit makes a pack. Packs are in tiers by how much they hold, each tier `FAN_IN` times the one below; as many of
-one tier become one of the next, so each object is written again once per tier and no more. While nobody writes, what is
-left over is brought together as well.
+Each commit makes a packfile. Packfiles are in tiers by how many objects they hold, each tier `FAN_IN` times the one
+below. As many of one tier become one of the next, so each object is written again once per tier and no more. While
+nobody writes, what is left over is combined as well. The largest packfile is written again only for enough that is new,
+counted in objects or in bytes: a commit of statistics has few objects, but among them is a whole tree of all VMs.
 
-What is a difference already is copied as it is; a merge unpacks only what its sources hold whole: for each of them one
-version of each tree. A large tree becomes the difference from its latest version, after `MAX_CHAIN` steps from a much
-earlier one, so that no chain is long to follow. A small one becomes the difference from a version in an earlier source.
+What is a difference already is copied as it is. A merge unpacks only what its sources hold whole: one version of each
+tree for each source. A large tree becomes the difference from its latest version, and after `MAX_CHAIN` steps from a
+much earlier one, so that no chain takes long to follow. A small tree becomes the difference from a version in an
+earlier source.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
 FAN_IN = 32
 MAX_MERGED_OBJECTS = 400_000
 MAX_MERGED_BYTES = 2**30
-"""A merge holds some 200 bytes for each object, and a pack has a largest size; larger packs are left as they are."""
+"""A merge holds some 200 bytes in memory for each object, and a packfile has a largest size. Larger ones stay as they
+are."""
+WORTH_THE_LARGEST = 8
+"""The largest packfile is written again for an eighth of it, so that each byte is written again eight times at most."""
 WORTH = 0.7
 """A difference is kept if it is smaller than that share of the whole."""
 MAX_CHAIN = 1000
-"""Steps from a large tree to the last that is not based on its predecessor: 50 ms to read, for 10,000 VMs."""
+"""Steps from a large tree to the last one that is not based on its predecessor: 50 ms to read, for 10,000 VMs."""
 KEYS = 4
 SAMPLES = 9
 SAMPLE_BYTES = 40
@@ -37,12 +42,12 @@ SAMPLE_BYTES = 40
 
 @dataclass(frozen=True)
 class Packfile:
-    """One pack of the repository, as the choice sees it."""
+    """One packfile of the repository, as the choice sees it."""
 
     name: str
     objects: int
     age: float
-    """What sorts packs by when they were written, oldest first."""
+    """Sorts packfiles by when they were written, oldest first."""
     size: int = 0
     """In bytes."""
 
@@ -56,7 +61,10 @@ class Packfile:
 
 
 def choose(packs: Iterable[Packfile], *, quiet: bool) -> list[Packfile]:
-    """Return the packs that should become one now, oldest first; none if there is nothing to do."""
+    """Return the packfiles that should become one now, oldest first; none if there is nothing to do.
+
+    `quiet` says that nobody writes.
+    """
     movable = [pack for pack in packs if pack.objects < MAX_MERGED_OBJECTS // 2 and pack.size < MAX_MERGED_BYTES // 2]
     for tier in sorted({pack.tier for pack in movable}):
         alike = sorted((pack for pack in movable if pack.tier == tier), key=lambda pack: pack.age)
@@ -66,8 +74,11 @@ def choose(packs: Iterable[Packfile], *, quiet: bool) -> list[Packfile]:
         return []
     largest = max(movable, key=lambda pack: pack.objects)
     rest = [pack for pack in movable if pack is not largest]
-    if sum(pack.objects for pack in rest) < largest.objects / 8:
-        movable = rest  # the large one is worth writing again only for enough that is new
+    if (
+        sum(pack.objects for pack in rest) < largest.objects / WORTH_THE_LARGEST
+        and sum(pack.size for pack in rest) <= largest.size / WORTH_THE_LARGEST
+    ):
+        movable = rest
     return _within(sorted(movable, key=lambda pack: pack.age)) if len(movable) > 1 else []
 
 
@@ -84,7 +95,7 @@ def _within(packs: Sequence[Packfile]) -> list[Packfile]:
 
 @dataclass
 class _Chain:
-    """Versions of one large tree in the pack that is being written."""
+    """Versions of one large tree in the packfile that is being written."""
 
     anchor: Id
     latest: Id
@@ -92,10 +103,10 @@ class _Chain:
 
 @dataclass
 class Bases:
-    """Says, for each tree of a pack that is being written, what to store it as the difference from."""
+    """Says for each tree of a packfile that is being written which earlier tree to store it as a difference from."""
 
     _owners: dict[int, Id] = field(default_factory=dict)
-    """Hash of what versions of a tree share -> the last that had it."""
+    """Hash of what versions of a tree share -> the latest version that had it."""
     _source: dict[Id, tuple[int, int]] = field(default_factory=dict)
     """Small tree that later ones may be based on -> the source that it came from, how many steps it is from a whole."""
     _chains: dict[Id, _Chain] = field(default_factory=dict)
@@ -151,8 +162,8 @@ class Bases:
 def _keys(data: bytes) -> list[int]:
     """Return hashes of what versions of one tree share: entries, or places in a large one.
 
-    One that has less than half of them in common with another is not its next version. To base it on that would save
-    little, and hide it from the next merge, in which its own next version may come.
+    A tree that has less than half of them in common with another is not its next version. To base it on that one would
+    save little, and hide it from the next merge, in which its own next version may come.
     """
     if len(data) >= LARGE_BYTES:
         places = (len(data) * n // SAMPLES for n in range(SAMPLES))

@@ -32,7 +32,7 @@ Recorded = tuple[str, str]
 _CHECKSUM_CHARACTERS = 8
 
 
-class Statistics:
+class PendingStatistics:
     """The statistics that are not committed yet."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jitsu_store.rules.batch import Standing
-    from jitsu_store.rules.statistics import Statistics
+    from jitsu_store.rules.statistics import PendingStatistics
 
 PAGE_BYTES = MAX_TOLD_BYTES
 """A page is full when it has so much, however few leaves that are."""
@@ -39,7 +39,7 @@ class Page:
 class View:
     """Master, for readers."""
 
-    def __init__(self, standing: Standing, statistics: Statistics) -> None:
+    def __init__(self, standing: Standing, statistics: PendingStatistics) -> None:
         self._standing = standing
         self._tree = standing.state.tree
         self._statistics = statistics

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from io import FileIO
 
     from jitsu_runtime.world import World
-    from jitsu_store.wires.storage import Files, Remotes
+    from jitsu_store.wires.storage import FileStore, Remotes
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ MAX_OPEN_PACKFILES = 128
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT}
 
 
-class Directory:
+class DirectoryFiles:
     """The files of a directory, each written so that a crash leaves the old or the new content."""
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
@@ -115,7 +115,7 @@ class DiskStorage:
         self.is_temporary = is_temporary
         self._durable = not is_temporary
         self._lock = prepare(path, durable=self._durable)
-        self.files: Files = Directory(path, durable=self._durable)
+        self.files: FileStore = DirectoryFiles(path, durable=self._durable)
         self.remotes: Remotes = TransferProcesses(path, durable=self._durable)
 
     def repository(self) -> Repository:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.model.errors import Invalid, JitsuError
-from jitsu_store.rules.statistics import Statistics, line, read
+from jitsu_store.rules.statistics import PendingStatistics, line, read
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from jitsu_runtime.clock import Clock
     from jitsu_store.rules.statistics import Recorded
-    from jitsu_store.wires.storage import Files, Worker
+    from jitsu_store.wires.storage import FileStore, Worker
 
 JOURNAL = "jitsu-statistics.journal"
 JOURNAL_S = 1.0
@@ -29,7 +29,7 @@ log = structlog.get_logger("store")
 class JournalFile:
     """The journal. Its methods block: they are for the store's disk worker."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: FileStore) -> None:
         self._files = files
 
     def read(self) -> dict[str, Recorded]:
@@ -63,7 +63,7 @@ class StatisticsKeeper:
         interval_s: float,
     ) -> None:
         """Read what an earlier start left. `commit` is given values and the services that recorded them."""
-        self.statistics = Statistics()
+        self.statistics = PendingStatistics()
         self._file = file
         self._worker = worker
         self._clock = clock

@@ -28,10 +28,10 @@ from pygit2.enums import ObjectType
 
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_store.git.files import Landing, pack_directory, pack_name, remove_packs, temporary_pack
-from jitsu_store.git.objects import LARGE_BYTES, GitObject, Id, Kind
+from jitsu_store.git.objects import LARGE_BYTES, GitObject, Id, ObjectKind
 from jitsu_store.git.packfile import Ids, PackfileReader, PackfileWriter, delta
 from jitsu_store.rules.repack_plan import FAN_IN, WORTH, Bases, Packfile, choose
-from jitsu_store.wires.disk import Directory, open_repository
+from jitsu_store.wires.disk import DirectoryFiles, open_repository
 from jitsu_store.wires.snapshot import write_snapshot
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class AbandonedError(Exception):
     """The store is gone: what has been written so far is dropped."""
 
 
-class Repacker:
+class RepackPass:
     """Merges the packs of one repository."""
 
     def __init__(self, repository: Path, is_wanted: Callable[[], bool] = lambda: True) -> None:
@@ -63,11 +63,11 @@ class Repacker:
         self._is_wanted = is_wanted
 
     def work(self, *, quiet: bool) -> int:
-        """Merge until nothing is left to do; returns how many packs went."""
+        """Merge until nothing is left to do; returns how many packfiles went."""
         gone = 0
         while packs := choose(self._packs(), quiet=quiet):
             with contextlib.closing(
-                Merge(self._path, self._directory, [pack.name for pack in packs], self._is_wanted)
+                PackfileMerge(self._path, self._directory, [pack.name for pack in packs], self._is_wanted)
             ) as merge:
                 merge.run()
             gone += len(packs)
@@ -76,7 +76,7 @@ class Repacker:
     def save_snapshot(self) -> None:
         """Write what a store that starts reads instead of a tree and a blob for each key."""
         repository = open_repository(self._path, durable=False)
-        write_snapshot(repository, Directory(self._path, durable=False), repository.head("master"))
+        write_snapshot(repository, DirectoryFiles(self._path, durable=False), repository.head("master"))
 
     def _packs(self) -> list[Packfile]:
         packs = []
@@ -91,7 +91,7 @@ class Repacker:
         return packs
 
 
-class Merge:
+class PackfileMerge:
     """Makes one pack of several."""
 
     def __init__(self, repository: Path, directory: Path, names: list[str], is_wanted: Callable[[], bool]) -> None:
@@ -152,7 +152,7 @@ class Merge:
                 self._writer.add_copied(id, entry)
                 self._kin.copied(id, entry.base)
             elif entry.kind in ("tree", "commit"):
-                self._add(GitObject(Kind(entry.kind), zlib.decompress(entry.deflated), id), source)
+                self._add(GitObject(ObjectKind(entry.kind), zlib.decompress(entry.deflated), id), source)
             elif entry.kind:
                 self._writer.add_copied(id, entry)
             else:
@@ -164,11 +164,11 @@ class Merge:
 
     def _add(self, thing: GitObject, source: int) -> None:
         base: tuple[Id, bytes] | None = None
-        if thing.kind is Kind.COMMIT:
+        if thing.kind is ObjectKind.COMMIT:
             base = None if self._commit is None else (self._commit.id, self._commit.data)
             if source != self._commit_source:  # within a source all are based on one, so that no chain gets long
                 self._commit, self._commit_source = thing, source
-        elif thing.kind is Kind.TREE:
+        elif thing.kind is ObjectKind.TREE:
             near = self._kin.base_for(thing.id, thing.data, source)
             base = None if near is None else (near, self._read(near))
             self._remember(thing)
@@ -211,7 +211,7 @@ class Objects:
             self._cached = 0
         kind, data = self._repository.read(pygit2.Oid(raw=id))
         self._cached += MAX_CACHED_BYTES if len(data) >= LARGE_BYTES else (FAN_IN + 1) * len(data)
-        return GitObject(Kind(ObjectType(kind).name.lower()), bytes(data), id)
+        return GitObject(ObjectKind(ObjectType(kind).name.lower()), bytes(data), id)
 
     def close(self) -> None:
         """Give back what is kept; pygit2 does that at some later time, because its objects refer to each other."""
@@ -229,7 +229,7 @@ def main() -> None:
     os.nice(NICE)
     pygit2.settings.enable_caching(False)
     pygit2.settings.mwindow_size = pygit2.settings.mwindow_mapped_limit = PAGES_KEPT_BYTES
-    repacker = Repacker(Path(sys.argv[1]), _is_input_open)
+    repacker = RepackPass(Path(sys.argv[1]), _is_input_open)
     for line in sys.stdin:
         try:
             is_quiet = line.strip() == "quiet"

@@ -24,7 +24,7 @@ from jitsu_store.git.errors import (
     NotARepositoryError,
     RepositoryError,
 )
-from jitsu_store.git.objects import Directories, GitObject, Id, Kind, TooLargeError
+from jitsu_store.git.objects import Directories, GitObject, Id, ObjectKind, TooLargeError
 from jitsu_store.git.steps import PIECE, at_once
 from jitsu_store.rules.foreign import ForeignError, Measure
 from jitsu_store.rules.tree import MAX_TREE_BYTES
@@ -58,7 +58,7 @@ class ObjectStore(Protocol):
     def find_commit(self, prefix: str) -> Id | None:
         """Return the only commit whose id begins with these hexadecimal digits, None if there is none, or another."""
 
-    def read(self, id: Id, kind: Kind) -> bytes:
+    def read(self, id: Id, kind: ObjectKind) -> bytes:
         """Return the content of an object of this kind."""
 
     def ancestors(self, head: Id) -> Iterator[Id]:
@@ -86,7 +86,7 @@ class Repository:
         self._store = store
         self._staged: dict[Id, GitObject] = {}
         self._recent: OrderedDict[Id, GitObject] = OrderedDict()
-        self._directories = Directories(lambda id: self._load(id, Kind.TREE))
+        self._directories = Directories(lambda id: self._load(id, ObjectKind.TREE))
 
     def reopen(self) -> None:
         """Look again at what there is; raises Unavailable."""
@@ -119,7 +119,7 @@ class Repository:
     def commit(self, id: Id) -> CommitRecord:
         """Return a commit."""
         try:
-            return parse_commit(id, self._load(id, Kind.COMMIT))
+            return parse_commit(id, self._load(id, ObjectKind.COMMIT))
         except ValueError as error:
             raise explained(DamagedError(str(error), id), self.name) from None
 
@@ -238,7 +238,7 @@ class Repository:
         """As `stage_commit`, in steps."""
         before = self.commit(draft.parents[0]).tree if draft.parents else None
         root, made = yield from objects.write_steps(self._directories, self._directories.read(before), changes)
-        tree = objects.make(Kind.TREE, root.raw)
+        tree = objects.make(ObjectKind.TREE, root.raw)
         commit = make_commit(tree.id, draft)
         self._staged.update({each.id: each for each in [*made, tree, commit]})
         return commit.id
@@ -272,7 +272,7 @@ class Repository:
 
     # --- below ---
 
-    def _load(self, id: Id, kind: Kind) -> bytes:
+    def _load(self, id: Id, kind: ObjectKind) -> bytes:
         held = self._staged.get(id) or self._recent.get(id)
         if held is not None:
             return held.data
@@ -280,7 +280,7 @@ class Repository:
             return self._store.read(id, kind)
 
     def _text(self, id: Id) -> str:
-        return self._load(id, Kind.BLOB).decode("utf-8", "replace")
+        return self._load(id, ObjectKind.BLOB).decode("utf-8", "replace")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

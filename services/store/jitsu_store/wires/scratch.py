@@ -12,7 +12,7 @@ from jitsu_store.rules.scratch import ScratchBranches, decode, encode, must_be_w
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from jitsu_store.wires.storage import Files
+    from jitsu_store.wires.storage import FileStore
 
 SCRATCH_LIST = "jitsu-scratch-branches"
 LOOK_S = 30.0
@@ -24,7 +24,7 @@ log = structlog.get_logger("store")
 class ScratchList:
     """The scratch branches of a repository. `save` blocks: it is for the store's disk thread."""
 
-    def __init__(self, files: Files, there: Collection[str]) -> None:
+    def __init__(self, files: FileStore, there: Collection[str]) -> None:
         """Read the list; `there` are the branches of the repository. A list that is damaged counts as empty."""
         self._files = files
         since: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The store's rpc and feeds: requests become questions to the view, the past or the writer, and commits become items.
+"""The store's rpc and feeds: requests become questions to the reader or work for the writer.
 
 read, list                master: at once, from memory (rules/view.py)       other branches: from the past
 log, diff, changes        from the repository (past.py)
@@ -18,19 +18,12 @@ from jitsu_protocol.messages import (
     MASTER,
     Applied,
     Apply,
-    BranchList,
-    ChangesList,
     ChangesSince,
-    Committed,
     CreateBranch,
     DeleteBranch,
     Diff,
-    Difference,
     Done,
     Fetch,
-    HeadMoved,
-    History,
-    Leaves,
     List,
     ListBranches,
     Log,
@@ -41,19 +34,19 @@ from jitsu_protocol.messages import (
     Read,
     Record,
     Register,
-    Value,
 )
 from jitsu_protocol.model import identity
-from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, Unavailable
+from jitsu_protocol.model.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.model.vm import STATS_ROOT
-from jitsu_runtime.bus.feed_server import MAX_ITEM_BYTES
 from jitsu_store.rules import access, recording, tree
 from jitsu_store.rules.batch import Standing
 from jitsu_store.rules.refusals import check_branch_name, refuse
 from jitsu_store.rules.validate import State
 from jitsu_store.rules.view import View
+from jitsu_store.wires.feeds import CommitFeeds
 from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
-from jitsu_store.wires.past import MAX_ANSWER_BYTES, Past, changes_of
+from jitsu_store.wires.past import Past
+from jitsu_store.wires.reader import TreeReader
 from jitsu_store.wires.scratch import LOOK_S, ScratchList
 from jitsu_store.wires.snapshot import read_leaves
 from jitsu_store.wires.writer import Writer
@@ -62,7 +55,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jitsu_protocol.messages import Request
-    from jitsu_runtime.metrics import Metrics
     from jitsu_runtime.world import Feed, Handler, World
     from jitsu_store.git.objects import Id
     from jitsu_store.rules.batch import Landed
@@ -70,44 +62,8 @@ if TYPE_CHECKING:
 
 PREPARED_VMS = 50
 """Built at a time by a store that starts, between which it answers readers."""
-HEADS = "heads"
-VM_TOPIC = "vm"
-FEEDS = (*tree.TOPICS, HEADS)
 
 log = structlog.get_logger("store")
-
-
-class Publisher:
-    """Tells the feeds what has landed."""
-
-    def __init__(self, feed: Feed, metrics: Metrics, serial: int) -> None:
-        """`serial` is what followers know of the zones."""
-        self._feed = feed
-        self._serial = serial
-        self._commits = metrics.counter("commits", "Commits made.", ["topic"])
-
-    def publish(self, landed: Landed) -> None:
-        """Tell of a commit, or of a branch that has come or gone."""
-        if landed.branch == MASTER:
-            for topic, prefix in tree.TOPICS.items():
-                self._publish_on(topic, prefix, landed)
-            self._serial = landed.serial
-        self._feed.publish(HEADS, HeadMoved(branch=landed.branch, commit=landed.commit))
-
-    def _publish_on(self, topic: str, prefix: str, landed: Landed) -> None:
-        items, size = {}, 0
-        for path, change in landed.changes.items():
-            if path.startswith(prefix):
-                items[path], size = change, size + len(path)
-                if size > MAX_ITEM_BYTES:
-                    break
-        if items:
-            self._commits.labels(topic).inc()
-        if size > MAX_ITEM_BYTES:
-            self._feed.skip(topic)
-        elif items or (topic == VM_TOPIC and landed.serial != self._serial):
-            committed = Committed(commit=landed.commit, changes=changes_of(items), serial=landed.serial)
-            self._feed.publish(topic, committed)
 
 
 class StoreServer:
@@ -120,7 +76,6 @@ class StoreServer:
 
         `committed` is called for each commit with how many leaves it changes.
         """
-        self._feed = feed
         self._committed = committed
         self._repository = storage.repository()
         leaves, self.missing = read_leaves(self._repository, storage.files, self._repository.head(MASTER))
@@ -130,7 +85,7 @@ class StoreServer:
         self._standing = Standing(State(leaves), heads, scratch.branches)
         self._standing.look_back(self._repository)
         self._disk = storage.worker("disk")
-        self._past = Past(storage.repository(), storage.worker("log"))
+        past = Past(storage.repository(), storage.worker("log"))
         self._remotes = storage.remotes
         self._writer = Writer(self._repository, self._standing, scratch, self._disk, world.clock, self._landed)
         self.keeper = StatisticsKeeper(
@@ -140,8 +95,8 @@ class StoreServer:
             self._writer.record,
             world.settings.store.statistics_interval,
         )
-        self._view = View(self._standing, self.keeper.statistics)
-        self._publisher = Publisher(feed, world.metrics, self._standing.serial)
+        self.reader = TreeReader(self._standing, View(self._standing, self.keeper.statistics), past, feed)
+        self._feeds = CommitFeeds(feed, world.metrics, self._standing.serial)
         self._refused = world.metrics.counter("refused_changes", "Changes that were refused.", ["code"])
         world.metrics.gauge("leaves", "Leaves in the tree.", lambda: float(len(self._standing.state.tree)))
         world.metrics.gauge("branches", "Branches.", lambda: float(len(self._standing.heads)))
@@ -149,12 +104,12 @@ class StoreServer:
     def handlers(self) -> dict[type[Request], Handler]:
         """Return what answers each request."""
         return {
-            Read: self.read,
-            List: self.list,
-            Log: self.log,
-            Diff: self.diff,
-            ChangesSince: self.changes_since,
-            ListBranches: self.list_branches,
+            Read: self.reader.read,
+            List: self.reader.list,
+            Log: self.reader.log,
+            Diff: self.reader.diff,
+            ChangesSince: self.reader.changes_since,
+            ListBranches: self.reader.list_branches,
             Apply: self.apply,
             Register: self.register,
             Record: self.record,
@@ -173,72 +128,14 @@ class StoreServer:
     def close(self) -> None:
         """Let the workers end."""
         self._disk.close()
-        self._past.close()
+        self.reader.close()
 
-    def packed(self) -> None:
+    def repacked(self) -> None:
         """Note that packfiles have been combined."""
         try:
             self._repository.reopen()
         except Unavailable as error:  # what it has open stays usable
             log.warning("cannot open the repository again", reason=str(error))
-
-    # --- reading ---
-
-    async def read(self, request: Read) -> Value:
-        """Answer Read."""
-        path = tree.clean(request.path)
-        head = self._head(request.branch)
-        is_master = request.branch == MASTER
-        value = self._view.value(path) if is_master else await self._past.value(head, path)
-        if value is not None:
-            return Value(value=value, commit=_hex(head))
-        below = self._view.below(path) if is_master else await self._past.leaves(head, path)
-        if below:
-            raise NotFound(f"{path} is not a value: it has {len(below)} below it", hint="jitsu tree shows them")
-        raise NotFound(f"{path} does not exist", hint=self._standing.state.tree.nearest(path))
-
-    async def list(self, request: List) -> Leaves:
-        """Answer List; about master without waiting, so that the answer fits the numbers of the feeds."""
-        feed = self._feed.feeds.get(request.topic)
-        if feed is None:
-            raise NotFound(f"there is no feed {request.topic!r}")
-        head = self._head(request.branch)
-        upto, prefix, is_master = "", tree.clean(request.prefix), request.branch == MASTER
-        if request.limit and is_master:
-            page = self._view.page(prefix, request.after, request.limit)
-            leaves, upto = page.leaves, page.upto
-            for uuid, size in page.left_out.items():
-                log.warning("VM left out of the feed, because it is too large", uuid=uuid, bytes=size)
-        else:
-            leaves = self._view.below(prefix) if is_master else await self._past.leaves(head, prefix)
-            if (size := tree.size_of(leaves)) > MAX_ANSWER_BYTES:
-                raise Refused(f"there are {size} bytes below {prefix or 'the root'}", hint="ask for a part of them")
-        return Leaves(
-            leaves=leaves,
-            commit=_hex(head),
-            epoch=feed.epoch,
-            number=feed.number,
-            serial=self._standing.serial,
-            upto=upto,
-        )
-
-    async def log(self, request: Log) -> History:
-        """Answer Log."""
-        return await self._past.log(request, self._head(request.branch))
-
-    async def diff(self, request: Diff) -> Difference:
-        """Answer Diff."""
-        return await self._past.diff(request)
-
-    async def changes_since(self, request: ChangesSince) -> ChangesList:
-        """Answer ChangesSince."""
-        return await self._past.changes_since(request, self._head(request.branch))
-
-    async def list_branches(self, _: ListBranches) -> BranchList:
-        """Answer ListBranches."""
-        feed = self._feed.feeds[HEADS]
-        epoch, number, heads = feed.epoch, feed.number, dict(self._standing.heads)
-        return BranchList(branches=await self._past.branches(heads), epoch=epoch, number=number)
 
     # --- writing ---
 
@@ -275,10 +172,10 @@ class StoreServer:
         """Answer Push."""
         refuse(access.operator_refusal(identity.parse(request.author), "push"))
         await self.keeper.try_to_flush()  # a backup has the statistics of now
-        head = self._head(request.branch)
+        head = self.reader.head(request.branch)
         if head is None:
             raise NotFound(f"the branch {request.branch} has no commit yet")
-        return Applied(commit=_hex(await self._remotes.push(request.remote, request.branch)), changed=0)
+        return Applied(commit=(await self._remotes.push(request.remote, request.branch)).hex(), changed=0)
 
     async def pull(self, request: Pull) -> Message:
         """Answer Pull."""
@@ -335,7 +232,7 @@ class StoreServer:
     # --- below ---
 
     def _landed(self, landed: Landed) -> None:
-        self._publisher.publish(landed)
+        self._feeds.publish(landed)
         if landed.changes:
             self._committed(len(landed.changes))
 
@@ -345,13 +242,3 @@ class StoreServer:
         except JitsuError as error:
             self._refused.labels(error.code).inc()
             raise
-
-    def _head(self, branch: str) -> Id | None:
-        head = self._standing.heads.get(branch)
-        if head is None and branch != MASTER:
-            raise NotFound(f"there is no branch {branch[:100]!r}", hint="`jitsu branch` lists them")
-        return head
-
-
-def _hex(id: Id | None) -> str:
-    return "" if id is None else id.hex()

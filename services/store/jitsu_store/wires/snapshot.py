@@ -15,12 +15,12 @@ from jitsu_store.rules.tree import LeafTree
 if TYPE_CHECKING:
     from jitsu_store.git.objects import Id
     from jitsu_store.wires.repository import Repository
-    from jitsu_store.wires.storage import Files
+    from jitsu_store.wires.storage import FileStore
 
 SNAPSHOT = "jitsu-snapshot"
 
 
-def read_leaves(repository: Repository, files: Files, head: Id | None) -> tuple[LeafTree, int]:
+def read_leaves(repository: Repository, files: FileStore, head: Id | None) -> tuple[LeafTree, int]:
     """Return all leaves of a commit, and how many of them no snapshot had; raises Unavailable if it is damaged."""
     if head is None:
         return LeafTree(), 0
@@ -37,7 +37,7 @@ def read_leaves(repository: Repository, files: Files, head: Id | None) -> tuple[
     return tree, len(tree)
 
 
-def write_snapshot(repository: Repository, files: Files, head: Id | None) -> None:
+def write_snapshot(repository: Repository, files: FileStore, head: Id | None) -> None:
     """Write the snapshot of a commit if there is anything that it does not have; raises OSError."""
     tree, missing = read_leaves(repository, files, head)
     if head is None or not missing or len(tree) > MAX_SNAPSHOT_LEAVES:

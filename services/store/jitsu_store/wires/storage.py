@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Files(Protocol):
+class FileStore(Protocol):
     """Small files beside the repository. All methods block, and raise OSError."""
 
     def path(self, name: str) -> str:
@@ -79,7 +79,7 @@ class Storage(Protocol):
     """What operators call it: its path."""
     is_temporary: bool
     """It is deleted when the store stops."""
-    files: Files
+    files: FileStore
     remotes: Remotes
 
     def repository(self) -> Repository:

@@ -28,7 +28,7 @@ from pygit2.enums import ObjectType
 from jitsu_store.git.branches import BRANCHES
 from jitsu_store.git.commits import parse_commit
 from jitsu_store.git.files import pack_directory, sync_directory
-from jitsu_store.git.objects import LARGE_BYTES, Id, Kind
+from jitsu_store.git.objects import LARGE_BYTES, Id, ObjectKind
 from jitsu_store.git.packfile import Ids, PackfileReader, apply_delta
 from jitsu_store.rules.foreign import MAX_OBJECTS, Checker, ForeignError, Measure, Tree
 from jitsu_store.wires.credentials import Credentials
@@ -43,7 +43,7 @@ LARGE_KEPT = 8
 """Large trees of which the next version may be the difference."""
 READS_BEFORE_REOPENING = 2000
 FETCHED = "refs/fetched"
-_KINDS = {ObjectType.BLOB: Kind.BLOB, ObjectType.TREE: Kind.TREE, ObjectType.COMMIT: Kind.COMMIT}
+_KINDS = {ObjectType.BLOB: ObjectKind.BLOB, ObjectType.TREE: ObjectKind.TREE, ObjectType.COMMIT: ObjectKind.COMMIT}
 
 
 class RemoteError(Exception):
@@ -58,14 +58,14 @@ def push(store: Path, remote: str, branch: str) -> str:
     """Send a branch; returns its commit."""
     refused: list[str] = []
 
-    class Callbacks(Credentials):
+    class PushCallbacks(Credentials):
         def push_update_reference(self, refname: str, message: str | None) -> None:
             if message:
                 refused.append(f"{refname}: {message[:200]}")
 
     repository = pygit2.Repository(str(store))
     name = BRANCHES + branch
-    repository.remotes.create_anonymous(remote).push([f"{name}:{name}"], callbacks=Callbacks())
+    repository.remotes.create_anonymous(remote).push([f"{name}:{name}"], callbacks=PushCallbacks())
     if refused:
         raise RemoteError("conflict", f"{remote} refused: {'; '.join(refused[:5])}")
     return str(repository.references[name].resolve().target)
@@ -74,7 +74,7 @@ def push(store: Path, remote: str, branch: str) -> str:
 def fetch(store: Path, incoming: Path, remote: str, branch: str, max_bytes: int) -> str:
     """Bring a branch to the repository `incoming`, check all that came, and return its latest commit."""
 
-    class Callbacks(Credentials):
+    class FetchCallbacks(Credentials):
         def transfer_progress(self, stats: Any) -> None:
             if stats.total_objects > MAX_OBJECTS or stats.received_bytes > max_bytes:
                 raise ForeignError(f"it sends more than {MAX_OBJECTS} objects or {max_bytes} bytes")
@@ -86,12 +86,12 @@ def fetch(store: Path, incoming: Path, remote: str, branch: str, max_bytes: int)
         with suppress(KeyError):
             head = pygit2.Repository(str(store)).references[BRANCHES + name].resolve().target
             repository.references.create(f"{BRANCHES}here/{name}", head)
-    repository.remotes.create_anonymous(remote).fetch([f"+{BRANCHES}{branch}:{FETCHED}"], callbacks=Callbacks())
+    repository.remotes.create_anonymous(remote).fetch([f"+{BRANCHES}{branch}:{FETCHED}"], callbacks=FetchCallbacks())
     reference = repository.references.get(FETCHED)
     if reference is None:
         raise RemoteError("not-found", f"{remote} has no branch {branch}")
     commit = reference.resolve().target
-    Incoming(incoming).check(bytes(pygit2.Oid(hex=str(commit)).raw))
+    FetchedObjects(incoming).check(bytes(pygit2.Oid(hex=str(commit)).raw))
     for path in pack_directory(incoming).iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -99,7 +99,7 @@ def fetch(store: Path, incoming: Path, remote: str, branch: str, max_bytes: int)
     return str(commit)
 
 
-class Incoming:
+class FetchedObjects:
     """What has come, before it is believed."""
 
     def __init__(self, path: Path) -> None:
@@ -120,10 +120,10 @@ class Incoming:
             for number, id in enumerate(ids):
                 kind, size = self._header(id)
                 self._checker.size(kind, size)
-                kinds[number] = 1 + list(Kind).index(kind)
+                kinds[number] = 1 + list(ObjectKind).index(kind)
         for index in self._indexes:
             self._check_pack(index)
-        if self._kind_of(commit) is not Kind.COMMIT:
+        if self._kind_of(commit) is not ObjectKind.COMMIT:
             raise ForeignError("the branch does not stand at a commit")
         Measure(self._entries, lambda id: self._header(id)[1]).tree(parse_commit(commit, self._read(commit)).tree)
 
@@ -137,9 +137,9 @@ class Incoming:
                 given_back = offset - offset % mmap.PAGESIZE
                 pages.madvise(mmap.MADV_DONTNEED, 0, given_back)
             kind = self._kind_of(id)
-            if kind is Kind.COMMIT:
+            if kind is ObjectKind.COMMIT:
                 self._checker.commit(self._read(id))
-            elif kind is Kind.TREE and not (
+            elif kind is ObjectKind.TREE and not (
                 entry.base in self._large and self._is_next(id, entry.base, entry.deflated)
             ):
                 data = self._read(id)
@@ -165,18 +165,18 @@ class Incoming:
     def _entries(self, id: Id) -> Sequence[tuple[Id, bool]]:
         return self._checker.tree(self._read(id)).entries
 
-    def _kind_of(self, id: Id) -> Kind | None:
+    def _kind_of(self, id: Id) -> ObjectKind | None:
         for ids, kinds in zip(self._new, self._kinds, strict=True):
             with suppress(KeyError):
-                return list(Kind)[kinds[ids.find(id)] - 1]
+                return list(ObjectKind)[kinds[ids.find(id)] - 1]
         try:
             return self._header(id)[0]
         except KeyError:
             return None
 
-    def _header(self, id: Id) -> tuple[Kind, int]:
+    def _header(self, id: Id) -> tuple[ObjectKind, int]:
         kind, size = self._repository.odb.read_header(pygit2.Oid(raw=id))
-        return _KINDS.get(ObjectType(kind), Kind.TAG), size
+        return _KINDS.get(ObjectType(kind), ObjectKind.TAG), size
 
     def _read(self, id: Id) -> bytes:
         self._reads += 1
