@@ -25,7 +25,7 @@ CHECKED_AT_ONCE = 500
 
 
 def operator() -> str:
-    """Return who asks, if nobody says."""
+    """Return who asks, unless --as names somebody."""
     try:
         return f"operator:{getpass.getuser()}"
     except (KeyError, OSError):
@@ -33,7 +33,7 @@ def operator() -> str:
 
 
 def changes_for(vms: Iterable[VM], leaves: Mapping[str, str], *, exact: bool = False) -> list[Change]:
-    """Return what makes these VMs stand in the tree as they are given; `exact` removes other VMs.
+    """Return the changes that make the tree describe these VMs; `exact` removes other VMs.
 
     A VM that is there already with the same effect is left as it is written.
     """
@@ -90,8 +90,8 @@ async def check(
     """See whether hypervisors could run the VMs that these changes of leaves lead to.
 
     Raises Refused with a line for each that could not and, as far as is known, could before, unless with `force`.
-    Whoever fixes one thing of several may do so, and is told what is left. Returns which of them have a disk that
-    they write to, as far as vmd can say.
+    A change that fixes one of several mistakes is accepted, and the others are shown. Returns which of the VMs have a
+    disk that they write to, as far as vmd knows.
     """
     after = dict(leaves)
     changed = set()

@@ -156,8 +156,8 @@ def apply(
         out = sys.stderr if as_json else sys.stdout
         for line in restart_lines(Path(what[0]), found, link.directory) if is_file else []:
             print(line, file=out)
-        told = await check(link, changes, leaves, force=force) if changes else {}
-        vms, notes = with_stop_modes(found.vms, found, leaves, told)
+        writes_to_disk = await check(link, changes, leaves, force=force) if changes else {}
+        vms, notes = with_stop_modes(found.vms, found, leaves, writes_to_disk)
         changes = changes_for(vms, leaves, exact=is_file)
         if not changes and not as_json:
             print("nothing to change")

@@ -7,8 +7,8 @@
       |<-- JSON, and it ends ---|<---------------------------------|
       |  each fault at its line of the file
 
-The two are programs of their own because the tool may not import services. One that is not installed here is left out,
-which is said.
+The two are programs of their own because the tool may not import services. The result names one that is not
+installed here.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ SERVICES = ("vmd", "dns")
 
 @dataclass
 class Judgement:
-    """What is said about a file."""
+    """What was found out about a file."""
 
     vms: int = 0
     faults: list[str] = field(default_factory=list)
-    """With these it cannot run; each names file, line and key."""
+    """Mistakes with which it cannot run; each names file, line and key."""
     notes: list[str] = field(default_factory=list)
-    """What somebody should know, but may want."""
+    """Things worth knowing, which may be meant so."""
     unchecked: list[str] = field(default_factory=list)
     """What could not be looked at, and why."""
 
     def lines(self, file: Path) -> list[str]:
-        """Return it for people."""
+        """Return lines for people."""
         lines = [*self.faults, *self.notes, *(f"not checked: {each}" for each in self.unchecked)]
         what = f"{self.vms} VM{'' if self.vms == 1 else 's'}"
         count = f"{len(self.faults)} mistake{'' if len(self.faults) == 1 else 's'}"
         return [*lines, f"{file}: {what}, {count if self.faults else 'no mistakes'}"]
 
 
-def judge(file: Path, found: Settings, told: Mapping[str, Mapping[str, Any] | str]) -> Judgement:
-    """Return what is to be said; `told` is the answer of each service, or why there is none."""
+def judge(file: Path, found: Settings, answers: Mapping[str, Mapping[str, Any] | str]) -> Judgement:
+    """Judge a file by the answer of each service, or by why there is none."""
     toml = TomlFile.read(file)
     judged = Judgement(len(found.vms))
-    vmd, dns = told["vmd"], told["dns"]
+    vmd, dns = answers["vmd"], answers["dns"]
     sections = _sections(toml)
     if isinstance(vmd, str):
         judged.unchecked.append(f"whether a hypervisor can run the VMs: {vmd}")
@@ -102,7 +102,7 @@ def _sections(toml: TomlFile) -> dict[str, str]:
 
 
 async def ask_services(file: Path) -> dict[str, dict[str, Any] | str]:
-    """Have the services look at a file; returns what each says, or why it does not."""
+    """Ask the services to check a file; returns the answer of each, or why there is none."""
     answers = await asyncio.gather(*(_ask(service, file) for service in SERVICES))
     return dict(zip(SERVICES, answers, strict=True))
 
@@ -138,10 +138,10 @@ def check(
     except SettingsFault as fault:
         status, judged = EXIT_SETUP, Judgement(faults=list(fault.faults))
     else:
-        told: dict[str, Any] = {"vmd": "--no-hypervisor was given", "dns": {}}
+        answers: dict[str, Any] = {"vmd": "--no-hypervisor was given", "dns": {}}
         if not no_hypervisor:
-            told = asyncio.run(ask_services(file))
-        judged = judge(file, found, told)
+            answers = asyncio.run(ask_services(file))
+        judged = judge(file, found, answers)
         status = EXIT_FAILED if judged.faults else 0
     if as_json:
         print(json.dumps(asdict(judged), indent=2))

@@ -1,4 +1,4 @@
-"""Showing what a change does, and having somebody agree to it (summary.py has the rules)."""
+"""Shows what a change does, and asks for agreement (summary.py has the rules)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def stopped_by(link: Link, leaves: Mapping[str, str], changes: Iterable[Ch
 
 
 async def _states(link: Link, leaves: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the state of each VM that is configured, None if its vmd does not say."""
+    """Return the state of each VM that is configured, None if its vmd does not report it."""
     vms, silent = await link.vms_of_all_hosts()
     states: dict[str, str | None] = {vm.uuid: vm.state.value for vm in vms}
     for uuid, own in below(leaves, VM_ROOT).items():

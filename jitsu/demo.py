@@ -1,4 +1,4 @@
-"""What `jitsu up` runs when nobody says what to run: three names under jitsu.test on mock guests that need nothing, and
+"""What `jitsu up` runs when it is given no VMs: three names under jitsu.test on mock guests that need nothing, and
 as root a fourth, the guest in C on a bridge of its own, which boots in milliseconds."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FastPlace:
 
 
 def fast_place(say: Callable[[str], None]) -> FastPlace | None:
-    """Return where a guest in C can be demonstrated; None if it cannot be done here. Root is told why."""
+    """Return where a guest in C can be demonstrated; None if it cannot be done here. It prints to root why."""
     if os.geteuid():
         return None
     if not native_guest() or not TUN.exists():
@@ -94,7 +94,7 @@ def texts(place: FastPlace | None = None) -> list[VmText]:
 
 
 def fast_steps(settings: Settings) -> list[str]:
-    """Return what is to be said of the guest in C, if it is part of the demonstration."""
+    """Return lines about the guest in C, if it is part of the demonstration."""
     vm = next((vm for vm in settings.vms if vm.config.get("hypervisor") == (FAST,)), None)
     if vm is None:
         return []

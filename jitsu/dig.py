@@ -1,4 +1,4 @@
-"""Asking the dns replicas themselves: what each believes, and what it answers."""
+"""Asks the dns replicas themselves: what each believes of a name's VMs, and what it answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TIMEOUT_S = 4.5
 MAX_SILENCES = 2
 """A datagram may be lost once."""
 MAX_TRIES = 64
-"""Replicas that share a port are told apart by who happens to answer: each try is another port of ours."""
+"""Which of the replicas that share a port answers is up to the kernel, so each try comes from another port of ours."""
 
 
 @dataclass
-class Told:
-    """What one replica says."""
+class ReplicaReport:
+    """What one replica reports about a name."""
 
     address: str
     states: list[str] = field(default_factory=list)
@@ -38,10 +38,10 @@ class Told:
     answer: list[str] = field(default_factory=list)
     """The rcode, and records."""
     fault: str = ""
-    """Why nothing was heard of it."""
+    """Why there is no report from it."""
 
     is_silent_to_us: bool = False
-    """It tells states only to those in dns.exempt, and we are not."""
+    """It reports states only to clients in dns.exempt, and we are not one of them."""
 
     @property
     def might_start(self) -> str:
@@ -108,42 +108,42 @@ def who_answers(address: str, wanted: set[str], timeout_s: float) -> set[str]:
 
 def ask_replicas(
     question: Question, address: str, replicas: Iterable[str], witness: str, *, summon: bool
-) -> dict[str, Told]:
-    """Return what each replica on a port says. Nothing is started unless `summon` says so.
+) -> dict[str, ReplicaReport]:
+    """Return what each replica on a port reports. Nothing is started unless `summon` says so.
 
-    A replica tells the states of a name's VMs only to those in dns.exempt, and says REFUSED both to others and of names
-    that no VM has. `witness` is the name of some VM: who is told its state is exempt.
+    A replica reports the states of a name's VMs only to clients in dns.exempt. It answers REFUSED to other clients, and
+    for names that no VM has. `witness` is the name of some VM: a client that gets its state is exempt.
     """
-    told = {replica: Told(address, fault="does not answer") for replica in replicas}
+    reports = {replica: ReplicaReport(address, fault="does not answer") for replica in replicas}
     server = _server(address)
     try:
-        for replica, found in _each(question.name, "TXT", server, "CH", set(told)).items():
-            told[replica].states, told[replica].fault = [text.strip('"') for text in found[1:]], ""
-        heard = {replica for replica, each in told.items() if not each.fault}
-        unsure = {replica for replica in heard if not told[replica].states}
+        for replica, found in _each(question.name, "TXT", server, "CH", set(reports)).items():
+            reports[replica].states, reports[replica].fault = [text.strip('"') for text in found[1:]], ""
+        heard = {replica for replica, each in reports.items() if not each.fault}
+        unsure = {replica for replica in heard if not reports[replica].states}
         if unsure and witness and not summon:
             for replica, found in _each(witness, "TXT", server, "CH", unsure).items():
-                told[replica].is_silent_to_us = len(found) < 2
-        asked = {replica for replica in heard if summon or not told[replica].might_start}
+                reports[replica].is_silent_to_us = len(found) < 2
+        asked = {replica for replica in heard if summon or not reports[replica].might_start}
         for replica in heard - asked:
-            told[replica].answer = [f"not asked: {told[replica].might_start} (--summon)"]
+            reports[replica].answer = [f"not asked: {reports[replica].might_start} (--summon)"]
         if asked == heard:  # those on one port cannot be chosen among
             for replica, found in _each(question.name, question.rdtype, server, "IN", heard).items():
-                told[replica].answer = found
+                reports[replica].answer = found
         else:
             for replica in asked:
-                told[replica].answer = ["not asked: another replica on this port might start a VM (--summon)"]
+                reports[replica].answer = ["not asked: another replica on this port might start a VM (--summon)"]
     except (dns.exception.DNSException, OSError, ValueError) as error:
-        for each in told.values():
+        for each in reports.values():
             if not each.answer:
                 each.fault = str(error) or type(error).__name__
-    return told
+    return reports
 
 
-def dig_lines(told: Mapping[str, Told]) -> list[str]:
+def dig_lines(reports: Mapping[str, ReplicaReport]) -> list[str]:
     """Return what each replica says, a line for each."""
     lines = []
-    for replica, each in sorted(told.items()):
+    for replica, each in sorted(reports.items()):
         said = each.fault or f"{each.belief}; {' '.join(each.answer)}"
         lines.append(f"{replica} at {each.address}: {said}")
     return lines
@@ -155,7 +155,7 @@ def _server(address: str) -> tuple[str, int]:
 
 
 def is_on_all_addresses(address: str) -> bool:
-    """Say whether HOST:PORT is bound to all addresses of its machine."""
+    """Return whether HOST:PORT is bound to all addresses of its machine."""
     host = address.rpartition(":")[0].strip("[]")
     return _reachable(host) != host
 
@@ -184,13 +184,13 @@ def _ask(
     nsid = dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")
     query = dns.message.make_query(name, rdtype, rdclass, options=[nsid])
     reply = dns.query.udp(query, server[0], port=server[1], timeout=timeout_s)
-    replica, told = "?", [dns.rcode.to_text(reply.rcode())]
+    replica, lines = "?", [dns.rcode.to_text(reply.rcode())]
     for option in reply.options:
         if option.otype == dns.edns.OptionType.NSID:
             replica = bytes(option.to_wire() or b"").decode("utf-8", "replace")
         elif isinstance(option, dns.edns.EDEOption) and option.text:
-            told[0] += f" ({option.text})"
+            lines[0] += f" ({option.text})"
     for rrset in reply.answer:
         with_type = "" if rrset.rdtype == dns.rdatatype.TXT else f"{dns.rdatatype.to_text(rrset.rdtype)} "
-        told += [f"{with_type}{rdata.to_text()}" for rdata in rrset]
-    return replica, told
+        lines += [f"{with_type}{rdata.to_text()}" for rdata in rrset]
+    return replica, lines

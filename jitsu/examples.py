@@ -1,4 +1,4 @@
-"""What --help says beside docstrings: groups of commands, two examples of each, pages, exit statuses, words."""
+"""What --help has besides docstrings: groups of commands, two examples of each, pages, exit statuses, words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXIT_STATUS = {
     "2": "The command line, jitsu.toml or the environment is wrong. Nothing was changed.",
     "130": "Ctrl-C ended it.",
 }
-"""Of `jitsu`; `jitsu up` may also end with the status of a service (jitsu_protocol/service_help.py)."""
+"""Of `jitsu`; `jitsu up` may also end with the status of a service (settings/service_help.py)."""
 WORDS = (
     ("NAME", "A VM: its name, its UUID or one of its DNS names. For dig: any DNS name."),
     (
@@ -37,7 +37,7 @@ PAGE = "README.md, docs/reference/commands.md, and `jitsu COMMAND --help`"
 
 @dataclass(frozen=True)
 class More:
-    """What the help of a command says beside its docstring and its options."""
+    """What the help of a command has besides its docstring and its options."""
 
     group: str
     page: str

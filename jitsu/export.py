@@ -22,7 +22,7 @@ def vms_in(leaves: Mapping[str, str]) -> tuple[list[VM], dict[str, str]]:
 
 
 def keys_of(vm: VM) -> dict[str, list[str]]:
-    """Return the keys that make a VM what it is, beside its name; those with their default are left out."""
+    """Return the keys that describe a VM, besides its name; keys with their default are left out."""
     found = {"dns": _names_in_order(vm), "ip": list(map(str, vm.addresses))}
     (ttl, _), *_ = Counter(vm.names.values()).most_common(1)
     if as_text(ttl) != KEYS["ttl"].default:

@@ -1,4 +1,4 @@
-"""Help and mistakes of `jitsu` in the look of all programs (jitsu_protocol/help.py); typer's own has boxes and types.
+"""Help and mistakes of `jitsu` in the look of all programs (settings/help.py); typer's own has boxes and types.
 
 What a command is for is its docstring; examples.py has its group, its examples and the page to read.
 """

@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from dataclasses import asdict
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +26,7 @@ from jitsu_protocol.model.errors import BadRequest, NotFound
 from jitsu_protocol.model.holds import ALL, HOLD_ROOT, MAX_REASON_CHARACTERS, Hold, hold_of, holds_in, path_of
 from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.service import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -36,10 +35,10 @@ if TYPE_CHECKING:
     from jitsu.link import Link
 
 CONFIRM_S = 3.0
-"""A vmd that has not taken a hold by then is away, or too old to know holds."""
+"""A vmd that has not applied a hold by then does not run, or is too old to know holds."""
 LOOK_S = 0.1
 MAX_HOLD_S = 366 * 86400.0
-"""Whoever wants longer gives no time."""
+"""A longer hold is one without a time limit."""
 
 
 def until_of(duration: str, now: float) -> float:
@@ -56,7 +55,7 @@ def until_of(duration: str, now: float) -> float:
 
 
 def changes_for(leaves: Mapping[str, str], known: VmNames, vm: str, hold: Hold | None, now: float) -> list[Change]:
-    """Return what makes a hold so, or with None releases it; holds that are over or of no VM are removed with it."""
+    """Return the changes that set a hold, or release it if it is None, and remove holds that are over or of no VM."""
     uuids = {each.uuid for each in known.vms} | {ALL}
     there = holds_in(leaves, now)
     stale = [path for path in leaves if (name := path.removeprefix(HOLD_ROOT + "/")) not in there or name not in uuids]
@@ -88,14 +87,14 @@ def not_held(name: str, *, is_held_with_all: bool) -> NotFound:
 
 
 async def unconfirmed(link: Link, vm: str, *, held: bool) -> list[str]:
-    """Return the hosts whose vmd has not taken a hold, or a release, within CONFIRM_S."""
-    deadline = monotonic() + CONFIRM_S
+    """Return the hosts whose vmd has not applied a hold, or a release, within CONFIRM_S."""
+    deadline = SYSTEM_CLOCK.now() + CONFIRM_S
     while True:
         vms, silent = await link.vms_of_all_hosts()
         late = {each.host for each in vms if vm in (ALL, each.uuid) and bool(each.hold) is not held}
         if not late and not silent:
             return []
-        if monotonic() >= deadline:
+        if SYSTEM_CLOCK.now() >= deadline:
             return sorted(late | set(silent))
         await asyncio.sleep(LOOK_S)
 
@@ -118,7 +117,7 @@ def hold(
     async def work(link: Link) -> int:
         leaves, known = await link.leaves(HOLD_ROOT), VmNames.in_leaves(await link.leaves(VM_ROOT))
         names = {vm.uuid: vm.name for vm in known.vms}
-        now = time.time()
+        now = SYSTEM_CLOCK.wall()
         if show:
             holds = holds_in(leaves, now)
             if as_json:

@@ -1,4 +1,4 @@
-"""`jitsu keys`: directories of keys (jitsu_protocol/curve.py) are made, added to, rotated."""
+"""`jitsu keys`: makes directories of keys (bus/curve.py), adds to them, rotates keys."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from jitsu_protocol.wire.permissions import ROLES
 from jitsu_runtime.bus import libzmq
 
 BEFORE = "before"
-"""The word in the name of a public key that was rotated and still counts."""
+"""The word in the name of a public key that was replaced and is still accepted."""
 _NAME = re.compile(rf"({'|'.join(ROLES)})(\.[A-Za-z0-9_-]+)?")
 
 
 def init(directory: Path) -> list[str]:
-    """Make a key pair for each role that has none; returns their names."""
+    """Make a key pair for each role that does not have one; returns their names."""
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     (directory / "public").mkdir(mode=0o755, exist_ok=True)
     made = [role for role in ROLES if not (directory / f"{role}.key_secret").exists()]
@@ -55,7 +55,7 @@ def add(directory: Path, name: str, target: Path) -> None:
 
 
 def rotate(directory: Path, role: str) -> None:
-    """Give a role of this machine a new key pair; the one before still counts until it is dropped."""
+    """Give a role of this machine a new key pair; the previous one is accepted until it is dropped."""
     if role not in ROLES:
         raise BadRequest(f"{role!r} is not a role", hint=f"one of {', '.join(ROLES)}")
     public = directory / "public" / f"{role}.key"
@@ -74,7 +74,7 @@ def drop(directory: Path, name: str) -> None:
 
 
 def listed(directory: Path) -> list[tuple[str, str, bool]]:
-    """Return of each public key its name, itself, and whether its secret key is here."""
+    """Return each public key with its name, and whether its secret key is here."""
     found = []
     for path in sorted((directory / "public").glob("*.key")):
         name = path.name.removesuffix(".key")

@@ -7,7 +7,6 @@ import os
 import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jitsu.vm_names import VmNames
@@ -19,6 +18,7 @@ from jitsu_runtime.bus.feed_client import FeedClient
 from jitsu_runtime.bus.libzmq import Context
 from jitsu_runtime.bus.watch import Watch
 from jitsu_runtime.bus.zeromq import ZmqFollower, rpc_client
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.settings.schema import MACHINE_DIRECTORY
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 1.0
 GONE_S = 5.0
-"""A service that is started again is back sooner: its unit waits for a quarter of a second, it needs one or two."""
+"""A service that restarts is back sooner: its unit waits for a quarter of a second, and it starts in one or two."""
 PROBE_S = 0.1
 OWNERS = ("store", "vmd", "synjitsu", "reaper")
 """The services that have an rpc."""
 
 SYSTEMD = Path("/run/systemd/system")
-"""Is there if systemd runs the machine: sd_booted(3)."""
+"""This directory exists if systemd runs the machine: sd_booted(3)."""
 
 R = TypeVar("R", bound=Message)
 
 
 def listens(path: Path) -> bool:
-    """Say whether somebody listens on a UNIX socket: its file outlives the process."""
+    """Return whether somebody listens on a UNIX socket: its file outlives the process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -57,7 +57,7 @@ def listens(path: Path) -> bool:
 
 
 class Link:
-    """Calls to each service."""
+    """Calls the services of one suite."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ class Link:
         return not any(endpoint.startswith("tcp://") for _, endpoint in self._bus.endpoints())
 
     def runs(self, owner: str, host: str = "") -> bool:
-        """Say whether a service listens; of one that is reached over tcp that is not known, and taken for granted."""
+        """Return whether a service listens. One that is reached over tcp is taken to listen."""
         path = self._path(owner, host)
         return path is None or listens(path)
 
     def absent(self, owner: str) -> Unavailable:
-        """Return the error that says that a service does not run, and what to do."""
+        """Return the error for a service that does not run, with a hint what to do."""
         hint = "start the suite with `jitsu up`, or name its directory with --runtime-dir"
         if MACHINE_DIRECTORY.exists() and not os.access(MACHINE_DIRECTORY, os.X_OK):
             hint = "the suite of this machine is for root and members of the group jitsu"
@@ -102,7 +102,7 @@ class Link:
         return Unavailable(f"no jitsu-{owner} runs in {self._bus.directory}", hint=hint)
 
     async def call(self, owner: str, request: Request, reply: type[R], timeout: float = TIMEOUT_S, host: str = "") -> R:
-        """Call a service, one with a host's name the vmd there.
+        """Call a service; with the name of a host, the vmd there.
 
         Raises Unavailable at once if it has never run there, and if it has, when nobody has listened for GONE_S.
         """
@@ -110,12 +110,12 @@ class Link:
         if path is not None and not os.access(path, os.F_OK):
             raise self.absent(owner)
         answer = asyncio.ensure_future(self._clients[owner, host].call(request, reply, timeout))
-        listened_at = monotonic()
+        listened_at = SYSTEM_CLOCK.now()
         try:
             while not (await asyncio.wait({answer}, timeout=PROBE_S))[0]:
                 if path is None or listens(path):
-                    listened_at = monotonic()
-                elif monotonic() - listened_at >= GONE_S:
+                    listened_at = SYSTEM_CLOCK.now()
+                elif SYSTEM_CLOCK.now() - listened_at >= GONE_S:
                     raise self.absent(owner)
             return answer.result()
         finally:
@@ -126,10 +126,10 @@ class Link:
         return Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
 
     async def pings(self) -> dict[str, Pong | None]:
-        """Return what each service says of itself, None if it does not answer."""
-        told = await asyncio.gather(*(self._ping(owner, host) for owner, host in self._clients))
+        """Return what each service reports about itself, None if it does not answer."""
+        answers = await asyncio.gather(*(self._ping(owner, host) for owner, host in self._clients))
         names = (self.service_name(owner, host) for owner, host in self._clients)
-        return dict(zip(names, told, strict=True))
+        return dict(zip(names, answers, strict=True))
 
     @staticmethod
     def service_name(owner: str, host: str = "") -> str:
@@ -154,7 +154,7 @@ class Link:
         return found
 
     async def vms_of_all_hosts(self, silent: Collection[str] = ()) -> tuple[list[VmStatus], dict[str, JitsuError]]:
-        """Return the VMs that some vmd knows, and why which hosts do not say: host -> error.
+        """Return the VMs that the vmds know, and the error of each host whose vmd does not answer: host -> error.
 
         Hosts that are known to be `silent` are not waited for.
         """
@@ -171,15 +171,15 @@ class Link:
             return error
 
     async def from_further_hosts(self, request: Request, reply: type[R]) -> list[R]:
-        """Ask the vmds of bus.hosts, and return what those say that answer."""
-        told = await asyncio.gather(
+        """Ask the vmds of bus.hosts, and return the replies of those that answer."""
+        answers = await asyncio.gather(
             *(self.call("vmd", request, reply, PING_TIMEOUT_S, host) for host in self._bus.vmds[1:]),
             return_exceptions=True,
         )
-        for each in told:
+        for each in answers:
             if isinstance(each, BaseException) and not isinstance(each, JitsuError):
                 raise each
-        return [each for each in told if isinstance(each, reply)]
+        return [each for each in answers if isinstance(each, reply)]
 
     async def watch(self, branch: str, prefix: str, since: str) -> AsyncIterator[CommitChanges]:
         """Yield what is committed below a path, until cancelled."""
@@ -194,9 +194,9 @@ class Link:
             task.cancel()
 
     async def find_vm(self, word: str) -> NamedVm:
-        """Return the VM with a name, a UUID or a DNS name; raises NotFound, or BadRequest if several are called so.
+        """Return the VM with a name, a UUID or a DNS name; raises NotFound, or BadRequest if several have that name.
 
-        The store knows VMs of hosts that do not answer too. Without it, the vmds say which there are.
+        The store knows VMs of hosts that do not answer too. Without the store, the vmds report which VMs there are.
         """
         try:
             names = VmNames.in_leaves(await self.leaves(VM_ROOT))

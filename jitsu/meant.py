@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DNS_ROOT = "jitsu/dns"
-"""Whatever changes below it makes another version of the zones (docs/explanation/dns.md)."""
+"""A change below it makes a new version of the zones (docs/explanation/dns.md)."""
 ROOTS = (VM_ROOT, STATS_ROOT, REPLICA_ROOT, DNS_ROOT, HOLD_ROOT)
 OF_NAMES = frozenset({"dns", "name", "uuid", "alias"})
-"""Keys that say which VM it is, or what it is called: `jitsu apply` changes these."""
+"""Keys that identify or name a VM: only `jitsu apply` changes these."""
 LEAVES = frozenset(key for key in KEYS if key_of_leaf(key) == key)
-"""Keys that have a leaf of their own, which counts before the one below config/."""
+"""Keys that have a leaf of their own, which overrides the one below config/."""
 STATISTICS = {
     "start_ts": float,
     "total_starts": int,
@@ -39,7 +39,7 @@ STATISTICS = {
 
 
 def meant_path(word: str, leaves: Mapping[str, str]) -> str:
-    """Return the one path that somebody means; `leaves` are those below jitsu/vm. Raises BadRequest or NotFound."""
+    """Return the one path that an operator means; `leaves` are those below jitsu/vm. Raises BadRequest or NotFound."""
     if "/" in word or word.strip("/") in ("", "jitsu"):
         return _with_uuid(word.strip("/"), leaves)
     names = VmNames.in_leaves(leaves)
@@ -54,10 +54,10 @@ def meant_path(word: str, leaves: Mapping[str, str]) -> str:
 
 
 def paths_to_remove(word: str, leaves: Mapping[str, str]) -> list[str]:
-    """Return the paths that somebody means to remove, each with all that is below it.
+    """Return the paths that an operator means to remove, each with all that is below it.
 
-    A key is removed wherever it is written, because what is below config/ would count again. Raises BadRequest for what
-    a VM cannot be without, and NotFound.
+    A key is removed wherever it is written, because otherwise the value below config/ would apply again. Raises
+    BadRequest for what a VM cannot be without, and NotFound.
     """
     names = VmNames.in_leaves(leaves)
     if "/" in word or names.knows(word) or word in ("", "jitsu"):
@@ -92,7 +92,7 @@ def meant_paths(word: str, value: str, leaves: Mapping[str, str]) -> dict[str, s
 
 
 def plain_text(path: str, value: str) -> str:
-    """Return a value that somebody wrote for a path as the tree holds it there."""
+    """Return a value that was written for a path as the tree holds it there."""
     key = _key(path)
     return plain_value(key, value) if key else value
 
@@ -211,7 +211,7 @@ def _nearest(rest: str, known: set[str] | list[str], above: str) -> str:
 
 
 def _nearest_of_vm(parts: list[str], leaves: Mapping[str, str]) -> str:
-    """Return what somebody means who has written vm/www/ttl, or nothing."""
+    """Return the path that was meant by vm/www/ttl, or nothing."""
     if len(parts) != 2 or parts[1] not in KEYS:
         return ""
     names = VmNames.in_leaves(leaves)

@@ -54,7 +54,7 @@ def unreachable_lines(vms: Iterable[VM], settings: Settings) -> list[str]:
 
 
 def is_of_this_host(address: IPv4Address | IPv6Address) -> bool:
-    """Say whether a server on this host can have an address."""
+    """Return whether a server on this host can have an address."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_STREAM) as server:
@@ -65,7 +65,7 @@ def is_of_this_host(address: IPv4Address | IPv6Address) -> bool:
 
 
 def is_routed_to(address: IPv4Address | IPv6Address, interface: str) -> bool:
-    """Say whether the routing tables send an address to an interface directly (proc(5), /proc/net/route)."""
+    """Return whether the routing tables send an address to an interface directly (proc(5), /proc/net/route)."""
     table = Path("/proc/net", "route" if address.version == 4 else "ipv6_route")
     try:
         rows = [line.split() for line in table.read_text().splitlines()]

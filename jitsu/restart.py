@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jitsu_runtime.settings.load import Settings
 
 RECORD = "settings.json"
-"""In the runtime directory of a `jitsu up`: with what it was started."""
+"""A file in the runtime directory of a `jitsu up`: the settings with which it was started."""
 SECRET = frozenset({"dns.cookie_secret"})
 
 

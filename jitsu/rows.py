@@ -1,4 +1,4 @@
-"""One row for each VM: what the store says of it, joined with what the vmd of its host says."""
+"""One row for each VM: what the store has about it, joined with what the vmd of its host reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import VmStatus
 
 UNKNOWN = "unknown"
-"""The state of a VM whose vmd does not say."""
+"""The state of a VM whose vmd does not answer."""
 INVALID = "invalid"
 """The state of a VM whose configuration cannot be used: all services leave it out."""
 

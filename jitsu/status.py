@@ -6,14 +6,21 @@ import asyncio
 import json
 import shutil
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from jitsu.cli import JsonOption, app, with_link
-from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, is_on_all_addresses, replicas_at, who_answers
+from jitsu.dig import (
+    ReplicaReport,
+    ask_replicas,
+    checked_question,
+    dig_lines,
+    is_on_all_addresses,
+    replicas_at,
+    who_answers,
+)
 from jitsu.link import OWNERS
 from jitsu.printable import print_lines, printable
 from jitsu.rows import status_rows
@@ -21,6 +28,7 @@ from jitsu.status_lines import service_lines, status_lines
 from jitsu.vm_names import VmNames
 from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.service import EXIT_FAILED
 from jitsu_runtime.settings.help import wants_color
 
@@ -30,24 +38,24 @@ if TYPE_CHECKING:
 
 WATCH_S = 1.0
 DNS_TIMEOUT_S = 0.7
-"""A replica answers what it is called without asking anybody."""
+"""A replica answers with its name at once, because it asks nobody for that."""
 OPTIONAL = "synjitsu"
-"""A machine without bridges needs none."""
+"""A machine without bridges does not need them."""
 
 
 @dataclass
 class Status:
-    """What there is to see, and what is wrong."""
+    """Everything that `jitsu status` shows."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     services: dict[str, Pong | None] = field(default_factory=dict)
     not_started: list[str] = field(default_factory=list)
-    """Services that may be absent, and are."""
+    """Services that are absent and may be."""
     dns: list[str] = field(default_factory=list)
     """A line for each place where dns serves."""
     dns_answers: bool = False
     trouble: JitsuError | None = None
-    """Why the store has not said which VMs there are."""
+    """Why the store has not reported which VMs there are."""
 
     @property
     def is_well(self) -> bool:
@@ -56,13 +64,13 @@ class Status:
         return not silent and self.dns_answers and self.trouble is None
 
     def lines(self, width: int | None, *, colored: bool) -> list[str]:
-        """Return it for people."""
+        """Return lines for people."""
         table = status_lines(self.rows, width, colored=colored) if self.rows or self.trouble is None else []
         return [*table, "", *service_lines(self.services, self.not_started), *map(printable, self.dns)]
 
 
 async def look(link: Link) -> Status:
-    """Look at everything; raises Unavailable if no service runs at all."""
+    """Ask every service; raises Unavailable if no service runs at all."""
     if not any(link.runs(owner) for owner in OWNERS):
         raise link.absent("store")
     shown = Status(services=await link.pings())
@@ -70,7 +78,7 @@ async def look(link: Link) -> Status:
         shown.not_started.append(OPTIONAL)
     silent = {host for host in link.hosts if shown.services[link.service_name("vmd", host)] is None}
     (vms, errors), leaves = await asyncio.gather(link.vms_of_all_hosts(silent), _leaves(link, shown))
-    shown.rows = status_rows(vms, leaves, time.time(), errors)
+    shown.rows = status_rows(vms, leaves, SYSTEM_CLOCK.wall(), errors)
     places = replicas_at(leaves)
     heard = await asyncio.gather(
         *(asyncio.to_thread(who_answers, address, replicas, DNS_TIMEOUT_S) for address, replicas in places.items())
@@ -163,15 +171,15 @@ def dig(
     async def ask(link: Link) -> int:
         question = checked_question(name, rdtype)
         witness = next((vm.dns[0] for vm in VmNames.in_leaves(await link.leaves(VM_ROOT)).vms if vm.dns), "")
-        told: dict[str, Told] = {}
+        reports: dict[str, ReplicaReport] = {}
         for address, replicas in replicas_at(await link.leaves(REPLICA_ROOT)).items():
-            told |= await asyncio.to_thread(ask_replicas, question, address, replicas, witness, summon=summon)
-        if not told:
+            reports |= await asyncio.to_thread(ask_replicas, question, address, replicas, witness, summon=summon)
+        if not reports:
             raise Unavailable("no dns replica is registered", hint="`jitsu status` shows what runs")
         if as_json:
-            print(json.dumps({replica: asdict(each) for replica, each in told.items()}, indent=2))
+            print(json.dumps({replica: asdict(each) for replica, each in reports.items()}, indent=2))
         else:
-            print_lines(dig_lines(told))
-        return EXIT_FAILED if any(each.fault for each in told.values()) else 0
+            print_lines(dig_lines(reports))
+        return EXIT_FAILED if any(each.fault for each in reports.values()) else 0
 
     with_link(ask)

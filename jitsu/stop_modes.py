@@ -33,18 +33,18 @@ async def stop_modes_at_up(
     """
     of_file = settings.vms[: len(settings.vms) - strings]
     unknown = [vm for vm in of_file if kind_of(vm, settings).about.has_own_vms and "disk" not in vm.config]
-    told = await check(link, changes_for(unknown, leaves), leaves, force=True) if unknown else {}
-    vms, notes = with_stop_modes(of_file, settings, leaves, told)
+    writes_to_disk = await check(link, changes_for(unknown, leaves), leaves, force=True) if unknown else {}
+    vms, notes = with_stop_modes(of_file, settings, leaves, writes_to_disk)
     return [*vms, *settings.vms[len(of_file) :]], notes
 
 
 def with_stop_modes(
-    vms: Iterable[VM], settings: Settings, leaves: Mapping[str, str], told: Mapping[str, bool]
+    vms: Iterable[VM], settings: Settings, leaves: Mapping[str, str], writes_to_disk: Mapping[str, bool]
 ) -> tuple[list[VM], list[str]]:
     """Return VMs with the stop modes that they get, and what an operator should know about that.
 
-    `leaves` are those below jitsu/vm; `told` says which VMs have a disk that they write to, by uuid, as far as vmd
-    knows.
+    `leaves` are those below jitsu/vm; `writes_to_disk` has, by uuid, whether a
+    VM writes to a disk, as far as vmd knows.
     """
     if "stop_mode" in settings.defaults.model_fields_set:
         return list(vms), []
@@ -54,21 +54,21 @@ def with_stop_modes(
             found.append(vm)
             continue
         before = _mode_in_the_tree(vm, leaves)
-        mode = _mode(vm, settings, before, told.get(vm.uuid), leaves)
+        mode = _mode(vm, settings, before, writes_to_disk.get(vm.uuid), leaves)
         found.append(vm if vm.stop_mode is mode else vm.model_copy(update={"stop_mode": mode}))
         if mode is StopMode.SHUTDOWN and before != StopMode.SHUTDOWN:
             names.append(vm.name)
     return found, _lines(names)
 
 
-def _mode(vm: VM, settings: Settings, before: str, told: bool | None, leaves: Mapping[str, str]) -> StopMode:
+def _mode(vm: VM, settings: Settings, before: str, writes_to_disk: bool | None, leaves: Mapping[str, str]) -> StopMode:
     has_disk = bool(vm.config.get("disk"))
     is_first_disk = has_disk and f"{VM_ROOT}/{vm.uuid}/config/disk/0" not in leaves
     if before == StopMode.DESTROY and not is_first_disk:
         return StopMode.DESTROY
-    if told is None and before == StopMode.SHUTDOWN:
+    if writes_to_disk is None and before == StopMode.SHUTDOWN:
         return StopMode.SHUTDOWN  # vmd, which does not answer now, may have said earlier that it has a disk
-    writes = has_disk and kind_of(vm, settings).about.can_shut_down if told is None else told
+    writes = has_disk and kind_of(vm, settings).about.can_shut_down if writes_to_disk is None else writes_to_disk
     return StopMode.SHUTDOWN if writes else StopMode.DESTROY
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_SHOWN = 40
-"""VMs of each kind; who changes 10,000 at once reads the file."""
+"""VMs of each kind that are shown; after a change of 10,000 the file is easier to read."""
 STOPPED = frozenset({VmState.OFF, VmState.FAILED})
 SAVED = frozenset({VmState.SUSPENDED, VmState.PAUSED})
 """Such a VM is not stopped when it is removed, and what is saved of it stays."""
@@ -56,7 +56,7 @@ class Removed:
 
     name: str
     state: str | None
-    """None if its vmd does not say."""
+    """None if its vmd does not report it."""
 
     @property
     def runs(self) -> bool:
@@ -75,7 +75,7 @@ class Summary:
     """How many values that belong to no VM."""
 
     def __bool__(self) -> bool:
-        """Say whether anything is changed."""
+        """Return whether anything is changed."""
         return bool(self.added or self.changed or self.removed or self.other)
 
 

@@ -38,7 +38,7 @@ def _value(values: Sequence[str]) -> str:
 
 
 def _is_bare(text: str) -> bool:
-    """Say whether a text may stand without quotes, because reading it gives the same text again."""
+    """Return whether a text may stand without quotes, because reading it gives the same text again."""
     if _WHOLE.fullmatch(text):
         return str(int(text)) == text if len(text) < 19 else False
     return text in ("true", "false") or (_DECIMAL.fullmatch(text) is not None and as_text(float(text)) == text)

@@ -4,7 +4,7 @@ store and vmd are started
 the changes are drafted  -> synjitsu and the reaper are started
 the store is ready       -> what jitsu.toml or the command line says is committed
 that is acknowledged     -> dns is started; it is ready when it has read the VMs and serves the port
-all are ready            -> an operator is told what to do next
+all are ready            -> it prints what to do next
 
 With thousands of VMs the order is what makes the start short on a machine with few cores: the changes are drafted while
 the store starts, and the services that nobody waits for yet start while the store commits.
@@ -40,7 +40,7 @@ READY_LIMIT_S = 120.0
 MAX_EXAMINED = 1000
 """VMs that hypervisors look through for mistakes at the start; `jitsu apply` looks at more."""
 STOP_ORDER = (("dns",), ("reaper", "vmd", "synjitsu"), ("store",))
-"""Who says goodbye to whom decides who stops first."""
+"""A service stops before those to which it says goodbye."""
 STARTED_LATER = ("synjitsu", "reaper")
 """These have nothing to do before there are VMs."""
 STOP_LIMIT_S = 0.8
@@ -48,12 +48,12 @@ STOP_LIMIT_S = 0.8
 
 
 def _end_with_the_suite(settings: Settings) -> bool:
-    """Say whether all guests end with `jitsu up`, as those of the mock and of solo5 do."""
+    """Return whether all guests end with `jitsu up`, as those of the mock and of solo5 do."""
     return all(each.kind.about.ends_with_suite and not each.uri for each in settings.hypervisor.all_connections)
 
 
 class Suite:
-    """All children."""
+    """The five services as children of this process."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None], strings: int = 0) -> None:
         """The last VMs of the settings, as many as `strings`, were given as the original's strings."""
@@ -63,9 +63,9 @@ class Suite:
         self._directory = RuntimeDirectory(settings.bus.directory)
         self._children = Children([], say)
         self._drafted = asyncio.Event()
-        """What would be committed to an empty store is known."""
+        """Set when it is known what would be committed to an empty store."""
         self._configured = asyncio.Event()
-        """The configuration that was given is committed."""
+        """Set when the configuration that was given is committed."""
 
     def _make_children(self) -> None:
         settings, directory = self._settings, self._directory
@@ -74,7 +74,7 @@ class Suite:
         base["store.path"] = settings.store.path or str(self._new_store())
         base["dns.cookie_secret"] = settings.dns.cookie_secret or secrets.token_hex(16)
         environment = {"JITSU_BUS_RUNTIME_DIR": str(directory.path)}
-        """So that a `ps e` shows which processes belong together."""
+        """Lets `ps e` show which processes belong together."""
         children = [Child(service, service, base, environment) for service in ("store", "vmd", "synjitsu", "reaper")]
         replicas = settings.dns.replicas
         for number in range(replicas):

@@ -52,7 +52,7 @@ class VmNames:
         return cls(NamedVm(each.uuid, each.name, host=each.host) for each in statuses)
 
     def find(self, word: str) -> NamedVm:
-        """Return the VM that somebody means; raises NotFound, or BadRequest if several are called so."""
+        """Return the VM that a word means; raises NotFound, or BadRequest if several have that name."""
         clean = word.lower().removesuffix(".")
         found = self._by_word.get(clean, [])
         if not found:
@@ -63,7 +63,7 @@ class VmNames:
         return found[0]
 
     def knows(self, word: str) -> bool:
-        """Say whether some VM is called so."""
+        """Return whether a VM has that name."""
         return word.lower().removesuffix(".") in self._by_word
 
     def words(self) -> Iterable[str]:

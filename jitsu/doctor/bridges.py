@@ -34,7 +34,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class Facts:
-    """Of this machine."""
+    """Facts about this machine."""
 
     wanted: Mapping[str, str] = field(default_factory=dict)
     """Bridge -> who names it."""

@@ -18,10 +18,10 @@ import subprocess
 import tarfile
 from ipaddress import ip_address
 from pathlib import Path
-from time import time
 from typing import TYPE_CHECKING
 
 from jitsu.link import SYSTEMD
+from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -118,6 +118,6 @@ def write(file: Path, suite: Suite, parts: Mapping[str, object], log: str) -> li
         for name, text in texts.items():
             content = (text if name == "settings.json" else names.hidden(text)).encode()
             entry = tarfile.TarInfo(f"jitsu-doctor/{name}")
-            entry.size, entry.mtime, entry.mode = len(content), int(time()), 0o600
+            entry.size, entry.mtime, entry.mode = len(content), int(SYSTEM_CLOCK.wall()), 0o600
             archive.addfile(entry, io.BytesIO(content))
     return list(texts)

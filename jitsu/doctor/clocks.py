@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jitsu.doctor.finding import Finding, note
 from jitsu.durations import duration
+from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from jitsu.doctor.finding import Suite
@@ -27,7 +28,7 @@ STATUS_OFFSET_BYTES = 40
 
 @dataclass(frozen=True)
 class Facts:
-    """Of this machine."""
+    """Facts about this machine."""
 
     now: float
     is_synchronized: bool | None = None
@@ -37,7 +38,7 @@ class Facts:
 
 def gather(suite: Suite) -> Facts:
     """Read the clock, and ask the kernel whether it is kept right."""
-    return Facts(time.time(), _is_synchronized(), suite.last_commit_ts)
+    return Facts(SYSTEM_CLOCK.wall(), _is_synchronized(), suite.last_commit_ts)
 
 
 def _is_synchronized() -> bool | None:

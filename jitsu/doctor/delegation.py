@@ -61,7 +61,7 @@ def gatherable(suite: Suite) -> list[str]:
 
 
 def is_special(zone: str) -> bool:
-    """Say whether a zone is one that nobody delegates: a special-use name, or a reverse zone of private addresses."""
+    """Return whether nobody delegates such a zone: a special-use name, or a reverse zone of private addresses."""
     name = zone.lower().removesuffix(".")
     return any(name == each or name.endswith(f".{each}") for each in NEVER_DELEGATED) or name.endswith(
         (".10.in-addr.arpa", ".168.192.in-addr.arpa", ".d.f.ip6.arpa")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that somebody should know."""
+    """One thing that an operator should know."""
 
     topic: str
     what: str
@@ -25,7 +25,7 @@ class Finding:
 
 
 def note(topic: str, what: str, advice: str) -> Finding:
-    """Return a finding that is no fault."""
+    """Return a finding that is not a fault."""
     return Finding(topic, what, advice, is_fault=False)
 
 

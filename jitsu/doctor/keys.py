@@ -30,7 +30,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Facts:
-    """Of this machine; `directory` is "" if no endpoint is on tcp."""
+    """Facts about this machine; `directory` is "" if no endpoint is on tcp."""
 
     directory: str = ""
     is_there: bool = False

@@ -1,4 +1,4 @@
-"""KVM: whether guests of QEMU can use it. It may be there and yet hang, so it is tried, within a time limit."""
+"""KVM: whether guests of QEMU can use it. It can exist and still hang, so a probe tries it within a time limit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 TOPIC = "kvm"
 DEVICE = Path("/dev/kvm")
 LIMIT_S = 10.0
-"""The program that tries it gives up after 1.5 s by itself."""
+"""The probe itself gives up after 1.5 s; this is for a probe that hangs."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of this machine."""
+    """Facts about this machine."""
 
     is_wanted: bool = False
     """A VM is made for QEMU, and hypervisor.accelerate is auto or kvm."""

@@ -1,4 +1,4 @@
-"""Ports: whether those that the configuration names are free for the suite, or who has them."""
+"""Ports: whether the ports that the configuration names are free for the suite, or who has them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Facts:
-    """Of this machine."""
+    """Facts about this machine."""
 
     wanted: tuple[Wanted, ...]
     holders: tuple[Holder, ...]
@@ -130,7 +130,7 @@ def _with_owner(holder: Holder, pid: int | None, proc: Path) -> Holder:
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """Find ports that somebody else has."""
+    """Find ports that another program has."""
     found = []
     for want in facts.wanted:
         for holder in facts.holders:

@@ -35,14 +35,14 @@ DNS_PORT = 53
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says of a name that nobody has."""
+    """What a server answers for a name that nobody has."""
 
     rcode: str = ""
     zone: str = ""
-    """Whose SOA record is in the answer."""
+    """The owner of the SOA record in the answer."""
     serial: int = 0
     ttl: int = 0
-    """Of that record."""
+    """The TTL of that record."""
     fault: str = ""
     """Why there is no answer."""
 

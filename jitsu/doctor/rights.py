@@ -1,4 +1,4 @@
-"""Rights: whether this user may do what the configuration asks of services. Nothing is said of a suite that runs."""
+"""Rights: whether this user may do what the configuration asks of services. A running suite has them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRST_FREE_PORT = 1024
 
 @dataclass(frozen=True)
 class Facts:
-    """Of this user, and what the configuration asks for."""
+    """The rights of this user, and what the configuration asks for."""
 
     is_running: bool = False
     uid: int = 0
@@ -37,11 +37,11 @@ class Facts:
     """net.ipv4.ip_unprivileged_port_start (ip(7))."""
     port: int = 53
     kinds: frozenset[HypervisorKind] = frozenset()
-    """Of the hypervisors that VMs are on."""
+    """The kinds of the hypervisors that VMs are on."""
     wants_synjitsu: bool = False
     libvirt_is_closed: bool = False
     libvirt_is_absent: bool = False
-    """This machine's libvirt is meant, and has no socket."""
+    """A VM is on this machine's libvirt, which has no socket."""
     unsafe_directory: str = ""
     """Why the runtime directory is refused."""
 

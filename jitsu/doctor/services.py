@@ -1,4 +1,4 @@
-"""The suite: whether each service and each dns replica answers, and what hypervisors say."""
+"""The suite: whether each service and each dns replica answers, and what hypervisors report."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 TOPIC = "services"
 OPTIONAL = "synjitsu"
-"""A machine without bridges needs none."""
+"""A machine without bridges does not need them."""
 
 
 def judge(suite: Suite) -> list[Finding]:
-    """Find what does not answer. There is nothing else to gather: the command has asked everybody."""
+    """Find what does not answer. There is nothing to gather, because the command has asked every service already."""
     directory = suite.settings.bus.directory
     if not suite.is_running:
         advice = suite.silences.get("store") or "start the suite with `jitsu up`"
@@ -51,5 +51,5 @@ def judge(suite: Suite) -> list[Finding]:
 
 
 def _is_elsewhere(suite: Suite) -> bool:
-    """Say whether services may be on other machines, where "all addresses" is not an address of this one."""
+    """Return whether services may be on other machines, where "all addresses" is not an address of this one."""
     return any(endpoint.startswith("tcp://") for _, endpoint in suite.settings.bus.endpoints())

@@ -1,4 +1,4 @@
-"""Versions of the parts: those that belong together should be of one version."""
+"""Versions: parts that belong together should have the same one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
     "pyxs",
 )
 OLDEST_LIBZMQ = (4, 3)
-"""Authenticated peers and heartbeats as they are used here; Debian 11 has 4.3.4."""
+"""The first with authenticated peers and heartbeats as they are used here; Debian 11 has 4.3.4."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Facts:
     services: Mapping[str, str] = field(default_factory=dict)
     libzmq: tuple[int, ...] = (4, 3, 5)
     others: Mapping[str, str] = field(default_factory=dict)
-    """For reports only."""
+    """Shown in reports, but not judged."""
 
 
 def gather(suite: Suite) -> Facts:

@@ -16,7 +16,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from jitsu.dig import Told, ask_replicas, checked_question, dig_lines, is_on_all_addresses, who_answers
+from jitsu.dig import ReplicaReport, ask_replicas, checked_question, dig_lines, is_on_all_addresses, who_answers
 from jitsu_protocol.model.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -120,4 +120,7 @@ def test_a_replica_that_is_away_does_not_answer() -> None:
         assert who_answers(address, {"dns-0"}, 0.5) == {"dns-0"}
         assert who_answers(address, {"dns-0", "dns-1"}, 0.5) == {"dns-0"}
     assert who_answers(address, {"dns-0"}, 0.01) == set()
-    assert Told("x", fault="does not answer").fault in dig_lines({"a": Told("x", fault="does not answer")})[0]
+    assert (
+        ReplicaReport("x", fault="does not answer").fault
+        in dig_lines({"a": ReplicaReport("x", fault="does not answer")})[0]
+    )

@@ -151,7 +151,7 @@ async def test_saved_state_with_another_address_is_never_restored_and_the_reason
         await vmd.daemon.operator_stop(OperatorStop(vm=UUID))
         with structlog.testing.capture_logs() as logged:
             vmd.configure(new)
-        told = [(line["event"], line["mend"]) for line in logged if line["log_level"] == "warning"]
+        told = [(line["event"], line["hint"]) for line in logged if line["log_level"] == "warning"]
         assert told == [
             (
                 "its saved state is not used, because the VM is configured otherwise now",

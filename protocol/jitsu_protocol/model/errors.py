@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JitsuError(Exception):
-    """The root of the hierarchy; never raised as itself."""
+    """The base of all errors here; never raised itself."""
 
     code: ClassVar[str] = "error"
 
@@ -38,13 +38,13 @@ class JitsuError(Exception):
 
 
 class BadRequest(JitsuError):
-    """The caller sent what nobody could carry out; sending it again will not help."""
+    """The request can never be carried out; sending it again will not help."""
 
     code = "bad-request"
 
 
 class MalformedMessage(BadRequest):
-    """The bytes are no envelope, are cut short, or a value has the wrong type."""
+    """The bytes are not an envelope, are cut short, or have a value of the wrong type."""
 
     code = "malformed"
 
@@ -74,13 +74,13 @@ class Invalid(BadRequest):
 
 
 class Conflict(JitsuError):
-    """What the request was based on is no longer so; look again, then decide."""
+    """What the request was based on has changed; look again, then decide."""
 
     code = "conflict"
 
 
 class Refused(JitsuError):
-    """Policy says no: not idle, backing off, not allowed."""
+    """A rule forbids it: the VM is not idle, is backing off, or must not be started."""
 
     code = "refused"
 

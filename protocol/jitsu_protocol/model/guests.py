@@ -34,7 +34,7 @@ def difference(started: VM, configured: VM) -> str:
 
 
 def is_found_elsewhere(started: VM, configured: VM) -> bool:
-    """Say whether what the hypervisor has of a guest is not found by what is configured now."""
+    """Return whether what the hypervisor has of a guest is not found by what is configured now."""
     return any(started.config.get(key) != configured.config.get(key) for key in ("name", "hypervisor", "uuid"))
 
 

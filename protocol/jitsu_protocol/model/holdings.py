@@ -6,25 +6,25 @@ from jitsu_protocol.model.vm import VM, Fault
 
 
 class Holdings:
-    """Who holds which name and address: what VMs may not have in common."""
+    """The names and addresses of all VMs, with the VM that has each."""
 
     def __init__(self) -> None:
         self._owners: dict[tuple[str, str], list[VM]] = {}
 
     def add(self, vm: VM) -> None:
-        """Note what a VM holds."""
+        """Note the names and addresses of a VM."""
         for held in self._held(vm):
             self._owners.setdefault(held, []).append(vm)
 
     def remove(self, vm: VM) -> None:
-        """Forget what a VM held."""
+        """Forget the names and addresses of a VM."""
         for held in self._held(vm):
             self._owners[held].remove(vm)
             if not self._owners[held]:
                 del self._owners[held]
 
     def clashes(self, vm: VM) -> list[Fault]:
-        """Return what others hold that this VM has too."""
+        """Return a fault for each name or address of a VM that another one has already."""
         found = []
         for key, value in self._held(vm):
             others = [
@@ -46,5 +46,5 @@ class Holdings:
 
 
 def _share(name: str, one: VM, other: VM) -> bool:
-    """Say whether two VMs may both have this name."""
+    """Return whether two VMs may share this name."""
     return one.summon is not None and other.summon is not None and name in one.names and name in other.names

@@ -50,7 +50,7 @@ class Hold:
         return f"{self.until:.0f} {self.by} {self.reason}".rstrip()
 
     def is_over(self, now: float) -> bool:
-        """Say whether its time is over; `now` is in seconds since 1970."""
+        """Return whether its time is over; `now` is in seconds since 1970."""
         return 0 < self.until <= now
 
 

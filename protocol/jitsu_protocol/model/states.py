@@ -50,5 +50,5 @@ FOLLOWS: dict[VmState, frozenset[VmState]] = {
 
 
 def may_follow(old: VmState, new: VmState) -> bool:
-    """Say whether a VM may go from `old` to `new`."""
+    """Return whether a VM may go from `old` to `new`."""
     return new in FOLLOWS[old]

@@ -2,7 +2,7 @@
 
 A VM is written down in three ways, and this module is where they meet: as keys and values (a `[vm.NAME]`
 table of jitsu.toml, or the original's `key=value,key=value`), as leaves of the state tree below
-`jitsu/vm/<uuid>/` (FACTS: the original's paths), and as the frozen `VM` that all code works with.
+`jitsu/vm/<uuid>/` (with the original's paths), and as the frozen `VM` that all code works with.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
 
 
 def _named_after(dns: str) -> str:
-    """Return the name of a VM that has only this DNS name; what is no DNS name is refused later."""
+    """Return the name of a VM that has only this DNS name; what is not a DNS name is refused later."""
     with suppress(ValueError):
         dns = owner_name(dns)
     return dns.removeprefix("*.")

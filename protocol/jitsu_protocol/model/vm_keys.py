@@ -25,7 +25,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 def dns_name(text: str) -> str:
     """Return a host name in lower case without its final dot (RFC 1035, 2.3.1; RFC 2181, 11).
 
-    Raises ValueError with the reason if it is none. Underscores are allowed, as in service names.
+    Raises ValueError with the reason if it is not one. Underscores are allowed, as in service names.
     """
     shown = repr(text[:100])
     if not text.isascii():
@@ -76,7 +76,7 @@ def _address(value: object) -> IPv4Address | IPv6Address:
 
 
 def _no_host_has(address: IPv4Address | IPv6Address) -> bool:
-    """Say whether no interface can have this address: 0.0.0.0/8 and the broadcast address (RFC 1122, 3.2.1.3)."""
+    """Return whether no interface can have this address: 0.0.0.0/8 and the broadcast address (RFC 1122, 3.2.1.3)."""
     return isinstance(address, IPv4Address) and (int(address) >> 24 == 0 or int(address) == 2**32 - 1)
 
 
@@ -105,7 +105,7 @@ def _line(text: str) -> str:
 
 
 def _is_control(character: str) -> bool:
-    """Say whether a character is a control character, half a surrogate pair, ends a line, or is none (XML 1.0, 2.2)."""
+    """Return whether XML or a line of text cannot hold a character: control, surrogate, line end (XML 1.0, 2.2)."""
     return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in "\ufffe\uffff"
 
 
@@ -127,7 +127,7 @@ def _xenstore_key(text: str) -> str:
 
 
 def _integer(value: object) -> object:
-    """Let only one form of an integer pass, the one that all programs that are given it read alike."""
+    """Accept an integer only in the one form that all programs read alike."""
     if isinstance(value, str) and not re.fullmatch(r"0|-?[1-9][0-9]{0,18}", value):
         raise ValueError(f"{value[:100]!r} is not an integer; write it with digits only, for example 60")
     return value
@@ -181,13 +181,13 @@ class SummonMode(StrEnum):
 
 
 class ReadySign(StrEnum):
-    """What shows that a guest is there."""
+    """The sign by which a guest counts as ready."""
 
     FIRST_FRAME = "first-frame"
 
 
 class HandoverKind(StrEnum):
-    """How Synjitsu passes on what it kept."""
+    """How Synjitsu passes the packets that it kept to the guest."""
 
     REPLAY = "replay"
     XENSTORE = "xenstore"

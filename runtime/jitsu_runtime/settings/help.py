@@ -36,7 +36,7 @@ class Group:
 
 @dataclass(frozen=True)
 class HelpPage:
-    """What --help of one program or command says."""
+    """The content of --help of one program or command."""
 
     usage: str
     about: Sequence[str]
@@ -49,7 +49,7 @@ class HelpPage:
 
 
 def wants_color(stream: TextIO) -> bool:
-    """Say whether escape sequences may be written: to a terminal, unless NO_COLOR is set and not empty."""
+    """Return whether escape sequences may be written: to a terminal, unless NO_COLOR is set and not empty."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
@@ -121,5 +121,5 @@ class Parser(argparse.ArgumentParser):
         return as_shown(self.page)
 
     def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong, and exit with status 2."""
+        """Print in one line what is wrong, and exit with status 2."""
         self.exit(EXIT_USAGE, usage_error(self.prog, message) + "\n")

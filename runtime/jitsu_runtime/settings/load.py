@@ -81,7 +81,7 @@ class Settings(BaseModel):
         return sections[service].metrics
 
     def with_live(self, read: Settings, service: str) -> tuple[Settings, list[str]]:
-        """Return these settings with what is live of others, and the keys of a service that wait for its restart."""
+        """Return these settings with the live ones of others, and the keys of a service that need its restart."""
         updated, waiting = {}, []
         for section in ("bus", SECTION_OF[service]):
             own, new = getattr(self, section), getattr(read, section)
@@ -133,7 +133,7 @@ class VmText:
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where settings come from; what is further down counts before what is above it."""
+    """Where settings come from; each source overrides those above it."""
 
     presets: Mapping[str, str]
     toml: TomlFile | None
@@ -153,7 +153,7 @@ def load(
 ) -> Settings:
     """Return the settings and the VMs that the file and `vm_texts` describe; raises SettingsFault with every reason.
 
-    `flags` and `presets` map "section.key" to values; presets are what the caller assumes where nobody says anything.
+    `flags` and `presets` map "section.key" to values; presets apply where no other source has a value.
     """
     sources = _Sources(presets or {}, _read(file), environ, {}, flags)
     sections = _sections(sources)

@@ -71,4 +71,4 @@ _KINDS: dict[Any, str] = {
     int: "integer",
     float: "number",
 }
-"""Types that a reader is told; the others are text."""
+"""What the page calls a type; all others are text."""

@@ -1,4 +1,4 @@
-"""The sections of jitsu.toml: each key's type, default, unit and meaning stand here and nowhere else."""
+"""The sections of jitsu.toml: each key's type, default, unit and meaning are declared here and nowhere else."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MACHINE_DIRECTORY = Path("/run/jitsu")
 
 
 def runtime_directory() -> str:
-    """Return where sockets are when nobody says: /run/jitsu for root, else below XDG_RUNTIME_DIR or /tmp."""
+    """Return where sockets are by default: /run/jitsu for root, else below XDG_RUNTIME_DIR or /tmp."""
     if os.geteuid() == 0:
         return str(MACHINE_DIRECTORY)
     base = os.environ.get("XDG_RUNTIME_DIR")
@@ -65,7 +65,7 @@ def runtime_directory() -> str:
 
 
 LIVE: dict[str, JsonValue] = {"live": True}
-"""A process that runs takes another value at SIGHUP."""
+"""A running process applies a new value at SIGHUP."""
 METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
 
 
@@ -76,7 +76,7 @@ def unit_of(field: FieldInfo) -> str:
 
 
 def is_live(field: FieldInfo) -> bool:
-    """Say whether a process that runs takes another value of a setting."""
+    """Return whether a running process applies a new value of a setting."""
     return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("live"))
 
 
@@ -416,7 +416,7 @@ class StoreSettings(Section):
 
 
 def _as_of_a_vm(key: str) -> Any:
-    """Return the setting that is the default of a VM's key: what is said of the key holds for it."""
+    """Return the setting that is the default of a VM's key, with the default, the unit and the meaning of that key."""
     unit: dict[str, JsonValue] = {"unit": KEYS[key].unit} if KEYS[key].unit else {}
     return Field(default_of_key(key), description=KEYS[key].doc, json_schema_extra=unit or None)
 

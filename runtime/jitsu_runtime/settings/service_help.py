@@ -1,4 +1,4 @@
-"""What --help and the manual page of each jitsu-SERVICE program say beside its settings."""
+"""What --help and the manual page of each jitsu-SERVICE program have besides its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TOML file that knows on which line each key stands; tomllib itself does not tell."""
+"""A TOML file that knows the line of each key, which tomllib does not report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KEYS = re.compile(r"""(?:[A-Za-z0-9_.\s-]|"(?:\\.|[^"\\\n])*"|'[^'\n]*')+(?==)"
 
 
 class TomlFault(Exception):
-    """The file cannot be read, or is no TOML; the message names file and line."""
+    """The file cannot be read, or is not TOML; the message names file and line."""
 
 
 @dataclass(frozen=True)

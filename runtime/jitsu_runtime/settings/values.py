@@ -39,7 +39,7 @@ class ListenAddress:
     port: int = 0
 
     def __bool__(self) -> bool:
-        """Say whether the service listens."""
+        """Return whether the service listens."""
         return bool(self.host)
 
     def __str__(self) -> str:

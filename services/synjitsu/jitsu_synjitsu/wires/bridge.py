@@ -160,7 +160,7 @@ class Bridge:
                 "a VM that is off has its MAC address on the bridge: another machine has the same, or it runs",
                 bridge=self.name,
                 mac=mac.hex(":"),
-                mend=f"bridge fdb show br {self.name} | grep {mac.hex(':')}; give one of them another (its key mac)",
+                hint=f"bridge fdb show br {self.name} | grep {mac.hex(':')}; give one of them another (its key mac)",
             )
 
     def forget(self, vm: str) -> None:
@@ -241,7 +241,7 @@ class Bridge:
                 "another machine claims the address of a VM",
                 address=address,
                 mac=mac.hex(":"),
-                mend=f"bridge fdb show br {self.name} shows its port; give one of them another address",
+                hint=f"bridge fdb show br {self.name} shows its port; give one of them another address",
             )
         self.activity.passed(self._clock.now())
         self.focus()

@@ -96,7 +96,7 @@ class BridgeSocket:
                 "the kernel refuses the packet filter; Synjitsu reads every frame on the bridge, which costs more",
                 bridge=self.bridge,
                 reason=error.strerror,
-                mend="sysctl net.core.optmem_max=131072",
+                hint="sysctl net.core.optmem_max=131072",
             )
             with suppress(OSError):  # if this fails too, reading says so
                 self._attach_filter(program(Interest(), everything=True))

@@ -137,7 +137,7 @@ def log_difference(machine: VmMachine, configured: VM) -> None:
             "its saved state is not used, because the VM is configured otherwise now",
             vm=configured.name,
             reason=why,
-            mend=f"jitsu start {configured.name} --discard-saved-state boots it as it is configured now",
+            hint=f"jitsu start {configured.name} --discard-saved-state boots it as it is configured now",
         )
     else:
         log.warning("is stopped, because it is configured otherwise", vm=configured.name, reason=why)
