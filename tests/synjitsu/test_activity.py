@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.activity import MAX_BLIND_S, MAX_USES, Activity
+from jitsu_synjitsu.rules.activity import MAX_BLIND_S, Activity
 from jitsu_synjitsu.rules.running import MAX_CONNECTIONS, MAX_REPLIES
+from jitsu_synjitsu.rules.unreported import MAX_USES
 from tests.support.frames import CLIENT_MAC, RST, SYN, V4, V6, VM_MAC, arp, tcp, udp
 from tests.support.vms import make_vm
 
@@ -24,7 +25,7 @@ class Bridge:
         self.told(0.0)
 
     def to_vm(self, frame: bytes, now: float) -> str:
-        self.activity.passed(now)
+        self.activity.tick(now)
         return self.activity.frame(frames.read(frame), now)
 
     def connects(self, port: int, now: float, addresses: tuple[bytes, bytes] = V4) -> None:
@@ -37,10 +38,10 @@ class Bridge:
 
     def told(self, now: float) -> list[float]:
         """Report to the reaper; returns the ages of use."""
-        self.activity.passed(now)
-        uses = self.activity.uses(now)
+        self.activity.tick(now)
+        uses = self.activity.unreported.uses(now)
         for use, up_to in uses:
-            self.activity.told(use.vm, up_to)
+            self.activity.unreported.acknowledged(use.vm, up_to)
         return [round(use.age_s, 3) for use, _ in uses]
 
 
@@ -52,7 +53,7 @@ def test_g3_a_silent_connection_is_use_until_both_sides_have_ended_it(addresses:
     made.to_vm(tcp(1, 80, FIN | ACK, addresses=addresses), 600.0)
     assert made.told(650.0) == [0.0], "half closed: the VM may still send"
     made.to_vm(made.answer(1, FIN | ACK, addresses), 700.0)
-    assert made.activity.connected() == 0
+    assert made.activity.totals.connections == 0
     assert made.told(900.0) == [900.0 - 700.0]
     assert made.told(901.0) == []
 
@@ -66,7 +67,7 @@ def test_replies_on_a_connection_that_the_vm_opened_are_no_use(addresses: tuple[
         for flags in (SYN | ACK, ACK, FIN | ACK):
             made.to_vm(tcp(443 + n, 80, flags, addresses=addresses), now)
         assert made.told(now + 0.1) == []
-    assert made.activity.awaited() == {VM_MAC}, "the next packet of anybody else is still seen"
+    assert made.activity.attention.awaited() == {VM_MAC}, "the next packet of anybody else is still seen"
     made.to_vm(tcp(9, 80, ACK, addresses=addresses), 40.0)
     assert made.told(40.0) == [0.0]
 
@@ -89,10 +90,10 @@ def test_in_doubt_a_packet_is_use_and_what_is_kept_is_bounded() -> None:
     assert made.told(12.0) == [0.0], "this one was forgotten"
     busy = Bridge()
     busy.to_vm(busy.answer(443, SYN), 10.0)
-    busy.activity.passed(11.0)
+    busy.activity.tick(11.0)
     for _ in range(MAX_REPLIES + 1):
         busy.activity.frame(frames.read(tcp(443, 80, ACK)), 11.0)
-    assert busy.activity.awaited() == frozenset(), "a busy VM is not looked at packet by packet"
+    assert busy.activity.attention.awaited() == frozenset(), "a busy VM is not looked at packet by packet"
 
 
 @pytest.mark.parametrize("who", ["client", "vm"])
@@ -100,7 +101,7 @@ def test_a_reset_ends_a_connection(who: str) -> None:
     made = Bridge()
     made.connects(1, 1.0)
     made.to_vm(tcp(1, 80, RST) if who == "client" else made.answer(1, RST), 2.0)
-    assert made.activity.connected() == 0
+    assert made.activity.totals.connections == 0
 
 
 def test_a_client_that_vanished_keeps_it_up_no_longer_than_max_idle_connection() -> None:
@@ -110,17 +111,17 @@ def test_a_client_that_vanished_keeps_it_up_no_longer_than_max_idle_connection()
     assert made.told(1400.0) == [0.0]
     assert made.told(1499.0 + BLIND_S) == [0.0]
     assert made.told(1501.0 + BLIND_S) == [], "told up to 1501 already"
-    assert (made.activity.connected(), made.activity.expired) == (0, 1)
+    assert (made.activity.totals.connections, made.activity.totals.expired) == (0, 1)
 
 
 def test_a_packet_is_use_and_counts_until_the_vm_is_looked_at_again() -> None:
     made = Bridge()
     assert made.told(5.0) == []
     made.to_vm(udp(1, 2, b"x"), 10.0)
-    assert made.activity.awaited() == frozenset()
+    assert made.activity.attention.awaited() == frozenset()
     assert made.told(11.0) == [0.0], "others may come that nobody sees"
     assert made.told(15.0) == [3.0]
-    assert made.activity.awaited() == {VM_MAC}
+    assert made.activity.attention.awaited() == {VM_MAC}
     assert made.told(16.0) == []
 
 
@@ -139,15 +140,15 @@ def test_what_is_no_use_is_none(frame: bytes) -> None:
     made = Bridge()
     made.to_vm(frame, 10.0)
     assert made.told(20.0) == []
-    assert made.activity.connected() == 0
+    assert made.activity.totals.connections == 0
 
 
 def test_a_probe_of_synjitsu_leaves_no_connection() -> None:
     made = Bridge()
     made.to_vm(made.answer(61_000, SYN | ACK), 1.0)
-    assert made.activity.connected() == 1
+    assert made.activity.totals.connections == 1
     made.activity.sent(frames.read(tcp(61_000, 80, RST)), 1.1)
-    assert made.activity.connected() == 0
+    assert made.activity.totals.connections == 0
 
 
 def test_g3_a_vm_that_ran_before_anybody_looked_may_have_connections() -> None:
@@ -164,17 +165,17 @@ def test_what_an_earlier_synjitsu_knew_is_taken_up() -> None:
     new.activity.restore(VM.uuid, known)
     assert new.told(10.0) == [0.0]
     new.to_vm(tcp(1, 80, RST), 20.0)
-    assert (new.activity.connected(), new.told(40.0)) == (0, [20.0 - BLIND_S])
+    assert (new.activity.totals.connections, new.told(40.0)) == (0, [20.0 - BLIND_S])
 
 
 def test_g9_of_connections_so_many_are_known_and_then_there_may_be_more() -> None:
     made = Bridge()
     for n in range(MAX_CONNECTIONS + 10):
         made.connects(n + 1, 1.0)
-    assert made.activity.connected() == MAX_CONNECTIONS
+    assert made.activity.totals.connections == MAX_CONNECTIONS
     for n in range(MAX_CONNECTIONS + 10):
         made.to_vm(tcp(n + 1, 80, RST), 2.0)
-    assert made.activity.connected() == 0
+    assert made.activity.totals.connections == 0
     assert made.told(500.0) == [0.0], "ten of them were not known any more"
 
 
@@ -192,10 +193,10 @@ def test_a_vm_that_rests_is_forgotten_and_one_with_another_mac_is_not() -> None:
     made, other = Bridge(), b"\x02\0\0\0\0\x55"
     made.connects(1, 1.0)
     made.activity.has_mac(VM.uuid, other, 1.0)
-    assert made.activity.running() == made.activity.awaited() == {other}
-    assert made.activity.connected() == 1
+    assert made.activity.running() == made.activity.attention.awaited() == {other}
+    assert made.activity.totals.connections == 1
     made.activity.rests(VM.uuid)
-    assert (made.activity.running(), made.activity.awaited(), made.activity.known(VM.uuid)) == (
+    assert (made.activity.running(), made.activity.attention.awaited(), made.activity.known(VM.uuid)) == (
         frozenset(),
         frozenset(),
         None,
@@ -206,18 +207,18 @@ def test_a_report_has_an_end_and_the_next_one_goes_on() -> None:
     activity = Activity()
     for n in range(MAX_USES + 5):
         activity.runs(make_vm(name=f"v{n}", dns=f"v{n}.jitsu.test"), n.to_bytes(6, "big"), "", 0.0, unknown=False)
-    first = activity.uses(1.0)
+    first = activity.unreported.uses(1.0)
     for use, up_to in first:
-        activity.told(use.vm, up_to)
-    assert (len(first), len(activity.uses(1.0))) == (MAX_USES, 5)
+        activity.unreported.acknowledged(use.vm, up_to)
+    assert (len(first), len(activity.unreported.uses(1.0))) == (MAX_USES, 5)
 
 
 def test_a_vm_with_a_long_timeout_is_looked_at_every_few_seconds_all_the_same() -> None:
     activity = Activity()
     activity.runs(make_vm(ttl="86400"), VM_MAC, "", 0.0, unknown=False)
     activity.frame(frames.read(udp(1, 2, b"x")), 10.0)
-    activity.passed(10.0 + MAX_BLIND_S)
-    assert activity.awaited() == {VM_MAC}
+    activity.tick(10.0 + MAX_BLIND_S)
+    assert activity.attention.awaited() == {VM_MAC}
 
 
 def test_g3_of_more_connected_vms_than_a_report_has_room_for_each_is_reported_in_turn() -> None:
@@ -227,10 +228,10 @@ def test_g3_of_more_connected_vms_than_a_report_has_room_for_each_is_reported_in
         activity.runs(vm, b"\x02\0" + n.to_bytes(4, "big"), "", 0.0, unknown=True)
     told = set()
     for now in (1.0, 2.0):
-        uses = activity.uses(now)
+        uses = activity.unreported.uses(now)
         assert len(uses) == MAX_USES
         for use, up_to in uses:
-            activity.told(use.vm, up_to)
+            activity.unreported.acknowledged(use.vm, up_to)
             told.add(use.vm)
     assert len(told) == MAX_USES + 50
 

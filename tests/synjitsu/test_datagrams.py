@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.activity import MAX_LISTENED, Activity
+from jitsu_synjitsu.rules.activity import Activity
+from jitsu_synjitsu.rules.attention import MAX_LISTENED
 from jitsu_synjitsu.rules.datagrams import FLOW_S, MAX_DATAGRAMS, MAX_FLOWS, Datagrams, Flow
 from tests.support.examples import examples
 from tests.support.frames import CLIENT_MAC, V4, V6, VM_MAC, packet, udp
@@ -37,10 +38,10 @@ class Bridge:
 
     def is_used(self, now: float) -> bool:
         """Report to the reaper; say whether there was use."""
-        self.activity.passed(now)
-        uses = self.activity.uses(now)
+        self.activity.tick(now)
+        uses = self.activity.unreported.uses(now)
         for use, up_to in uses:
-            self.activity.told(use.vm, up_to)
+            self.activity.unreported.acknowledged(use.vm, up_to)
         return bool(uses)
 
 
@@ -76,9 +77,9 @@ def test_g3_while_some_are_not_seen_no_flow_becomes_the_vms(kind: str) -> None:
     elif kind == "a busy VM":
         for port in range(MAX_DATAGRAMS + 1):
             made.activity.frame(frames.read(udp(1 + port, 7, b"x")), 0.0)
-        assert made.activity.listened() == frozenset(), "it costs no look at each packet"
+        assert made.activity.attention.listened() == frozenset(), "it costs no look at each packet"
         made.is_used(10.0)
-        assert made.activity.listened() == {VM_MAC}
+        assert made.activity.attention.listened() == {VM_MAC}
     made.asks(123, 11.0)
     assert made.gets(123, 11.1), "a request that nobody saw may have come first"
     made.is_used(20.0)
@@ -102,7 +103,7 @@ def test_many_replies_at_once_are_use_because_they_are_not_looked_at_one_by_one(
     for _ in range(MAX_DATAGRAMS):
         made.activity.frame(frames.read(udp(443, 40_000, b"x")), 1.1)
     assert made.is_used(1.2)
-    assert made.activity.listened() == frozenset()
+    assert made.activity.attention.listened() == frozenset()
 
 
 def test_a_flow_that_is_silent_is_over() -> None:
@@ -146,7 +147,7 @@ def test_only_so_many_vms_are_listened_to() -> None:
     activity = Activity()
     for n in range(MAX_LISTENED + 5):
         activity.runs(make_vm(f"v{n}", f"10.0.{n // 250}.{n % 250}"), n.to_bytes(6, "big"), "", 0.0, unknown=False)
-    assert len(activity.listened()) == MAX_LISTENED
+    assert len(activity.attention.listened()) == MAX_LISTENED
 
 
 @settings(max_examples=examples(60), deadline=None)

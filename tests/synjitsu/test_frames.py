@@ -179,7 +179,7 @@ def test_no_frame_whatever_is_in_it_is_too_much() -> None:
         activity.frame(seen, now)
         now += chance.random() / 50
         made.tick(now)
-        activity.passed(now)
+        activity.tick(now)
         assert len(made.held.kept) <= 10
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Never
 
-from jitsu_synjitsu.rules import activity as rules
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.activity import MAX_LISTENED, Activity
+from jitsu_synjitsu.rules.activity import Activity
+from jitsu_synjitsu.rules.attention import FLOOD_FRAMES, MAX_LISTENED
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut
 from jitsu_synjitsu.rules.running import Running
@@ -49,7 +49,7 @@ class Host:
             self.activity.runs(vm.model_copy(update={"uuid": name}), mac(n), "", 0.0, unknown=False)
         while self.report(0.0):
             pass
-        self.activity.passed(1.0)
+        self.activity.tick(1.0)
         self.activity.unsaved()
         self.activity._vms = NeverAll(self.activity._vms)
         self.looks: Counter[str] = Counter()
@@ -62,9 +62,9 @@ class Host:
         monkeypatch.setattr(Running, "is_connected", is_connected)
 
     def report(self, now: float) -> list[str]:
-        uses = self.activity.uses(now)
+        uses = self.activity.unreported.uses(now)
         for use, up_to in uses:
-            self.activity.told(use.vm, up_to)
+            self.activity.unreported.acknowledged(use.vm, up_to)
         return [use.vm for use, _ in uses]
 
     def connects(self, n: int, now: float) -> None:
@@ -78,9 +78,9 @@ def test_a_frame_and_a_report_cost_what_they_concern(monkeypatch: pytest.MonkeyP
     host.connects(7, 10.0)
     host.activity.frame(frames.read(udp(1, 2, b"x", to=mac(8))), 10.0)
     for n in range(40):
-        host.activity.passed(10.0 + n / 4)
+        host.activity.tick(10.0 + n / 4)
         assert set(host.report(10.0 + n / 4)) <= {"v7", "v8"}
-        assert host.activity.connected() == 1
+        assert host.activity.totals.connections == 1
         assert host.activity.longest_idle() == 1000.0
         assert host.activity.honours("v9", "")
     assert host.report(20.0) == ["v7"], "v8 was used at 12.0 last, which is known"
@@ -95,9 +95,9 @@ def test_each_vm_is_looked_at_again_in_its_time_and_no_other_then(monkeypatch: p
         host.activity.frame(frames.read(udp(1, 2, b"x", to=mac(n))), 10.0 + n)
     looked = []
     for n in range(100):
-        before = host.activity.awaited()
-        host.activity.passed(12.0 + n)
-        looked.append(host.activity.awaited() - before)
+        before = host.activity.attention.awaited()
+        host.activity.tick(12.0 + n)
+        looked.append(host.activity.attention.awaited() - before)
     assert looked == [{mac(n)} for n in range(100)]
 
 
@@ -110,8 +110,8 @@ def test_connections_end_in_their_time_and_only_those_that_are_open_are_looked_a
     host.activity.frame(frames.read(udp(1, 2, b"x", to=mac(3))), 500.0)
     ended = []
     for second in range(2000):
-        host.activity.passed(float(second))
-        ended.append(host.activity.connected())
+        host.activity.tick(float(second))
+        ended.append(host.activity.totals.connections)
     assert [ended[1011 + n] for n in range(10)] == [10, 9, 8, 7, 7, 6, 5, 4, 3, 2]
     assert ended.index(0) == 1502
     assert host.looks.keys() <= {f"v{n}" for n in range(10)}
@@ -122,23 +122,24 @@ def test_who_waits_for_a_place_among_those_whose_datagrams_are_seen_gets_it_when
 ) -> None:
     host = Host(monkeypatch)
     host.activity.rests("v5")
-    host.activity.passed(20.0)
-    assert host.activity.listened() == {mac(n) for n in range(MAX_LISTENED + 1)} - {mac(5)}
+    host.activity.tick(20.0)
+    assert host.activity.attention.listened() == {mac(n) for n in range(MAX_LISTENED + 1)} - {mac(5)}
     assert "v5" not in host.activity.unsaved() or host.activity.known("v5") is None
 
 
 def test_a_vm_that_is_gone_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, vms=2)
     host.connects(0, 10.0)
-    for _ in range(rules.FLOOD_FRAMES + 1):
+    for _ in range(FLOOD_FRAMES + 1):
         host.activity.frame(frames.read(udp(1, 2, b"x", to=mac(0))), 10.0)
     for name in ("v0", "v1"):
         host.activity.rests(name)
-    host.activity.passed(5000.0)
+    host.activity.tick(5000.0)
     assert host.report(5000.0) == []
-    assert (host.activity.connected(), host.activity.longest_idle()) == (0, 0.0)
-    assert host.activity.running() | host.activity.awaited() | host.activity.listened() == frozenset()
-    assert host.activity.sampled() == frozenset()
+    assert (host.activity.totals.connections, host.activity.longest_idle()) == (0, 0.0)
+    attention = host.activity.attention
+    assert host.activity.running() | attention.awaited() | attention.listened() == frozenset()
+    assert attention.sampled() == frozenset()
     assert host.activity.unsaved() == {"v0": None, "v1": None}
 
 

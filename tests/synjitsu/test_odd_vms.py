@@ -209,23 +209,23 @@ class Shared:
         self.activity.runs(self.other, GOOD_MAC, "", 1000.0, unknown=False, boots=True)
 
     def used(self, frame: bytes, now: float) -> set[str]:
-        self.activity.passed(now)
-        for use, up_to in self.activity.uses(now):
-            self.activity.told(use.vm, up_to)
+        self.activity.tick(now)
+        for use, up_to in self.activity.unreported.uses(now):
+            self.activity.unreported.acknowledged(use.vm, up_to)
         self.activity.frame(frames.read(frame), now)
-        return {use.vm for use, _ in self.activity.uses(now)}
+        return {use.vm for use, _ in self.activity.unreported.uses(now)}
 
 
 def test_g3_a_vm_with_the_mac_address_of_another_makes_that_one_not_unseen() -> None:
     made = Shared()
     assert not made.activity.honours(made.one.uuid, ""), "its connections are no longer seen, so there may be some"
-    made.activity.passed(1999.0)
+    made.activity.tick(1999.0)
     assert not made.activity.honours(made.one.uuid, "")
-    made.activity.passed(2000.0)
+    made.activity.tick(2000.0)
     assert made.activity.honours(made.one.uuid, ""), "for as long as a connection may be silent"
     made.activity.rests(made.other.uuid)
-    assert GOOD_MAC in made.activity.running() & made.activity.awaited()
-    made.activity.passed(3000.0)
+    assert GOOD_MAC in made.activity.running() & made.activity.attention.awaited()
+    made.activity.tick(3000.0)
     assert not made.activity.honours(made.one.uuid, ""), "one may have been opened until now"
     assert made.used(tcp(1, 80, SYN, to=GOOD_MAC), 5000.0) == {made.one.uuid}
 
@@ -235,7 +235,7 @@ def test_g3_a_flow_that_began_while_another_vm_had_the_mac_address_is_not_the_vm
     made.activity.rests(made.other.uuid)
     asks = udp(40_000, 53, b"?", V4[::-1], to=CLIENT_MAC, source=GOOD_MAC)
     made.used(asks, 3000.0)
-    assert made.activity.listened() == {GOOD_MAC}
+    assert made.activity.attention.listened() == {GOOD_MAC}
     made.activity.restore(made.one.uuid, ([], False, []))
     assert made.used(udp(53, 40_000, b"!", V4, to=GOOD_MAC), 3000.1) == {made.one.uuid}
 

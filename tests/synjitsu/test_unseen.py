@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.activity import FLOOD_FRAMES, Activity
+from jitsu_synjitsu.rules.activity import Activity
+from jitsu_synjitsu.rules.attention import FLOOD_FRAMES
 from jitsu_synjitsu.rules.datagrams import FLOW_S
 from jitsu_synjitsu.rules.filter import SAMPLE, Interest
 from jitsu_synjitsu.rules.floods import FLOOD_PACKETS
@@ -48,47 +49,47 @@ def test_after_frames_were_lost_any_vm_may_be_connected_for_as_long_as_a_connect
     for vm in (VM, OTHER):
         assert activity.honours(vm.uuid, "")
     activity.missed(5000.0)
-    activity.passed(5999.0)
+    activity.tick(5999.0)
     for vm in (VM, OTHER):
         assert not activity.honours(vm.uuid, "")
-    activity.passed(6000.0)
+    activity.tick(6000.0)
     for vm in (VM, OTHER):
         assert activity.honours(vm.uuid, "")
 
 
 def test_a_vm_that_is_flooded_is_sampled_and_may_be_connected_and_no_other(activity: Activity) -> None:
     floods(activity, 10.0)
-    assert activity.sampled() == {VM_MAC}
-    assert activity.urgent, "the others lose frames for as long as all of the flood is seen"
+    assert activity.attention.sampled() == {VM_MAC}
+    assert activity.attention.urgent, "the others lose frames for as long as all of the flood is seen"
     assert not activity.honours(VM.uuid, "")
     assert activity.honours(OTHER.uuid, "")
-    assert activity.floods == 1
-    activity.passed(10.25)
+    assert activity.attention.floods == 1
+    activity.tick(10.25)
     floods(activity, 10.3, FLOOD_FRAMES // SAMPLE)
-    activity.passed(10.5)
-    assert activity.sampled() == {VM_MAC}, "what is seen is a sample"
-    activity.passed(10.75)
-    assert activity.sampled() == frozenset()
+    activity.tick(10.5)
+    assert activity.attention.sampled() == {VM_MAC}, "what is seen is a sample"
+    activity.tick(10.75)
+    assert activity.attention.sampled() == frozenset()
     assert not activity.honours(VM.uuid, ""), "a connection that was opened in between was not seen"
-    activity.passed(1011.75)
+    activity.tick(1011.75)
     assert not activity.honours(VM.uuid, "")
-    activity.passed(1012.0)
+    activity.tick(1012.0)
     assert activity.honours(VM.uuid, ""), "1,000 s after 12.0, up to which a packet may have come unseen"
 
 
 def test_a_busy_vm_is_not_flooded(activity: Activity) -> None:
     for n in range(20):
         floods(activity, 10.0 + n / 4, FLOOD_FRAMES // 2 - 1)
-        activity.passed(10.25 + n / 4)
-    assert activity.sampled() == frozenset()
-    assert activity.floods == 0
+        activity.tick(10.25 + n / 4)
+    assert activity.attention.sampled() == frozenset()
+    assert activity.attention.floods == 0
 
 
 def test_what_a_flooded_vm_answers_is_counted_too(activity: Activity) -> None:
     for n in range(FLOOD_FRAMES + 1):
         answer = tcp(80, n, SYN | ACK, addresses=V4[::-1], to=CLIENT_MAC, source=VM_MAC)
         activity.frame(frames.read(answer), 10.0)
-    assert activity.sampled() == {VM_MAC}
+    assert activity.attention.sampled() == {VM_MAC}
 
 
 class Wire:
@@ -167,11 +168,11 @@ def test_after_a_packet_that_is_not_understood_no_new_flow_becomes_the_vms(activ
     answer = udp(40_000, 5000, b"!", V6[::-1], to=CLIENT_MAC, source=VM_MAC)
 
     def is_use(frame: bytes, now: float) -> bool:
-        activity.passed(now)
-        for use, up_to in activity.uses(now):
-            activity.told(use.vm, up_to)
+        activity.tick(now)
+        for use, up_to in activity.unreported.uses(now):
+            activity.unreported.acknowledged(use.vm, up_to)
         activity.frame(frames.read(frame), now)
-        return VM.uuid in {use.vm for use, _ in activity.uses(now)}
+        return VM.uuid in {use.vm for use, _ in activity.unreported.uses(now)}
 
     assert is_use(strange, 10.0)
     activity.frame(frames.read(answer), 10.1)

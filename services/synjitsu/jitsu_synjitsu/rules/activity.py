@@ -1,15 +1,15 @@
 """Who uses the VMs that run: what DNS cannot tell the reaper.
 
-A VM is in use while a client has a TCP connection to it, and when an IP packet is sent to its MAC address. Of the
-connections the first and the last segments are seen (SYN with ACK; FIN in both directions; RST). Of other packets
-one is enough: a VM is `awaited` until one comes, and then not looked at for a while, in which it counts as used. So a
-busy VM costs a packet or two a second, and no use is missed. Broadcasts, ARP and what Synjitsu sends itself are no
-use; nor are segments of TCP connections that the VM has opened: its SYN is always seen; nor UDP datagrams that answer
-the VM's own (datagrams.py), ICMP errors and echo replies. In doubt a packet is use: when the VM has opened more
-connections than are kept, or when more segments or datagrams come for it than can be looked at one by one.
+A VM is in use while a client has a TCP connection to it, and when an IP packet is sent to its MAC address. Of a
+connection the first and the last segments are seen (SYN with ACK; FIN in both directions; RST). Of other packets one is
+enough: after one has come, a VM is not looked at for a while, in which it counts as used (attention.py). So a busy VM
+costs a packet or two a second, and no use is missed. These are no use: broadcasts, ARP, what Synjitsu itself sends,
+segments of TCP connections that the VM has opened (its SYN is always seen), UDP datagrams that answer the VM's own
+(datagrams.py), ICMP errors and echo replies. In doubt a packet is use: when the VM has opened more connections than are
+kept, or when more segments or datagrams come for it than can be looked at one by one.
 
-A connection whose client has vanished ends never. So if nothing at all was sent to a VM for `max_idle_connection`,
-its connections are over. What cannot be known counts as a connection:
+A connection whose client has vanished never ends. So if nothing at all was sent to a VM for `max_idle_connection`, its
+connections are over. What cannot be known counts as a connection:
 
     the table of a VM was full                                    that VM may have more connections
     Synjitsu was away, or its socket on the bridge was broken     all of the bridge may
@@ -17,79 +17,63 @@ its connections are over. What cannot be known counts as a connection:
     a VM is flooded: of its frames one of SAMPLE is seen          that VM may
     another VM has the same MAC address                           that VM may
 
-A flood of SYNs to one VM would make the kernel drop the frames of all others. So a VM of which more than FLOOD_FRAMES
-frames are seen between two calls of `passed` is `sampled` until that is over.
-
-When the reaper has a VM drained, Synjitsu honours that once it has looked (`honoured`); a packet that comes from then
-on is told to vmd at once, which saves the VM.
+When the reaper has a VM drained, Synjitsu honours that once it has looked (`honours`). A packet that comes from then on
+is reported to vmd at once, which saves the VM.
 
 A frame, a look at the clock and a report cost the same however many VMs run. What becomes due at a VM (to look at it
 again, to listen to its datagrams again, the end of its connections) stands in one queue of deadlines. What the reaper
-does not know yet stands in the order in which the reaper is to hear of it.
+does not know yet stands in the order in which the reaper is to hear of it (unreported.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from jitsu_protocol.deadlines import Deadlines
-from jitsu_protocol.messages import Use
-from jitsu_synjitsu.rules.filter import SAMPLE
-from jitsu_synjitsu.rules.frames import Kind, Seen
+from jitsu_synjitsu.rules.attention import Attention
+from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.macs import Macs
-from jitsu_synjitsu.rules.running import MAX_CONNECTIONS, MAX_REPLIES, Connection, Known, Running
+from jitsu_synjitsu.rules.running import Running
+from jitsu_synjitsu.rules.unreported import Unreported
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
-
-__all__ = ["MAX_CONNECTIONS", "MAX_REPLIES", "Activity", "Connection", "Known"]
+    from jitsu_synjitsu.rules.frames import Seen
+    from jitsu_synjitsu.rules.running import Known
 
 MIN_BLIND_S, MAX_BLIND_S, BLIND_PART = 0.25, 5.0, 10
 """After a packet a VM is not looked at for a tenth of its idle timeout, within these bounds."""
-MAX_LISTENED = 256
-"""VMs whose datagrams are looked at one by one: each makes the kernel's filter longer."""
-MAX_USES = 5000
-"""In a report."""
-FLOOD_FRAMES = 1000
-"""Of one VM between two calls of `passed`: more could not be looked at without losing those of others."""
 
 Due = Literal["look", "listen", "expire"]
+
+
+@dataclass
+class Totals:
+    """Of all VMs of one bridge."""
+
+    connections: int = 0
+    """How many are open now."""
+    expired: int = 0
+    """How many were given up because nothing was sent for too long."""
 
 
 @dataclass
 class Activity:
     """All VMs on one bridge that run."""
 
+    attention: Attention = field(default_factory=Attention)
+    unreported: Unreported = field(default_factory=Unreported)
+    totals: Totals = field(default_factory=Totals)
     _vms: dict[str, Running] = field(default_factory=dict)
     _macs: Macs[Running] = field(default_factory=Macs)
-    _awaited: set[bytes] = field(default_factory=set)
-    _listened: set[bytes] = field(default_factory=set)
-    _waiting: dict[str, Running] = field(default_factory=dict)
-    """VMs whose datagrams are to be listened to as soon as there is a place."""
     _regained: dict[str, Running] = field(default_factory=dict)
     """VMs that have their MAC address again, which another one had."""
-    _sampled: dict[str, Running] = field(default_factory=dict)
-    """VMs that are flooded."""
-    _counted: dict[str, Running] = field(default_factory=dict)
-    """VMs of which something was counted since `passed` was called last."""
-    _unreported: dict[str, Running] = field(default_factory=dict)
-    """VMs that are connected, or of whose use the reaper does not know; whom it has heard of last is at the end."""
     _unsaved: dict[str, None] = field(default_factory=dict)
     """VMs of which something else is known than `unsaved` has returned."""
     _deadlines: Deadlines[tuple[Due, str]] = field(default_factory=Deadlines)
     _max_idle: Deadlines[str] = field(default_factory=Deadlines)
     """VM -> minus its `max_idle`: the earliest one is the longest."""
-    _connections: int = 0
-    changed: bool = False
-    """What is to be seen has changed; set back by who looks at it."""
-    urgent: bool = False
-    """It has changed because of a flood, of which each millisecond may cost frames of others; set back likewise."""
-    expired: int = 0
-    """Connections given up because nothing was sent for too long."""
-    floods: int = 0
-    """How often a VM was flooded."""
 
     def runs(self, vm: VM, mac: bytes, drain: str, now: float, *, unknown: bool, boots: bool = False) -> None:
         """Note that a VM runs, or drains. `unknown`: it did before anybody looked; `boots`: it has sent nothing yet."""
@@ -100,7 +84,7 @@ class Activity:
                 known.datagrams.missed(now)
             self._vms[vm.uuid] = known
             self._has_mac(known, now)
-            self._listen(known)
+            self.attention.listen(known)
         known.idle_timeout, known.max_idle, known.drain = vm.idle_timeout, vm.max_idle_connection, drain
         self._max_idle.set(vm.uuid, -vm.max_idle_connection)
         self._connections_changed(known)
@@ -113,7 +97,7 @@ class Activity:
             known.mac = mac
             self._has_mac(known, now)
             known.datagrams.missed(now)
-            self._listen(known)
+            self.attention.listen(known)
 
     def rests(self, vm: str) -> None:
         """Note that a VM runs no more: its connections are over."""
@@ -121,12 +105,13 @@ class Activity:
         if known is None:
             return
         self._forget_mac(known)
-        self._connections -= len(known.connections)
+        self.totals.connections -= len(known.connections)
         self._max_idle.discard(vm)
         for due in ("look", "listen", "expire"):
             self._deadlines.discard((due, vm))
-        for table in (self._waiting, self._regained, self._sampled, self._counted, self._unreported):
-            table.pop(vm, None)
+        self._regained.pop(vm, None)
+        self.attention.forget(known)
+        self.unreported.forget(vm)
         self._unsaved[vm] = None
 
     def _has_mac(self, known: Running, now: float) -> None:
@@ -136,15 +121,13 @@ class Activity:
             self._lost_some(other, now)
             self._listen_no_longer(other)
         self._macs.put(known.mac, known)
-        self._await(known)
+        self.attention.await_packet(known)
 
     def _forget_mac(self, known: Running) -> None:
         self._macs.drop(known.mac, known)
-        self._awaited.discard(known.mac)
-        self._listened.discard(known.mac)
-        self.changed = True
+        self.attention.forget_mac(known.mac)
         if (other := self._macs.get(known.mac)) is not None:
-            self._await(other)
+            self.attention.await_packet(other)
             self._regained[other.vm] = other
 
     # --- what was not seen ---
@@ -174,42 +157,15 @@ class Activity:
         known.used_at = max(known.used_at, now)
         self._connections_changed(known)
 
-    # --- what is to be seen ---
-
-    def _listen(self, known: Running) -> None:
-        """Look at each datagram of a VM, now or when there is a place."""
-        if len(self._listened) < MAX_LISTENED:
-            self._listened.add(known.mac)
-            self.changed = True
-        else:
-            known.datagrams.rest(float("inf"))
-            self._waiting[known.vm] = known
-
     def _listen_no_longer(self, known: Running) -> None:
         """Let no flow become a VM's own until its datagrams are looked at again."""
         known.datagrams.rest(float("inf"))
         self._deadlines.discard(("listen", known.vm))
-        self._waiting.pop(known.vm, None)
-
-    def _await(self, known: Running) -> None:
-        self._awaited.add(known.mac)
-        self.changed = True
+        self.attention.end_wait(known)
 
     def running(self) -> frozenset[bytes]:
         """Return the MAC addresses of all VMs that run."""
         return frozenset(self._macs)
-
-    def awaited(self) -> frozenset[bytes]:
-        """Return the MAC addresses of those to which the next packet is of interest."""
-        return frozenset(self._awaited)
-
-    def listened(self) -> frozenset[bytes]:
-        """Return the MAC addresses of those whose datagrams are all of interest."""
-        return frozenset(self._listened)
-
-    def sampled(self) -> frozenset[bytes]:
-        """Return the MAC addresses of those that are flooded."""
-        return frozenset(known.mac for known in self._sampled.values())
 
     def shared_macs(self) -> dict[bytes, list[str]]:
         """Return the MAC addresses that several VMs have, and these VMs."""
@@ -222,7 +178,7 @@ class Activity:
         if vm in self._vms:
             running = self._vms[vm]
             connections, running.maybe_more, own = known
-            self._connections += len(connections) - len(running.connections)
+            self.totals.connections += len(connections) - len(running.connections)
             running.connections = dict.fromkeys(connections, 0)
             running.datagrams.own |= dict.fromkeys(own, running.used_at)
             self._connections_changed(running)
@@ -243,8 +199,8 @@ class Activity:
         """Take a frame; returns the VM that it saves from being stopped, or nothing."""
         target, origin = self._macs.get(seen.destination), self._macs.get(seen.source)
         for known in (target, origin):
-            if known is not None:
-                self._count(known, now)
+            if known is not None and self.attention.count(known):
+                self._lost_some(known, now)
         if seen.kind is Kind.TCP:
             self._segment(seen, target, origin, now)
         elif seen.kind is Kind.UDP and origin is not None:
@@ -252,7 +208,10 @@ class Activity:
             self._rest_if_busy(origin, now)
         if target is None or not seen.at or seen.kind in (Kind.ASKS, Kind.TELLS):
             return ""
-        if self._is_reply(target, seen, now):
+        is_reply = target.is_answered(seen, now)
+        if seen.kind is Kind.UDP and self._rest_if_busy(target, now):
+            is_reply = False
+        if is_reply:
             return ""
         self._used(target, now)
         if target.drain:
@@ -266,42 +225,17 @@ class Activity:
         if target is not None and seen.kind is Kind.TCP:
             self._segment(seen, target, self._macs.get(seen.source), now)
 
-    def _count(self, known: Running, now: float) -> None:
-        self._counted[known.vm] = known
-        known.frames += 1
-        if known.frames > FLOOD_FRAMES and known.vm not in self._sampled:
-            self._sampled[known.vm] = known
-            self.floods += 1
-            self.changed = self.urgent = True
-            self._lost_some(known, now)
-
-    def _is_reply(self, target: Running, seen: Seen, now: float) -> bool:
-        match seen.kind:
-            case Kind.TCP:
-                return target.is_reply(seen)
-            case Kind.UDP:
-                flow = (seen.sender, seen.source_port, seen.target, seen.target_port)
-                is_reply = target.datagrams.is_reply(flow, now, seen.fragment)
-                return not self._rest_if_busy(target, now) and is_reply
-            case Kind.FRAGMENT:
-                return target.datagrams.is_rest_of_reply(seen.sender, seen.fragment)
-            case Kind.OTHER:
-                target.datagrams.doubt(now)  # a datagram behind more extension headers than are read, or cut short
-                return False
-            case _:
-                return seen.kind in (Kind.ANSWER, Kind.UNREACHABLE)
-
     def _rest_if_busy(self, vm: Running, now: float) -> bool:
         """Look no longer at each datagram of a VM that has many; it counts as used until that is over."""
         if vm.datagrams.changed:
             vm.datagrams.changed = False
             self._unsaved[vm.vm] = None
-        if vm.mac not in self._listened or not vm.datagrams.is_busy():
+        if not self.attention.listens(vm) or not vm.datagrams.is_busy():
             return False
         vm.blind_until = 0.0
         self._used(vm, now)
         vm.datagrams.rest(vm.blind_until)
-        self._listened.discard(vm.mac)
+        self.attention.rest(vm)
         self._deadlines.set(("listen", vm.vm), vm.blind_until)
         return True
 
@@ -310,13 +244,13 @@ class Activity:
             if known is not None:
                 count = len(known.connections)
                 if changes(known, seen, now):
-                    self._connections += len(known.connections) - count
+                    self.totals.connections += len(known.connections) - count
                     self._connections_changed(known)
 
     def _connections_changed(self, vm: Running) -> None:
         """Note who may be connected to a VM, for the reaper, for the file, and for the end of its connections."""
         self._unsaved[vm.vm] = None
-        self._report(vm)
+        self.unreported.note(vm)
         if vm.is_connected() and ("expire", vm.vm) not in self._deadlines:
             self._deadlines.set(("expire", vm.vm), vm.used_at + vm.max_idle)
 
@@ -326,46 +260,37 @@ class Activity:
         blind = min(MAX_BLIND_S, max(MIN_BLIND_S, vm.idle_timeout / BLIND_PART))
         vm.used_at = vm.blind_until = now + blind  # nobody looks until then
         self._deadlines.set(("look", vm.vm), vm.blind_until)
-        self._awaited.discard(vm.mac)
-        self.changed = True
-        self._report(vm)
+        self.attention.look_away(vm)
+        self.unreported.note(vm)
 
     # --- time ---
 
-    def passed(self, now: float) -> None:
+    def deadline(self) -> float | None:
+        """Return when a VM is to be looked at again; floods end a little later, as `tick` is called now and then."""
+        earliest = self._deadlines.earliest()
+        return None if earliest is None else earliest[1]
+
+    def tick(self, now: float) -> None:
         """Look at VMs again, and give up connections of those to which nothing was sent for too long."""
-        for vm in list(self._sampled.values()):
-            self._end_of_flood(vm, now)
-        for vm in self._counted.values():
-            vm.look()
-        self._counted.clear()
+        for vm in self.attention.begin_count():
+            self._lost_some(vm, now)
         while (found := self._deadlines.pop_due(now)) is not None:
             due, name = found
             vm = self._vms[name]
             match due:
                 case "look":
-                    self._await(vm)
+                    self.attention.await_packet(vm)
                 case "listen":
                     vm.datagrams.resume(now)
-                    self._listen(vm)
+                    self.attention.listen(vm)
                 case "expire":
                     self._expire(vm, now)
         for vm in self._regained.values():
             self._lost_some(vm, now)
             self._listen_no_longer(vm)
-            self._waiting[vm.vm] = vm
+            self.attention.wait_to_listen(vm)
         self._regained.clear()
-        while self._waiting and len(self._listened) < MAX_LISTENED:
-            vm = self._waiting.pop(next(iter(self._waiting)))
-            vm.datagrams.resume(now)
-            self._listen(vm)
-
-    def _end_of_flood(self, vm: Running, now: float) -> None:
-        """Look at all of a VM's frames again, if what is seen of them has become little."""
-        if vm.frames * SAMPLE < FLOOD_FRAMES:
-            del self._sampled[vm.vm]
-            self.changed = True
-            self._lost_some(vm, now)
+        self.attention.listen_to_waiting(now)
 
     def _expire(self, vm: Running, now: float) -> None:
         """Give up the connections of a VM, unless it has been used since that was put into the queue."""
@@ -374,46 +299,16 @@ class Activity:
         if (at := vm.used_at + vm.max_idle) > now:
             self._deadlines.set(("expire", vm.vm), at)
             return
-        self.expired += len(vm.connections)
-        self._connections -= len(vm.connections)
+        self.totals.expired += len(vm.connections)
+        self.totals.connections -= len(vm.connections)
         vm.connections.clear()
         vm.maybe_more = False
         self._connections_changed(vm)
-
-    # --- the reaper ---
-
-    def _report(self, vm: Running) -> None:
-        if vm.is_connected() or vm.used_at > vm.told_at:
-            self._unreported.setdefault(vm.vm, vm)
-        else:
-            self._unreported.pop(vm.vm, None)
-
-    def uses(self, now: float) -> list[tuple[Use, float]]:
-        """Return what the reaper does not know yet, each with what `told` takes when it does."""
-        found = []
-        for vm in islice(self._unreported.values(), MAX_USES):
-            used_at = now if vm.is_connected() else vm.used_at
-            found.append((Use(vm.vm, "", 0, max(0.0, now - used_at)), min(used_at, now)))
-        return found
-
-    def told(self, vm: str, up_to: float) -> None:
-        """Note that the reaper knows of a VM's use up to a moment."""
-        known = self._vms.get(vm)
-        if known is not None:
-            known.told_at = max(known.told_at, up_to)
-            self._unreported.pop(vm, None)
-            self._report(known)
 
     def honours(self, vm: str, drain: str) -> bool:
         """Say whether a VM has not been used since it drains; one that is not looked at never is."""
         known = self._vms.get(vm)
         return known is None or (known.drain == drain and not known.is_connected())
-
-    # --- counts ---
-
-    def connected(self) -> int:
-        """Return how many connections there are."""
-        return self._connections
 
     def longest_idle(self) -> float:
         """Return how long an unseen connection could keep a VM up, at most."""

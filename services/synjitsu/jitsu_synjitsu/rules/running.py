@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_synjitsu.rules.datagrams import Datagrams
-from jitsu_synjitsu.rules.frames import ACK, FIN, RST, SYN
+from jitsu_synjitsu.rules.frames import ACK, FIN, RST, SYN, Kind
 
 if TYPE_CHECKING:
     from jitsu_synjitsu.rules.frames import Seen
@@ -47,7 +47,7 @@ class Running:
     maybe_more: bool = False
     """There may be connections that are not in the table."""
     drain: str = ""
-    told_at: float = -1.0
+    reported_up_to: float = -1.0
     """Up to when its use is known to the reaper."""
 
     def is_connected(self) -> bool:
@@ -77,7 +77,23 @@ class Running:
         """Take a segment to the VM; say whether that changes which connections there are."""
         return self._closes((seen.sender, seen.source_port, seen.target, seen.target_port), seen.flags, _BY_CLIENT, now)
 
-    def is_reply(self, seen: Seen) -> bool:
+    def is_answered(self, seen: Seen, now: float) -> bool:
+        """Say whether a packet to the VM answers what the VM has sent, and so is no use of it."""
+        match seen.kind:
+            case Kind.TCP:
+                return self._is_segment_back(seen)
+            case Kind.UDP:
+                flow = (seen.sender, seen.source_port, seen.target, seen.target_port)
+                return self.datagrams.is_reply(flow, now, seen.fragment)
+            case Kind.FRAGMENT:
+                return self.datagrams.is_rest_of_reply(seen.sender, seen.fragment)
+            case Kind.OTHER:
+                self.datagrams.doubt(now)  # a datagram behind more extension headers than are read, or cut short
+                return False
+            case _:
+                return seen.kind in (Kind.ANSWER, Kind.UNREACHABLE)
+
+    def _is_segment_back(self, seen: Seen) -> bool:
         """Say whether a segment to the VM belongs to a connection that the VM has opened: that does not keep it up."""
         connection = (seen.sender, seen.source_port, seen.target, seen.target_port)
         if connection not in self.opened:

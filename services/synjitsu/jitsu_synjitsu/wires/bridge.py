@@ -243,5 +243,5 @@ class Bridge:
                 mac=mac.hex(":"),
                 hint=f"bridge fdb show br {self.name} shows its port; give one of them another address",
             )
-        self.activity.passed(self._clock.now())
+        self.activity.tick(self._clock.now())
         self.focus()

@@ -32,30 +32,31 @@ class Focus:
 
     def renew(self) -> None:
         """Show what is of interest now: of VMs that are held or flooded at once, of others soon."""
-        if self.addresses.changed or self.activity.urgent:
+        if self.addresses.changed or self.activity.attention.urgent:
             self.now()
-        elif (self.activity.changed or self.addresses.shrunk) and not self._is_due:
+        elif (self.activity.attention.changed or self.addresses.shrunk) and not self._is_due:
             self._is_due = True
             self._clock.call_in(SHRINK_S if self.addresses.shrunk else FOCUS_S, self.now)
 
     def now(self) -> None:
         """Show it at once, if anything has changed."""
         self._is_due = False
-        if not (self.addresses.changed or self.addresses.shrunk or self.activity.changed):
+        if not (self.addresses.changed or self.addresses.shrunk or self.activity.attention.changed):
             return
         self._note_floods()
-        self.addresses.changed = self.addresses.shrunk = self.activity.changed = self.activity.urgent = False
+        self.addresses.changed = self.addresses.shrunk = False
+        self.activity.attention.changed = self.activity.attention.urgent = False
         if self.wire is not None:
             held = self.addresses.macs()
             self.wire.watch(
                 Interest(
                     held,
                     self.addresses.flooded(),
-                    self.activity.awaited(),
+                    self.activity.attention.awaited(),
                     self.activity.running(),
                     self.addresses.held.lingering_addresses(),
-                    self.activity.listened(),
-                    self.activity.sampled() - held,
+                    self.activity.attention.listened(),
+                    self.activity.attention.sampled() - held,
                 )
             )
 

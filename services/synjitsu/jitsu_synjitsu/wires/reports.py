@@ -1,4 +1,4 @@
-"""What Synjitsu tells the reaper, about once a second and at once when a VM drains (messages/reaper.py)."""
+"""What Synjitsu reports to the reaper: once a second, and at once when a VM drains (runtime/usage.py has the loop)."""
 
 from __future__ import annotations
 
@@ -6,71 +6,79 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING
 
-import structlog
-
-from jitsu_protocol.messages import Done, Report
+from jitsu_protocol.messages import Report
 from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.usage import REPORT_S
+from jitsu_runtime.usage import UsageReports
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from jitsu_protocol.messages import Use
     from jitsu_runtime.world import World
+    from jitsu_synjitsu.rules.activity import Activity
     from jitsu_synjitsu.rules.running import Known
     from jitsu_synjitsu.wires.bridges import Bridges
     from jitsu_synjitsu.wires.follow import Follower
     from jitsu_synjitsu.wires.watcher import Watcher
 
-REPORT_S = 1.0
-REPORT_TIMEOUT_S = 2.0
 MIN_LEASE_S = 60.0
 
-log = structlog.get_logger("synjitsu")
 
+class TrafficSource:
+    """What a report says: which VMs were used, and which drains are honoured."""
 
-class Reports:
-    """The reports of one Synjitsu."""
-
-    def __init__(self, world: World, bridges: Bridges, follower: Follower, watcher: Watcher) -> None:
-        self._clock = world.clock
-        self._bridges = bridges
-        self._follower = follower
-        self._watcher = watcher
-        self._reaper = world.client("reaper")
-        host = world.settings.hypervisor.host
+    def __init__(self, host: str, bridges: Bridges, watcher: Watcher) -> None:
         self._host = host
+        self._bridges = bridges
+        self._watcher = watcher
         self._name = f"synjitsu-{host}" if host else "synjitsu"
         self._instance = uuid.uuid4().hex
         self._batch = 0
+        self._sent: list[tuple[Activity, Use, float]] = []
+        """The uses in the last report, each with what its bridge wants to know when the reaper has it."""
 
-    async def run(self) -> None:
-        """Report for ever, once there is a bridge.
+    def prepare(self) -> bool:
+        """Look at all frames that have come until now, because a report says which drains are honoured."""
+        for bridge in self._bridges:
+            bridge.look_now()
+        return False
 
-        One that has just started says that it has nothing to tell only when it has heard of all VMs: the reaper would
-        take them for unused.
-        """
-        await self._follower.knows_states.wait()
-        if not self._bridges:
-            await self.leave()
-        await self._bridges.are_there.wait()
-        await self._follower.knows_vms.wait()
-        silent = False
-        while True:
-            self._watcher.report_soon.clear()
-            try:
-                await self._report()
-            except JitsuError as error:
-                if not silent:
-                    log.warning("the reaper does not accept reports", reason=str(error))
-                silent = True
-            else:
-                silent = False
-            self._save()
-            try:
-                async with asyncio.timeout(REPORT_S):
-                    await self._watcher.report_soon.wait()
-            except TimeoutError:
-                continue
+    def report(self, now: float, *, leaving: bool = False) -> Report:
+        """Return a new report. One that was lost is not sent again: what it said of drains may no longer be true."""
+        self._batch += 1
+        activities = [bridge.activity for bridge in self._bridges]
+        self._sent = [] if leaving else [(each, *use) for each in activities for use in each.unreported.uses(now)]
+        longest = max((activity.longest_idle() for activity in activities), default=0.0)
+        return Report(
+            replica=self._name,
+            service="synjitsu",
+            host=self._host,
+            instance=self._instance,
+            batch=self._batch,
+            lease_s=max(MIN_LEASE_S, longest),
+            uses=[use for _, use, _ in self._sent],
+            drains=[] if leaving else self._watcher.drains(),
+            leaving=leaving,
+        )
 
-    def _save(self) -> None:
+    def acknowledged(self, sent_at: float) -> None:
+        """Note that the reaper has the last report."""
+        del sent_at  # each use has a time of its own
+        for activity, use, up_to in self._sent:
+            activity.unreported.acknowledged(use.vm, up_to)
+        self._sent = []
+
+    def has_more(self) -> bool:
+        """Return False: VMs that somebody is connected to are reported again each second, however many there are."""
+        return False
+
+    def drains(self) -> Collection[str]:
+        """Return the drains that are honoured."""
+        return self._watcher.drains()
+
+    def reported(self) -> None:
+        """Write down which connections are open."""
         changes: dict[str, Known | None] = {}
         for bridge in self._bridges:
             for vm, known in bridge.activity.unsaved().items():
@@ -78,41 +86,37 @@ class Reports:
                     changes[vm] = known
         self._watcher.memory.save(changes)
 
-    async def _report(self) -> None:
-        """Tell what was used, and which drains are honoured: all that came before has been looked at."""
-        for bridge in self._bridges:
-            bridge.look_now()
-        now = self._clock.now()
-        activities = [bridge.activity for bridge in self._bridges]
-        uses = [(activity, *each) for activity in activities for each in activity.uses(now)]
-        await self._send([use for _, use, _ in uses], self._watcher.drains())
-        for activity, use, up_to in uses:
-            activity.told(use.vm, up_to)
 
-    async def _send(self, uses: list[Use], drains: list[str], *, leaving: bool = False) -> None:
-        self._batch += 1
-        longest = max((bridge.activity.longest_idle() for bridge in self._bridges), default=0.0)
-        report = Report(
-            replica=self._name,
-            service="synjitsu",
-            host=self._host,
-            instance=self._instance,
-            batch=self._batch,
-            lease_s=max(MIN_LEASE_S, longest),
-            uses=uses,
-            drains=drains,
-            leaving=leaving,
-        )
-        await self._reaper.call(report, Done, REPORT_TIMEOUT_S)
+class Reports:
+    """The reports of one Synjitsu."""
+
+    def __init__(self, world: World, bridges: Bridges, follower: Follower, watcher: Watcher) -> None:
+        self._bridges = bridges
+        self._follower = follower
+        self._usage = UsageReports(world, TrafficSource(world.settings.hypervisor.host, bridges, watcher))
+        watcher.drain_seen = self._usage.drain_seen
+
+    async def run(self) -> None:
+        """Report from when there is a bridge.
+
+        A Synjitsu that has just started says that it has nothing to report only when it has heard of all VMs: otherwise
+        the reaper would take them for unused.
+        """
+        await self._follower.knows_states.wait()
+        if not self._bridges:
+            await self.leave()
+        await self._bridges.are_there.wait()
+        await self._follower.knows_vms.wait()
+        self._usage.start()
 
     async def leave(self) -> None:
-        """Say that Synjitsu tells nothing of this host any more.
+        """Tell the reaper that Synjitsu reports nothing of this host any more.
 
-        One that only stops does not: until it is back nothing may be stopped that somebody may be connected to.
+        One that only stops does not: until it is back, nothing may be stopped that somebody may be connected to.
         """
         while True:
             try:
-                await self._send([], [], leaving=True)
+                await self._usage.leave()
                 return
             except JitsuError:
                 await asyncio.sleep(REPORT_S)

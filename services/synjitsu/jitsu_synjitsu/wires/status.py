@@ -80,10 +80,11 @@ class Status:
         return float(sum(bridge.addresses.counts.unwoken for bridge in self._server.bridges))
 
     def _floods(self) -> float:
-        return float(sum(bridge.addresses.floods.total + bridge.activity.floods for bridge in self._server.bridges))
+        bridges = self._server.bridges
+        return float(sum(bridge.addresses.floods.total + bridge.activity.attention.floods for bridge in bridges))
 
     def _connected(self) -> float:
-        return float(sum(bridge.activity.connected() for bridge in self._server.bridges))
+        return float(sum(bridge.activity.totals.connections for bridge in self._server.bridges))
 
     def _expired(self) -> float:
-        return float(sum(bridge.activity.expired for bridge in self._server.bridges))
+        return float(sum(bridge.activity.totals.expired for bridge in self._server.bridges))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,7 +29,7 @@ from jitsu_synjitsu.rules.watchlist import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.watchlist import Watchlist
@@ -59,8 +58,8 @@ class Watcher:
     ) -> None:
         self.watchlist = watchlist
         self.memory = memory
-        self.report_soon = asyncio.Event()
-        """Set when the reaper is to be told something at once."""
+        self.drain_seen: Callable[[], None] = lambda: None
+        """Called when a VM begins to drain, or goes on to."""
         self._bridges = bridges
         self._interfaces = interfaces
         self._outlet = outlet
@@ -119,7 +118,7 @@ class Watcher:
                 case SummonAgain(vm):
                     self._summon_again(vm)
                 case ReportSoon():
-                    self.report_soon.set()
+                    self.drain_seen()
                 case _:
                     self._perform_on_bridge(action)
 
