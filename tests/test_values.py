@@ -17,7 +17,7 @@ from jitsu_dns.wires.configured import front_of
 from jitsu_dns.wires.interfaces import own_interfaces
 from jitsu_dns.wires.servers import Servers
 from jitsu_protocol.messages import VmStatus
-from jitsu_protocol.model.errors import SetupFault
+from jitsu_protocol.model.errors import Refused, SetupFault
 from jitsu_protocol.model.inventory import Inventory, VmChanged
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import VM, InvalidVm, from_config, from_tree, to_tree
@@ -27,7 +27,9 @@ from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_store.rules.validate import State
 from jitsu_synjitsu.rules import activity as traffic
 from jitsu_synjitsu.rules.kept import Kept
-from jitsu_vmd.rules import domain, xl
+from jitsu_vmd.hypervisors.libvirt import rules as domain
+from jitsu_vmd.hypervisors.libxl import rules as xl
+from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
 from jitsu_vmd.rules.room import memory
 from tests.support.clock import VirtualClock
 from tests.support.dns_sockets import FakeSockets
@@ -106,10 +108,10 @@ def in_vmd(vm: VM) -> None:
         float(vm.key(key))
     assert memory(vm) >= 1
     assert len(vm.mac.split(":")) == 6
-    with suppress(domain.DomainFault):
-        ET.fromstring(domain.domain_xml(vm, "kvm", "br0"))
-    with suppress(xl.XlFault):
-        assert "\0" not in xl.config(vm, "br0", "pv")
+    with suppress(Refused):
+        ET.fromstring(domain.domain_xml(domain_spec(vm, "br0"), "kvm"))
+    with suppress(Refused):
+        assert "\0" not in xl.config(domain_spec(vm, "br0"), "pv")
     f"/local/domain/1/{vm.wait_for_key}".encode("ascii")
 
 

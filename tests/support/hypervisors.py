@@ -17,6 +17,9 @@ from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.hypervisor import DomainIds
 from jitsu_vmd.hypervisor import Xenstore as XenstoreAbility
+from jitsu_vmd.hypervisors.libxl.backend import Libxl
+from jitsu_vmd.hypervisors.loopback.backend import Loopback
+from jitsu_vmd.hypervisors.solo5.backend import Solo5
 from jitsu_vmd.rules.events import GuestState
 from tests.support import fake_xl, solo5
 from tests.support.lan import BRIDGE
@@ -73,6 +76,8 @@ class Running:
         self.vm = vm
         self.told: list[str] = []
         self.xapi: FakeXapi | None = None
+        self.xenstore = ""
+        """xenstored's socket; empty: the usual one."""
 
     async def saved(self, kind: str, how: str) -> None:
         """Have the VM started, and paused or suspended."""
@@ -184,7 +189,9 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
     if kind == "mock":
         async with _running(vm, directory) as made:
             yield made
-            host = made.hypervisor._host  # type: ignore[attr-defined]
+            assert isinstance(made.hypervisor, Loopback)
+            host = made.hypervisor.host_process
+            assert host is not None
             host.terminate()
             host.wait()
     elif kind == "solo5":
@@ -221,11 +228,12 @@ async def running_solo5(
             async with _running(vm, directory, **(shown | dict(settings))) as made:
                 async with made.forgotten():
                     yield made
-                launcher = made.hypervisor._launcher  # type: ignore[attr-defined]
+                assert isinstance(made.hypervisor, Solo5)
+                launcher = made.hypervisor.launcher
                 launcher.close()
         finally:
             solo5.end_launcher(directory)
-        launcher._process.wait()
+        launcher.wait()
 
 
 @asynccontextmanager
@@ -246,7 +254,8 @@ async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Run
                 async with made.forgotten():
                     yield made
             finally:
-                made.hypervisor._xenstore.close()  # type: ignore[attr-defined]
+                assert isinstance(made.hypervisor, Libxl)
+                made.hypervisor.xenstore.close()
 
 
 @asynccontextmanager
@@ -268,6 +277,7 @@ async def _running(vm: VM, directory: Path, **settings: str) -> AsyncIterator[Ru
         hypervisor = hypervisors_for(process)[""]
         await hypervisor.open()
         made = Running(hypervisor, vm)
+        made.xenstore = process.settings.hypervisor.xenstore
         follows = process.spawn(hypervisor.run(made.told.append))
         await hypervisor.guests([made.vm])
         await asyncio.sleep(0.3)  # the feed of the mock connects
@@ -284,7 +294,7 @@ async def key_comes(made: Running) -> None:
     waits = asyncio.ensure_future(made.hypervisor.wait_for_key(made.vm))
     await asyncio.sleep(0.5)
     assert not waits.done()
-    other = Xenstore(made.hypervisor._settings.xenstore, asyncio.ensure_future)  # type: ignore[attr-defined]
+    other = Xenstore(made.xenstore, asyncio.ensure_future)
     await other.change({f"/local/domain/{domain}/{made.vm.wait_for_key}": "up"})
     other.close()
     async with asyncio.timeout(2 * SLOWER):

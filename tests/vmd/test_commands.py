@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_vmd.wires import commands
+from jitsu_vmd.hypervisors.shared import commands
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,10 @@ pytestmark = pytest.mark.wires
 
 LOUD = "sleep 0.3; echo loud; echo loud >&2; touch {}"
 """Under a shell of which the output is closed, `echo` would be killed by SIGPIPE."""
-VMD = "import asyncio, sys; from jitsu_vmd.wires import commands; asyncio.run(commands.run('sh', '-c', sys.argv[1]))"
+VMD = (
+    "import asyncio, sys; from jitsu_vmd.hypervisors.shared import commands; "
+    "asyncio.run(commands.run('sh', '-c', sys.argv[1]))"
+)
 
 
 def vmd_that_runs(command: str) -> subprocess.Popen[bytes]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from jitsu_protocol.model.vm import from_config
-from jitsu_vmd.rules.domain import domain_xml, nics, reached_at
+from jitsu_vmd.hypervisors.libvirt.rules import domain_xml, nics
+from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
+from jitsu_vmd.rules.interfaces import reached_at
 
 MAC, FIRST, SECOND = "02:00:5e:00:53:70", "02:00:5e:00:53:71", "02:00:5e:00:53:72"
 
@@ -51,4 +53,4 @@ def test_the_tap_of_a_running_domain_is_named_by_its_live_xml() -> None:
 def test_each_interface_that_is_made_has_an_address_of_its_own() -> None:
     keys = {"name": ["www"], "dns": ["www.jitsu.test"], "ip": ["127.0.1.1"], "kernel": ["/k"], "mac": [MAC]}
     vm = from_config(keys | {"nic": ["br0", "br1"]}, {})
-    assert nics(domain_xml(vm, "qemu", "")) == ((MAC, "br0", ""), (FIRST, "br1", ""))
+    assert nics(domain_xml(domain_spec(vm, ""), "qemu")) == ((MAC, "br0", ""), (FIRST, "br1", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,12 +13,15 @@ from jitsu_protocol.model.errors import Refused, Unavailable
 from jitsu_protocol.model.vm import VM, VM_ROOT, from_config, to_tree
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
+from jitsu_vmd.hypervisors.libvirt import rules as libvirt_rules
+from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
 from jitsu_vmd.hypervisors.libxl.backend import Libxl
+from jitsu_vmd.hypervisors.shared.rules.unused_keys import MOCK_KEYS
+from jitsu_vmd.hypervisors.shared.this_host import check_bridges, check_parts, is_absent
 from jitsu_vmd.hypervisors.solo5.backend import Solo5
-from jitsu_vmd.rules import means
+from jitsu_vmd.hypervisors.xapi import rules as xapi_rules
 from jitsu_vmd.wires import hypervisors as hypervisors_module
-from jitsu_vmd.wires.parts import absent_part, bridge_fault, is_absent
-from tests.support.hypervisors import libvirt, running, running_xapi, vm_of
+from tests.support.hypervisors import libvirt, raised, running, running_xapi, vm_of
 from tests.support.process import running_process
 from tests.support.vmd import running_vmd
 from tests.support.vms import make_vm
@@ -36,7 +40,7 @@ def leaves_of(vm: VM) -> dict[str, str]:
 
 
 def test_the_keys_of_the_mock_hypervisor_are_those_that_say_so() -> None:
-    assert set(means.MOCK_KEYS) == {key for key, about in KEYS.items() if about.doc.startswith("Mock")}
+    assert set(MOCK_KEYS) == {key for key, about in KEYS.items() if about.doc.startswith("Mock")}
 
 
 VALUES = {"guest_type": "pv", "vcpus": "2", "announces": "true", "tap": "true", "boot_failure": "hang"}
@@ -47,11 +51,12 @@ def vm_with(*keys: str) -> VM:
     return make_vm(**{key: VALUES.get(key, "1") for key in keys})
 
 
-@pytest.mark.parametrize("key", means.MOCK_KEYS)
+@pytest.mark.parametrize("key", MOCK_KEYS)
 def test_a_key_of_the_mock_is_a_mistake_with_every_other_kind(key: str) -> None:
     said = f"{key}: only guests of the mock hypervisor have this key; remove it"
     vm = vm_with("kernel", key)
-    assert means.of_libvirt(vm, is_xen=False) == means.of_libxl(vm) == means.of_xapi(vm) == said
+    for check in (partial(libvirt_rules.check_keys, is_xen=False), libxl_rules.check_keys, xapi_rules.check_keys):
+        assert raised(check, vm) == said
 
 
 @pytest.mark.parametrize(
@@ -73,14 +78,17 @@ def test_a_key_of_the_mock_is_a_mistake_with_every_other_kind(key: str) -> None:
 )
 def test_what_libvirt_has_no_means_for(keys: Sequence[str], is_xen: bool, said: str) -> None:
     vm = make_vm(**{key: {"mac": "02:00:5e:00:53:01"}.get(key) or VALUES.get(key, "1") for key in keys})
-    assert means.of_libvirt(vm, is_xen=is_xen) == said
+    assert raised(partial(libvirt_rules.check_keys, is_xen=is_xen), vm) == said
 
 
 def test_what_xapi_and_libxl_have_no_means_for() -> None:
-    assert means.of_xapi(vm_with("disk")) == "disk: www is a VM that the pool has; set it there"
-    assert means.of_xapi(vm_with("memory", "nic")) == ""
-    assert means.of_libxl(vm_with("kernel", "domain_xml")) == "domain_xml: it is for libvirt only; remove it"
-    assert means.of_libxl(vm_with("kernel", "disk", "guest_type", "rumprun_config")) == ""
+    assert raised(xapi_rules.check_keys, vm_with("disk")) == "disk: www is a VM that the pool has; set it there"
+    assert raised(xapi_rules.check_keys, vm_with("memory", "nic")) == ""
+    assert (
+        raised(libxl_rules.check_keys, vm_with("kernel", "domain_xml"))
+        == "domain_xml: it is for libvirt only; remove it"
+    )
+    assert raised(libxl_rules.check_keys, vm_with("kernel", "disk", "guest_type", "rumprun_config")) == ""
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_what_xapi_and_libxl_have_no_means_for() -> None:
     ],
 )
 def test_a_disk_that_is_written_to(disk: str, writes: bool) -> None:
-    assert means.writes_to_disk(f"<domain><devices>{disk}</devices></domain>") is writes
+    assert libvirt_rules.writes_to_disk(f"<domain><devices>{disk}</devices></domain>") is writes
 
 
 # --- files and bridges ---
@@ -103,19 +111,25 @@ def test_a_disk_that_is_written_to(disk: str, writes: bool) -> None:
 
 def test_files_and_bridges_that_are_not_there(tmp_path: Path) -> None:
     image = tmp_path / "www.img"
-    assert absent_part(make_vm(disk=f"{image}@vda")) == f"disk: there is no file {image}"
+    assert raised(check_parts, make_vm(disk=f"{image}@vda")) == f"disk: there is no file {image}"
     image.touch()
-    assert absent_part(make_vm(disk=f"{image}@vda")) == ""
-    assert absent_part(make_vm(disk="phy:vg0/www@xvda")) == ""
-    said = absent_part(make_vm(nic="nobridge"))
+    assert raised(check_parts, make_vm(disk=f"{image}@vda")) == ""
+    assert raised(check_parts, make_vm(disk="phy:vg0/www@xvda")) == ""
+    said = raised(check_parts, make_vm(nic="nobridge"))
     assert said == "nic: this host has no bridge nobridge; `ip link show type bridge` lists the bridges of this host"
-    assert absent_part(make_vm(nic="nobridge", script="/etc/xen/vif-route")) == "", "the script need not know it"
+    assert raised(check_parts, make_vm(nic="nobridge", script="/etc/xen/vif-route")) == "", (
+        "the script need not know it"
+    )
 
 
-@pytest.mark.parametrize(("driver", "said"), [("virtio_net", "lo is not a bridge; "), ("bridge", ""), ("", "")])
+@pytest.mark.parametrize(("driver", "said"), [("virtio_net", "nic: lo is not a bridge; "), ("bridge", ""), ("", "")])
 def test_an_interface_that_is_not_a_bridge(monkeypatch: pytest.MonkeyPatch, driver: str, said: str) -> None:
-    monkeypatch.setattr("jitsu_vmd.wires.parts._driver", lambda _: driver)
-    assert bridge_fault("lo").partition("`")[0] == said
+    monkeypatch.setattr("jitsu_vmd.hypervisors.shared.this_host._driver", lambda _: driver)
+
+    def check(_: VM) -> None:
+        check_bridges(["lo"])
+
+    assert raised(check, make_vm()).partition("`")[0] == said
 
 
 def test_a_file_that_this_user_may_not_see_is_not_taken_for_absent(
@@ -202,9 +216,9 @@ async def test_a_vm_that_was_refused_for_a_missing_file_starts_once_the_file_is_
 
 async def test_the_mock_examines_vms(tmp_path: Path) -> None:
     from jitsu_vmd.hypervisors.bridge.backend import Bridge
-    from jitsu_vmd.hypervisors.mock.client import MockHypervisor
+    from jitsu_vmd.hypervisors.loopback.backend import Loopback
 
-    mock = object.__new__(MockHypervisor)
+    mock = object.__new__(Loopback)
     plain, disk = make_vm(boot_time="3"), make_vm("db", "127.0.1.2", disk="/nowhere@vda")
     reason = "disk: guests of the mock hypervisor have no disk; remove it, or run the VM with libvirt, libxl or solo5"
     assert await mock.examine([plain, disk]) == {

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_vmd.rules.domain import domain_xml
-from jitsu_vmd.rules.image import LOADER, PHYS32_ENTRY, ImageFault, guest_type
-from jitsu_vmd.wires.images import Images
+from jitsu_protocol.model.errors import Refused
+from jitsu_vmd.hypervisors.libvirt.rules import domain_xml
+from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec, domain_spec
+from jitsu_vmd.hypervisors.shared.rules.xen_image import LOADER, PHYS32_ENTRY, ImageFault, guest_type
+from jitsu_vmd.hypervisors.shared.xen_images import XenImages
 from tests.support.elf import with_notes
 from tests.support.vms import make_vm
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VIRT_BASE, HYPERCALL_PAGE = 3, 2
+
+
+def spec_of(kernel: str, **keys: str) -> DomainSpec:
+    return domain_spec(make_vm(kernel=kernel, **keys), "")
 
 
 @pytest.mark.parametrize("bits", [32, 64])
@@ -51,21 +57,21 @@ def test_g9_no_image_does_more_than_be_refused(length: int, at: int, bad: bytes,
 
 
 def test_the_key_counts_before_the_image_and_a_new_image_is_seen(tmp_path: Path) -> None:
-    images, kernel = Images(), tmp_path / "kernel"
+    images, kernel = XenImages(), tmp_path / "kernel"
     kernel.write_bytes(with_notes(PHYS32_ENTRY))
-    assert images.guest_type(make_vm(kernel=str(kernel))) == "pvh"
-    assert images.guest_type(make_vm(kernel=str(kernel), guest_type="hvm")) == "hvm"
+    assert images.guest_type(spec_of(str(kernel))) == "pvh"
+    assert images.guest_type(spec_of(str(kernel), guest_type="hvm")) == "hvm"
     kernel.write_bytes(with_notes(HYPERCALL_PAGE, LOADER, VIRT_BASE))
-    assert images.guest_type(make_vm(kernel=str(kernel))) == "pv"
+    assert images.guest_type(spec_of(str(kernel))) == "pv"
     kernel.write_bytes(with_notes(PHYS32_ENTRY)[:70])
-    with pytest.raises(ImageFault, match=r"kernel: /.*: it is an ELF file that is cut short or damaged; .*guest_type"):
-        images.guest_type(make_vm(kernel=str(kernel)))
+    with pytest.raises(Refused, match=r"kernel: /.*: it is an ELF file that is cut short or damaged; .*guest_type"):
+        images.guest_type(spec_of(str(kernel)))
     kernel.unlink()
-    with pytest.raises(ImageFault, match="cannot be read: No such file"):
-        images.guest_type(make_vm(kernel=str(kernel)))
+    with pytest.raises(Refused, match="cannot be read: No such file"):
+        images.guest_type(spec_of(str(kernel)))
 
 
 @pytest.mark.parametrize(("kind", "called"), [("pv", "linux"), ("pvh", "xenpvh"), ("hvm", "hvm")])
 def test_libvirt_is_told_how_xen_boots_it(kind: str, called: str) -> None:
-    xml = domain_xml(make_vm(kernel="/k"), "xen", "", "", kind)  # type: ignore[arg-type]
+    xml = domain_xml(spec_of("/k"), "xen", kind)  # type: ignore[arg-type]
     assert f"<os><type>{called}</type>" in xml

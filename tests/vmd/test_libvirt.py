@@ -183,8 +183,8 @@ async def test_guests_that_hang_hold_up_no_other_though_libvirtd_serves_five_cal
 async def test_a_libvirtd_that_hangs_in_several_calls_is_left_without_a_write_into_freed_memory(
     qemu: Libvirtd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jitsu_vmd.wires.libvirtd.KEEPALIVE_S", 1)
-    monkeypatch.setattr("jitsu_vmd.wires.libvirtd.KEEPALIVE_COUNT", 1)
+    monkeypatch.setattr("jitsu_vmd.hypervisors.libvirt.connections.KEEPALIVE_S", 1)
+    monkeypatch.setattr("jitsu_vmd.hypervisors.libvirt.connections.KEEPALIVE_COUNT", 1)
     async with running("libvirt qemu", tmp_path) as made:
         for _ in range(3):
             calls = [asyncio.ensure_future(made.hypervisor.stop(made.vm, StopMode.PAUSE)) for _ in range(4)]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jitsu_protocol.model.errors import Unavailable
-from jitsu_vmd.wires import libvirtd
-from jitsu_vmd.wires.libvirtd import Connections
-from jitsu_vmd.wires.threads import Threads
+from jitsu_vmd.hypervisors.libvirt import connections as libvirtd
+from jitsu_vmd.hypervisors.libvirt.connections import Connections
+from jitsu_vmd.hypervisors.shared.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.wires
 
@@ -70,8 +74,16 @@ class Library:
         return self.opened[-1]
 
 
+@contextmanager
+def translating() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(str(error)) from None
+
+
 def made(library: Library) -> tuple[Connections, Threads]:
-    threads = Threads("x", lambda error: Unavailable(str(error)) if isinstance(error, OSError) else None)
+    threads = Threads("x", translating)
     connections = Connections("x:///", threads, lambda *_: None)
     connections.library = library
     return connections, threads

@@ -8,8 +8,10 @@ import pytest
 
 from jitsu_protocol.model.errors import BootFailed, JitsuError, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_vmd.hypervisors.libxl.backend import Libxl
+from jitsu_vmd.hypervisors.libxl.xl import existing
+from jitsu_vmd.hypervisors.shared import commands
 from jitsu_vmd.rules.events import GuestState
-from jitsu_vmd.wires import commands
 from tests.support.elf import SAYS, pvh_guest
 from tests.support.hypervisors import (
     XEN,
@@ -23,9 +25,10 @@ from tests.support.hypervisors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from jitsu_vmd.wires.saves import Saves
+    from jitsu_vmd.hypervisors.libxl.saves import Saves
     from tests.support.hypervisors import Running
 
 STRANGER = "0d0f4f2a-6a69-5473-8175-76302e320001"
@@ -37,20 +40,22 @@ def libxl(request: pytest.FixtureRequest) -> str:
     return with_what_it_needs(request)
 
 
-async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(libxl: str, tmp_path: Path) -> None:
+async def test_libxl_a_guest_finds_its_rumprun_configuration_before_it_runs(
+    libxl: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "rumprun.json").write_text('{\n "cmdline": "nginx",\n "net": {"if": "xenif0"}\n}\n')
     vm = vm_of(libxl, rumprun_config=str(tmp_path / "rumprun.json"))
     async with running_libxl(libxl, vm, tmp_path) as made:
-        xenstore = made.hypervisor._xenstore  # type: ignore[attr-defined]
+        assert isinstance(made.hypervisor, Libxl)
+        xenstore = made.hypervisor.xenstore
         seen: list[GuestState] = []
         real_change = xenstore.change
 
-        async def change(values: dict[str, str]) -> None:
-            domain = await made.hypervisor._find(vm)  # type: ignore[attr-defined]
-            seen.append(domain.state)
-            await real_change(values)
+        async def change(values: Mapping[str, str | None], permissions: Mapping[str, str] | None = None) -> None:
+            seen.append((await existing(vm)).state)
+            await real_change(values, permissions)
 
-        xenstore.change = change
+        monkeypatch.setattr(xenstore, "change", change)
         await made.hypervisor.start(vm)
         assert seen == [GuestState.PAUSED]
         assert await made.state() is GuestState.RUNNING
@@ -118,8 +123,8 @@ async def test_libxl_refuses_what_it_cannot_do(tmp_path: Path, keys: dict[str, s
 
 
 def saves_of(made: Running) -> Saves:
-    saves: Saves = made.hypervisor._saves  # type: ignore[attr-defined]
-    return saves
+    assert isinstance(made.hypervisor, Libxl)
+    return made.hypervisor.saves
 
 
 async def refuses_to_start(made: Running, why: str) -> None:

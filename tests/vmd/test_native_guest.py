@@ -11,6 +11,7 @@ from jitsu_runtime.native_guest import native_guest
 from jitsu_vmd.hypervisors.bridge.backend import check_cmdline, is_on_tap
 from jitsu_vmd.hypervisors.mock.bridge import BridgeGuest
 from jitsu_vmd.hypervisors.mock.native import native_arguments
+from jitsu_vmd.hypervisors.shared.rules.spec import mock_spec
 from tests.support.hypervisors import raised
 from tests.support.vms import make_vm
 
@@ -75,7 +76,7 @@ def test_a_guest_is_on_a_tap_if_it_can_be_the_one_in_c_unless_the_vm_says_otherw
 ) -> None:
     monkeypatch.setenv("MOCK_GUEST", guest)
     monkeypatch.setattr("jitsu_vmd.hypervisors.bridge.backend.TUN", "/dev/null")
-    assert is_on_tap(make_vm(**keys), is_here=is_here) is expected
+    assert is_on_tap(mock_spec(make_vm(**keys)), is_here=is_here) is expected
 
 
 class OneProcess:

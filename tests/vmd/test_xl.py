@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from jitsu_protocol.model.errors import Refused
+from jitsu_vmd.hypervisors.libxl.rules import config, listed, reason
+from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
 from jitsu_vmd.rules.events import GuestState
-from jitsu_vmd.rules.xl import XlFault, config, listed, reason
 from tests.support.vms import make_vm
 
 HEAD = "Name                     ID   Mem VCPUs\tState\tTime(s)   UUID          Reason-Code\tSecurity Label\n"
@@ -55,7 +57,7 @@ def test_a_domain_is_configured_as_the_originals_keys_say() -> None:
         script="vif-bridge",
         mac="02:00:5e:00:53:01",
     )
-    assert config(vm, "other", "pvh").splitlines() == [
+    assert config(domain_spec(vm, "other"), "pvh").splitlines() == [
         'name = "www"',
         f'uuid = "{vm.uuid}"',
         'type = "pvh"',
@@ -69,10 +71,10 @@ def test_a_domain_is_configured_as_the_originals_keys_say() -> None:
         'vif = ["mac=02:00:5e:00:53:01,bridge=br0,script=vif-bridge"]',
         'disk = ["/images/www.img,raw,xvda,rw"]',
     ]
-    assert 'vif = ["mac=' in config(make_vm(kernel="/k"), "br9", "pv")
-    assert "vif = []" in config(make_vm(kernel="/k"), "", "pv")
+    assert 'vif = ["mac=' in config(domain_spec(make_vm(kernel="/k"), "br9"), "pv")
+    assert "vif = []" in config(domain_spec(make_vm(kernel="/k"), ""), "pv")
 
 
 def test_g9_no_value_gets_out_of_its_quotes() -> None:
-    with pytest.raises(XlFault, match="cannot be written into"):
-        config(make_vm(kernel='/k" builder = "x'), "", "pv")
+    with pytest.raises(Refused, match="cannot be written into"):
+        config(domain_spec(make_vm(kernel='/k" builder = "x'), ""), "pv")

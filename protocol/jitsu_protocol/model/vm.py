@@ -152,9 +152,16 @@ class VM(BaseModel):
         """Return the first value of a key as it is configured, else its default."""
         return self.config.get(key, (KEYS[key].default,))[0]
 
+    def value(self, key: str) -> Any:
+        """Return the first value of a key as its type has it: a number of its unit, True or False, a member of an enum.
+
+        Where the key is silent this is its default. Keys whose default is only described in words have no such value.
+        """
+        return _checker(key).validate_python(self.key(key))
+
     def flag(self, key: str) -> bool:
         """Return whether a key of type bool is on, however that is written: true, yes, on, 1."""
-        return bool(_checker(key).validate_python(self.key(key)))
+        return bool(self.value(key))
 
     @property
     def ttl(self) -> int:

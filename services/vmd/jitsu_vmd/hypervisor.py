@@ -12,12 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from jitsu_protocol.model.errors import Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jitsu_protocol.model.vm import VM
     from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_vmd.rules.events import GuestState
+
+
+class Unseen(Unavailable):
+    """One of several VMs could not be looked at, though the hypervisor answers."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,11 @@ class Hypervisor(Protocol):
         """Until cancelled, call `changed` with the uuid of a VM to look at again, or with "" for all VMs."""
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
-        """Return what is known of these VMs, by uuid. A VM that is missing is off. An error means: it is silent."""
+        """Return what is known of these VMs, by uuid; a VM that is missing is off.
+
+        Raises Unseen if one of them cannot be looked at: vmd then finds out which. Any other JitsuError means that the
+        hypervisor is silent.
+        """
 
     async def start(self, vm: VM) -> None:
         """Let a VM run, from whatever state it is in now. Returns when the hypervisor has accepted that.

@@ -10,11 +10,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.model.errors import JitsuError, Refused
-from jitsu_vmd.rules.means import of_addresses
+from jitsu_vmd.rules.interfaces import check_addresses
 from jitsu_vmd.wires.hypervisors import EXAMINE_LIMIT_S, hypervisor_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jitsu_protocol.model.hypervisors import HypervisorKind
     from jitsu_protocol.model.vm import VM
@@ -49,16 +49,17 @@ async def looked_at(
             examined = {}
         for vm in theirs:
             found = examined.get(vm.uuid)
-            if fault := _refusal(backend, vm) or (found.mistake if found else "") or of_addresses(vm):
+            fault = _refusal(backend.check, vm) or (found.mistake if found else "") or _refusal(check_addresses, vm)
+            if fault:
                 refusals[vm.uuid] = fault
             if found:
                 writes_to_disk[vm.uuid] = found.writes_to_disk
     return {"refusals": refusals, "writes_to_disk": writes_to_disk, "silent": silent}
 
 
-def _refusal(backend: Hypervisor, vm: VM) -> str:
+def _refusal(check: Callable[[VM], None], vm: VM) -> str:
     try:
-        backend.check(vm)
+        check(vm)
     except Refused as refused:
         return str(refused)
     return ""

@@ -14,7 +14,7 @@ import structlog
 
 from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
 from jitsu_vmd.hypervisor import DomainIds, Examined, ReservesInterfaces, Xenstore
-from jitsu_vmd.rules import means
+from jitsu_vmd.rules.interfaces import check_addresses
 from jitsu_vmd.wires.isolation import OddVms, isolated
 
 if TYPE_CHECKING:
@@ -94,9 +94,11 @@ class Hypervisors:
         answers = await asyncio.gather(*(self._examine(self._backends[name], theirs[name]) for name in theirs))
         found = {vm: examined for answer in answers for vm, examined in answer.items()}
         for vm in (vm for each in theirs.values() for vm in each):
-            if mistake := means.of_addresses(vm):
+            try:
+                check_addresses(vm)
+            except Refused as mistake:
                 examined = found.get(vm.uuid, Examined())
-                found[vm.uuid] = Examined(examined.mistake or mistake, examined.writes_to_disk)
+                found[vm.uuid] = Examined(examined.mistake or str(mistake), examined.writes_to_disk)
         return found
 
     @staticmethod

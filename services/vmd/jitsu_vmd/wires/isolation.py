@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.model.errors import JitsuError, Unavailable
+from jitsu_protocol.model.errors import JitsuError
+from jitsu_vmd.hypervisor import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +28,8 @@ MAX_LOOKS = 64
 log = structlog.get_logger("vmd")
 
 
-class Broken(Unavailable):
+class Broken(Unseen):
     """The code for a kind of hypervisor has raised what it should not raise."""
-
-    def log(self) -> None:
-        """Log it with the traceback."""
-        log.error("hypervisor call failed unexpectedly", exc_info=self.__cause__)
 
 
 @contextmanager
@@ -46,8 +43,14 @@ def isolated(*, logs: bool = True) -> Iterator[None]:
         broken = Broken(f"{type(error).__name__}: {error}")
         broken.__cause__ = error
         if logs:
-            broken.log()
+            _log(broken)
         raise broken from error
+
+
+def _log(error: Unseen) -> None:
+    """Log what was not expected, with the traceback."""
+    if isinstance(error, Broken):
+        log.error("hypervisor call failed unexpectedly", exc_info=error.__cause__)
 
 
 class OddVms:
@@ -76,8 +79,8 @@ class OddVms:
         waiting = [group for group in groups if group] or [[]]
         found: dict[str, Guest] = {}
         heard: set[str] = set()
-        odd: list[tuple[VM, Broken]] = []
-        last: Broken | None = None
+        odd: list[tuple[VM, Unseen]] = []
+        last: Unseen | None = None
         for _ in range(MAX_LOOKS):
             if not waiting:
                 break
@@ -85,7 +88,7 @@ class OddVms:
             try:
                 with isolated(logs=False):
                     found |= await backend.guests(group)
-            except Broken as error:
+            except Unseen as error:
                 last = error
                 if len(group) == 1:
                     odd.append((group[0], error))
@@ -98,7 +101,7 @@ class OddVms:
                     self._faults.pop(group[0].uuid, None)
         if last is not None and not heard:
             if self._silent != str(last):
-                last.log()
+                _log(last)
             self._silent = str(last)
             raise last
         self._silent = ""
@@ -106,8 +109,8 @@ class OddVms:
             self._note(vm, fault)
         return found, heard
 
-    def _note(self, vm: VM, error: Broken) -> None:
+    def _note(self, vm: VM, error: Unseen) -> None:
         if self._faults.get(vm.uuid) != str(error):
-            error.log()
+            _log(error)
             log.error("looking at this VM fails: its state is not known", vm=vm.name, reason=str(error))
         self._faults[vm.uuid] = str(error)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_vmd.hypervisor import Nic
-from jitsu_vmd.rules.domain import reached_at
+from jitsu_vmd.rules.interfaces import reached_at
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.messages import Done
 from jitsu_protocol.model.errors import Refused, SetupFault
-from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.native_guest import PROGRAM, native_guest
 from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.hypervisors.mock.client import CALL_LIMIT_S, MockHypervisor
 from jitsu_vmd.hypervisors.mock.messages import MakeBridge
-from jitsu_vmd.rules import means
-from jitsu_vmd.wires.parts import bridge_fault
+from jitsu_vmd.hypervisors.mock.rules import check_keys_on_a_bridge
+from jitsu_vmd.hypervisors.shared.rules.spec import mock_spec
+from jitsu_vmd.hypervisors.shared.this_host import check_bridges
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.hypervisors import Connection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
+    from jitsu_vmd.hypervisors.shared.rules.spec import MockSpec
 
 
 TUN = "/dev/net/tun"
@@ -35,10 +36,10 @@ class Bridge(MockHypervisor):
 
     name = "mock (bridge)"
 
-    def __init__(self, process: World, uri: str = "") -> None:
-        super().__init__(process, uri)
-        self._bridge = process.settings.hypervisor.bridge
-        self._addresses = list(map(str, process.settings.hypervisor.bridge_addresses))
+    def __init__(self, world: World, uri: str = "") -> None:
+        super().__init__(world, uri)
+        self._bridge = world.settings.hypervisor.bridge
+        self._addresses = list(map(str, world.settings.hypervisor.bridge_addresses))
 
     async def open(self) -> None:
         """Start the host process if there is none; it makes the bridge."""
@@ -53,45 +54,43 @@ class Bridge(MockHypervisor):
             await self._client.call(request, Done, CALL_LIMIT_S)
 
     def check(self, vm: VM) -> None:
-        """Refuse arguments that a guest on a tap would not see; others need not see them."""
-        if is_on_tap(vm, is_here=not self._is_others):
+        """Refuse arguments for a guest on a tap that it could not be given; other guests are given none."""
+        if self._is_on_tap(mock_spec(vm)):
             check_cmdline(vm)
 
-    def _mistake(self, vm: VM) -> str:
-        if found := means.of_the_bridge(vm, is_on_tap=is_on_tap(vm, is_here=not self._is_others)):
-            return found
-        others = [] if self._is_others else [name for name in vm.config.get("nic", ()) if name != self._bridge]
-        faults = (bridge_fault(name) for name in others)
-        return next((f"nic: {fault}" for fault in faults if fault), "")
+    def _check_keys(self, vm: VM) -> None:
+        check_keys_on_a_bridge(vm, is_on_tap=self._is_on_tap(mock_spec(vm)))
+        if not self._is_others:
+            check_bridges(name for name in vm.config.get("nic", ()) if name != self._bridge)
+
+    def _is_on_tap(self, spec: MockSpec) -> bool:
+        return is_on_tap(spec, is_here=not self._is_others)
 
     def _bridge_of(self, vm: VM) -> str:
         return vm.bridge or self._bridge
 
     def _nics(self, vm: VM, interface: str) -> tuple[Nic, ...]:
-        # A guest with a `boot_mac` has another MAC address than its hypervisor knows, as some real ones do.
+        # The MAC address that the hypervisor knows. A guest with a `boot_mac` has another one, as some real guests do.
         return (Nic(vm.mac, self._bridge_of(vm), interface),)
 
-    def _network(self, vm: VM) -> dict[str, Any]:
-        def value(key: str) -> str:
-            return vm.config.get(key, (KEYS[key].default,))[0]
-
+    def _network(self, vm: VM, spec: MockSpec) -> dict[str, Any]:
         return {
-            "mac": value("boot_mac") or vm.mac,
+            "mac": spec.mac,
             "bridge": self._bridge_of(vm),
-            "listen_after": float(value("listen_after")),
-            "announces": vm.flag("announces"),
-            "tap": is_on_tap(vm, is_here=not self._is_others),
-            "arguments": value("cmdline"),
+            "listen_after": spec.listen_after_s,
+            "announces": spec.announces,
+            "tap": self._is_on_tap(spec),
+            "arguments": spec.arguments,
         }
 
 
-def is_on_tap(vm: VM, *, is_here: bool) -> bool:
-    """Say whether a guest is on a tap: where the key is silent, if it can be the guest in C.
+def is_on_tap(spec: MockSpec, *, is_here: bool) -> bool:
+    """Say whether a guest is on a tap. Where the VM does not say it, it is if it can be the guest in C.
 
     `is_here` is false if the guest runs on another machine, of which nothing is known.
     """
-    if "tap" in vm.config:
-        return vm.flag("tap")
+    if spec.is_on_tap is not None:
+        return spec.is_on_tap
     return is_here and bool(native_guest()) and os.access(TUN, os.R_OK | os.W_OK)
 
 

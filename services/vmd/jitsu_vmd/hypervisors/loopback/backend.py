@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitsu_vmd.hypervisors.mock.client import MockHypervisor
+from jitsu_vmd.hypervisors.mock.rules import check_keys_on_loopback
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.hypervisors import Connection
+    from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
 
 
@@ -20,3 +22,12 @@ class Loopback(MockHypervisor):
     """Guests on loopback."""
 
     name = "mock (loopback)"
+
+    async def _prepare(self) -> None:
+        """Guests on loopback need nothing."""
+
+    def check(self, vm: VM) -> None:
+        """Refuse nothing."""
+
+    def _check_keys(self, vm: VM) -> None:
+        check_keys_on_loopback(vm)

@@ -1,4 +1,7 @@
-"""What the mock hypervisors have in common: the client of the host process (host.py), started if there is none."""
+"""What the mock hypervisors have in common: the client of the host process (host.py), which it starts if there is none.
+
+The host process keeps the guests, so that they outlive vmd, as real VMs do.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +18,26 @@ import structlog
 
 from jitsu_protocol.messages import Done
 from jitsu_protocol.model.errors import JitsuError, SetupFault, TimedOut, Unavailable
-from jitsu_protocol.model.vm_keys import KEYS, StopMode
+from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.service_manager import lifeline
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.hypervisors.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
-from jitsu_vmd.rules import means
+from jitsu_vmd.hypervisors.shared.examine import examined
+from jitsu_vmd.hypervisors.shared.rules.spec import mock_spec
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Literal
 
     from jitsu_protocol.messages import FeedItem, Request
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import Snapshot, World
+    from jitsu_vmd.hypervisors.mock.messages import StopHow
+    from jitsu_vmd.hypervisors.shared.rules.spec import MockSpec
 
 CALL_LIMIT_S = 5.0
 START_STOP_LIMIT_S = 30.0
-"""Beyond what the guest's own keys make it last: a hundred guests that are made at once wait for each other."""
+"""Added to the time that the guest's own keys make it take: a hundred guests that are made at once wait in turn."""
 SPAWN_LIMIT_S = 10.0
 WATCH_S = 0.5
 FEW = 1000
@@ -40,21 +46,21 @@ FEW = 1000
 log = structlog.get_logger("loopback")
 
 
-class MockHypervisor:
-    """The client of the host process (mock/host.py), which it starts when there is none.
-
-    Others may run it instead, on a machine that is not ours.
-    """
+class MockHypervisor(ABC):
+    """A mock hypervisor: the host process, and what vmd asks of it."""
 
     name = "mock"
 
-    def __init__(self, process: World, uri: str = "") -> None:
-        """`uri` is the directory of a host process that others run; empty: vmd starts one."""
-        self._vmd = process
-        self._is_others = uri.startswith("/")  # a URI of another form is for another kind
-        self.directory = Path(uri) if self._is_others else process.settings.bus.directory
-        self._client = process.connect(f"ipc://{self.directory}/{SOCKET}.rpc", "mock hypervisor")
-        self._host: subprocess.Popen[bytes] | None = None
+    def __init__(self, world: World, uri: str = "") -> None:
+        """`uri` is the directory of a host process that others run, perhaps on another machine; empty: vmd starts one.
+
+        A URI that is not a path was meant for another kind.
+        """
+        self._world = world
+        self._is_others = uri.startswith("/")
+        self.directory = Path(uri) if self._is_others else world.settings.bus.directory
+        self._client = world.connect(f"ipc://{self.directory}/{SOCKET}.rpc", "mock hypervisor")
+        self.host_process: subprocess.Popen[bytes] | None = None
 
     async def open(self) -> None:
         """Start the host process if there is none."""
@@ -82,7 +88,7 @@ class MockHypervisor:
             changed(str((item.body or {}).get("uuid", "")))
 
         endpoint = f"ipc://{self.directory}/{SOCKET}.feed"
-        feed = self._vmd.subscribe(endpoint, TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply)
+        feed = self._world.subscribe(endpoint, TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply)
         while True:
             await asyncio.sleep(WATCH_S)
             if not self._is_others and not feed.is_live() and not await self._answers():
@@ -90,6 +96,7 @@ class MockHypervisor:
                 self._spawn()
                 await self._prepare_again()
 
+    @abstractmethod
     async def _prepare(self) -> None:
         """Have the host make what guests of this kind need; raises JitsuError."""
 
@@ -100,15 +107,20 @@ class MockHypervisor:
         except JitsuError as error:
             log.warning("mock hypervisor is not as it should be", reason=str(error))
 
+    @abstractmethod
     def check(self, vm: VM) -> None:
-        """Refuse nothing: what only others can do, a key to wait for, counts for nothing here (`examine` says so)."""
+        """Raise Refused if the guest cannot be what its keys say.
+
+        A key that only other kinds can honour has no effect here: `examine` says so, and no start is refused for it.
+        """
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
-        """Look for keys that count for nothing. Where a disk is configured all the same, it is one only in name."""
-        return {vm.uuid: Examined(self._mistake(vm), writes_to_disk="disk" in vm.config) for vm in vms}
+        """Look for keys that have no effect. A disk that is configured all the same is one only in name."""
+        return {vm.uuid: examined(vm, self._check_keys, writes_to_disk="disk" in vm.config) for vm in vms}
 
-    def _mistake(self, vm: VM) -> str:
-        return means.of_loopback(vm)
+    @abstractmethod
+    def _check_keys(self, vm: VM) -> None:
+        """Raise Refused if a VM has a key that has no effect, or names a bridge that is not there."""
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """List these guests."""
@@ -126,72 +138,49 @@ class MockHypervisor:
         return ()
 
     async def start(self, vm: VM) -> None:
-        """Start a guest; one that was paused or suspended boots just as well: it has no memory."""
-        jitter = _number(vm, "boot_jitter")
+        """Start a guest. A guest that was paused or suspended has no memory: it boots."""
+        spec = mock_spec(vm)
         request = StartGuest(
             uuid=vm.uuid,
             name=vm.name,
             addresses=[str(address) for address in vm.addresses],
-            port=int(_number(vm, "port")),
-            start_time=_number(vm, "start_time"),
-            boot_time=_number(vm, "boot_time") + random.uniform(0.0, jitter),
-            failure=_failure(vm),
-            **self._network(vm),
+            port=spec.port,
+            start_time=spec.start_time_s,
+            boot_time=spec.boot_time_s + random.uniform(0.0, spec.boot_jitter_s),
+            failure=spec.boot_failure,
+            **self._network(vm, spec),
         )
         await self._call(request, request.start_time)
 
-    async def discard(self, vm: VM) -> None:
-        """Delete what is suspended or paused of a guest."""
-        await self._stop(vm, "discard", 0.0)
-
-    def _network(self, vm: VM) -> dict[str, Any]:
-        """Return what else says where the guest is."""
+    def _network(self, vm: VM, spec: MockSpec) -> dict[str, Any]:
+        """Return the fields of StartGuest that say where the guest is; none for a guest on loopback."""
         return {}
 
+    async def discard(self, vm: VM) -> None:
+        """Delete what is suspended or paused of a guest."""
+        await self._stop(vm, "discard")
+
     async def stop(self, vm: VM, how: StopMode) -> None:
-        """Stop a VM."""
-        match how:
-            case StopMode.DESTROY:
-                await self._destroy(vm)
-            case StopMode.SHUTDOWN:
-                await self._shut_down(vm)
-            case StopMode.SUSPEND:
-                await self._suspend(vm)
-            case StopMode.PAUSE:
-                await self._pause(vm)
-
-    async def _shut_down(self, vm: VM) -> None:
-        """Stop a guest as if by ACPI."""
-        await self._stop(vm, "shutdown", _number(vm, "shutdown_time"))
-
-    async def _destroy(self, vm: VM) -> None:
-        """Stop a guest at once."""
-        await self._stop(vm, "destroy", 0.0)
-
-    async def _suspend(self, vm: VM) -> None:
-        """Suspend a guest."""
-        await self._stop(vm, "suspend", 0.0)
-
-    async def _pause(self, vm: VM) -> None:
-        """Pause a guest."""
-        await self._stop(vm, "pause", 0.0)
+        """Stop a guest. One that is asked to shut down always does, after its `shutdown_time`."""
+        if how is StopMode.SHUTDOWN:
+            await self._stop(vm, "shutdown", mock_spec(vm).shutdown_time_s)
+        else:
+            await self._stop(vm, _HOW[how])
 
     async def forget(self, vm: VM) -> None:
-        """Nothing was made for a guest; the host forgets by itself those that are off."""
+        """Nothing was made for a guest, and the host process forgets guests that are off by itself."""
         listed = await self._client.call(ListGuests(uuids=[vm.uuid]), Guests, CALL_LIMIT_S)
         states = {info.state for info in listed.guests.values()}
         if states & {GuestState.PAUSED, GuestState.SUSPENDED}:
             raise Unavailable("its saved state is kept by the mock hypervisor")
-        await self._stop(vm, "discard", 0.0)  # that it crashed need not be known any longer
+        await self._stop(vm, "discard")  # that it crashed need not be known any longer
 
-    async def _stop(
-        self, vm: VM, how: Literal["destroy", "shutdown", "suspend", "pause", "discard"], lasts: float
-    ) -> None:
-        await self._call(StopGuest(uuid=vm.uuid, how=how, shutdown_time=lasts), lasts)
+    async def _stop(self, vm: VM, how: StopHow, lasts_s: float = 0.0) -> None:
+        await self._call(StopGuest(uuid=vm.uuid, how=how, shutdown_time=lasts_s), lasts_s)
 
-    async def _call(self, request: Request, lasts: float) -> None:
+    async def _call(self, request: Request, lasts_s: float) -> None:
         try:
-            await self._client.call(request, Done, START_STOP_LIMIT_S + lasts)
+            await self._client.call(request, Done, START_STOP_LIMIT_S + lasts_s)
         except TimedOut:
             raise Unavailable("the mock hypervisor does not answer") from None
 
@@ -203,11 +192,11 @@ class MockHypervisor:
         return True
 
     def _spawn(self) -> None:
-        if self._host is not None and self._host.poll() is None:
+        if self.host_process is not None and self.host_process.poll() is None:
             return
         descriptor = lifeline()
         # A session of its own: what stops vmd, Ctrl-C too, must not stop the guests.
-        self._host = subprocess.Popen(
+        self.host_process = subprocess.Popen(
             [sys.executable, "-m", "jitsu_vmd.hypervisors.mock.host", "--directory", str(self.directory)],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -216,17 +205,8 @@ class MockHypervisor:
         )
 
 
-def _number(vm: VM, key: str) -> float:
-    return float(vm.config.get(key, (KEYS[key].default,))[0])
-
-
-def _failure(vm: VM) -> Literal["never", "start", "crash", "hang"]:
-    match vm.config.get("boot_failure", ("never",))[0]:
-        case "start":
-            return "start"
-        case "crash":
-            return "crash"
-        case "hang":
-            return "hang"
-        case _:
-            return "never"
+_HOW: dict[StopMode, StopHow] = {
+    StopMode.DESTROY: "destroy",
+    StopMode.SUSPEND: "suspend",
+    StopMode.PAUSE: "pause",
+}

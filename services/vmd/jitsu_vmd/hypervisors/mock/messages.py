@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel
 
 from jitsu_protocol.messages import Message, Request
+from jitsu_protocol.model.vm_keys import BootFailure
 from jitsu_vmd.rules.events import GuestState
 
 TOPIC = "guests"
@@ -29,7 +30,7 @@ class StartGuest(Request):
     start_time: float
     boot_time: float
     """Already with its jitter."""
-    failure: Literal["never", "start", "crash", "hang"]
+    failure: BootFailure
     mac: str = ""
     bridge: str = ""
     """Of a guest of the bridge kind; empty: it is of the loopback kind."""

@@ -22,7 +22,11 @@ import structlog
 from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused, SetupFault, Unavailable
 from jitsu_protocol.model.vm_keys import HandoverKind, StopMode
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
-from jitsu_vmd.hypervisors.solo5.rules import command_line
+from jitsu_vmd.hypervisors.shared.examine import examined
+from jitsu_vmd.hypervisors.shared.rules.spec import nth_mac
+from jitsu_vmd.hypervisors.shared.this_host import check_parts
+from jitsu_vmd.hypervisors.shared.threads import Threads
+from jitsu_vmd.hypervisors.solo5.rules import command_line, keys
 from jitsu_vmd.hypervisors.solo5.rules.command_line import CommandFault
 from jitsu_vmd.hypervisors.solo5.rules.manifest import ManifestFault
 from jitsu_vmd.hypervisors.solo5.rules.users import Users, UsersFault, user_range
@@ -32,11 +36,7 @@ from jitsu_vmd.hypervisors.solo5.wires.images import SoloImages, closed_to_tende
 from jitsu_vmd.hypervisors.solo5.wires.kvm import DEVICE, LIMIT_S, kvm_runs
 from jitsu_vmd.hypervisors.solo5.wires.names import DIRECTORY, USERS, tap_prefix
 from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
-from jitsu_vmd.rules.domain import nth_mac
 from jitsu_vmd.rules.events import GuestState
-from jitsu_vmd.rules.means import never_of_solo5, of_solo5
-from jitsu_vmd.wires.parts import absent_part
-from jitsu_vmd.wires.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,9 +84,9 @@ class Solo5:
         self._directory = Path(connect) if is_others else process.settings.bus.directory.absolute() / DIRECTORY
         self._images = SoloImages()
         self._addresses = BridgeAddresses()
-        self._launcher = LauncherClient(self._directory, is_others=is_others)
-        self._launcher.ended = self._ended
-        self._threads = Threads("solo5", lambda error: None)
+        self.launcher = LauncherClient(self._directory, is_others=is_others)
+        self.launcher.ended = self._ended
+        self._threads = Threads("solo5")
         self._pool = TapPool(tap_prefix(self._directory), self._settings.taps, self._threads.run)
         self._users = Users(range(1))
         self._kvm = asyncio.Event()
@@ -122,14 +122,13 @@ class Solo5:
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for mistakes. No VM is said to write to a disk, because none can be shut down."""
-        return {vm.uuid: Examined(of_solo5(vm) or absent_part(vm)) for vm in vms}
+        return {vm.uuid: examined(vm, keys.check_unused, check_parts) for vm in vms}
 
     def _manifest(self, vm: VM) -> Manifest:
         """Return what a VM's image needs; raises CommandFault if solo5 can never run the VM."""
         if why := _STOP_MODES.get(vm.stop_mode, ""):
             raise CommandFault(f"stop_mode: {vm.stop_mode} is not possible with solo5: {why}; use destroy or pause")
-        if unused := never_of_solo5(vm):
-            raise CommandFault(unused)
+        keys.check_possible(vm)
         if int(vm.key("vcpus")) != 1:
             raise CommandFault("vcpus: a Solo5 unikernel has one processor")
         if vm.handover is not HandoverKind.REPLAY:
@@ -184,7 +183,7 @@ class Solo5:
             self._users = Users(user_range(self._settings.uids), self._read_users(), str(self._directory))
         except UsersFault as fault:
             raise SetupFault(f"hypervisor.uids: {fault}") from None
-        await self._launcher.connect()
+        await self.launcher.connect()
         await self._list(None)
         taken = [name for guest in self._guests.values() for name in guest["taps"]]
         await self._pool.open(taken, self._settings.bridge)
@@ -213,7 +212,7 @@ class Solo5:
         """Ask for some guests, or all; what has ended gives back its taps."""
         if uuids is not None and not uuids:
             return {}
-        answer = await self._launcher.call("list", uuids=uuids)
+        answer = await self.launcher.call("list", uuids=uuids)
         listed = {str(guest["uuid"]): guest for guest in answer["guests"]}
         running = {uuid: guest for uuid, guest in listed.items() if guest["state"] != "ended"}
         self._guests |= {uuid: guest for uuid, guest in running.items() if uuid not in self._busy}
@@ -284,7 +283,7 @@ class Solo5:
                 "memory_bytes": command_line.memory_mb(vm) << 20,
                 "groups": _groups_of_kvm() if manifest.target == "hvt" else [],
             }
-            answer = await self._launcher.call("start", uuid=vm.uuid, command=command, record=record)
+            answer = await self.launcher.call("start", uuid=vm.uuid, command=command, record=record)
             if answer["error"]:
                 raise BootFailed(f"the tender could not be started: {answer['error']}")
         except Unavailable:
@@ -400,7 +399,7 @@ class Solo5:
             self._write_users()
 
     async def _call(self, call: str, vm: VM, **arguments: Any) -> None:
-        answer = await self._launcher.call(call, uuid=vm.uuid, **arguments)
+        answer = await self.launcher.call(call, uuid=vm.uuid, **arguments)
         if answer["error"]:
             raise Unavailable(f"{vm.name}: {answer['error']}")
 

@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from jitsu_vmd.rules.domain import nth_mac
+from jitsu_vmd.hypervisors.shared.rules.spec import nth_mac
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -128,6 +128,11 @@ class LauncherClient:
         finally:
             self._answers.pop(number, None)
 
+    def wait(self) -> None:
+        """Wait until the launcher that was started here has ended, if one was."""
+        if self._process is not None:
+            self._process.wait()
+
     def close(self) -> None:
         """Close the connection; the launcher goes on."""
         if self._reading is not None:

@@ -1,17 +1,18 @@
 """What a kernel image says about how Xen can boot it: its ELF notes (xen/include/public/elfnote.h).
 
-A paravirtualised kernel (PV) says which loader and guest it is, or has the section `__xen_guest` of older ones; one for
-PVH has the note PHYS32_ENTRY, with the address at which it is entered. Linux has both: it stays PV. What is
-not an ELF file, as a bzImage of Linux, Xen's tools unpack themselves: PV as well.
+A paravirtualised kernel (PV) has a note with its loader, or the section `__xen_guest` of older kernels. A kernel for
+PVH has the note PHYS32_ENTRY, with the address at which it is entered. Linux has both, and stays PV. A file that is not
+ELF, such as a bzImage of Linux, is unpacked by Xen's tools themselves: PV as well.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from typing import Literal
+from typing import TYPE_CHECKING
 
-GuestType = Literal["pv", "pvh", "hvm"]
+if TYPE_CHECKING:
+    from jitsu_protocol.model.vm_keys import GuestType
 
 LOADER, PHYS32_ENTRY = 8, 18
 MAX_UNPACKED_BYTES = 64 << 20

@@ -1,8 +1,13 @@
-"""Blocking libraries on threads: a call that hangs holds up no other, and looking at all VMs says so."""
+"""Blocking libraries on threads: a call that hangs delays no other call.
+
+Looking at VMs is limited in time, and is not begun again while the look before it still hangs: a library that hangs
+costs one thread, and not one for each look.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from jitsu_protocol.model.errors import Unavailable
@@ -10,6 +15,7 @@ from jitsu_runtime.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 MAX_THREADS = 64
 T = TypeVar("T")
@@ -18,32 +24,27 @@ T = TypeVar("T")
 class Threads:
     """The threads of one hypervisor's connection."""
 
-    def __init__(self, name: str, translated: Callable[[Exception], Exception | None]) -> None:
-        """`translated` returns what is raised for an error of the library, None for one that is not its own."""
+    def __init__(self, name: str, translating: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """What is done within `translating` raises a JitsuError in place of an error of the library."""
         self._name = name
         self._threads = DaemonThreads(MAX_THREADS, name)
-        self._translated = translated
+        self._translating = translating
         self._looking: asyncio.Future[object] | None = None
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do something on a thread."""
+        """Run work on a thread."""
         return asyncio.get_running_loop().run_in_executor(self._threads, self._caught, work)
 
     def _caught(self, work: Callable[[], T]) -> T:
-        try:
+        with self._translating():
             return work()
-        except Exception as error:  # whatever the library raises, its translation says what it means
-            known = self._translated(error)
-            if known is None:
-                raise
-            raise known from None
 
     async def within(self, limit: float, otherwise: str, work: Callable[[], T]) -> T:
-        """Do something on a thread and wait for it; raises Unavailable (`otherwise`) if it takes longer."""
+        """Run work on a thread and wait for it; raises Unavailable (`otherwise`) after `limit` seconds."""
         return await limited(self.run(work), limit, otherwise)
 
     async def look(self, limit: float, work: Callable[[], T]) -> T:
-        """The same for what is done now and then; it is not begun again while it still hangs."""
+        """Run a look on a thread and wait for it; raises Unavailable if this look, or the one before it, hangs."""
         otherwise = f"{self._name} does not answer"
         if self._looking is not None and not self._looking.done():
             raise Unavailable(otherwise)

@@ -3,6 +3,7 @@ key, why, and what to do (`jitsu apply` puts the VM's name before it)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +11,14 @@ import pytest
 from jitsu_protocol.model.vm import InvalidVm
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
-from jitsu_vmd.rules import means
+from jitsu_vmd.hypervisors.libvirt import rules as libvirt_rules
+from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
+from jitsu_vmd.hypervisors.mock.rules import check_keys_on_a_bridge, check_keys_on_loopback
+from jitsu_vmd.hypervisors.shared.rules.unused_keys import BRIDGE_KEYS, MOCK_KEYS
+from jitsu_vmd.hypervisors.solo5.rules import keys as solo5_keys
+from jitsu_vmd.hypervisors.xapi import rules as xapi_rules
 from jitsu_vmd.wires.hypervisors import Hypervisors
-from tests.support.hypervisors import refusal_of
+from tests.support.hypervisors import raised, refusal_of
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -41,42 +47,49 @@ VALUES = {
 }
 """A value of each key that does not take "1"."""
 DOMAIN = {"kernel", "initrd", "guest_type", "domain_xml", "rumprun_config", "vcpus", "disk", "script"}
-MOCK = set(means.MOCK_KEYS)
-ON_A_BRIDGE = {"listen_after", "announces", "tap", "boot_mac"}
-KINDS: dict[str, tuple[Callable[[VM], str], dict[str, str], set[str]]] = {
+MOCK = set(MOCK_KEYS)
+ON_A_BRIDGE = set(BRIDGE_KEYS)
+
+
+def solo5(vm: VM) -> None:
+    solo5_keys.check_possible(vm)
+    solo5_keys.check_unused(vm)
+
+
+KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "loopback": (
-        means.of_loopback,
+        check_keys_on_loopback,
         {},
         DOMAIN | ON_A_BRIDGE | {"nic", "mac", "cmdline", "wait_for_key", "shutdown_limit", "handover"},
     ),
     "bridge": (
-        lambda vm: means.of_the_bridge(vm, is_on_tap=False),
+        partial(check_keys_on_a_bridge, is_on_tap=False),
         {},
         DOMAIN | {"cmdline", "wait_for_key", "shutdown_limit"},
     ),
     "bridge, tap": (
-        lambda vm: means.of_the_bridge(vm, is_on_tap=True),
+        partial(check_keys_on_a_bridge, is_on_tap=True),
         {},
         DOMAIN | {"wait_for_key", "shutdown_limit"},
     ),
     "solo5": (
-        lambda vm: means.never_of_solo5(vm) or means.of_solo5(vm),
+        solo5,
         {"kernel": "/k"},
         MOCK | (DOMAIN - {"kernel", "vcpus", "disk"}) | {"wait_for_key", "shutdown_limit"},
     ),
     "libvirt": (
-        lambda vm: means.of_libvirt(vm, is_xen=False),
+        partial(libvirt_rules.check_keys, is_xen=False),
         {"kernel": "/k"},
         MOCK | {"guest_type", "rumprun_config"},
     ),
     "libvirt, a domain that it has": (
-        lambda vm: means.of_libvirt(vm, is_xen=False),
+        partial(libvirt_rules.check_keys, is_xen=False),
         {},
         MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"},
     ),
-    "libvirt on Xen": (lambda vm: means.of_libvirt(vm, is_xen=True), {"kernel": "/k"}, MOCK | {"rumprun_config"}),
-    "libxl": (means.of_libxl, {"kernel": "/k"}, MOCK | {"domain_xml"}),
-    "xapi": (means.of_xapi, {}, MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"}),
+    "libvirt on Xen": (partial(libvirt_rules.check_keys, is_xen=True), {"kernel": "/k"}, MOCK | {"rumprun_config"}),
+    "libxl": (libxl_rules.check_keys, {"kernel": "/k"}, MOCK | {"domain_xml"}),
+    "xapi": (xapi_rules.check_keys, {}, MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"}),
 }
 
 
@@ -92,12 +105,12 @@ def vm_with(key: str, more: dict[str, str]) -> VM:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_key_counts_or_is_a_mistake_that_says_why_and_what_to_do(kind: str) -> None:
-    mistake_of, more, mistaken = KINDS[kind]
-    assert mistake_of(make_vm(**more)) == ""
+    check, more, mistaken = KINDS[kind]
+    assert raised(check, make_vm(**more)) == ""
     for key in KEYS:
         if key in ("dns", *more) or (key == "domain_xml" and more and "libvirt" in kind):
             continue  # domain_xml in place of kernel: test_examine.py
-        said = mistake_of(vm_with(key, more))
+        said = raised(check, vm_with(key, more))
         if key in mistaken:
             assert said.startswith(f"{key}: "), (key, said)
             assert any(word in said for word in ("remove it", "use ", "name ", "set it there", "run the VM")), said

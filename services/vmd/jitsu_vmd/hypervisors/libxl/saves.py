@@ -1,13 +1,13 @@
-"""The files in which libxl's backend keeps suspended domains, and their names, which say what may be done with each.
+"""The files in which suspended domains are kept. The name of a file says what may be done with it.
 
-    NAME.new        a save that is being written, or was cut short: never restored, the next one replaces it
-    NAME.save       complete, and the guest has not run since: the only one that is restored
+    NAME.new        a save that is being written, or was cut short: never restored; the next save replaces it
+    NAME.save       complete, and the guest has not run since: the only kind that is restored
     NAME.restoring  given to `xl restore`, which has not ended: never restored again
     NAME.used       the guest may have run since: never restored
-    NAME.creating   empty: a domain is being created, and has not run: if it is paused, it may be incomplete
+    NAME.creating   empty: a domain is being created and has not run. If it is paused, it may be incomplete
 
-NAME is the VM's UUID. Each step is one rename (rename(2)): after a crash at any moment a save has exactly one of these
-names.
+NAME is the VM's UUID. Each step is one rename (rename(2)), so after a crash at any moment a save has exactly one of
+these names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = ("new", "save", "restoring", "used", "creating")
 SAVED = ("save", "restoring", "used")
-"""Those that hold the memory of a guest."""
+"""The suffixes of files that hold the memory of a guest."""
 
 
 class Saves:
@@ -32,10 +32,6 @@ class Saves:
     def path(self, vm: str, suffix: str) -> Path:
         """Return where a VM's file is, or would be."""
         return self._directory / f"{vm}.{suffix}"
-
-    def has(self, vm: str, suffix: str) -> bool:
-        """Say whether there is such a file."""
-        return self.path(vm, suffix).exists()
 
     def all(self) -> dict[str, set[str]]:
         """Return which files each VM has."""
@@ -51,7 +47,7 @@ class Saves:
         return found
 
     def make_directory(self) -> None:
-        """Make the directory; only root reads the memory of guests."""
+        """Make the directory; only root may read the memory of guests."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def begin_creating(self, vm: str) -> None:
@@ -60,7 +56,7 @@ class Saves:
         self.path(vm, "creating").touch()
 
     def becomes(self, vm: str, old: str, new: str) -> None:
-        """Rename a VM's file, and have that on the disk."""
+        """Rename a VM's file, and return when that is on the disk."""
         self.path(vm, old).replace(self.path(vm, new))
         descriptor = os.open(self._directory, os.O_RDONLY)
         try:

@@ -1,11 +1,12 @@
-"""Commands of the system, which may leave a daemon behind and hang.
+"""Running commands of the system, which may leave a daemon behind, and may hang.
 
-Each is started with no descriptor but its own three. What asyncio starts on uvloop inherits the other ends of its pipes
-too: a daemon that it leaves, as `xl create` does, would keep them, and the command would never seem to end.
+A command is started with its own three descriptors only. What asyncio starts on uvloop inherits the other ends of its
+pipes too. A daemon that it leaves behind, as `xl create` does, would keep them open, and the command would never seem
+to end.
 
-A command that changes something goes on when vmd dies: it has a session of its own, so that Ctrl-C does not reach it,
-and it prints into files, because writing to a pipe that nobody reads would kill it halfway. These are in memory
-(memfd_create(2)): under the shipped unit vmd may write to no directory for temporary files.
+A command that changes something goes on when vmd dies. It has a session of its own, so that Ctrl-C does not reach it.
+It prints into files, because writing to a pipe that nobody reads would kill it halfway. These files are in memory
+(memfd_create(2)): under the shipped unit, vmd has no directory for temporary files that it may write to.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ _threads = DaemonThreads(MAX_AT_ONCE, "command")
 
 
 async def run(*argv: str, is_look: bool = False) -> tuple[int, str, str]:
-    """Run a command; return its status, what it printed, and what it complained of.
+    """Run a command; return its exit status, its standard output, and its standard error.
 
-    When cancelled, only one that `is_look` is killed; others go on. Raises FileNotFoundError if there is none.
+    When this is cancelled, a command that only looks (`is_look`) is killed; others go on. Raises FileNotFoundError if
+    there is no such command.
     """
     with memory_file("output") as out, memory_file("errors") as err:
         process = _started(argv, out, err)

@@ -6,11 +6,12 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
-from jitsu_vmd.rules.image import ImageFault, guest_type
+from jitsu_protocol.model.errors import Refused
+from jitsu_vmd.hypervisors.shared.rules.xen_image import ImageFault, guest_type
 
 if TYPE_CHECKING:
-    from jitsu_protocol.model.vm import VM
-    from jitsu_vmd.rules.image import GuestType
+    from jitsu_protocol.model.vm_keys import GuestType
+    from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec
 
 MAX_KNOWN = 10_000
 MAX_READ_BYTES = 64 << 20
@@ -18,29 +19,23 @@ MAX_READ_BYTES = 64 << 20
 _Key = tuple[str, int, int, int]
 
 
-class Images:
+class XenImages:
     """The images that were looked into."""
 
     def __init__(self) -> None:
         self._known: dict[_Key, GuestType | ImageFault] = {}
         """File, and what tells whether it has changed -> how it boots, or what is wrong with it."""
 
-    def guest_type(self, vm: VM) -> GuestType:
-        """Return how a VM boots: as its key `guest_type` says, else as its image does; raises ImageFault."""
-        match vm.key("guest_type"):
-            case "pv":
-                return "pv"
-            case "pvh":
-                return "pvh"
-            case "hvm":
-                return "hvm"
-        path = vm.key("kernel")
+    def guest_type(self, spec: DomainSpec) -> GuestType:
+        """Return how a domain boots: as the key `guest_type` says, else as its kernel's image does; raises Refused."""
+        if spec.guest_type is not None:
+            return spec.guest_type
         try:
-            found = self._look(path)
+            found = self._look(spec.kernel)
         except OSError as error:
-            raise ImageFault(f"kernel: {path} cannot be read: {error.strerror}") from None
+            raise Refused(f"kernel: {spec.kernel} cannot be read: {error.strerror}") from None
         if isinstance(found, ImageFault):
-            raise found
+            raise Refused(f"kernel: {spec.kernel}: {found}; if Xen can boot it, set guest_type")
         return found
 
     def _look(self, path: str) -> GuestType | ImageFault:
@@ -61,4 +56,4 @@ def _read(path: str, size: int) -> GuestType | ImageFault:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
                 return guest_type(image[:])
     except ImageFault as fault:
-        return ImageFault(f"kernel: {path}: {fault}; if Xen can boot it, set guest_type")
+        return fault

@@ -1,4 +1,4 @@
-"""Whether KVM can be used: that /dev/kvm is there does not say so (under some hypervisors guests hang on it)."""
+"""Whether KVM can be used. That there is a /dev/kvm does not prove it: under some hypervisors, guests hang on it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import structlog
 
-from jitsu_vmd.wires.commands import memory_file
+from jitsu_vmd.hypervisors.shared.commands import memory_file
 
 QEMU = "qemu-system-x86_64"
 LIMIT_S = 1.5
-"""The boot sector runs in 0.2 s, also without KVM."""
+"""The boot sector takes 0.2 s, even without KVM."""
 EXITED = 99
 """What QEMU exits with when 49 is written to isa-debug-exit: 2 x 49 + 1."""
 _BOOT_SECTOR = bytes.fromhex("b031 e6f4 f4 ebfe").ljust(510, b"\0") + b"\x55\xaa"  # mov al, 49; out 0xf4, al; hlt; jmp

@@ -7,12 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jitsu_vmd.rules.domain import nth_mac
+from jitsu_protocol.model.errors import Refused
+from jitsu_vmd.hypervisors.shared.rules.unused_keys import refuse_keys, refuse_mock_keys
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
-    from jitsu_vmd.rules.image import GuestType
+    from jitsu_protocol.model.vm_keys import GuestType
+    from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec
 
 _ROW = re.compile(
     r"(?P<name>\S+)\s+(?P<id>\d+)\s+\d+\s+\d+\s+(?P<state>[rbpscd-]{6})\s+[\d.]+\s+(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
@@ -22,8 +24,10 @@ _SUSPENDED = "2"
 """SHUTDOWN_suspend (xen/include/public/sched.h)."""
 
 
-class XlFault(ValueError):
-    """A domain cannot be described; says which key is wrong."""
+def check_keys(vm: VM) -> None:
+    """Raise Refused if a VM has a key that has no effect with libxl."""
+    refuse_mock_keys(vm)
+    refuse_keys(vm, ("domain_xml",), "it is for libvirt only; remove it")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def listed(text: str) -> list[Listed]:
 
 
 def _state(letters: str) -> GuestState:
-    """Return what the letters for running, blocked, paused, shut down, crashed and dying say."""
+    """Return the state that xl shows as letters: r(unning), b(locked), p(aused), s(hut down), c(rashed), d(ying)."""
     if "c" in letters:
         return GuestState.CRASHED
     if "s" in letters or "d" in letters:
@@ -64,63 +68,59 @@ def _state(letters: str) -> GuestState:
 
 
 def reason(text: str) -> str:
-    """Return why xl failed, from what it printed: its first error has led to the others."""
+    """Return why xl failed, from what it printed: the first error is the cause of those that follow."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "error:" in line), lines[-1] if lines else "")
 
 
-def config(vm: VM, bridge: str, guest_type: GuestType) -> str:
-    """Return the configuration of a VM's domain; raises XlFault. `bridge` is that of a VM without a `nic`."""
+def config(spec: DomainSpec, guest_type: GuestType) -> str:
+    """Return the configuration of a domain (xl.cfg(5)); raises Refused if a key cannot be used."""
     lines = [
-        f"name = {_quoted(vm.name)}",
-        f"uuid = {_quoted(vm.uuid)}",
+        f"name = {_quoted(spec.name)}",
+        f"uuid = {_quoted(spec.uuid)}",
         f"type = {_quoted(guest_type)}",
-        f"kernel = {_quoted(vm.key('kernel'))}",
-        f"memory = {max(1, int(vm.key('memory')) // 1024)}",
-        f"vcpus = {vm.key('vcpus')}",
+        f"kernel = {_quoted(spec.kernel)}",
+        f"memory = {max(1, spec.memory_kib // 1024)}",
+        f"vcpus = {spec.vcpus}",
         'on_poweroff = "destroy"',
         'on_reboot = "restart"',
         'on_crash = "destroy"',
     ]
-    if vm.key("initrd"):
-        lines.append(f"ramdisk = {_quoted(vm.key('initrd'))}")
-    if vm.key("cmdline"):
-        lines.append(f"cmdline = {_quoted(vm.key('cmdline'))}")
-    lines.append(f"vif = [{', '.join(map(_quoted, _vifs(vm, bridge)))}]")
-    lines.append(f"disk = [{', '.join(map(_quoted, _disks(vm)))}]")
+    if spec.initrd:
+        lines.append(f"ramdisk = {_quoted(spec.initrd)}")
+    if spec.cmdline:
+        lines.append(f"cmdline = {_quoted(spec.cmdline)}")
+    lines.append(f"vif = [{', '.join(map(_quoted, _vifs(spec)))}]")
+    lines.append(f"disk = [{', '.join(map(_quoted, _disks(spec)))}]")
     return "\n".join(lines) + "\n"
 
 
-def _vifs(vm: VM, bridge: str) -> list[str]:
-    scripts = vm.config.get("script", ())
-    vifs = []
-    for n, name in enumerate(vm.config.get("nic", (bridge,) if bridge else ())):
-        script = f",script={scripts[n % len(scripts)]}" if scripts else ""
-        vifs.append(f"mac={nth_mac(vm.mac, n)},bridge={name}{script}")
-    return vifs
+def _vifs(spec: DomainSpec) -> list[str]:
+    return [f"mac={nic.mac},bridge={nic.bridge}{f',script={nic.script}' if nic.script else ''}" for nic in spec.nics]
 
 
-def _disks(vm: VM) -> list[str]:
+def _disks(spec: DomainSpec) -> list[str]:
     disks = []
-    for text in vm.config.get("disk", ()):
-        source, at, target = text.rpartition("@")
-        if not at or not source or not target:
-            raise XlFault(f"disk: {text!r} is not DEVICE-OR-FILE@TARGET; expected something like /images/www.img@xvda")
-        disks.append(f"{source},{'qcow2' if source.endswith('.qcow2') else 'raw'},{target},rw")
+    for disk in spec.disks:
+        if not disk.source or not disk.target:
+            raise Refused(
+                f"disk: {disk.text!r} is not DEVICE-OR-FILE@TARGET; expected something like /images/www.img@xvda"
+            )
+        disks.append(f"{disk.source},{disk.format},{disk.target},rw")
     return disks
 
 
 def rumprun(text: str) -> str:
-    """Return the content of a `rumprun_config` file as it is written into Xenstore; raises XlFault."""
+    """Return the content of a `rumprun_config` file as it is written into Xenstore; raises Refused."""
     try:
         return json.dumps(json.loads(text), separators=(",", ":"))
     except ValueError as error:
-        raise XlFault(f"rumprun_config: it is not valid JSON: {error}") from None
+        raise Refused(f"rumprun_config: it is not valid JSON: {error}") from None
 
 
 def _quoted(text: str) -> str:
     if '"' in text or "\n" in text:
-        raise XlFault(
+        raise Refused(
             f"{text!r} cannot be written into a configuration of xl, because it contains a quote or a line break"
         )
     return f'"{text}"'

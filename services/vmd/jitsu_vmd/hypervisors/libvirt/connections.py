@@ -1,16 +1,16 @@
-"""libvirt's connections to one URI: one that events come on, and one for each thread that calls.
+"""libvirt's connections to one URI: one for events, and one for each thread that makes calls.
 
-No connection is used by two threads at once. libvirtd serves but five calls of a connection at a time
-(max_client_requests in libvirtd.conf), so that five which hang would hold up all others; and libvirt's client writes
-into freed memory when a connection with several calls under way is closed, as keepalive does with a libvirtd that hangs
-(CVE-2024-4418, mended in libvirt 10.3).
+No connection is used by two threads at once. libvirtd serves only five calls of a connection at a time
+(max_client_requests in libvirtd.conf), so five calls that hang would block all others. And libvirt's client writes into
+freed memory when a connection with several calls under way is closed, as keepalive does with a libvirtd that hangs
+(CVE-2024-4418, fixed in libvirt 10.3).
 
              connect()
-    away ----------------> connected     an opening that hangs is waited for again: there is but one
+    away ----------------> connected     an opening that hangs is waited for again: there is only one
          <----------------
           lose()
 
-A thread's own connection belongs to the one of the events that there was when it was opened, and is lost with it.
+A thread's own connection belongs to the connection for events that existed when it was opened, and is lost with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.model.errors import SetupFault, Unavailable
-from jitsu_vmd.wires.threads import Threads, limited
+from jitsu_vmd.hypervisors.shared.threads import Threads, limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,28 +33,36 @@ KEEPALIVE_S, KEEPALIVE_COUNT = 3, 3
 
 @dataclass(frozen=True)
 class _Main:
-    """The connection that events come on."""
+    """The connection for events."""
 
     connection: Any
     driver: str
     events: int | None
-    """The number that libvirt gave to who listens; None with a driver that has no events."""
+    """libvirt's number of our subscription; None with a driver that has no events."""
+
+
+class _OfThread(threading.local):
+    """A thread's own connection."""
+
+    main: _Main | None = None
+    """The connection for events that it belongs to."""
+    connection: Any = None
 
 
 class Connections:
     """The connections to one URI."""
 
     def __init__(self, uri: str, threads: Threads, happened: Callable[[Any, int], None]) -> None:
-        """`happened` gets each domain that something happens to, and the event, on libvirt's thread."""
+        """`happened` is called on libvirt's thread with the domain of each event, and the event's number."""
         self.library: Any = None
         self._uri = uri
         self._threads = threads
         self._happened = happened
         self._main: _Main | None = None
         self._opening: asyncio.Future[_Main] | None = None
-        self._of_thread = threading.local()
+        self._of_thread = _OfThread()
         self._opens = threading.Lock()
-        """One at a time: sshd takes but ten that have not logged in yet (MaxStartups)."""
+        """One at a time: sshd accepts only ten connections that have not logged in yet (MaxStartups)."""
         self._away = ""
         """Why it could not be connected, the last time."""
 
@@ -86,7 +94,7 @@ class Connections:
         return main.driver
 
     def lose(self) -> None:
-        """Use none of them any more."""
+        """Use none of the connections any longer."""
         main, self._main = self._main, None
         if main is not None:
             self._threads.run(lambda: self._close(main))
@@ -99,7 +107,7 @@ class Connections:
             main.connection.close()
 
     async def is_alive(self) -> bool:
-        """Tell whether there is a connection that events come on."""
+        """Say whether there is a connection for events."""
         if self._main is None:
             return False
         try:
@@ -112,7 +120,7 @@ class Connections:
         main, own = self._live(), self._of_thread
         if main.driver == "Test":  # its domains are its connection's, and it calls nobody
             return main.connection
-        if getattr(own, "main", None) is not main or not own.connection.isAlive():
+        if own.main is not main or not own.connection.isAlive():
             own.main = own.connection = None  # the last reference to it closes it
             with self._opens:
                 self._still(main)
@@ -122,7 +130,7 @@ class Connections:
         return own.connection
 
     def _still(self, main: _Main) -> None:
-        """Raise Unavailable if it hung meanwhile: who asked has given up."""
+        """Raise Unavailable if the connection was lost in the meantime: the caller has given up."""
         if self._live() is not main:
             raise Unavailable(f"{self._uri} does not answer")
 
