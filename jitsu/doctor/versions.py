@@ -12,11 +12,13 @@ from jitsu_protocol import __version__
 from jitsu_runtime.bus import libzmq
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from jitsu.doctor.finding import Suite
 
 TOPIC = "versions"
+OURS = ("protocol", "runtime", "store", "vmd", "dns", "synjitsu", "reaper")
+"""The distributions beside the tool's own, jitsu-NAME; on a machine that runs only some services others are absent."""
 PACKAGES = (
     "pyzmq",
     "pydantic",
@@ -26,6 +28,8 @@ PACKAGES = (
     "dnspython",
     "pygit2",
     "typer",
+    "tomlkit",
+    "pyroute2",
     "libvirt-python",
     "pyxs",
 )
@@ -39,6 +43,8 @@ class Facts:
 
     tool: str = __version__
     services: Mapping[str, str] = field(default_factory=dict)
+    installed: Mapping[str, str] = field(default_factory=dict)
+    """Our own distributions on this machine."""
     libzmq: tuple[int, ...] = (4, 3, 5)
     others: Mapping[str, str] = field(default_factory=dict)
     """Shown in reports, but not judged."""
@@ -47,13 +53,20 @@ class Facts:
 def gather(suite: Suite) -> Facts:
     """Ask the services, and look at what is installed here."""
     others = {"python": platform.python_version(), "kernel": platform.release(), "system": _system()}
-    for package in PACKAGES:
+    services = {name: pong.version for name, pong in suite.pongs.items() if pong is not None}
+    installed = _versions(f"jitsu-{name}" for name in OURS)
+    return Facts(__version__, services, installed, libzmq.version(), others | _versions(PACKAGES))
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
         try:
-            others[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    services = {name: pong.version for name, pong in suite.pongs.items() if pong is not None}
-    return Facts(__version__, services, libzmq.version(), others)
+    return found
 
 
 def _system() -> str:
@@ -70,6 +83,10 @@ def judge(facts: Facts) -> list[Finding]:
         if version != facts.tool:
             what = f"{service} is of version {version}, and this tool of {facts.tool}"
             found.append(Finding(TOPIC, what, f"Install one version of all parts, and restart {service}."))
+    for package, version in sorted(facts.installed.items()):
+        if version != facts.tool:
+            what = f"{package} {version} is installed, and this tool is of {facts.tool}"
+            found.append(Finding(TOPIC, what, "Install one version of all parts."))
     if facts.libzmq[:2] < OLDEST_LIBZMQ:
         version = ".".join(map(str, facts.libzmq))
         found.append(Finding(TOPIC, f"libzmq is {version}, which is too old", "Install pyzmq 25 or newer."))

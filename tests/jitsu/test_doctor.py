@@ -6,6 +6,7 @@ import json
 import socket
 import tarfile
 import threading
+import tomllib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from deploy.dist import MEMBERS, ROOT
 from jitsu import keys as key_commands
 from jitsu.doctor import (
     bridges,
@@ -313,12 +315,23 @@ def test_a_place_that_is_not_there_yet_is_judged_by_what_is_above_it(tmp_path: P
 
 
 def test_a_service_of_another_version_is_found() -> None:
-    facts = versions.Facts("2.0", {"vmd": "1.9", "store": "2.0"}, (4, 1, 0))
+    facts = versions.Facts("2.0", {"vmd": "1.9", "store": "2.0"}, libzmq=(4, 1, 0))
     assert faults(versions.judge(facts)) == [
         "vmd is of version 1.9, and this tool of 2.0",
         "libzmq is 4.1.0, which is too old",
     ]
     assert versions.judge(versions.gather(suite())) == []
+
+
+def test_a_distribution_of_another_version_is_found() -> None:
+    facts = versions.Facts("2.0", installed={"jitsu-protocol": "2.0", "jitsu-runtime": "1.9"})
+    assert faults(versions.judge(facts)) == ["jitsu-runtime 1.9 is installed, and this tool is of 2.0"]
+
+
+def test_every_distribution_of_this_checkout_is_looked_at() -> None:
+    names = {tomllib.loads((ROOT / member / "pyproject.toml").read_text())["project"]["name"] for member in MEMBERS}
+    assert {"jitsu-suite", *(f"jitsu-{name}" for name in versions.OURS)} == names
+    assert set(versions.gather(suite()).installed) == names - {"jitsu-suite"}
 
 
 # --- keys ---
