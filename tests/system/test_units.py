@@ -122,6 +122,37 @@ def test_a_machine_that_runs_some_services_starts_only_those_at_boot_and_with_th
     assert {link.name for link in (bare / "etc/systemd/system").glob("multi-user.target.wants/*")} == some
 
 
+def upgrade(root: Path) -> None:
+    """Run the package's postinst as dpkg does after an upgrade, on a root that no systemd runs."""
+    programs = root / "programs"
+    programs.mkdir()
+    for name, command in (("systemctl", f'exec /usr/bin/systemctl --root={root} "$@"'), ("systemd-sysusers", "")):
+        programs.joinpath(name).write_text(f"#!/bin/sh\n{command}\n")
+        programs.joinpath(name).chmod(0o755)
+    programs.joinpath("systemd-tmpfiles").symlink_to("systemd-sysusers")
+    script = (ROOT / "deploy/deb/postinst").read_text()
+    for directory in ("/etc/", "/run/"):
+        script = script.replace(directory, f"{root}{directory}")
+    path = f"{programs}:/usr/bin:/bin"
+    subprocess.run(["sh", "-c", script, "postinst", "configure", "0.0.9"], check=True, env={"PATH": path})
+
+
+def test_an_upgrade_enables_what_an_earlier_target_started_without_that(bare: Path) -> None:
+    wants = bare / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "jitsu.target").symlink_to(bare / "usr/lib/systemd/system/jitsu.target")
+    upgrade(bare)
+    assert started_by_the_target(bare) == SUITE
+
+
+def test_an_upgrade_enables_nothing_where_services_were_chosen(bare: Path) -> None:
+    systemctl(bare, "enable", "jitsu.target")
+    systemctl(bare, "disable", "jitsu-reaper.service", "jitsu-store.service")
+    before = started_by_the_target(bare)
+    upgrade(bare)
+    assert started_by_the_target(bare) == before
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_each_unit_may_do_little(unit: Path) -> None:
     program("systemd-analyze", "systemd", at="/usr/bin")
