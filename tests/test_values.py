@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.uses import Uses
+from jitsu_dns.rules.usage import Reporting, Usage
 from jitsu_dns.wires.configured import front_of
 from jitsu_dns.wires.interfaces import own_interfaces
 from jitsu_dns.wires.servers import Servers
@@ -194,8 +194,8 @@ def run_with(key: str, text: str) -> None:
             with suppress(SetupFault):  # what only the service can find, it says when it starts
                 off = used.dns.forward == ["off"]
                 servers = None if off else Servers(used.dns, used.dns.port, own_interfaces)
-                uses = Uses(used.dns.replica, "i", used.dns.lease)
-                front_of(used.dns, uses, servers, FakeSockets(used.dns.bind), VirtualClock())
+                usage = Usage(Reporting(used.dns.replica, "i", used.dns.lease))
+                front_of(used.dns, usage, servers, FakeSockets(used.dns.bind), VirtualClock())
         if key.startswith("defaults."):
             with suppress(InvalidVm):  # the defaults do not fit each other: each VM that has them is refused
                 build_everywhere(from_config({"dns": ["a.test"], "ip": ["127.0.1.1"]}, used.defaults.as_texts()))

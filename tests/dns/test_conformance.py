@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from jitsu_dns.rules.actions import Asker
+from jitsu_dns.rules.exchange import Client
 from jitsu_protocol.model.states import VmState
 from tests.support.front import ADDRESS, CLIENT, front, state
 
@@ -32,7 +32,7 @@ def exchange(packet: bytes, *, udp: bool = True, ready: bool = True) -> bytes | 
     made = front(static=[f"big.jitsu.test. 60 IN TXT {'x' * 250} {'y' * 250} {'z' * 250}"])
     if ready:
         state(made, VmState.READY)
-    return made.query(packet, Asker(CLIENT, ADDRESS, udp), 1.0)
+    return made.query(packet, Client(CLIENT, ADDRESS, udp), 1.0)
 
 
 MIXED = b"\3wWw\5JITSU\4test\0"

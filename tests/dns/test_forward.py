@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import dns.flags
@@ -13,37 +12,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.access import ResponseLimit
-from jitsu_dns.rules.actions import Asker
+from jitsu_dns.rules.events import ClientGone, SendResponse
+from jitsu_dns.rules.exchange import Client, Exchange
 from jitsu_dns.rules.forward import (
-    FAILURE_S,
-    HABIT_S,
-    MAX_KEPT_BYTES,
     MAX_UNDER_WAY,
     TOTAL_S,
     TRY_S,
     AskServer,
-    Deliver,
-    ForgetServer,
-    Forwarder,
+    ForgetAttempt,
     Question,
+    QuestionAsked,
+    ServersChanged,
 )
-from jitsu_dns.rules.message import Extras, Query, Records, parse, to_wire
+from jitsu_dns.rules.health import HABIT_S
+from jitsu_dns.rules.kept import FAILURE_S, MAX_KEPT_BYTES
+from jitsu_dns.rules.message import NO_EXTRAS, Extras, Query, Records, parse, to_wire
+from jitsu_dns.rules.rates import ResponseLimit
 from jitsu_dns.rules.upstream import Unfit, parse_response
 from jitsu_protocol.rates import Networks
 from tests.support.examples import examples
+from tests.support.forward import ONE, TWO, DrivenForwarder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ONE, TWO = ("192.0.2.1", 53), ("192.0.2.2", 53)
+
 CLIENT_ADDRESS = bytes([127, 0, 0, 1])
 Edit = "Callable[[dns.message.Message], None]"
 
 
-def forwarder(*servers: tuple[str, int]) -> Forwarder:
-    addresses = frozenset({bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])})
-    return Forwarder(servers or (ONE, TWO), Networks(["127.0.0.0/8"]), addresses, random.Random(1))
+def forwarder(*servers: tuple[str, int]) -> DrivenForwarder:
+    return DrivenForwarder(*servers)
 
 
 def query(name: str = "www.Example.org", rdtype: str = "A", id: int = 7, **options: Any) -> Query:
@@ -54,18 +53,29 @@ def query(name: str = "www.Example.org", rdtype: str = "A", id: int = 7, **optio
     return parsed
 
 
-def ask(made: Forwarder, asked: Query, now: float = 0.0, client: object = "c", **options: Any) -> bytes | None:
-    asker = Asker(client, options.pop("address", CLIENT_ADDRESS), options.pop("udp", True))
-    return made.ask(Question(asked, asker, **options), now)
+def ask(
+    made: DrivenForwarder,
+    asked: Query,
+    now: float = 0.0,
+    client: object = "c",
+    *,
+    address: bytes = CLIENT_ADDRESS,
+    udp: bool = True,
+    extras: Extras = NO_EXTRAS,
+    is_proven: bool = False,
+    **question: Any,
+) -> bytes | None:
+    exchange = Exchange(b"", asked, Client(client, address, udp), extras, is_proven)
+    return made.handle(QuestionAsked(Question(exchange, **question)), now)
 
 
-def asks(made: Forwarder) -> AskServer:
+def asks(made: DrivenForwarder) -> AskServer:
     (found,) = [action for action in made.take() if isinstance(action, AskServer)]
     return found
 
 
-def delivered(made: Forwarder) -> list[dns.message.Message]:
-    return [dns.message.from_wire(action.data) for action in made.take() if isinstance(action, Deliver)]
+def delivered(made: DrivenForwarder) -> list[dns.message.Message]:
+    return [dns.message.from_wire(action.data) for action in made.take() if isinstance(action, SendResponse)]
 
 
 def reply_to(action: AskServer, *records: str, edit: Callable[[dns.message.Message], None] | None = None) -> bytes:
@@ -95,7 +105,7 @@ def test_an_answer_comes_back_with_the_clients_id_and_case() -> None:
     assert answer.flags == dns.flags.QR | dns.flags.RD | dns.flags.RA
     assert sorted(rdata.to_text() for rdata in answer.answer[0]) == ["198.51.100.7", "198.51.100.8"]
     assert answer.answer[0].name == answer.question[0].name
-    assert len(made) == 0
+    assert len(made.machine) == 0
 
 
 def test_ids_and_cases_differ_from_question_to_question() -> None:
@@ -138,7 +148,7 @@ def test_the_next_server_is_asked_when_one_is_silent_or_says_no() -> None:
     made = forwarder()
     ask(made, query())
     first = asks(made)
-    assert made.next_deadline() == TRY_S
+    assert made.machine.deadline() == TRY_S
     made.passed(TRY_S)
     second = asks(made)
     assert (second.server, second.data[:2] != first.data[:2]) == (TWO, True)
@@ -173,7 +183,7 @@ def test_g2_nobody_waits_longer_than_the_limit_and_hears_why() -> None:
     (answer,) = delivered(made)
     option: Any = answer.options[0]
     assert (answer.rcode(), int(option.code), option.text) == (2, 23, "no server answers")
-    assert made.next_deadline() is None
+    assert made.machine.deadline() is None
 
 
 def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
@@ -207,7 +217,7 @@ def test_what_was_answered_is_kept_as_long_as_its_ttls_say_and_they_count_down()
     kept = dns.message.from_wire(ask(made, query(id=9), 15.5) or b"")
     assert (kept.id, [rrset.ttl for rrset in kept.answer]) == (9, [285, 5])
     assert ask(made, query(), 20.0) is None
-    assert made.hits == 1
+    assert made.counts.hits == 1
 
 
 @pytest.mark.parametrize(
@@ -250,8 +260,8 @@ def test_g9_what_is_under_way_is_bounded() -> None:
         assert ask(made, query(f"n{number}.example.org")) is None
     assert ask(made, query("more.example.org")) is not None
     made.passed(TOTAL_S)
-    assert len(made) == 0
-    assert len({a.attempt for a in made.take() if isinstance(a, ForgetServer)}) == MAX_UNDER_WAY
+    assert len(made.machine) == 0
+    assert len({a.attempt for a in made.take() if isinstance(a, ForgetAttempt)}) == MAX_UNDER_WAY
 
 
 def test_a_client_that_is_gone_is_sent_nothing() -> None:
@@ -259,7 +269,7 @@ def test_a_client_that_is_gone_is_sent_nothing() -> None:
     ask(made, query(), client="gone", udp=False)
     ask(made, query(id=8), client="there", udp=False)
     action = asks(made)
-    made.gone("gone")
+    made.handle(ClientGone("gone"), 0.0)
     made.received(action.attempt, reply_to(action, "@ 300 IN A 198.51.100.7"), 0.1)
     assert [message.id for message in delivered(made)] == [8]
 
@@ -343,7 +353,7 @@ def test_an_answer_that_fills_a_tcp_message_is_truncated_for_a_client_with_optio
     made.received(action.attempt, raw_reply(action, 0x8380, (0, 0, 0), b""), 0.0)
     action = asks(made)
     made.received(action.attempt, raw_reply(action, 0x8180, (1, 0, 0), text), 0.0, tcp=True)
-    (sent,) = [each.data for each in made.take() if isinstance(each, Deliver)]
+    (sent,) = [each.data for each in made.take() if isinstance(each, SendResponse)]
     assert len(sent) < 100
     assert dns.message.from_wire(sent).flags & dns.flags.TC
     plain = ask(made, query(rdtype="TXT"), 0.1, udp=False)
@@ -488,7 +498,7 @@ def test_rfc_9520_a_failure_is_remembered_for_a_second() -> None:
     message = dns.message.from_wire(again)
     option: Any = message.options[0]
     assert (message.rcode(), int(option.code), option.text) == (2, 13, "192.0.2.1: Connection refused")
-    assert made.asked == 1
+    assert made.counts.asked == 1
     assert ask(made, query(), 0.1 + FAILURE_S) is None
 
 
@@ -544,7 +554,7 @@ def test_an_alias_of_ours_is_followed_and_its_records_come_first() -> None:
 
 
 def test_g10_forwarded_answers_over_udp_are_limited_whether_kept_failed_or_new() -> None:
-    made = Forwarder((ONE,), Networks(["127.0.0.0/8"]), frozenset(), random.Random(1), ResponseLimit(10, Networks([])))
+    made = DrivenForwarder(ONE, responses=ResponseLimit(10, Networks([])))
     ask(made, query())
     action = asks(made)
     made.received(action.attempt, reply_to(action, "@ 300 IN A 198.51.100.7"), 0.0)
@@ -567,12 +577,12 @@ def test_other_servers_are_taken_while_questions_are_under_way() -> None:
     made = forwarder()
     ask(made, query())
     first = asks(made)
-    made.reload([three], Networks(["127.0.0.0/8"]), frozenset())
+    made.handle(ServersChanged([three], Networks(["127.0.0.0/8"])), 0.0)
     made.failed(first.attempt, "no", 0.1)
     assert [message.rcode() for message in delivered(made)] == [2]  # the second server is no longer there
     ask(made, query("next.example.org"), 0.2)
     assert asks(made).server == three
-    made.reload([], Networks(["127.0.0.0/8"]), frozenset())
+    made.handle(ServersChanged([], Networks(["127.0.0.0/8"])), 0.0)
     said = dns.message.from_wire(ask(made, query("more.example.org", use_edns=0), 0.3) or b"")
     option: Any = said.options[0]
     assert (said.rcode(), option.text) == (2, "there is no server to forward to (dns.forward)")

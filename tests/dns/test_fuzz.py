@@ -9,7 +9,7 @@ import dns.edns
 import dns.message
 import pytest
 
-from jitsu_dns.rules.actions import Asker
+from jitsu_dns.rules.exchange import Client
 from jitsu_protocol.model.states import VmState
 from tests.support.front import ADDRESS, CLIENT, front, state
 from tests.support.vms import make_vm
@@ -77,7 +77,7 @@ def test_g9_no_packet_is_too_much() -> None:
         udp = number % 3 > 0
         (answer,) = made.warm([packet], float(number)) if udp else (None,)
         if answer is None:
-            answer = made.query(packet, Asker(CLIENT, ADDRESS, udp), float(number))
+            answer = made.query(packet, Client(CLIENT, ADDRESS, udp), float(number))
         if number % 100 == 0:
             made.passed(float(number))
             made.take()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.actions import Asker, Send
+from jitsu_dns.rules.events import SendResponse
+from jitsu_dns.rules.exchange import Client
 from jitsu_dns.rules.message import Rcode, Type, to_wire
 from jitsu_dns.rules.names import MAX_AT_ONCE, Known, Names
 from jitsu_dns.rules.records import Authority
@@ -27,8 +28,8 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jitsu_dns.rules.query import Front
     from jitsu_protocol.model.vm import VM
+    from tests.support.front import DrivenFront
 
 WWW = make_vm(ttl="10", alias="w.jitsu.test")
 OTHER = make_vm("other", "127.0.1.2")
@@ -48,7 +49,7 @@ def remembered(*vms: VM) -> dict[str, dict[str, str]]:
     }
 
 
-def told(made: Front, *vms: VM, now: float = 0.0, serial: int = 7) -> None:
+def told(made: DrivenFront, *vms: VM, now: float = 0.0, serial: int = 7) -> None:
     """Tell all that the store has."""
     made.names.begin_reset()
     made.names.take(leaves_of(*vms))
@@ -60,12 +61,12 @@ def many(count: int) -> list[VM]:
     return [make_vm(f"n{n}", f"127.9.{n // 250}.{n % 250 + 1}") for n in range(count)]
 
 
-def empty_front(static: tuple[str, ...] = ()) -> Front:
+def empty_front(static: tuple[str, ...] = ()) -> DrivenFront:
     return front(names=Names(), static=static, vms_are_told=False)
 
 
-def rcodes(made: Front) -> list[int]:
-    return [dns.message.from_wire(each.data).rcode() for each in made.take() if isinstance(each, Send)]
+def rcodes(made: DrivenFront) -> list[int]:
+    return [dns.message.from_wire(each.data).rcode() for each in made.take() if isinstance(each, SendResponse)]
 
 
 def reason(data: bytes) -> str:
@@ -79,7 +80,7 @@ def test_g5_before_the_store_is_heard_no_name_is_denied() -> None:
     assert rcodes(made) == []
     assert made.next_deadline() == 1.0 + HOLD_S
     made.passed(1.0 + HOLD_S + 0.02)
-    (first, second, third) = [each for each in made.take() if isinstance(each, Send)]
+    (first, second, third) = [each for each in made.take() if isinstance(each, SendResponse)]
     for each in (first, second, third):
         assert int(dns.message.from_wire(each.data).rcode()) == Rcode.SERVFAIL
         assert "does not know all names yet" in reason(each.data)
@@ -100,7 +101,7 @@ def test_a_store_without_any_vm_is_one_that_nobody_has_configured_yet() -> None:
     made = empty_front(static=('t.jitsu.test. 60 IN TXT "x"',))
     told(made, now=1.0, serial=1)
     assert ask(made, 1.0) is None, "jitsu up commits its VMs a moment later"
-    answered = made.query(dns.message.make_query("t.jitsu.test", "TXT").to_wire(), Asker(CLIENT, ADDRESS, True), 1.0)
+    answered = made.query(dns.message.make_query("t.jitsu.test", "TXT").to_wire(), Client(CLIENT, ADDRESS, True), 1.0)
     assert answered is not None, "what is configured beside the VMs is known"
     state(made, VmState.READY, WWW)
     made.names.apply(leaves_of(*ALL).items())
@@ -121,7 +122,7 @@ def test_a_name_is_answered_before_all_vms_are_made_and_none_is_denied_that_one_
     state(made, VmState.READY, vms[150])
     assert ask(made, 1.0, "n150.jitsu.test") is not None
     assert ask(made, 1.0, "w.jitsu.test", id=5) is None, "cold: its VM is off"
-    assert [type(action).__name__ for action in made.take()] == ["AskSummon"]
+    assert [type(action).__name__ for action in made.take()] == ["SummonVm"]
     nobody = ask(made, 1.0, "nosuch.jitsu.test", id=6)
     assert nobody is not None
     assert int(dns.message.from_wire(nobody).rcode()) == Rcode.NXDOMAIN, "no VM has it, made or not"
@@ -136,8 +137,7 @@ def test_a_name_is_answered_before_all_vms_are_made_and_none_is_denied_that_one_
 
 def test_what_is_remembered_is_answered_for_when_the_store_stays_silent_and_nothing_is_denied() -> None:
     made = empty_front()
-    made.names.remember(remembered(*ALL))
-    made.trusts_at = 1.3
+    made.remember(remembered(*ALL), 1.0)
     state(made, VmState.READY, WWW)
     assert ask(made, 1.0) is None
     assert ask(made, 1.0, "nosuch.jitsu.test", id=2) is None
@@ -152,8 +152,7 @@ def test_what_is_remembered_is_answered_for_when_the_store_stays_silent_and_noth
 
 def test_what_is_remembered_wrongly_is_not_answered_once_the_store_has_said_so() -> None:
     made = empty_front()
-    made.names.remember(remembered(WWW, OTHER))
-    made.trusts_at = 1.3
+    made.remember(remembered(WWW, OTHER), 1.0)
     moved = make_vm(address="127.0.1.77", ttl="10")
     state(made, VmState.READY, WWW)
     assert ask(made, 1.0) is None
@@ -161,7 +160,7 @@ def test_what_is_remembered_wrongly_is_not_answered_once_the_store_has_said_so()
     made.names.apply(changes.items())
     made.names.confirm()
     made.told(8, 1.1)
-    (sent,) = [each for each in made.take() if isinstance(each, Send)]
+    (sent,) = [each for each in made.take() if isinstance(each, SendResponse)]
     assert dns.message.from_wire(sent.data).answer[0][0].to_text() == "127.0.1.77"
     gone = ask(made, 1.2, "other.jitsu.test", id=9)
     assert gone is not None
@@ -170,13 +169,13 @@ def test_what_is_remembered_wrongly_is_not_answered_once_the_store_has_said_so()
 
 def test_g3_a_replica_that_is_back_asks_vmd_until_the_reaper_has_heard_of_it() -> None:
     made = front(names=Names(), vms_are_told=False, registered=False)
-    made.names.remember(remembered(*ALL))
+    made.remember(remembered(*ALL), 0.9)
     made.names.confirm()
     made.told(7, 1.0)
     state(made, VmState.READY, WWW, now=1.0)
     assert ask(made, 1.0) is None
-    assert [type(action).__name__ for action in made.take()] == ["AskSummon"]
-    made.uses.acknowledged(1.0)
+    assert [type(action).__name__ for action in made.take()] == ["SummonVm"]
+    made.usage.acknowledged(1.0)
     assert ask(made, 1.1, id=2) is not None
 
 

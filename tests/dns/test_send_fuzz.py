@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import dns.message
 import pytest
 
-from jitsu_dns.rules.actions import Asker, AskSummon, Send
+from jitsu_dns.rules.events import SendResponse, SummonVm
+from jitsu_dns.rules.exchange import Client
 from jitsu_dns.wires import datagrams
 from jitsu_dns.wires.udp import UdpServer
 from jitsu_protocol.model.states import VmState
@@ -54,14 +55,14 @@ class Server:
         return self._front.warm(queries, 1.0)  # type: ignore[arg-type]
 
     def _query(self, data: bytes, client: Address, address: bytes) -> bytes | None:
-        return self._front.query(data, Asker(client, address, True), 1.0)
+        return self._front.query(data, Client(client, address, True), 1.0)
 
     def _after(self) -> None:
         for action in self._front.take():
-            if isinstance(action, Send):
+            if isinstance(action, SendResponse):
                 assert isinstance(action.client, tuple)
                 self.udp.send(action.data, action.client)
-            elif isinstance(action, AskSummon):
+            elif isinstance(action, SummonVm):
                 asyncio.get_running_loop().call_soon(self._summoned, action.vm)
 
     def _summoned(self, vm: str) -> None:

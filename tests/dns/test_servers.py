@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_dns.rules.forward import Forwarder
+from jitsu_dns.rules.forward import Forwarder, ServersChanged
 from jitsu_dns.wires import servers
 from jitsu_dns.wires.interfaces import OwnAddress
 from jitsu_dns.wires.servers import Servers, leads_back
@@ -44,9 +44,19 @@ def settings(**given: object) -> DnsSettings:
     return DnsSettings.model_validate({"bind": "192.0.2.1", **given})
 
 
-def forwarder_of(made: Servers) -> Forwarder:
-    found = made.found
-    return Forwarder(found.servers, Networks(found.networks), found.addresses, random.Random(1))
+class DrivesForwarder:
+    """Hands events to a forwarder."""
+
+    def __init__(self, made: Servers) -> None:
+        self.machine = Forwarder(made.found.servers, Networks(made.found.networks), random.Random(1))
+        self.health = self.machine.health
+
+    def handle(self, event: ServersChanged) -> None:
+        assert self.machine.handle(event, 0.0) == []
+
+
+def forwarder_of(made: Servers) -> DrivesForwarder:
+    return DrivesForwarder(made)
 
 
 def test_the_systems_servers_are_those_that_resolv_conf_names(tmp_path: Path) -> None:
@@ -108,10 +118,10 @@ def test_a_network_that_comes_later_is_served_too(tmp_path: Path) -> None:
     made = servers_of(settings(), 53, tmp_path / "none", lambda: interfaces)
     forwarder = forwarder_of(made)
     client = bytes([10, 9, 8, 7])
-    assert client not in forwarder.clients
+    assert client not in forwarder.machine.clients
     interfaces.append(OwnAddress(ip_interface("10.9.8.1/24")))
     made.reload(forwarder)
-    assert client in forwarder.clients
+    assert client in forwarder.machine.clients
 
 
 @pytest.mark.parametrize(

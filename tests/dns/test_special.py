@@ -12,7 +12,7 @@ import dns.rcode
 import dns.reversename
 import pytest
 
-from jitsu_dns.rules.actions import Asker
+from jitsu_dns.rules.exchange import Client
 from jitsu_dns.rules.forward import AskServer, Forwarder
 from jitsu_dns.rules.special import ZONES, SpecialNames
 from jitsu_protocol.model.states import VmState
@@ -21,24 +21,23 @@ from tests.support.front import ADDRESS, VM_WWW, front, state
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
-    from jitsu_dns.rules.query import Front
     from jitsu_protocol.model.vm import VM
+    from tests.support.front import DrivenFront
 
 
-def forwarding(*vms: VM, special: SpecialNames | None = None, static: tuple[str, ...] = ()) -> Front:
-    forwarder = Forwarder([("192.0.2.53", 53)], Networks(["192.0.2.1"]), frozenset(), random.Random(1))
+def forwarding(*vms: VM, special: SpecialNames | None = None, static: tuple[str, ...] = ()) -> DrivenFront:
+    forwarder = Forwarder([("192.0.2.53", 53)], Networks(["192.0.2.1"]), random.Random(1))
     made = front(*vms, forward=forwarder, static=static, special=special)
     for vm in vms or (VM_WWW,):
         state(made, VmState.READY, vm)
     return made
 
 
-def ask(made: Front, name: str, rdtype: str = "A", **options: object) -> dns.message.Message | None:
+def ask(made: DrivenFront, name: str, rdtype: str = "A", **options: object) -> dns.message.Message | None:
     """Return the answer, None if others are asked."""
     query = dns.message.make_query(name, rdtype, **options)  # type: ignore[arg-type]
-    answer = made.query(query.to_wire(), Asker("c", ADDRESS, True), 1.0)
-    assert made.forward is not None
-    asked = [action for action in made.forward.take() if isinstance(action, AskServer)]
+    answer = made.query(query.to_wire(), Client("c", ADDRESS, True), 1.0)
+    asked = [action for action in made.take() if isinstance(action, AskServer)]
     assert bool(asked) is (answer is None)
     return None if answer is None else dns.message.from_wire(answer)
 
@@ -160,5 +159,5 @@ def test_clients_for_whom_nothing_is_forwarded_are_refused() -> None:
     query = dns.message.make_query("www.local", "A")
     for flags, address in ((0, ADDRESS), (dns.flags.RD, bytes([198, 51, 100, 1]))):
         query.flags = dns.flags.Flag(flags)
-        answer = made.query(query.to_wire(), Asker("c", address, True), 1.0)
+        answer = made.query(query.to_wire(), Client("c", address, True), 1.0)
         assert dns.message.from_wire(answer or b"").rcode() == dns.rcode.REFUSED

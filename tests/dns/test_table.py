@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitsu_dns.rules.lookup import Fixed, Hit
 from jitsu_dns.rules.message import Query, Rcode, Type, parse, respond, to_wire
 from jitsu_dns.rules.records import Authority, parse_static
-from jitsu_dns.rules.table import Fixed, Hit, Table
+from jitsu_dns.rules.table import Table
 from jitsu_protocol.model.vm import VM, from_config
 from tests.support.vms import make_vm
 

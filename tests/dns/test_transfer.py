@@ -10,12 +10,23 @@ import dns.opcode
 import dns.rcode
 import dns.rrset
 
-from jitsu_dns.rules.actions import Asker, SendAll
+from jitsu_dns.rules.events import SendZone
+from jitsu_dns.rules.exchange import Client
 from jitsu_dns.rules.message import Type, to_wire
-from jitsu_dns.rules.notify import FIRST_RETRY_S, GATHER_S, MAX_AT_ONCE, MAX_TRIES, Notifier
+from jitsu_dns.rules.notify import (
+    FIRST_RETRY_S,
+    GATHER_S,
+    MAX_AT_ONCE,
+    MAX_TRIES,
+    LogUnheard,
+    Notifier,
+    NotifyAnswered,
+    SendNotify,
+    ZonesChanged,
+)
 from jitsu_dns.rules.records import Authority, parse_static
-from jitsu_dns.rules.table import Table
-from jitsu_dns.rules.transfer import MAX_TRANSFERS, MESSAGE_BYTES, is_older, serial_in
+from jitsu_dns.rules.table import MAX_TRANSFERS, Table
+from jitsu_dns.rules.transfer import MESSAGE_BYTES, is_older, serial_in
 from jitsu_protocol.model.inventory import VmChanged
 from tests.support.front import CLIENT, front
 from tests.support.vms import make_vm
@@ -23,10 +34,10 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jitsu_dns.rules.query import Front
+    from tests.support.front import DrivenFront
 
 SECONDARY = ("192.0.2.1", 53)
-ASKER = Asker(CLIENT, bytes([192, 0, 2, 1]), False)
+ASKER = Client(CLIENT, bytes([192, 0, 2, 1]), False)
 ZONE = to_wire("jitsu.test")
 
 
@@ -34,13 +45,17 @@ def notifier(soa: bytes | None = b"soa", *servers: tuple[str, int]) -> Notifier:
     return Notifier(servers or (SECONDARY,), lambda _: soa, random.Random(1))
 
 
-def given(made: Front, rdtype: str = "AXFR", zone: str = "jitsu.test", serial: int = 0) -> Iterator[bytes]:
+def sent(made: Notifier, now: float) -> list[SendNotify]:
+    return [action for action in made.tick(now) if isinstance(action, SendNotify)]
+
+
+def given(made: DrivenFront, rdtype: str = "AXFR", zone: str = "jitsu.test", serial: int = 0) -> Iterator[bytes]:
     """Ask for a zone over TCP; what is answered at once is all that comes."""
     query = dns.message.make_query(zone, rdtype)
     if serial:
         query.authority.append(dns.rrset.from_text(f"{zone}.", 0, "IN", "SOA", f". . {serial} 0 0 0 0"))
     answer = made.query(query.to_wire(), ASKER, 1.0)
-    actions = [action for action in made.take() if isinstance(action, SendAll)]
+    actions = [action for action in made.take() if isinstance(action, SendZone)]
     return iter([answer]) if answer is not None else actions[0].messages
 
 
@@ -58,7 +73,7 @@ def rcode(messages: Iterator[bytes]) -> str:
     return dns.rcode.to_text(dns.message.from_wire(next(messages)).rcode())
 
 
-def with_secondary(*vms: object, static: tuple[str, ...] = ()) -> Front:
+def with_secondary(*vms: object, static: tuple[str, ...] = ()) -> DrivenFront:
     return front(*vms, static=static, notify=notifier())  # type: ignore[arg-type]
 
 
@@ -132,8 +147,8 @@ def test_who_may_not_have_a_zone_and_what_is_none_is_refused() -> None:
     query = dns.message.make_query("jitsu.test", "AXFR").to_wire()
     for made, asker, said in (
         (front(), ASKER, "REFUSED"),
-        (with_secondary(), Asker(CLIENT, bytes([192, 0, 2, 2]), False), "REFUSED"),
-        (with_secondary(), Asker(CLIENT, ASKER.address, True), "FORMERR"),
+        (with_secondary(), Client(CLIENT, bytes([192, 0, 2, 2]), False), "REFUSED"),
+        (with_secondary(), Client(CLIENT, ASKER.address, True), "FORMERR"),
     ):
         answer = made.query(query, asker, 1.0)
         assert answer is not None
@@ -150,7 +165,7 @@ def test_ixfr_says_that_nothing_has_changed_or_all() -> None:
     assert len(lines(given(made, "IXFR", serial=6))) == 4
     assert len(lines(given(made, "IXFR"))) == 4
     query = dns.message.make_query("jitsu.test", "IXFR").to_wire()
-    answer = made.query(query, Asker(CLIENT, ASKER.address, True), 1.0)
+    answer = made.query(query, Client(CLIENT, ASKER.address, True), 1.0)
     assert answer is not None
     assert len(lines(iter([answer]))) == 1, "over UDP: the SOA, so that it asks over TCP"
 
@@ -166,42 +181,43 @@ def test_serials_go_round() -> None:
 
 def test_a_secondary_is_told_until_it_answers_and_then_no_more() -> None:
     made = notifier()
-    made.changed([ZONE], 10.0)
-    made.changed([ZONE], 10.1)
-    assert made.passed(10.1) == []
-    assert made.next_deadline() == 10.1 + GATHER_S
-    (first,) = made.passed(11.0)
+    made.handle(ZonesChanged([ZONE]), 10.0)
+    made.handle(ZonesChanged([ZONE]), 10.1)
+    assert made.tick(10.1) == []
+    assert made.deadline() == 10.1 + GATHER_S
+    (first,) = sent(made, 11.0)
     assert first.server == SECONDARY
-    assert made.passed(11.0 + FIRST_RETRY_S - 0.1) == []
-    (again,) = made.passed(11.0 + FIRST_RETRY_S)
+    assert made.tick(11.0 + FIRST_RETRY_S - 0.1) == []
+    (again,) = sent(made, 11.0 + FIRST_RETRY_S)
     reply = bytearray(again.data[: 12 + len(ZONE) + 4])
     reply[2] |= 0x80
-    made.answered(("192.0.2.2", 53), bytes(reply))
-    made.answered(SECONDARY, first.data)
-    made.answered(SECONDARY, b"")
-    assert made.next_deadline() is not None, "none of these is the answer"
-    made.answered(SECONDARY, bytes(reply))
-    assert made.next_deadline() is None
+    made.handle(NotifyAnswered(("192.0.2.2", 53), bytes(reply)), 0.0)
+    made.handle(NotifyAnswered(SECONDARY, first.data), 0.0)
+    made.handle(NotifyAnswered(SECONDARY, b""), 0.0)
+    assert made.deadline() is not None, "none of these is the answer"
+    made.handle(NotifyAnswered(SECONDARY, bytes(reply)), 0.0)
+    assert made.deadline() is None
 
 
 def test_a_secondary_that_never_answers_is_given_up() -> None:
-    made, now, told = notifier(), 0.0, 0
-    made.changed([ZONE], now)
-    while (due := made.next_deadline()) is not None:
+    made, now = notifier(), 0.0
+    actions: list[object] = []
+    made.handle(ZonesChanged([ZONE]), now)
+    while (due := made.deadline()) is not None:
         now = due
-        told += len(made.passed(now))
-    assert (told, made.unheard) == (MAX_TRIES, 1)
+        actions += made.tick(now)
+    assert [type(action) for action in actions] == [SendNotify] * MAX_TRIES + [LogUnheard]
     gone = notifier(None)
-    gone.changed([ZONE], 0.0)
-    assert gone.passed(1.0) == []
-    assert (gone.next_deadline(), gone.unheard) == (None, 0)
+    gone.handle(ZonesChanged([ZONE]), 0.0)
+    assert gone.tick(1.0) == []
+    assert gone.deadline() is None
 
 
 def test_many_zones_are_told_of_a_few_at_a_time() -> None:
     made = notifier()
-    made.changed([to_wire(f"z{n}.test") for n in range(MAX_AT_ONCE + 5)], 0.0)
-    assert len(made.passed(1.0)) == MAX_AT_ONCE
-    assert len(made.passed(1.2)) == 5
+    made.handle(ZonesChanged([to_wire(f"z{n}.test") for n in range(MAX_AT_ONCE + 5)]), 0.0)
+    assert len(made.tick(1.0)) == MAX_AT_ONCE
+    assert len(made.tick(1.2)) == 5
 
 
 def test_neither_an_answer_nor_a_look_goes_over_the_zones_that_it_does_not_concern() -> None:
@@ -219,16 +235,18 @@ def test_neither_an_answer_nor_a_look_goes_over_the_zones_that_it_does_not_conce
 
     made = Notifier([SECONDARY, ("192.0.2.2", 53)], soa, random.Random(1))
     made._open = NeverAll()
-    made.changed([to_wire(f"z{n}.test") for n in range(10_000)], 0.0)
-    told, now = [], 0.0
+    made.handle(ZonesChanged([to_wire(f"z{n}.test") for n in range(10_000)]), 0.0)
+    told: list[object] = []
+    now = 0.0
     for look in range(1, 11):
-        due = made.next_deadline()
+        due = made.deadline()
         assert due is not None
         now = max(now, due)
-        told += made.passed(now)
+        told += made.tick(now)
         assert len(told) == len(asked) == look * MAX_AT_ONCE
     for tell in told:
-        made.answered(tell.server, tell.data[:2] + b"\xa4" + tell.data[3:])
+        assert isinstance(tell, SendNotify)
+        made.handle(NotifyAnswered(tell.server, tell.data[:2] + b"\xa4" + tell.data[3:]), 0.0)
     assert len(made._due) == 20_000 - 10 * MAX_AT_ONCE
     assert made._asked == {}
 
@@ -238,8 +256,8 @@ def test_a_notify_is_one_for_other_programs_too() -> None:
     table.replace(None, make_vm())
     table.publish(9)
     made = Notifier([SECONDARY], table.soa_of, random.Random(1))
-    made.changed([ZONE], 0.0)
-    (tell,) = made.passed(1.0)
+    made.handle(ZonesChanged([ZONE]), 0.0)
+    (tell,) = sent(made, 1.0)
     message = dns.message.from_wire(tell.data)
     assert message.opcode() == dns.opcode.NOTIFY
     assert int(message.question[0].rdtype) == Type.SOA

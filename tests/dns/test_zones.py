@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jitsu_dns.rules.lookup import Fixed, Hit, Wildcards
 from jitsu_dns.rules.message import Rcode, Type, to_wire
 from jitsu_dns.rules.records import Authority, conflicts, parse_static
-from jitsu_dns.rules.table import Fixed, Hit, Table, Wildcards
+from jitsu_dns.rules.table import Table
 from jitsu_protocol.model.inventory import VmChanged
 from tests.dns.test_table import answer, table, texts
 from tests.support.front import front

@@ -1,10 +1,18 @@
-"""Queries that wait for VMs to become ready: whom to summon for a name, and what those who wait are answered.
+"""Queries that wait for VMs to become ready: which VMs to summon for a name, and what those who wait are answered.
 
-Summoned           everybody who waits is answered; where all VMs of the name are summoned, when all are. If it says
-                   `armed`, the VM may still fail: until it is ready the answer has a TTL of EARLY_TTL_S
-a reason not to    another VM of the name is summoned; none left: SERVFAIL with the reason (RFC 8914)
-max_wait over      answered anyway if vmd is heard and says that it starts, unless on_timeout = servfail; with a TTL
-                   of EARLY_TTL_S too, unless the VM is ready
+A query that waits is answered at one of these events, whichever comes first:
+
+    VmSummoned     vmd has made a VM of the name reachable. Everybody who waits for the name is answered; where all VMs
+                   of the name are summoned, only when the last one is reachable. If the VM is still starting (`armed`),
+                   it may fail yet, so until it is ready the answer has a TTL of EARLY_TTL_S
+    VmReady        vmd has published that a VM of the name is ready: the same
+    SummonRefused  another VM of the name is summoned. If none is left: SERVFAIL with the reason (RFC 8914)
+    NodesChanged   the VM that was summoned has left the name, and no other is being summoned: SERVFAIL
+    the deadline   max_wait of the VM is over. If vmd is heard and says that the VM is starting, the query is answered,
+                   with a TTL of EARLY_TTL_S unless the VM is ready; else, or with on_timeout = servfail: SERVFAIL
+
+If the guest has other addresses than are configured here, vmd and this replica have not yet heard the same from the
+store. That takes milliseconds, so vmd is asked again after SUMMON_AGAIN_S.
 """
 
 from __future__ import annotations
@@ -12,44 +20,50 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jitsu_dns.rules.actions import AskSummon, Send
-from jitsu_dns.rules.message import Ede, Rcode, respond
+from jitsu_dns.rules.events import (
+    ClientGone,
+    ColdQueryReceived,
+    NodesChanged,
+    RecordWait,
+    SendResponse,
+    SummonRefused,
+    SummonVm,
+    VmReady,
+    VmSummoned,
+)
+from jitsu_dns.rules.lookup import Hit
+from jitsu_dns.rules.message import Ede, Rcode
 from jitsu_dns.rules.pending import Pending, Waiting
-from jitsu_dns.rules.replies import error_for, with_error
-from jitsu_dns.rules.states import UNDER_WAY
-from jitsu_dns.rules.table import Hit
-from jitsu_protocol.model.errors import BootFailed, TimedOut
+from jitsu_dns.rules.states import UNDER_WAY, has_addresses
+from jitsu_protocol.model.errors import BackingOff, BootFailed, TimedOut
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm_keys import OnTimeout, SummonMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jitsu_dns.rules.access import SummonLimit
-    from jitsu_dns.rules.actions import Action, Asker, Counts
-    from jitsu_dns.rules.message import Extras, Query
+    from jitsu_dns.rules.events import Reply
+    from jitsu_dns.rules.exchange import Exchange
+    from jitsu_dns.rules.lookup import Held, Node
+    from jitsu_dns.rules.rates import SummonLimit
+    from jitsu_dns.rules.responder import Responder
     from jitsu_dns.rules.states import States
-    from jitsu_dns.rules.table import Held, Node, Table
-    from jitsu_dns.rules.uses import Uses
+    from jitsu_dns.rules.table import Table
+    from jitsu_dns.rules.usage import Usage
     from jitsu_protocol.model.errors import JitsuError
 
 EARLY_TTL_S = 1
-"""An answer that is given before its VM is ready is not kept for longer, because that VM may fail to start."""
+"""An answer that is given before its VM is ready must not be cached for longer: that VM may fail to start."""
+SUMMON_AGAIN_S = 0.02
 _IS_THERE = frozenset({VmState.READY, VmState.DRAINING})
 _PREFERRED = (VmState.READY, VmState.DRAINING, VmState.BOOTING, VmState.STARTING, VmState.PAUSED, VmState.SUSPENDED)
 
-
-@dataclass(frozen=True)
-class Refusal:
-    """A query that may not wait: how it is answered at once."""
-
-    rcode: Rcode
-    code: Ede
-    text: str
+Event = ColdQueryReceived | ClientGone | VmSummoned | VmReady | SummonRefused | NodesChanged
+Action = SummonVm | SendResponse | RecordWait
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Summons:
     """The summons that the queries of one name wait for."""
 
     qtype: int
@@ -64,41 +78,87 @@ class ColdQueries:
     """The queries of one replica that wait, and the summons that they wait for."""
 
     def __init__(
-        self, table: Table, uses: Uses, states: States, pending: Pending, counts: Counts, actions: list[Action]
+        self, table: Table, usage: Usage, states: States, limit: SummonLimit, max_waiting: int, responder: Responder
     ) -> None:
-        """What is to be done is appended to `actions`."""
-        self._table, self._uses, self._states = table, uses, states
-        self._pending, self._counts, self._actions = pending, counts, actions
-        self._summoning: set[str] = set()
-        self._asked: dict[Node, _Asked] = {}
+        self._table, self._usage, self._states = table, usage, states
+        self.limit = limit
+        """Who may start VMs; another one when the settings have changed."""
+        self.pending = Pending(max_waiting)
+        self._responder = responder
+        self._summoning: dict[str, float] = {}
+        """VM -> when those who wait for its summon give up."""
+        self._summons: dict[Node, _Summons] = {}
+        self._actions: list[Action] = []
 
-    # --- queries ---
+    def handle(self, event: Event, now: float) -> Sequence[Action | Reply]:
+        """Return what is to be done because of an event."""
+        reply = None
+        match event:
+            case ColdQueryReceived(exchange, hit):
+                reply = self._wait(exchange, hit, now)
+            case ClientGone(client):
+                self.pending.drop_client(client)
+            case VmSummoned():
+                self._summoned(event, now)
+            case VmReady(vm):
+                self._reached(vm, now, armed=False)
+            case SummonRefused(vm, error):
+                self._refused(vm, error, now)
+            case NodesChanged(nodes):
+                self._changed(nodes, now)
+        return [reply, *self._flush()] if reply is not None else self._flush()
 
-    def wait(
-        self, query: Query, asker: Asker, hit: Hit, extras: Extras, limit: SummonLimit, now: float, arrived: float
-    ) -> Refusal | None:
-        """Let a query, which came at `arrived`, wait for the VMs of a name; return why it may not."""
+    def deadline(self) -> float | None:
+        """Return when the next query has waited for long enough."""
+        return self.pending.next_deadline()
+
+    def tick(self, now: float) -> Sequence[Action]:
+        """Answer the queries whose max_wait is over."""
+        for waiting in self.pending.due(now):
+            self._responder.counts.late += 1
+            held = waiting.hit.node.of_type(waiting.hit.qtype)
+            starting = [each for each in held if self._is_under_way(each) and each.vm.on_timeout is OnTimeout.ANSWER]
+            vm = held[0].vm.name if held else "it"
+            state = self._states.of(held[0].vm.uuid) if held else VmState.UNKNOWN
+            if starting:
+                self._answer(waiting, starting, now, early=not all(map(self._is_there, starting)))
+            elif held and self._is_under_way(held[0]):
+                self._servfail(waiting, (Ede.NOT_READY, f"{vm} is still {state}"))
+            else:
+                self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm}: the VM daemon does not answer"))
+        return self._flush()
+
+    def _flush(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    # --- a query comes ---
+
+    def _wait(self, exchange: Exchange, hit: Hit, now: float) -> Reply | None:
+        """Let a query wait for the VMs of a name; return what is answered at once if it may not."""
         node, vms = hit.node, hit.node.of_type(hit.qtype)
         chosen: set[str] = set()
-        if node not in self._asked:
+        if node not in self._summons:
             chosen = self._choose(node, hit.qtype, set())
             new = sum(vm not in self._summoning and self._states.of(vm) not in UNDER_WAY for vm in chosen)
-            if new and (reason := limit.refusal(asker.address, new, now)):
-                return Refusal(Rcode.REFUSED, Ede.PROHIBITED, reason)
+            if new and (reason := self.limit.refusal(exchange.client.address, new, now)):
+                return self._denied(exchange, Rcode.REFUSED, (Ede.PROHIBITED, reason))
         max_wait = min(held.vm.max_wait for held in vms)
-        waiting = Waiting(query, asker.client, asker.udp, hit, extras, arrived, arrived + max_wait)
-        if not self._pending.add(waiting):
-            self._counts.overflow += 1
-            return Refusal(Rcode.SERVFAIL, Ede.OTHER, "too many queries wait")
+        if not self.pending.add(Waiting(exchange, hit, exchange.arrived + max_wait)):
+            self._responder.counts.overflow += 1
+            return self._denied(exchange, Rcode.SERVFAIL, (Ede.OTHER, "too many queries wait"))
         if chosen:
-            self._asked[node] = _Asked(hit.qtype, chosen, set(chosen))
-        asked = self._asked[node]
+            self._summons[node] = _Summons(hit.qtype, chosen, set(chosen))
+        summons = self._summons[node]
         for held in vms:
-            if held.vm.uuid in asked.outstanding:
-                self._uses.used(held, 1, now)
+            if held.vm.uuid in summons.outstanding:
+                self._usage.used(held, 1, now)
         for vm in chosen:
-            self._summon(vm, max_wait)
+            self._summon(vm, max_wait, now)
         return None
+
+    def _denied(self, exchange: Exchange, rcode: Rcode, error: tuple[Ede, str]) -> Reply:
+        return self._responder.respond(exchange, rcode, "denied", error=error)
 
     def _choose(self, node: Node, qtype: int, tried: set[str]) -> set[str]:
         """Return which VMs of a name to summon: all, or the one that is nearest to being ready and not tried yet."""
@@ -119,84 +179,69 @@ class ColdQueries:
     def _wants_all(node: Node) -> bool:
         return any(held.vm.summon is SummonMode.ALL for held in node.held)
 
-    def _summon(self, vm: str, timeout: float) -> None:
+    def _summon(self, vm: str, timeout: float, now: float) -> None:
         if vm not in self._summoning:
-            self._summoning.add(vm)
-            self._actions.append(AskSummon(vm, timeout))
+            self._summoning[vm] = now + timeout
+            self._actions.append(SummonVm(vm, timeout))
 
     # --- what happens to the VMs ---
 
-    def summoned(self, vm: str, now: float, *, armed: bool = False) -> None:
-        """Note that vmd says: the VM may be told to clients; `armed`: it still starts, Synjitsu holds its addresses."""
-        self._summoning.discard(vm)
+    def _summoned(self, event: VmSummoned, now: float) -> None:
+        """Handle an answer of vmd: everybody may be given the VM's addresses, if they are those that are known here."""
+        held, ends = self._table.held_by(event.vm), self._summoning.get(event.vm, now)
+        if held and not has_addresses(held[0].vm, event.addresses) and now + SUMMON_AGAIN_S < ends:
+            self._actions.append(SummonVm(event.vm, ends - now, SUMMON_AGAIN_S))
+            return
+        self._reached(event.vm, now, armed=event.armed)
+
+    def _reached(self, vm: str, now: float, *, armed: bool) -> None:
+        self._summoning.pop(vm, None)
         for held in self._table.held_by(vm):
-            asked = self._asked.get(held.node)
-            if asked is None:
+            summons = self._summons.get(held.node)
+            if summons is None:
                 continue
-            asked.reached.add(vm)
+            summons.reached.add(vm)
             if armed:
-                asked.early.add(vm)
+                summons.early.add(vm)
             else:
-                asked.early.discard(vm)
-            asked.outstanding.discard(vm)
-            if not asked.outstanding or not self._wants_all(held.node):
+                summons.early.discard(vm)
+            summons.outstanding.discard(vm)
+            if not summons.outstanding or not self._wants_all(held.node):
                 self._release(held.node, now)
 
-    def refused(self, vm: str, error: JitsuError, now: float) -> None:
-        """Note why vmd, or nobody, made the VM reachable."""
-        self._summoning.discard(vm)
+    def _refused(self, vm: str, error: JitsuError, now: float) -> None:
+        self._summoning.pop(vm, None)
         for held in self._table.held_by(vm):
             node = held.node
-            asked = self._asked.get(node)
-            if asked is None or vm not in asked.outstanding:
+            summons = self._summons.get(node)
+            if summons is None or vm not in summons.outstanding:
                 continue
-            asked.outstanding.discard(vm)
-            left = self._pending.last_deadline(node) - now
+            summons.outstanding.discard(vm)
+            left = self.pending.last_deadline(node) - now
             if isinstance(error, TimedOut):
                 if left > 0:  # those who came later still have time
-                    asked.outstanding.add(vm)
-                    self._summon(vm, left)
-                elif not asked.outstanding:
-                    self._asked.pop(node)
+                    summons.outstanding.add(vm)
+                    self._summon(vm, left, now)
+                elif not summons.outstanding:
+                    self._summons.pop(node)
                 continue
             if not self._wants_all(node) and left > 0:
-                asked.outstanding.update(self._choose(node, asked.qtype, asked.tried))
-                asked.tried |= asked.outstanding
-                for other in asked.outstanding:
-                    self._summon(other, left)
-            if not asked.outstanding:
+                summons.outstanding.update(self._choose(node, summons.qtype, summons.tried))
+                summons.tried |= summons.outstanding
+                for other in summons.outstanding:
+                    self._summon(other, left, now)
+            if not summons.outstanding:
                 self._release(node, now, error)
 
-    def reconfigured(self, nodes: Iterable[Node], now: float) -> None:
-        """Note that VMs came to these names or left them: who waits for one that has left waits no longer."""
+    def _changed(self, nodes: Iterable[Node], now: float) -> None:
+        """Handle changed names: nobody waits any longer for a VM that has left its name."""
         for node in nodes:
-            asked = self._asked.get(node)
-            if asked is None:
+            summons = self._summons.get(node)
+            if summons is None:
                 continue
-            asked.outstanding &= {held.vm.uuid for held in node.held}
-            if not asked.outstanding:
+            summons.outstanding &= {held.vm.uuid for held in node.held}
+            if not summons.outstanding:
                 self._release(node, now, BootFailed("it is no longer configured"))
-
-    # --- clock ---
-
-    def next_deadline(self) -> float | None:
-        """Return when `passed` wants to be called."""
-        return self._pending.next_deadline()
-
-    def passed(self, now: float) -> None:
-        """Look at the clock."""
-        for waiting in self._pending.due(now):
-            self._counts.late += 1
-            held = waiting.hit.node.of_type(waiting.hit.qtype)
-            anyway = [each for each in held if self._is_under_way(each) and each.vm.on_timeout is OnTimeout.ANSWER]
-            vm = held[0].vm.name if held else "it"
-            state = self._states.of(held[0].vm.uuid) if held else VmState.UNKNOWN
-            if anyway:
-                self._answer(waiting, anyway, now, early=not all(map(self._is_there, anyway)))
-            elif held and self._is_under_way(held[0]):
-                self._servfail(waiting, (Ede.NOT_READY, f"{vm} is still {state}"))
-            else:
-                self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm}: the VM daemon does not answer"))
 
     def _is_there(self, held: Held) -> bool:
         return self._states.of(held.vm.uuid) in _IS_THERE
@@ -207,35 +252,41 @@ class ColdQueries:
     # --- answers ---
 
     def _release(self, node: Node, now: float, error: JitsuError | None = None) -> None:
-        """Answer everybody who waits for a name: with the VMs that are reachable, or with why none is."""
-        asked = self._asked.pop(node)
-        for waiting in self._pending.release(node):
+        """Answer everybody who waits for a name: with the VMs that are reachable, or with the reason why none is."""
+        summons = self._summons.pop(node)
+        for waiting in self.pending.release(node):
             reached = [
                 held
                 for held in node.of_type(waiting.hit.qtype)
-                if held.vm.uuid in asked.reached or self._states.serves(held.vm)
+                if held.vm.uuid in summons.reached or self._states.serves(held.vm)
             ]
             if reached:
-                early = any(held.vm.uuid in asked.early and not self._is_there(held) for held in reached)
+                early = any(held.vm.uuid in summons.early and not self._is_there(held) for held in reached)
                 self._answer(waiting, reached, now, early=early)
             else:
                 self._servfail(waiting, error_for(error or TimedOut("the VM is not ready")))
 
     def _answer(self, waiting: Waiting, held: Sequence[Held], now: float, *, early: bool) -> None:
-        query = waiting.query
+        exchange, query = waiting.exchange, waiting.exchange.query
         for each in held:
-            self._uses.used(each, 0, now)  # the answer's TTL runs from now on (G3)
-        self._counts.waits.append(now - waiting.arrived)
+            self._usage.used(each, 0, now)  # the answer's TTL runs from now on (G3)
         found = self._table.find(query.key, query.qtype)
         hit = found if isinstance(found, Hit) else waiting.hit  # the name may be configured otherwise by now
-        self._counts.answers[query.qtype, Rcode.NOERROR, "cold"] += 1
         records = hit.records(held, max_ttl=EARLY_TTL_S if early else None)
-        data = respond(query, Rcode.NOERROR, records, udp=waiting.udp, extras=waiting.extras)
-        self._actions.append(Send(waiting.client, data))
+        reply = self._responder.respond(exchange, Rcode.NOERROR, "cold", records, authoritative=True)
+        self._actions += [RecordWait(now - exchange.arrived), SendResponse(exchange.client.id, reply.data)]
 
-    def _servfail(self, waiting: Waiting, ede: tuple[Ede, str]) -> None:
-        extras = with_error(waiting.extras, *ede)
-        self._counts.answers[waiting.query.qtype, Rcode.SERVFAIL, "cold"] += 1
-        self._actions.append(
-            Send(waiting.client, respond(waiting.query, Rcode.SERVFAIL, udp=waiting.udp, extras=extras))
-        )
+    def _servfail(self, waiting: Waiting, error: tuple[Ede, str]) -> None:
+        exchange = waiting.exchange
+        reply = self._responder.respond(exchange, Rcode.SERVFAIL, "cold", authoritative=True, error=error)
+        self._actions.append(SendResponse(exchange.client.id, reply.data))
+
+
+def error_for(error: JitsuError) -> tuple[Ede, str]:
+    """Return the extended error for a reason: the one place where codes become RFC 8914's."""
+    if isinstance(error, BackingOff):
+        wait = f"; a query can start it again in {error.retry_after:.1f} s" if error.retry_after else ""
+        return Ede.CACHED_ERROR, f"{error.message}{wait}"
+    if isinstance(error, BootFailed):
+        return Ede.OTHER, f"boot failed: {error.message}"
+    return Ede.NOT_READY, error.message

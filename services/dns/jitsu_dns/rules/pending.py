@@ -1,7 +1,7 @@
-"""Queries that wait for the VMs of a name: bounded in number, each with its own deadline, a repeated one joined.
+"""Queries that wait for the VMs of a name. Their number is bounded, and each has its own deadline.
 
-A client that asks the same question again with another id or port waits once more, as it may take an answer to the
-latest only (Unbound and BIND ask so); the very same packet sent again is the first one.
+A client that asks the same question again with another id or from another port waits once more, because it may accept
+only an answer to its latest query (Unbound and BIND ask in this way). The very same packet sent again joins the first.
 """
 
 from __future__ import annotations
@@ -13,26 +13,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from jitsu_dns.rules.message import Extras, Query
-    from jitsu_dns.rules.table import Hit, Node
+    from jitsu_dns.rules.exchange import Exchange
+    from jitsu_dns.rules.lookup import Hit, Node
 
 
 @dataclass(slots=True)
 class Waiting:
     """One query that waits."""
 
-    query: Query
-    client: Hashable
-    udp: bool
+    exchange: Exchange
     hit: Hit
-    extras: Extras
-    arrived: float
     deadline: float
 
     @property
     def identity(self) -> tuple[Hashable, int, bytes]:
         """What makes two packets the same query."""
-        return (self.client, self.query.id, self.query.question)
+        query = self.exchange.query
+        return (self.exchange.client.id, query.id, query.question)
 
 
 @dataclass

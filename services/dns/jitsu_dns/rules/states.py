@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.model.vm import VM
@@ -21,11 +21,11 @@ def has_addresses(vm: VM, addresses: Collection[str]) -> bool:
 
 
 class States:
-    """VM -> its status. What drains is indexed: each report asks for it, and nobody looks through 10,000 VMs then."""
+    """VM -> its status. Drains have an index: each report asks for them, and must not look through 10,000 VMs."""
 
     def __init__(self) -> None:
-        self.unheard: Collection[str] = ()
-        """Hosts whose vmd is not heard now."""
+        self.is_heard: Callable[[str], bool] = lambda _: True
+        """Returns whether the vmd of a host is heard now."""
         self._by_vm: dict[str, VmStatus] = {}
         self._drains: dict[str, str] = {}
         """VM -> its drain."""
@@ -42,7 +42,7 @@ class States:
 
     def is_under_way(self, vm: str, host: str) -> bool:
         """Return whether a VM is about to be ready; what a vmd published before it fell silent may be long over."""
-        return self.of(vm) in UNDER_WAY and host not in self.unheard
+        return self.of(vm) in UNDER_WAY and self.is_heard(host)
 
     def on_host(self, host: str) -> list[str]:
         """Return the VMs of which the vmd of a host has published a state."""

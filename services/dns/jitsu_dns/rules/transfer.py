@@ -1,12 +1,12 @@
-"""A zone given to a secondary (AXFR, RFC 5936), as it was when the transfer began.
+"""Gives whole zones to secondaries (AXFR, RFC 5936; IXFR, RFC 1995).
 
-    begun        the names that there are, are noted; nothing is copied
-    a name is    what it had is kept for the transfer first, unless it has been sent already; names that come later
-    changed      are not in it
-    a message    the next names' records, up to MESSAGE_BYTES; made only when the connection can take it
-    ended        SOA at the end, as at the beginning; or the secondary is gone
-
-So a transfer of 100,000 names costs a list of their names, and queries are answered between its messages.
+the client is not in dns.secondaries                     REFUSED
+not all names are known yet                              SERVFAIL: half a zone would deny the other half
+the zone is not ours                                     NOTAUTH
+IXFR over UDP, or the secondary has this serial          the SOA record; the rest is asked for over TCP
+AXFR over UDP                                            FORMERR (RFC 5936, 4.2)
+too many transfers are under way                         SERVFAIL
+else                                                     the whole zone, also for IXFR, as RFC 1995, 4 allows
 """
 
 from __future__ import annotations
@@ -14,53 +14,53 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-import dns.exception
-import dns.message
-import dns.rdatatype
+import dnslib
 
-from jitsu_dns.rules.message import NO_EXTRAS, NO_RECORDS, Rcode, Records, Type, respond
+from jitsu_dns.rules.events import Reply, SendZone
+from jitsu_dns.rules.message import NO_EXTRAS, Ede, Rcode, Records, Type, respond
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator
 
+    from jitsu_dns.rules.exchange import Exchange
     from jitsu_dns.rules.message import Extras, Query
+    from jitsu_dns.rules.responder import Responder
+    from jitsu_dns.rules.table import Table
 
 MESSAGE_BYTES = 16 * 1024
-"""Offsets of names must be below that for pointers (RFC 1035, 4.1.4); some milliseconds of work."""
-POINTER_TO_ZONE = b"\xc0\x0c"
-"""The question's name is the zone."""
-MAX_TRANSFERS = 16
-"""Under way at once."""
+"""Offsets of names must be below this for pointers (RFC 1035, 4.1.4); it is some milliseconds of work."""
+TYPES = frozenset({Type.AXFR, Type.IXFR})
 
 
-class Transfer:
-    """One zone on its way to one secondary."""
+class Transfers:
+    """Answers requests for whole zones."""
 
-    def __init__(self, zone: bytes, apex: Sequence[bytes], soa: bytes, names: Mapping[bytes, object]) -> None:
-        """`apex` are the records, with their owners, that belong to no name of the table; `names` are the table's."""
-        self.zone = zone
-        self._apex, self._soa = apex, soa
-        self._left: dict[bytes, Sequence[bytes] | None] = dict.fromkeys(names)
+    def __init__(self, table: Table, secondaries: Collection[bytes], responder: Responder) -> None:
+        """`secondaries` are the addresses of those who may have zones."""
+        self._table, self._secondaries, self._responder = table, secondaries, responder
 
-    def wants(self, key: bytes) -> bool:
-        """Say whether what a name has now will be sent later."""
-        return self._left.get(key, NO_RECORDS) is None and _is_in(key, self.zone)
+    def answer(self, exchange: Exchange, *, is_complete: bool) -> Reply | SendZone:
+        """Answer AXFR or IXFR; `is_complete` says whether the table has all names."""
+        query, client = exchange.query, exchange.client
+        soa = self._table.soa_of(query.key)
+        if client.address not in self._secondaries:
+            return self._error(exchange, Rcode.REFUSED, (Ede.PROHIBITED, "not one of dns.secondaries"))
+        if not is_complete:
+            return self._error(exchange, Rcode.SERVFAIL, (Ede.NOT_READY, "not all names are known yet"))
+        if soa is None:
+            return self._error(exchange, Rcode.NOTAUTH)
+        if query.qtype == Type.IXFR and (client.udp or not is_older(serial_in(exchange.data), self._table.serial)):
+            return self._responder.respond(exchange, Rcode.NOERROR, "fixed", Records(soa, 1), authoritative=True)
+        if client.udp:
+            return self._error(exchange, Rcode.FORMERR)
+        records = self._table.transfer(query.key)
+        if records is None:
+            return self._error(exchange, Rcode.SERVFAIL, (Ede.OTHER, "too many transfers are under way"))
+        self._responder.counts.answers[query.qtype, Rcode.NOERROR, "fixed"] += 1
+        return SendZone(client.id, messages(query, records, exchange.options))
 
-    def keep(self, key: bytes, records: Sequence[bytes]) -> None:
-        """Keep what a name has, each owner a pointer to the question, as it is about to change."""
-        self._left[key] = records
-
-    def records(self, now_has: Callable[[bytes], Sequence[bytes]]) -> Iterator[bytes]:
-        """Yield each record with its owner; `now_has` returns those of a name that did not change."""
-        yield self._soa
-        yield from self._apex
-        while self._left:
-            key, kept = self._left.popitem()
-            if _is_in(key, self.zone):
-                owner = key[: -len(self.zone)] + POINTER_TO_ZONE
-                for record in now_has(key) if kept is None else kept:
-                    yield owner + record[len(POINTER_TO_ZONE) :]
-        yield self._soa
+    def _error(self, exchange: Exchange, rcode: Rcode, error: tuple[Ede, str] | None = None) -> Reply:
+        return self._responder.respond(exchange, rcode, "other", error=error)
 
 
 def messages(query: Query, records: Iterator[bytes], extras: Extras = NO_EXTRAS) -> Iterator[bytes]:
@@ -78,13 +78,10 @@ def messages(query: Query, records: Iterator[bytes], extras: Extras = NO_EXTRAS)
 def serial_in(data: bytes) -> int | None:
     """Return the serial that the sender of an IXFR query has (RFC 1995, 3), None if it does not say."""
     try:
-        message = dns.message.from_wire(data)
-        for rrset in message.authority:
-            if rrset.rdtype == dns.rdatatype.SOA:
-                return int(rrset[0].serial)
-    except (dns.exception.DNSException, ValueError):
+        found = dnslib.DNSRecord.parse(data).auth
+    except (dnslib.DNSError, ValueError):
         return None
-    return None
+    return next((int(record.rdata.times[0]) for record in found if record.rtype == Type.SOA), None)
 
 
 def is_older(serial: int | None, than: int) -> bool:
@@ -96,13 +93,3 @@ def notify_message(id: int, zone: bytes, soa: bytes) -> bytes:
     """Return a NOTIFY (RFC 1996, 3.7) with the zone's new SOA as a hint."""
     question = zone + struct.pack("!HH", Type.SOA, 1)
     return struct.pack("!HHHHHH", id, 0x2400, 1, 1, 0, 0) + question + soa
-
-
-def _is_in(key: bytes, zone: bytes) -> bool:
-    """Say whether a name on the wire is in a zone: the zone's name begins where a label of it does."""
-    if not key.endswith(zone):
-        return False
-    at, start = 0, len(key) - len(zone)
-    while at < start:
-        at += key[at] + 1
-    return at == start

@@ -6,12 +6,26 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from jitsu_dns.rules.table import Table
 
 MAX_EACH = 5
 """Warnings of one kind: a thousand VMs with the same fault need no thousand lines."""
+
+
+class WarningList:
+    """What is wrong now; what is new of it belongs in the log."""
+
+    def __init__(self, *, has_secondaries: bool) -> None:
+        self._has_secondaries = has_secondaries
+        self.found: list[str] = []
+
+    def update(self, table: Table, left_out: Mapping[str, str], others: Sequence[str]) -> list[str]:
+        """Look again, and return what was not wrong the last time; `others` come from outside the rules."""
+        before = self.found
+        self.found = [*warnings(table, left_out, has_secondaries=self._has_secondaries), *others]
+        return [warning for warning in self.found if warning not in before]
 
 
 def warnings(table: Table, left_out: Mapping[str, str], *, has_secondaries: bool) -> list[str]:

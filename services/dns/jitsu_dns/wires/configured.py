@@ -6,29 +6,30 @@ import random
 import secrets
 from typing import TYPE_CHECKING
 
-from jitsu_dns.rules import forward
-from jitsu_dns.rules.access import ResponseLimit, SummonLimit
-from jitsu_dns.rules.actions import About
 from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
+from jitsu_dns.rules.exchange import About, Identity
+from jitsu_dns.rules.forward import Forwarder
+from jitsu_dns.rules.front import Front, Limits, Others
+from jitsu_dns.rules.lookup import Wildcards
 from jitsu_dns.rules.names import Names
 from jitsu_dns.rules.notify import Notifier
-from jitsu_dns.rules.query import Front
+from jitsu_dns.rules.rates import ResponseLimit, SummonLimit
 from jitsu_dns.rules.records import Authority, conflicts, parse_static
 from jitsu_dns.rules.special import SpecialNames
-from jitsu_dns.rules.table import Table, Wildcards
+from jitsu_dns.rules.table import Table
 from jitsu_dns.wires.interfaces import served_addresses
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_protocol.rates import Networks
 
 if TYPE_CHECKING:
-    from jitsu_dns.rules.uses import Uses
+    from jitsu_dns.rules.usage import Usage
     from jitsu_dns.wires.servers import Servers
     from jitsu_dns.wires.sockets import Sockets
     from jitsu_runtime.clock import Clock
     from jitsu_runtime.settings.schema import DnsSettings
 
 
-def front_of(settings: DnsSettings, uses: Uses, servers: Servers | None, sockets: Sockets, clock: Clock) -> Front:
+def front_of(settings: DnsSettings, usage: Usage, servers: Servers | None, sockets: Sockets, clock: Clock) -> Front:
     """Return the rules as they are configured; raises SetupFault."""
     try:
         static = [parse_static(line) for line in settings.records]
@@ -57,17 +58,19 @@ def front_of(settings: DnsSettings, uses: Uses, servers: Servers | None, sockets
     responses = ResponseLimit(settings.response_rate, Networks(settings.exempt))
     return Front(
         table,
-        uses,
-        settings.max_waiting,
-        summons=summon_limit(settings),
-        responses=responses,
-        cookies=Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
-        about=About(settings.version, settings.replica, settings.tcp_idle),
-        forward=_forwarder(servers, responses, sockets.max_forwards),
-        special=SpecialNames(settings.forward_special),
-        notify=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
-        names=Names(),
-        wall_ahead_s=clock.wall() - clock.now(),
+        usage,
+        Limits(settings.max_waiting, summon_limit(settings), responses),
+        Identity(
+            About(settings.version, settings.replica, settings.tcp_idle),
+            Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
+            clock.wall() - clock.now(),
+        ),
+        Others(
+            forwarder=_forwarder(servers, responses, sockets.max_forwards),
+            special=SpecialNames(settings.forward_special),
+            notifier=Notifier(secondaries, table.soa_of, random.SystemRandom()) if secondaries else None,
+            names=Names(),
+        ),
     )
 
 
@@ -77,9 +80,9 @@ def summon_limit(settings: DnsSettings) -> SummonLimit:
     return SummonLimit(allowed, exempt, settings.summon_rate, settings.summon_burst)
 
 
-def _forwarder(servers: Servers | None, responses: ResponseLimit, most: int) -> forward.Forwarder | None:
+def _forwarder(servers: Servers | None, responses: ResponseLimit, most: int) -> Forwarder | None:
     if servers is None:
         return None
     found = servers.found
     clients = Networks(found.networks)
-    return forward.Forwarder(found.servers, clients, found.addresses, random.SystemRandom(), responses, most)
+    return Forwarder(found.servers, clients, random.SystemRandom(), responses, most)

@@ -18,7 +18,7 @@ from collections import Counter
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from jitsu_dns.rules.access import plain
+from jitsu_dns.rules.clients import plain
 from jitsu_protocol.model.errors import SetupFault
 
 if TYPE_CHECKING:

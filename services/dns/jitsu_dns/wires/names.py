@@ -12,11 +12,15 @@ replica                               store
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from jitsu_dns.rules.events import NamesRemembered, NamesTold, TurnCame
+from jitsu_dns.wires.names_file import NamesFile
 from jitsu_protocol.messages import ChangesList, ChangesSince, Committed, Leaves, List
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_protocol.model.vm import VM_ROOT
@@ -24,25 +28,21 @@ from jitsu_protocol.wire.codec import body_as
 from jitsu_runtime.service_manager import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jitsu_dns.rules.query import Front
-    from jitsu_dns.wires.names_file import NamesFile
+    from jitsu_dns.rules.names import Names
     from jitsu_protocol.messages import FeedItem
-    from jitsu_runtime.world import Caller, Snapshot, World
+    from jitsu_runtime.settings.load import Settings
+    from jitsu_runtime.world import Snapshot, World
 
 SNAPSHOT_TIMEOUT_S = 5.0
 PAGE_LEAVES = 2000
 """Of a snapshot: the store does its other work between two pages."""
-CHECK_S = 0.3
-"""Names of before are answered for without the store's word when it has been silent for so long."""
 MAX_CHANGE_PAGES = 5
 """A replica that was away for longer than that many times MAX_COMMITS takes everything."""
 MAX_COMMITS = 1000
 SAVE_AFTER_S = 2.0
 """Changes within that time are written at once."""
 PATIENCE_S = 2.0
-"""A wait that lasts longer is told to the operator."""
+"""A wait that lasts longer is logged."""
 
 log = structlog.get_logger("dns")
 
@@ -62,14 +62,21 @@ class _Changed:
     changes: list[tuple[str, str | None]] | None
 
 
+class HandlesNames(Protocol):
+    """What drives the rules."""
+
+    def handle(self, event: NamesRemembered | NamesTold | TurnCame) -> None:
+        """Handle that more is known about the names, or that there is time to make some of the VMs."""
+
+
 class NamesFollower:
     """Keeps what a replica knows of the store's VMs up to date, in memory and on disk."""
 
-    def __init__(self, world: World, store: Caller, front: Front, after: Callable[[], None], file: NamesFile):
-        """`after` is called after each change, to do what the rules want done."""
-        self._world, self._store, self._front, self._after, self._file = world, store, front, after, file
-        self._clock = world.clock
-        self._names = front.names
+    def __init__(self, world: World, rules: HandlesNames, names: Names) -> None:
+        """`names` is what the rules know; they are told when it has changed."""
+        self._world, self._rules, self._names = world, rules, names
+        self._store = world.client("store")
+        self._file = NamesFile(_kept_in(world.settings))
         self._commit, self._serial = "", 0
         self._unsaved = asyncio.Event()
         self._to_make = asyncio.Event()
@@ -82,8 +89,7 @@ class NamesFollower:
         before = self._file.read()
         if before is not None and before.leaves:
             self._commit, self._serial = before.commit, before.serial
-            self._names.remember(before.leaves)
-            self._front.trusts_at = self._clock.now() + CHECK_S
+            self._rules.handle(NamesRemembered(before.leaves, before.serial))
             self._is_known.set()
         self._world.subscribe("store", "vm", ask=self._ask, reset=self._reset, apply=self._apply)
         self._world.spawn(self._make_for_ever(), "names")
@@ -135,8 +141,8 @@ class NamesFollower:
                 return found
         raise JitsuError("too much has changed")
 
-    def _reset(self, told: Any) -> None:
-        match told:
+    def _reset(self, state: Any) -> None:
+        match state:
             case _Same():
                 self._names.confirm()
             case _Changed(_, list() as changes):
@@ -144,7 +150,7 @@ class NamesFollower:
                 self._names.confirm()
             case _:
                 self._names.end_reset()
-        self._note(told.head.commit, told.head.serial)
+        self._note(state.head.commit, state.head.serial)
         self._is_known.set()
 
     def _apply(self, item: FeedItem) -> None:
@@ -154,10 +160,9 @@ class NamesFollower:
 
     def _note(self, commit: str, serial: int) -> None:
         self._commit, self._serial = commit, serial
-        self._front.told(serial, self._clock.now())
+        self._rules.handle(NamesTold(serial))
         self._unsaved.set()
         self._to_make.set()
-        self._after()
 
     # --- what follows ---
 
@@ -166,10 +171,10 @@ class NamesFollower:
         while True:
             await self._to_make.wait()
             self._to_make.clear()
-            while self._front.make_some(self._clock.now()):
-                self._after()
+            self._rules.handle(TurnCame())
+            while self._names.left:
                 await asyncio.sleep(0)
-            self._after()
+                self._rules.handle(TurnCame())
             if self._names.is_complete:
                 self.completed.set()
 
@@ -179,3 +184,8 @@ class NamesFollower:
             await asyncio.sleep(SAVE_AFTER_S)
             self._unsaved.clear()
             await self._file.write(self._commit, self._serial, self._names.leaves)
+
+
+def _kept_in(settings: Settings) -> Path:
+    """Return the file for names, in the directory of the service manager (systemd.exec(5)) or else the suite's."""
+    return Path(os.environ.get("CACHE_DIRECTORY") or settings.bus.directory) / f"{settings.dns.replica}.names"

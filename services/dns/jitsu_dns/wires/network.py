@@ -7,8 +7,8 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
+from jitsu_dns.rules.files import divided
 from jitsu_dns.rules.forward import MAX_UNDER_WAY
-from jitsu_dns.rules.room import divided
 from jitsu_dns.wires import interfaces
 from jitsu_dns.wires.activation import inherited, is_activated
 from jitsu_dns.wires.forward import ForwardSockets

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from jitsu_dns.rules.access import plain
+from jitsu_dns.rules.clients import plain
+from jitsu_dns.rules.forward import ServersChanged
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_protocol.rates import Networks
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ipaddress import IPv4Network, IPv6Network
 
-    from jitsu_dns.rules.forward import Forwarder, Server
+    from jitsu_dns.rules.health import Server
     from jitsu_dns.wires.interfaces import OwnAddress
     from jitsu_runtime.settings.schema import DnsSettings
 
@@ -48,14 +49,16 @@ class Found:
     """Of the clients for whom questions are forwarded."""
     warnings: tuple[str, ...]
 
-    @property
-    def addresses(self) -> frozenset[bytes]:
-        """The addresses of the servers."""
-        return frozenset(plain(ip_address(address).packed) for address, _ in self.servers)
+
+class HandlesServers(Protocol):
+    """What drives the rules."""
+
+    def handle(self, event: ServersChanged) -> None:
+        """Handle that there are other servers or clients."""
 
 
 class Servers:
-    """The servers of one replica, looked up anew when what they come from changes."""
+    """The servers of one replica, looked up again when what they come from changes."""
 
     def __init__(
         self,
@@ -74,25 +77,25 @@ class Servers:
         self._seen = self._signature()
         self.found = self._look()
 
-    async def follow(self, forwarder: Forwarder) -> None:
-        """Look again and again at resolv.conf, and give the forwarder what has changed."""
+    async def follow(self, rules: HandlesServers) -> None:
+        """Look again and again at resolv.conf, and hand over what has changed."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self.has_changed():
-                self.reload(forwarder)
+                self.reload(rules)
 
     def has_changed(self) -> bool:
-        """Say whether resolv.conf is another one than the last time."""
+        """Return whether resolv.conf is another one than the last time."""
         before, self._seen = self._seen, self._signature()
         return before != self._seen
 
-    def reload(self, forwarder: Forwarder) -> None:
-        """Look at once, and give the forwarder what has changed."""
+    def reload(self, rules: HandlesServers) -> None:
+        """Look at once, and hand over what has changed."""
         before, found = self.found, self._look()
         if found == before:
             return
         self.found = found
-        forwarder.reload(found.servers, Networks(found.networks), found.addresses)
+        rules.handle(ServersChanged(found.servers, Networks(found.networks)))
         if found.servers != before.servers:
             log.info(
                 "queries are forwarded to other servers from now on", servers=[address for address, _ in found.servers]
@@ -171,7 +174,7 @@ def _nameservers(resolv_conf: Path) -> list[Server]:
 
 
 def is_address(text: str) -> bool:
-    """Say whether a text is an IP address."""
+    """Return whether a text is an IP address."""
     try:
         ip_address(text)
     except ValueError:
@@ -180,7 +183,7 @@ def is_address(text: str) -> bool:
 
 
 def leads_back(server: Server, bind: str, port: int, is_local: Callable[[str], bool]) -> bool:
-    """Say whether a question sent to a server would reach the one that is bound to `bind` and `port`.
+    """Return whether a question sent to a server would reach the one that is bound to `bind` and `port`.
 
     The unspecified address means this host (ip(7)); one that is bound to all addresses has all of this host's, of
     which `is_local` knows.
@@ -197,19 +200,19 @@ def leads_back(server: Server, bind: str, port: int, is_local: Callable[[str], b
 
 
 def _is_always_local(address: str) -> bool:
-    """Say whether an address is that of any host itself: 127.0.0.0/8 and ::1."""
+    """Return whether an address is that of any host itself: 127.0.0.0/8 and ::1."""
     packed = plain(ip_address(address).packed)
     return ip_address(packed).is_loopback
 
 
 def _is_among(interfaces: list[OwnAddress], address: str) -> bool:
-    """Say whether an address is one of this host's."""
+    """Return whether an address is one of this host's."""
     packed = plain(ip_address(address).packed)
     return _is_always_local(address) or any(packed == each.interface.ip.packed for each in interfaces)
 
 
 def _can_be_bound(address: str) -> bool:
-    """Say whether an address can be bound: only this host's can, unless net.ipv4.ip_nonlocal_bind is 1 (ip(7))."""
+    """Return whether an address can be bound: only this host's can, unless net.ipv4.ip_nonlocal_bind is 1 (ip(7))."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as trying:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 
-    from jitsu_dns.rules.ready import Senders
+    from jitsu_dns.rules.warm import Senders
     from jitsu_dns.wires.interfaces import OwnAddress
 
 Server = tuple[str, int]

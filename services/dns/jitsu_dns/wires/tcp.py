@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_dns.rules.access import plain
+from jitsu_dns.rules.clients import plain
 from jitsu_dns.wires.udp import cannot_bind
 
 if TYPE_CHECKING:

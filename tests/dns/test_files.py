@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jitsu_dns.rules.room import LEAST, OWN_FILES, divided
+from jitsu_dns.rules.files import LEAST, OWN_FILES, divided
 
 
 def test_a_limit_that_is_high_enough_gives_each_part_what_is_configured() -> None:

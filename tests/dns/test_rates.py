@@ -7,7 +7,8 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.access import Limited, ResponseLimit, SummonLimit, network, plain
+from jitsu_dns.rules.clients import network, plain
+from jitsu_dns.rules.rates import Limited, ResponseLimit, SummonLimit
 from jitsu_protocol.rates import MAX_BUCKETS, Buckets, Networks
 
 
