@@ -1,11 +1,11 @@
 """Many datagrams with one system call: recvmmsg(2) and sendmmsg(2) through ctypes.
 
-What the kernel does for a datagram costs more than answering it, and what it does for a system call about as much: so
-batches are what makes a DNS server fast. Where the C library lacks the calls, the same is done one at a time.
+For a warm answer, the kernel's work costs more than ours, and much of it is the system call. Batches are therefore what
+makes this server fast. Where the C library does not have the calls, datagrams are read and written one at a time.
 
-The room for a batch is allocated once. Addresses stay as the kernel wrote them: to answer datagram n is to point at
-the address of datagram n. On a socket that is bound to all addresses the same is done with the one that datagram n came
-to (ip(7), IP_PKTINFO; ipv6(7), IPV6_PKTINFO), as a client takes no answer from another.
+The memory for a batch is allocated once. Addresses stay as the kernel wrote them: to answer datagram n, the header only
+has to point at the address of datagram n. On a socket that is bound to all addresses, the same is done with the address
+that datagram n was sent to (ip(7), IP_PKTINFO; ipv6(7), IPV6_PKTINFO), because a client accepts no answer from another.
 """
 
 from __future__ import annotations
@@ -130,37 +130,73 @@ class Room:
         self.fresh = bytes(self.header_bytes)
 
 
+class KernelAddresses:
+    """Who sent each datagram of a batch, and to which of our addresses, as the kernel wrote it."""
+
+    def __init__(self, bound: socket.socket, *, connected: bool) -> None:
+        self.is_v6 = bound.family == socket.AF_INET6
+        self.is_everywhere = not connected and ip_address(bound.getsockname()[0]).is_unspecified
+        """The socket is bound to all addresses."""
+        if self.is_everywhere and self.is_v6:
+            bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        elif self.is_everywhere:
+            bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        self.names = ctypes.create_string_buffer(ADDRESS_BYTES * BATCH_DATAGRAMS)
+        self.controls = ctypes.create_string_buffer(CONTROL_BYTES * BATCH_DATAGRAMS)
+        self._name_bytes = memoryview(self.names).cast("B")
+        self._name_words = self._name_bytes.cast("I")
+        self._control_bytes = memoryview(self.controls).cast("B")
+        self._control_words = self._control_bytes.cast("I")
+        self.pktinfo_bytes = PKTINFO6_BYTES if self.is_v6 else PKTINFO_BYTES
+        self._interface_at = (CMSG_HEADER_BYTES + (16 if self.is_v6 else 0)) // 4  # in 32-bit words
+
+    def forget_interfaces(self, count: int) -> None:
+        """Let the routes decide which interface the answers to a batch leave from."""
+        for at in range(self._interface_at, count * (CONTROL_BYTES // 4), CONTROL_BYTES // 4):
+            self._control_words[at] = 0
+
+    def client(self, n: int) -> Address:
+        """Return who sent datagram n: host, port, and the pktinfo for an answer."""
+        raw = self._name_bytes[n * ADDRESS_BYTES : (n + 1) * ADDRESS_BYTES]
+        port = int.from_bytes(raw[2:4], "big")
+        own = b""
+        if self.is_everywhere:
+            at = n * CONTROL_BYTES + CMSG_HEADER_BYTES
+            own = bytes(self._control_bytes[at : at + self.pktinfo_bytes])
+        if self.is_v6:
+            scope = int.from_bytes(raw[24:28], "little")
+            host = socket.inet_ntop(socket.AF_INET6, raw[8:24])
+            return (f"{host}%{scope}" if scope else host), port, own
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), port, own
+
+    def address(self, n: int) -> bytes:
+        """Return the address of who sent datagram n: 4 or 16 bytes."""
+        at = n * ADDRESS_BYTES
+        if self.is_v6:
+            return plain(bytes(self._name_bytes[at + 8 : at + 24]))
+        return bytes(self._name_bytes[at + 4 : at + 8])
+
+    def v4_keys(self, count: int) -> list[int]:
+        """Return the IPv4 addresses of those who sent the first datagrams, as numbers."""
+        return self._name_words[1 : count * _NAME_WORDS : _NAME_WORDS].tolist()
+
+
 class Datagrams:
     """A UDP socket, read and written in batches."""
 
     def __init__(self, bound: socket.socket, *, connected: bool = False) -> None:
-        """A `connected` socket sends all to its one peer."""
+        """A `connected` socket sends everything to its one peer."""
         self._socket = bound
         self._fd = bound.fileno()
-        self._is_v6 = bound.family == socket.AF_INET6
-        self._is_everywhere = not connected and ip_address(bound.getsockname()[0]).is_unspecified
-        if self._is_everywhere and self._is_v6:
-            bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-        elif self._is_everywhere:
-            bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        self._names = ctypes.create_string_buffer(ADDRESS_BYTES * BATCH_DATAGRAMS)
-        self._name_bytes = memoryview(self._names).cast("B")
-        self._name_words = self._name_bytes.cast("I")
-        self._controls = ctypes.create_string_buffer(CONTROL_BYTES * BATCH_DATAGRAMS)
-        self._control_bytes = memoryview(self._controls).cast("B")
-        self._control_words = self._control_bytes.cast("I")
-        self._pktinfo_bytes = PKTINFO6_BYTES if self._is_v6 else PKTINFO_BYTES
-        self._interface_at = (CMSG_HEADER_BYTES + (16 if self._is_v6 else 0)) // 4  # in 32-bit words
-        self._count = 0
-        own = 0 if connected else ADDRESS_BYTES if self._is_v6 else V4_ADDRESS_BYTES
-        control = CMSG_HEADER_BYTES + -(-self._pktinfo_bytes // 8) * 8 if self._is_everywhere else 0
-        held = CONTROL_BYTES if self._is_everywhere else 0
-        self._in = Room(IN_BYTES, self._names, ADDRESS_BYTES, self._controls, held)
-        self._out = Room(OUT_BYTES, self._names, own, self._controls, control)
-        self._first_name = ctypes.addressof(self._names)
-        self._first_control = ctypes.addressof(self._controls)
-        self._senders: list[Address] = []  # where there are no batches
         self._identity = _identity(self._fd)
+        self._addresses = kernel = KernelAddresses(bound, connected=connected)
+        self._count = 0
+        own = 0 if connected else ADDRESS_BYTES if kernel.is_v6 else V4_ADDRESS_BYTES
+        control = CMSG_HEADER_BYTES + -(-kernel.pktinfo_bytes // 8) * 8 if kernel.is_everywhere else 0
+        held = CONTROL_BYTES if kernel.is_everywhere else 0
+        self._in = Room(IN_BYTES, kernel.names, ADDRESS_BYTES, kernel.controls, held)
+        self._out = Room(OUT_BYTES, kernel.names, own, kernel.controls, control)
+        self._senders: list[Address] = []  # where there are no batches
         self.unsent: Counter[int] = Counter()
         """errno -> responses that the kernel refused to send."""
         self.unread: Counter[int] = Counter()
@@ -177,9 +213,8 @@ class Datagrams:
             self._note_unread(ctypes.get_errno())
             return []
         self._count = count
-        if self._is_everywhere:
-            for at in range(self._interface_at, count * (CONTROL_BYTES // 4), CONTROL_BYTES // 4):
-                self._control_words[at] = 0  # the routes say which interface an answer takes
+        if self._addresses.is_everywhere:
+            self._addresses.forget_interfaces(count)
         data, words = room.bytes, room.header_words
         lengths = words[_LEN_AT : count * _WORDS : _WORDS].tolist()
         return [
@@ -188,34 +223,19 @@ class Datagrams:
         ]
 
     def client(self, n: int) -> Address:
-        """Return who sent datagram n of the last batch: host and port."""
-        if not HAS_BATCHES:
-            return self._senders[n]
-        raw = self._name_bytes[n * ADDRESS_BYTES : (n + 1) * ADDRESS_BYTES]
-        port = int.from_bytes(raw[2:4], "big")
-        own = b""
-        if self._is_everywhere:
-            at = n * CONTROL_BYTES + CMSG_HEADER_BYTES
-            own = bytes(self._control_bytes[at : at + self._pktinfo_bytes])
-        if self._is_v6:
-            scope = int.from_bytes(raw[24:28], "little")
-            host = socket.inet_ntop(socket.AF_INET6, raw[8:24])
-            return (f"{host}%{scope}" if scope else host), port, own
-        return socket.inet_ntop(socket.AF_INET, raw[4:8]), port, own
+        """Return who sent datagram n of the last batch."""
+        return self._addresses.client(n) if HAS_BATCHES else self._senders[n]
 
     def address(self, n: int) -> bytes:
         """Return the address of who sent datagram n of the last batch: 4 or 16 bytes."""
-        if not HAS_BATCHES:
-            return plain(socket.inet_pton(self._socket.family, self._senders[n][0].partition("%")[0]))
-        at = n * ADDRESS_BYTES
-        if self._is_v6:
-            return plain(bytes(self._name_bytes[at + 8 : at + 24]))
-        return bytes(self._name_bytes[at + 4 : at + 8])
+        if HAS_BATCHES:
+            return self._addresses.address(n)
+        return plain(socket.inet_pton(self._socket.family, self._senders[n][0].partition("%")[0]))
 
     def keys(self) -> Sequence[Hashable]:
         """Return something for each datagram of the last batch that is the same for the same address."""
-        if HAS_BATCHES and not self._is_v6:
-            return self._name_words[1 : self._count * _NAME_WORDS : _NAME_WORDS].tolist()
+        if HAS_BATCHES and not self._addresses.is_v6:
+            return self._addresses.v4_keys(self._count)
         return [self.address(n) for n in range(self._count)]
 
     def answer(self, answers: Sequence[bytes | None]) -> None:
@@ -246,7 +266,8 @@ class Datagrams:
         """Put the answers that are there side by side, each with its client's address; return how many there are."""
         room = self._out
         data, lengths, longs = room.bytes, room.lengths, room.header_longs
-        name, control = self._first_name, self._first_control
+        kernel = self._addresses
+        name, control = ctypes.addressof(kernel.names), ctypes.addressof(kernel.controls)
         count = at = 0
         for response in answers:
             if response:
@@ -254,7 +275,7 @@ class Datagrams:
                 data[at : at + size] = response
                 lengths[2 * count + 1] = size
                 longs[count * _LONG_WORDS + _NAME_AT] = name
-                if self._is_everywhere:
+                if kernel.is_everywhere:
                     longs[count * _LONG_WORDS + _CONTROL_AT] = control
                 at += OUT_BYTES
                 count += 1
@@ -265,7 +286,7 @@ class Datagrams:
     def send(self, data: bytes, address: Address) -> None:
         """Send one datagram. That a client cannot be reached is counted; raises SocketLost."""
         host, port, own = address
-        level, kind = (socket.IPPROTO_IPV6, IPV6_PKTINFO) if self._is_v6 else (socket.IPPROTO_IP, IP_PKTINFO)
+        level, kind = (socket.IPPROTO_IPV6, IPV6_PKTINFO) if self._addresses.is_v6 else (socket.IPPROTO_IP, IP_PKTINFO)
         try:
             self._socket.sendmsg([data], [(level, kind, own)] if own else [], 0, (host, port))
         except OSError as error:

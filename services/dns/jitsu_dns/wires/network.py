@@ -7,7 +7,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jitsu_dns.rules.files import divided
+from jitsu_dns.rules.files import Files, divided
 from jitsu_dns.rules.forward import MAX_UNDER_WAY
 from jitsu_dns.wires import interfaces
 from jitsu_dns.wires.activation import inherited, is_activated
@@ -37,28 +37,32 @@ class RealSockets:
         self._world = world
         settings = world.settings.dns
         self.is_inherited = is_activated()
-        self._udp_socket, self._tcp_socket = _bound(settings)
-        self.address, self.port = self._udp_socket.getsockname()[:2]
-        self._max_tcp, self.max_forwards, self.warnings = _limits(settings, len(world.settings.bus.vmds))
-        self._tcp_idle_s = settings.tcp_idle
+        self._bound = _bound(settings)
+        self.address, self.port = self._bound[0].getsockname()[:2]
+        self._files, self.warnings = _limits(settings, len(world.settings.bus.vmds))
         self._observe: Callable[[float], None] = lambda _: None
+
+    @property
+    def max_forwards(self) -> int:
+        """How many questions to other servers may be under way at once."""
+        return self._files.forwards
 
     def serve(self, handler: Handler) -> None:
         """Begin to read."""
-        world = self._world
-        self._udp = UdpServer(self._udp_socket, handler.warm, partial(handler.received, udp=True), handler.turn_ended)
+        world, (udp, tcp) = self._world, self._bound
+        self._udp = UdpServer(udp, handler.warm, partial(handler.received, udp=True), handler.turn_ended)
         self._udp.batch_s, self._udp.clock = self._observe, world.clock
         self._tcp = TcpServer(
             lambda data, client: handler.received(data, client, client.address, udp=False),
             handler.gone,
             handler.turn_ended,
-            max_connections=self._max_tcp,
-            idle_s=self._tcp_idle_s,
+            max_connections=self._files.tcp,
+            idle_s=world.settings.dns.tcp_idle,
         )
         self._forward = ForwardSockets(handler, world.spawn)
         self._notify = NotifySockets(handler, self.address)
         world.spawn(self._udp.run(), "udp")
-        world.spawn(self._tcp.run(self._tcp_socket), "tcp")
+        world.spawn(self._tcp.run(tcp), "tcp")
 
     def stop_reading(self) -> None:
         """Leave new datagrams in the socket for the next process that the service manager gives it to."""
@@ -145,13 +149,10 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
     raise AssertionError("not reached")
 
 
-def _limits(settings: DnsSettings, hosts: int) -> tuple[int, int, list[str]]:
-    """Raise this process's limit of open files to what is configured.
-
-    Return how many TCP connections and how many forwarded questions it allows, and a warning if that is not enough.
-    """
+def _limits(settings: DnsSettings, hosts: int) -> tuple[Files, list[str]]:
+    """Raise this process's limit of open files to what is configured; return also a warning if that is not allowed."""
     forwards = 0 if settings.forward == ["off"] else MAX_UNDER_WAY
     limit = raise_limit(divided(0, settings.max_tcp, forwards, hosts).wanted)
     files = divided(limit, settings.max_tcp, forwards, hosts)
     shortage = files.shortage(limit, settings.max_tcp)
-    return files.tcp, files.forwards, [shortage] if shortage else []
+    return files, [shortage] if shortage else []

@@ -20,9 +20,7 @@ from jitsu_dns.rules.events import (
     SendZone,
     StateChanged,
     StatesReceived,
-    SummonRefused,
     SummonVm,
-    VmSummoned,
 )
 from jitsu_dns.rules.exchange import Client
 from jitsu_dns.rules.forward import AskServer, AttemptFailed, ForgetAttempt, ResponseReceived
@@ -36,8 +34,8 @@ from jitsu_dns.wires.metrics import ReplicaMetrics
 from jitsu_dns.wires.names import NamesFollower
 from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.servers import Servers
-from jitsu_protocol.messages import Summon, Summoned
-from jitsu_protocol.model.errors import JitsuError, Unavailable
+from jitsu_dns.wires.summons import Summons
+from jitsu_protocol.model.errors import JitsuError
 from jitsu_runtime.bus.follow import follow_states
 from jitsu_runtime.driver import Driver
 from jitsu_runtime.usage import UsageReports
@@ -68,12 +66,12 @@ class Replica:
     def __init__(self, world: World, sockets: Sockets) -> None:
         self._world, self._sockets = world, sockets
         self._settings = settings = world.settings.dns.model_copy(update={"bind": sockets.address})
-        self._vmds = world.vmds()
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
         who = Reporting(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{sockets.port}")
         self._servers = None if settings.forward == ["off"] else Servers(settings, sockets.port, sockets.interfaces)
         self._front = front_of(settings, Usage(who), self._servers, sockets, world.clock)
         self._driver = Driver(self._front, self._perform, world.clock)
+        self._summons = Summons(world, self._front.contents.table, self._driver)
         self._reports = UsageReports(world, ReplicaReports(self._front, self._warn))
         self._query_log = QueryLog(is_on=settings.log_queries)
         self.names = NamesFollower(world, self._driver, self._front.contents.names)
@@ -84,7 +82,7 @@ class Replica:
 
     async def start(self) -> None:
         """Serve at once, and learn names and states. Until a name is known, questions about it are held."""
-        states = follow_states(self._world, self._vmds, self._states_received, self._state_changed)
+        states = follow_states(self._world, self._summons.vmds, self._states_received, self._state_changed)
         self._front.states.is_heard = lambda host: host not in states or states[host].is_heard()
         self._sockets.serve(self)
         self._reports.start()
@@ -192,7 +190,7 @@ class Replica:
                 case SendZone(client, messages):
                     sockets.send_all(client, messages)
                 case SummonVm():
-                    self._world.spawn(self._summon(action), "summon")
+                    self._summons.begin(action)
                 case RecordWait(seconds):
                     self._metrics.waits.observe(seconds)
                 case ReportDrain():
@@ -209,21 +207,6 @@ class Replica:
                     )
         if self._answered is not None and not (sockets.unhandled() or self._front.waiting):
             self._answered.set()
-
-    async def _summon(self, action: SummonVm) -> None:
-        """Call the vmd of a VM's host."""
-        await asyncio.sleep(action.delay)
-        vm, held = action.vm, self._front.contents.table.held_by(action.vm)
-        host = held[0].vm.host if held else ""
-        try:
-            if host not in self._vmds:
-                raise Unavailable(f"its host {host} is not listed in bus.hosts")
-            summon = Summon(vm=vm, ttl=max((each.vm.ttl for each in held), default=None))
-            summoned = await self._vmds[host].call(summon, Summoned, action.timeout - action.delay)
-        except JitsuError as error:
-            self._driver.handle(SummonRefused(vm, error))
-        else:
-            self._driver.handle(VmSummoned(vm, summoned.armed, summoned.addresses))
 
     # --- what the others say ---
 

@@ -51,10 +51,12 @@ class Sockets(Protocol):
     port: int
     is_inherited: bool
     """The sockets belong to the service manager, and outlive this process."""
-    max_forwards: int
-    """So many questions to other servers may be under way at once."""
     warnings: list[str]
     """What an operator should put right so that the sockets can serve as configured."""
+
+    @property
+    def max_forwards(self) -> int:
+        """How many questions to other servers may be under way at once."""
 
     def serve(self, handler: Handler) -> None:
         """Begin to read."""

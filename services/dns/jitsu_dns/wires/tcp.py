@@ -1,18 +1,18 @@
 """DNS over TCP (RFC 7766): pipelined queries, answers in any order, and limits on what a client may hold.
 
-Every client has its turn. In each turn of the event loop a bounded number of messages is handled, a few of each
-connection that has some, so that neither the other connections nor UDP wait for one that sends without end. A
+Every client has its turn. In each turn of the event loop a bounded number of messages is handled, a few from each
+connection that has some. So neither the other connections nor UDP wait for a client that sends without end. A
 connection is in one of these states:
 
-    state     what it has                                    left when
-    reading   no whole message                               one has come: lined up; the client has closed: closed
-    lined up  whole messages; nothing is read                its turn: reading, lined up again, or blocked
-    blocked   answers that the kernel does not take yet;     the kernel has taken them all: lined up, or reading
+    state     what it has                                      it leaves this state when
+    reading   no whole message                                 one has come: lined up; the client has closed: closed
+    lined up  whole messages; nothing more is read             its turn comes: reading, lined up again, or blocked
+    blocked   answers that the kernel does not accept yet;     the kernel has accepted them all: lined up, or reading
               nothing is read, nothing is handled
     closed    nothing
 
-So what one client can make the server keep is one buffer of messages and the answers of one turn. Answers that come
-later, of queries that waited, are sent in every state but closed; a client that does not read them is dropped.
+All that one client can make the server keep is one buffer of messages and the answers of one turn. Later answers, to
+queries that waited, are sent in every state but closed; a client that does not read them is dropped.
 """
 
 from __future__ import annotations
@@ -172,6 +172,69 @@ class TcpServer:
                 self._want_turn()
 
 
+class _Messages:
+    """What was read from a connection and is not handled yet: messages, each with its length (RFC 1035, 4.2.2)."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._begin = self._end = 0
+
+    def read(self, source: socket.socket) -> int:
+        """Read what is there, as far as there is room; return how many bytes; raises OSError."""
+        count = source.recv_into(memoryview(self._buffer)[self._end :])
+        self._end += count
+        return count
+
+    def has_one(self) -> bool:
+        """Return whether a whole message is there; if not, make room for the rest of it."""
+        there = self._end - self._begin
+        length = 2 + int.from_bytes(self._buffer[self._begin : self._begin + 2], "big") if there >= 2 else 2
+        if there >= length:
+            return True
+        if self._begin or length > len(self._buffer):
+            rest = self._buffer[self._begin : self._end]
+            self._buffer = bytearray(max(BUFFER_BYTES, length))
+            self._buffer[:there] = rest
+            self._begin, self._end = 0, there
+        return False
+
+    def next(self) -> bytes | None:
+        """Return the next message, None if no whole one is there."""
+        if not self.has_one():
+            return None
+        start = self._begin + 2
+        self._begin = start + int.from_bytes(self._buffer[self._begin : start], "big")
+        return bytes(self._buffer[start : self._begin])
+
+
+class _Transfers:
+    """Answers of many messages that a client has asked for; the first is under way."""
+
+    def __init__(self) -> None:
+        self.is_lined_up = False
+        self._answers: deque[Iterator[bytes]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def add(self, messages: Iterator[bytes]) -> None:
+        """Send these after all others."""
+        self._answers.append(messages)
+
+    def next(self) -> bytes | None:
+        """Return the next message; None if there is none, or if one of the answers has ended."""
+        if not self._answers:
+            return None
+        message = next(self._answers[0], None)
+        if message is None:
+            self._answers.popleft()
+        return message
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._answers.clear()
+
+
 class Connection:
     """One connection; the client that the rules see."""
 
@@ -180,17 +243,19 @@ class Connection:
         self.address = address
         self._server, self._socket = server, accepted
         self._loop = asyncio.get_running_loop()
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._begin = self._end = 0  # of what was read and is not handled
+        self._messages = _Messages()
         self._unsent = b""
-        self._sending: deque[Iterator[bytes]] = deque()
-        """Answers of many messages; the first is under way."""
-        self._is_open = True
-        self._is_reading = self._is_in_line = self._is_at_end = self._is_transferring = False
+        self._transfers = _Transfers()
+        self._is_reading = self._is_in_line = self._is_at_end = False
         self._heard_at = self._loop.time()
-        self._timer = self._loop.call_later(server.idle_s, self._look_whether_idle)
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(server.idle_s, self._look_whether_idle)
+        """Until the connection is closed."""
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._go_on()
+
+    @property
+    def _is_open(self) -> bool:
+        return self._timer is not None
 
     def handle(self, most: int) -> int:
         """Handle at most that many messages; return how many there were. Called by the server when it is its turn."""
@@ -199,7 +264,7 @@ class Connection:
         handled = 0
         is_sound = False
         try:
-            while self._is_open and handled < most and (message := self._next_message()) is not None:
+            while self._is_open and handled < most and (message := self._messages.next()) is not None:
                 handled += 1
                 answer = self._server.received(message, self)
                 if answer:
@@ -224,34 +289,29 @@ class Connection:
 
     def send_all(self, messages: Iterator[bytes]) -> None:
         """Send messages, each made when the client has taken those before it; between them others are served."""
-        if not self._is_open or len(self._sending) >= MAX_ALL:
+        if not self._is_open or len(self._transfers) >= MAX_ALL:
             self.abort()
             return
-        self._sending.append(messages)
+        self._transfers.add(messages)
         self._go_on()
 
     def send_next(self) -> None:
         """Send the next message of a long answer. Called by the server when it is its turn."""
-        self._is_transferring = False
-        if not self._is_open or not self._sending:
-            return
-        message = next(self._sending[0], None)
-        if message is None:
-            self._sending.popleft()
-        else:
+        self._transfers.is_lined_up = False
+        if self._is_open and (message := self._transfers.next()) is not None:
             self.send(message)
         self._go_on()
 
     def abort(self) -> None:
         """Close at once, and forget all that waits for this client."""
-        if not self._is_open:
+        if self._timer is None:
             return
-        self._is_open = False
         self._timer.cancel()
+        self._timer = None
         self._read(False)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        self._sending.clear()
+        self._transfers.clear()
         self._server.connections.pop(self, None)
         self._server.gone(self)
 
@@ -262,16 +322,16 @@ class Connection:
         if not self._is_open:
             return
         is_free = not self._unsent
-        if self._sending and is_free and not self._is_transferring:
-            self._is_transferring = True
+        if len(self._transfers) and is_free and not self._transfers.is_lined_up:
+            self._transfers.is_lined_up = True
             self._server.transfer(self)
         if self._is_in_line:
             return
-        has_message = is_free and self._has_message()
+        has_message = is_free and self._messages.has_one()
         if has_message:
             self._is_in_line = True
             self._server.line_up(self)
-        elif is_free and self._is_at_end and not self._sending:
+        elif is_free and self._is_at_end and not len(self._transfers):
             self.abort()
             return
         self._read(is_free and not has_message and not self._is_at_end)
@@ -286,35 +346,14 @@ class Connection:
 
     def _readable(self) -> None:
         try:
-            count = self._socket.recv_into(memoryview(self._buffer)[self._end :])
+            count = self._messages.read(self._socket)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self.abort()
             return
-        self._end += count
         self._is_at_end = not count
         self._go_on()
-
-    def _has_message(self) -> bool:
-        """Say whether a whole message is there; if not, make room for the rest of it."""
-        there = self._end - self._begin
-        length = 2 + int.from_bytes(self._buffer[self._begin : self._begin + 2], "big") if there >= 2 else 2
-        if there >= length:
-            return True
-        if self._begin or length > len(self._buffer):
-            rest = self._buffer[self._begin : self._end]
-            self._buffer = bytearray(max(BUFFER_BYTES, length))
-            self._buffer[:there] = rest
-            self._begin, self._end = 0, there
-        return False
-
-    def _next_message(self) -> bytes | None:
-        if not self._has_message():
-            return None
-        start = self._begin + 2
-        self._begin = start + int.from_bytes(self._buffer[self._begin : start], "big")
-        return bytes(self._buffer[start : self._begin])
 
     def _write(self, data: bytes) -> None:
         if self._unsent:
@@ -330,7 +369,7 @@ class Connection:
         self._unsent = self._unsent[self._try_to_send(self._unsent) :]
         if self._is_open and not self._unsent:
             self._loop.remove_writer(self._socket)
-            if self._sending:
+            if len(self._transfers):
                 self._heard_at = self._loop.time()  # it has read: it is not idle
             self._go_on()
 

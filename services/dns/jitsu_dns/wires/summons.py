@@ -1,0 +1,50 @@
+"""Asks the vmd of a VM's host to make the VM reachable, and hands the answer to the rules."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from jitsu_dns.rules.events import SummonRefused, VmSummoned
+from jitsu_protocol.messages import Summon, Summoned
+from jitsu_protocol.model.errors import JitsuError, Unavailable
+
+if TYPE_CHECKING:
+    from jitsu_dns.rules.events import SummonVm
+    from jitsu_dns.rules.table import Table
+    from jitsu_runtime.world import World
+
+
+class HandlesSummons(Protocol):
+    """What drives the rules."""
+
+    def handle(self, event: VmSummoned | SummonRefused) -> None:
+        """Handle the outcome of a summon."""
+
+
+class Summons:
+    """The calls to all vmds that are under way."""
+
+    def __init__(self, world: World, table: Table, rules: HandlesSummons) -> None:
+        self.vmds = world.vmds()
+        """Host -> its vmd."""
+        self._spawn, self._table, self._rules = world.spawn, table, rules
+
+    def begin(self, action: SummonVm) -> None:
+        """Call vmd; the rules are given the answer."""
+        self._spawn(self._call(action), "summon")
+
+    async def _call(self, action: SummonVm) -> None:
+        if action.delay:
+            await asyncio.sleep(action.delay)
+        vm, held = action.vm, self._table.held_by(action.vm)
+        host = held[0].vm.host if held else ""
+        try:
+            if host not in self.vmds:
+                raise Unavailable(f"its host {host} is not listed in bus.hosts")
+            summon = Summon(vm=vm, ttl=max((each.vm.ttl for each in held), default=None))
+            summoned = await self.vmds[host].call(summon, Summoned, action.timeout - action.delay)
+        except JitsuError as error:
+            self._rules.handle(SummonRefused(vm, error))
+        else:
+            self._rules.handle(VmSummoned(vm, summoned.armed, summoned.addresses))
