@@ -199,14 +199,16 @@ class _Over(Exception):
 
 
 @asynccontextmanager
-async def serving(directory: Path, *vms: VM, learns: bool = True, **given: str) -> AsyncIterator[Serving]:
+async def serving(
+    directory: Path, *vms: VM, learns: bool = True, address: str = "127.0.0.1", **given: str
+) -> AsyncIterator[Serving]:
     """Start a replica with these settings (`dns__forward="off"`), which knows these VMs."""
     flags = {"dns.forward": "off", "bus.runtime_dir": str(directory)}
     settings = load(None, {}, flags | {key.replace("__", "."): value for key, value in given.items()})
     try:
         async with asyncio.TaskGroup() as group:
             world = DnsWorld(settings, group)
-            made = Serving(world, FakeSockets())
+            made = Serving(world, FakeSockets(address))
             starting = asyncio.ensure_future(start(world, made.sockets))
             if learns:
                 await made.learn(*vms)

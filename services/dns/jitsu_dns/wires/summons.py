@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from jitsu_dns.rules.events import SummonRefused, VmSummoned
@@ -28,15 +27,19 @@ class Summons:
     def __init__(self, world: World, table: Table, rules: HandlesSummons) -> None:
         self.vmds = world.vmds()
         """Host -> its vmd."""
-        self._spawn, self._table, self._rules = world.spawn, table, rules
+        self._world, self._table, self._rules = world, table, rules
 
     def begin(self, action: SummonVm) -> None:
-        """Call vmd; the rules are given the answer."""
-        self._spawn(self._call(action), "summon")
+        """Call vmd, now or after a delay; the rules are given the answer."""
+        if action.delay:
+            self._world.clock.call_in(action.delay, lambda: self._spawn(action))
+        else:
+            self._spawn(action)
+
+    def _spawn(self, action: SummonVm) -> None:
+        self._world.spawn(self._call(action), "summon")
 
     async def _call(self, action: SummonVm) -> None:
-        if action.delay:
-            await asyncio.sleep(action.delay)
         vm, held = action.vm, self._table.held_by(action.vm)
         host = held[0].vm.host if held else ""
         try:
