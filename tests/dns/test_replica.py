@@ -295,7 +295,7 @@ async def test_an_operator_who_has_set_no_zones_is_shown_the_line_that_keeps_tho
 ) -> None:
     with capture_logs() as logs:
         async with serving(tmp_path, WWW) as made:
-            made.replica.say_what_changed()
+            made.replica.log_what_changed()
     assert [line["like"] for line in logs if "like" in line] == ['zones = ["jitsu.test"]']
 
 

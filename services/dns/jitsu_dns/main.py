@@ -52,7 +52,7 @@ async def _settle(replica: Replica) -> None:
     await replica.names.completed.wait()
     gc.freeze()
     gc.enable()
-    replica.say_what_changed()
+    replica.log_what_changed()
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ class Contents:
     # --- changes ---
 
     def _configure(self, changes: Sequence[VmChanged], serial: int, now: float) -> None:
-        """Take in VMs that came, went or are configured otherwise, and the serial that the zones have with that."""
+        """Update the table with VMs that came, went or changed, and give the zones their serial."""
         table = self.table
         depended = table.answers_depend_on_others
         table.is_reshaped = False

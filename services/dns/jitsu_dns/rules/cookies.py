@@ -1,8 +1,8 @@
-"""DNS cookies (RFC 7873) as RFC 9018 makes them: what a client shows that it gets what is sent to its address.
+"""DNS cookies (RFC 7873) in the form of RFC 9018: they show that a client receives what is sent to its address.
 
     client cookie (8)  version 1 (1)  reserved (3)  time (4)  SipHash-2-4 of all that and the address (8)
 
-Replicas on one address share the secret, so that each knows the others' cookies.
+Replicas on one address share the secret, so that each recognises the cookies of the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Cookies:
     secret: bytes
 
     def is_valid(self, cookie: bytes, address: bytes, wall_s: float) -> bool:
-        """Say whether a cookie is one of ours, for that address, and not too old; `wall_s` is Unix time."""
+        """Return whether a cookie is one of ours, for that address, and not too old; `wall_s` is Unix time."""
         if len(cookie) != FULL_BYTES:
             return False
         _, made_at = _MIDDLE.unpack(cookie[8:16])
@@ -36,7 +36,7 @@ class Cookies:
         return -MAX_AHEAD_S <= age <= MAX_AGE_S and self._make(cookie[:8], made_at, address) == cookie
 
     def answer(self, cookie: bytes, address: bytes, wall_s: float) -> bytes:
-        """Return the cookie for a response: the client's own if it is good for a while, else a new one."""
+        """Return the cookie for a response: the client's own if that stays valid for a while, else a new one."""
         if self.is_valid(cookie, address, wall_s):
             _, made_at = _MIDDLE.unpack(cookie[8:16])
             if int(wall_s) - made_at < RENEW_S:

@@ -66,7 +66,7 @@ class About:
     """What a replica says about itself (class CH; NSID), and how long it keeps idle TCP connections."""
 
     version: str = ""
-    """Empty: it is not told."""
+    """Empty if clients are not to know it."""
     replica: str = ""
     tcp_idle: float = 10.0
     """Seconds."""

@@ -5,26 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OWN_FILES = 120
-"""Beside clients and forwarded questions: the bus, logs, the sockets that listen."""
+"""For everything but clients and forwarded questions: the bus, logs, the sockets that listen."""
 FILES_PER_HOST = 10
-"""Of the bus, for each further host with a vmd."""
+"""For the bus, for each additional host with a vmd."""
 LEAST = 8
-"""Each part gets at least so many, whatever the limit is."""
+"""Each part gets at least this many, whatever the limit is."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What the limit of open files is divided into."""
+    """How the limit of open files is divided."""
 
     tcp: int
     """TCP connections of clients."""
     forwards: int
     """Questions to other servers, each with a socket of its own."""
     wanted: int
-    """What the limit would have to be for all that is configured."""
+    """The limit that everything that is configured would need."""
 
     def shortage(self, limit: int, max_tcp: int) -> str:
-        """Say what is wrong and what to do, if the limit is too low for what is configured."""
+        """Return what is wrong and what to do about it, or nothing if the limit is high enough."""
         if limit >= self.wanted:
             return ""
         return (
@@ -36,7 +36,7 @@ class Files:
 
 
 def divided(limit: int, max_tcp: int, max_forwards: int, hosts: int = 0) -> Files:
-    """Divide a limit of open files; if it is too low, each part gives up the same share."""
+    """Divide a limit of open files. If it is too low, each part gets the same share of what it wants."""
     own = OWN_FILES + FILES_PER_HOST * hosts
     wanted = own + max_tcp + max_forwards
     if limit >= wanted:

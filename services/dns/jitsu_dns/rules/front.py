@@ -283,7 +283,7 @@ class Front:
     # --- the states of the VMs ---
 
     def _states_received(self, event: StatesReceived, now: float) -> Sequence[Action]:
-        """Take in the states of all VMs of one host."""
+        """Replace the states of all VMs of one host."""
         for vm in self.states.on_host(event.host):
             self.warm.invalidate(self.contents.table.held_by(vm))
             self.states.forget(vm)

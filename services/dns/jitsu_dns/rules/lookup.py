@@ -44,7 +44,7 @@ class Held:
     vm: VM
     node: Node
     records: dict[int, tuple[bytes, ...]]
-    """Type -> records, each owner a pointer to the question's name."""
+    """Type -> records; each owner is a pointer to the question's name."""
     count: int = 0
     """Queries that are not reported yet."""
     used_at: float = 0.0
@@ -56,10 +56,10 @@ class Held:
 
 @dataclass(slots=True, eq=False)
 class Warm:
-    """What is answered for a name and type while the states of its VMs stay as they are."""
+    """The answer for a name and type, for as long as the states of its VMs stay as they are."""
 
     held: tuple[Held, ...]
-    """Whose addresses are in the answer."""
+    """The VMs whose addresses are in the answer."""
     qtype: int
     count: int = 0
     """Answers that are not counted at `held` yet."""
@@ -82,7 +82,7 @@ class Node:
     """Which VM comes first the next time."""
 
     def of_type(self, qtype: int) -> list[Held]:
-        """Return the VMs that have such a record."""
+        """Return the VMs that have a record of this type."""
         return [held for held in self.held if qtype in held.records]
 
 
@@ -121,7 +121,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Wildcards:
-    """What no wildcard stands for."""
+    """What wildcards do not stand for."""
 
     excluded: frozenset[bytes] = frozenset()
     """Labels, in lower case."""

@@ -1,16 +1,16 @@
-"""DNS messages as bytes (RFC 1035, section 4; RFC 6891): a query taken apart, a response put together.
+"""DNS messages as bytes (RFC 1035, section 4; RFC 6891): reads queries and makes responses.
 
-What is not answered in the ordinary way:
+These packets are not answered in the ordinary way:
 
-    shorter than a header, or a response (QR)      nothing: answering it would make a loop
-    another opcode than QUERY                      NOTIMP
+    shorter than a header, or a response (QR)      nothing: an answer could begin a loop
+    any opcode but QUERY                           NOTIMP
     QDCOUNT 0 with a cookie                        NOERROR and the server's cookie (RFC 7873, 5.4)
     QDCOUNT other than 1                           FORMERR (RFC 9619)
     a name, record or option that is cut short,
     two OPT records, bytes behind the last record  FORMERR
 
-The common query never meets a library: what is needed of it is in fixed places. Records are built by dnslib
-when the zone changes (records.py), and are bytes here.
+No library reads the common query: what is needed of it is in fixed places. Records are packed when the zone changes
+(records.py), and are only bytes here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from enum import IntEnum
 HEADER_BYTES = 12
 MAX_NAME_BYTES = 255  # RFC 1035, 2.3.4
 MAX_TCP_BYTES = 65535
-MIN_UDP_BYTES = 512  # RFC 1035, 2.3.4: what every client takes
+MIN_UDP_BYTES = 512  # RFC 1035, 2.3.4: what every client accepts
 MAX_UDP_BYTES = 1232  # DNS flag day 2020: fits an IPv6 minimum MTU unfragmented
 MAX_EXTRA_TEXT_BYTES = 200
 COOKIE_BYTES = (8, *range(16, 41))  # RFC 7873, 4: the client's half, and the server's if it has one
@@ -39,7 +39,7 @@ IN, CHAOS = 1, 3
 
 
 class Type(IntEnum):
-    """Record types that are treated in their own way here."""
+    """Record types that the code treats in a special way."""
 
     A = 1
     NS = 2
@@ -71,7 +71,7 @@ TYPE_NAMES: dict[int, str] = {each.value: each.name for each in Type} | {
 
 
 class Option(IntEnum):
-    """EDNS options that are understood."""
+    """EDNS options that this server understands."""
 
     NSID = 3  # RFC 5001
     COOKIE = 10  # RFC 7873
@@ -124,7 +124,7 @@ class Query:
     id: int
     flags: int
     question: bytes
-    """Name, type and class as they came: the case of the name is given back (0x20)."""
+    """Name, type and class as they came: a response repeats the case of the name (0x20)."""
     key: bytes
     """The name on the wire, in lower case."""
     qtype: int
@@ -134,16 +134,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Not answered in the ordinary way; `reply` is what is sent, nothing if None."""
+    """A packet that is not answered in the ordinary way; `reply` is what is sent, nothing if it is None."""
 
     reply: bytes | None
     cookie: bytes | None = None
-    """Its only question is for the server's cookie: `cookie_reply` makes the answer."""
+    """It asks for the server's cookie and nothing else: `cookie_reply` makes the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Records for a response, ready-made, each owner a pointer to the question or a full name."""
+    """Packed records for a response; each owner is a pointer to the question, or a full name."""
 
     answer: bytes = b""
     answers: int = 0
@@ -151,14 +151,14 @@ class Records:
     authorities: int = 0
     additional: bytes = b""
     additionals: int = 0
-    """Left out if there is no room."""
+    """Left out if the response has no room for them."""
 
 
 NO_RECORDS = Records()
 
 
 def parse(data: bytes) -> Query | Malformed:
-    """Take a query apart."""
+    """Read a query."""
     if len(data) < HEADER_BYTES:
         return Malformed(None)
     id, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(data)
@@ -212,7 +212,7 @@ def respond(
     udp: bool = True,
     extras: Extras = NO_EXTRAS,
 ) -> bytes:
-    """Return the response; over UDP one that is too large is truncated to its question (TC)."""
+    """Return the response. Over UDP, one that is too large is truncated to its question (TC)."""
     flags = QR | (query.flags & RD) | (AA if authoritative else 0) | (rcode & 0xF)
     opt = b"" if query.edns is None else opt_record(query.edns, rcode, extras)
     opts = 1 if opt else 0
@@ -237,7 +237,7 @@ def truncated(
 
 
 def cookie_reply(data: bytes, cookie: bytes) -> bytes:
-    """Return the answer to a query that has no question but for the server's cookie (RFC 7873, 5.4)."""
+    """Return the answer to a query that asks for nothing but the server's cookie (RFC 7873, 5.4)."""
     id, flags = struct.unpack_from("!HH", data)
     opt = opt_record(Edns(MAX_UDP_BYTES, 0), Rcode.NOERROR, Extras(cookie=cookie))
     return _HEADER.pack(id, QR | (flags & RD), 0, 0, 0, 1) + opt
@@ -251,12 +251,12 @@ def udp_limit(query: Query) -> int:
 
 
 def to_wire(name: str) -> bytes:
-    """Return a checked host name as it stands on the wire."""
+    """Return a host name, which has been checked, in wire format."""
     return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
 
 
 def parents(key: bytes) -> list[bytes]:
-    """Return a name on the wire and its parents, without the root, the name itself first."""
+    """Return a name in wire format and its parents without the root; the name itself comes first."""
     found = []
     while len(key) > 1:
         found.append(key)
@@ -275,14 +275,14 @@ def opt_record(edns: Edns, rcode: Rcode, extras: Extras) -> bytes:
         options += struct.pack("!HHH", Option.KEEPALIVE, 2, extras.keepalive)
     if extras.ede is not None:
         code, text = extras.ede
-        said = text.encode()[:MAX_EXTRA_TEXT_BYTES].decode("utf-8", "ignore").encode()
-        options += struct.pack("!HHH", Option.EDE, 2 + len(said), code) + said  # RFC 8914, section 2
+        cut = text.encode()[:MAX_EXTRA_TEXT_BYTES].decode("utf-8", "ignore").encode()
+        options += struct.pack("!HHH", Option.EDE, 2 + len(cut), code) + cut  # RFC 8914, section 2
     flags = (rcode >> 4) << 24 | (DO if edns.do else 0)
     return b"\0" + _RECORD.pack(Type.OPT, MAX_UDP_BYTES, flags, len(options)) + options
 
 
 def _bare(id: int, flags: int, rcode: Rcode) -> bytes:
-    """Return a response without a question: the query's could not be read."""
+    """Return a response without a question, because that of the query could not be read."""
     return _HEADER.pack(id, QR | (flags & (OPCODE | RD)) | rcode, 0, 0, 0, 0)
 
 

@@ -1,15 +1,17 @@
 """What the store says of all VMs, and which of them the table has already.
 
-With 10,000 VMs it takes seconds to make them all, and a replica answers right away. So the leaves of all VMs are kept
-as they are, with an index of their names; a VM is made when somebody asks for it, the others a few at a time.
+With 10,000 VMs it takes seconds to make them all, but a replica should answer at once. So the leaves of all VMs are
+kept as they are, with an index of their names. A VM is made when somebody asks for it; the others are made a few at a
+time.
 
-    knows      from                                 what is answered meanwhile
-    NOTHING    -                                    nothing: questions are held (rules/unknown.py)
-    REMEMBERED an earlier run's file, unchecked     what is found; what is not found is held
-    TOLD       the store, or the file, which the    everything, once the VMs that it may depend on are made
-               store says is as it was
+    what is known  where it comes from               what is answered
+    NOTHING        -                                 nothing: questions are held (rules/unknown.py)
+    REMEMBERED     the file of an earlier run, not   what is found; questions about other names are held
+                   confirmed by the store
+    TOLD           the store, or the file if the     everything, once the VMs are made that the answer may depend on
+                   store confirms it
 
-A store that has no VM at all is one that nobody has configured yet: that counts as NOTHING until a change comes.
+A store that has no VM at all is one that nobody has configured yet. That counts as NOTHING until a change comes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
 
 MAX_AT_ONCE = 20
-"""VMs that are made in one go, some 5 ms of work: a change of more waits for its turns."""
+"""VMs that are made in one go, about 5 ms of work; a change of more VMs is spread over several turns."""
 _WILDCARD = b"\x01*"
 _ARPA = b"\x04arpa\x00"
 
@@ -36,7 +38,7 @@ Leaves = dict[str, str]
 
 
 class Known(Enum):
-    """How far the names of all VMs are known."""
+    """How much is known about the names of all VMs."""
 
     NOTHING = auto()
     REMEMBERED = auto()
@@ -54,43 +56,43 @@ class Names:
         """VM -> why it cannot be used."""
         self._taken: dict[str, Leaves] = {}
         self._open: dict[str, list[bytes]] = {}
-        """VMs that are to be made, in turn, with the names that they have or had."""
+        """VMs that have not been made yet, in order, with the names that they have or had."""
         self._by_name: dict[bytes, set[str]] = {}
         """Of those."""
         self._above: Counter[bytes] = Counter()
-        """What is above those names."""
+        """The names above those."""
 
     @property
     def is_complete(self) -> bool:
         """Whether the store's VMs are known, and all made."""
         return self.known is Known.TOLD and not self._open
 
-    # --- what is told ---
+    # --- what the store says ---
 
     def remember(self, leaves: Mapping[str, Leaves]) -> None:
-        """Take what an earlier run knew."""
+        """Begin with what an earlier run knew."""
         self.known = Known.REMEMBERED
         self.leaves = dict(leaves)
         for uuid in self.leaves:
             self._to_be_made(uuid)
 
     def confirm(self) -> None:
-        """Note that the store says: what is known is what it has."""
+        """Note that the store confirms what is known."""
         self.known = Known.TOLD if self.leaves else Known.NOTHING
 
     def begin_reset(self) -> None:
-        """Begin to take the whole tree in pieces; until `end_reset`, what was known before still counts."""
+        """Begin to read the whole tree in pieces; until `end_reset`, what was known before still counts."""
         self._taken = {}
 
     def take(self, leaves: Mapping[str, str]) -> None:
-        """Take a piece (path -> value); all of a VM is in the same one."""
+        """Add a piece of the tree (path -> value); a VM is never split between two pieces."""
         for path, value in leaves.items():
             uuid, leaf = _leaf_of_vm(path)
             if leaf:
                 self._taken.setdefault(uuid, {})[leaf] = value
 
     def end_reset(self) -> None:
-        """Note that the whole tree has been taken."""
+        """Note that the whole tree has been added."""
         before, self.leaves, self._taken = self.leaves, self._taken, {}
         for uuid in {*before, *self.leaves}:
             if before.get(uuid) != self.leaves.get(uuid):
@@ -98,7 +100,7 @@ class Names:
         self.confirm()
 
     def apply(self, changes: Iterable[tuple[str, str | None]]) -> None:
-        """Take the changes of a commit: (path, new value or None)."""
+        """Apply the changes of a commit: (path, new value or None)."""
         for uuid in dict.fromkeys(self._put(path, value) for path, value in changes):
             if uuid:
                 self._to_be_made(uuid)
@@ -118,10 +120,10 @@ class Names:
             self.leaves.pop(uuid, None)
         return uuid
 
-    # --- what is made of it ---
+    # --- the VMs that are made from it ---
 
     def wanted(self, key: bytes) -> list[str]:
-        """Return the VMs that are to be made before a question for a name can be answered."""
+        """Return the VMs that must be made before a question about a name can be answered."""
         if not self._open:
             return []
         found = set(self._by_name.get(key, ()))
@@ -130,10 +132,10 @@ class Names:
         return sorted(found)
 
     def may_change(self, key: bytes, node: bytes | None) -> bool:
-        """Return whether the answer for a name may be another one when all VMs are made.
+        """Return whether the answer for a name may be different once all VMs are made.
 
-        `node` is the name in the table that the answer comes from, None if there is none. To be asked when those
-        that are `wanted` are made.
+        `node` is the name in the table that the answer comes from, None if there is none. The VMs that are `wanted`
+        must have been made.
         """
         if self.is_complete or node == key:
             return False
@@ -146,7 +148,7 @@ class Names:
         return any(above in self._above or above in self._by_name for above in between)
 
     def make(self, uuids: Iterable[str]) -> list[VmChanged]:
-        """Make these VMs of what is known of them; return what that changes."""
+        """Make these VMs from what is known about them; return what that changes."""
         changed = []
         for uuid in uuids:
             self._is_made(uuid)
@@ -165,7 +167,7 @@ class Names:
 
     @property
     def left(self) -> int:
-        """How many VMs are to be made."""
+        """How many VMs have not been made yet."""
         return len(self._open)
 
     def _made(self, uuid: str) -> VM | None:
@@ -201,7 +203,7 @@ class Names:
 
 
 def _names(leaves: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the names and aliases that a VM with these leaves has; perhaps more, never fewer."""
+    """Yield the names and aliases that a VM with these leaves has. There may be too many, but never too few."""
     for path, value in leaves.items():
         name = ""
         if path.startswith("dns/"):
@@ -213,7 +215,7 @@ def _names(leaves: Mapping[str, str]) -> Iterator[bytes]:
 
 
 def _leaf_of_vm(path: str) -> tuple[str, str]:
-    """Return a VM's uuid and the path below it; nothing for paths that are no VM's."""
+    """Return a VM's uuid and the path below it; two empty texts if the path is not a VM's."""
     rest = path.removeprefix(VM_ROOT + "/")
     uuid, _, leaf = rest.partition("/")
     return (uuid, leaf) if rest != path and leaf else ("", "")

@@ -1,7 +1,7 @@
 """Resource records, packed to bytes for message.py.
 
-Those of VMs are packed here: with 10,000 VMs they are what a start waits for. SOA, NS and TXT come from dnslib, and
-those that are written in zone-file form from dnspython, which knows all types.
+Records of VMs are packed here by hand, because a start with 10,000 VMs waits for them. SOA, NS and TXT come from
+dnslib. Records in zone-file form come from dnspython, which knows all types.
 
 A name is `bytes` as on the wire wherever it may have any octets in its labels (RFC 2181, section 11), and `str`
 where the configuration has checked that it is a host name.
@@ -31,14 +31,14 @@ NEGATIVE_TTL_S = 10
 APEX_TTL_S = 3600
 SOA_TIMES_S = (3600, 600, 86400, NEGATIVE_TTL_S)  # refresh, retry, expire, minimum
 _NOT_STATIC = frozenset({Type.SOA, Type.NS, Type.OPT, Type.ANY, Type.AXFR, Type.IXFR})
-"""SOA and NS are made here, and there are no zones of others below ours."""
+"""SOA and NS are made here, and nobody else has zones below ours."""
 POINTER_TO_QUESTION = b"\xc0\x0c"
 _HEAD = struct.Struct("!HHIH")
 
 
 @dataclass(frozen=True)
 class Authority:
-    """Who serves the zones; names that are empty are made from the zone's."""
+    """Who serves the zones. Names that are empty are derived from the name of the zone."""
 
     mname: str = ""
     rname: str = ""

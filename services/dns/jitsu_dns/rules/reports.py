@@ -17,7 +17,7 @@ class ReplicaReports:
     """The reports of one replica."""
 
     def __init__(self, front: Front, warnings: Callable[[], list[str]]) -> None:
-        """`warnings` returns what an operator should put right now."""
+        """`warnings` returns what an operator should fix now."""
         self._front, self._warnings = front, warnings
 
     def prepare(self) -> bool:

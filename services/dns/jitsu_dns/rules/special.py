@@ -1,4 +1,4 @@
-"""Special-use names, which are answered here instead of being asked of others, who know nothing of them.
+"""Special-use names. They are answered here and not forwarded, because other servers know nothing about them.
 
     localhost                          the loopback addresses                     RFC 6761, 6.3
     test, invalid                      there is nothing below them                RFC 6761, 6.2 and 6.4
@@ -10,8 +10,9 @@
     reverse zones of addresses that
     are used in private                there is nothing                           RFC 6303, 4
 
-Whoever has such names elsewhere lists their zones in `dns.forward_special`. What a zone or a VM here holds never gets
-here; a name above one of those exists, so it is NODATA, not NXDOMAIN, which would hide all below it (RFC 8020).
+If such names are held elsewhere, their zones are listed in `dns.forward_special`. Names that a zone or a VM of ours has
+never come here. A name above one of those exists, so it is answered NODATA: NXDOMAIN would hide everything below it
+(RFC 8020).
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ _LOOPBACK = address_records([IPv4Address("127.0.0.1"), IPv6Address("::1")], LOCA
 
 
 class SpecialNames:
-    """Those that are answered here."""
+    """The names that are answered here."""
 
     def __init__(self, forwarded: Iterable[str] = ()) -> None:
-        """`forwarded` are zones of them that somebody else holds."""
+        """`forwarded` are those of their zones that somebody else holds."""
         self._forwarded = frozenset(map(to_wire, forwarded))
 
     def answer(self, name: bytes, qtype: int, *, is_above_ours: bool) -> tuple[Rcode, Records] | None:
-        """Return the answer to a question of a name that is not held here; None if others are to be asked.
+        """Return the answer to a question about a name that is not held here; None if it is to be forwarded.
 
         `is_above_ours`: there are names of ours below that name.
         """

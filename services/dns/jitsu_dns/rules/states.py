@@ -1,4 +1,4 @@
-"""The states of all VMs as the vmd of each host last published them."""
+"""The states of all VMs, as the vmd of each host last published them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class States:
         return known is not None and known.state is VmState.READY and has_addresses(vm, known.addresses)
 
     def is_under_way(self, vm: str, host: str) -> bool:
-        """Return whether a VM is about to be ready; what a vmd published before it fell silent may be long over."""
+        """Return whether a VM is about to be ready. What a vmd published before it fell silent may be out of date."""
         return self.of(vm) in UNDER_WAY and self.is_heard(host)
 
     def on_host(self, host: str) -> list[str]:

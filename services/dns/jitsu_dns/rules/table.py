@@ -85,7 +85,7 @@ class Table(Lookup):
         return self._by_vm.get(vm, ())
 
     def replace(self, old: VM | None, new: VM | None) -> None:
-        """Take a VM in, out, or in its new form; `publish` afterwards.
+        """Add, remove or replace a VM; call `publish` afterwards.
 
         Raises ValueError, and changes nothing, if no records can be made of the new one.
         """
@@ -151,7 +151,7 @@ class Table(Lookup):
     # --- transfers ---
 
     def transfer(self, zone: bytes) -> Iterator[bytes] | None:
-        """Return the records of a configured zone as it is now, whatever changes while they are taken.
+        """Return the records of a configured zone as it is now, whatever changes while they are sent.
 
         They come with their owners, for messages whose question is the zone. None if too many transfers are under way.
         """

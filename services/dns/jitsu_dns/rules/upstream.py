@@ -1,11 +1,11 @@
-"""A response of another server, taken apart as far as it must be to be given on and to be kept.
+"""Reads a response of another server, as far as is needed to forward it and to keep it.
 
-Its records stay bytes: their compression points into the question, which is as long for us as for the other server,
-and stands in the same place. Only TTLs are changed, and the OPT record, which is between two servers, is taken off
-(RFC 6891, section 6.1.1: one at most, owned by the root, in the additional section). Additional records that follow it
-are left out as well, since their compression may point behind it, and nobody depends on them.
+Its records stay bytes. Their compression points into the question, which has the same length and place in our response.
+Only the TTLs change, and the OPT record is removed, because it concerns only two servers (RFC 6891, section 6.1.1: one
+at most, owned by the root, in the additional section). Additional records that follow it are left out as well: their
+compression may point behind it, and nobody depends on them.
 
-Every count, length and offset here comes from the network: nothing is sliced or unpacked before it is compared with
+Every count, length and offset here comes from the network, so nothing is sliced or unpacked before it is compared with
 what is there.
 """
 
@@ -42,7 +42,7 @@ from jitsu_dns.rules.message import (
 if TYPE_CHECKING:
     from jitsu_dns.rules.message import Extras, Records
 
-MAX_TTL_S = 86400  # RFC 8767, 4: no server should keep for weeks what another said
+MAX_TTL_S = 86400  # RFC 8767, 4 suggests days, not weeks
 MAX_NEGATIVE_TTL_S = 3 * 3600  # RFC 2308, 5
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
@@ -51,29 +51,29 @@ _BARE = frozenset({Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED})
 
 
 class Unfit(Enum):
-    """Why a packet is no response to be used."""
+    """Why a packet is not a usable response."""
 
     FORGED = auto()
-    """It does not repeat what was sent, so anybody may have sent it."""
+    """It does not repeat what we sent, so anybody may have sent it."""
     OTHER_CASE = auto()
     """It repeats the question, but not the mixture of cases of its name."""
     MALFORMED = auto()
-    """It repeats the question, and its records make no sense."""
+    """It repeats the question, but its records make no sense."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What another server said."""
+    """A response of another server."""
 
     rcode: int
     """With the upper bits of the OPT record (RFC 6891, 6.1.3)."""
     counts: tuple[int, int, int]
     body: bytes
-    """All behind the question, without OPT."""
+    """Everything after the question, without OPT."""
     ttls_at: tuple[int, ...]
-    """Where TTLs stand in the body."""
+    """Offsets of the TTLs in the body."""
     ttl: int
-    """How long it may be kept, in seconds; 0: not at all."""
+    """How long it may be kept, in seconds; 0 if not at all."""
     truncated: bool
     authentic: bool = False
     """The server has validated it (AD, RFC 4035, 3.2.3)."""
@@ -84,7 +84,7 @@ class Response:
         return 300 + len(self.body) + 40 * len(self.ttls_at)
 
     def answer(self, query: Query, age_s: int, *, udp: bool, extras: Extras = NO_EXTRAS) -> bytes:
-        """Return it as the answer to a query; `age_s` is how long it was kept."""
+        """Return it as the answer to a query; `age_s` is for how long it has been kept."""
         flags = QR | RA | (query.flags & (RD | CD)) | (self.rcode & 0xF)
         if self.authentic and (query.flags & AD or (query.edns is not None and query.edns.do)):
             flags |= AD  # RFC 6840, 5.8
@@ -97,10 +97,9 @@ class Response:
         return header + query.question + self._aged(age_s) + opt
 
     def behind(self, aliases: Records, query: Query, target: bytes, age_s: int) -> Response | None:
-        """Return it with the aliases that lead from a query's name to `target`, which it was asked for; None if it
-        cannot be read.
+        """Return it behind the aliases that lead from a query's name to `target`; None if it cannot be read.
 
-        Its compression points into a question of another length, so it is written again.
+        It was asked for `target`, so its compression points into a question of another length: it is written again.
         """
         question = target + query.question[-4:]
         try:
@@ -125,9 +124,9 @@ class Response:
 
 
 def question_for(query: Query, id: int, name: bytes, *, edns: bool = True) -> bytes:
-    """Return a query's question for another server, its name in that mixture of cases (0x20).
+    """Return a query's question for another server; `name` has a mixture of upper and lower case (0x20).
 
-    AD asks whether the server has validated the answer (RFC 6840, 5.7), CD is the client's own wish.
+    AD asks whether the server has validated the answer (RFC 6840, 5.7). CD is set if the client has set it.
     """
     flags = RD | AD | (query.flags & CD)
     do = DO if query.edns is not None and query.edns.do else 0
@@ -136,7 +135,7 @@ def question_for(query: Query, id: int, name: bytes, *, edns: bool = True) -> by
 
 
 def parse_response(data: bytes, asked: bytes) -> Response | Unfit:
-    """Take apart the response to a packet that was sent."""
+    """Read the response to a packet that was sent."""
     if len(data) < HEADER_BYTES or data[:2] != asked[:2]:
         return Unfit.FORGED
     _, flags, questions, *counts = _HEADER.unpack_from(data)
@@ -146,7 +145,7 @@ def parse_response(data: bytes, asked: bytes) -> Response | Unfit:
     if questions == 0 and rcode in _BARE:
         return Response(rcode, (0, 0, 0), b"", (), 0, False)
     end = name_end(asked, HEADER_BYTES, pointers=False)
-    assert end is not None  # we have made it
+    assert end is not None  # we made it
     question = asked[HEADER_BYTES : end + 4]
     at = HEADER_BYTES + len(question)
     if questions != 1 or data[HEADER_BYTES:at].lower() != question.lower():
@@ -157,7 +156,7 @@ def parse_response(data: bytes, asked: bytes) -> Response | Unfit:
 
 
 def _records(data: bytes, at: int, flags: int, counts: list[int], qtype: int) -> Response | Unfit:
-    """Take apart what stands behind the question."""
+    """Read what follows the question."""
     answers, authorities, additionals = counts
     rcode = flags & 0xF
     begin, ttls_at, ttls, types, negative = at, [], [], set(), None
@@ -193,7 +192,7 @@ def _records(data: bytes, at: int, flags: int, counts: list[int], qtype: int) ->
 def _lifetime(rcode: int, is_found: bool, ttls: list[int], answers: int, negative: int | None) -> int:
     """Return how long a response may be kept (RFC 2308, 5; RFC 2181, 5.2).
 
-    One that says no may stand behind aliases, which are kept no longer than they say themselves.
+    A denial may follow aliases, and is not kept for longer than their TTLs allow.
     """
     if rcode == Rcode.NOERROR and is_found:
         return min([*ttls, MAX_TTL_S])

@@ -1,4 +1,4 @@
-"""What is wrong with what a replica serves, as far as an operator can put it right: for the log and `jitsu status`."""
+"""What an operator should fix about what a replica serves; the log and `jitsu status` show it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.table import Table
 
 MAX_EACH = 5
-"""Warnings of one kind: a thousand VMs with the same fault need no thousand lines."""
+"""Warnings of one kind: a thousand VMs with the same fault do not need a thousand lines."""
 
 
 class WarningList:
-    """What is wrong now; what is new of it belongs in the log."""
+    """What is wrong now. What was not wrong before belongs in the log."""
 
     def __init__(self, *, has_secondaries: bool) -> None:
         self._has_secondaries = has_secondaries

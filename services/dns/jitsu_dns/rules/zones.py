@@ -1,7 +1,7 @@
-"""The zones that `dns.zones` names, and what every zone has: SOA, NS, and addresses of its name servers.
+"""The zones in `dns.zones`, and what every zone has: SOA, NS, and the addresses of its name servers.
 
-A name that is held here and lies in none of these zones is a zone of its own, and holds nothing below itself: its
-siblings, and what is below it, belong to somebody else as far as we know.
+A name that is held here but lies in none of these zones is a zone of its own. As far as we know, its siblings and the
+names below it belong to somebody else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.records import Authority
 
 MAX_SOAS = 1000
-"""Kept ready-made at once: with wildcards there are as many names as clients can think of."""
+"""SOA records that are kept packed. With wildcards there are as many names as clients can think of."""
 
 
 class Zones:
@@ -61,7 +61,7 @@ class Zones:
         self._soas.clear()
 
     def readdress(self, own_addresses: tuple[str, ...]) -> bool:
-        """Give `ns.<zone>` the addresses at which this server is reached now; return whether they are others."""
+        """Give `ns.<zone>` the addresses at which this server is reached now; return whether they have changed."""
         if own_addresses == self._authority.own_addresses:
             return False
         self._authority = replace(self._authority, own_addresses=own_addresses)
@@ -69,7 +69,7 @@ class Zones:
         return True
 
     def soa(self, zone: bytes) -> bytes:
-        """Return a zone's SOA record, with its owner."""
+        """Return a zone's SOA record with its owner."""
         found = self._soas.get(zone)
         if found is None:
             if len(self._soas) >= MAX_SOAS:
@@ -78,7 +78,7 @@ class Zones:
         return found
 
     def has_name_servers(self, zone: bytes) -> bool:
-        """Return whether NS records can be given for a zone; a name that is its own zone has those configured only."""
+        """Return whether a zone has NS records; a name that is its own zone has only those that are configured."""
         return zone in self.names or bool(self._authority.nameservers)
 
     def name_servers(self, zone: bytes) -> Records:
@@ -94,7 +94,7 @@ class Zones:
         return key in self._glue
 
     def glue(self, key: bytes, rtype: int) -> tuple[bytes, ...]:
-        """Return the address records of a name server, nothing for other names."""
+        """Return the address records of a name server; nothing for any other name."""
         return self._glue.get(key, {}).get(rtype, ())
 
     def glue_in(self, zone: bytes) -> Iterator[tuple[bytes, dict[int, tuple[bytes, ...]]]]:

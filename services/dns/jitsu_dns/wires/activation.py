@@ -1,4 +1,7 @@
-"""Sockets that the service manager has bound (sd_listen_fds(3)): port 53 without privilege, open in restarts."""
+"""Sockets that the service manager has bound (sd_listen_fds(3)).
+
+With these, a replica serves port 53 without privileges, and the port stays open while the replica restarts.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ FIRST_DESCRIPTOR = 3
 
 
 def is_activated() -> bool:
-    """Return whether sockets are there for this process."""
+    """Return whether the service manager has sockets for this process."""
     return os.environ.get("LISTEN_PID", "") == str(os.getpid())
 
 
 def inherited() -> list[socket.socket]:
-    """Return the sockets that were handed over. They are handed over once."""
+    """Return the sockets that were handed over. A second call returns none."""
     if not is_activated():
         return []
     del os.environ["LISTEN_PID"]

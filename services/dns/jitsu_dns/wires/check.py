@@ -1,4 +1,4 @@
-"""`jitsu-dns --check`: what is wrong with [dns] that only this service knows, found without binding anything."""
+"""`jitsu-dns --check`: the faults in [dns] that only this service can find. It binds nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def faults(settings: DnsSettings) -> list[str]:
-    """Return a line for each thing with which a replica would refuse to start, as `dns.key: what is wrong`."""
+    """Return a line for each fault with which a replica would refuse to start: `dns.key: what is wrong`."""
     found, static = [], []
     for line in settings.records:
         try:

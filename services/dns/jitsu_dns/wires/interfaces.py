@@ -23,13 +23,13 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 NOT_LASTING = IFA_F_TEMPORARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
-"""Addresses that other hosts cannot, or soon can no longer, be given."""
+"""Flags of addresses that other hosts cannot use, or will soon not be able to use."""
 ANSWER_BYTES = 65536
 ANSWER_LIMIT_S = 1.0
 SETTLE_S = 0.5
-"""Changes within that time are one: an interface that comes up brings several."""
+"""Changes within this time count as one: an interface that comes up causes several."""
 LOOK_S = 60.0
-"""Between two looks when the kernel reports nothing; a report may have been lost."""
+"""Look this often even if the kernel reports nothing, because a report may have been lost."""
 _HEADER = struct.Struct("=IHHII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -44,7 +44,7 @@ class OwnAddress(NamedTuple):
     interface: IPv4Interface | IPv6Interface
     """The address with the length of its prefix."""
     is_lasting: bool = True
-    """Other hosts may be given it: it is neither temporary nor about to go."""
+    """Other hosts may use it: it is neither temporary nor about to go away."""
 
 
 def own_interfaces() -> list[OwnAddress]:
@@ -95,7 +95,7 @@ async def address_changes() -> AsyncIterator[None]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE) as reports:
         try:
             reports.bind((0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
-            loop.add_reader(reports, lambda: changed.set() if _tells_a_change(reports) else None)
+            loop.add_reader(reports, lambda: changed.set() if _reports_a_change(reports) else None)
         except OSError as error:
             log.warning("changes of this host's addresses will be noticed late", every_s=LOOK_S, reason=str(error))
         try:
@@ -110,7 +110,7 @@ async def address_changes() -> AsyncIterator[None]:
             loop.remove_reader(reports)
 
 
-def _tells_a_change(reports: socket.socket) -> bool:
+def _reports_a_change(reports: socket.socket) -> bool:
     """Read the reports that have come; return whether one is about an address that holds beyond its link."""
     found = False
     while True:

@@ -1,4 +1,4 @@
-"""Follow the store's VMs: what rules/names.py knows, from the file of an earlier run, the store's rpc and its feed.
+"""Follows the store's VMs for rules/names.py: from the file of an earlier run, the store's rpc, and its feed.
 
 replica                               store
    | reads its file: REMEMBERED
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 SNAPSHOT_TIMEOUT_S = 5.0
 PAGE_LEAVES = 2000
-"""Of a snapshot: the store does its other work between two pages."""
+"""Leaves in a page of a snapshot; the store does its other work between two pages."""
 MAX_CHANGE_PAGES = 5
-"""A replica that was away for longer than that many times MAX_COMMITS takes everything."""
+"""A replica that has missed more than this many times MAX_COMMITS reads everything again."""
 MAX_COMMITS = 1000
 SAVE_AFTER_S = 2.0
-"""Changes within that time are written at once."""
+"""Changes within this time are written together."""
 PATIENCE_S = 2.0
 """A wait that lasts longer is logged."""
 
@@ -49,14 +49,14 @@ log = structlog.get_logger("dns")
 
 @dataclass(frozen=True)
 class _Same:
-    """The store has what is known."""
+    """The store has exactly what is known here."""
 
     head: Leaves
 
 
 @dataclass(frozen=True)
 class _Changed:
-    """The store has something else: these changes, or, if they are None, what has been taken in pages."""
+    """The store has something else: these changes or, if they are None, what was read page by page."""
 
     head: Leaves
     changes: list[tuple[str, str | None]] | None
@@ -73,7 +73,7 @@ class NamesFollower:
     """Keeps what a replica knows of the store's VMs up to date, in memory and on disk."""
 
     def __init__(self, world: World, rules: HandlesNames, names: Names) -> None:
-        """`names` is what the rules know; they are told when it has changed."""
+        """`names` is what the rules know; `rules` handle that it has changed."""
         self._world, self._rules, self._names = world, rules, names
         self._store = world.client("store")
         self._file = NamesFile(_kept_in(world.settings))

@@ -1,8 +1,8 @@
-"""What a replica knew of the store, in a file: one that is started again answers before the store has told it all.
+"""The file in which a replica keeps what it knows of the store, so that it can answer at once after a restart.
 
-A list of msgpack objects: a head, [UUID, LEAVES] for each VM, and an end, without which the file is not used. It is
-written a few VMs at a time, so that queries are answered meanwhile. The head says with which commit it was begun:
-what is in the file is what the store had then, or later.
+The file is a list of msgpack objects: a head, [UUID, LEAVES] for each VM, and an end. Without the end, it is not used.
+It is written a few VMs at a time, so that queries are answered in between. The head names the commit with which writing
+began; what is in the file is what the store had then or later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT = "jitsu-dns names 1"
 END = "end"
 VMS_AT_ONCE = 100
-"""VMs that are written in one go, some 1 ms of work."""
+"""VMs that are written in one go, about 1 ms of work."""
 MAX_FILE_BYTES = 1 << 30
 
 log = structlog.get_logger("dns")
@@ -30,7 +30,7 @@ log = structlog.get_logger("dns")
 
 @dataclass(frozen=True)
 class Remembered:
-    """What the file says."""
+    """What is in the file."""
 
     commit: str
     serial: int
@@ -42,10 +42,10 @@ class NamesFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._is_told = False
+        self._is_logged = False
 
     def read(self) -> Remembered | None:
-        """Return what an earlier run has left, None if that is nothing or cannot be used."""
+        """Return what an earlier run has left; None if there is nothing, or nothing that can be used."""
         try:
             return self._read()
         except FileNotFoundError:
@@ -87,13 +87,13 @@ class NamesFile:
                 file.write(msgpack.packb(END))
             new.replace(self._path)
         except OSError as error:
-            if not self._is_told:
+            if not self._is_logged:
                 log.info(
                     "cannot keep the names for the next start, which will take longer",
                     file=str(new),
                     reason=error.strerror,
                 )
-            self._is_told = True
+            self._is_logged = True
 
 
 def _text(value: Any) -> str:

@@ -96,7 +96,7 @@ class RealSockets:
             self._udp.send(data, client)
 
     def send_all(self, client: Hashable, messages: Iterator[bytes]) -> None:
-        """Send messages over TCP, each when the client has taken the one before."""
+        """Send messages over TCP, each when the client has accepted the one before."""
         if isinstance(client, Connection):
             client.send_all(messages)
 

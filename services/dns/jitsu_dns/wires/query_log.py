@@ -1,4 +1,4 @@
-"""The query log: a line for each query, switched on and off while the server runs."""
+"""The query log: one line per query. It can be switched on and off while the server runs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import structlog
 from jitsu_dns.rules.message import TYPE_NAMES, Malformed, Rcode, parse
 
 _RCODES = [next((each.name for each in Rcode if each == number), f"RCODE{number}") for number in range(16)]
-"""Other servers, to which queries are forwarded, answer with any of them."""
+"""The servers to which queries are forwarded may answer with any of them."""
 
 log = structlog.get_logger("dns")
 
 
 class QueryLog:
-    """Logs queries while it is on. It costs more than answering them."""
+    """Logs queries while it is on. To log a query costs more than to answer it."""
 
     def __init__(self, *, is_on: bool) -> None:
         self.is_on = is_on
 
     def switch(self) -> None:
-        """Switch it on, or off."""
+        """Switch it on or off."""
         self.is_on = not self.is_on
         log.info("queries are logged" if self.is_on else "queries are no longer logged")
 
@@ -45,7 +45,7 @@ class QueryLog:
 
 
 def _readable(key: bytes) -> str:
-    """Return a name on the wire as text; what is no printable ASCII is shown as in RFC 1035, 5.1."""
+    """Return a name in wire format as text; what is not printable ASCII is escaped (RFC 1035, 5.1)."""
     labels = []
     while key[0]:
         label, key = key[1 : key[0] + 1], key[key[0] + 1 :]

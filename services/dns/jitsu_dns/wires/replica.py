@@ -106,13 +106,13 @@ class Replica:
         self._front.cold.limit = summon_limit(settings.dns)
         self._query_log.is_on = settings.dns.log_queries
 
-    def say_what_changed(self) -> None:
-        """Tell an operator who has set no zones which line keeps the zones of earlier versions."""
+    def log_what_changed(self) -> None:
+        """Log, for an operator who has set no zones, the line that keeps the zones of earlier versions."""
         if hint := upgrade_hint(self._front.contents.table):
             log.warning("only the VMs' own names are served, not their domains: set dns.zones for those", like=hint)
 
     async def stop(self) -> None:
-        """Answer the queries that were read, then tell the reaper not to wait for reports of this replica any more."""
+        """Answer the queries that were read, then report to the reaper that this replica leaves."""
         if self._sockets.is_inherited:  # else what is in the socket goes with it
             self._sockets.stop_reading()
             await self._answer_those_that_wait()
@@ -229,7 +229,7 @@ class Replica:
             log.info("the addresses of the zones' own name servers have changed", addresses=addresses)
 
     def _warn(self) -> list[str]:
-        """Return what an operator should put right; what is new goes to the log too."""
+        """Return what an operator should fix, and log what is new."""
         contents, found = self._front.contents, () if self._servers is None else self._servers.found.warnings
         left_out = contents.names.faults | contents.faults
         for warning in self._warnings.update(contents.table, left_out, [*self._sockets.warnings, *found]):

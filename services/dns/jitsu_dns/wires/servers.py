@@ -1,4 +1,4 @@
-"""Which servers are asked for names of others, and for whom: from the settings, resolv.conf(5) and the interfaces.
+"""Which servers are asked about names of others, and for whom: from the settings, resolv.conf(5) and the interfaces.
 
 `dns.forward = system` follows resolv.conf while the process runs: a host that gets its network late, or moves to
 another one, has other servers then. Servers that would lead a question back to this one are left out, with a warning
@@ -42,7 +42,7 @@ log = structlog.get_logger("dns")
 
 @dataclass(frozen=True)
 class Found:
-    """What holds now."""
+    """The servers and clients that apply now."""
 
     servers: tuple[Server, ...]
     networks: tuple[IPv4Network | IPv6Network, ...]

@@ -52,7 +52,7 @@ class Sockets(Protocol):
     is_inherited: bool
     """The sockets belong to the service manager, and outlive this process."""
     warnings: list[str]
-    """What an operator should put right so that the sockets can serve as configured."""
+    """What an operator should fix so that the sockets can serve as configured."""
 
     @property
     def max_forwards(self) -> int:
@@ -83,7 +83,7 @@ class Sockets(Protocol):
         """Send one response; if the client is gone, nothing happens."""
 
     def send_all(self, client: Hashable, messages: Iterator[bytes]) -> None:
-        """Send messages to a client over TCP, each when the client has taken the one before."""
+        """Send messages to a client over TCP, each when the client has accepted the one before."""
 
     def ask(self, attempt: int, server: Server, data: bytes, *, tcp: bool) -> None:
         """Send a question to another server, from a port of its own."""

@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
 MAX_IN_A_TURN = 32
-"""Messages, of all connections: one or two milliseconds of work."""
+"""Messages of all connections together: one or two milliseconds of work."""
 MAX_OF_ONE = 8
-"""Messages of one connection, before the next in line has its turn."""
+"""Messages of one connection before the next in line has its turn."""
 MAX_ACCEPTS = 16
 """Connections accepted in one turn of the event loop."""
 ACCEPT_PAUSE_S = 0.1
-"""After an accept that failed for lack of descriptors or memory: until then some may be free again."""
+"""Pause after an accept that failed because descriptors or memory are short; some may be free again by then."""
 SCARCE_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 BUFFER_BYTES = 4096
-"""Read at once: about 100 queries. A longer message gets a buffer of its own length."""
+"""Read at most this much at once, about 100 queries. A longer message gets a buffer of its own length."""
 MAX_MESSAGE_BYTES = 65535
 MAX_UNREAD_BYTES = 64 * 1024
 """A client that does not read its answers is dropped beyond this."""
 MAX_ALL = 4
-"""Answers of many messages that one client may have asked for at once."""
+"""One client may have asked for this many answers of many messages at the same time."""
 BACKLOG = 512
 
 log = structlog.get_logger("dns")
@@ -83,7 +83,7 @@ class TcpServer:
         self.received, self.gone, self.after = received, gone, after
         self.max_connections, self.idle_s = max_connections, idle_s
         self.connections: dict[Connection, None] = {}
-        """Those that have asked something latest come last."""
+        """In the order of their latest query, so the one that has been silent for longest comes first."""
         self._line: deque[Connection] = deque()
         self._transfers: deque[Connection] = deque()
         """Connections that have more messages of a long answer to send."""
@@ -288,7 +288,7 @@ class Connection:
             self._write(_framed(data))
 
     def send_all(self, messages: Iterator[bytes]) -> None:
-        """Send messages, each made when the client has taken those before it; between them others are served."""
+        """Send messages, each made when the client has accepted those before; others are served in between."""
         if not self._is_open or len(self._transfers) >= MAX_ALL:
             self.abort()
             return
@@ -318,7 +318,7 @@ class Connection:
     # --- below ---
 
     def _go_on(self) -> None:
-        """Be in the state that fits what there is: see the table at the top."""
+        """Enter the state that fits: see the table at the top."""
         if not self._is_open:
             return
         is_free = not self._unsent
@@ -374,7 +374,7 @@ class Connection:
             self._go_on()
 
     def _try_to_send(self, data: bytes) -> int:
-        """Give the kernel what it takes; return how much that was. An error ends this connection, and no other."""
+        """Give the kernel what it accepts; return how much that was. An error ends this connection only."""
         try:
             return self._socket.send(data) if data else 0
         except (BlockingIOError, InterruptedError):

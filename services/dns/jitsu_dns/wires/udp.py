@@ -1,4 +1,4 @@
-"""The UDP socket: drained in batches, as the kernel's wake-up costs more than a query."""
+"""The UDP socket. It is read in batches, because to be woken by the kernel costs more than to answer a query."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ WarmPath = Callable[[Sequence[bytes], Datagrams], list[bytes | None]]
 Received = Callable[[bytes, Address, bytes], bytes | None]
 
 MAX_BATCHES = 8
-"""Then the event loop sees to everybody else: TCP, vmd, timers."""
+"""After these, the event loop does everything else: TCP, vmd, timers."""
 MAX_SLOW = 16
-"""So many queries that have no ready answer are looked at in one turn; the others come after what has one."""
+"""Handle at most this many queries without a warm answer in one turn; the rest wait for those that have one."""
 MAX_LEFT = 4096
-"""So many wait for their turn, some 0.1 s of work; those beyond are dropped, and asked again by their clients."""
+"""At most this many wait for their turn, about 0.1 s of work. More are dropped, and their clients ask again."""
 READ_PAUSE_S = 0.01
-"""After a read that failed: an error that lasts must not keep the event loop busy."""
+"""Pause after a read that failed, so that a lasting error does not keep the event loop busy."""
 RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024  # a burst of some thousand queries; the kernel caps it (net.core.rmem_max)
 
 
@@ -43,7 +43,7 @@ def bind_udp(address: str, port: int, *, reuse_port: bool) -> socket.socket:
 
 
 def cannot_bind(protocol: str, address: str, port: int, error: OSError) -> SetupFault:
-    """Return the fault that tells the operator what to do."""
+    """Return the fault, with a hint for the operator."""
     hints = {
         errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose another port with dns.port (-l)",
         errno.EADDRINUSE: "another process uses it; stop that one, or choose another port with dns.port (-l)",
@@ -55,7 +55,7 @@ def cannot_bind(protocol: str, address: str, port: int, error: OSError) -> Setup
 
 
 class UdpServer:
-    """Reads queries, writes what comes back: those with a ready answer first, whatever came before them."""
+    """Reads queries and writes answers. Queries with a warm answer overtake those without."""
 
     def __init__(self, bound: socket.socket, warm: WarmPath, received: Received, after: Callable[[], None]) -> None:
         """`warm` answers what it can of a batch; each of the rest goes to `received`, with its sender.
@@ -67,16 +67,16 @@ class UdpServer:
         self._warm, self._received, self._after = warm, received, after
         self._left: deque[tuple[bytes, Address, bytes]] = deque()
         self._slow = 0
-        """Queries without a ready answer that this turn has looked at."""
+        """Queries without a warm answer that were handled in this turn."""
         self._reads = True
         """Until `stop_reading`."""
         self._lost: asyncio.Future[None] | None = None
         """Fails when the socket is gone; `run` waits for it."""
         self.clock: Clock = SYSTEM_CLOCK
         self.batch_s: Callable[[float], None] = lambda _: None
-        """Told how long each batch took in which something was answered, from reading it to having answered it."""
+        """Is given how long each batch took, from reading it to having sent its answers."""
         self.queries_dropped = 0
-        """Because too many waited for their turn."""
+        """Queries that were dropped because too many waited for their turn."""
 
     @property
     def unsent(self) -> Counter[int]:
@@ -98,7 +98,7 @@ class UdpServer:
             self._lost = None
 
     def stop_reading(self) -> None:
-        """Leave what comes from now on in the socket, for the next process that has it; what was read is answered."""
+        """Leave what comes from now on in the socket for the next process; what was read is still answered."""
         self._reads = False
         if self._lost is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
@@ -109,7 +109,7 @@ class UdpServer:
         return len(self._left)
 
     def send(self, data: bytes, client: Address) -> None:
-        """Send one datagram; whatever is wrong with it is counted, and does not concern the caller."""
+        """Send one datagram. If that fails it is counted, and the caller need not know."""
         try:
             self._datagrams.send(data, client)
         except SocketLost as fault:
@@ -134,7 +134,7 @@ class UdpServer:
         self._after()
 
     def _answer_batch(self) -> int:
-        """Take a batch and answer what can be answered now; return how many datagrams it had."""
+        """Read a batch and answer what can be answered now; return how many datagrams it had."""
         datagrams = self._datagrams
         failed = datagrams.unread.total()
         queries = datagrams.receive()
@@ -152,7 +152,7 @@ class UdpServer:
                     answers[n] = self._received(queries[n], datagrams.client(n), datagrams.address(n))
                 else:
                     self._leave(queries[n], datagrams.client(n), datagrams.address(n))
-        finally:  # the answers that are there reach their clients, whatever is wrong with another's query
+        finally:  # an exception for one query must not cost the others their answers
             datagrams.answer(answers)
         return len(queries)
 
@@ -175,7 +175,7 @@ class UdpServer:
         self._left.append((query, client, address))
 
     def _go_on(self) -> None:
-        """Look at some of those that were left."""
+        """Handle some of the queries that had to wait."""
         try:
             for _ in range(min(MAX_SLOW, len(self._left))):
                 query, client, address = self._left.popleft()
@@ -183,6 +183,6 @@ class UdpServer:
                 if answer:
                     self.send(answer, client)
             self._after()
-        finally:  # the others have their turn, whatever is wrong with this one's query
+        finally:  # an exception for one query must not cost the others their turn
             if self._left:
                 asyncio.get_running_loop().call_soon(self._go_on)

@@ -1,7 +1,7 @@
-"""`workers = N`: one jitsu-dns as N processes on its port, each a replica like any other.
+"""`workers = N`: one jitsu-dns that runs as N processes on its port, each of them a replica like any other.
 
-The kernel spreads clients over them (SO_REUSEPORT, socket(7)). This process only keeps them running; children.py says
-how.
+The kernel spreads clients over them (SO_REUSEPORT, socket(7)). This process only keeps them running, with
+runtime/supervise.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jitsu_runtime.settings.load import Settings
 
 STOP_LIMIT_S = 0.7
-"""Less than `jitsu up` grants to this process."""
+"""Less than `jitsu up` allows this process."""
 
 log = structlog.get_logger("dns")
 
@@ -47,10 +47,10 @@ async def run_workers(settings: Settings) -> int:
         [_worker(settings, number) for number in range(dns.workers)], lambda line: log.info(line.strip())
     )
     on_stop_signals(workers.stop.set)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _say_that_workers_wait)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _warn_that_workers_wait)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(workers.keep(child)) for child in workers.children]
-        tasks.append(group.create_task(_tell_when_ready(workers)))
+        tasks.append(group.create_task(_notify_when_ready(workers)))
         await workers.stop.wait()
         notify("STOPPING=1")
         await workers.terminate(workers.children, STOP_LIMIT_S)
@@ -60,11 +60,11 @@ async def run_workers(settings: Settings) -> int:
     return workers.status
 
 
-def _say_that_workers_wait() -> None:
+def _warn_that_workers_wait() -> None:
     log.warning("workers read their configuration only when they start; restart this replica")
 
 
-async def _tell_when_ready(workers: Children) -> None:
+async def _notify_when_ready(workers: Children) -> None:
     for child in workers.children:
         await child.ready.wait()
     notify("READY=1\nSTATUS=")
