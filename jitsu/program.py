@@ -18,12 +18,21 @@ class Finished:
 
 async def run_module(module: str, *arguments: str, limit_s: float) -> Finished | None:
     """Run `python -m module` to its end. Returns None if it has not ended within the limit, and then kills it."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
     )
+    try:
+        child = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # asyncio would leave the program running
+        child = await starting
+        child.kill()
+        await child.wait()
+        raise
     try:
         async with asyncio.timeout(limit_s):
             out, err = await child.communicate()

@@ -48,3 +48,16 @@ async def test_a_program_does_not_outlive_whoever_waits_for_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waits
     assert children() == before
+
+
+@pytest.mark.usefixtures("modules")
+async def test_a_program_that_is_still_being_started_does_not_outlive_whoever_waits_for_it() -> None:
+    before = children()
+    for turns in range(10):
+        waits = asyncio.create_task(run_module("hangs", limit_s=60))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        assert children() == before, turns
