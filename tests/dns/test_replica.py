@@ -141,9 +141,8 @@ async def test_a_packet_that_is_no_query_is_not_answered(tmp_path: Path) -> None
 
 async def test_g10_responses_over_the_limit_are_dropped_and_that_is_logged_with_the_queries(tmp_path: Path) -> None:
     with capture_logs() as logs:
-        async with serving(
-            tmp_path, WWW, dns__response_rate="1", dns__log_queries="true", dns__zones="jitsu.test"
-        ) as made:
+        settings = {"dns.response_rate": "1", "dns.log_queries": "true", "dns.zones": "jitsu.test"}
+        async with serving(tmp_path, WWW, settings=settings) as made:
             for id in range(2):
                 made.ask("nobody.jitsu.test", id=id)
             made.ask("www.jitsu.test", id=3)
@@ -187,7 +186,7 @@ async def test_g3_it_answers_warm_only_after_the_reaper_has_acknowledged_a_repor
 
 
 async def test_g3_it_answers_warm_no_longer_than_its_lease(tmp_path: Path) -> None:
-    async with serving(tmp_path, WWW, dns__lease="20") as made:
+    async with serving(tmp_path, WWW, settings={"dns.lease": "20"}) as made:
         await ready(made)
         made.world.time.advance(19.9)
         made.ask("www.jitsu.test")
@@ -281,7 +280,7 @@ async def test_settings_that_change_while_it_runs_limit_who_may_start_vms(tmp_pa
 
 
 async def test_the_name_server_of_a_zone_has_the_addresses_that_the_host_has_now(tmp_path: Path) -> None:
-    async with serving(tmp_path, WWW, address="0.0.0.0", dns__zones="jitsu.test") as made:
+    async with serving(tmp_path, WWW, address="0.0.0.0", settings={"dns.zones": "jitsu.test"}) as made:
         for text in ("192.0.2.7", "192.0.2.8"):
             made.sockets.own = [OwnAddress(ip_interface(f"{text}/24"))]
             made.sockets.changed.set()
@@ -303,8 +302,8 @@ async def test_an_operator_who_has_set_no_zones_is_shown_the_line_that_keeps_tho
 
 
 async def test_a_name_of_others_is_asked_of_another_server_and_again_of_the_next(tmp_path: Path) -> None:
-    forward = {"dns__forward": "192.0.2.54,192.0.2.55", "dns__forward_for": "192.0.2.0/24"}
-    async with serving(tmp_path, WWW, **forward) as made:
+    forward = {"dns.forward": "192.0.2.54,192.0.2.55", "dns.forward_for": "192.0.2.0/24"}
+    async with serving(tmp_path, WWW, settings=forward) as made:
         made.ask("www.example.org")
         ((first, server, _, tcp),) = made.sockets.asked
         assert (server, tcp) == (("192.0.2.54", 53), False)
@@ -317,8 +316,8 @@ async def test_a_name_of_others_is_asked_of_another_server_and_again_of_the_next
 
 
 async def test_a_server_that_this_host_has_become_is_not_asked_any_more(tmp_path: Path) -> None:
-    forward = {"dns__forward": "192.0.2.54", "dns__forward_for": "192.0.2.0/24"}
-    async with serving(tmp_path, WWW, address="0.0.0.0", **forward) as made:
+    forward = {"dns.forward": "192.0.2.54", "dns.forward_for": "192.0.2.0/24"}
+    async with serving(tmp_path, WWW, address="0.0.0.0", settings=forward) as made:
         made.sockets.own = [OwnAddress(ip_interface("192.0.2.54/24"))]
         made.world.on_hangup()
         made.ask("www.example.org")
@@ -327,8 +326,8 @@ async def test_a_server_that_this_host_has_become_is_not_asked_any_more(tmp_path
 
 
 async def test_secondaries_are_notified_and_may_transfer_the_zone(tmp_path: Path) -> None:
-    settings = {"dns__secondaries": "192.0.2.53", "dns__zones": "jitsu.test"}
-    async with serving(tmp_path, WWW, **settings) as made:
+    settings = {"dns.secondaries": "192.0.2.53", "dns.zones": "jitsu.test"}
+    async with serving(tmp_path, WWW, settings=settings) as made:
         made.world.time.advance(GATHER_S)
         ((server, data),) = made.sockets.notified
         assert (server, dns.message.from_wire(data).opcode()) == (SECONDARY, dns.opcode.NOTIFY)
@@ -342,9 +341,9 @@ async def test_secondaries_are_notified_and_may_transfer_the_zone(tmp_path: Path
 
 
 async def test_a_secondary_that_never_answers_is_logged(tmp_path: Path) -> None:
-    settings = {"dns__secondaries": "192.0.2.53", "dns__zones": "jitsu.test"}
+    settings = {"dns.secondaries": "192.0.2.53", "dns.zones": "jitsu.test"}
     with capture_logs() as logs:
-        async with serving(tmp_path, WWW, **settings) as made:
+        async with serving(tmp_path, WWW, settings=settings) as made:
             made.world.time.advance(300.0)
     assert any("did not acknowledge a NOTIFY" in line["event"] for line in logs)
 
@@ -390,7 +389,7 @@ async def test_a_replica_that_is_started_again_answers_from_its_file_when_the_st
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await kept_by_an_earlier_run(tmp_path, monkeypatch)
-    async with serving(tmp_path, learns=False, dns__zones="jitsu.test") as made:
+    async with serving(tmp_path, learns=False, settings={"dns.zones": "jitsu.test"}) as made:
         await settled()
         await ready(made)
         made.ask("www.jitsu.test")

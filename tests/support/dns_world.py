@@ -200,14 +200,18 @@ class _Over(Exception):
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *vms: VM, learns: bool = True, address: str = "127.0.0.1", **given: str
+    directory: Path,
+    *vms: VM,
+    settings: Mapping[str, str] | None = None,
+    learns: bool = True,
+    address: str = "127.0.0.1",
 ) -> AsyncIterator[Serving]:
-    """Start a replica with these settings (`dns__forward="off"`), which knows these VMs."""
+    """Start a replica with these settings (`{"dns.forward": "off"}`), which knows these VMs."""
     flags = {"dns.forward": "off", "bus.runtime_dir": str(directory)}
-    settings = load(None, {}, flags | {key.replace("__", "."): value for key, value in given.items()})
+    loaded = load(None, {}, flags | dict(settings or {}))
     try:
         async with asyncio.TaskGroup() as group:
-            world = DnsWorld(settings, group)
+            world = DnsWorld(loaded, group)
             made = Serving(world, FakeSockets(address))
             starting = asyncio.ensure_future(start(world, made.sockets))
             if learns:
