@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jitsu_protocol.messages import Branch, List, ListBranches, Push, Record
-from jitsu_protocol.model.errors import Invalid
 from jitsu_protocol.model.vm import to_tree
-from jitsu_store.rules.statistics import PendingStatistics, Recorded, line, read
+from jitsu_store.rules.statistics import line
 from jitsu_store.wires.disk import DirectoryFiles
-from jitsu_store.wires.journal import JOURNAL, JournalFile, StatisticsKeeper
-from tests.support.clock import VirtualClock
+from jitsu_store.wires.journal import JOURNAL, JournalFile
 from tests.support.store import ME, git, running
-from tests.support.store_memory import Inline, MemoryDisk, MemoryFiles
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -35,40 +28,6 @@ STARTS = "jitsu/stats/v/total_starts"
 
 def recorded(count: int) -> Record:
     return Record(values={STARTS: str(count)}, service="vmd")
-
-
-entries = st.dictionaries(st.text(max_size=8), st.tuples(st.text(max_size=8), st.text(max_size=5)), max_size=4)
-
-
-@given(st.lists(entries, max_size=5), st.data())
-def test_a_journal_that_is_cut_anywhere_gives_all_that_was_complete(
-    lines: list[dict[str, Recorded]], data: st.DataObject
-) -> None:
-    written = [line(each) for each in lines]
-    whole = b"".join(written)
-    cut = data.draw(st.integers(0, len(whole)))
-    expected: dict[str, Recorded] = {}
-    length = 0
-    for each, text in zip(lines, written, strict=True):
-        length += len(text)
-        if length <= cut:
-            expected |= each
-    assert read(whole[:cut]) == expected
-    assert read(whole[:cut] + b"\0" * 20 + b"\n" + line({"x": ("1", "vmd")})) == expected
-
-
-def test_a_value_that_is_recorded_while_the_one_before_is_committed_still_waits() -> None:
-    statistics = PendingStatistics()
-    statistics.record({"a": "1", "b": "1"}, "vmd")
-    committing = statistics.pending()
-    statistics.record({"a": "2"}, "vmd")
-    statistics.committed(committing)
-    assert statistics.pending() == {"a": ("2", "vmd")}
-    assert statistics.unwritten() == {"a": ("2", "vmd")}
-    assert statistics.unwritten() == {}
-    statistics.not_written({"a": ("2", "vmd")})
-    statistics.record({"a": "3"}, "vmd")
-    assert statistics.unwritten() == {"a": ("3", "vmd")}
 
 
 async def test_statistics_are_seen_at_once_and_survive_a_kill_before_their_commit(tmp_path: Path) -> None:
@@ -140,37 +99,6 @@ async def test_branches_merges_and_backups_have_the_statistics_of_now(tmp_path: 
         assert isinstance(listed.branches[0], Branch)
 
 
-async def test_statistics_are_committed_once_in_the_interval_and_when_the_store_stops(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    commits: list[tuple[float, dict[str, str]]] = []
-    clock, stopped, real_sleep = VirtualClock(), asyncio.Event(), asyncio.sleep
-
-    async def commit(values: Mapping[str, str], services: str) -> None:
-        commits.append((clock.now(), dict(values)))
-
-    async def sleep(seconds: float) -> None:
-        if seconds:
-            clock.advance(seconds)
-        if seconds and clock.now() > 200:
-            stopped.set()
-            await asyncio.Event().wait()
-        if seconds and clock.now() <= 150:
-            keeper.statistics.record({STARTS: f"{clock.now():g}"}, "vmd")
-        await real_sleep(0)
-
-    keeper = StatisticsKeeper(JournalFile(MemoryFiles(MemoryDisk())), Inline(), clock, commit, 60.0)
-    monkeypatch.setattr("asyncio.sleep", sleep)
-    task = asyncio.create_task(keeper.run())
-    await stopped.wait()
-    task.cancel()
-    assert [each[0] for each in commits] == [60.0, 120.0, 180.0]
-    assert commits[-1][1] == {STARTS: "150"}
-    keeper.statistics.record({STARTS: "151"}, "vmd")
-    await keeper.stop()
-    assert commits[-1][1] == {STARTS: "151"}
-
-
 async def test_a_journal_that_cannot_be_written_loses_nothing_while_the_store_runs(tmp_path: Path) -> None:
     async with running(tmp_path / "db") as store:
         (tmp_path / "db" / JOURNAL).mkdir()
@@ -201,23 +129,6 @@ async def test_the_limit_of_names_counts_those_that_wait_for_the_next_commit(
         assert len(store.server.keeper.statistics.pending()) == 3 + 1 + 2 - 1, "one VM, two of nobody, one of them it"
         store.server.record(Record(values={one_by_one[0]: "2"}, service="reaper"))
         assert store.server.keeper.statistics.get(one_by_one[0]) == "2", "what is kept already goes on"
-
-
-async def test_statistics_that_are_refused_cost_the_others_nothing_and_do_not_stay() -> None:
-    committed: dict[str, str] = {}
-
-    async def commit(values: Mapping[str, str], services: str) -> None:
-        if any(path.startswith("jitsu/stats/bad/") for path in values):
-            raise Invalid("refused: too long")
-        committed.update(values)
-
-    journal = JournalFile(MemoryFiles(MemoryDisk()))
-    keeper = StatisticsKeeper(journal, Inline(), VirtualClock(), commit, 60.0)
-    good = {"jitsu/stats/a/total_starts": "1", "jitsu/stats/b/total_starts": "2"}
-    keeper.statistics.record({**good, "jitsu/stats/bad/total_starts": "3"}, "vmd")
-    await keeper.flush()
-    assert (committed, len(keeper.statistics)) == (good, 0)
-    assert journal.read() == {}
 
 
 def test_an_append_that_a_full_disk_cuts_leaves_a_journal_that_reads_as_before(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from jitsu_store.git.objects import ID_BYTES, GitObject, Id, ObjectKind, make
 TRAILER = "Request-Id: "
 SERIAL_TRAILER = "Zone-Serial: "
 FOREIGN_TRAILER = "First-Parent: pulled"
-"""In the first commit of a store that began with a pull: what it was made on has trailers that count for nothing."""
+"""In the first commit of a store that began with a pull: the trailers of its first parent are not believed."""
 _LIKE_TRAILER = re.compile(r"^(?=(?:Request-Id|Zone-Serial|First-Parent)\s*:)", re.MULTILINE | re.IGNORECASE)
 MAX_SERIAL = 2**32 - 1
 MAX_AHEAD_S = 86_400
-"""A store that changes more often than once a second counts faster than the clock."""
+"""A store that changes more often than once a second counts ahead of the clock."""
 MAX_NUMBER_DIGITS = 12
-"""Of a time or a serial: what other programs have written may be anything."""
+"""Digits of a time or a serial. Other programs may have written anything."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class CommitRecord:
 
     @property
     def request(self) -> str:
-        """The id of the request that made it, or nothing; of a commit that this store made."""
+        """The id of the request that made it, or nothing. Believe it only of commits that this store made."""
         last = self.message.rstrip("\n").rpartition("\n")[2]
         return last.removeprefix(TRAILER) if last.startswith(TRAILER) else ""
 
@@ -93,7 +93,7 @@ class CommitRecord:
     def serial(self) -> int:
         """The serial of the zones from this commit on (RFC 1035, 3.3.13): its time, in seconds, if it says no more.
 
-        Of a commit that this store made: in others anything may stand.
+        Believe it only of commits that this store made.
         """
         serial = int(self.ts)
         for line in self._last_lines():
@@ -112,12 +112,12 @@ class CommitRecord:
 
 
 def credible_serial(serial: int, now: float) -> int:
-    """Return a serial that another repository states, 0 if it is too far ahead of the clock to be believed."""
+    """Return a serial that another repository claims; 0 if it is too far ahead of the clock to be believed."""
     return serial if serial <= now + MAX_AHEAD_S else 0
 
 
 def parse_commit(id: Id, data: bytes) -> CommitRecord:
-    """Read a commit, whoever wrote it; raises ValueError if it is none."""
+    """Read a commit, whoever wrote it; raises ValueError if it is not one."""
     head, _, message = data.decode("utf-8", "replace").partition("\n\n")
     tree, parents, author, ts = b"", [], "", 0.0
     for line in head.split("\n"):

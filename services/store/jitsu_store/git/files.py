@@ -1,7 +1,8 @@
-"""Packs and branches on the disk: complete or not there, and in an order that a crash cannot turn round.
+"""Packfiles and branches on the disk: each is complete or not there, in an order that a crash cannot reverse.
 
-First everything is written beside its place. Then all of it is brought to the disk. Then it is renamed: the pack, its
-index (without which nobody sees the pack), the branches. So a branch never stands at what is not there.
+First, everything is written under a temporary name. Then all of it is brought to the disk. Then it is renamed: the
+packfile, its index (without which nobody sees the packfile), and the branches. So a branch never points at something
+that does not exist.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 TEMPORARY = "tmp_pack_"
-"""What git calls the packs that it is writing, and clears away when they are old (git-prune-packed(1))."""
+"""How git names packfiles while it writes them. It removes old ones (git-prune-packed(1))."""
 INCOMING = "jitsu-incoming-"
-"""Directories in which what another repository sends is kept until it has been checked."""
+"""Directories that keep what another repository sends until it has been checked."""
 READ_ONLY = 0o444
 _PACK_INDEX = re.compile(rb"(pack-[0-9a-f]{40})\.idx\0")
-"""How a multi-pack-index names a pack (gitformat-pack(5), PNAM)."""
+"""How a multi-pack-index names a packfile (gitformat-pack(5), PNAM)."""
 
 
 def pack_directory(repository: Path) -> Path:
-    """Return where a repository's packs are."""
+    """Return the directory of a repository's packfiles."""
     return repository / "objects" / "pack"
 
 
 @contextmanager
 def temporary_pack(directory: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """Open a file to write a pack to; whatever is left of it afterwards is removed."""
+    """Open a file to write a packfile to. If it has not been renamed by then, it is removed at the end."""
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, dir=directory)
     path = Path(name)
     try:
@@ -49,7 +50,7 @@ def temporary_pack(directory: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 @dataclass
 class Landing:
-    """Files that are written, and will have their names together."""
+    """Files that are written, and are to get their names together."""
 
     durable: bool = True
     _steps: list[list[tuple[IO[bytes], Path, Path]]] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Landing:
         self._steps.append(list(files))
 
     def add_pack(self, directory: Path, file: IO[bytes], path: Path, index: tuple[IO[bytes], Path], name: str) -> None:
-        """Add a pack with its index."""
+        """Add a packfile with its index."""
         for each in (path, index[1]):
             each.chmod(READ_ONLY)
         self.add((file, path, directory / f"{name}.pack"), (*index, directory / f"{name}.idx"))
@@ -80,7 +81,7 @@ class Landing:
 
 
 def pack_name(index: bytes) -> str:
-    """Return what the pack with this index is called: by its checksum."""
+    """Return the name of the packfile with this index, which is its checksum."""
     return f"pack-{index[-40:-20].hex()}"
 
 
@@ -114,7 +115,7 @@ def branch_lock(branch: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def take_packs(incoming: Path, repository: Path, *, durable: bool = True) -> None:
-    """Move the packs of another repository here, which are on the disk already; raises OSError."""
+    """Move the packfiles of another repository here. They are on the disk already. Raises OSError."""
     target = pack_directory(repository)
     for pack in sorted(pack_directory(incoming).glob("*.pack")):
         for suffix in (".pack", ".idx"):  # without its index nobody sees a pack
@@ -126,9 +127,10 @@ def take_packs(incoming: Path, repository: Path, *, durable: bool = True) -> Non
 
 
 def remove_packs(directory: Path, names: Collection[str]) -> None:
-    """Remove packs that another one has replaced, with all that other programs have written about them.
+    """Remove packfiles that another one has replaced, and everything that other programs have written about them.
 
-    First what names several packs, then each index, then the pack: so nobody looks for what is gone (git-repack(1)).
+    First goes what names several packfiles, then each index, then the packfile, so that nobody looks for what is gone
+    (git-repack(1)).
     """
     drop_multi_pack_index(directory, names)
     for name in names:
@@ -138,7 +140,7 @@ def remove_packs(directory: Path, names: Collection[str]) -> None:
 
 
 def drop_multi_pack_index(directory: Path, going: Collection[str] = ()) -> None:
-    """Remove a multi-pack-index, which git makes again when it likes, if it names packs that go or are gone."""
+    """Remove a multi-pack-index if it names packfiles that go or are gone; git makes another one when it wants to."""
     chain = directory / "multi-pack-index.d"
     named: set[str] = set()
     for path in [directory / "multi-pack-index", *chain.glob("*.midx")]:
@@ -153,9 +155,10 @@ def drop_multi_pack_index(directory: Path, going: Collection[str] = ()) -> None:
 
 
 def clear_leftovers(repository: Path) -> None:
-    """Remove what a store that was killed has left: packs half written, branches half moved, transfers half done.
+    """Remove what a killed store has left: half-written packfiles, half-moved branches, half-done transfers.
 
-    Only for who alone may write: to git such a lock says that another program is at work.
+    Only the process that holds the lock may call this. To git, the lock of a branch means that another program is at
+    work.
     """
     left = [*pack_directory(repository).glob(TEMPORARY + "*"), *(repository / "refs").rglob("*.lock")]
     for path in left:

@@ -25,21 +25,21 @@ Id = bytes
 """An object's name, 20 bytes."""
 
 MAX_DEPTH = 64
-"""Of directories: trees are walked by recursion. A VM's keys have seven parts."""
+"""Levels of directories. Trees are walked by recursion; the keys of a VM have seven parts."""
 LARGE_BYTES = 16 * 1024
 MAX_LARGE_KEPT = 16
-"""Large directories in memory: for 10,000 VMs some 10 MB, as versions share their index."""
+"""Large directories kept in memory. For 10,000 VMs they take some 10 MB, because versions share their index."""
 _ENTRY = re.compile(rb"(\d+) ([^\0]+)\0.{20}", re.DOTALL)
 _BLOB_MODE = b"100644"
 _TREE_MODE = b"40000"
 PIECE_OBJECTS = 100
-"""Objects that are made in one piece: a millisecond's work."""
+"""Objects that are made between two pauses: a millisecond of work."""
 FEW_LEAVES = 4
-"""A directory with so few is likely to be like another one."""
+"""A directory with so few leaves is likely to equal another one."""
 
 
 class ObjectKind(StrEnum):
-    """The kinds of object; the last only other programs write."""
+    """The kinds of object. Only other programs write tags."""
 
     BLOB = "blob"
     TREE = "tree"
@@ -49,7 +49,7 @@ class ObjectKind(StrEnum):
 
 @dataclass(frozen=True)
 class GitObject:
-    """One object: its id follows from the rest."""
+    """One object. Its id follows from the rest."""
 
     kind: ObjectKind
     data: bytes
@@ -98,7 +98,7 @@ EMPTY = Directory(b"", {})
 
 
 def parse(raw: bytes) -> Directory:
-    """Index a tree's bytes. Names that are no UTF-8 are shown with replacement characters."""
+    """Index a tree's bytes. Names that are not UTF-8 get replacement characters."""
     index = {
         match[2].decode("utf-8", "replace"): Entry(match.end() - ID_BYTES, match[1] == _TREE_MODE)
         for match in _ENTRY.finditer(raw)
@@ -107,7 +107,7 @@ def parse(raw: bytes) -> Directory:
 
 
 class Directories:
-    """Reads directories by id, and keeps the large ones that were seen last: indexing them takes milliseconds."""
+    """Reads directories by id. Keeps the large ones that were read last, because indexing one takes milliseconds."""
 
     def __init__(self, load: Callable[[Id], bytes]) -> None:
         """`load` returns the bytes of the tree with an id."""
@@ -174,14 +174,14 @@ def write(
 def write_steps(
     directories: Directories, root: Directory, changes: Mapping[str, str | None]
 ) -> Steps[tuple[Directory, list[GitObject]]]:
-    """As `write`, in pieces."""
+    """Do what `write` does, in steps."""
     writer = _Writer(directories)
     yield from writer.sort(changes)
     return (yield from writer.write("", root)), writer.made
 
 
 class _Writer:
-    """Makes the objects of one change. Of many VMs most values are alike, and so are the directories that hold them."""
+    """Makes the objects of one change. Most values of many VMs are the same, and so are the directories with them."""
 
     def __init__(self, directories: Directories) -> None:
         self.made: list[GitObject] = []
@@ -189,12 +189,12 @@ class _Writer:
         self._leaves: dict[str, dict[str, str | None]] = {}
         """Directory -> what changes right in it: name -> value."""
         self._inner: dict[str, list[str]] = {}
-        """Directory -> the names of those in it in which something changes."""
+        """Directory -> the names of the directories in it in which something changes."""
         self._made_before = 0
-        """What was made when the latest piece ended."""
+        """How many objects there were at the latest pause."""
         self._blobs: dict[str, Id] = {}
         self._new: dict[frozenset[tuple[str, str | None]] | None, Id | None] = {}
-        """What is in a directory that was not there before, if it is little -> its id."""
+        """Content of a new directory, if it is small -> its id."""
 
     def sort(self, changes: Mapping[str, str | None]) -> Steps[None]:
         """Sort changes by the directories that they are in."""
@@ -210,7 +210,7 @@ class _Writer:
                 yield
 
     def _add_directory(self, path: str) -> None:
-        """Note a directory in the one above it, and that one in the next, up to one that is noted already."""
+        """Note a directory in the one above it, and so on up to one that is noted already."""
         while path:
             above, _, name = path.rpartition("/")
             is_noted = above in self._inner or above in self._leaves
@@ -287,7 +287,7 @@ class _Writer:
 
 
 class TooLargeError(Exception):
-    """A tree of the history describes more than the store reads; the message says what."""
+    """A tree in the history is larger than the store reads; the message says how."""
 
 
 def differing(

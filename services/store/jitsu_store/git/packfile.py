@@ -1,4 +1,4 @@
-"""Git's pack files as bytes: write them, read what is in them, and store a tree as what differs from the one before.
+"""Git's packfiles as bytes: writing them, reading them, and storing a tree as its difference from another one.
 
 A store writes each commit (or the few that came at once) as one small pack: two files to bring to the disk instead of
 one for each object. Later many packs become one, in which a new version of a tree costs some fifty bytes. Why not by
@@ -52,7 +52,7 @@ class Ids:
     """Sorted ids of objects in one string: 20 bytes for each instead of the hundred that a dictionary takes."""
 
     def __init__(self, ids: Iterable[Id]) -> None:
-        """`ids` are sorted; one that comes twice counts once."""
+        """`ids` are sorted; duplicates count once."""
         raw, last = bytearray(), b""
         for id in ids:
             if id != last:
@@ -75,7 +75,7 @@ class Ids:
             yield self._raw[at : at + ID_BYTES]
 
     def find(self, id: Id) -> int:
-        """Return which one it is, counted from 0; raises KeyError."""
+        """Return the place of an id, counted from 0; raises KeyError."""
         low, high = self._starts[id[0]], self._starts[id[0] + 1]
         while low < high:
             middle = (low + high) // 2
@@ -89,7 +89,7 @@ class Ids:
         raise KeyError(id.hex())
 
     def index(self, crcs: array[int], offsets: array[int], checksum: bytes) -> bytes:
-        """Return the index of a pack that has these objects at these offsets."""
+        """Return the index of a packfile that has these objects at these offsets."""
         parts = [b"\xfftOc", (2).to_bytes(4, "big")]
         parts += [count.to_bytes(4, "big") for count in self._starts[1:]]
         parts += [self._raw, _big_endian(crcs), _big_endian(offsets), checksum]
@@ -98,7 +98,7 @@ class Ids:
 
 
 class PackfileWriter:
-    """Writes one pack, object by object; `out` takes the bytes."""
+    """Writes one packfile, object by object. `out` is called with the bytes."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class PackfileWriter:
         ids: Ids,
         find: Callable[[Id], int] | None = None,
     ) -> None:
-        """`ids` are those of all objects that the pack will have.
+        """`ids` are those of all objects that the packfile will have.
 
         `find` returns the place of an id among them, counted from 0. A caller that has memory to spare gives a faster
         one than that of `ids`.
@@ -144,16 +144,16 @@ class PackfileWriter:
         self._entry(thing.id, _CODES[thing.kind], len(thing.data), b"", _deflate(thing.data))
 
     def add_delta(self, id: Id, base: Id, delta: bytes) -> None:
-        """Write an object as its difference from one that is in this pack already."""
+        """Write an object as its difference from one that is in this packfile already."""
         self._entry(id, _OFS_DELTA, len(delta), self._back_to(base), _deflate(delta))
 
     def add_copied(self, id: Id, entry: PackfileEntry) -> None:
-        """Write an entry of another pack without unpacking it; the base of a delta must be in this pack already."""
+        """Copy an entry of another packfile as it is. The base of a delta must be in this packfile already."""
         code, back = (entry.code, b"") if entry.base is None else (_OFS_DELTA, self._back_to(entry.base))
         self._entry(id, code, entry.size, back, entry.deflated)
 
     def finish(self) -> bytes:
-        """Write the trailer and return the pack's index."""
+        """Write the trailer, and return the index of the packfile."""
         assert self._written == len(self._ids)
         self._flush()
         checksum = self._hash.digest()
@@ -195,15 +195,15 @@ class PackfileWriter:
 
 @dataclass(frozen=True)
 class PackfileEntry:
-    """What a pack holds for one object."""
+    """What a packfile holds for one object."""
 
     code: int
     size: int
-    """Of the object, or of the delta, in bytes."""
+    """Bytes of the object, or of the delta."""
     base: Id | None
-    """What a delta is based on."""
+    """The object on which a delta is based."""
     is_base_here: bool
-    """The base stands before it in the same pack."""
+    """The base comes before it in the same packfile."""
     deflated: memoryview
 
     @property
@@ -214,7 +214,7 @@ class PackfileEntry:
 
 @dataclass(frozen=True)
 class PackfileReader:
-    """The entries of one pack, from the bytes of its two files."""
+    """The entries of one packfile, from the bytes of its two files."""
 
     pack: memoryview
     index: memoryview
@@ -225,7 +225,7 @@ class PackfileReader:
             yield self._id(number)
 
     def entries(self) -> Iterator[tuple[Id, int, PackfileEntry]]:
-        """Yield id, offset and entry in the order in which they stand; raises ValueError."""
+        """Yield id, offset and entry, in the order of the file; raises ValueError."""
         count = self._count()
         at = _FIRST_ID + (ID_BYTES + 4) * count
         offsets = _from_big_endian(self.index[at : at + 4 * count])
@@ -318,7 +318,7 @@ def stored(data: bytes) -> bytes:
 
 
 def stored_small(data: bytes) -> bytes:
-    """As `stored`, of what fits into one block: in half a microsecond."""
+    """Do what `stored` does for data that fits into one block, in half a microsecond."""
     size = len(data)
     head = b"\x78\x01\x01" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
     return head + data + zlib.adler32(data).to_bytes(4, "big")

@@ -1,1 +1,1 @@
-"""What store decides: plain code without sockets, clock or await."""
+"""What the store decides: plain code without sockets, clock or await."""

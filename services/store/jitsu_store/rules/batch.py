@@ -165,8 +165,8 @@ class Standing:
 class Batch:
     """What is decided and not on the disk yet.
 
-    Each request is one method, which returns what its caller is told, or raises a JitsuError; `moved` is then the
-    branch that it has moved, if any.
+    Each request is one method, which returns the answer to its caller or raises a JitsuError. `moved` is
+    then the branch that it has moved, if any.
     """
 
     def __init__(self, standing: Standing, history: Commits) -> None:

@@ -1,9 +1,9 @@
-"""What another repository may bring here: bounds, and everything about which `git fsck --strict` would complain.
+"""What another repository may bring into ours: within limits, and nothing that `git fsck --strict` complains about.
 
-What is fetched lies apart until all of it has been checked. Every tree and commit is checked for its form, because
-`git fsck` judges the whole history and not only its latest commit (G6). The tree that is to be merged is bounded
-besides in depth, in leaves and in bytes, counted as if each leaf had a blob of its own: a "Git bomb" of a few small
-objects describes billions of leaves, and thousands of leaves may share one large blob.
+What is fetched is kept apart until all of it has been checked. Every tree and commit is checked for its form, because
+`git fsck` judges the whole history and not only its latest commit (G6). The tree that is to be merged is also bounded
+in depth, in leaves and in bytes, and each leaf is counted in full. Otherwise a "Git bomb" of a few small objects could
+describe billions of leaves, or thousands of leaves could share one large blob.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _COMMIT = re.compile(
     + _IDENTITY
     + rb"(?:[a-zA-Z][^\n\0]*\n(?: [^\n\0]*\n)*)*\n[^\0]*",
 )
-"""As `git fsck` demands it of a commit (fsck.c: verify_headers, fsck_commit, fsck_ident)."""
+"""What `git fsck` demands of a commit (fsck.c: verify_headers, fsck_commit, fsck_ident)."""
 
 
 class ForeignError(Exception):
-    """What another repository brings is refused; the message says why."""
+    """What another repository sends is refused; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Checker:
         return Tree(entries, places if len(data) >= LARGE_BYTES else array("I"))
 
     def next_version(self, data: bytes, before: Tree, inserted: Iterable[tuple[int, int]]) -> Tree | None:
-        """Check a tree that differs from one that was checked only where a delta inserts; None if that cannot be said.
+        """Check a tree that differs from a checked one only where a delta inserts; returns None if it cannot tell.
 
         A large tree has thousands of versions, each with a few ids that are new.
         """

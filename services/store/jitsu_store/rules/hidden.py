@@ -1,6 +1,7 @@
-"""What readers of master do not see yet: changes that are being judged, or are on their way to the disk.
+"""What readers of master do not see yet: changes that are being decided, or are on their way to the disk.
 
-The tree in memory has them already. For each such path this has the value that readers are shown instead.
+The tree in memory has these changes already. For each of their paths this module keeps the value that readers see
+instead.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Hidden:
-    """Path -> the value before, None for none. What is below a path is found without a look at all others."""
+    """Path -> the value before; None if there was none. Looking below a path does not look at all others."""
 
     def __init__(self) -> None:
         self._old: Changes = {}
         self._names: dict[str, dict[str, None]] = {}
-        """For each path above one of them: the parts that follow it."""
+        """Path -> the names right below it that are hidden, or have something hidden below them."""
 
     def __contains__(self, path: object) -> bool:
         """Say whether the value at this path is hidden."""
@@ -30,7 +31,7 @@ class Hidden:
         return self._old[path]
 
     def put(self, old: Mapping[str, str | None]) -> list[str]:
-        """Hide more paths and return those that were not hidden before: of the others, the earlier value is shown."""
+        """Hide more paths, and return those that were not hidden before. The others keep their earlier value."""
         new = [path for path in old if path not in self._old]
         directory, inside = "", self._names.setdefault("", {})
         for path in new:
@@ -59,11 +60,11 @@ class Hidden:
         self._old, self._names = {}, {}
 
     def names_below(self, path: str) -> Collection[str]:
-        """Return the parts that may follow a path, "" for all; of some, everything may have been dropped again."""
+        """Return the names right below a path ("" is the root) that may have something hidden; some no longer do."""
         return self._names.get(path, {}).keys()
 
     def below(self, prefix: str) -> Changes:
-        """Return what is hidden at or below a path, "" for all."""
+        """Return what is hidden at or below a path; "" is the root."""
         return dict(self._walk(prefix))
 
     def _walk(self, path: str) -> Iterator[tuple[str, str | None]]:

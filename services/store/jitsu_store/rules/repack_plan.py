@@ -168,5 +168,5 @@ def _keys(data: bytes) -> list[int]:
     if len(data) >= LARGE_BYTES:
         places = (len(data) * n // SAMPLES for n in range(SAMPLES))
         return [hash(data[at : at + SAMPLE_BYTES]) for at in places]
-    entries = sorted(parse(data).items(), key=lambda entry: not entry[2])  # what is below tells more than a value
+    entries = sorted(parse(data).items(), key=lambda entry: not entry[2])  # directories identify it best
     return [hash((name, id)) for name, id, _ in entries[:KEYS]]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 LEASE_S = 600.0
-"""Ten times what a command waits for one answer of the store while it tries a merge."""
+"""Ten times as long as a command waits for one answer of the store while it tries a merge."""
 
 
 class ScratchBranches:
@@ -39,11 +39,11 @@ class ScratchBranches:
         return name in self._since
 
     def since(self) -> dict[str, float]:
-        """Return all of them: name -> when it was asked for last, in seconds since 1970."""
+        """Return all of them: name -> when it was last asked for, in Unix time."""
         return dict(self._since)
 
     def put(self, since: Mapping[str, float | None]) -> None:
-        """Note when branches were asked for; None for those that are no longer scratch branches, or not there."""
+        """Note when branches were asked for; None for branches that are gone, or are scratch branches no longer."""
         for name, at in since.items():
             if at is None:
                 self._since.pop(name, None)
@@ -71,7 +71,7 @@ def encode(since: Mapping[str, float]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, float]:
-    """Return the list that a file has; raises ValueError if it is none."""
+    """Return the list that a file holds; raises ValueError if it holds something else."""
     found = json.loads(data)
     if not isinstance(found, dict) or not all(isinstance(at, int | float) for at in found.values()):
         raise ValueError("it is not an object of times by branch")

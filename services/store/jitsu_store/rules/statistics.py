@@ -1,9 +1,9 @@
-"""Statistics between two commits: what services recorded last, and the lines of the journal that keep it.
+"""Statistics between two commits: the latest values that services recorded, and the journal that keeps them.
 
 The store commits statistics once a minute, because each commit stays in the history for ever. Until then they are in
 memory and in a journal on the disk:
 
-    recorded     in memory; readers see it at once                     a crash loses it
+    recorded     in memory, where readers see it at once               a crash loses it
     journaled    within a second, one line for all that changed        the next start reads it from the journal
     committed    once in `statistics_interval`, and on a normal stop   the journal keeps only what is newer
 
@@ -40,27 +40,27 @@ class PendingStatistics:
         self._unwritten: dict[str, Recorded] = {}
         """The part of them that the journal does not have."""
         self._names: dict[str, Counter[str]] = {}
-        """For each path with something below it in `_pending`: the next part -> how many values are there."""
+        """Path -> the names right below it in `_pending`, each with how many values it has."""
 
     def __len__(self) -> int:
         """Return how many values wait to be committed."""
         return len(self._pending)
 
     def record(self, values: Mapping[str, str], service: str) -> None:
-        """Take new values; the latest one for each path counts."""
+        """Add new values; the latest one for each path counts."""
         new = {path: (value, service) for path, value in values.items() if self._pending.get(path, ("",))[0] != value}
-        self._take(new)
+        self._add(new)
         self._unwritten |= new
 
     def restore(self, recorded: Mapping[str, Recorded]) -> None:
-        """Take what a journal had."""
-        self._take(recorded)
+        """Add what a journal had."""
+        self._add(recorded)
 
     def names_below(self, path: str) -> Collection[str]:
-        """Return the parts that follow a path in what waits."""
+        """Return the names right below a path, of what waits."""
         return self._names.get(path, {}).keys()
 
-    def _take(self, recorded: Mapping[str, Recorded]) -> None:
+    def _add(self, recorded: Mapping[str, Recorded]) -> None:
         for path in recorded.keys() - self._pending.keys():
             for above, name in _ancestors(path):
                 self._names.setdefault(above, Counter())[name] += 1
@@ -86,7 +86,7 @@ class PendingStatistics:
         return unwritten
 
     def not_written(self, recorded: Mapping[str, Recorded]) -> None:
-        """Note that the journal could not be written: these are to be written again unless newer ones are."""
+        """Note that the journal could not be written: write these again, unless there are newer values."""
         self._unwritten = {**recorded, **self._unwritten}
 
     def committed(self, recorded: Mapping[str, Recorded]) -> None:
@@ -102,7 +102,7 @@ class PendingStatistics:
         return None if found is None else found[0]
 
     def below(self, prefix: str) -> dict[str, str]:
-        """Return the values that wait at or below a path; a prefix without slashes around it."""
+        """Return the values that wait at or below a path, which has no slashes around it."""
         start = f"{prefix}/" if prefix else ""
         if not self._pending or not (f"{STATS_ROOT}/".startswith(start) or prefix.startswith(STATS_ROOT)):
             return {}
@@ -110,7 +110,7 @@ class PendingStatistics:
 
 
 def _ancestors(path: str) -> Iterator[tuple[str, str]]:
-    """Yield each path above one, and the part that follows it."""
+    """Yield each path above this one, with the part that follows it."""
     parts = path.split("/")
     for n in range(1, len(parts)):
         yield "/".join(parts[:n]), parts[n]

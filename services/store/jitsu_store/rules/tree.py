@@ -1,4 +1,4 @@
-"""Paths and leaves of the state tree: what a path may be, what is below it, which path somebody may have meant."""
+"""The state tree in memory: which paths it may have, what is below a path, and which path somebody may have meant."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ MAX_PATH_CHARACTERS = 1024
 MAX_COMPONENT_CHARACTERS = 255
 MAX_LEAVES = 1_000_000
 MAX_TREE_BYTES = 128 * 1024 * 1024
-"""Of all leaves, as if equal ones were kept apart: ten times what 10,000 VMs of 12 keys and their statistics have."""
+"""All leaves together, each counted in full: ten times what 10,000 VMs with 12 keys and their statistics need."""
 MAX_NAMES_SHOWN = 8
 MAX_NAMES_COMPARED = 500
-"""To compare a UUID with 10,000 others takes half a second, in which the store would answer nobody."""
-MAX_VALUE_CHARACTERS = 1024 * 1024  # a domain's whole XML is a tenth of that
+"""Comparing a UUID with 10,000 others takes half a second, during which the store would answer nobody."""
+MAX_VALUE_CHARACTERS = 1024 * 1024  # the XML of a whole libvirt domain is a tenth of that
 
 _LIKE_GIT = re.compile(r"\.git|gi[^~]*~[0-9]", re.IGNORECASE)
 
 TOPICS = {"vm": "jitsu/vm/", "stats": "jitsu/stats/"}
-"""Topic of the feed -> what it carries the changes of."""
+"""Topic of a feed -> the paths whose changes it carries."""
 
 MAX_SORTED_KEPT = 8
-"""Places whose names are kept sorted: services read page by page in two."""
+"""Directories whose names are kept sorted. Services read two of them page by page."""
 KEPT_PARTS = 65_536
-"""Of paths, with what is wrong with each: VMs have the same keys."""
+"""Parts of paths that were checked, each with what is wrong with it. VMs have the same keys, so most come again."""
 ZONES_FROM = ("jitsu/vm/", "jitsu/dns/")
-"""A change below these makes another version of the zones."""
+"""A change below one of these makes a new version of the DNS zones."""
 
 Leaves = dict[str, str]
 Changes = dict[str, str | None]
-"""Path -> new value, None for none."""
+"""Path -> new value; None removes it."""
 Node = dict[str, "Node | str"]
 
 
@@ -50,7 +50,7 @@ def clean(path: str) -> str:
 
 
 def path_fault(path: str) -> str:
-    """Return why this cannot be the path of a leaf, or nothing (gitformat-tree rules, and our bounds)."""
+    """Return why this cannot be the path of a leaf (the rules of Git's trees, and our own limits), or nothing."""
     if not path or len(path) > MAX_PATH_CHARACTERS:
         return f"a path has 1 to {MAX_PATH_CHARACTERS} characters"
     parts = path.split("/")
@@ -102,14 +102,14 @@ class LeafTree:
 
     @classmethod
     def of(cls, root: Node, count: int) -> LeafTree:
-        """Return the tree with this root, which has so many leaves."""
+        """Return the tree that has this root and this many leaves."""
         made = cls()
         made._root, made._count = root, count
         return made
 
     @property
     def root(self) -> Node:
-        """All of it, a dictionary for each level; not for changing."""
+        """The whole tree, one dictionary for each directory; do not change it."""
         return self._root
 
     def __len__(self) -> int:
@@ -139,7 +139,7 @@ class LeafTree:
         return node if isinstance(node, dict) else ()
 
     def sorted_names_below(self, prefix: str) -> Sequence[str]:
-        """Return the names right below a path, sorted; kept for the next page until a leaf comes or goes."""
+        """Return the names right below a path, sorted. They are kept for the next page until a leaf comes or goes."""
         if prefix not in self._sorted:
             if len(self._sorted) >= MAX_SORTED_KEPT:
                 self._sorted.clear()
@@ -147,7 +147,7 @@ class LeafTree:
         return self._sorted[prefix]
 
     def blocked(self, path: str) -> str:
-        """Return why no leaf can be at this path: one is above it, or some are below."""
+        """Return why there can be no leaf at this path (one is above it, or some are below it), or nothing."""
         node: Node | str | None = self._root
         parts = path.split("/")
         for depth, part in enumerate(parts):
@@ -159,7 +159,7 @@ class LeafTree:
         return f"{path} has values below it, so it cannot be one" if isinstance(node, dict) else ""
 
     def nearest(self, path: str) -> str:
-        """Return the hint that names the existing path most like this one."""
+        """Return a hint that names the existing path most like this one."""
         node: Node | str = self._root
         found: list[str] = []
         for part in path.split("/"):
@@ -177,11 +177,11 @@ class LeafTree:
         return f"did you mean {most_like}?" if most_like else ""
 
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
-        """Make changes, removals first, and return what undoes them, and why some could not be made."""
+        """Make changes, removals first. Return what undoes them, and why some could not be made."""
         return at_once(self.put_steps(changes))
 
     def put_steps(self, changes: Mapping[str, str | None]) -> Steps[tuple[Changes, list[str]]]:
-        """As `put`, in pieces."""
+        """Do what `put` does, in steps."""
         undo: Changes = {}
         reasons = []
         for number, (path, value) in enumerate(changes.items(), 1):
@@ -266,13 +266,13 @@ class LeafTree:
 
 
 def _alike(part: str, node: Node) -> list[str]:
-    """Return the name most like this one; among very many only those that begin alike are compared."""
+    """Return the name most like this one. If there are very many, only those with the same beginning are compared."""
     names = node if len(node) <= MAX_NAMES_COMPARED else [name for name in node if name[:4] == part[:4]]
     return difflib.get_close_matches(part, list(names)[:MAX_NAMES_COMPARED], n=1, cutoff=0.5)
 
 
 def _collect(node: Node, prefix: str, leaves: Leaves) -> None:
-    """Add the leaves of a node; not a generator, because all 120,000 of them are asked for by each service."""
+    """Add the leaves of a node. This is not a generator, because each service asks for all 120,000 of them."""
     for name, inner in node.items():
         if isinstance(inner, str):
             leaves[prefix + name] = inner
@@ -281,5 +281,5 @@ def _collect(node: Node, prefix: str, leaves: Leaves) -> None:
 
 
 def wanted(changes: Iterable[Change]) -> Changes:
-    """Return what changes ask for, the last one for each path."""
+    """Return what a list of changes asks for; the last one for each path counts."""
     return {clean(change.path): change.value for change in changes}

@@ -1,6 +1,7 @@
-"""Whether a change as a whole leaves a tree that the suite can run: the one place that decides it.
+"""Whether a change leaves a tree that the suite can run. This is the only place that decides it.
 
-`jitsu apply`, `set`, `merge`, `pull` and the start of the suite all come through here.
+A change is judged as a whole, because its parts may only make sense together. `jitsu apply`, `set`, `merge`, `pull` and
+the start of the suite all come through here.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ if TYPE_CHECKING:
 
 
 MAX_VM_BYTES = 512 * 1024
-"""Of one VM, paths and values: hundreds of names, and all keys at their longest."""
-MAX_TOLD_BYTES = 4 * 1024 * 1024
-"""A VM that has more, from a time when there was no limit, is left out of what services are told."""
+"""One VM's paths and values: enough for hundreds of names, and for all keys at their longest."""
+MAX_PUBLISHED_BYTES = 4 * 1024 * 1024
+"""A VM that has more was written when there was no limit. It is left out of what services are sent."""
 
 
 class State:
-    """A revision's leaves and the VMs that they describe, to try changes on."""
+    """The leaves of a revision and the VMs that they describe. Changes are tried on it."""
 
     def __init__(self, leaves: Mapping[str, str] | LeafTree) -> None:
-        """Take all leaves. Building the VMs takes a while for thousands of them: `prepare` does it in pieces."""
+        """Begin with these leaves. Building thousands of VMs takes a while; `prepare` does it in pieces."""
         self.tree = leaves if isinstance(leaves, LeafTree) else LeafTree(leaves)
         self._inventory = Inventory()
         self._holdings = Holdings()
         self._bytes: Counter[str] = Counter()
-        """Of each VM; "" has the sum over all leaves."""
+        """VM -> bytes of its paths and values; "" has the sum over all leaves."""
         self._unbuilt = list(self.tree.names_below(VM_ROOT))
         self._unexamined: list[str] | None = None
-        """VMs of which it has not been seen yet whether they clash with others; None before any has been."""
+        """VMs that have not been compared with the others yet; None before the first comparison."""
         self._clashing: list[str] = []
-        """VMs that clashed when that was looked at: a tree that other tools wrote may hold such."""
+        """VMs that clashed when they were compared: another tool may have written them."""
         self._is_sized = False
-        """The leaves that are no VM's have been counted."""
+        """The leaves that belong to no VM have been counted."""
 
     def prepare(self, vms: int | None = None) -> bool:
-        """Build as many VMs, all if None, and return whether there are more; `put` and `faults` build the rest."""
+        """Build this many more VMs (all if None); return whether there are more. `put` and `faults` build the rest."""
         if not self._is_sized:
             self._is_sized = True
             for top in self._tops():
@@ -58,11 +59,11 @@ class State:
         for uuid in building:
             leaves = self.tree.below(f"{VM_ROOT}/{uuid}")
             self._measure(leaves)
-            self._take(leaves)
+            self._rebuild(leaves)
         return bool(self._unbuilt)
 
     def _tops(self) -> Iterable[str]:
-        """Yield the paths that have all leaves but those of VMs below them."""
+        """Yield the paths below which all leaves are, except those of VMs."""
         above, _, name = VM_ROOT.rpartition("/")
         yield from (top for top in self.tree.names_below("") if top != above)
         yield from (f"{above}/{top}" for top in self.tree.names_below(above) if top != name)
@@ -73,7 +74,7 @@ class State:
             grown[_vm_of(path) if path.startswith(_BELOW_VMS) else ""] += _size(path, value)
         self._grow(grown)
 
-    def _take(self, changes: Mapping[str, str | None]) -> None:
+    def _rebuild(self, changes: Mapping[str, str | None]) -> None:
         for change in self._inventory.apply(changes.items()):
             if change.old is not None:
                 self._holdings.remove(change.old)
@@ -81,7 +82,7 @@ class State:
                 self._holdings.add(change.new)
 
     def find_clashes(self, vms: int | None = None) -> bool:
-        """See of as many VMs, all if None, whether they clash with others; return whether there are more."""
+        """Compare this many more VMs (all if None) with the others, and return whether there are more."""
         if self._unexamined is None:
             self.prepare()
             self._unexamined = list(self._inventory.vms)
@@ -102,12 +103,12 @@ class State:
         return self._inventory.faults | dict(self._clashes())
 
     def _clashes(self) -> Iterator[tuple[str, str]]:
-        """Yield those that clashed when that was looked at, and still do, each with the reason."""
+        """Yield the VMs that clashed when they were compared and still do, each with the reason."""
         return ((uuid, why) for uuid in self._clashing if (why := self._clash(uuid)))
 
     def notes(self) -> list[str]:
-        """Return what an operator should know of VMs that cannot be used."""
-        large = sorted(vm for vm, size in self._bytes.items() if vm and size > MAX_TOLD_BYTES)[:MAX_NOTED]
+        """Return what an operator should know about VMs that cannot be used."""
+        large = sorted(vm for vm, size in self._bytes.items() if vm and size > MAX_PUBLISHED_BYTES)[:MAX_NOTED]
         clashing = islice(self._clashes(), MAX_NOTED)
         return [
             *self._inventory.notes(self._inventory.faults),
@@ -116,14 +117,14 @@ class State:
         ]
 
     def put(self, changes: Mapping[str, str | None]) -> tuple[Changes, list[str]]:
-        """Make changes and return what undoes them, and everything that is wrong with the result.
+        """Make changes. Return what undoes them, and everything that is wrong with the result.
 
-        A VM that was broken before and is not touched does not stand in the way.
+        A VM that was broken before and is not touched is no obstacle.
         """
         return at_once(self.put_steps(changes))
 
     def put_steps(self, changes: Mapping[str, str | None]) -> Steps[tuple[Changes, list[str]]]:
-        """As `put`, in pieces. In between, the tree has some of the changes."""
+        """Do what `put` does, in steps. In between, the tree has some of the changes."""
         reasons: list[str] = []
         touched: set[str] = set()
         vm_root = _NOWHERE
@@ -148,7 +149,7 @@ class State:
         at_once(self.undo_steps(undo))
 
     def undo_steps(self, undo: Changes) -> Steps[None]:
-        """As `undo`, in pieces. What was there before is not judged: another program may have written it."""
+        """Do what `undo` does, in steps. What was there before is not judged: another program may have written it."""
         yield from self._change_steps(undo)
 
     def _change_steps(self, changes: Mapping[str, str | None]) -> Steps[tuple[Changes, list[str]]]:
@@ -171,13 +172,13 @@ class State:
                 yield
         self._grow(grown)
         for number, of_vm in enumerate(by_vm.values(), 1):
-            self._take(of_vm)
+            self._rebuild(of_vm)
             if number % PIECE_VMS == 0:
                 yield
         return undo, reasons
 
     def _grow(self, by: Mapping[str, int]) -> None:
-        """Count bytes that have come: VM -> how many, "" for what is no VM's."""
+        """Count bytes that were added: VM -> how many, "" for leaves that belong to no VM."""
         self._bytes[""] += sum(by.values())
         for vm, size in by.items():
             if vm:
@@ -186,7 +187,7 @@ class State:
                     del self._bytes[vm]
 
     def _size_reasons(self, before: Mapping[str, int]) -> Iterable[str]:
-        """Return what has grown beyond its limit; what was larger already may become smaller in steps."""
+        """Yield what has grown beyond its limit. What was too large already may shrink step by step."""
         for vm, size in before.items():
             limit = MAX_VM_BYTES if vm else MAX_TREE_BYTES
             if max(size, limit) < self._bytes[vm]:
@@ -219,7 +220,7 @@ def _size(path: str, value: str | None) -> int:
 
 
 def _form_reason(path: str, value: str | None) -> str:
-    """Return why no value, or not this one, can be set at a path, or nothing."""
+    """Return why no value, or not this value, can be set at a path; or nothing."""
     if fault := path_fault(path) or ("" if value is None or "/config/" not in path else config_fault(path)):
         return fault
     if value is not None and len(value) > MAX_VALUE_CHARACTERS:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_store.rules import tree
-from jitsu_store.rules.validate import MAX_TOLD_BYTES
+from jitsu_store.rules.validate import MAX_PUBLISHED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jitsu_store.rules.batch import Standing
     from jitsu_store.rules.statistics import PendingStatistics
 
-PAGE_BYTES = MAX_TOLD_BYTES
+PAGE_BYTES = MAX_PUBLISHED_BYTES
 """A page is full when it has so much, however few leaves that are."""
 
 

@@ -1,4 +1,4 @@
-"""Where store touches the world; nothing is decided here."""
+"""Where the store touches the outside. Decisions are in rules/."""
 
 import os
 import ssl

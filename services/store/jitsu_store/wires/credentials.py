@@ -1,4 +1,4 @@
-"""How the store shows itself to other repositories: with the keys that its user's ssh(1) would offer."""
+"""How the store authenticates to other repositories: with the keys that its user's ssh(1) would offer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Credentials(pygit2.RemoteCallbacks):
-    """Who this process is to another repository, and which hosts it speaks to."""
+    """Which keys this process offers to another repository, and which hosts it trusts."""
 
     def __init__(self) -> None:
         super().__init__()
         self._untried: Iterator[Any] | None = None
 
     def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:
-        """Speak only to hosts that known_hosts, or the certificate authorities, vouch for."""
-        if not valid:  # pygit2 by itself takes every ssh host
+        """Trust only hosts that known_hosts or the certificate authorities vouch for."""
+        if not valid:  # pygit2 by itself trusts every ssh host
             name, known = host.decode("utf-8", "replace"), _directory() / "known_hosts"
             raise pygit2.GitError(f"the key of {name} is not known (ssh to it once, or add it to {known})")
         return True
@@ -45,7 +45,7 @@ def _directory() -> Path:
 
 
 def _keys(user: str) -> Iterator[Any]:
-    """Yield what ssh(1) would offer by itself; a key with a passphrase only the agent can use."""
+    """Yield what ssh(1) would offer by itself. A key with a passphrase can only be used by the agent."""
     if "SSH_AUTH_SOCK" in os.environ:
         yield pygit2.KeypairFromAgent(user)
     for name in ("id_rsa", "id_ecdsa", "id_ed25519"):

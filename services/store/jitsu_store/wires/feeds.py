@@ -20,16 +20,16 @@ FEEDS = (*tree.TOPICS, HEADS)
 
 
 class CommitFeeds:
-    """Tells the feeds what has landed."""
+    """Publishes what has landed."""
 
     def __init__(self, feed: Feed, metrics: Metrics, serial: int) -> None:
-        """`serial` is what followers know of the zones."""
+        """`serial` is the serial of the zones that followers know."""
         self._feed = feed
         self._serial = serial
         self._commits = metrics.counter("commits", "Commits made.", ["topic"])
 
     def publish(self, landed: Landed) -> None:
-        """Tell of a commit, or of a branch that has come or gone."""
+        """Publish a commit, or a branch that has come or gone."""
         if landed.branch == MASTER:
             for topic, prefix in tree.TOPICS.items():
                 self._publish_on(topic, prefix, landed)

@@ -1,4 +1,4 @@
-"""The statistics' journal on the disk, and the loop that writes it and commits (rules/statistics.py has the states)."""
+"""Writes the journal of statistics, and commits them once in the interval; rules/statistics.py has the states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "jitsu-statistics.journal"
 JOURNAL_S = 1.0
-"""Statistics are on the disk within that time."""
+"""Statistics are on the disk within this time."""
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
 """A longer journal is rewritten with only the latest value of each path."""
 
@@ -138,7 +138,7 @@ class StatisticsKeeper:
         await self._commit({path: value for path, (value, _) in recorded.items()}, services)
 
     async def _commit_each(self, recorded: Mapping[str, Recorded]) -> None:
-        """Commit what can be, each VM's by itself, and drop the rest: it would be refused each time."""
+        """Commit each VM's statistics alone, and drop what is refused: it would be refused each time."""
         by_vm: dict[str, dict[str, Recorded]] = {}
         for path, each in recorded.items():
             by_vm.setdefault("/".join(path.split("/")[:3]), {})[path] = each

@@ -1,4 +1,4 @@
-"""Push and pull: one process for each transfer (transfer.py), with a limit for all that it does.
+"""Push and pull: a process for each transfer (transfer.py), with limits for its time, its memory and its files.
 
     store                     transfer process                            the other repository
       |-- what, from where ------>|
@@ -7,8 +7,8 @@
       |<-- commit, or why not ----|
       | packs moved into the store, then merged like any branch
 
-A transfer that takes longer than TRANSFER_LIMIT_S in all is ended; so is one whose store ends. What it has written is
-removed then, or at the store's next start.
+A transfer that takes longer than TRANSFER_LIMIT_S is ended, and so is one whose store ends. What it has written is then
+removed, at the latest when the store starts again.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from jitsu_protocol.model.errors import Conflict, Invalid, JitsuError, NotFound,
 from jitsu_store.git.files import INCOMING, take_packs
 
 TRANSFER_LIMIT_S = 300.0
-"""Half of what the command line waits for."""
+"""Half as long as the command line waits."""
 CONNECT_LIMIT_MS, SILENT_LIMIT_MS = 10_000, 60_000
 MAX_FETCHED_BYTES = 1024**3
 MAX_FETCH_MEMORY = 512 * 1024**2
 MAX_PUSH_MEMORY = 2 * 1024**3
-"""Of our own history: libgit2 looks for differences among its objects."""
+"""For our own history: libgit2 looks for differences among its objects."""
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_TRANSFERS = 2
-"""At a time, so that one slow remote keeps no other waiting."""
+"""How many at a time, so that one slow remote does not block another."""
 _ERRORS: dict[str, type[JitsuError]] = {each.code: each for each in (Conflict, Invalid, NotFound, Unavailable)}
 
 
 class TransferProcesses:
-    """Other repositories, as seen from one store."""
+    """Other repositories: see `Remotes` in storage.py."""
 
     def __init__(self, store: Path, *, durable: bool = True) -> None:
         self._store = store
@@ -61,7 +61,7 @@ class TransferProcesses:
             except OSError as error:
                 raise Unavailable(f"what {remote} has sent cannot be kept: {error}", hint="is the disk full?") from None
             finally:
-                # Elsewhere: thousands of files take a while, in which nobody else would be answered.
+                # On a thread: thousands of files take a while, during which nobody else would be answered.
                 await asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True)
         return commit
 
@@ -103,7 +103,7 @@ class TransferProcesses:
 
 
 def _commit(line: bytes, remote: str) -> bytes:
-    """Return the commit that a transfer has answered with; raises why there is none."""
+    """Return the commit that a transfer has answered with, or raise the error that it reports."""
     if not line:
         raise Invalid(
             f"{remote} was not accepted: the process that reads it has crashed, or was ended for using too much memory",

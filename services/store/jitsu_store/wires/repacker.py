@@ -1,13 +1,13 @@
-"""Brings packs together and writes the snapshot: a process of its own, so that neither reads nor writes wait for it.
+"""The repacker: combines packfiles and writes the snapshot, in a process of its own so that nobody waits for it.
 
-The store starts it beside itself with the repository's path when there is something to do, and writes a line for each
-pass: `busy` while commits come, `quiet` when there have been none for a while. It ends when its standard input does,
-also in the middle of a pass. Killed at any moment it leaves at most a temporary file: a new pack is on the disk before
-those that it replaces are removed.
+The store starts it (repacker_child.py) with the path of the repository when there is something to do, and writes a line
+for each pass: `busy` while commits come, `quiet` when there have been none for a while. The repacker ends when its
+standard input does, even in the middle of a pass. Killed at any moment, it leaves at most a temporary file: a new
+packfile is on the disk before those that it replaces are removed.
 
-Its memory is bounded (MAX_MEMORY_MB), however many packs there are and however large they are: it holds some 200 bytes
-for each object of a merge, of which there are at most MAX_MERGED_OBJECTS, and gives back the pages of a pack as it
-goes through it.
+Its memory is bounded (MAX_MEMORY_MB), no matter how many packfiles there are and how large they are. It holds some 200
+bytes for each object of a merge, of which there are at most MAX_MERGED_OBJECTS, and it gives the pages of a packfile
+back while it goes through them.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ NICE = 15
 MAX_MEMORY_MB = 200
 LATEST_KEPT = 4
 PAGES_KEPT_BYTES = 16 * 1024 * 1024
-"""Pages of a pack that have been read are given back after so many."""
+"""Pages of a packfile that have been read are given back after this many bytes."""
 MAX_CACHED_BYTES = 16 * 1024 * 1024
-"""For each pack that libgit2 has read from, it keeps up to that much of what it went through, until the repository is
-closed. A merge reads from 32 packs."""
+"""libgit2 keeps up to this much of what it has read from each packfile, until the repository is closed. A merge reads
+from 32 packfiles."""
 LOOK_EVERY = 256
-"""Objects between two looks at whether the store is still there."""
+"""How many objects are merged between two looks at whether the store is still there."""
 
 
 class AbandonedError(Exception):
-    """The store is gone: what has been written so far is dropped."""
+    """The store is gone, so what has been written so far is dropped."""
 
 
 class RepackPass:
-    """Merges the packs of one repository."""
+    """Merges the packfiles of one repository."""
 
     def __init__(self, repository: Path, is_wanted: Callable[[], bool] = lambda: True) -> None:
-        """`is_wanted` says whether there is still somebody to work for."""
+        """`is_wanted` returns whether there is still a store to work for."""
         self._path = repository
         self._directory = pack_directory(repository)
         self._is_wanted = is_wanted
@@ -74,7 +74,7 @@ class RepackPass:
         return gone
 
     def save_snapshot(self) -> None:
-        """Write what a store that starts reads instead of a tree and a blob for each key."""
+        """Write the snapshot, which a store reads at its start instead of a tree and a blob for each key."""
         repository = open_repository(self._path, durable=False)
         write_snapshot(repository, DirectoryFiles(self._path, durable=False), repository.head("master"))
 
@@ -92,10 +92,10 @@ class RepackPass:
 
 
 class PackfileMerge:
-    """Makes one pack of several."""
+    """Makes one packfile of several."""
 
     def __init__(self, repository: Path, directory: Path, names: list[str], is_wanted: Callable[[], bool]) -> None:
-        self._repository = Objects(repository)
+        self._repository = SingleObjects(repository)
         self._directory = directory
         self._names = names
         self._is_wanted = is_wanted
@@ -107,7 +107,7 @@ class PackfileMerge:
         self._writer: PackfileWriter
 
     def run(self) -> None:
-        """Write the new pack, bring it to the disk, remove the old ones."""
+        """Write the new packfile, bring it to the disk, and remove the old ones."""
         ids = Ids(heapq.merge(*(self._ids(name) for name in self._names)))
         with (
             temporary_pack(self._directory) as (file, path),
@@ -115,7 +115,7 @@ class PackfileMerge:
         ):
             self._writer = PackfileWriter(file.write, ids)
             for number, name in enumerate(self._names):
-                self._take(name, number)
+                self._copy(name, number)
             index = self._writer.finish()
             index_file.write(index)
             name = pack_name(index)
@@ -125,7 +125,7 @@ class PackfileMerge:
         remove_packs(self._directory, [old for old in self._names if old != name])
 
     def close(self) -> None:
-        """Let go of what libgit2 has of the packs. It has each pack once, for all that have opened the repository."""
+        """Close what libgit2 has open. It has each packfile once, for everybody who has opened the repository."""
         self._repository.close()
 
     def _ids(self, name: str) -> Iterator[Id]:
@@ -134,7 +134,7 @@ class PackfileMerge:
             head = memoryview(pack.read(8))
         yield from PackfileReader(head, memoryview((self._directory / f"{name}.idx").read_bytes())).ids()
 
-    def _take(self, name: str, source: int) -> None:
+    def _copy(self, name: str, source: int) -> None:
         with (self._directory / f"{name}.pack").open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         reader = PackfileReader(memoryview(pages), memoryview((self._directory / f"{name}.idx").read_bytes()))
@@ -148,7 +148,7 @@ class PackfileMerge:
                 raise AbandonedError
             if id in self._writer:
                 continue
-            if entry.base is not None and entry.is_base_here:  # it stands before this one, so it has been taken
+            if entry.base is not None and entry.is_base_here:  # the base comes before it, so it has been copied
                 self._writer.add_copied(id, entry)
                 self._kin.copied(id, entry.base)
             elif entry.kind in ("tree", "commit"):
@@ -159,14 +159,14 @@ class PackfileMerge:
                 self._unpack(id, source)
 
     def _unpack(self, id: Id, source: int) -> None:
-        """Write a delta of another program's pack, whose base is not where ours have it."""
+        """Write a delta from a packfile of another program, whose base is not where ours would be."""
         self._add(self._repository.read(id), source)
 
     def _add(self, thing: GitObject, source: int) -> None:
         base: tuple[Id, bytes] | None = None
         if thing.kind is ObjectKind.COMMIT:
             base = None if self._commit is None else (self._commit.id, self._commit.data)
-            if source != self._commit_source:  # within a source all are based on one, so that no chain gets long
+            if source != self._commit_source:  # in one source all have the same base, so that no chain gets long
                 self._commit, self._commit_source = thing, source
         elif thing.kind is ObjectKind.TREE:
             near = self._kin.base_for(thing.id, thing.data, source)
@@ -180,7 +180,7 @@ class PackfileMerge:
         self._writer.add_packed(thing)
 
     def _remember(self, thing: GitObject) -> None:
-        """Keep a large tree: the next one will be the difference from it."""
+        """Keep a large tree: the next version will be stored as the difference from it."""
         if len(thing.data) >= LARGE_BYTES:
             self._latest[thing.id] = thing.data
             if len(self._latest) > LATEST_KEPT:
@@ -190,11 +190,11 @@ class PackfileMerge:
         return self._latest[id] if id in self._latest else self._repository.read(id).data
 
 
-class Objects:
-    """Reads single objects through libgit2, without what it would keep of them.
+class SingleObjects:
+    """Reads single objects through libgit2, and does not let it keep much of them.
 
-    It keeps every version on the way to the object: the object stands at the end of a chain of differences. A small
-    one has FAN_IN steps at most, a large one has up to MAX_CHAIN, which fill what libgit2 keeps for a pack.
+    An object is at the end of a chain of differences, and libgit2 keeps every version on the way. A small object has
+    FAN_IN steps at most. A large one has up to MAX_CHAIN, which fill all that libgit2 keeps for a packfile.
     """
 
     def __init__(self, path: Path) -> None:
@@ -214,7 +214,7 @@ class Objects:
         return GitObject(ObjectKind(ObjectType(kind).name.lower()), bytes(data), id)
 
     def close(self) -> None:
-        """Give back what is kept; pygit2 does that at some later time, because its objects refer to each other."""
+        """Give the memory back now. pygit2 would do it at some later time, because its objects refer to each other."""
         self._repository.free()
 
 
@@ -225,7 +225,7 @@ def _is_input_open() -> bool:
 
 
 def main() -> None:
-    """Work as standard input says."""
+    """Do what standard input says."""
     os.nice(NICE)
     pygit2.settings.enable_caching(False)
     pygit2.settings.mwindow_size = pygit2.settings.mwindow_mapped_limit = PAGES_KEPT_BYTES
@@ -239,7 +239,7 @@ def main() -> None:
         except AbandonedError:
             return
         except (OSError, ValueError, pygit2.GitError, KeyError, JitsuError) as error:
-            # The store goes on with many packs; the next line is another try.
+            # The store goes on with many packfiles; the next line is another attempt.
             answer = f"cannot combine the packs: {error}"
         else:
             answer = "done"

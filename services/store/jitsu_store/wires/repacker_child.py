@@ -1,10 +1,10 @@
-"""Runs the packer (packer.py) beside the store while there is something to do.
+"""Runs the repacker (repacker.py) beside the store while there is something to do.
 
-commits come          32 packs: a `busy` pass; the packer waits a moment for the next one, then ends
-no commit for 10 s    a `quiet` pass if there are 8 packs or more, or 1,000 changes that the snapshot does not have;
-                      then the packer ends
-for 100 s             a `quiet` pass for less
-the packer dies       another one is started after 5 s
+commits come           after 32 of them a `busy` pass; the repacker waits a moment for the next pass, then ends
+no commit for 10 s     a `quiet` pass if there are 8 packfiles or more, or 1,000 changes that the snapshot does not
+                       have; then the repacker ends
+no commit for 100 s    a `quiet` pass for fewer
+the repacker dies      another one is started after 5 s
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUIET_S = 10.0
-"""After that long without a commit what is left over is brought together."""
+"""After this long without a commit, what is left over is combined."""
 FEW_PACKS = 8
 FEW_CHANGES = 1000
 FEW_QUIET_S = 100.0
-"""The same if it is little: a commit a minute is not worth the start of a process each time."""
+"""The same if little is left over: one commit a minute is not worth starting a process each time."""
 NEXT_PASS_S = 2.0
-"""A packer without work ends after that, and gives its memory back."""
+"""A repacker without work ends after this long, and gives its memory back."""
 RESTART_S = 5.0
 
 log = structlog.get_logger("store")
 
 
 class RepackerChild:
-    """The packer as a child that comes and goes."""
+    """The repacker as a child that comes and goes: see `Repacker` in storage.py."""
 
-    def __init__(self, path: Path, packed: Callable[[], None]) -> None:
-        """`packed` is called when packs have been brought together."""
+    def __init__(self, path: Path, repacked: Callable[[], None]) -> None:
+        """`repacked` is called when packfiles have been combined."""
         self._path = path
-        self._packed = packed
+        self._repacked = repacked
         self._commits = 0
-        """Since the last pass."""
+        """How many since the last pass."""
         self._left_over = sum(1 for _ in pack_directory(path).glob("pack-*.idx"))
-        """Packs since the last pass that was quiet, with those of an earlier start."""
+        """Packfiles since the last quiet pass, those of an earlier start included."""
         self._changes = 0
-        """Changes since then, which the snapshot does not have."""
+        """Changes since then, which are not in the snapshot."""
         self._wanted = asyncio.Event()
         self._trouble = ""
-        """Why the packer could not be started."""
+        """Why the repacker could not be started."""
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
@@ -63,7 +63,7 @@ class RepackerChild:
         self._wanted.set()
 
     def committed(self, changes: int) -> None:
-        """Note that there is one more pack, with so many changes."""
+        """Note that there is one more packfile, with so many changes."""
         self._commits += 1
         self._left_over += 1
         self._changes += changes
@@ -82,7 +82,7 @@ class RepackerChild:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                 )
-            except OSError as error:  # no process or descriptor is left: packing can wait
+            except OSError as error:  # no process or descriptor is left: repacking can wait
                 if not self._trouble:
                     log.warning("the packer cannot be started", reason=error.strerror)
                 self._trouble = f"cannot combine the packs: no process can be started ({error.strerror})"
@@ -100,7 +100,7 @@ class RepackerChild:
                 await asyncio.sleep(RESTART_S)
 
     async def _due(self) -> bool:
-        """Return when there is something to do: whether that is a quiet pass."""
+        """Wait until there is something to do, and return whether that is a quiet pass."""
         while True:
             self._wanted.clear()
             if self._commits >= FAN_IN:
@@ -116,21 +116,21 @@ class RepackerChild:
                 return True
 
     async def _attend(self, child: asyncio.subprocess.Process, *, quiet: bool) -> bool:
-        """Give it one pass after the other; returns whether it is still alive when there is nothing left to do."""
+        """Give it one pass after the other. Returns false if it has died, true if there is nothing left to do."""
         assert child.stdin is not None
         assert child.stdout is not None
         while True:
             self._commits = 0
             if quiet:
                 self._left_over, self._changes = 1, 0
-            with suppress(RuntimeError, ConnectionError):  # uvloop's and asyncio's word for: it has ended
+            with suppress(RuntimeError, ConnectionError):  # what uvloop and asyncio raise when it has ended
                 child.stdin.write(b"quiet\n" if quiet else b"busy\n")
             answer = (await child.stdout.readline()).decode().strip()
             if not answer:
                 return False
             if answer != "done":
                 log.warning(answer)
-            self._packed()
+            self._repacked()
             if quiet:
                 return True
             try:

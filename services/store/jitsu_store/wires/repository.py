@@ -181,7 +181,7 @@ class Repository:
     def differing_steps(
         self, old: Id | None, new: Id | None, prefix: str = ""
     ) -> Steps[dict[str, tuple[str | None, str | None]]]:
-        """As `differing`, in pieces."""
+        """Do what `differing` does, in steps."""
         trees = [None if each is None else self.commit(each).tree for each in (old, new)]
         (before, was_tree), (after, is_tree) = (objects.find(self._directories, tree, prefix) for tree in trees)
         texts: dict[Id, str] = {}
@@ -235,7 +235,7 @@ class Repository:
         return at_once(self.stage_steps(draft, changes))
 
     def stage_steps(self, draft: CommitDraft, changes: Mapping[str, str | None]) -> Steps[Id]:
-        """As `stage_commit`, in steps."""
+        """Do what `stage_commit` does, in steps."""
         before = self.commit(draft.parents[0]).tree if draft.parents else None
         root, made = yield from objects.write_steps(self._directories, self._directories.read(before), changes)
         tree = objects.make(ObjectKind.TREE, root.raw)
@@ -292,7 +292,7 @@ class Repository:
 
 
 def explained(error: RepositoryError, name: str) -> JitsuError:
-    """Return what callers and operators are told about a repository of this name."""
+    """Return the error that callers and operators get about a repository of this name."""
     match error:
         case CannotOpenError():
             return Unavailable(f"the store {name} cannot be opened now: {error}")

@@ -1,4 +1,4 @@
-"""The snapshot of master on the disk (rules/snapshot.py): read when the store starts, written by the repacker.
+"""Reads and writes the snapshot of master (rules/snapshot.py): the store reads it, the repacker writes it.
 
 The repacker writes it because that takes a while, and the store must not wait. Nothing depends on it being there.
 """

@@ -1,7 +1,8 @@
 """What the store keeps its state in, as an interface: everything that it touches of a machine besides the bus.
 
 The real one is a directory on a disk (wires/disk.py). A test or a simulation gives `main.start` another `Storage`;
-tests/support/store_memory.py has one in memory, which outlives the store that is killed, and can be told to fail.
+tests/support/store_memory.py has one in memory, which outlives a store that is killed, and fails on
+demand.
 """
 
 from __future__ import annotations

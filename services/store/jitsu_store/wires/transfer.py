@@ -1,11 +1,11 @@
-"""Speaks to another repository: a process of its own, because what comes from there may be anything.
+"""Talks to another repository, in a process of its own because anything may come from there.
 
-remotes.py starts it with one JSON object on its standard input, and it prints one: `{"commit": HEX}`, or why not as
-`{"code": ..., "message": ..., "hint": ...}`. It ends when its standard input is closed. Its memory and the size of its
-files are limited by the kernel, its time by who started it.
+remotes.py starts it and writes one JSON object to its standard input. It prints one: `{"commit": HEX}`, or an error,
+`{"code": ..., "message": ..., "hint": ...}`. It ends when its standard input is closed. The kernel limits its memory
+and the size of its files; the store limits its time.
 
-fetch: what comes is written to a repository beside the store's, which sees the store's objects as alternates
-(gitrepository-layout(5)), and is checked there (rules/foreign.py). The store takes the packs when this has succeeded.
+What is fetched is written to a repository beside the store's, which sees the store's objects as alternates
+(gitrepository-layout(5)), and is checked there (rules/foreign.py). If it is accepted, the store moves the packfiles.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NICE = 10
 """Somebody waits for a transfer, but the services that answer queries come first."""
 WINDOW_BYTES = 16 * 1024 * 1024
 LARGE_KEPT = 8
-"""Large trees of which the next version may be the difference."""
+"""How many large trees are kept, because the next version may be a difference from one of them."""
 READS_BEFORE_REOPENING = 2000
 FETCHED = "refs/fetched"
 _KINDS = {ObjectType.BLOB: ObjectKind.BLOB, ObjectType.TREE: ObjectKind.TREE, ObjectType.COMMIT: ObjectKind.COMMIT}
@@ -72,7 +72,7 @@ def push(store: Path, remote: str, branch: str) -> str:
 
 
 def fetch(store: Path, incoming: Path, remote: str, branch: str, max_bytes: int) -> str:
-    """Bring a branch to the repository `incoming`, check all that came, and return its latest commit."""
+    """Bring a branch to the repository `incoming`, check everything that came, and return its latest commit."""
 
     class FetchCallbacks(Credentials):
         def transfer_progress(self, stats: Any) -> None:
@@ -100,7 +100,7 @@ def fetch(store: Path, incoming: Path, remote: str, branch: str, max_bytes: int)
 
 
 class FetchedObjects:
-    """What has come, before it is believed."""
+    """What has been fetched, before it is trusted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -113,7 +113,7 @@ class FetchedObjects:
         self._large: OrderedDict[Id, tuple[bytes, Tree]] = OrderedDict()
 
     def check(self, commit: Id) -> None:
-        """Raise ForeignError if anything of it cannot be taken."""
+        """Raise ForeignError if any of it cannot be accepted."""
         if any(path.is_file() for path in (self._path / "objects").glob("[0-9a-f][0-9a-f]/*")):
             raise ForeignError("it came as loose objects")
         for ids, kinds in zip(self._new, self._kinds, strict=True):
@@ -193,7 +193,7 @@ class FetchedObjects:
 
 
 def work(asked: dict[str, Any]) -> dict[str, str]:
-    """Do what is asked and return the answer."""
+    """Do what is asked for, and return the answer."""
     remote, store, branch = asked["remote"], Path(asked["store"]), asked["branch"]
     try:
         if asked["incoming"]:
@@ -243,7 +243,7 @@ def _end_with_the_store() -> None:
 
 
 def main() -> None:
-    """Work as standard input says."""
+    """Do what standard input says."""
     os.nice(NICE)
     asked = json.loads(sys.stdin.readline())
     _limit(asked)

@@ -1,4 +1,4 @@
-"""Long work on the event loop (rules/steps.py): after each piece, others have their turn."""
+"""Long work on the event loop (git/steps.py): after each step, others have their turn."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def in_pieces(steps: Steps[T]) -> T:
-    """Do all pieces, and return the result."""
+async def in_steps(steps: Steps[T]) -> T:
+    """Do all steps, and return the result."""
     while True:
         try:
             next(steps)

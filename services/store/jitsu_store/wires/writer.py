@@ -20,7 +20,7 @@ from jitsu_protocol.messages import MASTER, Message
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_store.rules.batch import Batch
 from jitsu_store.rules.refusals import check_texts
-from jitsu_store.wires.turns import in_pieces
+from jitsu_store.wires.turns import in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -89,12 +89,12 @@ class Writer:
     async def apply(self, request: Apply) -> Message:
         """Answer Apply."""
         check_texts(request)
-        return await self._do(lambda batch: in_pieces(batch.apply(request, self._clock.wall())))
+        return await self._do(lambda batch: in_steps(batch.apply(request, self._clock.wall())))
 
     async def merge(self, request: Merge, fetched: Id | None = None) -> Message:
         """Answer Merge; `fetched` is the commit to merge if the branch is one of another repository."""
         check_texts(request)
-        return await self._do(lambda batch: in_pieces(batch.merge(request, fetched, self._clock.wall())))
+        return await self._do(lambda batch: in_steps(batch.merge(request, fetched, self._clock.wall())))
 
     async def create_branch(self, request: CreateBranch) -> Message:
         """Answer CreateBranch."""
@@ -123,7 +123,7 @@ class Writer:
 
     async def record(self, values: Mapping[str, str], services: str) -> None:
         """Commit statistics."""
-        await self._do(lambda batch: in_pieces(batch.record(values, services, self._clock.wall())))
+        await self._do(lambda batch: in_steps(batch.record(values, services, self._clock.wall())))
 
     async def _do(self, decide: Callable[[Batch], Awaitable[Message]]) -> Message:
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -176,7 +176,7 @@ class Writer:
         except JitsuError as error:
             failed, landed = error, {branch for branch, (_, new) in moves.items() if self._is_at(branch, new)}
             if MASTER not in landed:
-                await in_pieces(batch.undo_steps())
+                await in_steps(batch.undo_steps())
         finally:
             self._standing.hidden.clear()
             self.repository.drop_staged()
