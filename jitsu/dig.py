@@ -70,14 +70,14 @@ def replicas_at(leaves: Mapping[str, str]) -> dict[str, set[str]]:
 
 
 @dataclass(frozen=True)
-class Question:
+class ReplicaQuestion:
     """What is asked."""
 
     name: str
     rdtype: str
 
 
-def checked_question(name: str, rdtype: str) -> Question:
+def checked_question(name: str, rdtype: str) -> ReplicaQuestion:
     """Return a question that can be asked; raises BadRequest."""
     try:
         dns.name.from_text(name)
@@ -89,7 +89,7 @@ def checked_question(name: str, rdtype: str) -> Question:
     except (dns.exception.DNSException, ValueError):
         what = f"{name!r} is not a DNS name" if " " in name else f"{rdtype!r} is not a type of DNS record to ask for"
         raise BadRequest(what, hint="for example `jitsu dig www.example.org AAAA`") from None
-    return Question(name, rdtype.upper())
+    return ReplicaQuestion(name, rdtype.upper())
 
 
 def who_answers(address: str, wanted: set[str], timeout_s: float) -> set[str]:
@@ -107,7 +107,7 @@ def who_answers(address: str, wanted: set[str], timeout_s: float) -> set[str]:
 
 
 def ask_replicas(
-    question: Question, address: str, replicas: Iterable[str], witness: str, *, summon: bool
+    question: ReplicaQuestion, address: str, replicas: Iterable[str], witness: str, *, summon: bool
 ) -> dict[str, ReplicaReport]:
     """Return what each replica on a port reports. Nothing is started unless `summon` says so.
 

@@ -77,7 +77,7 @@ def _option(option: Any) -> tuple[str, str]:
     return flags, text
 
 
-class Command(TyperCommand):
+class CommandWithPage(TyperCommand):
     """A command whose help has this look."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -98,7 +98,7 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **keywords: Any) -> Callable[[F], F]:
         """Register a command."""
-        return super().command(name, **{"cls": Command, **keywords})
+        return super().command(name, **{"cls": CommandWithPage, **keywords})
 
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:

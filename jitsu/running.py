@@ -15,7 +15,7 @@ import typer
 from jitsu import demo, legacy, show
 from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, settings, with_link
 from jitsu.printable import print_lines
-from jitsu.up import Suite
+from jitsu.up import LocalSuite
 from jitsu.vm_names import VmNames
 from jitsu_protocol.messages import (
     Done,
@@ -125,7 +125,7 @@ def up(
 def _run(found: Settings, strings: int) -> NoReturn:
     configure_logging(found.log, "up")
     command = _own_name() + (f" --runtime-dir {Where.runtime_dir}" if Where.runtime_dir else "")
-    suite = Suite(found, _say, strings)
+    suite = LocalSuite(found, _say, strings)
     try:
         sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(found, command))))
     except SetupFault as error:

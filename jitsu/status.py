@@ -44,7 +44,7 @@ OPTIONAL = "synjitsu"
 
 
 @dataclass
-class Status:
+class Overview:
     """Everything that `jitsu status` shows."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -69,11 +69,11 @@ class Status:
         return [*table, "", *service_lines(self.services, self.not_started), *map(printable, self.dns)]
 
 
-async def look(link: Link) -> Status:
+async def look(link: Link) -> Overview:
     """Ask every service; raises Unavailable if no service runs at all."""
     if not any(link.runs(owner) for owner in OWNERS):
         raise link.absent("store")
-    shown = Status(services=await link.pings())
+    shown = Overview(services=await link.pings())
     if shown.services[OPTIONAL] is None and not link.runs(OPTIONAL):
         shown.not_started.append(OPTIONAL)
     silent = {host for host in link.hosts if shown.services[link.service_name("vmd", host)] is None}
@@ -98,7 +98,7 @@ async def look(link: Link) -> Status:
     return shown
 
 
-async def _leaves(link: Link, shown: Status) -> dict[str, str]:
+async def _leaves(link: Link, shown: Overview) -> dict[str, str]:
     """Return the leaves that rows are made from, none and the reason if the store does not answer."""
     try:
         if shown.services["store"] is None:

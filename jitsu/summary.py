@@ -35,7 +35,7 @@ SAVED = frozenset({VmState.SUSPENDED, VmState.PAUSED})
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedVm:
     """A VM that goes on with other settings."""
 
     name: str
@@ -51,7 +51,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovedVm:
     """A VM that is gone afterwards."""
 
     name: str
@@ -69,8 +69,8 @@ class Summary:
     """What a change does, by name."""
 
     added: tuple[str, ...] = ()
-    changed: tuple[Changed, ...] = ()
-    removed: tuple[Removed, ...] = ()
+    changed: tuple[ChangedVm, ...] = ()
+    removed: tuple[RemovedVm, ...] = ()
     other: int = 0
     """How many values that belong to no VM."""
 
@@ -90,7 +90,7 @@ def summarize(
     old, new = below(before, VM_ROOT), below(after, VM_ROOT)
     added = [configured_name(new[uuid]) or uuid for uuid in new.keys() - old.keys()]
     removed = [
-        Removed(configured_name(old[uuid]) or uuid, states.get(uuid, VmState.OFF.value))
+        RemovedVm(configured_name(old[uuid]) or uuid, states.get(uuid, VmState.OFF.value))
         for uuid in old.keys() - new.keys()
     ]
     changed = []
@@ -100,7 +100,7 @@ def summarize(
             found = _differences(uuid, old[uuid], new[uuid])
             one, two = _vm(uuid, old[uuid]), _vm(uuid, new[uuid])
             is_other = one is not None and two is not None and bool(difference(one, two))
-            changed.append(Changed(name, tuple(found), states.get(uuid) or "", is_other))
+            changed.append(ChangedVm(name, tuple(found), states.get(uuid) or "", is_other))
     return Summary(
         tuple(sorted(added)),
         tuple(sorted(changed, key=lambda each: each.name)),
@@ -151,7 +151,7 @@ def summary_lines(summary: Summary, width: int) -> list[str]:
     return [line for each in wrapped for line in each]
 
 
-def _more(kind: str, names: tuple[object, ...] | list[Removed], what: str = "") -> list[str]:
+def _more(kind: str, names: tuple[object, ...] | list[RemovedVm], what: str = "") -> list[str]:
     left = len(names) - MAX_SHOWN
     return [f"{kind:<8} {left} more{what}"] if left > 0 else []
 

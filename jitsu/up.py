@@ -52,7 +52,7 @@ def _end_with_the_suite(settings: Settings) -> bool:
     return all(each.kind.about.ends_with_suite and not each.uri for each in settings.hypervisor.all_connections)
 
 
-class Suite:
+class LocalSuite:
     """The five services as children of this process."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None], strings: int = 0) -> None:

@@ -33,8 +33,8 @@ class Interface:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts about this machine."""
+class BridgeFacts:
+    """BridgeFacts about this machine."""
 
     wanted: Mapping[str, str] = field(default_factory=dict)
     """Bridge -> who names it."""
@@ -62,7 +62,7 @@ def wanted(suite: Suite) -> dict[str, str]:
     return found
 
 
-def gather(suite: Suite, root: Path = Path("/sys/class/net"), netfilter: Path = NETFILTER) -> Facts:
+def gather(suite: Suite, root: Path = Path("/sys/class/net"), netfilter: Path = NETFILTER) -> BridgeFacts:
     """Read what the kernel says of its interfaces."""
     names = wanted(suite)
     filtered = set()
@@ -70,7 +70,7 @@ def gather(suite: Suite, root: Path = Path("/sys/class/net"), netfilter: Path = 
         with suppress(OSError):
             if (netfilter / f"bridge-nf-call-{table}").read_text().strip() == "1":
                 filtered.add(table)
-    return Facts(
+    return BridgeFacts(
         names,
         {name: _interface(root / name) for name in names if (root / name).exists()},
         frozenset(filtered),
@@ -90,7 +90,7 @@ def _interface(path: Path) -> Interface:
     return Interface(bridge.is_dir() or not path.exists(), is_up, delay)
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: BridgeFacts) -> list[Finding]:
     """Find bridges on which guests cannot be reached."""
     found = []
     for name, who in sorted(facts.wanted.items()):

@@ -27,8 +27,8 @@ STATUS_OFFSET_BYTES = 40
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts about this machine."""
+class ClockFacts:
+    """ClockFacts about this machine."""
 
     now: float
     is_synchronized: bool | None = None
@@ -36,9 +36,9 @@ class Facts:
     last_commit_ts: float | None = None
 
 
-def gather(suite: Suite) -> Facts:
+def gather(suite: Suite) -> ClockFacts:
     """Read the clock, and ask the kernel whether it is kept right."""
-    return Facts(SYSTEM_CLOCK.wall(), _is_synchronized(), suite.last_commit_ts)
+    return ClockFacts(SYSTEM_CLOCK.wall(), _is_synchronized(), suite.last_commit_ts)
 
 
 def _is_synchronized() -> bool | None:
@@ -52,7 +52,7 @@ def _is_synchronized() -> bool | None:
     return state != ERROR_STATE and not status & STA_UNSYNC
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: ClockFacts) -> list[Finding]:
     """Find a clock that is wrong, or that nobody keeps right."""
     found = []
     if facts.now < EARLIEST:

@@ -94,7 +94,7 @@ async def _asked(link: Link, suite: Suite) -> tuple[Suite, dict[str, Any]]:
     return suite, {"vms": status_rows(vms, leaves, now, errors), "services": notes}
 
 
-async def examine(suite: Suite, *, internet: bool) -> tuple[list[Finding], versions.Facts]:
+async def examine(suite: Suite, *, internet: bool) -> tuple[list[Finding], versions.VersionFacts]:
     """Return what is found, and the versions for a bundle."""
     facts = versions.gather(suite)
     found = services.judge(suite)

@@ -48,7 +48,7 @@ class Delegation:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DelegationFacts:
     """`zones` is what was found of each; `ours` is what the configuration says."""
 
     zones: Mapping[str, Delegation] = field(default_factory=dict)
@@ -68,12 +68,12 @@ def is_special(zone: str) -> bool:
     )
 
 
-async def gather(suite: Suite) -> Facts:
+async def gather(suite: Suite) -> DelegationFacts:
     """Ask the servers of the domains above."""
     zones = gatherable(suite)
     found = await asyncio.gather(*(asyncio.to_thread(look, zone) for zone in zones))
     own = tuple(suite.settings.dns.nameservers)
-    return Facts(dict(zip(zones, found, strict=True)), {zone: own or (f"ns.{zone}",) for zone in zones})
+    return DelegationFacts(dict(zip(zones, found, strict=True)), {zone: own or (f"ns.{zone}",) for zone in zones})
 
 
 def look(zone: str) -> Delegation:
@@ -125,7 +125,7 @@ def _lameness(zone: str, name: str, glue: Sequence[str], resolver: dns.resolver.
     return ""
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: DelegationFacts) -> list[Finding]:
     """Find zones that the world does not look for here."""
     found = []
     for zone, delegation in facts.zones.items():

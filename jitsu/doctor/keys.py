@@ -29,8 +29,8 @@ class Secret:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts about this machine; `directory` is "" if no endpoint is on tcp."""
+class KeyFacts:
+    """KeyFacts about this machine; `directory` is "" if no endpoint is on tcp."""
 
     directory: str = ""
     is_there: bool = False
@@ -40,13 +40,13 @@ class Facts:
     public: tuple[str, ...] = ()
 
 
-def gather(suite: Suite) -> Facts:
+def gather(suite: Suite) -> KeyFacts:
     """Read the directory."""
     bus = suite.settings.bus
     plain = () if bus.keys else tuple(f"bus.{key}" for key, each in bus.endpoints() if _is_far(each))
     directory = bus.keys_directory
     if directory is None:
-        return Facts(plain_endpoints=plain)
+        return KeyFacts(plain_endpoints=plain)
     public = {}
     for path in sorted((directory / "public").glob("*.key")):
         public[path.name.removesuffix(".key")] = _load(path)
@@ -59,7 +59,7 @@ def gather(suite: Suite) -> Facts:
             continue
         own = _load(path)
         secrets.append(Secret(role, mode, None if own is None else own in public.values()))
-    return Facts(str(directory), directory.is_dir(), plain, tuple(secrets), tuple(public))
+    return KeyFacts(str(directory), directory.is_dir(), plain, tuple(secrets), tuple(public))
 
 
 def _is_far(endpoint: str) -> bool:
@@ -74,7 +74,7 @@ def _load(path: Path) -> bytes | None:
         return None
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: KeyFacts) -> list[Finding]:
     """Find keys that do not work, or do not protect."""
     found = []
     if facts.plain_endpoints:
@@ -106,5 +106,5 @@ def judge(facts: Facts) -> list[Finding]:
     return found
 
 
-def _init(facts: Facts) -> str:
+def _init(facts: KeyFacts) -> str:
     return f"`jitsu keys init {facts.directory}` makes one."

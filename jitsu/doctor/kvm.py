@@ -21,8 +21,8 @@ LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts about this machine."""
+class KvmFacts:
+    """KvmFacts about this machine."""
 
     is_wanted: bool = False
     """A VM is made for QEMU, and hypervisor.accelerate is auto or kvm."""
@@ -35,7 +35,7 @@ class Facts:
     """None if it was not tried, or jitsu-vmd is not installed here."""
 
 
-async def gather(suite: Suite, device: Path = DEVICE) -> Facts:
+async def gather(suite: Suite, device: Path = DEVICE) -> KvmFacts:
     """Look at the device, and have vmd's probe try it."""
     settings = suite.settings.hypervisor
     on_qemu = any(
@@ -44,7 +44,7 @@ async def gather(suite: Suite, device: Path = DEVICE) -> Facts:
     is_wanted = on_qemu and settings.accelerate != "tcg"
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     may_open = os.access(device, os.R_OK | os.W_OK)
-    return Facts(
+    return KvmFacts(
         is_wanted,
         is_wanted and settings.accelerate == "kvm",
         " vmx " in flags or " svm " in flags,
@@ -61,7 +61,7 @@ async def _works() -> bool | None:
     return finished.out.strip() == "works" if finished.status == 0 else None
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: KvmFacts) -> list[Finding]:
     """Find why guests would run without KVM."""
     if not facts.is_wanted:
         return []

@@ -52,8 +52,8 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts about this machine."""
+class PortFacts:
+    """PortFacts about this machine."""
 
     wanted: tuple[Wanted, ...]
     holders: tuple[Holder, ...]
@@ -82,7 +82,7 @@ def _is_here(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def gather(suite: Suite, proc: Path = Path("/proc")) -> Facts:
+def gather(suite: Suite, proc: Path = Path("/proc")) -> PortFacts:
     """Read who listens from /proc/net and /proc/PID/fd (proc(5))."""
     ports = tuple(each for each in wanted(suite) if each.port)
     numbers = {each.port for each in ports}
@@ -96,7 +96,7 @@ def gather(suite: Suite, proc: Path = Path("/proc")) -> Facts:
                     if fields[3] == state and int(port, 16) in numbers:
                         sockets[int(fields[9])] = Holder(protocol, _address(address), int(port, 16))
     owners = _owners(sockets.keys(), proc)
-    return Facts(ports, tuple(_with_owner(each, owners.get(inode), proc) for inode, each in sockets.items()))
+    return PortFacts(ports, tuple(_with_owner(each, owners.get(inode), proc) for inode, each in sockets.items()))
 
 
 def _address(text: str) -> str:
@@ -129,7 +129,7 @@ def _with_owner(holder: Holder, pid: int | None, proc: Path) -> Holder:
     return Holder(holder.protocol, holder.address, holder.port, pid, command)
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: PortFacts) -> list[Finding]:
     """Find ports that another program has."""
     found = []
     for want in facts.wanted:

@@ -48,7 +48,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ResolverFacts:
     """`asked` is resolver -> zone -> answer; `ours` is zone -> the answer of a replica of this suite."""
 
     port: int = DNS_PORT
@@ -66,12 +66,12 @@ def nameservers(resolv_conf: Path = RESOLV_CONF) -> list[str]:
     return [each[1] for each in words if len(each) >= 2 and each[0] == "nameserver"]
 
 
-async def gather(suite: Suite, servers: list[str] | None = None) -> Facts:
+async def gather(suite: Suite, servers: list[str] | None = None) -> ResolverFacts:
     """Ask the resolvers, `ADDRESS` or `ADDRESS@PORT`, and a replica; none if no replica or no zone is known."""
     zones = suite.settings.dns.zones[:MAX_ZONES]
     address = next((each for each, replicas in suite.answering.items() if replicas), "")
     if not zones or not address:
-        return Facts()
+        return ResolverFacts()
     host, _, port = address.rpartition(":")
     own = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]")), int(port))
     asked: dict[str, dict[str, Answer]] = {}
@@ -79,7 +79,7 @@ async def gather(suite: Suite, servers: list[str] | None = None) -> Facts:
         found = await asyncio.gather(*(asyncio.to_thread(ask, server_address(server), zone) for zone in zones))
         asked[server] = dict(zip(zones, found, strict=True))
     ours = {zone: await asyncio.to_thread(ask, own, zone) for zone in zones}
-    return Facts(int(port), asked, ours)
+    return ResolverFacts(int(port), asked, ours)
 
 
 def ask(server: tuple[str, int], zone: str) -> Answer:
@@ -99,7 +99,7 @@ def ask(server: tuple[str, int], zone: str) -> Answer:
     return answer
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: ResolverFacts) -> list[Finding]:
     """Find resolvers that go elsewhere for our names, or that keep answers for too long."""
     if facts.port != DNS_PORT and facts.asked:
         what = f"dns serves port {facts.port}, and resolvers ask port 53, so only who asks it directly is answered"

@@ -27,7 +27,7 @@ FIRST_FREE_PORT = 1024
 
 
 @dataclass(frozen=True)
-class Facts:
+class RightFacts:
     """The rights of this user, and what the configuration asks for."""
 
     is_running: bool = False
@@ -46,7 +46,7 @@ class Facts:
     """Why the runtime directory is refused."""
 
 
-def gather(suite: Suite) -> Facts:
+def gather(suite: Suite) -> RightFacts:
     """Look at this process and at files."""
     settings = suite.settings
     capabilities, first_free_port = 0, FIRST_FREE_PORT
@@ -64,7 +64,7 @@ def gather(suite: Suite) -> Facts:
             unsafe = str(fault)
     hypervisor = settings.hypervisor
     wants_libvirt = any(each.kind == "libvirt" and each.uri in HERE for each in hypervisor.all_connections)
-    return Facts(
+    return RightFacts(
         is_running=suite.is_running,
         uid=os.geteuid(),
         capabilities=capabilities,
@@ -78,7 +78,7 @@ def gather(suite: Suite) -> Facts:
     )
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: RightFacts) -> list[Finding]:
     """Find what this user may not do."""
     if facts.is_running:
         return []
@@ -120,5 +120,5 @@ def judge(facts: Facts) -> list[Finding]:
     return found
 
 
-def _has(facts: Facts, capability: int) -> bool:
+def _has(facts: RightFacts, capability: int) -> bool:
     return bool(facts.capabilities >> capability & 1)

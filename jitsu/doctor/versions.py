@@ -38,7 +38,7 @@ OLDEST_LIBZMQ = (4, 3)
 
 
 @dataclass(frozen=True)
-class Facts:
+class VersionFacts:
     """Of this machine and of the services."""
 
     tool: str = __version__
@@ -50,12 +50,12 @@ class Facts:
     """Shown in reports, but not judged."""
 
 
-def gather(suite: Suite) -> Facts:
+def gather(suite: Suite) -> VersionFacts:
     """Ask the services, and look at what is installed here."""
     others = {"python": platform.python_version(), "kernel": platform.release(), "system": _system()}
     services = {name: pong.version for name, pong in suite.pongs.items() if pong is not None}
     installed = _versions(f"jitsu-{name}" for name in OURS)
-    return Facts(__version__, services, installed, libzmq.version(), others | _versions(PACKAGES))
+    return VersionFacts(__version__, services, installed, libzmq.version(), others | _versions(PACKAGES))
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
@@ -76,7 +76,7 @@ def _system() -> str:
         return "unknown"
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: VersionFacts) -> list[Finding]:
     """Find parts of another version than this tool."""
     found = []
     for service, version in sorted(facts.services.items()):

@@ -95,7 +95,7 @@ def test_metrics_and_endpoints_on_tcp_are_ports_too() -> None:
 def test_a_port_clashes_only_on_the_same_address_and_not_with_jitsu_itself(
     bind: str, holder: ports.Holder, clashes: bool
 ) -> None:
-    facts = ports.Facts((ports.Wanted("dns.port", "udp", bind, 53),), (holder,))
+    facts = ports.PortFacts((ports.Wanted("dns.port", "udp", bind, 53),), (holder,))
     assert bool(ports.judge(facts)) is clashes
 
 
@@ -110,7 +110,7 @@ def test_a_port_clashes_only_on_the_same_address_and_not_with_jitsu_itself(
 )
 def test_what_to_do_about_a_port_depends_on_who_has_it(command: str, advice: str) -> None:
     holder = ports.Holder("udp", "0.0.0.0", 53, 9 if command else None, command)
-    (found,) = ports.judge(ports.Facts((ports.Wanted("dns.port", "udp", "0.0.0.0", 53),), (holder,)))
+    (found,) = ports.judge(ports.PortFacts((ports.Wanted("dns.port", "udp", "0.0.0.0", 53),), (holder,)))
     assert advice in found.advice
 
 
@@ -129,22 +129,22 @@ def test_a_runtime_directory_that_others_may_open_is_found(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (rights.Facts(uid=1000), "this user may not bind port 53, which is below 1024"),
-        (rights.Facts(uid=1000, first_free_port=53), ""),
-        (rights.Facts(uid=1000, port=5300), ""),
-        (rights.Facts(uid=1000, capabilities=1 << rights.CAP_NET_BIND_SERVICE), ""),
-        (rights.Facts(uid=1000, port=5300, wants_synjitsu=True), "VMs use Synjitsu, and this user has no right"),
+        (rights.RightFacts(uid=1000), "this user may not bind port 53, which is below 1024"),
+        (rights.RightFacts(uid=1000, first_free_port=53), ""),
+        (rights.RightFacts(uid=1000, port=5300), ""),
+        (rights.RightFacts(uid=1000, capabilities=1 << rights.CAP_NET_BIND_SERVICE), ""),
+        (rights.RightFacts(uid=1000, port=5300, wants_synjitsu=True), "VMs use Synjitsu, and this user has no right"),
         (
-            rights.Facts(uid=1000, port=5300, kinds=frozenset({HypervisorKind.SOLO5})),
+            rights.RightFacts(uid=1000, port=5300, kinds=frozenset({HypervisorKind.SOLO5})),
             "hypervisor.kind = solo5 (unikernels",
         ),
-        (rights.Facts(uid=0, port=5300, kinds=frozenset({HypervisorKind.SOLO5})), ""),
-        (rights.Facts(port=5300, libvirt_is_closed=True), "this user may not use libvirt's socket"),
-        (rights.Facts(port=5300, libvirt_is_absent=True), "libvirt does not run on this machine"),
-        (rights.Facts(uid=1000, is_running=True, wants_synjitsu=True), ""),
+        (rights.RightFacts(uid=0, port=5300, kinds=frozenset({HypervisorKind.SOLO5})), ""),
+        (rights.RightFacts(port=5300, libvirt_is_closed=True), "this user may not use libvirt's socket"),
+        (rights.RightFacts(port=5300, libvirt_is_absent=True), "libvirt does not run on this machine"),
+        (rights.RightFacts(uid=1000, is_running=True, wants_synjitsu=True), ""),
     ],
 )
-def test_what_this_user_may_not_do_is_found_before_the_suite_runs(facts: rights.Facts, expected: str) -> None:
+def test_what_this_user_may_not_do_is_found_before_the_suite_runs(facts: rights.RightFacts, expected: str) -> None:
     said = faults(rights.judge(facts))
     assert [each[: len(expected)] for each in said] == ([expected] if expected else [])
 
@@ -174,16 +174,16 @@ UP = bridges.Interface(is_bridge=True, is_up=True)
     ],
 )
 def test_a_bridge_that_does_not_forward_is_found(interface: bridges.Interface | None, expected: str) -> None:
-    facts = bridges.Facts({"br9": "synjitsu.bridges"}, {"br9": interface} if interface else {})
+    facts = bridges.BridgeFacts({"br9": "synjitsu.bridges"}, {"br9": interface} if interface else {})
     assert [each[: len(expected)] for each in faults(bridges.judge(facts))] == ([expected] if expected else [])
 
 
 def test_a_packet_filter_on_bridges_is_a_fault_beside_docker_and_else_a_note() -> None:
-    facts = bridges.Facts({"br9": "x"}, {"br9": UP}, frozenset({"iptables"}))
+    facts = bridges.BridgeFacts({"br9": "x"}, {"br9": UP}, frozenset({"iptables"}))
     assert notes(bridges.judge(facts)) == ["what crosses a bridge is filtered by iptables (br_netfilter)"]
-    beside_docker = bridges.Facts({"br9": "x"}, {"br9": UP}, frozenset({"iptables"}), has_docker=True)
+    beside_docker = bridges.BridgeFacts({"br9": "x"}, {"br9": UP}, frozenset({"iptables"}), has_docker=True)
     assert "Docker lets FORWARD drop" in faults(bridges.judge(beside_docker))[0]
-    assert bridges.judge(bridges.Facts({}, {}, frozenset({"iptables"}), has_docker=True)) == []
+    assert bridges.judge(bridges.BridgeFacts({}, {}, frozenset({"iptables"}), has_docker=True)) == []
 
 
 def test_the_bridges_that_are_wanted_are_those_of_vms_that_are_really_on_one() -> None:
@@ -221,13 +221,16 @@ async def test_a_device_that_is_not_there_is_found_for_guests_of_qemu_only(tmp_p
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (kvm.Facts(True, True, is_there=True), "this user may not open /dev/kvm"),
-        (kvm.Facts(True, True, is_there=True, may_open=True, works=False), "a guest with KVM does not run to its end"),
-        (kvm.Facts(True, True, is_there=True, may_open=True, works=None), ""),
-        (kvm.Facts(True, True, is_there=True, may_open=True, works=True), ""),
+        (kvm.KvmFacts(True, True, is_there=True), "this user may not open /dev/kvm"),
+        (
+            kvm.KvmFacts(True, True, is_there=True, may_open=True, works=False),
+            "a guest with KVM does not run to its end",
+        ),
+        (kvm.KvmFacts(True, True, is_there=True, may_open=True, works=None), ""),
+        (kvm.KvmFacts(True, True, is_there=True, may_open=True, works=True), ""),
     ],
 )
-def test_kvm_that_is_there_may_still_not_work(facts: kvm.Facts, expected: str) -> None:
+def test_kvm_that_is_there_may_still_not_work(facts: kvm.KvmFacts, expected: str) -> None:
     assert [each[: len(expected)] for each in faults(kvm.judge(facts))] == ([expected] if expected else [])
 
 
@@ -237,17 +240,17 @@ def test_kvm_that_is_there_may_still_not_work(facts: kvm.Facts, expected: str) -
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (clocks.Facts(now=86400.0), "the clock of this machine says 1970-01-02"),
-        (clocks.Facts(2e9, last_commit_ts=2e9 + 7200), "the latest commit of the store is 2 h in the future"),
-        (clocks.Facts(2e9, last_commit_ts=2e9 + 30), ""),
+        (clocks.ClockFacts(now=86400.0), "the clock of this machine says 1970-01-02"),
+        (clocks.ClockFacts(2e9, last_commit_ts=2e9 + 7200), "the latest commit of the store is 2 h in the future"),
+        (clocks.ClockFacts(2e9, last_commit_ts=2e9 + 30), ""),
     ],
 )
-def test_a_clock_that_is_wrong_is_found(facts: clocks.Facts, expected: str) -> None:
+def test_a_clock_that_is_wrong_is_found(facts: clocks.ClockFacts, expected: str) -> None:
     assert [each[: len(expected)] for each in faults(clocks.judge(facts))] == ([expected] if expected else [])
 
 
 def test_a_clock_that_nobody_keeps_right_is_a_note() -> None:
-    assert notes(clocks.judge(clocks.Facts(2e9, is_synchronized=False))) == [
+    assert notes(clocks.judge(clocks.ClockFacts(2e9, is_synchronized=False))) == [
         "nothing keeps the clock of this machine right"
     ]
     assert clocks.gather(suite()).is_synchronized in (True, False, None)
@@ -282,7 +285,7 @@ def test_a_place_that_is_not_there_yet_is_judged_by_what_is_above_it(tmp_path: P
 
 
 def test_a_service_of_another_version_is_found() -> None:
-    facts = versions.Facts("2.0", {"vmd": "1.9", "store": "2.0"}, libzmq=(4, 1, 0))
+    facts = versions.VersionFacts("2.0", {"vmd": "1.9", "store": "2.0"}, libzmq=(4, 1, 0))
     assert faults(versions.judge(facts)) == [
         "vmd is of version 1.9, and this tool of 2.0",
         "libzmq is 4.1.0, which is too old",
@@ -291,7 +294,7 @@ def test_a_service_of_another_version_is_found() -> None:
 
 
 def test_a_distribution_of_another_version_is_found() -> None:
-    facts = versions.Facts("2.0", installed={"jitsu-protocol": "2.0", "jitsu-runtime": "1.9"})
+    facts = versions.VersionFacts("2.0", installed={"jitsu-protocol": "2.0", "jitsu-runtime": "1.9"})
     assert faults(versions.judge(facts)) == ["jitsu-runtime 1.9 is installed, and this tool is of 2.0"]
 
 

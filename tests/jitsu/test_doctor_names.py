@@ -58,7 +58,7 @@ async def asked(resolver: str, ours: str, monkeypatch: pytest.MonkeyPatch) -> li
     at = ours.replace("@", ":")
     shown = Suite(load(None, {}, {"dns.zones": "jitsu.example"}), answering={at: frozenset({"dns-0"})})
     facts = await resolvers.gather(shown, [resolver])
-    return resolvers.judge(resolvers.Facts(53, facts.asked, facts.ours))
+    return resolvers.judge(resolvers.ResolverFacts(53, facts.asked, facts.ours))
 
 
 async def test_a_resolver_that_asks_us_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ async def test_a_resolver_that_is_silent_is_found(monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_port_than_53_is_a_note_and_resolvers_are_read_from_the_file(tmp_path: Path) -> None:
-    facts = resolvers.Facts(5300, {"127.0.0.53": {"jitsu.test": resolvers.Answer("NXDOMAIN")}})
+    facts = resolvers.ResolverFacts(5300, {"127.0.0.53": {"jitsu.test": resolvers.Answer("NXDOMAIN")}})
     assert notes(resolvers.judge(facts))[0].startswith("dns serves port 5300, and resolvers ask port 53")
     (tmp_path / "resolv.conf").write_text("# x\nsearch lan\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n")
     assert resolvers.nameservers(tmp_path / "resolv.conf") == ["192.0.2.1", "fe80::1%eth0"]
@@ -102,7 +102,7 @@ OURS = {"jitsu.org": ("ns1.jitsu.org", "ns2.example.net")}
 
 def delegated(**keys: object) -> list[Finding]:
     found = {"parent": "org", "servers": {"ns1.jitsu.org": ("192.0.2.1",), "ns2.example.net": ()}} | keys
-    return delegation.judge(delegation.Facts({"jitsu.org": delegation.Delegation(**found)}, OURS))  # type: ignore[arg-type]
+    return delegation.judge(delegation.DelegationFacts({"jitsu.org": delegation.Delegation(**found)}, OURS))  # type: ignore[arg-type]
 
 
 def test_a_delegation_that_is_right_is_no_finding() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from jitsu.apply import changes_for, expectations
 from jitsu.consent import after
-from jitsu.summary import Changed, Removed, Summary, consent, question, summarize, summary_lines
+from jitsu.summary import ChangedVm, RemovedVm, Summary, consent, question, summarize, summary_lines
 from jitsu_protocol.messages import Change
 from jitsu_protocol.model.vm import to_tree
 from tests.support.vms import make_vm
@@ -54,8 +54,8 @@ def test_a_change_is_shown_by_name(vms: list, states: dict[str, str | None], lin
 
 def test_a_summary_fits_the_terminal_and_does_not_hide_what_is_dangerous_above_it() -> None:
     many = tuple(f"n{number}" for number in range(1000))
-    long = Changed("www", tuple(f"key{n} a -> b" for n in range(30)))
-    summary = Summary(many, (long,), (Removed("api", "off"), Removed("wiki", "ready\x1b[8m")), other=2)
+    long = ChangedVm("www", tuple(f"key{n} a -> b" for n in range(30)))
+    summary = Summary(many, (long,), (RemovedVm("api", "off"), RemovedVm("wiki", "ready\x1b[8m")), other=2)
     lines = summary_lines(summary, 80)
     assert max(map(len, lines)) <= 80
     assert len(lines) < 60
@@ -64,7 +64,7 @@ def test_a_summary_fits_the_terminal_and_does_not_hide_what_is_dangerous_above_i
     assert "changed  2 values outside of VMs" in lines
 
 
-REMOVES = Summary(removed=(Removed("www", "ready"), Removed("api", "off")))
+REMOVES = Summary(removed=(RemovedVm("www", "ready"), RemovedVm("api", "off")))
 ADDS = Summary(added=("www",))
 
 
@@ -90,7 +90,7 @@ def test_who_removes_vms_from_what_runs_has_to_say_so(
 
 def test_the_question_says_how_many_are_removed_and_stopped() -> None:
     assert question(REMOVES) == "Remove 2 VMs, and stop 1 of them now?"
-    assert question(Summary(removed=(Removed("api", "off"),))) == "Remove 1 VM?"
+    assert question(Summary(removed=(RemovedVm("api", "off"),))) == "Remove 1 VM?"
     assert question(ADDS) == "Make this change?"
 
 
