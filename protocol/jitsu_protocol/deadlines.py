@@ -1,7 +1,8 @@
-"""Deadlines of many things, of which the earliest is found without looking at the others.
+"""A priority queue of deadlines: finds the earliest without looking at the others.
 
-A thing's true deadline may be later than the one that is kept here: whoever pops it checks, and sets it again. So an
-event that only moves deadlines into the future, such as the use of a VM, costs nothing here.
+The true deadline of a thing may be later than the one that is stored here. The code that pops it must check, and set it
+again if its time has not come. So an event that only moves a deadline into the future, such as a query for a VM, does
+not have to touch the queue.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MIN_STALE = 64
 
 
 class Deadlines(Generic[K]):
-    """Things, each with the time at which it wants to be looked at."""
+    """Keys, each with a time in seconds; the earliest is found in O(log n)."""
 
     def __init__(self) -> None:
         self._at: dict[K, float] = {}
@@ -23,15 +24,15 @@ class Deadlines(Generic[K]):
         self._count = 0
 
     def __len__(self) -> int:
-        """Return how many things have a deadline."""
+        """Return how many keys have a deadline."""
         return len(self._at)
 
     def __contains__(self, key: K) -> bool:
-        """Say whether a thing has a deadline."""
+        """Return whether a key has a deadline."""
         return key in self._at
 
     def set(self, key: K, at: float) -> None:
-        """Give a thing this deadline, in place of the one that it may have."""
+        """Set the deadline of a key, replacing the one that it may have."""
         if self._at.get(key) == at:
             return
         self._at[key] = at
@@ -42,11 +43,11 @@ class Deadlines(Generic[K]):
             heapify(self._heap)
 
     def discard(self, key: K) -> None:
-        """Take a thing's deadline away; nothing if it has none."""
+        """Remove the deadline of a key, if it has one."""
         self._at.pop(key, None)
 
     def earliest(self) -> tuple[K, float] | None:
-        """Return the thing whose deadline is the earliest, and that deadline."""
+        """Return the key with the earliest deadline, and that deadline; None if there is no deadline."""
         while self._heap:
             at, _, key = self._heap[0]
             if self._at.get(key) == at:
@@ -55,7 +56,7 @@ class Deadlines(Generic[K]):
         return None
 
     def pop_due(self, now: float) -> K | None:
-        """Return a thing whose deadline has come, the earliest first, and take that deadline away."""
+        """Remove and return the key with the earliest deadline if its time has come; None otherwise."""
         found = self.earliest()
         if found is None or found[1] > now:
             return None

@@ -1,6 +1,6 @@
-"""Who may, and how often: client networks, and buckets that refill.
+"""Rate limits: client networks, and token buckets.
 
-A client is known by its address as bytes, 4 or 16 of them.
+A client is identified by its address as bytes: 4 for IPv4, 16 for IPv6.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 MAX_BUCKETS = 100_000
-"""Clients that are limited at once; beyond, the one that was quiet for longest starts anew."""
+"""How many clients are limited at once. If there are more, the bucket that was unused for longest is forgotten."""
 
 
 class Networks:
@@ -27,26 +27,26 @@ class Networks:
         self._masks = [(each.max_prefixlen // 8, int(each.netmask), int(each.network_address)) for each in parsed]
 
     def __bool__(self) -> bool:
-        """Say whether there is any."""
+        """Return whether the set is not empty."""
         return bool(self._masks)
 
     def __contains__(self, address: bytes) -> bool:
-        """Say whether an address is in one of them."""
+        """Return whether an address is in one of the networks."""
         number = int.from_bytes(address, "big")
         return any(size == len(address) and number & mask == prefix for size, mask, prefix in self._masks)
 
 
 @dataclass
 class Buckets:
-    """Token buckets: each key may have `burst` at once and `rate` a second from then on. A rate of 0 is no limit."""
+    """Token buckets, one per key: `burst` tokens at once, then `rate` a second. A rate of 0 means no limit."""
 
     rate: float
     burst: float
     _levels: OrderedDict[Hashable, tuple[float, float]] = field(default_factory=OrderedDict)
-    """Key -> tokens left, when."""
+    """The tokens that each key had left, and when that was, in seconds."""
 
     def take(self, key: Hashable, now: float, count: int = 1) -> bool:
-        """Take tokens, all or none; False if there are too few."""
+        """Take `count` tokens, or none if there are too few; return whether they were taken."""
         if not self.rate:
             return True
         tokens, at = self._levels.pop(key, (self.burst, now))

@@ -1,15 +1,16 @@
-"""When dns and synjitsu report to the reaper which VMs are in use: the machine that both have.
+"""When dns and synjitsu report to the reaper which VMs are in use: one machine, which both services have.
 
-A report is due once a second. It is due at once when a VM begins to drain, because the reaper waits for everybody to
-say that nobody uses it. Only one report is under way at a time, and what it says is decided elsewhere: by the counts
-of names in dns, by the traffic that synjitsu sees. A batch has an end, so what one report has no room for follows in
-the next, a few milliseconds later: queries that waited while one report was made should not wait for the next as well.
+A report is due once a second. It is due at once when a VM begins to drain, because the reaper waits until every
+reporter has acknowledged the drain. Only one report is under way at a time. Its content is decided elsewhere: in dns by
+the counts of names, in synjitsu by the traffic that it sees. A report has a limited size. What does not fit follows in
+the next one a few milliseconds later: queries that waited while one report was made should not wait for the next as
+well.
 
     state    event           then              what happens
     waiting  Tick            waiting, sending  SendReport, if REPORT_S or PIECE_S has passed since the last one
     waiting  DrainSeen       sending           SendReport, at once
     sending  Tick            sending           nothing: one report is under way
-    sending  DrainSeen       sending           noted: the report that is under way was made before
+    sending  DrainSeen       sending           it is noted, because the report under way was made before
     sending  ReportAccepted  waiting, sending  SendReport at once if a drain was seen or is not in the report;
                                                otherwise after PIECE_S if more is left, or after REPORT_S;
                                                LogRecovery if the one before was refused
@@ -51,9 +52,9 @@ class ReportAccepted:
     """The reaper has acknowledged the report."""
 
     has_more: bool = False
-    """More use is known than it had room for."""
+    """More use is known than fitted into the report."""
     lacks_drains: bool = False
-    """Drains are honoured now that it did not have: it was made before they were seen."""
+    """The report was made before a drain was seen that the reporter honours by now."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class UsageReporter:
         self._actions: list[Action] = []
 
     def handle(self, event: Event, now: float) -> Sequence[Action]:
-        """Return what is to be done because of an event."""
+        """Return the actions that follow from an event."""
         step(TRANSITIONS, self, event, now)
         return self._flush()
 

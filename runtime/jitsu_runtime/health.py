@@ -1,7 +1,8 @@
-"""Ask a service on this machine whether it does its work: `python -m jitsu_runtime.health [SERVICE]`.
+"""The health check of a container: `python -m jitsu_runtime.health [SERVICE]`.
 
-Exit status 0 if its /healthz says so. JITSU_SERVICE says which, as in a container's health check; its settings say
-where it listens (`metrics`).
+It asks /healthz of a service on this machine, and exits with 0 if the service answers that it is well, with 1 if not,
+and with 2 if it cannot ask. Without an argument, the service is the one in JITSU_SERVICE. Its setting `metrics` has the
+address.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ LIMIT_S = 2.0
 
 
 def main() -> int:
-    """Ask."""
+    """Run the health check, and return the exit status."""
     service = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("JITSU_SERVICE", "")
     if service not in SECTION_OF:
         print(f"which service? one of {', '.join(SECTION_OF)}", file=sys.stderr)

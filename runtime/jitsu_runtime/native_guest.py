@@ -1,4 +1,4 @@
-"""Where the guest in C is, if it has been built (guests/README.md): vmd's mock runs it, and the tool offers it."""
+"""Finds the mock hypervisor's guest program in C, if it has been built (guests/README.md)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ IN_CHECKOUT = Path(__file__).parents[2] / "build" / "guests" / PROGRAM
 
 
 def native_guest() -> str:
-    """Return the path of the program: that of this checkout, or one on PATH; "" if there is none.
+    """Return the path of the program in this checkout or on PATH; "" if there is none, and guests run in Python.
 
-    The environment variable MOCK_GUEST names another program; if it is empty, guests are in Python.
+    The environment variable MOCK_GUEST names another program. If it is set but empty, guests run in Python.
     """
     if (chosen := os.environ.get("MOCK_GUEST")) is not None:
         return chosen

@@ -1,4 +1,4 @@
-"""How a process and its supervisor talk: systemd's sd_notify(3), or the lifeline of a `jitsu up`."""
+"""How a process talks to its supervisor: systemd's sd_notify(3), or the lifeline of `jitsu up` (supervise.py)."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIFELINE_VARIABLE = "JITSU_LIFELINE_FD"
-"""Number of an inherited pipe: when its other end is closed, the suite that this process belongs to is gone."""
+"""The number of an inherited socket. When its other end is closed, the suite of this process has ended."""
 
 
 def on_stop_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` on SIGTERM, SIGINT, or when the lifeline breaks."""
+    """Call `stop` on SIGTERM, on SIGINT, and when the other end of the lifeline is closed."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     descriptor = lifeline()
     if descriptor is not None:
 
-        def broken() -> None:
+        def closed() -> None:
             loop.remove_reader(descriptor)
             stop()
 
-        loop.add_reader(descriptor, broken)
+        loop.add_reader(descriptor, closed)
 
 
 def lifeline() -> int | None:
-    """Return the inherited descriptor of the lifeline, if this process is part of a `jitsu up`."""
+    """Return the inherited descriptor of the lifeline; None if `jitsu up` has not started this process."""
     number = os.environ.get(LIFELINE_VARIABLE, "")
     return int(number) if number.isdecimal() else None
 
 
 def notify(state: str) -> bool:
-    """Send a line to the service manager, if there is one (sd_notify(3)); returns whether there is."""
+    """Send a state such as READY=1 to the service manager (sd_notify(3)); return whether there is one."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False

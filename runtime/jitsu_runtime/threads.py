@@ -25,16 +25,19 @@ class DaemonThreads(Executor):
         self._max_threads = max_threads
         self._name = name
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
         self._count = 0
-        self._making = threading.Lock()
+        self.idle = 0
+        """How many threads wait for a call."""
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `work` on a thread, as soon as one is free."""
         future: Future[T] = Future()
         self._work.put((future, lambda: work(*args, **kwargs)))
-        with self._making:
-            if not self._idle.acquire(blocking=False) and self._count < self._max_threads:
+        with self._lock:
+            if self.idle:
+                self.idle -= 1  # one of them gets this call
+            elif self._count < self._max_threads:
                 self._count += 1
                 threading.Thread(target=self._serve, name=f"{self._name} {self._count}", daemon=True).start()
         return future
@@ -44,7 +47,8 @@ class DaemonThreads(Executor):
             try:
                 item = self._work.get_nowait()
             except queue.Empty:
-                self._idle.release()
+                with self._lock:
+                    self.idle += 1
                 item = self._work.get()
             if item is None:
                 return

@@ -1,6 +1,6 @@
-"""Reports to the reaper which VMs are in use, for dns and synjitsu: sends what protocol/usage.py wants sent.
+"""Reports to the reaper which VMs are in use, for dns and synjitsu: drives the machine of the protocol's usage.py.
 
-A service gives it a `UsageSource`, which decides what a report says, and calls `drain_seen` when a VM begins to drain.
+A service gives it a `UsageSource`, which makes the reports, and calls `drain_seen` when a VM begins to drain.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ REPORT_TIMEOUT_S = 2.0
 
 
 class UsageSource(Protocol):
-    """Decides what a report says."""
+    """Makes the reports of one service."""
 
     def prepare(self) -> bool:
-        """Do a part of the work that comes before a report; return whether more of it is left."""
+        """Do a part of the work that has to precede a report, and return whether more of it is left."""
 
     def report(self, now: float, *, leaving: bool = False) -> Report:
-        """Return the next report; if the last one was not acknowledged, that one again."""
+        """Return the next report, or the last one again if it was not acknowledged."""
 
     def acknowledged(self, sent_at: float) -> None:
-        """Note that the reaper has the report that was sent then."""
+        """Note that the reaper has acknowledged the report that was sent at `sent_at`."""
 
     def has_more(self) -> bool:
-        """Return whether something has to be reported without delay."""
+        """Return whether more use has to be reported without delay."""
 
     def drains(self) -> Collection[str]:
-        """Return the drains that are honoured."""
+        """Return the ids of the drains that the service honours."""
 
     def reported(self) -> None:
-        """Note that a report has been sent, whether or not the reaper has it."""
+        """Note that a report has been sent, whether or not it was acknowledged."""
 
 
 class UsageReports:
-    """The reports of one process, until it leaves."""
+    """Sends the reports of one process until it leaves."""
 
     def __init__(self, world: World, source: UsageSource) -> None:
         self._clock, self._spawn = world.clock, world.spawn
@@ -72,12 +72,12 @@ class UsageReports:
         self._driver.tick()
 
     def drain_seen(self) -> None:
-        """Report at once, because a VM has begun to drain; before `start` the first report is waited for."""
+        """Report at once, because a VM has begun to drain. Before `start`, the first report has to wait for that."""
         if self._is_reporting:
             self._driver.handle(DrainSeen())
 
     async def leave(self) -> None:
-        """Report what is left, and that nothing more comes from this process; raises JitsuError."""
+        """Report all use that is left, then that this process leaves; raises JitsuError."""
         self._is_reporting = False
         self._driver.close()
         while True:
@@ -99,7 +99,7 @@ class UsageReports:
                     self._log.info("the reaper accepts reports again")
 
     async def _report(self) -> None:
-        while self._source.prepare():  # noqa: ASYNC110 it waits for nothing: it lets other work in
+        while self._source.prepare():  # noqa: ASYNC110 it does not wait: it lets other tasks run
             await asyncio.sleep(0)
         try:
             report = await self._send()

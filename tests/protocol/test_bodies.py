@@ -64,14 +64,14 @@ def bodies() -> list[tuple[type[Request], bytes]]:
 
 
 @pytest.mark.parametrize("number", range(len(bodies())))
-def test_g9_a_bomb_is_refused_in_little_memory_and_with_a_short_reason(number: int) -> None:
+def test_g9_a_hostile_body_is_refused_with_little_memory_and_a_short_reason(number: int) -> None:
     cls, body = bodies()[number]
     peak, reason = peak_of(lambda: read(cls, memoryview(body)))
     assert peak < 24 * MB
     assert 10 < len(reason) < 1500
 
 
-def test_g9_what_stands_before_a_body_is_read_without_the_body() -> None:
+def test_g9_a_header_is_read_without_its_body() -> None:
     frame = msgpack.packb([[1, 1], "store.apply", b"id", 1.0, {"changes": [{}] * (4 * MB)}])
     tracemalloc.start()
     header = open_frame(frame)
@@ -81,7 +81,7 @@ def test_g9_what_stands_before_a_body_is_read_without_the_body() -> None:
     assert peak < 100_000
 
 
-def test_a_large_body_is_read_in_steps_and_the_first_fault_ends_it() -> None:
+def test_a_large_body_is_read_in_steps_until_its_first_fault() -> None:
     changes: list[dict[str, Any]] = [{"path": f"a/{n}", "value": str(n), "old": None} for n in range(10_000)]
     reading = Reading(Apply, memoryview(msgpack.packb(APPLY | {"changes": changes})))
     assert sum(1 for _ in reading.steps()) >= 50
@@ -130,7 +130,7 @@ def test_fields_that_a_later_version_adds_are_skipped_unread() -> None:
     assert read(Summon, memoryview(later)) == Summon(vm="v")
 
 
-def test_an_error_on_the_wire_is_short_whatever_it_says() -> None:
+def test_an_error_on_the_wire_has_a_bounded_size() -> None:
     reasons = [f"jitsu/vm/{n}: {'x' * 1000}" for n in range(5000)]
     for error in (
         Invalid("\n".join(reasons), details=[{"reason": reason} for reason in reasons]),

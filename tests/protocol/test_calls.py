@@ -52,7 +52,7 @@ def test_a_call_expires_at_its_deadline_and_a_late_reply_is_dropped() -> None:
     assert len(calls) == 0
 
 
-def test_a_call_that_met_no_owner_is_sent_again_as_soon_as_there_may_be_one() -> None:
+def test_a_call_that_was_not_sent_is_repeated_soon() -> None:
     calls = Calls()
     calls.handle(Called(b"1", 1.5 * UNSENT_RESEND_S), 0.0)
     calls.handle(NotSent(b"1"), 0.0)
@@ -68,7 +68,7 @@ def test_a_call_that_met_no_owner_is_sent_again_as_soon_as_there_may_be_one() ->
     assert [action.id for action in calls.tick(sent_at + FIRST_RESEND_S)] == [b"2"]
 
 
-def test_a_call_that_nobody_waits_for_any_longer_is_not_sent_again() -> None:
+def test_an_abandoned_call_is_not_sent_again() -> None:
     calls = Calls()
     calls.handle(Called(b"1", 9.0), 0.0)
     calls.handle(Abandoned(b"1"), 0.05)
@@ -111,7 +111,7 @@ def test_replies_are_kept_within_bounds() -> None:
     assert answered.begin((5).to_bytes(4, "big")) is True
 
 
-def test_an_owner_that_answers_others_is_busy_not_away_and_is_spared_but_not_for_ever() -> None:
+def test_an_owner_that_answers_other_calls_is_spared_a_resend_but_not_for_ever() -> None:
     calls = Calls()
     calls.handle(Called(b"1", 9.0), 0.0)
     now, sent_at = 0.0, 0.0
@@ -126,7 +126,7 @@ def test_an_owner_that_answers_others_is_busy_not_away_and_is_spared_but_not_for
     assert [action.id for action in calls.tick(10.0 + FIRST_RESEND_S) if isinstance(action, Send)] == [b"2"]
 
 
-def test_many_that_are_due_are_sent_again_a_few_at_a_time() -> None:
+def test_many_calls_that_are_due_are_sent_again_a_few_at_a_time() -> None:
     calls = Calls()
     for number in range(3 * MAX_AT_ONCE):
         calls.handle(Called(number.to_bytes(4, "big"), 9.0), 0.0)

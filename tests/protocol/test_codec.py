@@ -14,7 +14,7 @@ from tests.support.examples import examples
 SUMMON = Summon(vm="x", trigger="dns", waited_s=0.5)
 
 
-def test_a_message_comes_back_as_it_went() -> None:
+def test_a_message_survives_encoding_and_decoding() -> None:
     report = Report(
         replica="dns-0", instance="i", batch=3, lease_s=1.5, uses=[Use(vm="v", name="n", count=2, age_s=0.25)]
     )
@@ -30,7 +30,7 @@ def test_the_bytes_of_this_protocol_version_do_not_change() -> None:
     )
 
 
-def test_every_kind_is_spoken_by_one_message_only() -> None:
+def test_every_kind_belongs_to_one_message_class() -> None:
     found: list[type[messages.Message]] = []
     todo: list[type[messages.Message]] = [messages.Message]
     while todo:
@@ -43,7 +43,7 @@ def test_every_kind_is_spoken_by_one_message_only() -> None:
     assert all(cls.__doc__ for cls in found)
 
 
-def test_another_major_version_is_refused_and_a_minor_one_is_not() -> None:
+def test_only_another_major_version_is_refused() -> None:
     body = SUMMON.model_dump()
     with pytest.raises(WrongVersion, match=r"2\.0"):
         decode(msgpack.packb([[2, 0], Summon.kind, b"i", 1.0, body]))
@@ -58,7 +58,7 @@ def test_a_wrong_kind_and_a_wrong_type_are_typed_errors() -> None:
         body_as(Summon, Summon.kind, {"vm": 3})
 
 
-def test_an_error_is_raised_as_what_it_was() -> None:
+def test_an_error_is_raised_with_its_own_class() -> None:
     failure = Failure(code="backing-off", message="m", hint="h", retry_after=2.5)
     with pytest.raises(BackingOff, match=r"m \(h\)") as caught:
         body_as(Summon, "error", failure.model_dump())
@@ -111,7 +111,7 @@ def test_g9_any_envelope_is_a_message_or_a_typed_error(
 
 
 @given(st.integers(0, 200), st.integers(0, 255))
-def test_g9_a_flipped_byte_is_survived(at: int, value: int) -> None:
+def test_g9_a_frame_with_a_changed_byte_is_a_message_or_a_typed_error(at: int, value: int) -> None:
     frame = bytearray(encode(SUMMON, id=b"id", timeout=1.0))
     frame[at % len(frame)] = value
     _refused_or_sound(bytes(frame))

@@ -19,7 +19,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_deadlines_are_those_of_a_plain_table(steps: list[tuple[str, str, float]]) -> None:
+def test_deadlines_behave_like_a_plain_table(steps: list[tuple[str, str, float]]) -> None:
     deadlines, table = Deadlines[str](), dict[str, float]()
     for what, key, at in steps:
         if what == "set":
@@ -39,7 +39,7 @@ def test_deadlines_are_those_of_a_plain_table(steps: list[tuple[str, str, float]
         assert (None if earliest is None else earliest[1]) == min(table.values(), default=None)
 
 
-def test_what_is_due_comes_out_earliest_first() -> None:
+def test_deadlines_that_have_passed_are_popped_earliest_first() -> None:
     deadlines = Deadlines[int]()
     for n in (3, 1, 4, 1, 5, 9, 2, 6):
         deadlines.set(n, float(n))
@@ -47,7 +47,7 @@ def test_what_is_due_comes_out_earliest_first() -> None:
     assert deadlines.earliest() == (6, 6.0)
 
 
-def test_a_deadline_that_is_moved_often_takes_no_more_room() -> None:
+def test_a_deadline_that_is_moved_often_needs_no_more_memory() -> None:
     deadlines = Deadlines[str]()
     for n in range(10_000):
         deadlines.set("a", float(n))

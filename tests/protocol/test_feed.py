@@ -50,7 +50,7 @@ class Reader:
                     self.state.append(item.number)
 
 
-def test_snapshot_then_items_in_order() -> None:
+def test_a_subscriber_applies_the_snapshot_and_then_items_in_order() -> None:
     owner, reader = Owner("e"), Reader()
     reader.perform(reader.machine.tick(0.0))
     assert reader.wants_snapshot
@@ -62,7 +62,7 @@ def test_snapshot_then_items_in_order() -> None:
     assert reader.machine.is_live()
 
 
-def test_a_gap_a_new_epoch_and_a_heartbeat_beyond_them_ask_for_a_snapshot() -> None:
+def test_a_gap_another_epoch_or_a_heartbeat_ahead_leads_to_a_snapshot() -> None:
     for telling in (
         Publisher("e", 5).item(Done()),
         Publisher("other", 0).item(Done()),
@@ -86,7 +86,7 @@ def test_an_item_that_is_known_already_changes_nothing() -> None:
     assert machine.is_live()
 
 
-def test_silence_makes_it_stale_and_asks_again() -> None:
+def test_a_silent_owner_makes_the_state_stale_and_is_asked_again() -> None:
     machine = Subscription()
     machine.tick(0.0)
     machine.handle(SnapshotReceived("e", 3, None), 0.0)
@@ -107,13 +107,13 @@ def test_silence_makes_it_stale_and_asks_again() -> None:
     assert machine.is_heard()
 
 
-def test_nobody_is_heard_before_there_was_a_snapshot() -> None:
+def test_an_owner_counts_as_heard_after_the_first_snapshot_only() -> None:
     machine = Subscription()
     machine.handle(ItemReceived(Publisher("e", 3).heartbeat()), 0.0)
     assert not machine.is_heard()
 
 
-def test_an_owner_that_is_heard_now_and_then_is_live() -> None:
+def test_an_owner_that_is_heard_from_time_to_time_is_live() -> None:
     machine, now = Subscription(), 0.0
     machine.tick(now)
     machine.handle(SnapshotReceived("e", 3, None), now)
@@ -124,7 +124,7 @@ def test_an_owner_that_is_heard_now_and_then_is_live() -> None:
         machine.handle(ItemReceived(Publisher("e", 3).heartbeat()), now)
 
 
-def test_a_subscriber_that_was_suspended_reads_before_it_takes_anybody_for_silent() -> None:
+def test_a_subscriber_that_was_suspended_reads_before_it_judges_its_owner_silent() -> None:
     machine = Subscription()
     machine.tick(0.0)
     machine.handle(SnapshotReceived("e", 3, None), 0.0)
@@ -137,7 +137,7 @@ def test_a_subscriber_that_was_suspended_reads_before_it_takes_anybody_for_silen
 
 @settings(max_examples=examples(300))
 @given(st.integers(0, 2**32), st.floats(0, 0.6))
-def test_whatever_is_lost_the_reader_ends_where_the_owner_is(seed: int, loss: float) -> None:
+def test_a_subscriber_ends_with_the_state_of_its_owner_whatever_was_lost(seed: int, loss: float) -> None:
     chance = random.Random(seed)
     owner, reader, now, epoch = Owner("0"), Reader(), 0.0, 0
     for _ in range(60):

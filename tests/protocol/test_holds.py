@@ -16,13 +16,13 @@ def test_a_hold_is_read_as_it_was_written(hold: Hold) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan x y", "-4 x", "inf", "\x00", "9" * 400])
-def test_what_others_have_written_there_holds_until_it_is_removed(text: str) -> None:
+def test_a_leaf_that_cannot_be_read_holds_until_it_is_removed(text: str) -> None:
     assert Hold.read(text).until == 0.0
     assert len(Hold.read(f"0 {'b' * 999} {'r' * 999}").text()) < 500
     assert holds_in({path_of("v"): text}, 10.0).keys() == {"v"}
 
 
-def test_a_hold_ends_at_its_time_and_a_vms_own_counts_before_that_of_all() -> None:
+def test_a_hold_ends_in_time_and_the_hold_of_a_vm_outranks_that_of_all_vms() -> None:
     leaves = {path_of(ALL): "100 anna", path_of("v"): "0 bert", path_of("w"): "50 carl", "jitsu/vm/v/ip": "x"}
     assert set(holds_in(leaves, 49.9)) == {ALL, "v", "w"}
     assert set(holds_in(leaves, 50.0)) == {ALL, "v"}

@@ -10,7 +10,7 @@ from tests.support.vms import make_vm
 VMS = [make_vm(name, f"127.0.1.{number}") for number, name in enumerate("abc", start=1)]
 
 
-def test_what_comes_changes_and_goes_is_told_once() -> None:
+def test_each_vm_that_is_added_changed_or_removed_is_returned_once() -> None:
     inventory = Inventory()
     vm = VMS[0]
     (came,) = inventory.reset(to_tree(vm))
@@ -23,8 +23,8 @@ def test_what_comes_changes_and_goes_is_told_once() -> None:
     assert (gone.new, inventory.vms) == (None, {})
 
 
-def test_a_vm_that_is_written_otherwise_with_the_same_meaning_stays_the_same_vm() -> None:
-    """Whoever holds it from before would take an equal one for another VM with the same name and addresses."""
+def test_leaves_with_the_same_meaning_make_the_same_vm() -> None:
+    """Code that refers to the VM would otherwise compare it with a second one of the same name and addresses."""
     inventory = Inventory()
     inventory.reset(to_tree(VMS[0]))
     before = inventory.vms[VMS[0].uuid]
@@ -42,7 +42,7 @@ def test_g9_a_broken_vm_is_left_out_and_the_others_stay() -> None:
     assert inventory.faults == {}
 
 
-def test_a_vm_with_which_a_service_cannot_work_is_left_out_and_noted_with_its_name() -> None:
+def test_a_vm_that_a_service_cannot_work_with_is_left_out_and_named_in_the_notes() -> None:
     def check(vm: object) -> None:
         if vm == VMS[0]:
             raise ValueError("no room for it")
@@ -54,7 +54,7 @@ def test_a_vm_with_which_a_service_cannot_work_is_left_out_and_noted_with_its_na
     assert set(inventory.new_faults) == {VMS[0].uuid, "broken"}
     inventory.new_faults.clear()
     inventory.apply([(f"jitsu/vm/{VMS[1].uuid}/response_delay", "0.5")])
-    assert inventory.new_faults == {}, "each is told once"
+    assert inventory.new_faults == {}, "each is reported once"
     many = Inventory(check)
     many.reset({f"jitsu/vm/{number}/ip": "x" for number in range(1000)})
     assert len(many.notes(many.faults)) == 6
@@ -62,7 +62,7 @@ def test_a_vm_with_which_a_service_cannot_work_is_left_out_and_noted_with_its_na
 
 
 @given(st.lists(st.tuples(st.sampled_from(VMS), st.booleans()), max_size=20))
-def test_changes_one_by_one_lead_to_the_same_as_a_snapshot(steps: list[tuple[object, bool]]) -> None:
+def test_changes_one_by_one_lead_to_the_same_vms_as_a_snapshot(steps: list[tuple[object, bool]]) -> None:
     inventory, tree = Inventory(), dict[str, str]()
     for vm, present in steps:
         paths = to_tree(vm)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ def of(*ttls: int) -> AnswerLifetimes:
     return lifetimes
 
 
-def test_an_answer_counts_with_the_ttl_that_it_had() -> None:
+def test_an_answer_is_valid_for_the_ttl_that_it_had() -> None:
     lifetimes = of(30)
     lifetimes.answered(10.0, 30, 10.0)
     lifetimes.configured(1, 11.0)
@@ -21,14 +21,14 @@ def test_an_answer_counts_with_the_ttl_that_it_had() -> None:
     assert lifetimes.until == 40.0
 
 
-def test_where_the_ttl_is_not_told_the_larger_of_old_and_new_counts() -> None:
+def test_the_larger_of_the_old_and_the_new_ttl_counts_for_an_answer_without_one() -> None:
     for ttls, longest in (((30, 1), 30), ((1, 30), 30), ((30, 1, 5), 30), ((5,), 5)):
         lifetimes = of(*ttls)
         lifetimes.answered(10.0, None, 10.0)
         assert lifetimes.until == 10.0 + longest
 
 
-def test_a_lowered_ttl_is_forgotten_when_nobody_can_give_it_any_more() -> None:
+def test_a_lowered_ttl_is_forgotten_when_no_replica_can_answer_with_it() -> None:
     lifetimes = of(30, 1)
     assert lifetimes.longest(MEMORY_S - 1.0) == 30
     assert lifetimes.longest(MEMORY_S) == 1

@@ -35,7 +35,7 @@ def test_replies_wait_in_order() -> None:
     assert outbox.total == outbox.dropped == 0
 
 
-def test_g9_the_oldest_is_dropped_of_whom_most_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_g9_the_oldest_reply_to_the_peer_with_the_most_bytes_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     each = 1000 + OVERHEAD_BYTES
     monkeypatch.setattr(module, "MAX_BYTES_PER_PEER", 10 * each)
     monkeypatch.setattr(module, "MAX_BYTES", 15 * each)

@@ -45,7 +45,7 @@ def test_any_other_text_stays_as_it_was_written(text: str, unit: str) -> None:
     assert plain(text, unit) == text
 
 
-def test_a_unit_of_durations_is_none_of_sizes_and_the_other_way_round() -> None:
+def test_units_of_durations_and_units_of_sizes_are_kept_apart() -> None:
     assert (plain("10m", "KiB"), plain("4G", "s")) == ("10m", "4G")
 
 
@@ -62,11 +62,11 @@ def test_a_number_with_any_unit_is_converted_exactly(number: Decimal, unit: tupl
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**12 - 1), st.sampled_from(sorted(UNITS)))
-def test_what_is_shown_with_a_unit_is_read_as_the_same_number(number: int, unit: str) -> None:
+def test_a_number_that_is_shown_with_a_unit_is_parsed_to_the_same_number(number: int, unit: str) -> None:
     assert plain(with_unit(number, unit), unit) == str(number)
 
 
-def test_a_name_with_a_ttl_that_is_wrong_is_refused_with_both_ways_to_write_it() -> None:
+def test_a_wrong_ttl_of_a_name_is_refused_with_both_ways_to_write_it() -> None:
     for wrong in ("www.jitsu.test", "www.jitsu.test soon", "30"):
         with pytest.raises(
             InvalidVm, match=r"is not NAME TTL; expected something like 'www\.example\.org 30' or '.* 1m'"

@@ -35,7 +35,7 @@ def test_the_next_report_follows_a_second_after_the_last_was_acknowledged() -> N
     assert made.tick(21.0) == [SendReport()]
 
 
-def test_what_a_report_had_no_room_for_follows_in_a_few_milliseconds() -> None:
+def test_use_that_did_not_fit_into_a_report_follows_in_a_few_milliseconds() -> None:
     made = sending()
     made.handle(ReportAccepted(has_more=True), 10.0)
     assert made.deadline() == 10.0 + PIECE_S
@@ -47,7 +47,7 @@ def test_a_drain_is_reported_at_once() -> None:
     assert made.handle(DrainSeen(), 10.2) == [SendReport()]
 
 
-def test_a_drain_that_is_seen_while_a_report_is_under_way_makes_another_one() -> None:
+def test_a_drain_that_is_seen_while_a_report_is_under_way_leads_to_another_report() -> None:
     for event in (ReportAccepted(), ReportRefused("busy")):
         made = sending()
         assert made.handle(DrainSeen(), 10.1) == []
@@ -72,7 +72,7 @@ def test_a_reaper_that_refuses_reports_is_logged_once_and_asked_again_each_secon
     assert made.handle(ReportAccepted(), 18.1) == []
 
 
-def test_an_answer_to_nothing_is_a_mistake_and_changes_nothing() -> None:
+def test_an_answer_without_a_report_is_an_illegal_event() -> None:
     made = UsageReporter(1.0)
     with pytest.raises(IllegalEvent):
         made.handle(ReportAccepted(), 1.0)

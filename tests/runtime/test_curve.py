@@ -1,4 +1,4 @@
-"""Keys on the bus: who is let in, what each may call, what can be read on the way, and new keys while all runs."""
+"""Keys on the bus: which peers may connect and what they may request, encryption, and new keys in a running suite."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def pong(_: Request) -> Pong:
 
 
 class Suite:
-    """A store with keys, and whoever calls it."""
+    """A store with keys, and its clients."""
 
     def __init__(self, keys: Path, group: asyncio.TaskGroup) -> None:
         self.keys = keys
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.feed = f"tcp://127.0.0.1:{free_port()}"
         self.refused: list[str] = []
-        """By the store."""
-        self.told: list[str] = []
-        """By its clients."""
+        """The refusals that the store has counted, by reason."""
+        self.refusals_seen: list[str] = []
+        """The refusals that its clients have counted."""
         self.tasks: list[asyncio.Task[Any]] = []
         self._contexts: list[zmq.asyncio.Context] = []
         self._group = group
@@ -68,7 +68,7 @@ class Suite:
 
     def curve(self, role: str, keys: Path) -> tuple[Curve, zmq.asyncio.Context]:
         context = self.context()
-        counts = self.refused if role == "store" else self.told
+        counts = self.refused if role == "store" else self.refusals_seen
         return Curve(context, keys, role, self.spawn, counts.append), context
 
     def client(self, role: str, keys: Path | None = None) -> RpcClient:
@@ -96,7 +96,7 @@ async def suite(directory: Path) -> AsyncIterator[Suite]:
             made.close()
 
 
-async def test_who_has_a_key_is_answered(tmp_path: Path) -> None:
+async def test_a_client_with_a_known_key_gets_replies(tmp_path: Path) -> None:
     async with suite(tmp_path) as made:
         for role in ("dns", "vmd", "operator"):
             assert (await made.client(role).call(Ping(), Pong, LIMIT_S)).service == SECRET_WORD
@@ -120,10 +120,10 @@ async def test_a_client_with_an_unknown_key_is_refused_and_counted(tmp_path: Pat
         with pytest.raises(TimedOut):
             await made.client("operator", other).call(Ping(), Pong, 1.0)
         assert set(made.refused) == {"unknown-key"}
-        assert set(made.told) == {"refused-by-owner"}
+        assert set(made.refusals_seen) == {"refused-by-owner"}
 
 
-async def test_a_client_whose_key_becomes_known_later_is_answered_then(
+async def test_a_client_whose_key_becomes_known_later_gets_replies_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.1)
@@ -140,7 +140,7 @@ async def test_a_client_whose_key_becomes_known_later_is_answered_then(
         await client.call(Ping(), Pong, LIMIT_S)
 
 
-async def test_a_client_that_expects_another_server_is_not_answered(tmp_path: Path) -> None:
+async def test_a_client_that_expects_another_key_of_the_owner_gets_no_reply(tmp_path: Path) -> None:
     async with suite(tmp_path) as made:
         other = tmp_path / "other"
         init(other)
@@ -158,7 +158,7 @@ async def test_a_client_that_expects_another_server_is_not_answered(tmp_path: Pa
         ("dns", Drain(vm="x"), False),
     ],
 )
-async def test_each_calls_what_is_its_own_to_call(tmp_path: Path, role: str, request_: Request, may: bool) -> None:
+async def test_a_role_may_send_its_own_requests_only(tmp_path: Path, role: str, request_: Request, may: bool) -> None:
     async with suite(tmp_path) as made:
         client = made.client(role)
         if may:
@@ -170,14 +170,14 @@ async def test_each_calls_what_is_its_own_to_call(tmp_path: Path, role: str, req
             assert made.refused == ["forbidden"]
 
 
-def test_what_is_in_no_table_is_for_operators() -> None:
+def test_a_request_that_is_not_in_the_table_is_for_operators_only() -> None:
     check("operator", "store.something-new")
     for role in (*sorted(set(ROLES) - {"operator"}), ""):
         with pytest.raises(Forbidden):
             check(role, "store.something-new")
 
 
-async def test_a_feed_is_followed_with_a_key_and_not_without(tmp_path: Path) -> None:
+async def test_a_feed_can_be_followed_with_a_key_only(tmp_path: Path) -> None:
     async with suite(tmp_path) as made:
 
         def follow(curve: Curve | None, context: zmq.asyncio.Context) -> list[FeedItem]:
@@ -201,7 +201,7 @@ async def test_a_feed_is_followed_with_a_key_and_not_without(tmp_path: Path) -> 
 
 
 async def test_a_capture_shows_no_message(tmp_path: Path) -> None:
-    """What goes over the wire, both ways, by way of a relay in between."""
+    """A relay between client and owner captures all bytes in both directions."""
     captured: list[bytes] = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -228,7 +228,7 @@ async def test_a_capture_shows_no_message(tmp_path: Path) -> None:
             made.close()
 
 
-async def test_keys_are_rotated_while_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_can_be_rotated_while_everything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.1)
     async with suite(tmp_path) as made:
         clients = [made.client(role) for role in ("dns", "operator")]
@@ -240,7 +240,7 @@ async def test_keys_are_rotated_while_all_runs(tmp_path: Path, monkeypatch: pyte
                 for client in clients:
                     await client.call(Ping(), Pong, LIMIT_S)
                 await asyncio.sleep(0.05)
-            assert load(made.keys, role).role(before) == role, "the one before is still known"
+            assert load(made.keys, role).role(before) == role, "the previous key is still known"
             drop(made.keys, f"{role}.before")
             assert load(made.keys, role).role(before) == ""
             await asyncio.sleep(0.3)
@@ -248,7 +248,7 @@ async def test_keys_are_rotated_while_all_runs(tmp_path: Path, monkeypatch: pyte
                 await client.call(Ping(), Pong, LIMIT_S)
 
 
-async def test_an_owner_that_cannot_bind_with_its_new_key_ends_so_that_it_is_started_again(
+async def test_an_owner_that_cannot_bind_with_its_new_key_exits_so_that_it_is_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.01)
@@ -263,10 +263,10 @@ async def test_an_owner_that_cannot_bind_with_its_new_key_ends_so_that_it_is_sta
         await rotated()
     fault = ended.value.exceptions[0]
     assert isinstance(fault, SetupFault)
-    assert fault.status == 1, "2 would tell the service manager that a restart does not help"
+    assert fault.status == 1, "with 2 the service manager would not start it again"
 
 
-async def test_a_key_that_was_dropped_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_removed_key_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.1)
     async with suite(tmp_path) as made:
         add(made.keys, "dns.second", tmp_path / "second")
@@ -279,7 +279,7 @@ async def test_a_key_that_was_dropped_is_refused_at_once(tmp_path: Path, monkeyp
             await client.call(Ping(), Pong, LIMIT_S)
 
 
-async def test_g9_an_owners_key_that_is_dropped_by_mistake_ends_nothing(
+async def test_g9_removing_the_key_of_an_owner_by_mistake_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.1)
@@ -297,7 +297,7 @@ async def test_g9_an_owners_key_that_is_dropped_by_mistake_ends_nothing(
         await client.call(Ping(), Pong, LIMIT_S)
 
 
-def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
+def test_a_secret_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     assert sorted(init(tmp_path)) == sorted(ROLES)
     assert init(tmp_path) == [], "what is there stays"
     for role in ROLES:

@@ -1,3 +1,5 @@
+"""The limit on open files, and what follows for the bus."""
+
 from __future__ import annotations
 
 import asyncio
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.wires
     ("soft", "hard", "wanted", "then"),
     [(1024, 4096, 2120, 2120), (1024, 2000, 2120, 2000), (4096, 4096, 2120, 4096), (1024, -1, 2120, 2120)],
 )
-def test_the_limit_is_raised_as_far_as_the_hard_one_and_never_lowered(
+def test_the_soft_limit_is_raised_up_to_the_hard_limit_and_never_lowered(
     soft: int, hard: int, wanted: int, then: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = [(soft, hard)]
@@ -33,15 +35,13 @@ def test_the_limit_is_raised_as_far_as_the_hard_one_and_never_lowered(
     assert limits[-1] == (then, hard)
 
 
-def test_an_endpoint_takes_as_many_connections_as_two_of_them_leave_half_of_the_descriptors_free() -> None:
+def test_the_connections_of_two_endpoints_use_half_of_the_descriptors() -> None:
     assert descriptors.connections_allowed(1024) == 216
     assert descriptors.connections_allowed(64) == descriptors.LEAST_CONNECTIONS
     assert descriptors.connections_allowed(1 << 20) == descriptors.MAX_CONNECTIONS
 
 
-async def test_a_peer_that_says_nothing_does_not_keep_its_descriptor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_peer_that_sends_no_handshake_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "HANDSHAKE_MS", 50)
     context = zmq.asyncio.Context()
     server = rpc_server(
@@ -52,7 +52,7 @@ async def test_a_peer_that_says_nothing_does_not_keep_its_descriptor(
         silent.connect(f"{tmp_path}/x.rpc")
         silent.settimeout(10)
         greeting = await asyncio.to_thread(lambda: b"".join(iter(lambda: silent.recv(100), b"")))
-        assert greeting.startswith(b"\xff"), "its own greeting, and then the end"
+        assert greeting.startswith(b"\xff"), "the greeting of libzmq, and then the end of the connection"
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     context.destroy(linger=0)

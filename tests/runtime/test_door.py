@@ -1,4 +1,4 @@
-"""More connections than a process may have descriptors: nobody who is known notices, and nothing ends (G9)."""
+"""A flood of more connections than a process may have descriptors: known peers notice nothing (G9)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def main():
     feed = feed_server(context, sys.argv[2], ["t"], dropped=lambda _: None)
     def pong(_):
         feed.publish("t", Done())
-        open("/dev/null").close()  # whatever it does needs descriptors
+        open("/dev/null").close()  # a handler may need a descriptor
         return Pong(service="x", version="0", pid=1, uptime_s=0)
     server = rpc_server(context, sys.argv[1], {{Ping: pong}}, lambda _: None)
     print("ready", flush=True)
@@ -73,7 +73,7 @@ def many_files() -> Iterator[None]:
 
 
 def connected(endpoint: str, count: int) -> list[socket.socket]:
-    """Return so many connections that say nothing; the last ones may be refused."""
+    """Return `count` connections that send nothing; the last of them may be refused."""
     made = []
     for _ in range(count):
         if endpoint.startswith("ipc://"):
@@ -86,7 +86,7 @@ def connected(endpoint: str, count: int) -> list[socket.socket]:
 
 
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
-async def test_g9_more_connections_than_descriptors_end_nothing_and_keep_nobody_out(
+async def test_g9_more_connections_than_descriptors_keep_no_known_and_no_new_peer_out(
     transport: str, tmp_path: Path, many_files: None
 ) -> None:
     rpc, feed = f"ipc://{tmp_path}/x.rpc", f"ipc://{tmp_path}/x.feed"
@@ -112,7 +112,7 @@ async def test_g9_more_connections_than_descriptors_end_nothing_and_keep_nobody_
         assert len(os.listdir(f"/proc/{process.pid}/fd")) < LIMIT * 3 // 4
         later = rpc_client(context, rpc, "x")
         running.append(group.create_task(later.run()))
-        await later.call(Ping(), Pong, 2)  # while the others are there
+        await later.call(Ping(), Pong, 2)  # while the flood is still connected
         while await subscriber.poll(0):
             await subscriber.recv_multipart()
         await client.call(Ping(), Pong, 1)

@@ -1,4 +1,4 @@
-"""The one timer of a machine: it rings in time, and a process that was suspended reads before it judges."""
+"""The driver of a machine and its timer; a process that was suspended reads before it judges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Rings:
         self.at: list[float] = []
 
 
-def test_it_rings_once_at_the_time_that_was_set_last() -> None:
+def test_an_alarm_rings_once_at_the_time_that_was_set_last() -> None:
     rings = Rings()
     for seconds in (1.0, 30.0, 5.0):
         rings.alarm.set(100.0 + seconds)
@@ -34,7 +34,7 @@ def test_a_deadline_that_is_past_rings_at_once() -> None:
     assert rings.at == [100.0]
 
 
-def test_it_does_not_ring_when_nothing_is_due_any_longer() -> None:
+def test_an_alarm_without_a_deadline_does_not_ring() -> None:
     rings = Rings()
     rings.alarm.set(101.0)
     rings.alarm.set(None)

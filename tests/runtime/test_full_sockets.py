@@ -1,4 +1,4 @@
-"""A process whose sockets are full, because it is busy, outlives a peer that dies then (G7, G9)."""
+"""A busy process whose sockets are full, when a peer dies (G7, G9)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.wires
 
 BUSY_S = HEARTBEAT_MS / 1000 + 0.4
 MANY = 20_000
-"""More than a ROUTER takes before it is read."""
+"""More messages than a ROUTER accepts before it is read."""
 OWNER = f"""
 import asyncio, sys, time, zmq.asyncio
 from jitsu_protocol.messages import Ping, Pong
@@ -43,7 +43,7 @@ asyncio.run(rpc_server(zmq.asyncio.Context(), sys.argv[1], {{Ping: pong}}).run()
 
 
 @pytest.mark.suite
-async def test_g7_an_owner_that_was_busy_while_a_peer_died_that_had_asked_a_lot_goes_on(tmp_path: Path) -> None:
+async def test_g7_an_owner_survives_a_peer_that_fills_its_socket_and_dies(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/x.rpc"
     owner = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, endpoint, stdout=asyncio.subprocess.PIPE)
     assert owner.stdout is not None

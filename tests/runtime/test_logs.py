@@ -1,4 +1,4 @@
-"""What a process says, to who does not read it."""
+"""The log of a process whose reader is slow, stopped or gone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.wires
 
 LINE = "x" * 90
 Ends = tuple[int, int]
-"""Who reads, and where it is written to."""
+"""The descriptors of the reader and of the writer."""
 
 
 @pytest.fixture(params=["pipe", "socket"])
@@ -45,14 +45,14 @@ def stream(ends: Ends) -> Iterator[Stream]:
     opened.close()
 
 
-def say(stream: Stream, numbers: range) -> None:
+def write_lines(stream: Stream, numbers: range) -> None:
     for number in numbers:
         stream.write(f"{number} {LINE}\n")
         stream.flush()
 
 
 def read_all(reads: int, flush: Callable[[], None]) -> list[int]:
-    """Read to the end while the other side goes on; return the numbers of the lines."""
+    """Read everything while the writer goes on, and return the numbers of the lines."""
     os.set_blocking(reads, False)
     data = b""
     while True:
@@ -62,14 +62,14 @@ def read_all(reads: int, flush: Callable[[], None]) -> list[int]:
             break
         flush()
     lines = data.decode().splitlines()
-    assert all(line.endswith(LINE) for line in lines), "each is whole"
+    assert all(line.endswith(LINE) for line in lines), "no line is cut"
     return [int(line.split()[0]) for line in lines]
 
 
-def test_who_does_not_read_holds_nobody_up_and_misses_nothing_that_is_kept(ends: Ends, stream: Stream) -> None:
+def test_a_slow_reader_blocks_nobody_and_gets_every_line_that_was_kept(ends: Ends, stream: Stream) -> None:
     reads, _ = ends
     count = MAX_KEPT_BYTES // (2 * len(LINE))
-    say(stream, range(count))
+    write_lines(stream, range(count))
     assert read_all(reads, stream.flush) == list(range(count))
     assert stream.lost() == 0
 
@@ -77,30 +77,30 @@ def test_who_does_not_read_holds_nobody_up_and_misses_nothing_that_is_kept(ends:
 def test_lines_that_cannot_be_kept_are_lost_and_counted_once(ends: Ends, stream: Stream) -> None:
     reads, _ = ends
     count = 2 * MAX_KEPT_BYTES // len(LINE)
-    say(stream, range(count))
-    assert stream.lost() == 0, "there is no room to say it"
+    write_lines(stream, range(count))
+    assert stream.lost() == 0, "there is no room to report it yet"
     seen = read_all(reads, stream.flush)
     assert seen == list(range(len(seen)))
     assert stream.lost() == count - len(seen) > 0
     assert stream.lost() == 0
-    say(stream, range(3))
+    write_lines(stream, range(3))
     assert read_all(reads, stream.flush) == [0, 1, 2]
 
 
-def test_when_nobody_reads_any_more_nothing_is_said() -> None:
+def test_lines_are_thrown_away_when_the_reader_has_gone() -> None:
     reads, writes = os.pipe()
     stream = Stream(writes)
-    say(stream, range(2000))
+    write_lines(stream, range(2000))
     os.close(reads)
-    say(stream, range(2000))
+    write_lines(stream, range(2000))
     assert stream.lost() == 0
     stream.close()
     os.close(writes)
 
 
-def test_a_process_that_ends_waits_for_its_reader_but_not_for_ever() -> None:
+def test_a_process_that_ends_waits_for_its_reader_for_a_limited_time() -> None:
     reads, writes = os.pipe()
-    say(stream := Stream(writes), range(2000))
+    write_lines(stream := Stream(writes), range(2000))
     with ThreadPoolExecutor(1) as thread:
         closed = thread.submit(stream.close)
         os.close(writes)
@@ -108,19 +108,19 @@ def test_a_process_that_ends_waits_for_its_reader_but_not_for_ever() -> None:
             assert sum(1 for _ in lines) == 2000
         closed.result()
     reads, writes = os.pipe()
-    say(stream := Stream(writes), range(2000))
+    write_lines(stream := Stream(writes), range(2000))
     stream.close()
     os.close(reads)
     os.close(writes)
 
 
-def test_a_terminal_that_is_stopped_is_not_waited_for() -> None:
+def test_a_stopped_terminal_does_not_block_the_process() -> None:
     reads, terminal = pty.openpty()
     tty.setraw(terminal)
     stream = Stream(terminal)
     termios.tcflow(terminal, termios.TCOOFF)  # as Ctrl-S does
-    say(stream, range(20))
-    assert os.get_blocking(terminal), "it is as it was for all others who have it open"
+    write_lines(stream, range(20))
+    assert os.get_blocking(terminal), "other processes that have it open see no change"
     termios.tcflow(terminal, termios.TCOON)
     stream.flush()
     assert read_all(reads, stream.flush) == list(range(20))
@@ -130,7 +130,7 @@ def test_a_terminal_that_is_stopped_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "human"])
-def test_a_traceback_shows_where_it_was_and_no_local_variables(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_shows_its_functions_and_no_local_variables(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = structlog.get_config()
     configure_logging(LogSettings.model_validate({"format": form}), "dns")
     try:
@@ -139,10 +139,10 @@ def test_a_traceback_shows_where_it_was_and_no_local_variables(form: str, capsys
         structlog.get_logger("test").exception("task failed")
     finally:
         structlog.configure(**before)
-    said = capsys.readouterr().err
-    assert "raise_with" in said
-    assert "192.0.2.77" not in said
-    assert max(map(len, said.splitlines())) < 4000
+    logged = capsys.readouterr().err
+    assert "raise_with" in logged
+    assert "192.0.2.77" not in logged
+    assert max(map(len, logged.splitlines())) < 4000
 
 
 def raise_with(client: str) -> None:
@@ -150,7 +150,7 @@ def raise_with(client: str) -> None:
     raise ValueError(f"{len(copies)} things are wrong")
 
 
-def test_a_file_is_written_where_others_have_stopped(tmp_path: Path) -> None:
+def test_a_log_file_is_continued_where_other_processes_have_stopped(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb", buffering=0) as file:
         file.write(b"before\n")
         stream = Stream(file.fileno())

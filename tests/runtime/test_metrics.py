@@ -1,3 +1,5 @@
+"""The HTTP server for /metrics and /healthz."""
+
 from __future__ import annotations
 
 import socket
@@ -12,6 +14,7 @@ from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime import metrics as module
 from jitsu_runtime.metrics import Metrics
 from jitsu_runtime.settings.values import listen_address
+from tests.support.clock import VirtualClock
 from tests.support.suite import free_port
 
 if TYPE_CHECKING:
@@ -19,10 +22,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.wires
 
+CLOCK = VirtualClock()
+
 
 @pytest.fixture
 def served() -> Iterator[tuple[Metrics, str]]:
-    metrics = Metrics("x")
+    metrics = Metrics("x", CLOCK)
     port = free_port()
     stop = metrics.serve(listen_address(f"127.0.0.1:{port}"))
     yield metrics, f"http://127.0.0.1:{port}"
@@ -37,7 +42,7 @@ def get(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_metrics_and_health_are_served(served: tuple[Metrics, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_and_health_are_served(served: tuple[Metrics, str]) -> None:
     metrics, url = served
     metrics.dropped("malformed")
     status, text = get(url + "/metrics")
@@ -45,11 +50,13 @@ def test_metrics_and_health_are_served(served: tuple[Metrics, str], monkeypatch:
     assert 'jitsu_x_dropped_messages_total{reason="malformed"} 1.0' in text
     assert get(url + "/healthz") == (200, "ok\n")
     assert get(url + "/else")[0] == 404
-    monkeypatch.setattr(module, "STUCK_S", -1.0)
+    CLOCK.advance(module.STUCK_S + 0.1)
     assert get(url + "/healthz") == (503, "stuck\n")
+    metrics.beat()
+    assert get(url + "/healthz") == (200, "ok\n")
 
 
-def test_a_port_that_is_taken_is_told(served: tuple[Metrics, str]) -> None:
+def test_a_port_in_use_is_reported_as_a_setup_fault(served: tuple[Metrics, str]) -> None:
     with pytest.raises(SetupFault, match="cannot serve metrics"):
         Metrics("y").serve(listen_address(served[1].removeprefix("http://")))
 
@@ -62,10 +69,9 @@ def test_g9_slow_clients_keep_nobody_from_the_health_check(
     slow = [socket.create_connection((host, int(port)), timeout=10) for _ in range(2 * module.MAX_CONNECTIONS)]
     for each in slow:
         each.sendall(b"G")
-    monkeypatch.setattr(module, "STUCK_S", 1e9)  # nobody says here that the loop turns
     assert get(url + "/healthz") == (200, "ok\n")
     monkeypatch.setattr(module, "REQUEST_LIMIT_S", 0.0)
-    for each in slow:  # each is cut, although it has not been silent for long
+    for each in slow:  # each is cut when its time is over, although it has just sent something
         with suppress(ConnectionError):
             assert each.recv(1) == b""
         each.close()

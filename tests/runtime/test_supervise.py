@@ -1,4 +1,4 @@
-"""Processes that are kept running: what happens when they die while they start."""
+"""Child processes that are kept running, although they die while they start."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def run_until_ready(kept: Children) -> None:
     assert await kept.let_go(5)
 
 
-async def test_a_child_that_dies_three_times_while_it_starts_is_started_until_it_is_ready(
+async def test_a_child_that_dies_while_it_starts_is_started_again_until_it_is_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(children, "FIRST_BACKOFF_S", 0.0)
@@ -60,7 +60,7 @@ async def test_a_child_that_dies_three_times_while_it_starts_is_started_until_it
     ]
 
 
-async def test_a_child_gets_settings_that_are_larger_than_an_environment_can_be(tmp_path: Path) -> None:
+async def test_a_child_inherits_settings_that_are_too_large_for_an_environment(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, jitsu_runtime.settings.command_line as s\n"
         "read = s.load_service('dns', [], os.environ)\n"
@@ -74,7 +74,7 @@ async def test_a_child_gets_settings_that_are_larger_than_an_environment_can_be(
     assert (tmp_path / "counted").read_text() == "20000"
 
 
-async def test_a_child_that_cannot_be_started_just_now_is_started_again(
+async def test_a_child_that_cannot_be_started_for_a_while_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(children, "FIRST_BACKOFF_S", 0.0)

@@ -1,4 +1,4 @@
-"""Blocking calls on threads: made when all work, up to a number; one that hangs keeps the process from nothing."""
+"""Blocking calls on a pool of daemon threads: how many there are, and how they end."""
 
 from __future__ import annotations
 
@@ -34,26 +34,25 @@ def threads() -> Iterator[DaemonThreads]:
         yield made
 
 
-def test_what_is_done_and_raised_comes_back(threads: DaemonThreads) -> None:
+def test_results_and_exceptions_reach_the_caller(threads: DaemonThreads) -> None:
     assert threads.submit(divmod, 7, 2).result(20) == (3, 1)
     assert threads.submit(sorted, [1, 2], reverse=True).result(20) == [2, 1]
     for error in (ZeroDivisionError, SystemExit):
         with pytest.raises(error):
             threads.submit(exec, f"raise {error.__name__}").result(20)
-    assert [threads.submit(int, "8").result(20) for _ in range(5)] == [8] * 5, "they live on"
+    assert [threads.submit(int, "8").result(20) for _ in range(5)] == [8] * 5, "a thread survives what its calls raise"
 
 
-async def test_one_that_is_idle_is_used_again(threads: DaemonThreads) -> None:
+async def test_an_idle_thread_is_used_again(threads: DaemonThreads) -> None:
     seen = set()
     for _ in range(20):
         seen.add(await asyncio.get_running_loop().run_in_executor(threads, threading.get_ident))
-        while not threads._idle.acquire(blocking=False):
+        while not threads.idle:
             await asyncio.sleep(0.01)
-        threads._idle.release()
     assert len(seen) == 1
 
 
-def test_so_many_at_once_and_the_others_wait_for_their_turn(threads: DaemonThreads) -> None:
+def test_calls_beyond_the_number_of_threads_wait_for_their_turn(threads: DaemonThreads) -> None:
     goes_on, running = threading.Event(), threading.Semaphore(0)
 
     def work() -> int:
@@ -65,13 +64,13 @@ def test_so_many_at_once_and_the_others_wait_for_their_turn(threads: DaemonThrea
     for _ in range(3):
         assert running.acquire(timeout=20)
     assert not running.acquire(timeout=0.1)
-    assert calls.pop().cancel(), "it waits still"
+    assert calls.pop().cancel(), "it has not begun"
     goes_on.set()
     assert len({call.result(20) for call in calls}) <= 3
-    assert sum(running.acquire(blocking=False) for _ in range(10)) == 6, "the one that was cancelled is not done"
+    assert sum(running.acquire(blocking=False) for _ in range(10)) == 6, "the cancelled call is not made"
 
 
-def test_what_waits_is_cancelled_at_the_end_and_the_threads_go() -> None:
+def test_shutdown_cancels_the_calls_that_wait_and_ends_the_threads() -> None:
     threads, begun, goes_on = DaemonThreads(1, "ends"), threading.Event(), threading.Event()
 
     def work() -> bool:
@@ -90,6 +89,6 @@ def test_what_waits_is_cancelled_at_the_end_and_the_threads_go() -> None:
             assert not thread.is_alive()
 
 
-def test_a_process_with_calls_that_hang_ends() -> None:
+def test_a_process_exits_although_calls_never_return() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")

@@ -1,4 +1,4 @@
-"""The loop that reports usage to the reaper, with a reaper and a clock that the test moves."""
+"""The reports to the reaper, with a reaper that the test plays and a clock that it moves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Notes what it is asked for."""
+    """Makes reports, and notes its calls."""
 
     def __init__(self) -> None:
         self.unprepared = self.left = 0
@@ -97,7 +97,7 @@ async def test_a_report_is_sent_at_the_start_and_then_each_second() -> None:
     assert len(made.sent) == made.source.reports == 2
 
 
-async def test_more_use_than_one_report_holds_goes_into_the_next_at_once() -> None:
+async def test_use_that_does_not_fit_into_one_report_follows_in_the_next_at_once() -> None:
     made = Reporting()
     made.source.left = 2
     made.usage.start()
@@ -121,11 +121,11 @@ async def test_a_drain_is_reported_at_once_but_not_before_the_first_report() -> 
     assert [report.drains for report in made.sent] == [[], ["d1"]]
 
 
-async def test_a_drain_that_came_after_the_report_was_made_gets_one_of_its_own() -> None:
+async def test_a_drain_that_came_after_a_report_was_made_is_in_the_next() -> None:
     made = Reporting()
     made.usage.start()
     await asyncio.sleep(0)
-    made.source.drained = ["d1"]  # nobody has said so to the machine
+    made.source.drained = ["d1"]  # `drain_seen` has not been called
     await made.passes(0)
     assert [report.drains for report in made.sent] == [[], ["d1"]]
 
@@ -145,7 +145,7 @@ async def test_a_reaper_that_is_away_is_logged_once_and_so_is_its_return() -> No
     assert made.source.reports == len(made.sent) == 5
 
 
-async def test_who_leaves_reports_what_is_left_first_and_nothing_afterwards() -> None:
+async def test_a_process_that_leaves_reports_all_use_first_and_nothing_afterwards() -> None:
     made = Reporting()
     made.usage.start()
     await made.passes(0)
@@ -166,7 +166,7 @@ async def test_a_report_that_is_under_way_when_its_process_leaves_begins_no_othe
     assert [report.leaving for report in made.sent] == [False, True]
 
 
-async def test_who_cannot_say_that_it_leaves_hears_why() -> None:
+async def test_leaving_raises_the_error_of_a_reaper_that_is_away() -> None:
     made = Reporting()
     made.answers = [Unavailable("away")]
     with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""Xenstore, asked as the product asks, from an unmodified xenstored; and what pyxs does not survive."""
+"""Access to an unmodified xenstored, and to peers that pyxs alone would not survive."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ PLACES = [
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Say where Xenstore is: without Xen, and in a dom0 in each way that there is."""
+    """The path of Xenstore: of a xenstored without Xen, and in a dom0 of its socket and of the kernel's device."""
     monkeypatch.setattr(module, "LIMIT_S", module.LIMIT_S * SLOWER)
     if request.param == "xenstored":
         with running_xenstored(tmp_path) as running:
@@ -86,20 +86,20 @@ async def test_values_are_written_read_listed_and_removed(store: Xenstore) -> No
 
 
 @pytest.mark.parametrize("values", [{"/with space": "x"}, {"/a": "x" * 5000}, {"/end/": "x"}])
-async def test_what_xenstore_cannot_hold_is_refused_and_the_connection_goes_on(
+async def test_a_value_that_xenstore_cannot_store_is_refused_and_the_connection_goes_on(
     store: Xenstore, values: dict[str, str]
 ) -> None:
     with pytest.raises(Unavailable, match="Xenstore"):
         await store.change({"/before": "x"} | values)
-    assert await store.read("/before") is None, "all or nothing"
+    assert await store.read("/before") is None, "a transaction is applied completely or not at all"
 
 
-async def test_a_transaction_that_others_disturb_is_tried_again(store: Xenstore) -> None:
+async def test_a_transaction_is_repeated_when_others_interfere(store: Xenstore) -> None:
     await asyncio.gather(*(store.change({f"/count/{n % 3}": str(n)}) for n in range(40)))
     assert sorted(await store.children("/count")) == ["0", "1", "2"]
 
 
-async def test_permissions_are_given(place: Path, store: Xenstore) -> None:
+async def test_permissions_are_set_with_the_values(place: Path, store: Xenstore) -> None:
     await store.change({"/ip/b": ""}, {"/ip/b": "n0 b5"})
     process = await asyncio.create_subprocess_exec(
         "xenstore-ls",
@@ -112,7 +112,7 @@ async def test_permissions_are_given(place: Path, store: Xenstore) -> None:
     assert b"(n0,b5)" in shown
 
 
-async def test_a_watch_says_so_at_once_and_with_each_change_below(store: Xenstore) -> None:
+async def test_a_watch_fires_at_once_and_with_each_change_below_its_path(store: Xenstore) -> None:
     events = asyncio.Queue[None]()
     token = await store.watch("/ip", lambda: events.put_nowait(None))
     async with asyncio.timeout(2):
@@ -128,7 +128,7 @@ async def test_a_watch_says_so_at_once_and_with_each_change_below(store: Xenstor
     assert events.empty()
 
 
-async def test_wait_for_returns_when_the_key_comes(store: Xenstore) -> None:
+async def test_wait_for_returns_when_the_path_gets_a_value(store: Xenstore) -> None:
     waits = [asyncio.create_task(store.wait_for("/local/domain/3/data/status")) for _ in range(3)]
     await asyncio.sleep(0.1)
     await store.change({"/local/domain/3/data": "no"})
@@ -140,7 +140,7 @@ async def test_wait_for_returns_when_the_key_comes(store: Xenstore) -> None:
 
 
 @suite
-async def test_a_watch_goes_on_over_a_new_daemon(daemon: Xenstored, stoppable: Xenstore) -> None:
+async def test_a_watch_survives_a_restart_of_xenstored(daemon: Xenstored, stoppable: Xenstore) -> None:
     wait = asyncio.create_task(stoppable.wait_for("/late"))
     await asyncio.sleep(0.1)
     daemon.stop()
@@ -154,7 +154,7 @@ async def test_a_watch_goes_on_over_a_new_daemon(daemon: Xenstored, stoppable: X
 
 
 @suite
-async def test_a_watch_that_is_set_while_nobody_is_there_lasts(daemon: Xenstored, stoppable: Xenstore) -> None:
+async def test_a_watch_can_be_set_while_xenstored_is_away(daemon: Xenstored, stoppable: Xenstore) -> None:
     daemon.stop()
     wait = asyncio.create_task(stoppable.wait_for("/late"))
     await asyncio.sleep(0.1)
@@ -178,7 +178,7 @@ async def test_calls_under_way_fail_when_the_connection_is_lost(daemon: Xenstore
 
 
 @suite
-async def test_g9_a_daemon_that_hangs_costs_a_call_its_deadline_and_no_thread(
+async def test_g9_a_xenstored_that_hangs_fails_each_call_at_its_deadline_and_blocks_no_thread(
     daemon: Xenstored, stoppable: Xenstore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LIMIT_S", 0.3)
@@ -192,7 +192,7 @@ async def test_g9_a_daemon_that_hangs_costs_a_call_its_deadline_and_no_thread(
         assert await stoppable.read("/x") is None
 
 
-async def test_requests_are_numbered_for_ever(store: Xenstore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_numbers_begin_again_after_the_last(store: Xenstore, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.read("/")
     monkeypatch.setattr(module, "_numbers", iter(range(2**32 - 2, 2**32 + 50)))
     for n in range(5):
@@ -201,7 +201,7 @@ async def test_requests_are_numbered_for_ever(store: Xenstore, monkeypatch: pyte
 
 
 @suite
-async def test_file_descriptors_over_1023_do_as_well(daemon: Xenstored) -> None:
+async def test_file_descriptors_above_1023_work(daemon: Xenstored) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(2048, limits[0]), limits[1]))
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
@@ -217,7 +217,7 @@ async def test_file_descriptors_over_1023_do_as_well(daemon: Xenstored) -> None:
 
 
 @suite
-async def test_an_answer_to_watch_without_a_number_is_taken_as_xenbus_gives_it(tmp_path: Path) -> None:
+async def test_a_reply_to_watch_may_have_number_0_as_from_the_kernels_device(tmp_path: Path) -> None:
     """Play the kernel's device: WATCH is answered with number 0, after its first event (xenbus_dev_frontend.c)."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -243,13 +243,13 @@ async def test_an_answer_to_watch_without_a_number_is_taken_as_xenbus_gives_it(t
         assert await made.read("/a") == "value"
         assert events == [1]
         made.close()
-    for _ in range(2):  # one has only been tried
+    for _ in range(2):  # one was only a test whether somebody listens
         await gone.get()
     server.close()
 
 
 @suite
-async def test_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+async def test_an_absent_xenstored_is_reported_with_a_hint(tmp_path: Path) -> None:
     async with asyncio.TaskGroup() as group:
         made = Xenstore(str(tmp_path / "none"), group.create_task)
         with pytest.raises(Unavailable) as caught:
@@ -259,7 +259,7 @@ async def test_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
 
 
 @suite
-async def test_g9_a_peer_that_is_no_xenstored_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_g9_a_peer_that_is_not_xenstored_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_S", 0.3)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))

@@ -1,10 +1,12 @@
-"""Every message of the suite: who sends it to whom, and when. Below it there is no I/O.
+"""Every message of the suite: which process sends it to which, and when.
 
-A `Request` goes over an rpc socket and is answered by exactly one message of the class that its docstring
-names, or by an error (errors.py). Every request may be sent twice; where that needs care its docstring says
-what makes it safe. What a feed carries is named in `FeedItem`. Times that cross a process boundary are
-ages in seconds, never clock readings, unless a name ends in `_ts` (Unix time, for people) or
-`_mono` (CLOCK_MONOTONIC of the owner's host, for timelines).
+A `Request` goes over an rpc socket. Exactly one message replies to it: one of the class that the docstring of the
+request names as its answer, or an error (errors.py). A caller may send every request twice, and where that needs care
+the docstring says what makes it safe. Messages of a feed travel inside a `FeedItem`.
+
+Hosts do not share a clock, so a time in a message is an age in seconds, not a reading of a clock. There are two
+exceptions: a name that ends in `_ts` is Unix time, for people, and one that ends in `_mono` is CLOCK_MONOTONIC of the
+owner's host, for timelines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all messages have in common, and those that every process understands."""
+"""The base classes of all messages, and the messages that every process understands."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = (1, 2)
-"""Protocol version: a process speaks with every other of the same first number.
+"""The protocol version, major and minor: processes of the same major version understand each other.
 
-With one of the minor version before it does all that the older one can: fields that only one of the two knows are
-ignored or have defaults, and who asks with a message that is new falls back to an older one when it hears UnknownKind.
-1.1 brought store.register (fallback: store.apply) and vmd.check (without it nothing is checked).
-1.2 brought the TTL of answers in reaper.report and vmd.summon (without it the larger of old and new counts).
+With a peer of an older minor version, a process can do everything that the older one can. A field that only one of the
+two knows is ignored or has a default. A caller that gets UnknownKind for a new request falls back to an older one.
+
+1.1 added store.register (the fallback is store.apply) and vmd.check (without it, nothing is checked).
+1.2 added the TTL of answers to reaper.report and vmd.summon (without it, the larger of the old and the new TTL counts).
 """
 
 
 VmId = Annotated[str, Field(max_length=128)]
-"""The UUID of a VM. Longer texts are refused: what a request names may be kept until it is answered, or longer."""
+"""The UUID of a VM. Longer texts are refused, because a process may keep the names in a request for a long time."""
 
 
 class Message(BaseModel):
-    """What can stand in an envelope. Unknown fields are ignored, so that a minor version may add some."""
+    """The body of an envelope. Unknown fields are ignored, so that a minor version may add some."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -29,23 +30,23 @@ class Message(BaseModel):
 
 
 class Request(Message):
-    """A message that is answered."""
+    """A message that gets a reply."""
 
     max_bytes: ClassVar[int] = 64 * 1024
-    """How long its body may be on the wire: a few names and numbers, unless its class says otherwise."""
+    """The largest body on the wire, in bytes. The default is plenty for a few names and numbers."""
 
 
 class Done(Message):
-    """The answer to a request that has nothing to tell but that it was carried out."""
+    """The answer to a request that was carried out and has no other result."""
 
     kind: ClassVar[str] = "done"
 
     note: str = Field("", max_length=1000)
-    """What the asker should know nevertheless. Of Arm: at which address the guest has shown itself instead."""
+    """A remark for the caller. In the answer to Arm: the address at which the guest was seen instead."""
 
 
 class Failure(Message):
-    """The answer to a request that failed; becomes an exception at the caller."""
+    """The answer to a request that failed; the caller raises it as an exception."""
 
     kind: ClassVar[str] = "error"
 
@@ -54,11 +55,11 @@ class Failure(Message):
     hint: str = ""
     retry_after: float | None = None
     details: list[dict[str, str | None]] = Field(default_factory=list)
-    """What a program needs of it: for a conflict, a row per path."""
+    """The same for programs: for a conflict, one row per path."""
 
 
 class Ping(Request):
-    """Anyone to any owner of an rpc socket, to see whether it answers. Answer: Pong."""
+    """Anyone to any owner of an rpc socket, to check whether it answers. Answer: Pong."""
 
     kind: ClassVar[str] = "ping"
 
@@ -73,11 +74,11 @@ class Pong(Message):
     pid: int
     uptime_s: float
     notes: list[str] = Field(default_factory=list)
-    """What an operator should know about this process now, a sentence each."""
+    """What an operator should know about this process now, one sentence each."""
 
 
 class FeedItem(Message):
-    """The envelope's body on a feed socket; without `body` it is a heartbeat that repeats the last number."""
+    """The body of an envelope on a feed socket. Without `body` it is a heartbeat that repeats the last number."""
 
     kind: ClassVar[str] = "feed.item"
 

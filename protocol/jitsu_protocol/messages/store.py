@@ -1,7 +1,7 @@
-"""To and from the store, and what its feeds carry.
+"""Messages to and from the store, and the messages of its feeds.
 
-Who asks for a change says so in `author`: `operator:NAME`, `service:NAME` or `vm:UUID` (identity.py). What each may
-write is in the store's rules/access.py.
+The caller of a change states its identity in `author`: `operator:NAME`, `service:NAME` or `vm:UUID` (identity.py). The
+store's rules decide which paths each of them may write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jitsu_protocol.messages.base import Message, Request
 from jitsu_protocol.model.vm import REPLICA_ROOT
 
 MASTER = "master"
-"""The branch that runs."""
+"""The branch whose configuration is in effect."""
 
 
 class Change(BaseModel):
@@ -25,11 +25,11 @@ class Change(BaseModel):
     path: str
     value: str | None
     old: str | None = None
-    """In answers and feeds: the value before."""
+    """In answers and feeds: the previous value."""
 
 
 class Read(Request):
-    """Anyone to store: the value at one path. Answer: Value, or not-found with the nearest path."""
+    """Anyone to store: read the value at one path. Answer: Value, or NotFound with the most similar path."""
 
     kind: ClassVar[str] = "store.read"
 
@@ -47,10 +47,11 @@ class Value(Message):
 
 
 class List(Request):
-    """Anyone to store: all leaves below a path ("" for all). Answer: Leaves.
+    """Anyone to store: read all leaves below a path ("" for the whole tree). Answer: Leaves.
 
-    On master it is also the snapshot of the store's feed `topic`, and can be had in pages. Later pages may be newer
-    than the first: who takes what the feed says after the first page's number has what there is in the end.
+    On master this is also the snapshot of the store's feed `topic`, and it can be read in pages. Later pages may be
+    newer than the first, but a follower that applies the feed from the first page's number on ends up with the current
+    state.
     """
 
     kind: ClassVar[str] = "store.list"
@@ -59,9 +60,9 @@ class List(Request):
     topic: str = "vm"
     branch: str = MASTER
     after: str = ""
-    """Of a page: the name right below the path behind which it begins, the latest of the page before."""
+    """For a page: the name directly below the path after which it begins, which is `upto` of the page before."""
     limit: int = Field(default=0, ge=0)
-    """How many leaves make a page full; 0: all at once. What is below one name is never torn."""
+    """How many leaves fill a page, or 0 for all in one. The leaves below one name are never split between pages."""
 
 
 class Leaves(Message):
@@ -74,49 +75,49 @@ class Leaves(Message):
     epoch: str
     number: int
     serial: int = 0
-    """Of the zones that master describes, the same for all who ask (RFC 1035, 3.3.13)."""
+    """The serial of the zones that master describes, the same for every caller (RFC 1035, section 3.3.13)."""
     upto: str = ""
-    """The latest name of this page; "" if there are no more."""
+    """The last name of this page; "" if it is the last page."""
 
 
 class Apply(Request):
-    """An operator to store: change the tree of a branch, all of it or nothing. Answer: Applied.
+    """An operator to store: change the tree of a branch, completely or not at all. Answer: Applied.
 
-    The answer comes when the change is on the disk (G5). Sent twice it is carried out once: the id of the request is
-    kept in the commit.
+    The answer comes when the change is on disk (G5). If it is sent twice, it is carried out once, because the commit
+    contains the id of the request.
     """
 
     kind: ClassVar[str] = "store.apply"
     max_bytes: ClassVar[int] = 32 * 1024 * 1024
-    """10,000 VMs of 12 keys are about 10 MB, and as much again if each value is expected to be there."""
+    """10,000 VMs with 12 keys are about 10 MB, and twice that if `expect` has each value too."""
 
     changes: list[Change]
     author: str
     message: str
     request: str
-    """An id that the caller chooses, the same when it sends the request again."""
+    """An id that the caller chooses, and repeats when it sends the request again."""
     branch: str = MASTER
     base: str = ""
-    """The commit that the change is based on; if it is given and not the latest, conflict."""
+    """The commit that the change is based on. If it is given and not the latest, the answer is Conflict."""
     expect: dict[str, str | None] = Field(default_factory=dict)
-    """Path -> the value that it must have now, None for no value; if one has not, conflict, with the values."""
+    """The value that a path must have now, or None for no value. If one differs, the answer is Conflict."""
 
 
 class Register(Request):
-    """The reaper to store: who answers for a name or watches a bridge, with how long that counts. Answer: Applied."""
+    """The reaper to store: record a dns replica or a synjitsu, and for how long it counts. Answer: Applied."""
 
     kind: ClassVar[str] = "store.register"
     max_bytes: ClassVar[int] = 1024 * 1024
 
     replica: str
     leaves: dict[str, str | None]
-    """Below its place in the tree; None for what is gone."""
+    """The leaves below its place in the tree; None for a leaf to remove."""
     message: str
     request: str
-    """As of Apply."""
+    """As in Apply."""
 
     def as_apply(self) -> Apply:
-        """Return the change that this is."""
+        """Return the same change as an Apply."""
         place = f"{REPLICA_ROOT}/{self.replica}"
         return Apply(
             changes=[Change(path=f"{place}/{leaf}", value=value) for leaf, value in self.leaves.items()],
@@ -133,25 +134,26 @@ class Applied(Message):
 
     commit: str
     changed: int
-    """How many leaves differ from before."""
+    """How many leaves have changed."""
 
 
 class Record(Request):
-    """vmd and reaper to store: statistics, as new absolute values. Answer: Done.
+    """vmd and reaper to store: record statistics, as new absolute values. Answer: Done.
 
-    Seen by readers at once, in the store's journal within a second, and committed once in `store.statistics_interval`.
+    Readers see them at once. They are in the store's journal within a second, and are committed once in
+    `store.statistics_interval`.
     """
 
     kind: ClassVar[str] = "store.record"
     max_bytes: ClassVar[int] = 4 * 1024 * 1024
-    """vmd tells a store that has returned of all its VMs at once."""
+    """vmd sends the statistics of all its VMs at once to a store that has returned."""
 
     values: dict[str, str]
     service: str
 
 
 class Log(Request):
-    """An operator to store: the latest commits of a branch, newest first, that touch a path. Answer: History."""
+    """An operator to store: list the latest commits of a branch that touch a path, newest first. Answer: History."""
 
     kind: ClassVar[str] = "store.log"
 
@@ -178,7 +180,7 @@ class History(Message):
 
 
 class Diff(Request):
-    """An operator to store: in what two revisions differ, each a branch or the id of a commit. Answer: Difference."""
+    """An operator to store: compare two revisions, each a branch or the id of a commit. Answer: Difference."""
 
     kind: ClassVar[str] = "store.diff"
 
@@ -196,10 +198,10 @@ class Difference(Message):
 
 
 class ChangesSince(Request):
-    """A watcher to store: the commits of a branch that came after one, oldest first. Answer: CommitChanges.
+    """A follower to store: list the commits of a branch after a given one, oldest first. Answer: ChangesList.
 
-    A merge counts as one commit, with all that it brought. Conflict if `since` is not in the branch's history: then
-    only a new snapshot (List) helps.
+    A merge counts as one commit with all its changes. The answer is Conflict if `since` is not in the branch's history;
+    the follower then needs a new snapshot (List).
     """
 
     kind: ClassVar[str] = "store.changes"
@@ -223,15 +225,15 @@ class ChangesList(Message):
     kind: ClassVar[str] = "store.changes-list"
 
     commits: list[CommitChanges]
-    """Those that changed something below the prefix."""
+    """The commits that changed something below the prefix."""
     upto: str
-    """The commit to go on from."""
+    """The commit to ask from next."""
     more: bool
-    """There are later ones."""
+    """There are later commits already."""
 
 
 class ListBranches(Request):
-    """Anyone to store: all branches. Answer: BranchList. Also the snapshot of the feed `heads`."""
+    """Anyone to store: list all branches. Answer: BranchList. This is also the snapshot of the feed `heads`."""
 
     kind: ClassVar[str] = "store.branches"
 
@@ -254,7 +256,7 @@ class BranchList(Message):
 
 
 class CreateBranch(Request):
-    """Anyone to store: make a branch at a revision. Answer: Applied. Sent twice it finds it made."""
+    """Anyone to store: make a branch at a revision. Answer: Applied, also if it is there already."""
 
     kind: ClassVar[str] = "store.branch"
 
@@ -262,12 +264,12 @@ class CreateBranch(Request):
     start: str = MASTER
     author: str
     scratch: bool = False
-    """The branch is only for the command that asks. If the command does not delete it, the store does, ten minutes
-    after the last such request. Newer than 1.1; an older store keeps the branch."""
+    """The branch is only for the command that makes it. If the command does not delete it, the store does, ten minutes
+    after the last such request. New after 1.1; an older store keeps the branch."""
 
 
 class DeleteBranch(Request):
-    """Anyone to store: remove a branch; what was not merged is lost. Answer: Done. Sent twice it finds it gone."""
+    """Anyone to store: delete a branch and what was not merged. Answer: Done, also if there is no such branch."""
 
     kind: ClassVar[str] = "store.delete-branch"
 
@@ -276,10 +278,10 @@ class DeleteBranch(Request):
 
 
 class Merge(Request):
-    """Anyone to store: bring a branch's changes into another, three-way (rules/merge.py). Answer: Applied.
+    """Anyone to store: merge a branch into another, three-way (rules/merge.py of the store). Answer: Applied.
 
-    Conflict if both have changed one value of the configuration: `details` lists path, base, ours, theirs.
-    Invalid if the result could not run, with every reason.
+    The answer is Conflict if both have changed the same value of the configuration; `details` lists path, base, ours
+    and theirs. The answer is Invalid, with every reason, if the result could not run.
     """
 
     kind: ClassVar[str] = "store.merge"
@@ -294,13 +296,13 @@ class Merge(Request):
 class Push(Request):
     """An operator to store: send a branch to another Git repository. Answer: Applied.
 
-    Refused if the other one has commits that we lack: pull first.
+    The answer is Refused if the other repository has commits that ours does not have; pull first.
     """
 
     kind: ClassVar[str] = "store.push"
 
     remote: str
-    """A path or an address, as `git push` takes it."""
+    """A path or a URL, as in git-push(1)."""
     branch: str = MASTER
     author: str
 
@@ -319,8 +321,8 @@ class Pull(Request):
 class Fetch(Request):
     """An operator to store: fetch a branch from another Git repository to a new branch of ours. Answer: Applied.
 
-    Nothing that runs is changed: it is the first half of a pull, so that somebody can look before the second, a Merge.
-    New in 1.1; who hears UnknownKind can only send Pull.
+    This is the first half of a pull and changes nothing that runs, so that somebody can look at the branch before the
+    second half, a Merge. New in 1.1; a caller that gets UnknownKind can only send Pull.
     """
 
     kind: ClassVar[str] = "store.fetch"
@@ -328,25 +330,25 @@ class Fetch(Request):
     remote: str
     branch: str = MASTER
     into: str
-    """Name of the new branch."""
+    """The name of the new branch."""
     author: str
     scratch: bool = False
-    """As of CreateBranch."""
+    """As in CreateBranch."""
 
 
 class Committed(Message):
-    """In the store's feeds `vm` and `stats`: one commit on master, with all that it changed below the feed's topic."""
+    """In the store's feeds `vm` and `stats`: one commit on master, with all its changes that concern the topic."""
 
     kind: ClassVar[str] = "feed.committed"
 
     commit: str
     changes: list[Change]
-    """None, if the commit changed nothing but what else the zones are made from."""
+    """Empty if the commit has only changed something else that the zones are made from."""
     serial: int = 0
 
 
 class HeadMoved(Message):
-    """In the store's feed `heads`: a branch has a new latest commit; "" if it was deleted."""
+    """In the store's feed `heads`: a branch has a new latest commit, or "" if it was deleted."""
 
     kind: ClassVar[str] = "feed.head"
 

@@ -1,4 +1,4 @@
-"""To and from synjitsu."""
+"""Messages to synjitsu."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import Field
 from jitsu_protocol.messages.base import Request, VmId
 
 InterfaceName = Annotated[str, Field(max_length=127, pattern="^[^/\\s]*$")]
-"""Of a network interface, with those that `ip link property add altname` gives (ALTIFNAMSIZ of Linux)."""
+"""The name of a network interface, or an alternative name (`ip link property add altname`, ALTIFNAMSIZ of Linux)."""
 
 
 class Arm(Request):
-    """vmd to synjitsu, before the VM is started: hold its addresses until it boots. Answer: Done.
+    """vmd to synjitsu, before the VM is started: answer for its addresses until it is up. Answer: Done.
 
-    Unavailable if that bridge is not attached. Sent twice it renews the time limit.
+    The answer is Unavailable if synjitsu is not attached to the bridge. If it is sent twice, it renews the time limit.
     """
 
     kind: ClassVar[str] = "synjitsu.arm"
@@ -24,21 +24,21 @@ class Arm(Request):
     addresses: list[str] = Field(max_length=1000)
     mac: str
     bridge: InterfaceName = ""
-    """Empty: the only one that Synjitsu listens on."""
+    """The bridge of the guest; empty for the only one that Synjitsu listens on."""
     interface: InterfaceName = ""
-    """The host's end of the guest's interface, when it is there already; else vmd's feed names it once the VM runs."""
+    """The host's end of the guest's interface if it exists already; otherwise vmd's feed has it once the VM runs."""
     handover: Literal["replay", "xenstore"] = "replay"
-    """What becomes of the SYNs that are kept: sent to the guest, or written into Xenstore."""
+    """What is done with the SYNs that were kept: send them to the guest, or write them into Xenstore."""
     domain_id: int | None = None
-    """The guest's, as soon as it is known: it may read and write what is in Xenstore for it."""
+    """The Xen domain of the guest, if it is known already; it may read and write its part of Xenstore."""
     is_there: bool = False
-    """The guest is paused, or boots already: the MAC address on the bridge may be its own."""
+    """The guest is paused or already boots, so the MAC address on the bridge may be its own."""
     limit_s: float
-    """After that long without Disarm the boot counts as failed."""
+    """After so many seconds without Disarm, the boot counts as failed."""
 
 
 class Disarm(Request):
-    """vmd to synjitsu: the VM is `ready`, or its boot `failed`. Answer: Done."""
+    """vmd to synjitsu: the VM is `ready`, or its boot has `failed`. Answer: Done."""
 
     kind: ClassVar[str] = "synjitsu.disarm"
 

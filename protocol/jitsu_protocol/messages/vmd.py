@@ -1,4 +1,4 @@
-"""To and from vmd, and what its feed carries."""
+"""Messages to and from vmd, and the message of its feed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Trigger = Literal["dns", "traffic", "operator"]
 
 
 class Summon(Request):
-    """dns or synjitsu to vmd: make this VM reachable. Answer: Summoned, when its masking rule is met.
+    """dns, synjitsu or an operator to vmd: make this VM reachable. Answer: Summoned, when its masking rule is met.
 
-    Joins the summon under way, if there is one (G1). Answered at once if the VM is ready; saves a draining VM.
-    The reply comes before the envelope's deadline or not at all.
+    It joins the summon under way, if there is one (G1). The answer comes at once if the VM is ready, and a summon saves
+    a draining VM. The reply comes before the envelope's deadline or not at all.
     """
 
     kind: ClassVar[str] = "vmd.summon"
@@ -24,28 +24,29 @@ class Summon(Request):
     vm: VmId
     trigger: Trigger = "dns"
     waited_s: float = 0.0
-    """How long the query has been waiting at the sender; for the timeline."""
+    """How many seconds the query has been waiting at the sender, for the timeline."""
     ttl: int | None = Field(default=None, ge=0, le=2**31 - 1)
-    """The longest TTL with which the sender answers queries for the VM, in seconds; None if it answers none, or does
-    not tell (protocol 1.1)."""
+    """The longest TTL with which the sender answers queries for the VM, in seconds. None if it answers no queries, or
+    does not send its TTL (protocol 1.1)."""
 
 
 class Summoned(Message):
-    """The answer to Summon: the VM may be told to clients."""
+    """The answer to Summon: clients may be given the addresses of the VM."""
 
     kind: ClassVar[str] = "vmd.summoned"
 
     armed: bool = False
-    """Synjitsu holds the address: the VM is still starting, and its start may yet fail."""
+    """Synjitsu answers for the address: the VM is still starting, and its start may fail."""
     addresses: list[str] = Field(default_factory=list)
-    """With which its guest was started; empty if vmd does not tell (protocol 1.1). dns asks again if it is configured
-    otherwise: one of the two has not heard of a change yet."""
+    """The addresses with which its guest was started; empty from a vmd of protocol 1.1. If they differ from the
+    configuration that dns has, one of the two has not received a change yet, and dns asks again."""
 
 
 class StartDiscarding(Request):
-    """jitsu to vmd: delete what was suspended or paused of this VM, then boot it. Answer: Summoned, as to Summon.
+    """jitsu to vmd: delete the suspended or paused state of this VM, then boot it. Answer: Summoned, as for Summon.
 
-    Refused if the VM may be running. Sent twice, the second joins the first while that is under way.
+    The answer is Refused if the VM may be running. If it is sent twice, the second joins the first while that is under
+    way.
     """
 
     kind: ClassVar[str] = "vmd.start-discarding"
@@ -54,11 +55,11 @@ class StartDiscarding(Request):
 
 
 class Drain(Request):
-    """reaper to vmd: this VM is idle as far as I know; tell everybody. Answer: Draining.
+    """reaper to vmd: this VM seems to be idle; announce that it drains. Answer: Draining.
 
-    Refused if the VM is not ready, or was summoned within its idle timeout; its `evict_timeout`, while it is to give
-    way to a VM that `wants_room`. Sent twice it gives the same drain.
-    vmd takes the drain back by itself if no StopDrained follows.
+    The answer is Refused if the VM is not ready, or was summoned within its idle timeout. That is its `evict_timeout`
+    while it should be stopped for a VM that `wants_room`. If it is sent twice, the answer is the same drain. If no
+    StopDrained follows, vmd cancels the drain by itself.
     """
 
     kind: ClassVar[str] = "vmd.drain"
@@ -75,9 +76,9 @@ class Draining(Message):
 
 
 class StopDrained(Request):
-    """reaper to vmd: all replicas have acknowledged; stop the VM as its mode says. Answer: Done.
+    """reaper to vmd: all reporters have acknowledged the drain; stop the VM in its stop mode. Answer: Done.
 
-    Refused if that drain is over, because a query saved the VM.
+    The answer is Refused if that drain is over, because a query has saved the VM.
     """
 
     kind: ClassVar[str] = "vmd.stop-drained"
@@ -87,7 +88,7 @@ class StopDrained(Request):
 
 
 class CancelDrain(Request):
-    """reaper to vmd: there was activity after all, or a replica does not answer. Answer: Done."""
+    """reaper to vmd: the VM was used after all, or a reporter does not answer. Answer: Done."""
 
     kind: ClassVar[str] = "vmd.cancel-drain"
 
@@ -96,7 +97,7 @@ class CancelDrain(Request):
 
 
 class OperatorStop(Request):
-    """jitsu to vmd: stop this VM now, whoever uses it. Answer: Done, when it has stopped."""
+    """jitsu to vmd: stop this VM now, even if it is in use. Answer: Done, when it has stopped."""
 
     kind: ClassVar[str] = "vmd.stop"
 
@@ -104,7 +105,7 @@ class OperatorStop(Request):
 
 
 class HandedOver(Request):
-    """synjitsu to vmd: the guest is there, and has what was kept for it. Answer: Done."""
+    """synjitsu to vmd: the guest is up, and has the packets that were kept for it. Answer: Done."""
 
     kind: ClassVar[str] = "vmd.handed-over"
 
@@ -112,13 +113,13 @@ class HandedOver(Request):
 
 
 class Check(Request):
-    """jitsu to vmd: could its hypervisors run VMs as they would be configured? Answer: Checked."""
+    """jitsu to vmd: check whether its hypervisors could run VMs with a new configuration. Answer: Checked."""
 
     kind: ClassVar[str] = "vmd.check"
     max_bytes: ClassVar[int] = 4 * 1024 * 1024
 
     vms: dict[str, dict[str, str]] = Field(max_length=1000)
-    """UUID -> leaves below `jitsu/vm/<uuid>/`."""
+    """The leaves below `jitsu/vm/<uuid>/`, by UUID."""
 
 
 class Checked(Message):
@@ -127,22 +128,20 @@ class Checked(Message):
     kind: ClassVar[str] = "vmd.checked"
 
     refusals: dict[str, str]
-    """UUID -> the reason, for those that could not."""
+    """The reason for each VM that could not run, by UUID."""
     writes_to_disk: dict[str, bool] = Field(default_factory=dict)
-    """UUID -> whether the VM has a disk that it writes to, and can be shut down; without those of which vmd cannot say.
-
-    Empty from a vmd of protocol 1.2 or earlier.
-    """
+    """Whether the VM has a disk that it writes to, and can be shut down, by UUID. VMs are missing of which vmd does not
+    know, and all of them from a vmd of protocol 1.2 or earlier."""
 
 
 class ListVms(Request):
-    """Anyone to vmd: all VMs and their states. Answer: VmList. Also the snapshot of vmd's feed."""
+    """Anyone to vmd: list all VMs and their states. Answer: VmList. This is also the snapshot of vmd's feed."""
 
     kind: ClassVar[str] = "vmd.list"
 
 
 class VmStatus(BaseModel):
-    """One VM as vmd sees it."""
+    """The state of one VM, as far as vmd knows."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -150,31 +149,31 @@ class VmStatus(BaseModel):
     name: str
     state: VmState
     host: str = ""
-    """Whose vmd says this; "" if there is only one."""
+    """The host of the vmd that sends this; "" if there is only one."""
     drain: str = ""
-    """Id of the drain while `draining`."""
+    """The id of the drain while the VM is `draining`."""
     state_age_s: float = 0.0
     up_s: float | None = None
-    """Since the start, if it runs."""
+    """Seconds since the start, if it runs."""
     idle_s: float | None = None
-    """Since the last summon that reached vmd, if it runs."""
+    """Seconds since the last summon that reached vmd, if it runs."""
     starts: int = 0
     last_error: str = ""
     mac: str = ""
     bridge: str = ""
-    """Of the interface at which it is reached, as far as is known."""
+    """The bridge of the interface that has its addresses, if that is known."""
     interface: str = ""
     """The host's end of that interface while the VM runs or is paused, such as `vnet3` or `vif7.0`; "" if unknown."""
     retry_after_s: float | None = None
-    """While it backs off: until the next try is allowed."""
+    """While it backs off: seconds until the next start is allowed."""
     addresses: list[str] = Field(default_factory=list)
-    """With which its guest was started, if it runs; empty if that is not known."""
+    """The addresses with which its guest was started, if it runs; empty if they are not known."""
     waits_for: str = ""
-    """Why a VM that is wanted is not started yet."""
+    """Why a VM that was summoned is not started yet."""
     wants_room: bool = False
-    """That ends when another VM on its host is stopped (`evict`)."""
+    """It waits for memory or a slot that another VM on its host holds (`evict`)."""
     hold: str = ""
-    """Why it is neither started nor stopped automatically (`jitsu hold`); "" if it is not held."""
+    """The hold that keeps it from being started or stopped automatically (`jitsu hold`); "" if it is not held."""
 
 
 class VmList(Message):
@@ -188,7 +187,7 @@ class VmList(Message):
 
 
 class Trace(Request):
-    """jitsu to vmd: the latest summons, newest last. Answer: Timelines."""
+    """jitsu to vmd: list the latest summons, newest last. Answer: Timelines."""
 
     kind: ClassVar[str] = "vmd.trace"
 
@@ -197,18 +196,18 @@ class Trace(Request):
 
 
 class Timeline(BaseModel):
-    """One summon: when each stage was passed."""
+    """One summon, with the time of each stage."""
 
     summon: str
     vm: str
     name: str
     trigger: Trigger
     ts: float
-    """When it began."""
+    """When it began, in Unix time."""
     joined: int = 0
-    """How many further requests joined it."""
+    """How many further requests have joined it."""
     stages: list[tuple[str, float]]
-    """(name, `_mono` seconds), in order."""
+    """The name and the time of each stage, in order; the times are seconds of CLOCK_MONOTONIC on the VM's host."""
     outcome: str = ""
 
 
@@ -221,7 +220,7 @@ class Timelines(Message):
 
 
 class VmStateChanged(Message):
-    """In vmd's feed: a VM's new state. `gone` when the VM is configured no more."""
+    """In vmd's feed: the new state of a VM; `gone` if the VM is no longer configured."""
 
     kind: ClassVar[str] = "feed.vm"
 

@@ -1,7 +1,7 @@
-"""Everything that can go wrong between two processes: one class per thing the caller can do.
+"""Everything that can go wrong between two processes: one class for each thing that the caller can do about it.
 
-Each class has a `code`, which is what travels in an envelope; `to_wire` and `from_wire` are the only
-place where the two meet. A message says what happened, a hint what to do about it.
+Each class has a `code`, which stands for it in an envelope; only `to_wire` and `from_wire` translate between the two.
+The message of an error says what is wrong, and its hint says what to do about it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JitsuError(Exception):
-    """The base of all errors here; never raised itself."""
+    """The base class of all errors; only its subclasses are raised."""
 
     code: ClassVar[str] = "error"
 
@@ -25,7 +25,7 @@ class JitsuError(Exception):
         retry_after: float | None = None,
         details: Iterable[Mapping[str, str | None]] = (),
     ) -> None:
-        """`hint` tells the operator what to do; `retry_after` is in seconds; `details` are for programs."""
+        """`hint` is advice for the operator, `retry_after` a time in seconds, and `details` are for programs."""
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -38,31 +38,31 @@ class JitsuError(Exception):
 
 
 class BadRequest(JitsuError):
-    """The request can never be carried out; sending it again will not help."""
+    """The request cannot be carried out as it is; sending it again will not help."""
 
     code = "bad-request"
 
 
 class MalformedMessage(BadRequest):
-    """The bytes are not an envelope, are cut short, or have a value of the wrong type."""
+    """The bytes are not an envelope, or are cut short, or a value has the wrong type."""
 
     code = "malformed"
 
 
 class WrongVersion(BadRequest):
-    """The envelope is of a protocol version that this process does not speak."""
+    """The envelope has a protocol version that this process does not understand."""
 
     code = "wrong-version"
 
 
 class UnknownKind(BadRequest):
-    """The envelope is sound, but nobody here answers messages of that kind."""
+    """The envelope is well formed, but this process does not answer messages of its kind."""
 
     code = "unknown-kind"
 
 
 class NotFound(BadRequest):
-    """The VM or path that was named does not exist."""
+    """The VM or the path in the request does not exist."""
 
     code = "not-found"
 
@@ -74,19 +74,19 @@ class Invalid(BadRequest):
 
 
 class Conflict(JitsuError):
-    """What the request was based on has changed; look again, then decide."""
+    """The state that the request was based on has changed; read it again before deciding."""
 
     code = "conflict"
 
 
 class Refused(JitsuError):
-    """A rule forbids it: the VM is not idle, is backing off, or must not be started."""
+    """A rule forbids the request now: the VM is in use, for example, or backs off."""
 
     code = "refused"
 
 
 class Forbidden(Refused):
-    """The caller's key does not allow that."""
+    """The role of the caller's key may not send this request."""
 
     code = "forbidden"
 
@@ -98,50 +98,50 @@ class BootFailed(JitsuError):
 
 
 class BackingOff(BootFailed):
-    """Earlier boots failed and the next try is not due yet; `retry_after` says when."""
+    """Earlier boots have failed, and the next try is due in `retry_after` seconds."""
 
     code = "backing-off"
 
 
 class Unavailable(JitsuError):
-    """The other side cannot answer now; the same request may succeed later."""
+    """The other process cannot answer now; the same request may succeed later."""
 
     code = "unavailable"
 
 
 class TimedOut(Unavailable):
-    """No answer came before the deadline."""
+    """No reply came before the deadline."""
 
     code = "timed-out"
 
 
 class Bug(JitsuError):
-    """The other side met an error that its code did not foresee."""
+    """The other process met an error that its code did not foresee."""
 
     code = "bug"
 
 
 class SetupFault(JitsuError):
-    """A process cannot run as it is configured, or on what it finds; it exits with `status` and this message."""
+    """A process cannot run with its configuration, or on this machine; it prints this and exits with `status`."""
 
     code = "setup"
     status = 2
 
 
 class LostEndpoint(SetupFault):
-    """A process that runs has lost an endpoint of the bus for good; another one in its place may get it."""
+    """A running process has lost an endpoint of the bus for good; after a restart it may get it back."""
 
     status = 1
 
 
 class DamagedStore(SetupFault):
-    """The state store's repository cannot be read whole."""
+    """The store's repository is damaged: a part of it cannot be read."""
 
     status = 3
 
 
 class UnwritableStore(SetupFault):
-    """The state store's repository cannot be written to: full, read-only, or not ours."""
+    """The store's repository cannot be written to: the disk is full or read-only, or belongs to another user."""
 
     status = 4
 
@@ -168,16 +168,16 @@ _BY_CODE: dict[str, type[JitsuError]] = {
 
 
 MAX_MESSAGE_CHARACTERS = 20_000
-"""Of an error on the wire; what is beyond is cut. That is some hundred reasons, a line each."""
+"""Longer messages are cut on the wire. This is enough for a hundred reasons of one line each."""
 MAX_HINT_CHARACTERS = 1000
 MAX_DETAIL_CHARACTERS = 2000
-"""Of each value in `details`."""
+"""The limit for each value in `details`."""
 MAX_DETAILS_CHARACTERS = 200_000
-"""Of all; rows beyond are left out."""
+"""The limit for all rows of `details` together; further rows are left out."""
 
 
 def to_wire(error: JitsuError) -> dict[str, Any]:
-    """Return the error as the body of an envelope, whose size is bounded whatever the error says."""
+    """Return the error as the body of an envelope, whose size is bounded."""
     details: list[dict[str, str | None]] = []
     left = MAX_DETAILS_CHARACTERS
     for row in error.details:
@@ -196,7 +196,7 @@ def to_wire(error: JitsuError) -> dict[str, Any]:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Return a text that is no longer than that; what does not fit is replaced by an ellipsis."""
+    """Return the text, cut to `limit` characters and ending with an ellipsis if it was longer."""
     encodable = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be sent
     return encodable if len(encodable) <= limit else encodable[: limit - 4] + " ..."
 
@@ -208,7 +208,7 @@ def from_wire(
     retry_after: float | None = None,
     details: Iterable[Mapping[str, str | None]] = (),
 ) -> JitsuError:
-    """Return the error that an envelope carries; an unknown code becomes `Bug`, and says so."""
+    """Return the error in an envelope; one with an unknown code becomes a `Bug` that names the code."""
     if code not in _BY_CODE:
         return Bug(f"{message} [unknown error code {code!r}]", hint=hint, retry_after=retry_after, details=details)
     return _BY_CODE[code](message, hint=hint, retry_after=retry_after, details=details)

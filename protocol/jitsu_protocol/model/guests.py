@@ -1,9 +1,8 @@
-"""What makes a running guest another one than is configured now, so that it may not run on.
+"""When a running guest differs so much from its VM's new configuration that it has to be stopped.
 
-A guest has its addresses, its MAC address and its place on a bridge from its start, and is found on its hypervisor by
-its name. If one of these is configured otherwise, the guest is stopped as what it was started as, and the VM starts as
-it is configured now. All other keys wait for the next start, or count at once (docs/reference/changes.md has the
-table).
+A guest is given its addresses, its MAC address and its bridge when it starts, and it is found on its hypervisor by its
+name. If one of these is configured differently, the guest is stopped under its old configuration, and the VM starts
+with the new one. Other keys wait for the next start, or take effect at once; docs/reference/changes.md has the table.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
 
 _KEYS = {"mac": "MAC address", "nic": "bridge", "name": "name", "hypervisor": "hypervisor", "uuid": "uuid"}
-"""Keys that must not differ, and what they are called in a reason."""
+"""The keys that must not differ, and their names in a reason."""
 
 
 def difference(started: VM, configured: VM) -> str:
-    """Return how a guest that runs differs from what is configured, in words; "" if it may run on."""
+    """Return how a running guest differs from its configuration, in words; "" if it may go on running."""
     if started is configured:
         return ""
     if set(started.addresses) != set(configured.addresses):
@@ -34,12 +33,12 @@ def difference(started: VM, configured: VM) -> str:
 
 
 def is_found_elsewhere(started: VM, configured: VM) -> bool:
-    """Return whether what the hypervisor has of a guest is not found by what is configured now."""
+    """Return whether the new configuration would find another guest on the hypervisor than the one that was started."""
     return any(started.config.get(key) != configured.config.get(key) for key in ("name", "hypervisor", "uuid"))
 
 
 def mode_of_stop(started: VM) -> StopMode:
-    """Return how a guest is stopped that is not to come back: what it has in memory would bring its address back."""
+    """Return how to stop a guest for good: one that is resumed from memory would have its old address again."""
     return StopMode.SHUTDOWN if started.stop_mode in (StopMode.SUSPEND, StopMode.PAUSE) else started.stop_mode
 
 

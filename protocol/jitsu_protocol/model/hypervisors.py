@@ -16,30 +16,30 @@ from jitsu_protocol.model.vm_keys import host_name
 
 @dataclass(frozen=True)
 class About:
-    """What other processes and the operator's tool must know of a kind. The defaults fit a real hypervisor."""
+    """What other processes and the operator's tool have to know about a kind. The defaults fit a real hypervisor."""
 
     doc: str
-    """Its part of the description of `hypervisor.kind`."""
+    """The sentence about it in the description of `hypervisor.kind`."""
     folder: str = ""
-    """Below jitsu_vmd/hypervisors/; empty: the folder has the name of the kind."""
+    """Its folder below jitsu_vmd/hypervisors/; if it is empty, the folder has the name of the kind."""
     needs_root_for: str = ""
-    """For what vmd must be root; empty: it need not be."""
+    """What vmd needs root for; empty if it does not have to be root."""
     is_mock: bool = False
-    """Its guests are played, so that they can be reached at a known port."""
+    """Its guests are simulated by a process of ours, which answers on a known port."""
     is_on_loopback: bool = False
-    """Its guests have addresses of this host, and no network interface."""
+    """Its guests have loopback addresses of this host, and no network interface."""
     needs_bridges: bool = True
-    """The bridges that VMs name must be there on this host before a guest starts."""
+    """The bridges that VMs name must exist on this host before a guest starts."""
     needs_default_bridge: bool = False
-    """The same is true of `hypervisor.bridge`, for VMs that name no bridge."""
+    """`hypervisor.bridge` must exist as well, for VMs that name no bridge."""
     ends_with_suite: bool = False
     """Its guests end together with `jitsu up`, unless the connection names a host process that others run."""
     starts_when_opened: bool = False
     """Opening it may start a process that runs guests, so `jitsu-vmd --check` does not open it."""
     can_shut_down: bool = True
-    """It has a way to ask a guest to shut down."""
+    """It can ask a guest to shut down."""
     has_own_vms: bool = False
-    """A VM may be one that it has already, with disks that no key of the VM names."""
+    """A VM may exist there already, with disks that no key of the VM names."""
 
 
 class HypervisorKind(StrEnum):
@@ -118,10 +118,10 @@ class Connection:
     """A connection of vmd to a hypervisor."""
 
     name: str
-    """As VMs name it with the key `hypervisor`; empty for the one of VMs that name none."""
+    """The name that VMs give in the key `hypervisor`; empty for the connection of VMs that name none."""
     kind: HypervisorKind
     uri: str = ""
-    """Where it is; empty: where this kind usually is."""
+    """Where the hypervisor listens; empty for the usual place of its kind."""
 
     def __str__(self) -> str:
         """Return `NAME KIND` or `NAME KIND URI`, which `connection` reads."""
@@ -129,7 +129,7 @@ class Connection:
 
 
 def connection(text: str) -> Connection:
-    """Read `NAME KIND` or `NAME KIND URI`; raises ValueError."""
+    """Parse `NAME KIND` or `NAME KIND URI`; raises ValueError."""
     parts = text.split()
     kinds = {kind.value: kind for kind in HypervisorKind}
     if len(parts) not in (2, 3) or parts[1] not in kinds:

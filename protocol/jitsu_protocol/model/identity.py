@@ -1,6 +1,6 @@
-"""Who asks: an operator, a service, or a VM that changes its own configuration.
+"""The identity of a caller: an operator, a service, or a VM that changes its own configuration.
 
-A process states its identity. Over ipc that is believed, because only the suite's own user can open its runtime
+A process states its own identity. On ipc it is trusted, because only the user that runs the suite can open its runtime
 directory.
 """
 
@@ -16,7 +16,7 @@ MAX_NAME_CHARACTERS = 128
 
 
 class Role(StrEnum):
-    """What somebody is."""
+    """The kind of a caller."""
 
     OPERATOR = "operator"
     SERVICE = "service"
@@ -25,7 +25,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Identity:
-    """Somebody; `str` gives `role:name`, which is also the author of the commits that they cause."""
+    """A caller; its text is `role:name`, which is also the author of the commits that it causes."""
 
     role: Role
     name: str
@@ -35,7 +35,7 @@ class Identity:
 
 
 def parse(text: str) -> Identity:
-    """Return the identity; raises BadRequest. A VM is named by its UUID."""
+    """Return the identity in a text; raises BadRequest. The name of a VM is its UUID."""
     role, _, name = text.partition(":")
     if role not in list(Role) or not name.isprintable() or not 0 < len(name) <= MAX_NAME_CHARACTERS:
         raise BadRequest(f"{text[:100]!r} is not an identity", hint="operator:NAME, service:NAME or vm:UUID")

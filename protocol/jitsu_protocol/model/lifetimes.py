@@ -1,7 +1,8 @@
-"""Until when the answers that were given out for a VM are within their TTL (guarantee G3).
+"""How long clients may still use the answers that they were given for a VM (guarantee G3).
 
-What counts is the TTL that an answer had when it was given, not the one that is configured now. A process that does not
-tell it (protocol 1.1) is taken to have given the larger of the old and the new one, and so is one that is silent.
+A resolver may use an answer for the TTL that it had when it was given (RFC 1035, section 3.2.1), even if another TTL is
+configured by now. A process that does not report its TTLs (protocol 1.1) is assumed to have given the larger of the old
+and the new one, and so is a process that is silent.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MEMORY_S = 3600.0
-"""How long a TTL that was lowered is remembered, at least: a dns replica that the store does not reach may go on giving
-it. One that does reports it, and that renews the memory."""
+"""How long a larger TTL is remembered at least after it was lowered, because a dns replica that the store cannot reach
+may go on answering with it. If that replica reports the TTL, it is remembered for longer."""
 
 
 @dataclass
 class AnswerLifetimes:
-    """The answers for one VM. Times are monotonic seconds, TTLs seconds."""
+    """The answers for one VM. Times are seconds on the clock of `now`; TTLs are seconds."""
 
     ttl: int = 0
-    """The longest of the VM's names, as configured now."""
+    """The longest TTL of the VM's names, as configured now."""
     until: float = float("-inf")
-    """When the last answer that is known of is no longer valid."""
+    """When the last answer that was reported expires."""
     _older: int = 0
     _forget_older_at: float = float("-inf")
 
@@ -31,14 +32,14 @@ class AnswerLifetimes:
         self.ttl = ttl
 
     def answered(self, at: float, ttl: int | None, now: float) -> None:
-        """Note an answer, and the TTL that it had; None if that is not known."""
+        """Note an answer that was given at `at`, and its TTL, or None if that is not known."""
         given = self.longest(now) if ttl is None else ttl
         if given > self.ttl:
             self._remember(given, now)
         self.until = max(self.until, at + given)
 
     def longest(self, now: float) -> int:
-        """Return the longest TTL that an answer may have that is given now."""
+        """Return the longest TTL that an answer given now may have."""
         return max(self.ttl, self._older) if now < self._forget_older_at else self.ttl
 
     def _remember(self, ttl: int, now: float) -> None:

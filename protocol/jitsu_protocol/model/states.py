@@ -4,10 +4,10 @@
              │             │           │
              └──► failed ◄─┘           └──► (stopped by somebody else) off | suspended | paused
 
-`starting` lasts from the summon to the moment at which the hypervisor accepts the start; `booting` from then
-until the masking rule is met; `draining` is the step in which a query still saves the VM. `suspended` (to disk)
-and `paused` (in memory) start like `off`, by other calls. `unknown` is what a VM is before the
-hypervisor has been asked, or when it says what nobody understands.
+`starting` lasts from the summon until the hypervisor has accepted the start, and `booting` from then until the masking
+rule is met. While a VM is `draining`, a query still keeps it running. `suspended` (to disk) and `paused` (in memory)
+start like `off`, with other calls to the hypervisor. A VM is `unknown` before the hypervisor has been asked, and when
+its answer makes no sense.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from enum import StrEnum
 
 
 class VmState(StrEnum):
-    """What a VM is doing, as vmd believes."""
+    """What a VM is doing, as far as vmd knows."""
 
     OFF = "off"
     STARTING = "starting"
@@ -33,7 +33,7 @@ class VmState(StrEnum):
 _S = VmState
 
 AT_REST = frozenset({_S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED})
-"""States that a summon may start from."""
+"""The states in which a summon starts the VM."""
 
 FOLLOWS: dict[VmState, frozenset[VmState]] = {
     _S.UNKNOWN: frozenset({_S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED, _S.BOOTING}),

@@ -1,10 +1,10 @@
 """Durations and sizes with a unit, as people write them: "10m", "1.5h", "250ms", "512MiB".
 
-    written by a person (jitsu.toml, flag, environment, KEY=VALUE, `jitsu set`)  --plain()-->  seconds or KiB
-    held in the state tree, sent in messages                                      always plain numbers
+    written by a person (jitsu.toml, flag, environment, KEY=VALUE, `jitsu set`)  `plain` converts it to seconds or KiB
+    in the state tree and in messages                                             always a plain number
 
-Each place where people write values converts them once. The state tree keeps plain numbers, because older releases
-read it too, so whatever reads the tree refuses a unit.
+Each place where people write values converts them once. The state tree has plain numbers only, because older releases
+read it too. A unit in the tree is therefore refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZES = {
 }
 """KiB in each unit of a size: M is MiB, as in `qemu -m` (qemu(1)). MB is refused, because libvirt reads it as 10^6."""
 UNITS: Mapping[str, Mapping[str, Decimal]] = {"s": DURATIONS, "KiB": SIZES}
-"""The units that a value may have whose own unit is this one."""
+"""The units in which a person may write a value that is stored in seconds or in KiB."""
 MAX_SHOWN_CHARACTERS = 80
 
 _WITH_UNIT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]{1,3})")  # TiB add 10 digits: exact in Decimal's 28
@@ -50,7 +50,7 @@ _NAMES = {
 def plain(text: str, unit: str) -> str:
     """Return a text that has a unit as a plain number of `unit`, "s" or "KiB"; return any other text as it is.
 
-    It never fails: whatever it does not know stays as it was written, and the check of the value refuses that.
+    It never fails. A text that it does not recognize stays as it is, and the check of the value then refuses it.
     """
     written = _WITH_UNIT.fullmatch(text.strip()) if unit in UNITS else None
     factor = UNITS[unit].get(written[2]) if written else None
@@ -61,7 +61,7 @@ def plain(text: str, unit: str) -> str:
 
 
 def with_unit(number: int | float, unit: str) -> str:
-    """Return a number of `unit` with the largest unit of which it is a whole multiple: 600 s is 10m."""
+    """Return a number of `unit` in the largest unit of which it is a whole multiple: 600 s becomes 10m."""
     exact = Decimal(str(number))
     by_size = sorted(UNITS[unit].items(), key=lambda each: (-each[1], len(each[0]) if unit == "s" else -len(each[0])))
     for name, factor in by_size:
@@ -71,9 +71,9 @@ def with_unit(number: int | float, unit: str) -> str:
 
 
 def refusal(written: object, unit: str, detail: Mapping[str, Any], *, in_tree: bool = False) -> str:
-    """Return why a value with a unit was refused, and what to write; `detail` is pydantic's error.
+    """Return why a value was refused, and what to write instead; `detail` is pydantic's error.
 
-    `in_tree` is for values of the state tree, which have no unit.
+    `in_tree` is true for a value of the state tree, which must not have a unit.
     """
     what, whole, examples = _NAMES[unit]
     shown = _shown(written)
@@ -106,7 +106,7 @@ def _number(value: object) -> Decimal | None:
 
 
 def _shown(value: object) -> str:
-    """Return a value as a message shows it: a number bare, anything else in quotes."""
+    """Return a value as an error message shows it: a number as it is, anything else in quotes."""
     text = str(value)
     short = text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "..."
     return short if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) else repr(short)

@@ -1,16 +1,16 @@
 """The body of a request, decoded in steps and within limits (G9).
 
-A peer may make a body that is a hundred times as large in memory as on the wire ({} is one byte there and 72 here), or
-that has a million faults, each of which makes an error of a kilobyte. So a body is not decoded as a whole:
+A hostile peer may send a body that is a hundred times larger in memory than on the wire ({} has one byte there and 72
+here), or one with a million faults, each of which makes an error of a kilobyte. So a body is not decoded as a whole:
 
-    the class says                       and a body
-    max_bytes                            that is longer is refused unread
-    fields that are lists or maps        are read element by element; each is decoded and validated before the next
-                                         one is, the first that is wrong ends it, and there may be MAX_ELEMENTS
-    all other fields                     may have MAX_SCALAR_BYTES
-    what it does not know                is skipped without being decoded
+    a body, or a part of it              is read like this
+    longer than the class's `max_bytes`  it is refused unread
+    a field that is a list or a map      element by element: each is decoded and validated before the next one, the
+                                         first fault ends the reading, and there may be at most MAX_ELEMENTS
+    any other field of the class         it may have MAX_SCALAR_BYTES
+    a field that the class does not have it is skipped without being decoded
 
-`Reading` yields between steps, so that a process goes on answering others while it reads a large request.
+`Reading` yields between steps, so that a process goes on answering other callers while it reads a large request.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_ELEMENTS = 250_000
-"""Of one list or map: 10,000 VMs of 25 keys."""
+"""The most elements of one list or map: 10,000 VMs with 25 keys."""
 MAX_SCALAR_BYTES = 64 * 1024
 MAX_ELEMENT_BYTES = 5 * 1024 * 1024
 """A value of the store has at most a million characters, each of them at most four bytes."""
 SMALL_BYTES = 4096
-"""So little is decoded without a look at what it is made of: it cannot become larger than 300 kB."""
+"""Up to this size, a value is decoded without counting its parts: it cannot need more than 300 kB."""
 MAX_CONTAINERS = 1000
-"""Lists and maps within one element that is not small."""
+"""The most lists and maps within one larger element."""
 MAX_LENGTH = 10_000
-"""Of each of these."""
+"""The most elements in each of those lists and maps."""
 MAX_FIELDS = 64
 STEP = 200
-"""Elements that are read at a time: less than a millisecond's work."""
+"""How many elements are read in one step, which takes less than a millisecond."""
 
 R = TypeVar("R", bound=Request)
 
 
 class Reading(Generic[R]):
-    """The body of one request while it is read."""
+    """Reads the body of one request."""
 
     def __init__(self, cls: type[R], body: memoryview) -> None:
         self._cls = cls
@@ -56,7 +56,7 @@ class Reading(Generic[R]):
         self._fields: dict[str, Any] = {}
 
     def steps(self) -> Iterator[None]:
-        """Read; yields between steps. Raises MalformedMessage."""
+        """Read the body and yield between steps; raises MalformedMessage."""
         if len(self._body) > self._cls.max_bytes:
             raise MalformedMessage(
                 f"a message of kind {self._cls.kind} of {len(self._body)} bytes is too long: "
@@ -81,7 +81,7 @@ class Reading(Generic[R]):
             yield
 
     def result(self) -> R:
-        """Return the message, when all steps are done; raises MalformedMessage."""
+        """Return the message after the last step; raises MalformedMessage."""
         return validated(self._cls.kind, lambda: self._cls.model_validate(self._fields))
 
     def _list(self, unpacker: msgpack.Unpacker, name: str, many: _Many) -> Iterator[None]:
@@ -106,7 +106,7 @@ class Reading(Generic[R]):
         return validated(self._cls.kind, lambda: adapter.validate_python(element))
 
     def _next(self, unpacker: msgpack.Unpacker, limit: int) -> Any:
-        """Return the next value, if it is not longer than that; raises MalformedMessage."""
+        """Return the next value; raises MalformedMessage if it has more than `limit` bytes."""
         begin = unpacker.tell()
         unpacked(unpacker.skip)
         length = unpacker.tell() - begin
@@ -116,7 +116,7 @@ class Reading(Generic[R]):
 
 
 class _Many:
-    """How the elements of a field are checked; `key` is None for a list."""
+    """The types of the elements of a list or a map; `key` is None for a list."""
 
     def __init__(self, key: TypeAdapter[Any] | None, value: TypeAdapter[Any], most: int) -> None:
         self.key = key
@@ -132,7 +132,7 @@ def _count(count: int, name: str, many: _Many) -> int:
 
 @cache
 def _elements(cls: type[Request], field: str) -> _Many | None:
-    """Return how the elements of a field are checked, None if it is no list and no map, or there is none."""
+    """Return the types of the elements of a field; None if it is not a list or a map, or does not exist."""
     about = cls.model_fields.get(field)
     if about is None or get_origin(about.annotation) not in (list, dict):
         return None
@@ -166,7 +166,7 @@ def _bounded(packed: memoryview) -> Any:
 
 
 def read(cls: type[R], body: memoryview) -> R:
-    """Read a body at once."""
+    """Read a whole body at once; raises MalformedMessage."""
     if len(body) <= SMALL_BYTES:
         fields = unpacked(lambda: msgpack.unpackb(body, raw=False))
         return validated(cls.kind, lambda: cls.model_validate(fields))

@@ -1,13 +1,13 @@
-"""Envelope and msgpack: messages to bytes and back; whatever is wrong with bytes becomes a typed error.
+"""Turns messages into bytes and back; anything wrong with the bytes becomes a typed error.
 
-An envelope is the msgpack array [[major, minor], kind, id, seconds left, body]. The deadline travels as the
-seconds that were left when it was sent, because hosts do not share a clock.
+An envelope is the msgpack array [[major, minor], kind, id, timeout, body]. The timeout is the number of seconds that
+the caller had left when it sent the message, because hosts do not share a clock.
 
-Decoding has two steps, because a body can be made so that it takes a hundred times its size in memory, or seconds to
-validate. `open_frame` reads what stands before the body, in constant time and space: that is enough to see whether the
-sender may send that kind, and whether a message of that kind may be so long. Only then the body is decoded: of a
-request by bodies.py, in steps and within limits; of a reply or a feed's item, which come from an owner that we chose,
-by `decode` at once.
+Decoding has two steps, because a hostile body may need a hundred times its size in memory, or seconds to validate.
+`open_frame` reads only the header before the body, in constant time and space. That is enough to decide whether the
+sender may send that kind, and whether a message of that kind may be so long. Only then is the body decoded. The body of
+a request is read in steps and within limits (bodies.py). The body of a reply or of a feed's item comes from an owner
+that this process has chosen, and `decode` reads it at once.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""Of a reply or of an item of a feed; how long a request may be, its class says (`max_bytes`)."""
+"""The largest reply and the largest item of a feed; a request has the limit of its class (`max_bytes`)."""
 MAX_ID_BYTES = 64
 MAX_KIND_CHARACTERS = 64
 HEADER_BYTES = 256
-"""What stands before the body fits into that: two small integers, the kind, the id and a float."""
+"""Enough for the header before the body: two small integers, the kind, the id and a float."""
 MAX_ERRORS_SHOWN = 3
 MAX_REASON_CHARACTERS = 300
 
@@ -44,19 +44,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the body of a frame."""
+    """The part of a frame before its body."""
 
     kind: str
     id: bytes
     timeout: float
-    """Seconds that were left to the caller when it sent this; 0 in replies and feeds."""
+    """The seconds that the caller had left when it sent this; 0 in replies and feeds."""
     body_at: int
-    """Where the body begins, a msgpack map."""
+    """The offset of the body, which is a msgpack map."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """What a frame holds; the body is still unchecked."""
+    """The content of a frame; its body has not been validated."""
 
     kind: str
     id: bytes
@@ -72,7 +72,7 @@ def encode(message: Message, *, id: bytes = b"", timeout: float = 0.0) -> bytes:
 
 
 def open_frame(frame: bytes | memoryview) -> Header:
-    """Return what stands before the body of a frame; raises MalformedMessage or WrongVersion."""
+    """Return the header of a frame; raises MalformedMessage or WrongVersion."""
     unpacker = msgpack.Unpacker(raw=False, max_buffer_size=HEADER_BYTES)
     unpacker.feed(frame[:HEADER_BYTES])
     count = unpacked(unpacker.read_array_header)
@@ -99,7 +99,7 @@ def open_frame(frame: bytes | memoryview) -> Header:
 
 
 def decode(frame: bytes) -> Envelope:
-    """Return the envelope in a reply or an item of a feed; raises MalformedMessage or WrongVersion."""
+    """Return the envelope of a reply or of an item of a feed; raises MalformedMessage or WrongVersion."""
     if len(frame) > MAX_FRAME_BYTES:
         raise MalformedMessage(f"the frame has {len(frame)} bytes, {MAX_FRAME_BYTES} are allowed")
     header = open_frame(frame)
@@ -108,7 +108,7 @@ def decode(frame: bytes) -> Envelope:
 
 
 def id_of(frame: bytes | memoryview) -> bytes | None:
-    """Return the id in a frame that was refused, if it is legible, so that the sender can be told."""
+    """Return the id in a frame that was refused, so that the sender can get a reply; None if it cannot be read."""
     unpacker = msgpack.Unpacker(raw=False, max_buffer_size=HEADER_BYTES)
     unpacker.feed(frame[:HEADER_BYTES])
     try:
@@ -157,12 +157,12 @@ def unpacked(unpack: Callable[[], Any]) -> Any:
 
 
 def is_map(frame: bytes | memoryview, at: int) -> bool:
-    """Say whether a msgpack map begins there (its specification: fixmap, map 16, map 32)."""
+    """Return whether a msgpack map begins at an offset (fixmap, map 16 or map 32 of its specification)."""
     return at < len(frame) and (frame[at] & 0xF0 == 0x80 or frame[at] in (0xDE, 0xDF))
 
 
 def is_array(frame: bytes | memoryview, at: int) -> bool:
-    """Say whether a msgpack array begins there (fixarray, array 16, array 32)."""
+    """Return whether a msgpack array begins at an offset (fixarray, array 16 or array 32)."""
     return at < len(frame) and (frame[at] & 0xF0 == 0x90 or frame[at] in (0xDC, 0xDD))
 
 

@@ -1,6 +1,7 @@
-"""Who may call what, where callers are known by their keys (curve.py): on every tcp endpoint of a suite with keys.
+"""Which role may send which request, on every tcp endpoint of a suite with keys (the runtime's curve.py).
 
-A key belongs to a role: a service, or an operator. This table is the whole of what each may ask of the others.
+Each key belongs to a role, which is a service or an operator. This table lists everything that a role may request. A
+kind of request that the table does not have may be sent by operators only.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _CALLERS: dict[type[Request], frozenset[str]] = {
 
 
 def check(role: str, kind: str) -> None:
-    """Raise Forbidden unless a role may send requests of a kind; what is not in the table, operators may."""
+    """Raise Forbidden unless a role may send requests of a kind; the role of an unknown key is ""."""
     if role not in _BY_KIND.get(kind, OPERATOR):
         raise Forbidden(
             f"a key of {role} may not send {kind}" if role else "this key is no longer known",
