@@ -30,7 +30,7 @@ from jitsu_store.wires.journal import JournalFile, StatisticsKeeper
 from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.kernel import KERNEL_LAN
 from jitsu_synjitsu.wires.server import SynjitsuServer
-from jitsu_synjitsu.wires.status import Status
+from jitsu_synjitsu.wires.status import SynjitsuStatus
 from jitsu_vmd.hypervisors.solo5.rules import command_line
 from jitsu_vmd.hypervisors.solo5.rules.users import UsersFault, user_range
 from jitsu_vmd.main import hypervisors_for
@@ -152,7 +152,7 @@ def masks(process: RealWorld) -> None:
     server = SynjitsuServer(process, KERNEL_LAN)
     Follower(process, server.bridges, server.watcher)
     server.bridges.look()
-    assert Status(server, KERNEL_LAN).notes()
+    assert SynjitsuStatus(server, KERNEL_LAN).notes()
 
 
 def judges(process: RealWorld) -> None:

@@ -11,10 +11,10 @@ from jitsu_synjitsu.rules.events import ArmRequested
 from jitsu_synjitsu.rules.held import HeldVms
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.waking import WakeLimit
-from jitsu_synjitsu.wires.bridge import Bridge
+from jitsu_synjitsu.wires.bridge import WatchedBridge
 from jitsu_synjitsu.wires.focus import Focus
 from jitsu_synjitsu.wires.ledger import Ledger
-from jitsu_synjitsu.wires.status import Status
+from jitsu_synjitsu.wires.status import SynjitsuStatus
 from tests.support.clock import VirtualClock
 from tests.support.memory_lan import MemoryLan
 
@@ -47,7 +47,7 @@ def armed(
 
 def notes_of(server: SynjitsuServer) -> list[str]:
     """Return what `jitsu status` shows of a Synjitsu."""
-    return Status(server, MemoryLan(VirtualClock())).notes()
+    return SynjitsuStatus(server, MemoryLan(VirtualClock())).notes()
 
 
 class PlayedOutlet:
@@ -59,7 +59,7 @@ class PlayedOutlet:
     def handed_over(self, vm: str) -> None:
         self.asked.append(("handed over", vm))
 
-    def wake(self, bridge: Bridge, vm: str) -> None:
+    def wake(self, bridge: WatchedBridge, vm: str) -> None:
         self.asked.append(("wake", bridge.name, vm))
 
     def save(self, vm: str) -> None:
@@ -78,9 +78,9 @@ def made_bridge(
     lan: Lan | None = None,
     clock: Clock | None = None,
     outlet: PlayedOutlet | None = None,
-) -> Bridge:
+) -> WatchedBridge:
     """Return the bridge br0, which is not there unless `lan` has it."""
     clock = clock or VirtualClock()
     lan = lan or MemoryLan(clock)
     focus = Focus(made_addresses(Kept(10, 100), wake_limit()), activity or Activity(), clock)
-    return Bridge("br0", focus, lan, clock, Ledger(directory / "ports", lan), outlet or PlayedOutlet())
+    return WatchedBridge("br0", focus, lan, clock, Ledger(directory / "ports", lan), outlet or PlayedOutlet())

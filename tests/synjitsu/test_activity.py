@@ -160,7 +160,7 @@ def test_g3_a_vm_that_ran_before_anybody_looked_may_have_connections() -> None:
 def test_what_an_earlier_synjitsu_knew_is_taken_up() -> None:
     old, new = Bridge(), Bridge(unknown=True)
     old.connects(1, 1.0)
-    known = old.activity.known(VM.uuid)
+    known = old.activity.vms[VM.uuid].known()
     assert known is not None
     new.activity.restore(VM.uuid, known)
     assert new.told(10.0) == [0.0]
@@ -196,11 +196,8 @@ def test_a_vm_that_rests_is_forgotten_and_one_with_another_mac_is_not() -> None:
     assert made.activity.running() == made.activity.attention.awaited() == {other}
     assert made.activity.totals.connections == 1
     made.activity.rests(VM.uuid)
-    assert (made.activity.running(), made.activity.attention.awaited(), made.activity.known(VM.uuid)) == (
-        frozenset(),
-        frozenset(),
-        None,
-    )
+    assert made.activity.running() == made.activity.attention.awaited() == frozenset()
+    assert VM.uuid not in made.activity.vms
 
 
 def test_a_report_has_an_end_and_the_next_one_goes_on() -> None:

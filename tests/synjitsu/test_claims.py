@@ -9,7 +9,7 @@ import pytest
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.claims import CHECK_S, MAX_UNDECIDED, Claims
-from jitsu_synjitsu.rules.events import Send
+from jitsu_synjitsu.rules.events import SendFrame
 from jitsu_synjitsu.rules.handover import Handover
 from jitsu_synjitsu.rules.handover_state import REFUSE_S
 from jitsu_synjitsu.rules.kept import Kept
@@ -49,7 +49,7 @@ class Booting:
     def announced(self, now: float) -> set[bytes]:
         """Return the MAC addresses that are announced at the next boot."""
         self.addresses.disarm("v", "failed", now)
-        return {action.frame[6:12] for action in self.arm(now) if isinstance(action, Send)}
+        return {action.frame[6:12] for action in self.arm(now) if isinstance(action, SendFrame)}
 
 
 @BOTH

@@ -105,6 +105,6 @@ async def test_g3_a_vm_that_was_started_shortly_before_synjitsu_may_have_connect
         follower.configured([VmChanged(None, vm)])
         status = VmStatus(uuid=vm.uuid, name=vm.name, state=VmState.READY, bridge="br0", up_s=1.0)
         follower.state(status, gone=False)
-        known = bridge.activity.known(vm.uuid)
+        known = bridge.activity.vms[vm.uuid].known()
         assert known is not None
         assert known[:2] == (([connection], False) if knows else ([], True))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.machine import Tick
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.events import Event, HandedOver, Send
+from jitsu_synjitsu.rules.events import Event, ReportHandover, SendFrame
 from jitsu_synjitsu.rules.filter import SAMPLE
 from jitsu_synjitsu.rules.floods import FLOOD_PACKETS
 from jitsu_synjitsu.rules.frames import Kind
@@ -56,8 +56,8 @@ class Synjitsu:
         self.armed = self.sent(armed(self.addresses, "v", [str(ip_address(self.vm))], VM_MAC, limit, 0.0))
 
     def sent(self, actions: list[Any]) -> list[tuple[str, bytes]]:
-        self.told += [action.vm for action in actions if isinstance(action, HandedOver)]
-        return [(action.what, action.frame) for action in actions if isinstance(action, Send)]
+        self.told += [action.vm for action in actions if isinstance(action, ReportHandover)]
+        return [(action.what, action.frame) for action in actions if isinstance(action, SendFrame)]
 
     def takes(self, frame: bytes, now: float) -> list[tuple[str, bytes]]:
         return self.sent(self.addresses.frame(frame, frames.read(frame), now))

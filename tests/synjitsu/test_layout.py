@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_synjitsu.rules import frames, layout
-from jitsu_synjitsu.rules.events import ClearEntries, HandedOver, Send, ShutPort, WriteEntry
+from jitsu_synjitsu.rules.events import ClearEntries, ReportHandover, SendFrame, ShutPort, WriteEntry
 from jitsu_synjitsu.rules.handover_state import CLEAR_AFTER_S
 from jitsu_synjitsu.rules.kept import Kept
 from tests.support.frames import SYN, V4, V6, VM_MAC, arp, packet, tcp, udp
@@ -76,7 +76,7 @@ class ByXenstore:
 
     @staticmethod
     def whats(actions: Sequence[object]) -> list[str]:
-        return [each.what if isinstance(each, Send) else type(each).__name__ for each in actions]
+        return [each.what if isinstance(each, SendFrame) else type(each).__name__ for each in actions]
 
 
 def test_a_connection_is_written_and_left_to_the_guest_once_it_manages_its_address() -> None:
@@ -98,7 +98,7 @@ def test_a_connection_is_written_and_left_to_the_guest_once_it_manages_its_addre
 def test_with_connections_only_it_is_handed_over_at_once() -> None:
     made = ByXenstore()
     made.takes(syn(), 1.0)
-    assert made.addresses.managed("v", 2.0)[-1] == HandedOver("v", VM_MAC)
+    assert made.addresses.managed("v", 2.0)[-1] == ReportHandover("v", VM_MAC)
 
 
 @pytest.mark.parametrize("outcome", ["ready", "failed"])

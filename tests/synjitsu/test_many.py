@@ -51,7 +51,7 @@ class Host:
             pass
         self.activity.tick(1.0)
         self.activity.unsaved()
-        self.activity._vms = NeverAll(self.activity._vms)
+        self.activity.vms = NeverAll(self.activity.vms)
         self.looks: Counter[str] = Counter()
         real = Running.is_connected
 
@@ -124,7 +124,7 @@ def test_who_waits_for_a_place_among_those_whose_datagrams_are_seen_gets_it_when
     host.activity.rests("v5")
     host.activity.tick(20.0)
     assert host.activity.attention.listened() == {mac(n) for n in range(MAX_LISTENED + 1)} - {mac(5)}
-    assert "v5" not in host.activity.unsaved() or host.activity.known("v5") is None
+    assert "v5" not in host.activity.unsaved() or "v5" not in host.activity.vms
 
 
 def test_a_vm_that_is_gone_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jitsu_synjitsu.wires.bridge import Bridge
+    from jitsu_synjitsu.wires.bridge import WatchedBridge
 
 VM = make_vm(ttl="10", max_idle_connection="1000")
 OTHER, OTHER_MAC = make_vm("other", "10.0.0.2", ttl="10", max_idle_connection="1000"), b"\x02\0\0\0\0\x07"
@@ -116,13 +116,15 @@ class Wire:
 
 
 @pytest.fixture
-def bridge(activity: Activity, tmp_path: Path) -> tuple[Bridge, Wire]:
+def bridge(activity: Activity, tmp_path: Path) -> tuple[WatchedBridge, Wire]:
     made = made_bridge(tmp_path, activity)
     made.wire = Wire()  # type: ignore[assignment]
     return made, made.wire  # type: ignore[return-value]
 
 
-def test_a_bridge_that_has_lost_frames_says_so(bridge: tuple[Bridge, Wire], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bridge_that_has_lost_frames_says_so(
+    bridge: tuple[WatchedBridge, Wire], capfd: pytest.CaptureFixture[str]
+) -> None:
     made, wire = bridge
     made.look()
     assert made.activity.honours(VM.uuid, "")
@@ -137,7 +139,7 @@ def test_a_bridge_that_has_lost_frames_says_so(bridge: tuple[Bridge, Wire], capf
     assert capfd.readouterr().out.count("frames were not read in time") == 1
 
 
-def test_a_flood_makes_the_filter_at_once(bridge: tuple[Bridge, Wire]) -> None:
+def test_a_flood_makes_the_filter_at_once(bridge: tuple[WatchedBridge, Wire]) -> None:
     made, wire = bridge
     made.look_now()
     floods(made.activity, 10.0)
@@ -145,7 +147,7 @@ def test_a_flood_makes_the_filter_at_once(bridge: tuple[Bridge, Wire]) -> None:
     assert wire.interest.sampled == {VM_MAC}
 
 
-def test_a_vm_that_is_held_and_flooded_may_be_connected_too(bridge: tuple[Bridge, Wire]) -> None:
+def test_a_vm_that_is_held_and_flooded_may_be_connected_too(bridge: tuple[WatchedBridge, Wire]) -> None:
     made, wire = bridge
     armed(made.addresses, VM.uuid, ["10.0.0.1"], VM_MAC, 1e9, 0.0)
     made.focus()

@@ -9,7 +9,7 @@ import pytest
 
 from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.addresses import DORMANT_S
-from jitsu_synjitsu.rules.events import OpenPort, Send, ShutPort, Wake
+from jitsu_synjitsu.rules.events import OpenPort, SendFrame, ShutPort, Wake
 from jitsu_synjitsu.rules.handover_state import SETTLE_S
 from jitsu_synjitsu.rules.kept import Kept
 from jitsu_synjitsu.rules.presence import UNPROVEN_S
@@ -55,7 +55,7 @@ class Sleeping:
     def whats(actions: list[Any]) -> list[str]:
         """Return what is sent and what else is done, but for the bridge's port (tests/synjitsu/test_ports.py)."""
         shown = [action for action in actions if not isinstance(action, (OpenPort, ShutPort))]
-        return [action.what if isinstance(action, Send) else type(action).__name__ for action in shown]
+        return [action.what if isinstance(action, SendFrame) else type(action).__name__ for action in shown]
 
 
 @BOTH
@@ -75,8 +75,8 @@ def test_a_syn_wakes_it_once_and_is_replayed_when_the_guest_is_there(addresses: 
     assert set(made.arms(1.2)) == {"announcement"}
     there = frames.announcements(VM_MAC, made.vm)[0]
     probe = made.addresses.frame(there, frames.read(there), 1.5)[-1]
-    assert isinstance(probe, Send)
-    assert made.takes(answer_to(probe.frame, SYN | ACK), 1.6) == ["probe", "replay", "replay", "HandedOver"]
+    assert isinstance(probe, SendFrame)
+    assert made.takes(answer_to(probe.frame, SYN | ACK), 1.6) == ["probe", "replay", "replay", "ReportHandover"]
     assert made.addresses.addresses() == [], "it runs: nobody answers for it until vmd says that it is off"
 
 

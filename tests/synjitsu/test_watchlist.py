@@ -12,7 +12,7 @@ from jitsu_synjitsu.rules.watchlist import (
     BridgeAttached,
     EndHold,
     Forget,
-    Hold,
+    HoldAddresses,
     LeaveOut,
     LetGo,
     NameInterface,
@@ -20,7 +20,7 @@ from jitsu_synjitsu.rules.watchlist import (
     ReportSoon,
     StateReported,
     StatesListed,
-    SummonAgain,
+    SummonArmed,
     Unpause,
     Unwatch,
     VmsConfigured,
@@ -80,7 +80,7 @@ def test_each_state_has_its_consequences(state: VmState, expected: list[Watchlis
 
 
 def test_a_vm_that_traffic_may_wake_is_held_while_it_is_off() -> None:
-    assert Hold("br0", VM.uuid, ("10.0.0.1",), MAC) in after(made(WAKES), VmState.OFF)
+    assert HoldAddresses("br0", VM.uuid, ("10.0.0.1",), MAC) in after(made(WAKES), VmState.OFF)
 
 
 @pytest.mark.parametrize(("before", "is_fresh"), [(VmState.OFF, True), (VmState.PAUSED, False)])
@@ -117,7 +117,7 @@ def test_a_list_of_all_states_forgets_who_is_not_in_it_and_summons_again_who_is_
     after(watchlist, VmState.READY)
     other = VmStatus(uuid=make_vm("other", "10.0.0.2").uuid, name="other", state=VmState.OFF)
     actions = watchlist.handle(StatesListed([other]), 0.0)
-    assert (actions[0], actions[-1]) == (Forget(VM.uuid), SummonAgain(other.uuid))
+    assert (actions[0], actions[-1]) == (Forget(VM.uuid), SummonArmed(other.uuid))
 
 
 def test_a_vm_that_drains_is_reported_at_once_and_only_those_are_looked_at_for_drains() -> None:

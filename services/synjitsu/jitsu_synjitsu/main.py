@@ -9,7 +9,7 @@ from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.kernel import KERNEL_LAN
 from jitsu_synjitsu.wires.reports import Reports
 from jitsu_synjitsu.wires.server import SynjitsuServer
-from jitsu_synjitsu.wires.status import Status
+from jitsu_synjitsu.wires.status import SynjitsuStatus
 
 if TYPE_CHECKING:
     from jitsu_runtime.world import World
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def start(world: World, lan: Lan = KERNEL_LAN) -> None:
     """Attach to the bridges, serve, follow the VMs. A simulation gives bridges of its own (wires/lan.py)."""
     server = SynjitsuServer(world, lan)
-    status = Status(server, lan)
+    status = SynjitsuStatus(server, lan)
     world.notes = status.notes
     status.publish(world.metrics)
     await server.start()

@@ -34,7 +34,7 @@ from jitsu_protocol.deadlines import Deadlines
 from jitsu_synjitsu.rules.attention import Attention
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.macs import Macs
-from jitsu_synjitsu.rules.running import Running
+from jitsu_synjitsu.rules.running import IdleLimits, Running
 from jitsu_synjitsu.rules.unreported import Unreported
 
 if TYPE_CHECKING:
@@ -65,33 +65,33 @@ class Activity:
     attention: Attention = field(default_factory=Attention)
     unreported: Unreported = field(default_factory=Unreported)
     totals: Totals = field(default_factory=Totals)
-    _vms: dict[str, Running] = field(default_factory=dict)
-    _macs: Macs[Running] = field(default_factory=Macs)
-    _regained: dict[str, Running] = field(default_factory=dict)
+    vms: dict[str, Running] = field(default_factory=dict)
+    macs: Macs[Running] = field(default_factory=Macs)
+    _regained: dict[str, Running] = field(default_factory=dict, init=False)
     """VMs that have their MAC address again, which another one had."""
-    _unsaved: dict[str, None] = field(default_factory=dict)
+    _unsaved: dict[str, None] = field(default_factory=dict, init=False)
     """VMs of which something else is known than `unsaved` has returned."""
-    _deadlines: Deadlines[tuple[Due, str]] = field(default_factory=Deadlines)
-    _max_idle: Deadlines[str] = field(default_factory=Deadlines)
+    _deadlines: Deadlines[tuple[Due, str]] = field(default_factory=Deadlines, init=False)
+    _max_idle: Deadlines[str] = field(default_factory=Deadlines, init=False)
     """VM -> minus its `max_idle`: the earliest one is the longest."""
 
     def runs(self, vm: VM, mac: bytes, drain: str, now: float, *, unknown: bool, boots: bool = False) -> None:
         """Note that a VM runs, or drains. `unknown`: it did before anybody looked; `boots`: it has sent nothing yet."""
-        known = self._vms.get(vm.uuid)
+        known, limits = self.vms.get(vm.uuid), IdleLimits(vm.idle_timeout, vm.max_idle_connection)
         if known is None:
-            known = Running(vm.uuid, mac, vm.idle_timeout, vm.max_idle_connection, now, maybe_more=unknown)
+            known = Running(vm.uuid, mac, limits, now, maybe_more=unknown)
             if not boots:
                 known.datagrams.missed(now)
-            self._vms[vm.uuid] = known
+            self.vms[vm.uuid] = known
             self._has_mac(known, now)
             self.attention.listen(known)
-        known.idle_timeout, known.max_idle, known.drain = vm.idle_timeout, vm.max_idle_connection, drain
+        known.limits, known.drain = limits, drain
         self._max_idle.set(vm.uuid, -vm.max_idle_connection)
         self._connections_changed(known)
 
     def has_mac(self, vm: str, mac: bytes, now: float) -> None:
         """Note that a VM has another MAC address than was known."""
-        known = self._vms.get(vm)
+        known = self.vms.get(vm)
         if known is not None and known.mac != mac:
             self._forget_mac(known)
             known.mac = mac
@@ -101,7 +101,7 @@ class Activity:
 
     def rests(self, vm: str) -> None:
         """Note that a VM runs no more: its connections are over."""
-        known = self._vms.pop(vm, None)
+        known = self.vms.pop(vm, None)
         if known is None:
             return
         self._forget_mac(known)
@@ -116,17 +116,17 @@ class Activity:
 
     def _has_mac(self, known: Running, now: float) -> None:
         """Watch a VM at its MAC address; the use of another VM that has the same one is not seen from now on."""
-        other = self._macs.get(known.mac)
+        other = self.macs.get(known.mac)
         if other is not None and other is not known:
             self._lost_some(other, now)
             self._listen_no_longer(other)
-        self._macs.put(known.mac, known)
+        self.macs.put(known.mac, known)
         self.attention.await_packet(known)
 
     def _forget_mac(self, known: Running) -> None:
-        self._macs.drop(known.mac, known)
+        self.macs.drop(known.mac, known)
         self.attention.forget_mac(known.mac)
-        if (other := self._macs.get(known.mac)) is not None:
+        if (other := self.macs.get(known.mac)) is not None:
             self.attention.await_packet(other)
             self._regained[other.vm] = other
 
@@ -134,17 +134,17 @@ class Activity:
 
     def may_be_connected(self, vm: str, now: float) -> None:
         """Note that connections to a VM may have been opened until now that nobody saw."""
-        if vm in self._vms:
-            self._may_have_more(self._vms[vm], now)
+        if vm in self.vms:
+            self._may_have_more(self.vms[vm], now)
 
     def missed(self, now: float) -> None:
         """Note that frames of any VM may have been lost."""
-        for known in self._vms.values():
+        for known in self.vms.values():
             self._lost_some(known, now)
 
     def missed_of(self, mac: bytes, now: float) -> None:
         """Note that frames of the VM with this MAC address were lost."""
-        if (known := self._macs.get(mac)) is not None:
+        if (known := self.macs.get(mac)) is not None:
             self._lost_some(known, now)
 
     def _lost_some(self, known: Running, now: float) -> None:
@@ -165,39 +165,30 @@ class Activity:
 
     def running(self) -> frozenset[bytes]:
         """Return the MAC addresses of all VMs that run."""
-        return frozenset(self._macs)
-
-    def shared_macs(self) -> dict[bytes, list[str]]:
-        """Return the MAC addresses that several VMs have, and these VMs."""
-        return {mac: [known.vm for known in all_of_it] for mac, all_of_it in self._macs.shared().items()}
+        return frozenset(self.macs)
 
     # --- over a restart ---
 
     def restore(self, vm: str, known: Known) -> None:
         """Take in what was known of a VM before Synjitsu was started again."""
-        if vm in self._vms:
-            running = self._vms[vm]
+        if vm in self.vms:
+            running = self.vms[vm]
             connections, running.maybe_more, own = known
             self.totals.connections += len(connections) - len(running.connections)
             running.connections = dict.fromkeys(connections, 0)
             running.datagrams.own |= dict.fromkeys(own, running.used_at)
             self._connections_changed(running)
 
-    def known(self, vm: str) -> Known | None:
-        """Return what is known of a VM, None if it does not run."""
-        known = self._vms.get(vm)
-        return None if known is None else known.known()
-
     def unsaved(self) -> dict[str, Known | None]:
         """Return what is known of each VM of which it has changed since this was called last."""
         vms, self._unsaved = self._unsaved, {}
-        return {vm: self.known(vm) for vm in vms}
+        return {vm: self.vms[vm].known() if vm in self.vms else None for vm in vms}
 
     # --- frames ---
 
     def frame(self, seen: Seen, now: float) -> str:
         """Take a frame; returns the VM that it saves from being stopped, or nothing."""
-        target, origin = self._macs.get(seen.destination), self._macs.get(seen.source)
+        target, origin = self.macs.get(seen.destination), self.macs.get(seen.source)
         for known in (target, origin):
             if known is not None and self.attention.count(known):
                 self._lost_some(known, now)
@@ -221,9 +212,9 @@ class Activity:
 
     def sent(self, seen: Seen, now: float) -> None:
         """Take a frame that Synjitsu sends: with a reset it ends the connection that its probe has opened."""
-        target = self._macs.get(seen.destination)
+        target = self.macs.get(seen.destination)
         if target is not None and seen.kind is Kind.TCP:
-            self._segment(seen, target, self._macs.get(seen.source), now)
+            self._segment(seen, target, self.macs.get(seen.source), now)
 
     def _rest_if_busy(self, vm: Running, now: float) -> bool:
         """Look no longer at each datagram of a VM that has many; it counts as used until that is over."""
@@ -252,12 +243,12 @@ class Activity:
         self._unsaved[vm.vm] = None
         self.unreported.note(vm)
         if vm.is_connected() and ("expire", vm.vm) not in self._deadlines:
-            self._deadlines.set(("expire", vm.vm), vm.used_at + vm.max_idle)
+            self._deadlines.set(("expire", vm.vm), vm.used_at + vm.limits.max_connection)
 
     def _used(self, vm: Running, now: float) -> None:
         if vm.blind_until > now:
             return
-        blind = min(MAX_BLIND_S, max(MIN_BLIND_S, vm.idle_timeout / BLIND_PART))
+        blind = min(MAX_BLIND_S, max(MIN_BLIND_S, vm.limits.idle_timeout / BLIND_PART))
         vm.used_at = vm.blind_until = now + blind  # nobody looks until then
         self._deadlines.set(("look", vm.vm), vm.blind_until)
         self.attention.look_away(vm)
@@ -276,7 +267,7 @@ class Activity:
             self._lost_some(vm, now)
         while (found := self._deadlines.pop_due(now)) is not None:
             due, name = found
-            vm = self._vms[name]
+            vm = self.vms[name]
             match due:
                 case "look":
                     self.attention.await_packet(vm)
@@ -296,7 +287,7 @@ class Activity:
         """Give up the connections of a VM, unless it has been used since that was put into the queue."""
         if not vm.is_connected():
             return
-        if (at := vm.used_at + vm.max_idle) > now:
+        if (at := vm.used_at + vm.limits.max_connection) > now:
             self._deadlines.set(("expire", vm.vm), at)
             return
         self.totals.expired += len(vm.connections)
@@ -307,7 +298,7 @@ class Activity:
 
     def honours(self, vm: str, drain: str) -> bool:
         """Say whether a VM has not been used since it drains; one that is not looked at never is."""
-        known = self._vms.get(vm)
+        known = self.vms.get(vm)
         return known is None or (known.drain == drain and not known.is_connected())
 
     def longest_idle(self) -> float:

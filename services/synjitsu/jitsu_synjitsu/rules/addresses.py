@@ -37,7 +37,7 @@ from jitsu_synjitsu.rules.events import (
     PacketSeen,
     ProbeAnswered,
     ReadyReported,
-    Send,
+    SendFrame,
     UdpRefused,
     WakeRefused,
 )
@@ -64,7 +64,7 @@ DORMANT_S = 30.0
 
 
 @dataclass
-class Counts:
+class AddressCounts:
     """What has happened, for metrics and for `jitsu status`."""
 
     unwoken: int = 0
@@ -83,16 +83,16 @@ class Addresses:
     moved: MovedMacs = field(default_factory=MovedMacs)
     missing: MissingAddresses = field(default_factory=MissingAddresses)
     floods: Floods = field(default_factory=Floods)
-    counts: Counts = field(default_factory=Counts)
+    counts: AddressCounts = field(default_factory=AddressCounts)
     changed: bool = False
     """More is to be seen than before, at once; set back by who looks at it."""
     shrunk: bool = False
     """Less is to be seen than before, which has time; set back by who looks at it."""
-    _watched: dict[str, tuple[tuple[bytes, ...], bytes]] = field(default_factory=dict)
+    _watched: dict[str, tuple[tuple[bytes, ...], bytes]] = field(default_factory=dict, init=False)
     """VMs that are off and that traffic may wake: their addresses and MAC address."""
-    _dormant: set[str] = field(default_factory=set)
+    _dormant: set[str] = field(default_factory=set, init=False)
     """Of these, the ones that are let alone for a while."""
-    _deadlines: Deadlines[tuple[str, str | bytes]] = field(default_factory=Deadlines)
+    _deadlines: Deadlines[tuple[str, str | bytes]] = field(default_factory=Deadlines, init=False)
     """Of machines, of claims, and of what has moved or is dormant: no frame costs a look at all of them."""
 
     def addresses(self) -> list[str]:
@@ -166,7 +166,7 @@ class Addresses:
         actions: list[Action] = []
         real = self.moved.destination(seen.destination)
         if real is not None and seen.source != real:
-            actions.append(Send(frames.replayed(frame, seen, real), "forward"))
+            actions.append(SendFrame(frames.replayed(frame, seen, real), "forward"))
         guest = self.held.of_mac(seen.source)
         if guest is not None:
             return actions + self._guest_frame(guest, seen, now)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.events import Send
+from jitsu_synjitsu.rules.events import SendFrame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,15 +40,15 @@ DEFEND_S = 10.0  # RFC 5227, 1.1: DEFEND_INTERVAL
 class Asking:
     """For all addresses of one VM."""
 
-    _askers: dict[bytes, Seen] = field(default_factory=dict)
+    _askers: dict[bytes, Seen] = field(default_factory=dict, init=False)
     """Address -> who asked for it last."""
-    _announce_at: float = float("inf")
-    _announce_pause: float = ANNOUNCE_FIRST_S
-    _ask_at: float = float("inf")
-    _ask_pause: float = ASK_FIRST_S
-    _eager_until: float = 0.0
-    _coming_until: float = float("-inf")
-    _defended_at: float = float("-inf")
+    _announce_at: float = field(default=float("inf"), init=False)
+    _announce_pause: float = field(default=ANNOUNCE_FIRST_S, init=False)
+    _ask_at: float = field(default=float("inf"), init=False)
+    _ask_pause: float = field(default=ASK_FIRST_S, init=False)
+    _eager_until: float = field(default=0.0, init=False)
+    _coming_until: float = field(default=float("-inf"), init=False)
+    _defended_at: float = field(default=float("-inf"), init=False)
 
     def begin(self, now: float) -> None:
         """Note that the VM is about to boot: it is announced at once, and asked for soon."""
@@ -69,24 +69,24 @@ class Asking:
         """Return when to call `due`."""
         return min(self._announce_at, self._ask_at)
 
-    def due(self, mac: bytes, absent: Sequence[bytes], now: float) -> list[Send]:
+    def due(self, mac: bytes, absent: Sequence[bytes], now: float) -> list[SendFrame]:
         """Return the announcements and questions that are due for addresses at which nobody is yet."""
-        sends: list[Send] = []
+        sends: list[SendFrame] = []
         if now >= self._announce_at:
             self._announce_at = now + self._announce_pause
             self._announce_pause = min(2 * self._announce_pause, ANNOUNCE_MAX_S)
             sends += announcements(mac, absent)
         return sends + self.ask(absent, now) if now >= self._ask_at else sends
 
-    def ask(self, absent: Sequence[bytes], now: float) -> list[Send]:
+    def ask(self, absent: Sequence[bytes], now: float) -> list[SendFrame]:
         """Return questions for addresses at which nobody is yet, at once."""
         is_often = now < max(self._coming_until, self._eager_until) or any(each in self._askers for each in absent)
         self._ask_at = now + (self._ask_pause if is_often else ASK_SILENT_S)
         self._ask_pause = min(2 * self._ask_pause, ASK_S) if is_often else ASK_FIRST_S
         askers = [(self._askers.get(address, frames.OURSELVES[len(address)]), address) for address in absent]
-        return [Send(frames.question(asker, address), "question") for asker, address in askers]
+        return [SendFrame(frames.question(asker, address), "question") for asker, address in askers]
 
-    def defend(self, mac: bytes, addresses: Iterable[bytes], now: float) -> list[Send]:
+    def defend(self, mac: bytes, addresses: Iterable[bytes], now: float) -> list[SendFrame]:
         """Return announcements against another machine that claims an address, at most every DEFEND_S."""
         if now < self._defended_at + DEFEND_S:
             return []
@@ -94,6 +94,6 @@ class Asking:
         return announcements(mac, addresses)
 
 
-def announcements(mac: bytes, addresses: Iterable[bytes]) -> list[Send]:
+def announcements(mac: bytes, addresses: Iterable[bytes]) -> list[SendFrame]:
     """Return the frames that announce addresses."""
-    return [Send(frame, "announcement") for address in addresses for frame in frames.announcements(mac, address)]
+    return [SendFrame(frame, "announcement") for address in addresses for frame in frames.announcements(mac, address)]

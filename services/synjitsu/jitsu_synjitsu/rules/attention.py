@@ -37,11 +37,11 @@ class Attention:
     """It has changed because of a flood, of which each millisecond may cost frames of others; set back likewise."""
     floods: int = 0
     """How often a VM was flooded."""
-    _awaited: set[bytes] = field(default_factory=set)
-    _listened: set[bytes] = field(default_factory=set)
-    _waiting: dict[str, Running] = field(default_factory=dict)
-    _sampled: dict[str, Running] = field(default_factory=dict)
-    _counted: dict[str, Running] = field(default_factory=dict)
+    _awaited: set[bytes] = field(default_factory=set, init=False)
+    _listened: set[bytes] = field(default_factory=set, init=False)
+    _waiting: dict[str, Running] = field(default_factory=dict, init=False)
+    _sampled: dict[str, Running] = field(default_factory=dict, init=False)
+    _counted: dict[str, Running] = field(default_factory=dict, init=False)
     """VMs of which something was counted since the last count began."""
 
     # --- the next packet ---
@@ -103,8 +103,8 @@ class Attention:
     def count(self, vm: Running) -> bool:
         """Count a frame of a VM; return whether a flood begins."""
         self._counted[vm.vm] = vm
-        vm.frames += 1
-        if vm.frames <= FLOOD_FRAMES or vm.vm in self._sampled:
+        vm.counted.frames += 1
+        if vm.counted.frames <= FLOOD_FRAMES or vm.vm in self._sampled:
             return False
         self._sampled[vm.vm] = vm
         self.floods += 1
@@ -113,7 +113,7 @@ class Attention:
 
     def begin_count(self) -> list[Running]:
         """Begin another count; return the VMs whose flood is over, because little of them was seen."""
-        over = [vm for vm in self._sampled.values() if vm.frames * SAMPLE < FLOOD_FRAMES]
+        over = [vm for vm in self._sampled.values() if vm.counted.frames * SAMPLE < FLOOD_FRAMES]
         for vm in over:
             del self._sampled[vm.vm]
             self.changed = True

@@ -45,9 +45,9 @@ class Claims:
     """Returns the MAC addresses that the bridge has heard at the interface of a VM; None if it is not known."""
     rivals: dict[bytes, bytes] = field(default_factory=dict)
     """Address of a VM -> the MAC address of another machine that claimed it."""
-    _new: list[tuple[bytes, bytes]] = field(default_factory=list)
-    _undecided: dict[str, dict[bytes, Seen]] = field(default_factory=dict)
-    _next_check: dict[str, float] = field(default_factory=dict)
+    _new: list[tuple[bytes, bytes]] = field(default_factory=list, init=False)
+    _undecided: dict[str, dict[bytes, Seen]] = field(default_factory=dict, init=False)
+    _next_check: dict[str, float] = field(default_factory=dict, init=False)
 
     def add(self, vm: str, seen: Seen) -> None:
         """Keep a claim on an address of a VM until it is decided."""

@@ -41,10 +41,10 @@ class Datagrams:
     """Flows that the VM has begun -> when it sent on them last; in that order."""
     changed: bool = False
     """`own` has other flows than before; set back by who saves them."""
-    _others: dict[Flow, float] = field(default_factory=dict)
+    _others: dict[Flow, float] = field(default_factory=dict, init=False)
     """Flows that others have begun, or may have -> when a datagram was seen last; in that order."""
-    _count: int = 0
-    _fragment: tuple[bytes, bytes] = (b"", b"")
+    _count: int = field(default=0, init=False)
+    _fragment: tuple[bytes, bytes] = field(default=(b"", b""), init=False)
 
     def sent(self, flow: Flow, now: float) -> None:
         """Take a datagram of the VM."""

@@ -123,7 +123,7 @@ Event = (
 
 
 @dataclass(frozen=True)
-class Send:
+class SendFrame:
     """Put a frame on the bridge."""
 
     frame: bytes
@@ -132,7 +132,7 @@ class Send:
 
 
 @dataclass(frozen=True)
-class HandedOver:
+class ReportHandover:
     """Tell vmd that the guest is there, and has all that was kept for it."""
 
     vm: str
@@ -178,4 +178,4 @@ class OpenPort:
     vm: str
 
 
-Action = Send | HandedOver | Wake | WriteEntry | ClearEntries | ShutPort | OpenPort
+Action = SendFrame | ReportHandover | Wake | WriteEntry | ClearEntries | ShutPort | OpenPort

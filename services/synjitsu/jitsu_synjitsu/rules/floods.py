@@ -23,7 +23,7 @@ class Floods:
     """How often a VM was flooded."""
     flooded: set[str] = field(default_factory=set)
     """VMs of which a sample is seen."""
-    _packets: Counter[str] = field(default_factory=Counter)
+    _packets: Counter[str] = field(default_factory=Counter, init=False)
 
     def count(self, vm: str) -> bool:
         """Count a packet to a VM; return whether a flood begins."""

@@ -219,8 +219,8 @@ def announcements(mac: bytes, address: bytes, vlan: bytes = b"") -> list[bytes]:
     """
     if len(address) == 4:
         return [
-            _arp(ARP_REPLY, BROADCAST, mac, address, BROADCAST, address, vlan),
-            _arp(ARP_REQUEST, BROADCAST, mac, address, bytes(6), address, vlan),
+            _arp(ARP_REPLY, BROADCAST + mac + vlan, mac, address, BROADCAST, address),
+            _arp(ARP_REQUEST, BROADCAST + mac + vlan, mac, address, bytes(6), address),
         ]
     return [_advert(ALL_NODES_MAC, mac, address, ALL_NODES, OVERRIDE, vlan)]
 
@@ -228,7 +228,7 @@ def announcements(mac: bytes, address: bytes, vlan: bytes = b"") -> list[bytes]:
 def answer(mac: bytes, address: bytes, asker: Seen) -> bytes:
     """Return the answer to who has an address."""
     if len(address) == 4:
-        return _arp(ARP_REPLY, asker.source, mac, address, asker.source, asker.sender, asker.vlan)
+        return _arp(ARP_REPLY, asker.source + mac + asker.vlan, mac, address, asker.source, asker.sender)
     if asker.sender == UNSPECIFIED_V6:  # it wants the address for itself (RFC 4862, 5.4): everybody is told
         return _advert(ALL_NODES_MAC, mac, address, ALL_NODES, OVERRIDE, asker.vlan)
     return _advert(asker.source, mac, address, asker.sender, SOLICITED | OVERRIDE, asker.vlan)
@@ -251,7 +251,7 @@ def is_link_local(address: bytes) -> bool:
 def question(asker: Seen, address: bytes) -> bytes:
     """Return a question for an address in the name of somebody who waits for it: the guest answers when it is there."""
     if len(address) == 4:
-        return _arp(ARP_REQUEST, BROADCAST, asker.source, asker.sender, bytes(6), address, asker.vlan)
+        return _arp(ARP_REQUEST, BROADCAST + asker.source + asker.vlan, asker.source, asker.sender, bytes(6), address)
     group = bytes.fromhex("ff0200000000000000000001ff") + address[13:]
     body = bytes([SOLICIT, 0, 0, 0, 0, 0, 0, 0]) + address
     if any(asker.sender):
@@ -259,8 +259,9 @@ def question(asker: Seen, address: bytes) -> bytes:
     return _icmpv6(b"\x33\x33" + group[12:], asker.source, asker.sender, group, body, asker.vlan)
 
 
-def _arp(op: int, to: bytes, mac: bytes, address: bytes, target_mac: bytes, target: bytes, vlan: bytes) -> bytes:
-    head = to + mac + vlan + ARP.to_bytes(2, "big")
+def _arp(op: int, link: bytes, mac: bytes, address: bytes, target_mac: bytes, target: bytes) -> bytes:
+    """Return an ARP packet; `link` is what stands before the Ethertype."""
+    head = link + ARP.to_bytes(2, "big")
     return head + b"\0\1\x08\0\6\4" + op.to_bytes(2, "big") + mac + address + target_mac + target
 
 
@@ -298,49 +299,40 @@ def probe(frame: bytes, seen: Seen, mac: bytes, port: int, target_port: int, seq
     """
     segment = struct.pack("!HHIIBBHHH", port, target_port, sequence, 0, 0x50, SYN, PROBE_WINDOW_BYTES, 0, 0)
     hops = frame[seen.at + 8] if len(seen.sender) == 4 else frame[seen.at + 7]
-    return _packet(mac, frame[6:12], seen.vlan, seen.sender, seen.target, TCP, segment, hops)
+    return _packet(mac + frame[6:12] + seen.vlan, seen.sender, seen.target, TCP, segment, hops)
 
 
 def reset_of_probe(frame: bytes, seen: Seen, mac: bytes, reply: Seen) -> bytes:
     """Return what ends the connection that a probe has opened half, as its client would."""
     segment = struct.pack("!HHIIBBHHH", reply.target_port, reply.source_port, reply.ack, 0, 0x50, RST, 0, 0, 0)
-    return _packet(mac, frame[6:12], seen.vlan, seen.sender, seen.target, TCP, segment)
+    return _packet(mac + frame[6:12] + seen.vlan, seen.sender, seen.target, TCP, segment)
 
 
 def rejection(frame: bytes, seen: Seen, mac: bytes) -> bytes | None:
     """Return what tells a client that nobody will answer its kept frame: RST (RFC 9293, 3.10.7.1), port unreachable."""
-    at = seen.payload_at
+    at, link = seen.payload_at, seen.source + mac + seen.vlan
     if seen.kind is Kind.TCP:
         ack = (_word(frame, at + 4) + 1) % 2**32
         segment = struct.pack("!HHIIBBHHH", seen.target_port, seen.source_port, 0, ack, 0x50, RST | ACK, 0, 0, 0)
-        return _packet(seen.source, mac, seen.vlan, seen.target, seen.sender, TCP, segment)
+        return _packet(link, seen.target, seen.sender, TCP, segment)
     if seen.kind is Kind.UDP:
         quoted = frame[seen.at : seen.at + MAX_QUOTED_BYTES]
         if len(seen.sender) == 4:
             message = bytes([UNREACHABLE, PORT, 0, 0, 0, 0, 0, 0]) + quoted
-            return _packet(seen.source, mac, seen.vlan, seen.target, seen.sender, ICMP, message)
+            return _packet(link, seen.target, seen.sender, ICMP, message)
         message = bytes([UNREACHABLE_V6, PORT_V6, 0, 0, 0, 0, 0, 0]) + quoted
-        return _packet(seen.source, mac, seen.vlan, seen.target, seen.sender, ICMPV6, message)
+        return _packet(link, seen.target, seen.sender, ICMPV6, message)
     return None
 
 
-def _packet(
-    to_mac: bytes,
-    mac: bytes,
-    vlan: bytes,
-    sender: bytes,
-    target: bytes,
-    protocol: int,
-    payload: bytes,
-    hops: int = 64,
-) -> bytes:
-    head = to_mac + mac + vlan
+def _packet(link: bytes, sender: bytes, target: bytes, protocol: int, payload: bytes, hops: int = 64) -> bytes:
+    """Return an IP packet with right checksums; `link` is what stands before the Ethertype."""
     if len(sender) == 4:
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, hops, protocol, 0) + sender + target
-        frame = head + IPV4.to_bytes(2, "big") + header + payload
+        frame = link + IPV4.to_bytes(2, "big") + header + payload
     else:
         header = struct.pack("!IHBB", 6 << 28, len(payload), protocol, hops) + sender + target
-        frame = head + IPV6.to_bytes(2, "big") + header + payload
+        frame = link + IPV6.to_bytes(2, "big") + header + payload
     return checked(frame, read(frame))
 
 

@@ -8,21 +8,21 @@ kept in the guest's name, so that clients do not wait in vain; it goes on to do 
 was given the address just before may connect only now.
 
     state     event                then                       what happens
-    watching  ArmRequested         armed                      ShutPort; Send: announcements, of each absent address
-    watching  AskedFor             watching                   Send: the answer, to an ARP probe too (RFC 5227, 2.4)
-    watching  Claimed              watching                   Send: an announcement, at most every DEFEND_S
+    watching  ArmRequested         armed                      ShutPort; SendFrame: announcements, of each absent address
+    watching  AskedFor             watching                   SendFrame: the answer, to an ARP probe too (RFC 5227, 2.4)
+    watching  Claimed              watching                   SendFrame: an announcement, at most every DEFEND_S
     watching  PacketSeen           watching                   kept; Wake, unless that is under way
-    watching  WakeRefused          watching                   Send: a rejection of each attempt
+    watching  WakeRefused          watching                   SendFrame: a rejection of each attempt
     watching  GuestFrameSeen       watching, armed, released  if it shows an address, the VM runs, whoever started it:
                                                               armed if anything is kept, else released. Nothing in the
                                                               first SETTLE_S: frames of before may be late
     watching  ReadyReported        armed                      as if the guest had shown itself at all addresses
-    watching  FailureReported      released                   Send: a rejection of each attempt
+    watching  FailureReported      released                   SendFrame: a rejection of each attempt
     watching  ManagedReported, ProbeAnswered, UdpRefused, Tick  watching  nothing
     armed     ArmRequested         armed                      the limit moves; after ReadyReported it is another boot
-    armed     AskedFor             armed                      address absent: Send: the answer; nothing if it is an ARP
-                                                              probe or duplicate address detection, which may be the
-                                                              guest's own
+    armed     AskedFor             armed                      address absent: SendFrame: the answer; nothing if it is an
+                                                              ARP probe or duplicate address detection, which may be
+                                                              the guest's own
     armed     PacketSeen           armed                      address absent: kept. A SYN that comes within PASSING_S of
                                                               the guest showing itself: as presence.py says
     armed     GuestFrameSeen       armed, released            what the guest answers without having been sent it is no
@@ -34,14 +34,14 @@ was given the address just before may connect only now.
                                                               SYNs are the guest's; ClearEntries in CLEAR_AFTER_S
     armed     ReadyReported        armed                      absent addresses are asked for at once, and held still;
                                                               ClearEntries
-    armed     FailureReported      refusing, released         Send: a rejection of each attempt that is left; OpenPort;
-                                                              ClearEntries; absent addresses are `missing`. Released if
-                                                              any address had been handed over
+    armed     FailureReported      refusing, released         SendFrame: a rejection of each attempt that is left;
+                                                              OpenPort; ClearEntries; absent addresses are `missing`.
+                                                              Released if any address had been handed over
     armed     Tick                 armed, refusing, released  announcements and questions that are due; what is due at
                                                               each address; after the limit as with FailureReported
     armed     Claimed, WakeRefused  armed                     nothing
-    refusing  AskedFor             refusing                   Send: the answer
-    refusing  PacketSeen           refusing                   Send: a rejection
+    refusing  AskedFor             refusing                   SendFrame: the answer
+    refusing  PacketSeen           refusing                   SendFrame: a rejection
     refusing  ArmRequested         armed                      as while watching
     refusing  GuestFrameSeen       refusing, released         released if it shows an address
     refusing  ReadyReported        released                   nothing
@@ -51,7 +51,7 @@ was given the address just before may connect only now.
                                                               addresses are the guest's, or nobody's
     released  AskedFor, Claimed, PacketSeen, GuestFrameSeen, ProbeAnswered, UdpRefused  released  nothing
 
-HandedOver is an action of every event while armed, once: when the first address is handed over. When all are, and
+ReportHandover is an action of every event while armed, once: when the first address is handed over. When all are, and
 PASSING_S is over, the VM is released.
 
 What comes for an absent address is kept, though the bridge brings it to the guest too once it has heard any frame of
@@ -85,19 +85,19 @@ from jitsu_synjitsu.rules.events import (
     Event,
     FailureReported,
     GuestFrameSeen,
-    HandedOver,
     ManagedReported,
     OpenPort,
     PacketSeen,
     ProbeAnswered,
     ReadyReported,
-    Send,
+    ReportHandover,
+    SendFrame,
     UdpRefused,
     WakeRefused,
     WriteEntry,
 )
 from jitsu_synjitsu.rules.frames import Kind, Seen
-from jitsu_synjitsu.rules.handover_state import LEFT_TO_GUEST_S, PASSING_S, Boot, Guest, HandoverState
+from jitsu_synjitsu.rules.handover_state import LEFT_TO_GUEST_S, PASSING_S, BootFacts, GuestFacts, HandoverState
 from jitsu_synjitsu.rules.kept import Item
 from jitsu_synjitsu.rules.presence import AddressHandover, AddressState, shows_presence
 from jitsu_synjitsu.rules.probes import Probes
@@ -114,7 +114,7 @@ class Handover:
 
     vm: str
     addresses: tuple[bytes, ...]
-    guest: Guest
+    guest: GuestFacts
     since: float
     """When it was begun to hold its addresses."""
     kept: Kept
@@ -123,7 +123,7 @@ class Handover:
     limit: float = float("inf")
     """When the boot counts as failed."""
     state: HandoverState = HandoverState.WATCHING
-    boot: Boot = field(default_factory=Boot)
+    boot: BootFacts = field(default_factory=BootFacts)
     asking: Asking = field(default_factory=Asking)
     presences: dict[bytes, AddressHandover] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
@@ -243,7 +243,7 @@ class Handover:
         for item in items:
             rejection = frames.rejection(item.frame, item.seen, self.guest.mac)
             if rejection is not None:
-                self.actions.append(Send(rejection, "rejection"))
+                self.actions.append(SendFrame(rejection, "rejection"))
 
     def reject_kept(self) -> None:
         """Reject everything that is kept."""
@@ -256,7 +256,7 @@ class Handover:
         handed = [presence.state is AddressState.HANDED for presence in self.presences.values()]
         if any(handed) and not self.boot.is_reported:
             self.boot.is_reported = True
-            self.actions += [OpenPort(self.vm), HandedOver(self.vm, self.guest.mac)]
+            self.actions += [OpenPort(self.vm), ReportHandover(self.vm, self.guest.mac)]
         if all(handed) and now >= self.settled_at():
             self.state = HandoverState.RELEASED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.events import GuestReplied, OpenPort, Send, ShutPort, SynPassed, Wake
+from jitsu_synjitsu.rules.events import GuestReplied, OpenPort, SendFrame, ShutPort, SynPassed, Wake
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.handover_state import (
     CLEAR_AFTER_S,
@@ -66,7 +66,7 @@ def answer(machine: Handover, event: AskedFor, now: float) -> None:
     is_absent = asker.target in machine.absent()
     if machine.state is not HandoverState.WATCHING and (is_probe or not is_absent):
         return
-    machine.actions.append(Send(frames.answer(machine.guest.mac, asker.target, asker), "answer"))
+    machine.actions.append(SendFrame(frames.answer(machine.guest.mac, asker.target, asker), "answer"))
     if not is_probe:
         machine.asking.waits(asker.target, asker, now)
 

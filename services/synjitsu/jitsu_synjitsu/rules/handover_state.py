@@ -32,7 +32,7 @@ class HandoverState(StrEnum):
 
 
 @dataclass
-class Guest:
+class GuestFacts:
     """What is known of the guest itself."""
 
     mac: bytes
@@ -45,7 +45,7 @@ class Guest:
 
 
 @dataclass
-class Boot:
+class BootFacts:
     """What is known of the boot, from vmd."""
 
     is_wanted: bool = False

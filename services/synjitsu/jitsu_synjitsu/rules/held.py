@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_synjitsu.rules.handover import Handover
-from jitsu_synjitsu.rules.handover_state import Guest, HandoverState
+from jitsu_synjitsu.rules.handover_state import GuestFacts, HandoverState
 from jitsu_synjitsu.rules.macs import Macs
 from jitsu_synjitsu.rules.probes import FIRST_PROBE_PORT, PROBE_PORTS
 
@@ -24,12 +24,12 @@ class HeldVms:
     kept: Kept
     lingering: set[str] = field(default_factory=set)
     """VMs that are there, but not at all of their addresses."""
-    _vms: dict[str, Handover] = field(default_factory=dict)
-    _by_address: dict[bytes, Handover] = field(default_factory=dict)
-    _by_mac: Macs[Handover] = field(default_factory=Macs)
-    _macs_of: dict[str, set[bytes]] = field(default_factory=dict)
+    _vms: dict[str, Handover] = field(default_factory=dict, init=False)
+    _by_address: dict[bytes, Handover] = field(default_factory=dict, init=False)
+    _by_mac: Macs[Handover] = field(default_factory=Macs, init=False)
+    _macs_of: dict[str, set[bytes]] = field(default_factory=dict, init=False)
     """VM -> its keys in `_by_mac`."""
-    _ports: itertools.count[int] = field(default_factory=itertools.count)
+    _ports: itertools.count[int] = field(default_factory=itertools.count, init=False)
 
     def __contains__(self, vm: str) -> bool:
         """Say whether addresses of a VM are held."""
@@ -77,7 +77,7 @@ class HeldVms:
 
     def add(self, vm: str, addresses: tuple[bytes, ...], mac: bytes, now: float) -> Handover:
         """Hold the addresses of a VM, which nobody else may have."""
-        machine = Handover(vm, addresses, Guest(mac), now, self.kept, self._probe_port)
+        machine = Handover(vm, addresses, GuestFacts(mac), now, self.kept, self._probe_port)
         self._vms[vm] = machine
         self._by_address.update(dict.fromkeys(addresses, machine))
         self._by_mac.put(mac, machine)

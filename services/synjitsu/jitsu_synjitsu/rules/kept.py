@@ -79,9 +79,9 @@ class _OfVm:
 class _Sizes:
     """The VMs by how many frames are kept for each: the one with the most is found without looking at the others."""
 
-    _vms: dict[int, dict[str, None]] = field(default_factory=dict)
+    _vms: dict[int, dict[str, None]] = field(default_factory=dict, init=False)
     """Number of frames -> VMs, without those that have none; in the order in which they came to have it."""
-    _most: int = 0
+    _most: int = field(default=0, init=False)
 
     def change(self, vm: str, before: int, now: int) -> None:
         """Note that a VM has another number of frames than before."""
@@ -108,10 +108,10 @@ class Kept:
     max_total: int
     displaced: int = 0
     """How many were dropped for others, in all."""
-    _vms: dict[str, _OfVm] = field(default_factory=dict)
-    _sizes: _Sizes = field(default_factory=_Sizes)
-    _total: int = 0
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _vms: dict[str, _OfVm] = field(default_factory=dict, init=False)
+    _sizes: _Sizes = field(default_factory=_Sizes, init=False)
+    _total: int = field(default=0, init=False)
+    _numbers: Iterator[int] = field(default_factory=itertools.count, init=False)
 
     def __len__(self) -> int:
         """Return how many frames are kept in all."""

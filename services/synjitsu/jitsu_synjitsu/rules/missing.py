@@ -17,7 +17,7 @@ MAX_MISSING = 10_000
 class MissingAddresses:
     """Those of all VMs of one bridge."""
 
-    _found: dict[bytes, str] = field(default_factory=dict)
+    _found: dict[bytes, str] = field(default_factory=dict, init=False)
     """Address -> another that the guest has announced, or ""."""
 
     def note(self, machine: Handover) -> None:

@@ -16,9 +16,9 @@ MOVED_S = 3.0
 class MovedMacs:
     """All of one bridge."""
 
-    _moved: dict[bytes, bytes] = field(default_factory=dict)
+    _moved: dict[bytes, bytes] = field(default_factory=dict, init=False)
     """MAC address that was announced -> the one that the guest has."""
-    _learned: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    _learned: dict[str, tuple[bytes, bytes]] = field(default_factory=dict, init=False)
     """VM -> the MAC address that it was said to have, and the one that it has."""
 
     def learn(self, vm: str, announced: bytes, real: bytes) -> None:

@@ -99,19 +99,19 @@ PortAction = Shut | Open | Unlearn | Divert | EndDivert
 class Ports:
     """All ports of one bridge."""
 
-    _ports: dict[int, Port] = field(default_factory=dict)
+    _ports: dict[int, Port] = field(default_factory=dict, init=False)
     """By the interface's index."""
-    _shut: dict[int, set[str]] = field(default_factory=dict)
+    _shut: dict[int, set[str]] = field(default_factory=dict, init=False)
     """Ports that are shut, and the VMs for which they are."""
-    _macs: dict[str, bytes] = field(default_factory=dict)
+    _macs: dict[str, bytes] = field(default_factory=dict, init=False)
     """VMs that boot or are paused -> MAC address."""
-    _by_mac: dict[bytes, dict[str, None]] = field(default_factory=dict)
+    _by_mac: dict[bytes, dict[str, None]] = field(default_factory=dict, init=False)
     """The last five bytes of a MAC address -> the VMs of `_macs` that have it."""
-    _names: dict[str, str] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict, init=False)
     """VM -> name of its port, as vmd says."""
-    _by_name: dict[str, dict[str, None]] = field(default_factory=dict)
+    _by_name: dict[str, dict[str, None]] = field(default_factory=dict, init=False)
     """Name -> the VMs of which vmd says so; more than one while an interface goes from one VM to another."""
-    _diverted: dict[str, int] = field(default_factory=dict)
+    _diverted: dict[str, int] = field(default_factory=dict, init=False)
     """VMs that boot -> the port at which the bridge was told that they are."""
 
     def shut(self) -> list[Port]:

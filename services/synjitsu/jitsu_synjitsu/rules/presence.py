@@ -47,7 +47,7 @@ from jitsu_synjitsu.rules.events import (
     Appeared,
     GuestReplied,
     ProbeAnswered,
-    Send,
+    SendFrame,
     SynPassed,
     UdpRefused,
 )
@@ -95,23 +95,23 @@ class AddressHandover:
     replayed: int = 0
     since: float = float("-inf")
     """When the guest showed itself."""
-    _syns: list[Item] = field(default_factory=list)
-    _passing: list[Item] = field(default_factory=list)
+    _syns: list[Item] = field(default_factory=list, init=False)
+    _passing: list[Item] = field(default_factory=list, init=False)
     """SYNs that came when the guest was there already, and that the bridge may not have delivered."""
-    _others: list[Item] = field(default_factory=list)
+    _others: list[Item] = field(default_factory=list, init=False)
     """Echo requests, and fragments of which the first is missing."""
-    _udp: UdpReplay = field(default_factory=UdpReplay)
-    _actions: list[Send] = field(default_factory=list)
+    _udp: UdpReplay = field(default_factory=UdpReplay, init=False)
+    _actions: list[SendFrame] = field(default_factory=list, init=False)
 
-    def handle(self, event: AddressEvent, now: float) -> Sequence[Send]:
+    def handle(self, event: AddressEvent, now: float) -> Sequence[SendFrame]:
         """Return what is to be sent because of an event."""
         return self._step(event, now)
 
-    def tick(self, now: float) -> Sequence[Send]:
+    def tick(self, now: float) -> Sequence[SendFrame]:
         """Return what is due."""
         return self._step(Tick(), now)
 
-    def _step(self, event: AddressEvent | Tick, now: float) -> Sequence[Send]:
+    def _step(self, event: AddressEvent | Tick, now: float) -> Sequence[SendFrame]:
         self._actions = []
         step(TRANSITIONS, self, event, now)
         return self._actions
@@ -179,7 +179,7 @@ class AddressHandover:
             return
         if not event.reply.flags & frames.RST:
             reset = frames.reset_of_probe(probe.item.frame, probe.item.seen, self.mac, event.reply)
-            self._actions.append(Send(reset, "probe"))
+            self._actions.append(SendFrame(reset, "probe"))
         self.look(event, now)
 
     def udp_refused(self, event: UdpRefused, now: float) -> None:
@@ -196,7 +196,7 @@ class AddressHandover:
             waiting = [*self._syns, *self._passing]
             is_unproven = now < self.since + UNPROVEN_S
             for frame in self.probes.send(now, self.mac, waiting, is_unproven=is_unproven):
-                self._actions.append(Send(frame, "probe"))
+                self._actions.append(SendFrame(frame, "probe"))
         if not self._syns and not self._passing and not self._others and not self._udp:
             self.state = AddressState.HANDED
 
@@ -232,7 +232,7 @@ class AddressHandover:
 
     def _replay(self, item: Item) -> None:
         self.replayed += 1
-        self._actions.append(Send(frames.replayed(item.frame, item.seen, self.mac), "replay"))
+        self._actions.append(SendFrame(frames.replayed(item.frame, item.seen, self.mac), "replay"))
 
 
 def answers(reply: Seen, kept: Seen) -> bool:

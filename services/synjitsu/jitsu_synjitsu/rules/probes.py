@@ -59,16 +59,16 @@ class Probes:
 
     probe_port: Callable[[], int]
     """Gives another port each time."""
-    _probes: dict[Target, _Probe] = field(default_factory=dict)
+    _probes: dict[Target, _Probe] = field(default_factory=dict, init=False)
     """The one that has waited longest is the first."""
-    _next_at: float = 0.0
-    _asked: dict[Target, tuple[int, _Probe, float]] = field(default_factory=dict)
+    _next_at: float = field(default=0.0, init=False)
+    _asked: dict[Target, tuple[int, _Probe, float]] = field(default_factory=dict, init=False)
     """Client, and port that was probed from -> sequence number (only its own answer acknowledges that), probe, time."""
-    _kept_ports: set[int] = field(default_factory=set)
+    _kept_ports: set[int] = field(default_factory=set, init=False)
     """No probe comes from these."""
-    _reached: dict[bytes, float] = field(default_factory=dict)
+    _reached: dict[bytes, float] = field(default_factory=dict, init=False)
     """Clients that the guest reaches -> when the latest probe was sent that shows it."""
-    _listening: set[int] = field(default_factory=set)
+    _listening: set[int] = field(default_factory=set, init=False)
 
     def add(self, item: Item, *, for_syn: bool) -> None:
         """Probe for a packet that was kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jitsu_synjitsu.rules.datagrams import Datagrams
 from jitsu_synjitsu.rules.frames import ACK, FIN, RST, SYN, Kind
@@ -24,14 +24,31 @@ _BY_CLIENT, _BY_VM = 1, 2
 _BY_BOTH = _BY_CLIENT | _BY_VM
 
 
+class IdleLimits(NamedTuple):
+    """As the VM is configured, in seconds."""
+
+    idle_timeout: float
+    max_connection: float
+    """A connection on which nothing was sent to the VM for this long is over."""
+
+
+@dataclass
+class Counted:
+    """What was seen of a VM since `Running.look` was called."""
+
+    replies: int = 0
+    """Segments to it on connections that it has opened."""
+    frames: int = 0
+    """Frames to it or from it."""
+
+
 @dataclass
 class Running:
     """One VM that runs."""
 
     vm: str
     mac: bytes
-    idle_timeout: float
-    max_idle: float
+    limits: IdleLimits
     used_at: float
     """When a packet to it was seen last, or may have been sent unseen."""
     blind_until: float = 0.0
@@ -40,10 +57,7 @@ class Running:
     opened: dict[Connection, None] = field(default_factory=dict)
     """Connections that the VM has opened itself; of more than MAX_CONNECTIONS the oldest is forgotten."""
     datagrams: Datagrams = field(default_factory=Datagrams)
-    replies: int = 0
-    """Segments to it on those, since `look` was called."""
-    frames: int = 0
-    """Frames to it or from it that were seen since `look` was called."""
+    counted: Counted = field(default_factory=Counted)
     maybe_more: bool = False
     """There may be connections that are not in the table."""
     drain: str = ""
@@ -60,7 +74,7 @@ class Running:
 
     def look(self) -> None:
         """Begin to count again."""
-        self.replies = self.frames = 0
+        self.counted = Counted()
         self.datagrams.look()
 
     def sends(self, seen: Seen, now: float) -> bool:
@@ -101,8 +115,8 @@ class Running:
         if seen.flags & (SYN | ACK) == SYN:  # now somebody else opens one with the same ports
             del self.opened[connection]
             return False
-        self.replies += 1
-        return self.replies <= MAX_REPLIES
+        self.counted.replies += 1
+        return self.counted.replies <= MAX_REPLIES
 
     def _accepts(self, connection: Connection) -> bool:
         is_new = connection not in self.connections

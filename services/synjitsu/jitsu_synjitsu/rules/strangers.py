@@ -27,7 +27,7 @@ class Strangers:
     is_held: Callable[[str], bool]
     """Says whether the addresses of a VM are held."""
     max_strangers: int = MAX_STRANGERS
-    _vms: dict[str, None] = field(default_factory=dict)
+    _vms: dict[str, None] = field(default_factory=dict, init=False)
 
     def admit(self, vm: str) -> list[str]:
         """Note that a VM is armed; returns those that are forgotten for it. Raises Unavailable beyond the limit."""

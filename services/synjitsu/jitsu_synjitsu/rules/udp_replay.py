@@ -96,7 +96,7 @@ class _UdpPort:
 class UdpReplay:
     """All datagrams for one address."""
 
-    _ports: dict[int, _UdpPort] = field(default_factory=dict)
+    _ports: dict[int, _UdpPort] = field(default_factory=dict, init=False)
 
     def __bool__(self) -> bool:
         """Say whether there are any."""

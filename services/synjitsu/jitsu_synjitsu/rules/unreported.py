@@ -23,7 +23,7 @@ MAX_USES = 5000
 class Unreported:
     """Those of one bridge."""
 
-    _vms: dict[str, Running] = field(default_factory=dict)
+    _vms: dict[str, Running] = field(default_factory=dict, init=False)
     """The one that the reaper has heard of last is at the end."""
 
     def note(self, vm: Running) -> None:

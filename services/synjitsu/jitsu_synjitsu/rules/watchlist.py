@@ -106,7 +106,7 @@ class Forget:
 
 
 @dataclass(frozen=True)
-class Hold:
+class HoldAddresses:
     """Hold the addresses of a VM that is off, because traffic may wake it."""
 
     bridge: str
@@ -188,7 +188,7 @@ class LeaveOut:
 
 
 @dataclass(frozen=True)
-class SummonAgain:
+class SummonArmed:
     """Have vmd start a VM if its addresses are held for a boot: vmd died before it had started it."""
 
     vm: str
@@ -203,7 +203,7 @@ WatchlistAction = (
     WantBridge
     | NameInterface
     | Forget
-    | Hold
+    | HoldAddresses
     | LetGo
     | EndHold
     | Pause
@@ -212,7 +212,7 @@ WatchlistAction = (
     | WatchUse
     | Unwatch
     | LeaveOut
-    | SummonAgain
+    | SummonArmed
     | ReportSoon
 )
 
@@ -298,7 +298,7 @@ class Watchlist:
         for status in statuses:
             actions += self._state(status, gone=False)
             if status.state in AT_REST:
-                actions.append(SummonAgain(status.uuid))
+                actions.append(SummonArmed(status.uuid))
         return actions
 
     def _state(self, status: VmStatus, *, gone: bool) -> list[WatchlistAction]:
@@ -376,7 +376,7 @@ class Watchlist:
         elif state not in (VmState.STARTING, VmState.BOOTING):
             actions.append(Unpause(bridge, vm.uuid))
         if state in AT_REST and vm.wake_on_traffic:
-            actions.append(Hold(bridge, vm.uuid, tuple(map(str, vm.addresses)), mac))
+            actions.append(HoldAddresses(bridge, vm.uuid, tuple(map(str, vm.addresses)), mac))
         elif state in AT_REST:
             actions.append(LetGo(bridge, vm.uuid, runs=False))
         elif state in (VmState.STARTING, VmState.BOOTING):

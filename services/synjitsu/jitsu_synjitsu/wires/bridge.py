@@ -11,7 +11,7 @@ import structlog
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.driver import Alarm
 from jitsu_synjitsu.rules import frames
-from jitsu_synjitsu.rules.events import ClearEntries, HandedOver, OpenPort, Send, ShutPort, Wake, WriteEntry
+from jitsu_synjitsu.rules.events import ClearEntries, OpenPort, ReportHandover, SendFrame, ShutPort, Wake, WriteEntry
 from jitsu_synjitsu.wires.flooding import BridgePorts
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Outlet(Protocol):
     def handed_over(self, vm: str) -> None:
         """Report to vmd that the guest is there, and has all that was kept for it."""
 
-    def wake(self, bridge: Bridge, vm: str) -> None:
+    def wake(self, bridge: WatchedBridge, vm: str) -> None:
         """Have vmd start a VM to which somebody has sent a packet."""
 
     def save(self, vm: str) -> None:
@@ -48,7 +48,7 @@ class Outlet(Protocol):
 
 
 @dataclass
-class Counts:
+class FrameCounts:
     """What has happened to frames on a bridge."""
 
     sent: Counter[str] = field(default_factory=Counter)
@@ -71,7 +71,7 @@ class Attachment:
     """VMs of which it was logged that another machine has their MAC address."""
 
 
-class Bridge:
+class WatchedBridge:
     """One bridge by its name."""
 
     def __init__(self, name: str, focus: Focus, lan: Lan, clock: Clock, ledger: Ledger, outlet: Outlet) -> None:
@@ -80,7 +80,7 @@ class Bridge:
         self.addresses = focus.addresses
         self.activity = focus.activity
         self.ports = BridgePorts(name, lan, ledger)
-        self.counts = Counts()
+        self.counts = FrameCounts()
         self._lan = lan
         self._clock = clock
         self._outlet = outlet
@@ -193,13 +193,13 @@ class Bridge:
         """Do what the rules want done, and set the timer for the next deadline."""
         for action in actions:
             match action:
-                case Send(frame, what):
+                case SendFrame(frame, what):
                     self.send(frame, what)
                 case ShutPort(vm, mac):
                     self.ports.boots(vm, mac)
                 case OpenPort(vm):
                     self.ports.settled(vm)
-                case HandedOver(vm, mac):
+                case ReportHandover(vm, mac):
                     self.activity.has_mac(vm, mac, self._clock.now())
                     self._outlet.handed_over(vm)
                 case Wake(vm):

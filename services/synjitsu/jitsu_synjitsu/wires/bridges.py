@@ -12,7 +12,7 @@ from jitsu_protocol.model.errors import SetupFault, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jitsu_synjitsu.wires.bridge import Bridge
+    from jitsu_synjitsu.wires.bridge import WatchedBridge
     from jitsu_synjitsu.wires.lan import Lan
 
 MAX_FOUND = 1000
@@ -26,7 +26,7 @@ log = structlog.get_logger("synjitsu")
 class Bridges:
     """The bridges of one Synjitsu, by name."""
 
-    def __init__(self, configured: Sequence[str], lan: Lan, make: Callable[[str], Bridge]) -> None:
+    def __init__(self, configured: Sequence[str], lan: Lan, make: Callable[[str], WatchedBridge]) -> None:
         """Without any configured, those that `want` is called with are made."""
         self._lan = lan
         self._make = make
@@ -39,13 +39,13 @@ class Bridges:
             self.are_there.set()
         self._troubles: dict[str, str] = {}
         """Bridge -> why it cannot be listened on."""
-        self.attached: Callable[[Bridge], None] = lambda _: None
+        self.attached: Callable[[WatchedBridge], None] = lambda _: None
         """Called when a bridge came that was wanted before: VMs may have used it in the meantime."""
         self.is_off = NONE in configured
         self.is_starting = True
         """A bridge that is configured and cannot be listened on ends Synjitsu; later it is tried again."""
 
-    def __iter__(self) -> Iterator[Bridge]:
+    def __iter__(self) -> Iterator[WatchedBridge]:
         """Go over all of them."""
         return iter(self._by_name.values())
 
@@ -70,7 +70,7 @@ class Bridges:
                 self.attached(bridge)
         self.is_starting = False
 
-    def _look_at(self, bridge: Bridge) -> bool:
+    def _look_at(self, bridge: WatchedBridge) -> bool:
         """Attach to a bridge, or let go of it; return whether it came."""
         was_there = bridge.wire is not None
         trouble = ""
@@ -95,7 +95,7 @@ class Bridges:
         except Unavailable:
             return ""
 
-    def of(self, name: str) -> Bridge:
+    def of(self, name: str) -> WatchedBridge:
         """Return the bridge that a VM names, "" for the only one that is configured; raises Unavailable."""
         if not name and self.are_found:
             raise Unavailable("vmd does not know its bridge", hint="name it with the VM's key nic")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jitsu_runtime.clock import Clock
-    from jitsu_synjitsu.wires.bridge import Bridge
+    from jitsu_synjitsu.wires.bridge import WatchedBridge
     from jitsu_synjitsu.wires.lan import Lan
 
 
@@ -15,12 +15,12 @@ class Interfaces:
     """Those of all VMs that run or are paused."""
 
     def __init__(self, lan: Lan, clock: Clock) -> None:
-        self._bridges: list[Bridge] = []
+        self._bridges: list[WatchedBridge] = []
         self._lan = lan
         self._clock = clock
         self.by_vm: dict[str, str] = {}
 
-    def introduce(self, bridge: Bridge) -> None:
+    def introduce(self, bridge: WatchedBridge) -> None:
         """Let a new bridge know all that is known, and what comes to be known."""
         self._bridges.append(bridge)
         bridge.addresses.claims.heard_from = partial(self._heard_from, bridge.name)

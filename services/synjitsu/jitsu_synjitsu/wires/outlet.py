@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jitsu_runtime.world import World
-    from jitsu_synjitsu.wires.bridge import Bridge
+    from jitsu_synjitsu.wires.bridge import WatchedBridge
     from jitsu_synjitsu.wires.entries import Entries
 
 REPORT_TIMEOUT_S = 5.0
@@ -34,7 +34,7 @@ class VmdOutlet:
         """Report to vmd that the guest is there, and has all that was kept for it."""
         self._world.spawn(self._handed_over(vm))
 
-    def wake(self, bridge: Bridge, vm: str) -> None:
+    def wake(self, bridge: WatchedBridge, vm: str) -> None:
         """Have vmd start a VM to which somebody has sent a packet."""
         self._world.spawn(self._wake(bridge, vm))
 
@@ -42,7 +42,7 @@ class VmdOutlet:
         """Report to vmd that a VM that drains is used."""
         self._world.spawn(self._save(vm))
 
-    def summon_again(self, bridge: Bridge, vm: str) -> None:
+    def summon_again(self, bridge: WatchedBridge, vm: str) -> None:
         """Have vmd start a VM that it had armed when it died: its clients have their answer, and wait."""
         self._world.spawn(self._summon_again(bridge, vm))
 
@@ -60,7 +60,7 @@ class VmdOutlet:
         except JitsuError as error:
             log.warning("cannot report to vmd that the guest is there", vm=vm, reason=str(error))
 
-    async def _wake(self, bridge: Bridge, vm: str) -> None:
+    async def _wake(self, bridge: WatchedBridge, vm: str) -> None:
         """Once the VM is ready, it gets what was kept even if nobody has armed it."""
         try:
             await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
@@ -70,7 +70,7 @@ class VmdOutlet:
         else:
             bridge.perform(bridge.addresses.unwatch(vm, self._world.clock.now(), runs=True))
 
-    async def _summon_again(self, bridge: Bridge, vm: str) -> None:
+    async def _summon_again(self, bridge: WatchedBridge, vm: str) -> None:
         try:
             await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
         except JitsuError as error:

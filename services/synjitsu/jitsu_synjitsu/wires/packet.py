@@ -39,7 +39,7 @@ MAX_LOOKS = 100
 RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
 OWN_SOCKET_ERRNOS = frozenset({errno.EBADF, errno.ENOTSOCK})
 """Errors that concern the socket itself and not a frame. ENETDOWN is not among them: a packet socket goes on by itself
-when its bridge is up again, and `Bridge.look` sees one that is gone (packet(7)).
+when its bridge is up again, and `WatchedBridge.look` sees one that is gone (packet(7)).
 """
 
 log = structlog.get_logger("synjitsu")

@@ -19,7 +19,7 @@ from jitsu_synjitsu.rules.strangers import Strangers
 from jitsu_synjitsu.rules.values import packed, packed_mac, seconds
 from jitsu_synjitsu.rules.waking import WakeLimit
 from jitsu_synjitsu.rules.watchlist import Armed, BridgeAttached, Watchlist
-from jitsu_synjitsu.wires.bridge import Bridge
+from jitsu_synjitsu.wires.bridge import WatchedBridge
 from jitsu_synjitsu.wires.bridges import Bridges
 from jitsu_synjitsu.wires.entries import Entries
 from jitsu_synjitsu.wires.focus import Focus
@@ -72,9 +72,9 @@ class SynjitsuServer:
         self.bridges.attached = lambda bridge: self.watcher.handle(BridgeAttached(bridge.name))
         self.strangers = Strangers(self.watcher.watchlist.vms, self._is_held)
 
-    def _bridge(self, name: str) -> Bridge:
+    def _bridge(self, name: str) -> WatchedBridge:
         focus = Focus(Addresses(HeldVms(self.kept), self._wakes), Activity(), self._world.clock)
-        bridge = Bridge(name, focus, self._lan, self._world.clock, self._ledger, self._outlet)
+        bridge = WatchedBridge(name, focus, self._lan, self._world.clock, self._ledger, self._outlet)
         self.interfaces.introduce(bridge)
         return bridge
 

@@ -14,7 +14,7 @@ MAX_ADDRESSES_SHOWN = 6
 MAX_NAMES_SHOWN = 20
 
 
-class Status:
+class SynjitsuStatus:
     """A view of the server; it changes nothing."""
 
     def __init__(self, server: SynjitsuServer, lan: Lan) -> None:

@@ -11,13 +11,13 @@ from jitsu_runtime.driver import Driver
 from jitsu_synjitsu.rules.watchlist import (
     EndHold,
     Forget,
-    Hold,
+    HoldAddresses,
     LeaveOut,
     LetGo,
     NameInterface,
     Pause,
     ReportSoon,
-    SummonAgain,
+    SummonArmed,
     Unpause,
     Unwatch,
     WantBridge,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.watchlist import Watchlist
-    from jitsu_synjitsu.wires.bridge import Bridge
+    from jitsu_synjitsu.wires.bridge import WatchedBridge
     from jitsu_synjitsu.wires.bridges import Bridges
     from jitsu_synjitsu.wires.interfaces import Interfaces
     from jitsu_synjitsu.wires.memory import Memory
@@ -91,8 +91,8 @@ class Watcher:
         name = self.watchlist.name
         found = [f"VM {name(vm)} is left out: {reason}" for vm, reason in self.watchlist.left_out.items()]
         for bridge in self._bridges:
-            for mac, vms in bridge.activity.shared_macs().items():
-                names = " and ".join(map(name, vms))
+            for mac, vms in bridge.activity.macs.shared().items():
+                names = " and ".join(name(running.vm) for running in vms)
                 found.append(
                     f"the VMs {names} have the same MAC address {mac.hex(':')}: give one another (its key mac)"
                 )
@@ -115,7 +115,7 @@ class Watcher:
                     self._forget(vm)
                 case LeaveOut(vm, reason):
                     log.warning("VM left out", vm=self.watchlist.name(vm), reason=reason)
-                case SummonAgain(vm):
+                case SummonArmed(vm):
                     self._summon_again(vm)
                 case ReportSoon():
                     self.drain_seen()
@@ -123,7 +123,7 @@ class Watcher:
                     self._perform_on_bridge(action)
 
     def _perform_on_bridge(
-        self, action: Hold | LetGo | EndHold | Pause | Unpause | WatchBoot | WatchUse | Unwatch
+        self, action: HoldAddresses | LetGo | EndHold | Pause | Unpause | WatchBoot | WatchUse | Unwatch
     ) -> None:
         """Do what concerns one bridge; nothing if Synjitsu does not listen there, until it does."""
         try:
@@ -132,7 +132,7 @@ class Watcher:
             return
         now = self._clock.now()
         match action:
-            case Hold(_, vm, addresses, mac):
+            case HoldAddresses(_, vm, addresses, mac):
                 bridge.addresses.watch(vm, addresses, mac, now)
             case LetGo(_, vm, runs):
                 bridge.perform(bridge.addresses.unwatch(vm, now, runs=runs))
@@ -151,7 +151,7 @@ class Watcher:
                 bridge.activity.rests(vm)
         bridge.focus()
 
-    def _watch_use(self, bridge: Bridge, action: WatchUse, now: float) -> None:
+    def _watch_use(self, bridge: WatchedBridge, action: WatchUse, now: float) -> None:
         vm = action.vm
         known = self.memory.take(vm.uuid, now - action.up_s)
         unseen = may_be_connected(action.up_s, now, bridge.listens_since, is_late=action.is_late)
