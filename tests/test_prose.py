@@ -215,6 +215,7 @@ FURTHER_PAGES = (
     ROOT / "guests" / "README.md",
     ROOT / "protocol" / "README.md",
     ROOT / "runtime" / "README.md",
+    ROOT / "services" / "vmd" / "jitsu_vmd" / "hypervisors" / "README.md",
     ROOT / "services" / "vmd" / "jitsu_vmd" / "hypervisors" / "solo5" / "README.md",
 )
 

@@ -76,6 +76,8 @@ class Running:
         self.vm = vm
         self.told: list[str] = []
         self.xapi: FakeXapi | None = None
+        self.tender = Path()
+        """The tender of Solo5."""
         self.xenstore = ""
         """xenstored's socket; empty: the usual one."""
 
@@ -226,6 +228,7 @@ async def running_solo5(
         vm = vm_of("solo5", **({"kernel": str(kernel)} | keys))
         try:
             async with _running(vm, directory, **(shown | dict(settings))) as made:
+                made.tender = Path(tender)
                 async with made.forgotten():
                     yield made
                 assert isinstance(made.hypervisor, Solo5)

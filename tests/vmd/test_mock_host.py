@@ -46,32 +46,30 @@ def states(host: MockHost, *uuids: str) -> dict[str, GuestState]:
 
 async def test_the_host_forgets_a_guest_that_is_off() -> None:
     feed: FeedServer = Feed()  # type: ignore[assignment]
-    async with asyncio.TaskGroup() as group:
-        host = MockHost(feed, group)
-        for n in range(300):
-            await host.start(start(f"g{n}"))
-            await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
-            await host.stop(StopGuest(uuid=f"never-started-{n}", how="destroy"))
-        assert states(host) == {}
-        await host.start(start("p"))
-        await host.stop(StopGuest(uuid="p", how="pause"))
-        await host.start(start("c", "crash"))
-        await asyncio.sleep(0.01)
-        assert states(host) == {"p": GuestState.PAUSED, "c": GuestState.CRASHED}, "what vmd has still to know"
-        await host.stop(StopGuest(uuid="c", how="discard"))
-        assert states(host) == {"p": GuestState.PAUSED}
+    host = MockHost(feed)
+    for n in range(300):
+        await host.start(start(f"g{n}"))
+        await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
+        await host.stop(StopGuest(uuid=f"never-started-{n}", how="destroy"))
+    assert states(host) == {}
+    await host.start(start("p"))
+    await host.stop(StopGuest(uuid="p", how="pause"))
+    await host.start(start("c", "crash"))
+    await asyncio.sleep(0.01)
+    assert states(host) == {"p": GuestState.PAUSED, "c": GuestState.CRASHED}, "what vmd has still to know"
+    await host.stop(StopGuest(uuid="c", how="discard"))
+    assert states(host) == {"p": GuestState.PAUSED}
 
 
 async def test_a_look_at_one_guest_is_answered_with_one() -> None:
     feed: FeedServer = Feed()  # type: ignore[assignment]
-    async with asyncio.TaskGroup() as group:
-        host = MockHost(feed, group)
-        for n in range(5):
-            await host.start(start(f"g{n}"))
-        assert states(host, "g3", "nobody") == {"g3": GuestState.RUNNING}
-        assert len(states(host)) == 5
-        for n in range(5):
-            await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
+    host = MockHost(feed)
+    for n in range(5):
+        await host.start(start(f"g{n}"))
+    assert states(host, "g3", "nobody") == {"g3": GuestState.RUNNING}
+    assert len(states(host)) == 5
+    for n in range(5):
+        await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
 
 
 async def test_a_guest_with_an_address_that_is_not_of_this_host_says_what_to_do() -> None:

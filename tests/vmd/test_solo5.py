@@ -113,7 +113,7 @@ async def test_a_guest_that_prints_without_end_fills_no_disk(tmp_path: Path) -> 
 
 async def test_a_tender_that_cannot_be_executed_is_a_failed_boot(tmp_path: Path) -> None:
     async with running_solo5(tmp_path) as made:
-        tender = Path(made.hypervisor._settings.tender)  # type: ignore[attr-defined]
+        tender = made.tender
         tender.write_text("#!/no/such/shell\n")
         with pytest.raises(BootFailed, match=r"could not be started: .*solo5-spt: No such file or directory"):
             await made.hypervisor.start(made.vm)

@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 
+from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.vm import VM, from_config
 from jitsu_runtime.settings.values import interface
+from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec, domain_spec
 from jitsu_vmd.hypervisors.solo5.rules import console
 from jitsu_vmd.hypervisors.solo5.rules.command_line import (
-    CommandFault,
     arguments,
     bridges,
     disks,
@@ -28,6 +29,10 @@ WEB = Manifest("spt", ("service", "management"), ("storage",))
 def vm(**keys: str | list[str]) -> VM:
     config = {"name": "www", "dns": "www.jitsu.test", "ip": ["10.0.0.9", "fd00::9"], "mac": "02:00:00:00:00:ff"}
     return from_config({k: [v] if isinstance(v, str) else v for k, v in (config | keys).items()}, {})
+
+
+def spec_of(made: VM) -> DomainSpec:
+    return domain_spec(made, "")
 
 
 def read_from(data: bytes, offset: int, size: int) -> bytes:
@@ -81,8 +86,8 @@ def test_no_image_that_is_cut_short_or_damaged_ends_the_reader(cut: int) -> None
 
 
 def test_the_command_line_is_what_the_tenders_take() -> None:
-    www = vm(memory="32769", disk="/images/www.img", nic=["br0", "br1"])
-    words = tender_command("/usr/bin/solo5-spt", "/images/www.spt", www, WEB, ["js-0", "js-1"], ["--ipv4=10.0.0.9/24"])
+    www = vm(kernel="/images/www.spt", memory="32769", disk="/images/www.img", nic=["br0", "br1"])
+    words = tender_command("/usr/bin/solo5-spt", spec_of(www), WEB, ["js-0", "js-1"], ["--ipv4=10.0.0.9/24"])
     assert words == [
         "/usr/bin/solo5-spt",
         "--mem=33",
@@ -120,22 +125,22 @@ def test_what_stands_in_braces_is_filled_in_after_the_words_were_split() -> None
 )
 def test_a_command_line_that_cannot_be_filled_in_is_refused_with_the_reason(cmdline: str, reason: str) -> None:
     own = [interface("192.0.2.1/24")]
-    with pytest.raises(CommandFault, match=reason):
+    with pytest.raises(Refused, match=reason):
         arguments(vm(cmdline=cmdline, name="a-name-of-20-letters"), own)
 
 
 def test_each_network_of_the_image_has_a_bridge() -> None:
-    assert bridges(vm(), WEB, "jitsu0") == ["jitsu0", "jitsu0"]
-    assert bridges(vm(nic=["br0", "br1"]), WEB, "jitsu0") == ["br0", "br1"]
-    assert bridges(vm(), Manifest("spt"), "jitsu0") == []
-    with pytest.raises(CommandFault, match=r"nic: the image has 2 networks \(service, management\), and the VM says"):
-        bridges(vm(nic="br0"), WEB, "jitsu0")
+    assert bridges(spec_of(vm()), WEB, "jitsu0") == ["jitsu0", "jitsu0"]
+    assert bridges(spec_of(vm(nic=["br0", "br1"])), WEB, "jitsu0") == ["br0", "br1"]
+    assert bridges(spec_of(vm()), Manifest("spt"), "jitsu0") == []
+    with pytest.raises(Refused, match=r"nic: the image has 2 networks \(service, management\), and the VM says"):
+        bridges(spec_of(vm(nic="br0")), WEB, "jitsu0")
 
 
 def test_each_block_device_of_the_image_has_a_file() -> None:
     two = Manifest("spt", (), ("root", "data"))
-    assert disks(vm(disk=["/a@data", "/b@root"]), two) == {"root": "/b", "data": "/a"}
-    assert disks(vm(disk=["/a", "/b"]), two) == {"root": "/a", "data": "/b"}
+    assert disks(spec_of(vm(disk=["/a@data", "/b@root"])), two) == {"root": "/b", "data": "/a"}
+    assert disks(spec_of(vm(disk=["/a", "/b"])), two) == {"root": "/a", "data": "/b"}
     for given, reason in (
         (["/a@data"], "the image needs a file for its block device root"),
         (["/a@xvda", "/b"], "'/a@xvda' is for no block device of the image, which has root, data"),
@@ -143,8 +148,8 @@ def test_each_block_device_of_the_image_has_a_file() -> None:
         (["a@root", "/b@data"], "must be an absolute path"),
         (["/a b@root", "/b@data"], "without blanks"),
     ):
-        with pytest.raises(CommandFault, match=reason):
-            disks(vm(disk=given), two)
+        with pytest.raises(Refused, match=reason):
+            disks(spec_of(vm(disk=given)), two)
 
 
 def test_each_vm_has_a_user_of_its_own_and_the_same_one_again() -> None:

@@ -18,8 +18,7 @@ import pytest
 from jitsu_protocol.model.errors import BootFailed
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisor import ReservesInterfaces
-from jitsu_vmd.hypervisors.solo5 import backend
-from jitsu_vmd.hypervisors.solo5.wires import taps
+from jitsu_vmd.hypervisors.solo5.wires import guest_taps, taps
 from jitsu_vmd.hypervisors.solo5.wires.addresses import BridgeAddresses
 from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
 from tests.support.hypervisors import running_solo5, vm_of
@@ -231,7 +230,7 @@ async def test_the_tap_of_the_next_start_is_known_before_it_and_given_back_if_th
                 await made.hypervisor.stop(made.vm, StopMode.DESTROY)
                 other = vm_of("solo5", name="other", dns="o.jitsu.test", ip="127.88.0.2", kernel=kernel)
                 unused = await made.hypervisor.reserve(other)
-                monkeypatch.setattr(backend, "RESERVED_S", 0.0)
+                monkeypatch.setattr(guest_taps, "RESERVED_S", 0.0)
                 await made.hypervisor.guests([other])
                 assert await made.hypervisor.reserve(made.vm) == unused, "the start did not come: another VM gets it"
 

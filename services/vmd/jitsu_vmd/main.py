@@ -89,23 +89,26 @@ def _vms_of_the_file(settings: Settings) -> list[VM]:
 
 async def _check(settings: Settings, vms: list[VM]) -> dict[str, Any]:
     own = settings.hypervisor.model_copy(update={"accelerate": "tcg"})  # nothing is run to see whether KVM works
-    found: dict[str, Any] = {}
-    try:
+    found: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    async def look() -> None:
         async with asyncio.TaskGroup() as group:
-            process = RealWorld("vmd", settings.model_copy(update={"hypervisor": own}), group)
+            world = RealWorld("vmd", settings.model_copy(update={"hypervisor": own}), group)
             try:
                 kinds = {each.name: each.kind for each in own.all_connections}
-                found = await looked_at(hypervisors_for(process), kinds, vms)
+                found.set_result(await looked_at(hypervisors_for(world), kinds, vms))
+                await asyncio.Event().wait()  # until it is cancelled, with the tasks of hypervisors that were opened
             finally:
-                process.close()
-            raise _Looked
-    except* _Looked:
-        pass
-    return found
+                world.close()
 
-
-class _Looked(Exception):
-    """All is known; tasks of hypervisors that were opened end."""
+    looking = asyncio.ensure_future(look())
+    either: list[asyncio.Future[Any]] = [looking, found]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    looking.cancel()
+    await asyncio.wait([looking])
+    if not found.done():
+        looking.result()  # raises what has kept it from looking
+    return found.result()
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ import subprocess
 import sys
 from ipaddress import ip_address
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.native_guest import native_guest
 from jitsu_vmd.hypervisors.mock import native, tap
 from jitsu_vmd.hypervisors.mock.bridges import ip
@@ -193,7 +193,7 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
                 _say({"number": request["booted"]})  # from here on the host watches its process
                 native.become_native_guest(program, descriptor, request)
             for _ in tap.run(
-                descriptor, request, monotonic() + request["boot_time"], HttpGuest(request["name"]).answer
+                descriptor, request, SYSTEM_CLOCK.now() + request["boot_time"], HttpGuest(request["name"]).answer
             ):
                 _say({"number": request["booted"]})
             return
@@ -202,7 +202,7 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
         _make_interface(request, zygote)
         _say({"number": request["made"], "pid": os.getpid()})
         waiting = "booted"
-        asyncio.run(_run(request, monotonic() + request["boot_time"]))
+        asyncio.run(_run(request, SYSTEM_CLOCK.now() + request["boot_time"]))
     except OSError as error:
         _say({"number": request[waiting], "error": error.strerror or str(error)})
 
@@ -242,7 +242,7 @@ def _link_up() -> None:
 async def _run(request: dict[str, Any], booted_at: float) -> None:
     """Be there at that time: its link is up then, and whatever that takes has been done before."""
     if request["listen_after"]:
-        await asyncio.sleep(booted_at - monotonic())
+        await asyncio.sleep(booted_at - SYSTEM_CLOCK.now())
         _link_up()
         await asyncio.sleep(request["listen_after"])
     guest = HttpGuest(request["name"])
@@ -256,7 +256,7 @@ async def _run(request: dict[str, Any], booted_at: float) -> None:
     await guest.listen(None, request["port"])
     await asyncio.start_server(_tcp_echo, None, ECHO_PORT, backlog=2048)
     if not request["listen_after"]:
-        await asyncio.sleep(booted_at - monotonic())
+        await asyncio.sleep(booted_at - SYSTEM_CLOCK.now())
         _link_up()
     _say({"number": request["booted"]})
     await asyncio.Event().wait()

@@ -7,7 +7,8 @@ import contextlib
 import errno
 import html
 from http import HTTPStatus
-from time import monotonic
+
+from jitsu_runtime.clock import SYSTEM_CLOCK
 
 MAX_REQUEST_BYTES = 16 * 1024
 REQUEST_LIMIT_S = 10.0
@@ -22,7 +23,7 @@ class HttpGuest:
         self.name = name
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
-        self._powered_on = monotonic()
+        self._powered_on = SYSTEM_CLOCK.now()
         self._boot_s = 0.0
 
     async def listen(self, addresses: list[str] | None, port: int) -> None:
@@ -30,7 +31,7 @@ class HttpGuest:
         self._server = await asyncio.start_server(
             self._connected, addresses, port, limit=MAX_REQUEST_BYTES, reuse_address=True, backlog=BACKLOG
         )
-        self._boot_s = monotonic() - self._powered_on
+        self._boot_s = SYSTEM_CLOCK.now() - self._powered_on
 
     def power_off(self) -> None:
         """Vanish, with all connections."""
@@ -70,7 +71,7 @@ class HttpGuest:
 
     def _page(self) -> str:
         name = html.escape(self.name)
-        up = monotonic() - self._powered_on
+        up = SYSTEM_CLOCK.now() - self._powered_on
         return (
             f"<!doctype html>\n<title>{name}</title>\n"
             f"<p>This is the VM <b>{name}</b>. It booted in {1000 * self._boot_s:.0f} ms"

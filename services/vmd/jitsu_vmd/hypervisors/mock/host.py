@@ -13,7 +13,6 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +21,7 @@ from jitsu_protocol.messages import Done, Request
 from jitsu_protocol.model.errors import BootFailed, Refused, SetupFault, Unavailable
 from jitsu_runtime.bus.libzmq import Context
 from jitsu_runtime.bus.zeromq import feed_server, rpc_server
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.service import EXIT_SETUP, run_loop
 from jitsu_runtime.service_manager import on_stop_signals
@@ -43,6 +43,9 @@ from jitsu_vmd.hypervisors.mock.messages import (
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
     from jitsu_runtime.bus.feed_server import FeedServer
     from jitsu_runtime.world import Handler
 
@@ -77,17 +80,26 @@ class _Slot:
 class MockHost:
     """All guests of one mock hypervisor."""
 
-    def __init__(self, feed: FeedServer, group: asyncio.TaskGroup) -> None:
+    def __init__(self, feed: FeedServer) -> None:
         self._feed = feed
-        self._group = group
+        self._boots: set[asyncio.Task[None]] = set()
         self._slots: dict[str, _Slot] = {}
         self._zygote = Zygote()
-        self._called_at = monotonic()
+        self._called_at = SYSTEM_CLOCK.now()
         self._bridges: list[str] = []
+
+    def handlers(self) -> dict[type[Request], Handler]:
+        """Return what answers each request."""
+        return {
+            StartGuest: self.start,
+            StopGuest: self.stop,
+            ListGuests: self.list_guests,
+            MakeBridge: self.make_bridge,
+        }
 
     async def start(self, request: StartGuest) -> Done:
         """Answer StartGuest."""
-        self._called_at = monotonic()
+        self._called_at = SYSTEM_CLOCK.now()
         if request.start_time:
             await asyncio.sleep(request.start_time)
         if (slot := self._slots.get(request.uuid)) is not None and slot.state is GuestState.RUNNING:
@@ -103,13 +115,15 @@ class MockHost:
             await guest.prepare()
         except OSError as error:
             raise BootFailed(f"the guest cannot be made: {error.strerror}") from None
-        slot = self._slots[request.uuid] = _Slot(GuestState.RUNNING, "", monotonic(), guest)
-        slot.boot = self._group.create_task(self._boot(request, guest))
+        slot = self._slots[request.uuid] = _Slot(GuestState.RUNNING, "", SYSTEM_CLOCK.now(), guest)
+        slot.boot = asyncio.create_task(self._boot(request, guest))
+        self._boots.add(slot.boot)
+        slot.boot.add_done_callback(self._boots.discard)
         return Done()
 
     async def stop(self, request: StopGuest) -> Done:
         """Answer StopGuest."""
-        self._called_at = monotonic()
+        self._called_at = SYSTEM_CLOCK.now()
         state = self._state(request.uuid)
         if request.how == "discard":
             return self._discard(request.uuid, state)
@@ -139,7 +153,7 @@ class MockHost:
 
     async def make_bridge(self, request: MakeBridge) -> Done:
         """Answer MakeBridge."""
-        self._called_at = monotonic()
+        self._called_at = SYSTEM_CLOCK.now()
         try:
             await asyncio.to_thread(self.have_bridge, request.name, request.addresses)
         except OSError as error:
@@ -160,9 +174,9 @@ class MockHost:
 
     def list_guests(self, request: ListGuests) -> Guests:
         """Answer ListGuests."""
-        self._called_at = monotonic()
+        self._called_at = SYSTEM_CLOCK.now()
         feed = self._feed.feeds[TOPIC]
-        now = monotonic()
+        now = SYSTEM_CLOCK.now()
         wanted = self._slots if request.uuids is None else [uuid for uuid in request.uuids if uuid in self._slots]
         guests = {uuid: self._slots[uuid].info(now) for uuid in wanted}
         return Guests(guests=guests, epoch=feed.epoch, number=feed.number)
@@ -184,7 +198,7 @@ class MockHost:
         """Return for how many seconds this process must go on at least; 0 if it is needed no more."""
         if any(slot.state is GuestState.RUNNING for slot in self._slots.values()):
             return IDLE_S
-        return max(0.0, self._called_at + IDLE_S - monotonic())
+        return max(0.0, self._called_at + IDLE_S - SYSTEM_CLOCK.now())
 
     async def _guest_of(self, request: StartGuest) -> LoopbackGuest | BridgeGuest:
         if not request.bridge:
@@ -227,52 +241,51 @@ _STOPPED = {
 }
 
 
-class _Stopped(Exception):
-    """A signal, the lifeline, or nobody needs us."""
-
-
 async def _serve(directory: Path, bridge: str, bridge_addresses: list[str], *, stays: bool) -> int:
+    """Run until a signal, the lifeline, or that nobody needs this process; raises SetupFault if another one serves."""
+    stop = asyncio.Event()
+    on_stop_signals(stop.set)
     context = Context()
-    host: MockHost | None = None
-    pid_file = directory / f"{SOCKET}.pid"
     try:
-        async with asyncio.TaskGroup() as group:
-            stop = asyncio.Event()
-            on_stop_signals(stop.set)
-            feed = feed_server(context, f"ipc://{directory}/{SOCKET}.feed", [TOPIC])
-            host = MockHost(feed, group)
-            if bridge:
-                try:
-                    host.have_bridge(bridge, bridge_addresses)
-                except OSError as error:
-                    log.error("the bridge cannot be made", bridge=bridge, reason=error.strerror)
-                    return EXIT_SETUP
-            handlers: dict[type[Request], Handler] = {
-                StartGuest: host.start,
-                StopGuest: host.stop,
-                ListGuests: host.list_guests,
-                MakeBridge: host.make_bridge,
-            }
-            server = rpc_server(context, f"ipc://{directory}/{SOCKET}.rpc", handlers)
-            pid_file.write_text(str(os.getpid()))
-            group.create_task(feed.run())
-            group.create_task(server.run())
-            ends: list[asyncio.Task[object]] = [group.create_task(stop.wait())]
-            if not stays:
-                ends.append(group.create_task(host.until_idle()))
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            raise _Stopped
-    except* _Stopped:
-        pass
-    finally:
-        if host is not None:
+        feed = feed_server(context, f"ipc://{directory}/{SOCKET}.feed", [TOPIC])
+        host = MockHost(feed)
+        try:
+            if bridge and not _has_bridge(host, bridge, bridge_addresses):
+                return EXIT_SETUP
+            server = rpc_server(context, f"ipc://{directory}/{SOCKET}.rpc", host.handlers())
+            (directory / f"{SOCKET}.pid").write_text(str(os.getpid()))
+            await _until_one_ends(stop.wait(), feed.run(), server.run(), *(() if stays else (host.until_idle(),)))
+        finally:
             host.power_off_all()
             for name in (f"{SOCKET}.pid", f"{SOCKET}.rpc", f"{SOCKET}.feed"):
                 with suppress(OSError):
                     (directory / name).unlink()
             host.remove_bridges()
+    finally:
         context.destroy(linger=0)
     return 0
+
+
+def _has_bridge(host: MockHost, name: str, addresses: list[str]) -> bool:
+    try:
+        host.have_bridge(name, addresses)
+    except OSError as error:
+        log.error("the bridge cannot be made", bridge=name, reason=error.strerror)
+        return False
+    return True
+
+
+async def _until_one_ends(*work: Coroutine[Any, Any, object]) -> None:
+    """Run all of these until one ends; raises what that one has raised."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def main() -> None:
@@ -288,7 +301,7 @@ def main() -> None:
     configure_logging(LogSettings.model_validate({}), "mock")
     try:
         sys.exit(run_loop(_serve(given.directory, given.bridge, given.bridge_address, stays=given.stay)))
-    except* SetupFault:
+    except SetupFault:
         sys.exit(2)  # another host has the sockets
 
 

@@ -15,8 +15,9 @@ import select
 import struct
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +129,7 @@ class Stack:
             if connection is not None and connection.received == (sequence + 1) % 2**32:
                 answer(SYN | ACK, (connection.sent - 1) % 2**32, connection.received)  # it has come twice
             elif self.listens and target in (ECHO_PORT, self.http_port):
-                number = int(monotonic() * 250_000) % 2**32
+                number = int(SYSTEM_CLOCK.now() * 250_000) % 2**32
                 self._connections[key] = _Connection((sequence + 1) % 2**32, (number + 1) % 2**32)
                 answer(SYN | ACK, number, (sequence + 1) % 2**32)
             else:
@@ -192,7 +193,7 @@ def run(descriptor: int, request: dict[str, Any], booted_at: float, page: Callab
     addresses = [ip_address(address).packed for address in request["addresses"]]
     mac = bytes.fromhex(request["mac"].replace(":", ""))
     stack = Stack(mac, addresses, request["port"], page, lambda frame: _write(descriptor, frame))
-    while (left := booted_at - monotonic()) > 0:
+    while (left := booted_at - SYSTEM_CLOCK.now()) > 0:
         select.select([], [], [], left)
     listens_at = booted_at + request["listen_after"]
     if not request["listen_after"]:
@@ -201,7 +202,7 @@ def run(descriptor: int, request: dict[str, Any], booted_at: float, page: Callab
     if request["announces"]:
         stack.announce()
     while True:
-        wait = SELECT_S if stack.listens else max(0.0, listens_at - monotonic())
+        wait = SELECT_S if stack.listens else max(0.0, listens_at - SYSTEM_CLOCK.now())
         if select.select([descriptor], [], [], wait)[0]:
             stack.take(os.read(descriptor, MAX_FRAME_BYTES))
         elif not stack.listens:

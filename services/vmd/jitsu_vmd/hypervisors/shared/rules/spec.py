@@ -57,6 +57,8 @@ class DomainSpec:
     cmdline: str
     memory_kib: int
     vcpus: int
+    mac: str
+    """Of its first interface."""
     disks: tuple[Disk, ...]
     nics: tuple[NicSpec, ...]
     guest_type: GuestType | None
@@ -79,6 +81,7 @@ def domain_spec(vm: VM, bridge: str) -> DomainSpec:
         cmdline=vm.key("cmdline"),
         memory_kib=vm.value("memory"),
         vcpus=vm.value("vcpus"),
+        mac=vm.mac,
         disks=tuple(_disk(text) for text in vm.config.get("disk", ())),
         nics=tuple(
             NicSpec(nth_mac(vm.mac, n), name, scripts[n % len(scripts)] if scripts else "")

@@ -9,6 +9,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.model.errors import Refused
 from jitsu_vmd.hypervisors.shared.rules.spec import nth_mac
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Interface, IPv6Interface
 
     from jitsu_protocol.model.vm import VM
+    from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec
     from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest
 
     Interface = IPv4Interface | IPv6Interface
@@ -25,64 +27,59 @@ MAX_ARGUMENTS_BYTES = 8192
 _PLACEHOLDER = re.compile(r"\{([a-z0-9_]+)\}")
 
 
-class CommandFault(ValueError):
-    """A tender cannot be given what a VM's keys say; the text begins with the key."""
-
-
 def tender_command(
-    tender: str, image: str, vm: VM, manifest: Manifest, taps: Sequence[str], arguments: Sequence[str]
+    tender: str, spec: DomainSpec, manifest: Manifest, taps: Sequence[str], arguments: Sequence[str]
 ) -> list[str]:
     """Return the words of the command line; one tap for each network of the manifest."""
-    words = [tender, f"--mem={memory_mb(vm)}"]
+    words = [tender, f"--mem={memory_mb(spec)}"]
     for n, (name, tap) in enumerate(zip(manifest.networks, taps, strict=True)):
-        words += [f"--net:{name}={tap}", f"--net-mac:{name}={nth_mac(vm.mac, n)}"]
-    words += [f"--block:{name}={path}" for name, path in disks(vm, manifest).items()]
-    return [*words, "--", image, *arguments]
+        words += [f"--net:{name}={tap}", f"--net-mac:{name}={nth_mac(spec.mac, n)}"]
+    words += [f"--block:{name}={path}" for name, path in disks(spec, manifest).items()]
+    return [*words, "--", spec.kernel, *arguments]
 
 
-def memory_mb(vm: VM) -> int:
+def memory_mb(spec: DomainSpec) -> int:
     """Return the memory that a tender gives its unikernel, in MB, rounded up."""
-    return -(-int(vm.key("memory")) // 1024)
+    return -(-spec.memory_kib // 1024)
 
 
-def bridges(vm: VM, manifest: Manifest, default: str) -> list[str]:
-    """Return the bridge of each network of the manifest; raises CommandFault if the VM has another number of them."""
-    given = list(vm.config.get("nic", ()))
+def bridges(spec: DomainSpec, manifest: Manifest, default: str) -> list[str]:
+    """Return the bridge of each network of the manifest; raises Refused if the VM has another number of them."""
+    given = [nic.bridge for nic in spec.nics]
     wanted = len(manifest.networks)
     if not given and default:
         given = [default] * wanted
     if len(given) != wanted:
         have = f"the image has {_counted(wanted, 'network')}{_named(manifest.networks)}"
-        raise CommandFault(f"nic: {have}, and the VM says `nic` {len(given)} times; it must be given once for each")
+        raise Refused(f"nic: {have}, and the VM says `nic` {len(given)} times; it must be given once for each")
     return given
 
 
-def disks(vm: VM, manifest: Manifest) -> dict[str, str]:
-    """Return the file of each block device of the manifest; raises CommandFault.
+def disks(spec: DomainSpec, manifest: Manifest) -> dict[str, str]:
+    """Return the file of each block device of the manifest; raises Refused.
 
-    A `disk` is FILE@NAME; one without a name is of the device at its place in the manifest.
+    A `disk` is FILE@NAME; one without a name is for the device at its place in the manifest.
     """
-    given = vm.config.get("disk", ())
     found: dict[str, str] = {}
-    for n, text in enumerate(given):
-        path, at, name = text.rpartition("@")
-        if not at:
-            path, name = text, manifest.blocks[n] if n < len(manifest.blocks) else ""
+    for n, disk in enumerate(spec.disks):
+        name = disk.target
+        if name is None:
+            name = manifest.blocks[n] if n < len(manifest.blocks) else ""
         if name not in manifest.blocks:
             have = f"has {', '.join(manifest.blocks)}" if manifest.blocks else "has none"
-            raise CommandFault(f"disk: {text!r} is for no block device of the image, which {have}")
+            raise Refused(f"disk: {disk.text!r} is for no block device of the image, which {have}")
         if name in found:
-            raise CommandFault(f"disk: the block device {name} is given twice")
-        if any(character.isspace() for character in path) or not path.startswith("/"):
-            raise CommandFault(f"disk: {path!r} must be an absolute path without blanks, as a tender can read it")
-        found[name] = path
+            raise Refused(f"disk: the block device {name} is given twice")
+        if any(character.isspace() for character in disk.source) or not disk.source.startswith("/"):
+            raise Refused(f"disk: {disk.source!r} must be an absolute path without blanks, as a tender can read it")
+        found[name] = disk.source
     if missing := [name for name in manifest.blocks if name not in found]:
-        raise CommandFault(f"disk: the image needs a file for its block device {missing[0]}: disk = FILE@{missing[0]}")
+        raise Refused(f"disk: the image needs a file for its block device {missing[0]}: disk = FILE@{missing[0]}")
     return {name: found[name] for name in manifest.blocks}
 
 
 def arguments(vm: VM, networks: Iterable[Interface]) -> list[str]:
-    """Return the words of the VM's `cmdline`, with what stands in braces filled in; raises CommandFault.
+    """Return the words of the VM's `cmdline`, with what stands in braces filled in; raises Refused.
 
     `networks` are the host's own addresses on the bridge with their prefixes. The one in whose network the VM's address
     is, is the VM's gateway.
@@ -92,18 +89,18 @@ def arguments(vm: VM, networks: Iterable[Interface]) -> list[str]:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in known:
-            raise CommandFault(f"cmdline: {{{name}}} is not known; use one of {{{'}, {'.join(_MEANINGS)}}}")
+            raise Refused(f"cmdline: {{{name}}} is not known; use one of {{{'}, {'.join(_MEANINGS)}}}")
         if not known[name]:
-            raise CommandFault(f"cmdline: {{{name}}}: {_MEANINGS[name]}")
+            raise Refused(f"cmdline: {{{name}}}: {_MEANINGS[name]}")
         return known[name]
 
     try:
         words = shlex.split(vm.key("cmdline"))
     except ValueError as error:
-        raise CommandFault(f"cmdline: it cannot be split into words: {error}") from None
+        raise Refused(f"cmdline: it cannot be split into words: {error}") from None
     filled = [_PLACEHOLDER.sub(value, word) for word in words]
     if len(" ".join(filled).encode()) >= MAX_ARGUMENTS_BYTES:
-        raise CommandFault(f"cmdline: it is longer than the {MAX_ARGUMENTS_BYTES - 1} bytes that a tender accepts")
+        raise Refused(f"cmdline: it is longer than the {MAX_ARGUMENTS_BYTES - 1} bytes that a tender accepts")
     return filled
 
 

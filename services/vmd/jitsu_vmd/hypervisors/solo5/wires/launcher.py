@@ -33,7 +33,7 @@ from typing import Any
 from jitsu_runtime.settings.help import Group, HelpPage, Parser, version_text
 from jitsu_vmd.hypervisors.solo5.wires import disks, taps
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, confine_children
-from jitsu_vmd.hypervisors.solo5.wires.loop import Loop
+from jitsu_vmd.hypervisors.solo5.wires.loop import Loop, now
 from jitsu_vmd.hypervisors.solo5.wires.names import LOCK, PID, SOCKET, USERS, tap_prefix
 from jitsu_vmd.hypervisors.solo5.wires.records import Record
 from jitsu_vmd.hypervisors.solo5.wires.tenders import Fault, Tenders
@@ -56,7 +56,7 @@ class Launcher:
         self._listening = listening
         self._connections: list[Connection] = []
         self.tenders = Tenders(directory, self.loop, lock, self._ended)
-        self._needed_at = time.monotonic()
+        self._needed_at = now()
         self.loop.watch(listening.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -75,7 +75,7 @@ class Launcher:
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.remove(connection)
-        self._needed_at = time.monotonic()
+        self._needed_at = now()
 
     def _ended(self, uuid: str) -> None:
         for connection in list(self._connections):
@@ -121,8 +121,8 @@ class Launcher:
     def stop_when_idle(self) -> None:
         """Stop the loop when there have been neither guests nor a vmd for a while."""
         if self._connections or self.tenders.running():
-            self._needed_at = time.monotonic()
-        if time.monotonic() - self._needed_at >= IDLE_S:
+            self._needed_at = now()
+        if now() - self._needed_at >= IDLE_S:
             self.loop.is_stopped = True
         self.loop.later(LOOK_S, self.stop_when_idle)
 
@@ -227,8 +227,8 @@ def lock(directory: Path) -> int | None:
     of all that it has started.
     """
     path = directory / LOCK
-    ends = time.monotonic() + LOCK_LIMIT_S
-    while time.monotonic() < ends:
+    ends = now() + LOCK_LIMIT_S
+    while now() < ends:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+now = time.monotonic
+"""Seconds that never go back. jitsu_runtime.clock would load asyncio."""
+
+
 class Loop:
     """Calls what is ready, until it is stopped."""
 
@@ -42,12 +46,12 @@ class Loop:
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call something once, that much later."""
-        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), call))
+        heapq.heappush(self._later, (now() + seconds, next(self._order), call))
 
     def run(self) -> None:
         """Turn until `is_stopped`."""
         while not self.is_stopped:
-            wait = max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+            wait = max(0.0, self._later[0][0] - now()) if self._later else None
             for key, events in self._selector.select(wait):
                 ready, writable = key.data
                 if self._selector.get_map().get(key.fd) is not key:
@@ -56,5 +60,5 @@ class Loop:
                     writable()
                 elif events & selectors.EVENT_READ:
                     ready()
-            while self._later and self._later[0][0] <= time.monotonic():
+            while self._later and self._later[0][0] <= now():
                 heapq.heappop(self._later)[2]()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from jitsu_vmd.hypervisors.solo5.rules import console as console_rules
 from jitsu_vmd.hypervisors.solo5.wires import disks, records
 from jitsu_vmd.hypervisors.solo5.wires.consoles import REST_S, Console
+from jitsu_vmd.hypervisors.solo5.wires.loop import now
 from jitsu_vmd.hypervisors.solo5.wires.spares import Spares
 
 if TYPE_CHECKING:
@@ -168,14 +168,14 @@ class Tenders:
         """Stop a guest where it is; it is answered when it has stopped. Raises Fault."""
         tender = self._running(uuid)
         self._signal(tender, signal.SIGSTOP)
-        self._stopped(tender, answer, time.monotonic() + STOP_LIMIT_S)
+        self._stopped(tender, answer, now() + STOP_LIMIT_S)
 
     def _stopped(self, tender: Tender, answer: Answer, until: float) -> None:
         if tender.has_ended:
             answer("it has ended")
         elif tender.record.is_stopped():
             answer("")
-        elif time.monotonic() > until:
+        elif now() > until:
             answer("it has not stopped in time")
         else:
             self._loop.later(STOP_LOOK_S, partial(self._stopped, tender, answer, until))

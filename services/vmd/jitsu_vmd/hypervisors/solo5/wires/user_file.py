@@ -1,0 +1,60 @@
+"""The file that says which VM's tender runs as which user; written before anything runs as that user."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.model.errors import BootFailed, SetupFault
+from jitsu_vmd.hypervisors.solo5.rules.users import Users, UsersFault, user_range
+from jitsu_vmd.hypervisors.solo5.wires.names import USERS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class UserFile:
+    """The users of the tenders of one launcher."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._users = Users(range(1))
+
+    def open(self, uids: str) -> None:
+        """Read the file, and the range that users are taken from; raises SetupFault."""
+        try:
+            self._users = Users(user_range(uids), self._read(), str(self._directory))
+        except UsersFault as fault:
+            raise SetupFault(f"hypervisor.uids: {fault}") from None
+
+    def known(self, vm: str) -> int | None:
+        """Return a VM's user, None if it has none yet."""
+        return self._users.taken.get(vm)
+
+    def user(self, vm: str) -> int:
+        """Return a VM's user, and give it one if it has none; raises BootFailed if none is left."""
+        known = vm in self._users.taken
+        try:
+            user = self._users.user(vm)
+        except UsersFault as fault:
+            raise BootFailed(str(fault)) from None
+        if not known:
+            self._write()
+        return user
+
+    def forget(self, vm: str) -> None:
+        """Let another VM have a VM's user."""
+        self._users.forget(vm)
+        self._write()
+
+    def _read(self) -> dict[str, int]:
+        try:
+            taken = json.loads((self._directory / USERS).read_text())
+        except (OSError, ValueError):
+            return {}
+        return {str(uuid): int(user) for uuid, user in taken.items()}
+
+    def _write(self) -> None:
+        new = self._directory / f"{USERS}.new"
+        new.write_text(json.dumps(self._users.taken))
+        new.rename(self._directory / USERS)
