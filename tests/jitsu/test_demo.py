@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv4Network
 import pytest
 
 from jitsu import demo
-from jitsu_protocol.model.hypervisors import Connection, HypervisorKind
+from jitsu_protocol.model.hypervisors import HypervisorConnection, HypervisorKind
 from jitsu_runtime.settings.load import VmText, load
 
 
@@ -62,7 +62,7 @@ def test_the_demonstration_has_the_guest_in_c_only_where_it_can_run() -> None:
     place = demo.FastPlace("jitsu-demo2", IPv4Network("192.0.2.0/24"))
     with_it = load(None, {}, {}, demo.texts(place), demo.presets(place))
     assert {vm.name for vm in with_it.vms} == {"www", "api", "blog", "spark"}
-    assert with_it.hypervisor.connections == [Connection("spark", HypervisorKind.BRIDGE)]
+    assert with_it.hypervisor.connections == [HypervisorConnection("spark", HypervisorKind.BRIDGE)]
     assert with_it.hypervisor.bridge == "jitsu-demo2"
     assert with_it.hypervisor.bridge_addresses == [IPv4Interface("192.0.2.1/24")]
     steps = demo.next_steps(with_it, "jitsu")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.model.hypervisors import Connection, HypervisorKind
+from jitsu_protocol.model.hypervisors import HypervisorConnection, HypervisorKind
 from jitsu_runtime.settings.load import SettingsFault, load
 from jitsu_runtime.settings.values import (
     GlueAddress,
@@ -36,9 +36,9 @@ def test_values_are_parsed_where_settings_are_read() -> None:
     settings = load(None, {}, TEXTS)
     assert settings.bus.hosts == [VmHost("berlin"), VmHost("oslo", "tcp://192.0.2.1:1", "tcp://192.0.2.1:2")]
     assert settings.hypervisor.all_connections == (
-        Connection("", HypervisorKind.MOCK),
-        Connection("big", HypervisorKind.LIBVIRT, "qemu+ssh://example.org/system"),
-        Connection("small", HypervisorKind.MOCK),
+        HypervisorConnection("", HypervisorKind.MOCK),
+        HypervisorConnection("big", HypervisorKind.LIBVIRT, "qemu+ssh://example.org/system"),
+        HypervisorConnection("small", HypervisorKind.MOCK),
     )
     assert settings.hypervisor.gateways == [IPv4Interface("10.0.0.1/24")]
     assert settings.dns.glue == [GlueAddress("ns.example.org", IPv4Address("192.0.2.9"))]
@@ -60,7 +60,7 @@ def test_a_section_of_a_hypervisor_is_a_connection(tmp_path: Path) -> None:
     file = tmp_path / "jitsu.toml"
     file.write_text('[hypervisor.big]\nkind = "xapi"\nconnect = "https://example.org"\n')
     connections = load(file, {}, {}).hypervisor.connections
-    assert connections == [Connection("big", HypervisorKind.XAPI, "https://example.org")]
+    assert connections == [HypervisorConnection("big", HypervisorKind.XAPI, "https://example.org")]
 
 
 def test_a_service_that_does_not_listen_has_a_false_address_without_text() -> None:

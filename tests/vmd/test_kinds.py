@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from jitsu_protocol.model.hypervisors import Connection, HypervisorKind, connection
+from jitsu_protocol.model.hypervisors import HypervisorConnection, HypervisorKind, connection
 from jitsu_vmd import hypervisors
 from jitsu_vmd.hypervisors import make
 from jitsu_vmd.hypervisors.bridge.backend import Bridge
@@ -53,8 +53,10 @@ async def test_a_further_mock_connection_goes_to_the_host_process_that_its_own_u
 
 
 def test_a_connection_is_read_from_its_text() -> None:
-    assert connection("xen libvirt xen:///system") == Connection("xen", HypervisorKind.LIBVIRT, "xen:///system")
-    assert connection("fast bridge") == Connection("fast", HypervisorKind.BRIDGE)
+    assert connection("xen libvirt xen:///system") == HypervisorConnection(
+        "xen", HypervisorKind.LIBVIRT, "xen:///system"
+    )
+    assert connection("fast bridge") == HypervisorConnection("fast", HypervisorKind.BRIDGE)
     for text in ("fast", "fast lightning", "fast bridge a b", "no/name bridge"):
         with pytest.raises(ValueError, match=r"no/name|neither NAME KIND nor NAME KIND URI"):
             connection(text)

@@ -15,7 +15,7 @@ from jitsu_protocol.model.vm_keys import host_name
 
 
 @dataclass(frozen=True)
-class About:
+class KindTraits:
     """What other processes and the operator's tool have to know about a kind. The defaults fit a real hypervisor."""
 
     doc: str
@@ -45,9 +45,9 @@ class About:
 class HypervisorKind(StrEnum):
     """The kinds that `hypervisor.kind` and `hypervisor.connections` may name."""
 
-    about: About
+    about: KindTraits
 
-    def __new__(cls, value: str, about: About) -> Self:
+    def __new__(cls, value: str, about: KindTraits) -> Self:
         """Make a member whose value is the text in jitsu.toml."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -56,7 +56,7 @@ class HypervisorKind(StrEnum):
 
     MOCK = (
         "mock",
-        About(
+        KindTraits(
             "mock (the same as loopback): guests on 127.x.y.z, no privileges",
             folder="loopback",
             is_mock=True,
@@ -68,7 +68,7 @@ class HypervisorKind(StrEnum):
     )
     LOOPBACK = (
         "loopback",
-        About(
+        KindTraits(
             "",
             is_mock=True,
             is_on_loopback=True,
@@ -79,7 +79,7 @@ class HypervisorKind(StrEnum):
     )
     BRIDGE = (
         "bridge",
-        About(
+        KindTraits(
             "bridge: mock guests in network namespaces on a bridge, needs root",
             needs_root_for="mock guests on a bridge",
             is_mock=True,
@@ -88,12 +88,12 @@ class HypervisorKind(StrEnum):
             starts_when_opened=True,
         ),
     )
-    LIBVIRT = ("libvirt", About("libvirt", has_own_vms=True))
-    LIBXL = ("libxl", About("libxl (on dom0, with xl)", needs_root_for="xl"))
-    XAPI = ("xapi", About("xapi", needs_bridges=False, has_own_vms=True))
+    LIBVIRT = ("libvirt", KindTraits("libvirt", has_own_vms=True))
+    LIBXL = ("libxl", KindTraits("libxl (on dom0, with xl)", needs_root_for="xl"))
+    XAPI = ("xapi", KindTraits("xapi", needs_bridges=False, has_own_vms=True))
     SOLO5 = (
         "solo5",
-        About(
+        KindTraits(
             "solo5: unikernels as processes, needs root",
             needs_root_for="unikernels as processes",
             needs_default_bridge=True,
@@ -114,7 +114,7 @@ KINDS_DOC = "; ".join(kind.about.doc for kind in HypervisorKind if kind.about.do
 
 
 @dataclass(frozen=True)
-class Connection:
+class HypervisorConnection:
     """A connection of vmd to a hypervisor."""
 
     name: str
@@ -128,10 +128,10 @@ class Connection:
         return " ".join(filter(None, (self.name, self.kind, self.uri)))
 
 
-def connection(text: str) -> Connection:
+def connection(text: str) -> HypervisorConnection:
     """Parse `NAME KIND` or `NAME KIND URI`; raises ValueError."""
     parts = text.split()
     kinds = {kind.value: kind for kind in HypervisorKind}
     if len(parts) not in (2, 3) or parts[1] not in kinds:
         raise ValueError(f"{text!r} is neither NAME KIND nor NAME KIND URI, with one of {', '.join(kinds)}")
-    return Connection(host_name(parts[0]), kinds[parts[1]], *parts[2:])
+    return HypervisorConnection(host_name(parts[0]), kinds[parts[1]], *parts[2:])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
-from jitsu_protocol.model.hypervisors import KINDS_DOC, Connection, HypervisorKind
+from jitsu_protocol.model.hypervisors import KINDS_DOC, HypervisorConnection, HypervisorKind
 from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import as_text
 from jitsu_protocol.model.vm_keys import (
@@ -350,9 +350,9 @@ class HypervisorSettings(Section):
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
     @property
-    def all_connections(self) -> tuple[Connection, ...]:
+    def all_connections(self) -> tuple[HypervisorConnection, ...]:
         """Every connection; the first, whose name is empty, is that of VMs that name none."""
-        return (Connection("", self.kind, self.connect), *self.connections)
+        return (HypervisorConnection("", self.kind, self.connect), *self.connections)
 
 
 class SynjitsuSettings(Section):

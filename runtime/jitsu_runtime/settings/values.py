@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from jitsu_protocol.model.hypervisors import Connection, connection
+from jitsu_protocol.model.hypervisors import HypervisorConnection, connection
 from jitsu_protocol.model.vm_keys import DnsName, dns_name, host_name
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ Networks = Annotated[list[Annotated[IpNetwork, _read_with(network), _AS_TEXT]], 
 Glue = Annotated[list[Annotated[GlueAddress, _read_with(glue_address), _AS_TEXT]], _SPLIT]
 Secondaries = Annotated[list[Annotated[ServerAddress, _read_with(server_address), _AS_TEXT]], _SPLIT]
 Hosts = Annotated[list[Annotated[VmHost, _read_with(vm_host), _AS_TEXT]], _SPLIT, AfterValidator(_each_once)]
-Connections = Annotated[list[Annotated[Connection, _read_with(connection), _AS_TEXT]], _SPLIT]
+Connections = Annotated[list[Annotated[HypervisorConnection, _read_with(connection), _AS_TEXT]], _SPLIT]
 Lines = Annotated[list[str], BeforeValidator(_split_lines)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]

@@ -17,7 +17,7 @@ from jitsu_vmd.hypervisors.shared.rules.spec import mock_spec
 from jitsu_vmd.hypervisors.shared.this_host import check_bridges
 
 if TYPE_CHECKING:
-    from jitsu_protocol.model.hypervisors import Connection
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.shared.rules.spec import MockSpec
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TUN = "/dev/net/tun"
 
 
-def make(world: World, connection: Connection) -> Bridge:
+def make(world: World, connection: HypervisorConnection) -> Bridge:
     """Return the mock hypervisor, whose host process others may run."""
     return Bridge(world, connection.uri)
 

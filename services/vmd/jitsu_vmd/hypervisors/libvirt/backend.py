@@ -30,7 +30,7 @@ from jitsu_vmd.hypervisors.shared.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jitsu_protocol.model.hypervisors import Connection
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisor import Guest
@@ -41,7 +41,7 @@ RETRY_S = 1.0
 log = structlog.get_logger("vmd")
 
 
-def make(world: World, connection: Connection) -> Libvirt:
+def make(world: World, connection: HypervisorConnection) -> Libvirt:
     """Return libvirt at a URI."""
     uri = connection.uri or DEFAULT_URI
     return (LibvirtOfDom0 if is_this_dom0(uri) else Libvirt)(world, uri)

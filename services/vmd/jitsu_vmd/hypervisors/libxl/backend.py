@@ -31,7 +31,7 @@ from jitsu_vmd.rules.events import GuestState
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.model.hypervisors import Connection
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec
@@ -46,7 +46,7 @@ _DISCARD = "`jitsu start {} --discard-saved-state` deletes it and boots from the
 log = structlog.get_logger("vmd")
 
 
-def make(world: World, _: Connection) -> Libxl:
+def make(world: World, _: HypervisorConnection) -> Libxl:
     """Return the hypervisor of this dom0."""
     return Libxl(world)
 

@@ -8,12 +8,12 @@ from jitsu_vmd.hypervisors.mock.client import MockHypervisor
 from jitsu_vmd.hypervisors.mock.rules import check_keys_on_loopback
 
 if TYPE_CHECKING:
-    from jitsu_protocol.model.hypervisors import Connection
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
 
 
-def make(world: World, connection: Connection) -> Loopback:
+def make(world: World, connection: HypervisorConnection) -> Loopback:
     """Return the mock hypervisor, whose host process others may run."""
     return Loopback(world, connection.uri)
 

@@ -31,7 +31,7 @@ from jitsu_vmd.rules.events import GuestState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jitsu_protocol.model.hypervisors import Connection
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.solo5.wires.preparation import Plan
@@ -40,7 +40,7 @@ FEW = 500
 """Up to this many guests are asked for by their UUIDs; for more, all are listed."""
 
 
-def make(world: World, connection: Connection) -> Solo5:
+def make(world: World, connection: HypervisorConnection) -> Solo5:
     """Return the tenders of this host, whose launcher others may run."""
     return Solo5(world, connection.uri)
 

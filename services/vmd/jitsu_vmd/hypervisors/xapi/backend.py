@@ -24,7 +24,7 @@ from jitsu_vmd.hypervisors.xapi.sessions import Sessions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jitsu_protocol.model.hypervisors import Connection
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisor import Guest
@@ -36,7 +36,7 @@ RETRY_S = 1.0
 log = structlog.get_logger("vmd")
 
 
-def make(world: World, connection: Connection) -> Xapi:
+def make(world: World, connection: HypervisorConnection) -> Xapi:
     """Return XAPI at an address."""
     return Xapi(world, connection.uri)
 
