@@ -100,7 +100,7 @@ class Activity:
             self.attention.listen(known)
 
     def rests(self, vm: str) -> None:
-        """Note that a VM runs no more: its connections are over."""
+        """Note that a VM no longer runs: its connections are over."""
         known = self.vms.pop(vm, None)
         if known is None:
             return
@@ -170,7 +170,7 @@ class Activity:
     # --- over a restart ---
 
     def restore(self, vm: str, known: Known) -> None:
-        """Take in what was known of a VM before Synjitsu was started again."""
+        """Restore what was known of a VM before Synjitsu was started again."""
         if vm in self.vms:
             running = self.vms[vm]
             connections, running.maybe_more, own = known
@@ -187,7 +187,7 @@ class Activity:
     # --- frames ---
 
     def frame(self, seen: Seen, now: float) -> str:
-        """Take a frame; returns the VM that it saves from being stopped, or nothing."""
+        """Look at a frame; return the VM that it saves from being stopped, or ""."""
         target, origin = self.macs.get(seen.destination), self.macs.get(seen.source)
         for known in (target, origin):
             if known is not None and self.attention.count(known):
@@ -211,7 +211,7 @@ class Activity:
         return ""
 
     def sent(self, seen: Seen, now: float) -> None:
-        """Take a frame that Synjitsu sends: with a reset it ends the connection that its probe has opened."""
+        """Look at a frame that Synjitsu sends: with a reset it ends the connection that its probe has opened."""
         target = self.macs.get(seen.destination)
         if target is not None and seen.kind is Kind.TCP:
             self._segment(seen, target, self.macs.get(seen.source), now)

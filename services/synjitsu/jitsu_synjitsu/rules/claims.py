@@ -1,9 +1,9 @@
 """Who claims an address that Synjitsu holds for a VM: the guest itself, with a MAC address that nobody knew, or another
 machine on the bridge.
 
-A claim is an ARP packet or a neighbour discovery message whose sender says that it has the address. Anybody on the
+A claim is an ARP packet or a neighbour discovery message whose sender claims to have the address. Anybody on the
 bridge can send one, so it is believed only if it came from the guest's own interface (the tap or vif that the
-hypervisor names): the bridge's forwarding table says at which port it has heard the claimant's MAC address.
+hypervisor names): the bridge's forwarding table shows at which port it has heard the claimant's MAC address.
 
     the claimant's MAC address is               then
     at the port of the guest's interface        it is the guest, which has another MAC address than is configured

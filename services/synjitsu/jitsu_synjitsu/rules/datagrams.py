@@ -9,9 +9,9 @@ VM in both directions, so it sees the first one too, as long as it looks:
     datagram of the VM, but some were not seen          its client's: a request may have been missed
     nothing in its direction for FLOW_S                 not known
 
-In doubt a datagram is use (G3). Some are not seen while a VM has more than MAX_DATAGRAMS in a quarter of a second,
-because a busy VM must not cost a look at each packet; when frames were lost; and before Synjitsu came. Flows that are
-known to be the VM's stay so while it is busy.
+When in doubt, a datagram counts as use (G3). Some are not seen while a VM has more than MAX_DATAGRAMS in a quarter of a
+second, because a busy VM must not cost a look at each packet; when frames were lost; and before Synjitsu was started.
+Flows that are known to be the VM's stay so while it is busy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 FLOW_S = 120.0
-"""A flow that is silent for so long is over, as for Linux (nf_conntrack_udp_timeout_stream)."""
+"""A flow that is silent for this long is over, as for Linux (nf_conntrack_udp_timeout_stream)."""
 MAX_FLOWS = 4096
 """Of one VM and each kind."""
 MAX_DATAGRAMS = 16
@@ -47,7 +47,7 @@ class Datagrams:
     _fragment: tuple[bytes, bytes] = field(default=(b"", b""), init=False)
 
     def sent(self, flow: Flow, now: float) -> None:
-        """Take a datagram of the VM."""
+        """Look at a datagram of the VM."""
         self._count += 1
         if _is_known(self._others, flow, now):
             _note(self._others, flow, now)
@@ -60,7 +60,7 @@ class Datagrams:
             self._others_have(flow, now)
 
     def is_reply(self, flow: Flow, now: float, fragment: bytes = b"") -> bool:
-        """Take a datagram to the VM, or its first fragment; say whether it answers one of the VM's."""
+        """Look at a datagram to the VM, or its first fragment; say whether it answers one of the VM's."""
         self._count += 1
         if _is_known(self.own, flow, now):
             self._fragment = (flow[0], fragment)

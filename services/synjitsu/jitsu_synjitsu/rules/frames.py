@@ -55,7 +55,7 @@ class Kind(Enum):
     UDP = "udp"
     ECHO = "echo"
     UNREACHABLE = "unreachable"
-    """`target` is told that nobody listens on the UDP port `source_port` of `sender`."""
+    """An error to `target`: nobody listens on the UDP port `source_port` of `sender`."""
     ANSWER = "answer"
     """An ICMP message that answers something: an echo reply, or an error other than UNREACHABLE."""
     FRAGMENT = "fragment"
@@ -87,7 +87,7 @@ class Seen:
     fragment: bytes = b""
     """Of a fragment: the identification and protocol that all fragments of one datagram have."""
     quoted: bytes = b""
-    """Of UNREACHABLE: the header of the datagram that was refused, by which it is told from others of its ports."""
+    """Of UNREACHABLE: the header of the datagram that was refused, by which it can be found among others."""
 
 
 def read(frame: bytes) -> Seen:
@@ -229,7 +229,7 @@ def answer(mac: bytes, address: bytes, asker: Seen) -> bytes:
     """Return the answer to who has an address."""
     if len(address) == 4:
         return _arp(ARP_REPLY, asker.source + mac + asker.vlan, mac, address, asker.source, asker.sender)
-    if asker.sender == UNSPECIFIED_V6:  # it wants the address for itself (RFC 4862, 5.4): everybody is told
+    if asker.sender == UNSPECIFIED_V6:  # it wants the address for itself (RFC 4862, 5.4): everybody gets the answer
         return _advert(ALL_NODES_MAC, mac, address, ALL_NODES, OVERRIDE, asker.vlan)
     return _advert(asker.source, mac, address, asker.sender, SOLICITED | OVERRIDE, asker.vlan)
 

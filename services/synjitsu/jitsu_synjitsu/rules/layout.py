@@ -31,7 +31,7 @@ def address_path(address: bytes) -> str:
 
 
 def entry(frame: bytes, seen: Seen, isn: int) -> dict[str, str]:
-    """Return what is written for a SYN: path -> value. `isn` is the sequence number that the guest shall begin with."""
+    """Return what is written for a SYN: path -> value. `isn` is the guest's own first sequence number."""
     at = seen.payload_at
     base = f"{address_path(seen.target)}/{seen.target_port}/{_dashed(seen.sender)}/{seen.source_port}/syn"
     sequence = int.from_bytes(frame[at + 4 : at + 8], "big", signed=True)

@@ -1,7 +1,7 @@
 """Which VM a frame belongs to, by its MAC address.
 
-Nothing keeps two VMs from being configured with the same MAC address. The one that came last has it then. When it
-goes, the one before has its address back: a VM that is configured wrongly must not make another one unseen for good.
+Two VMs may be configured with the same MAC address by mistake. Then the one that came last has it. When that one goes,
+the one before has its address back, so that a VM that is configured wrongly does not make another one unseen for good.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Macs(Generic[T]):
         self._owner[mac] = owner
 
     def drop(self, mac: bytes, owner: T) -> bool:
-        """Take an address from somebody; return whether nobody has it any more."""
+        """Take an address away from somebody; return whether nobody has it now."""
         before = self._before.get(mac, [])
         if self._owner.get(mac) is owner:
             del self._owner[mac]

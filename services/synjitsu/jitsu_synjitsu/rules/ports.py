@@ -20,10 +20,10 @@ bridge knows its port and brings it what is its own.
     any      it is no longer a port of the bridge         forgotten
 
 A hypervisor makes and opens a tap at any moment, and it is shut a little later: when the kernel has reported it and
-Synjitsu had its turn. So that nothing waits in the queue from that moment either, the bridge is told at the beginning
-that the guest's MAC address is at another port, one that was there before. What is sent to the guest then goes there,
-where nobody takes it, and to Synjitsu, but is not flooded. The guest's first frame corrects that, as when a machine
-moves from one port to another.
+Synjitsu had its turn. So that nothing waits in the queue from that moment either, Synjitsu tells the bridge at the
+beginning that the guest's MAC address is at another port, one that was there before. What is sent to the guest then
+goes there, where nobody accepts it, and to Synjitsu, but is not flooded. The guest's first frame corrects that, as when
+a machine moves from one port to another.
 
     a VM boots                                            Divert, to a port that is up and not its own, if there is one
     that port goes down, or away                          Divert, to another
@@ -108,11 +108,11 @@ class Ports:
     _by_mac: dict[bytes, dict[str, None]] = field(default_factory=dict, init=False)
     """The last five bytes of a MAC address -> the VMs of `_macs` that have it."""
     _names: dict[str, str] = field(default_factory=dict, init=False)
-    """VM -> name of its port, as vmd says."""
+    """VM -> name of its port, as vmd reports it."""
     _by_name: dict[str, dict[str, None]] = field(default_factory=dict, init=False)
-    """Name -> the VMs of which vmd says so; more than one while an interface goes from one VM to another."""
+    """Name -> the VMs that have it; more than one while an interface goes from one VM to another."""
     _diverted: dict[str, int] = field(default_factory=dict, init=False)
-    """VMs that boot -> the port at which the bridge was told that they are."""
+    """VMs that boot -> the port at which the bridge assumes that they are."""
 
     def shut(self) -> list[Port]:
         """Return the ports that are shut."""
@@ -143,7 +143,7 @@ class Ports:
         return actions + [action for index in list(self._shut) for action in self._free(index, vm)]
 
     def named(self, vm: str, name: str) -> list[PortAction]:
-        """Note what vmd says of a VM's port; "" if it does not know."""
+        """Note what vmd reports of a VM's port; "" if it does not know."""
         if self._names.get(vm, "") == name:
             return []
         if vm in self._names:

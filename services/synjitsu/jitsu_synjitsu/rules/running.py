@@ -78,7 +78,7 @@ class Running:
         self.datagrams.look()
 
     def sends(self, seen: Seen, now: float) -> bool:
-        """Take a segment of the VM; say whether that changes which connections there are."""
+        """Look at a segment of the VM; say whether that changes which connections there are."""
         connection = (seen.target, seen.target_port, seen.sender, seen.source_port)
         if seen.flags & (SYN | ACK) == SYN | ACK:
             return self._accepts(connection)
@@ -88,7 +88,7 @@ class Running:
         return self._closes(connection, seen.flags, _BY_VM, now)
 
     def gets(self, seen: Seen, now: float) -> bool:
-        """Take a segment to the VM; say whether that changes which connections there are."""
+        """Look at a segment to the VM; say whether that changes which connections there are."""
         return self._closes((seen.sender, seen.source_port, seen.target, seen.target_port), seen.flags, _BY_CLIENT, now)
 
     def is_answered(self, seen: Seen, now: float) -> bool:

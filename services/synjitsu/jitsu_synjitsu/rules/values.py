@@ -1,4 +1,4 @@
-"""What Synjitsu is told of a VM, as frames have it: MAC and IP addresses as bytes.
+"""What is reported of a VM, in the form that frames have: MAC and IP addresses as bytes.
 
 The store and vmd check these values too. They are checked once more here, because they go into tables and into one
 filter program that all VMs of a bridge share: a value that is wrong must cost the VM that has it, and no other.

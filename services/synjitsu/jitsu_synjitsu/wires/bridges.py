@@ -1,4 +1,4 @@
-"""Which bridges there are to listen on: those that are configured, or those at which vmd says that its VMs are."""
+"""Which bridges there are to listen on: those that are configured, or those at which vmd finds its VMs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jitsu_synjitsu.wires.lan import Lan
 
 MAX_FOUND = 1000
-"""Bridges that vmd says there are; one host has some tens."""
+"""Bridges that vmd may report; one host has some tens."""
 NONE = "none"
 """The value of `synjitsu.bridges` that has Synjitsu listen on none."""
 
@@ -31,7 +31,7 @@ class Bridges:
         self._lan = lan
         self._make = make
         self.are_found = not configured
-        """They are those at which vmd says that its VMs are."""
+        """They are those at which vmd finds its VMs."""
         self._by_name = {name: make(name) for name in configured if name != NONE}
         self.are_there = asyncio.Event()
         """There is at least one."""

@@ -29,7 +29,7 @@ class Entries:
     """The entries of all VMs that are armed with `handover = xenstore`."""
 
     def __init__(self, world: World, managed: Callable[[str], None]) -> None:
-        """`managed` is told of a guest that looks after its address itself."""
+        """`managed` is called with each guest that looks after its address itself."""
         self._world = world
         self._managed = managed
         self._xenstore: Xenstore | None = None
@@ -40,7 +40,7 @@ class Entries:
     async def arm(self, vm: str, addresses: Sequence[str], domain: int | None) -> None:
         """Make the addresses' nodes, empty, and watch them; raises Unavailable.
 
-        Asked again it lets the guest, whose domain is known meanwhile, read and write them.
+        Asked again it lets the guest, whose domain is known by then, read and write them.
         """
         if self._xenstore is None:
             self._xenstore = Xenstore(self._world.settings.synjitsu.xenstore, self._world.spawn)
@@ -95,7 +95,7 @@ class Entries:
         if before is not None:
             await before
         await asyncio.sleep(after_s)
-        if vm not in self._watches:  # it is not armed again meanwhile
+        if vm not in self._watches:  # it was not armed again in the meantime
             with suppress(Unavailable):  # it has gone, and all that was in it
                 await self._xenstore.change(dict.fromkeys(_paths([str(ip_address(each)) for each in addresses])))
 

@@ -59,7 +59,7 @@ class Links:
         self._events.bind((0, _GROUP_LINK))
 
     def open(self) -> None:
-        """Begin to follow; all ports that are there are told at once. Raises OSError."""
+        """Begin to follow; all ports that are there are reported at once. Raises OSError."""
         asyncio.get_running_loop().add_reader(self._events, self._read)
         self._list()
 

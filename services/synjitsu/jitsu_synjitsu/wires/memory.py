@@ -34,10 +34,10 @@ class Memory:
     """The file."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Read it, if there is one; what it says of a VM is true until the VM is heard of."""
+        """Read it, if there is one; what it says of a VM counts until something is reported of that VM."""
         self._path = path
         self._known: dict[str, Known] = {}
-        """What the file says, or is to say."""
+        """What the file contains, or is to contain."""
         self._untaken: set[str] = set()
         """VMs that were read, and not heard of since."""
         self._size = self._limit = 0

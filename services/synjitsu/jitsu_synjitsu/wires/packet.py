@@ -116,8 +116,8 @@ class BridgeSocket:
         self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
 
     def _failed(self, error: OSError) -> None:
-        """Note an error of the socket: none ends the process, and one that says that it is no socket of ours any more
-        has it opened again.
+        """Note an error of the socket. None ends the process; one that shows that the descriptor is no longer this
+        socket's has the socket opened again.
         """
         if error.errno in OWN_SOCKET_ERRNOS and not self.is_broken:
             self.is_broken = True
@@ -172,7 +172,7 @@ class BridgeSocket:
             self._failed(error)
 
     def look(self) -> None:
-        """Take the frames that have come until now, as far as that has an end."""
+        """Take the frames that have arrived until now, up to a limit."""
         for _ in range(MAX_LOOKS):
             if not self._read():
                 return
