@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -81,31 +79,6 @@ async def _kill_and_wait_until_back(suite: RunningSuite, service: str) -> None:
     await asyncio.sleep(1.0)  # "everything is as before within a second"
 
 
-async def test_g3_a_vm_that_is_asked_for_is_not_stopped(tmp_path: Path) -> None:
-    toml = vm_toml("busy", "127.2.4.1", ttl=1) + vm_toml("idle", "127.2.4.2", ttl=1)
-    with RunningSuite(tmp_path, toml=toml) as suite:
-        await ask("idle.jitsu.test", suite.port)
-        async with SteadyLoad("busy.jitsu.test", "127.2.4.1", suite.port, pause_s=0.5) as load:
-            await asyncio.to_thread(wait_for, lambda: suite.state("idle") == "off", 10, "idle stops")
-            await asyncio.sleep(3)
-            assert load.failures == []
-        row = suite.status()["busy"]
-        assert (row["state"], row["starts"]) == ("ready", 1)
-
-
-async def test_g8_a_reaper_without_replicas_stops_nothing(tmp_path: Path) -> None:
-    with RunningSuite(tmp_path, toml=vm_toml("www", "127.2.5.1", ttl=1)) as suite:
-        await ask("www.jitsu.test", suite.port)
-        pid = suite.pid("dns")
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)  # it is there, but says nothing
-        await asyncio.sleep(6)
-        assert suite.state("www") == "ready"
-        assert "silent" in suite.jitsu("status", check=False)
-        os.kill(pid, signal.SIGCONT)
-        await asyncio.to_thread(wait_for, lambda: suite.state("www") == "off", 10, "idle stops")
-
-
 @pytest.mark.alone
 async def test_g2_a_boot_that_fails_is_servfail_with_a_reason_and_backs_off(tmp_path: Path) -> None:
     toml = vm_toml("bad", "127.2.6.1", boot_failure="start") + vm_toml("good", "127.2.6.2", ttl=30)
@@ -129,20 +102,6 @@ async def test_g2_a_boot_that_fails_is_servfail_with_a_reason_and_backs_off(tmp_
         assert "not ready 0.5 s after its start" in (await ask("hang.jitsu.test", suite.port)).extended_error
         assert (await ask("good.jitsu.test", suite.port)).addresses == ["127.2.6.2"]
         assert suite.status()["bad"]["starts"] == 0
-
-
-async def test_a_vmd_that_was_held_up_for_longer_than_a_boot_may_take_fails_none(tmp_path: Path) -> None:
-    toml = vm_toml("www", "127.2.8.1", boot_time=0.5, wait_for_port=8080, max_wait=0.1, boot_limit=2, idle_timeout=60)
-    with RunningSuite(tmp_path, toml=toml) as suite:
-        await ask("www.jitsu.test", suite.port)
-        pid = suite.pid("vmd")
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(4)
-        os.kill(pid, signal.SIGCONT)
-        await asyncio.to_thread(wait_for, lambda: suite.state("www") != "booting", 10, "it is over")
-        row = suite.status()["www"]
-        assert (row["state"], row["starts"], row["last_error"]) == ("ready", 1, "")
 
 
 @pytest.mark.alone

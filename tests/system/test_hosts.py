@@ -64,26 +64,6 @@ async def test_a_vm_moves_to_another_host(tmp_path: Path) -> None:
         assert suite.state("later") == "ready"
 
 
-async def test_g7_g8_a_host_that_is_not_heard_keeps_its_vms_and_holds_up_no_other(tmp_path: Path) -> None:
-    with RunningSuite(tmp_path, toml=toml("127.8.32")) as suite:
-        with beside(suite, "vmd", **BETA) as beta:
-            for name in ("near", "far"):
-                assert (await ask(f"{name}.jitsu.test", suite.port)).rcode == "NOERROR"
-            # What vmd says of a state comes after its answer to the summon: kill it when dns has heard both.
-            wait_for(lambda: "far ready" in suite.jitsu("dig", "far.jitsu.test"), 5, "dns knows")
-            beta.kill()
-            beta.wait()
-        assert (await ask("far.jitsu.test", suite.port)).addresses == ["127.8.32.2"], "it runs, and is answered warm"
-        lost = await ask("later.jitsu.test", suite.port)
-        assert lost.rcode == "SERVFAIL"
-        await _until(suite, "near", "off")
-        assert "stops nothing on beta: its vmd is silent" in suite.jitsu("status", check=False)
-        with beside(suite, "vmd", **BETA):
-            assert suite.status()["far"]["starts"] == 1, "found running, not started again (G7)"
-            await _until(suite, "far", "off")
-            assert (await ask("later.jitsu.test", suite.port)).addresses == ["127.8.32.3"]
-
-
 async def test_a_host_that_nobody_knows_is_named(tmp_path: Path) -> None:
     with RunningSuite(tmp_path, toml=toml("127.8.33")) as suite:
         uuid = suite.status()["near"]["uuid"]

@@ -46,24 +46,6 @@ async def test_the_longest_idle_vm_that_may_be_stopped_makes_room_within_the_que
         assert states == {"kept": "ready", "longest": "off", "later": "ready", "new": "ready"}
 
 
-async def test_g3_nothing_that_was_answered_within_its_ttl_makes_room_and_the_refusal_says_why(tmp_path: Path) -> None:
-    toml = TWO_RUN + "".join(
-        vm_toml(name, f"127.2.31.{n}", ttl=TTL_S, idle_timeout=FOREVER, evict=True)
-        for n, name in enumerate(("a", "b", "c"), 1)
-    )
-    with RunningSuite(tmp_path, toml=toml) as suite:
-        for name in ("a", "b"):
-            assert (await ask(f"{name}.jitsu.test", suite.port)).rcode == "NOERROR"
-        refused = await ask("c.jitsu.test", suite.port)
-        assert refused.rcode == "SERVFAIL"
-        assert "c waits for room: 2 VMs are running (hypervisor.max_running)" in refused.extended_error
-        assert refused.seconds < 1.3
-        assert [suite.state(name) for name in ("a", "b", "c")] == ["ready", "ready", "off"]
-        assert "waits to start: 2 VMs" in suite.jitsu("status")
-        await is_state(suite, "c", "ready", 2 * TTL_S)  # it is started all the same, once there is room
-        assert [suite.state(name) for name in ("a", "b")] == ["off", "ready"]
-
-
 async def test_a_vm_that_is_connected_to_or_more_important_is_left_and_the_important_wait_less(tmp_path: Path) -> None:
     toml = TWO_RUN + "".join(
         vm_toml(name, f"127.2.32.{n}", ttl=1, idle_timeout=FOREVER, evict=evict, priority=priority, max_wait=max_wait)

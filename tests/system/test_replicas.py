@@ -7,7 +7,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -32,57 +31,6 @@ async def test_dig_asks_each_replica_and_starts_nothing_unless_told(tmp_path: Pa
         }
         nobody = suite.jitsu("dig", "nobody.jitsu.test").splitlines()
         assert nobody[0] == f"dns-0 {where}: no VM has this name; NXDOMAIN"
-
-
-async def test_g7_a_replica_that_is_cut_off_answers_for_its_lease_and_is_right_when_the_link_is_back(
-    tmp_path: Path,
-) -> None:
-    toml = "[dns]\nlease = 2\n" + vm_toml("www", "127.8.5.1", ttl=1, idle_timeout=60, boot_time=0, response_delay=0)
-    with RunningSuite(tmp_path, toml=toml) as suite:
-        await ask("www.jitsu.test", suite.port)
-        wait_for(lambda: "www ready" in suite.jitsu("dig", "www.jitsu.test"), 5, "dns knows")
-        stopped = [pid for service in ("store", "vmd", "reaper") if (pid := suite.pid(service)) is not None]
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            begun = monotonic()
-            while (answer := await ask("www.jitsu.test", suite.port)).rcode == "NOERROR":
-                assert answer.addresses == ["127.8.5.1"]
-                assert monotonic() < begun + 10
-                await asyncio.sleep(0.05)
-            assert monotonic() > begun + 0.5, "it did answer for some of its lease"
-            assert (answer.rcode, answer.extended_error[:2]) == ("SERVFAIL", "23")
-        finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
-        begun = monotonic()
-        while (await ask("www.jitsu.test", suite.port)).rcode != "NOERROR":
-            assert monotonic() < begun + 5
-            await asyncio.sleep(0.05)
-        assert suite.status()["www"]["starts"] == 1
-
-
-async def test_g8_a_replica_that_died_holds_up_nothing_once_its_lease_is_over(tmp_path: Path) -> None:
-    toml = vm_toml("www", "127.8.6.1", ttl=1, idle_timeout=2, boot_time=0, response_delay=0)
-    with RunningSuite(tmp_path, toml=toml) as suite:
-        extra = {"JITSU_DNS_REPLICA": "extra", "JITSU_DNS_LEASE": "8", "JITSU_DNS_PORT": str(free_port())}
-        with beside(suite, "dns", **extra) as process:
-            wait_for(lambda: "extra" in suite.jitsu("status", check=False), 5, "the reaper knows it")
-            process.kill()
-        await ask("www.jitsu.test", suite.port)
-        wait_for(
-            lambda: "dns replica extra is silent and may still answer" in suite.jitsu("status", check=False),
-            8,
-            "silent",
-        )
-        assert suite.state("www") == "ready"
-        wait_for(lambda: suite.state("www") == "off", 20, "it stops when the lease is over")
-        assert "extra" not in suite.jitsu("status", check=False)
-        assert "gone: its lease has run out" in "\n".join(suite.output)
-        assert "Replica extra gone: its lease has run out" in suite.jitsu("log")
-        suite.kill("reaper")
-        wait_for(lambda: "dns-0 (heard" in suite.jitsu("status", check=False), 8, "another reaper")
-        assert "extra" not in suite.jitsu("status", check=False), "and it does not wait for it either"
 
 
 async def test_g7_a_suite_that_was_held_up_judges_nobody_by_that(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from jitsu_vmd.wires.learn import check
 from jitsu_vmd.wires.server import VmDaemon
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.settings.load import Settings
     from jitsu_runtime.world import World
@@ -34,13 +36,15 @@ def hypervisors_for(process: World) -> dict[str, Hypervisor]:
     return {each.name: make(process, each) for each in process.settings.hypervisor.all_connections}
 
 
-async def start(process: World) -> None:
+async def start(process: World, backends: Mapping[str, Hypervisor] | None = None) -> None:
     """Serve at once, and learn the VMs from the store and their states from the hypervisors.
+
+    Without `backends` the hypervisors are those that are configured.
 
     With ten thousand VMs that takes seconds. Whoever summons a VM in that time does not wait for the others: it is
     learnt of by itself (VmDaemon.summon).
     """
-    hypervisors = Hypervisors(hypervisors_for(process), process.spawn)
+    hypervisors = Hypervisors(hypervisors_for(process) if backends is None else backends, process.spawn)
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
     process.on_reload = daemon.take
