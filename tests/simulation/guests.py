@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import BootFailed
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_vmd.hypervisor import Examined, Guest
+from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules.events import GuestState
+from tests.simulation.lan import GuestOnLan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jitsu_protocol.model.vm import VM
     from tests.simulation.simulation import Simulation
+    from tests.support.memory_lan import MemoryBridge
 
 LOOK_S = 1.0
 _STOPPED = {
@@ -49,6 +51,11 @@ class GuestHost:
     """How long a call takes: from, and to."""
     stopping: Callable[[str], None] = lambda _: None
     """Called with the name of a VM that is about to be stopped."""
+    bridge: MemoryBridge | None = None
+    boot_s: float = 0.3
+    """How long a guest on the bridge takes until it answers there."""
+    on_lan: dict[str, GuestOnLan] = field(default_factory=dict)
+    """By the uuid of its VM, also after it was stopped."""
 
     def runs(self, vm: VM) -> bool:
         """Say whether a VM's guest runs."""
@@ -57,6 +64,7 @@ class GuestHost:
     def die(self, vm: VM) -> None:
         """Let a guest end by itself."""
         if self.guests.pop(vm.uuid, None) is not None:
+            self._unplug(vm)
             self.simulation.note(f"guest     {vm.name} has died")
 
     def start(self, vm: VM) -> None:
@@ -66,6 +74,7 @@ class GuestHost:
         if not self.runs(vm):
             self.boots.append((self.simulation.now, vm.name))
             self.guests[vm.uuid] = SimulatedGuest(GuestState.RUNNING, self.simulation.now)
+            self._plug(vm)
             self.simulation.note(f"guest     {vm.name} is started")
             self.simulation.traced("boot", vm.name)
 
@@ -74,12 +83,35 @@ class GuestHost:
         if self.runs(vm):
             self.stopping(vm.name)
             self.stops.append((self.simulation.now, vm.name))
+            self._unplug(vm)
             self.simulation.note(f"guest     {vm.name} is stopped")
             self.simulation.traced("stop", vm.name)
             if (after := _STOPPED[how]) is GuestState.OFF:
                 del self.guests[vm.uuid]
             else:
                 self.guests[vm.uuid] = SimulatedGuest(after, self.simulation.now)
+
+    def nics(self, vm: VM) -> tuple[Nic, ...]:
+        """Return the interfaces of a VM that runs."""
+        guest = self.on_lan.get(vm.uuid)
+        if guest is None or not self.runs(vm):
+            return ()
+        return (Nic(vm.mac, vm.bridge, guest.station.name),)
+
+    def _plug(self, vm: VM) -> None:
+        """Connect a guest to the bridge; it is up a little later."""
+        if self.bridge is None or not vm.bridge:
+            return
+        mac = bytes.fromhex(vm.mac.replace(":", ""))
+        station = self.bridge.plug(f"tap-{vm.name}-{len(self.boots)}", lambda frame: guest.receive(frame))
+        guest = self.on_lan[vm.uuid] = GuestOnLan(station, mac, vm.addresses[0].packed)
+        self.simulation.at(self.simulation.now + self.boot_s, None, guest.boot)
+
+    def _unplug(self, vm: VM) -> None:
+        guest = self.on_lan.get(vm.uuid)
+        if guest is not None:
+            guest.is_up = False
+            guest.station.bridge.unplug(guest.station)
 
 
 class SimulatedHypervisor:
@@ -108,10 +140,10 @@ class SimulatedHypervisor:
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         await self._takes()
         now, guests = self._host.simulation.now, self._host.guests
-        found = {vm.uuid: guests[vm.uuid] for vm in vms if vm.uuid in guests}
         return {
-            uuid: Guest(each.state, up_s=now - each.since if each.state is GuestState.RUNNING else None)
-            for uuid, each in found.items()
+            vm.uuid: Guest(each.state, now - each.since if self._host.runs(vm) else None, nics=self._host.nics(vm))
+            for vm in vms
+            if (each := guests.get(vm.uuid)) is not None
         }
 
     async def start(self, vm: VM) -> None:

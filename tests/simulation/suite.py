@@ -6,6 +6,7 @@ what each client was answered. Every answer and every stop is held to G3 at the 
 
 from __future__ import annotations
 
+import os as files
 import shutil
 import struct
 from dataclasses import dataclass, field
@@ -20,13 +21,16 @@ import dns.rcode
 import jitsu_dns.main
 import jitsu_reaper.main
 import jitsu_store.main
+import jitsu_synjitsu.main
 import jitsu_vmd.main
 from jitsu_protocol.messages import Applied, Apply, Change, ListVms, Message, Ping, Pong, VmList
 from jitsu_protocol.model.vm import to_tree
 from tests.simulation.guests import GuestHost, SimulatedHypervisor
-from tests.simulation.simulation import Simulation
+from tests.simulation.lan import BRIDGE, ClientOnLan, LanOfProcess, OutsideClock
+from tests.simulation.simulation import UNIX_S, Simulation
 from tests.simulation.world import SimulatedWorld, settings_of
 from tests.support.dns_sockets import FakeSockets
+from tests.support.memory_lan import MemoryLan
 from tests.support.store_memory import MemoryDisk, MemoryStorage
 from tests.support.vms import make_vm
 
@@ -121,6 +125,8 @@ class SimulatedSuite:
     seed: int = 0
     replicas: int = 1
     hosts: Sequence[str] = ("",)
+    synjitsu: bool = False
+    """There is a bridge, with Synjitsu on it."""
     settings: dict[str, str] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     """What was found wrong; a test that ends with any of it fails, unless it is about that."""
@@ -134,9 +140,11 @@ class SimulatedSuite:
         self.guests = {host: GuestHost(self.simulation) for host in self.hosts}
         for each in self.guests.values():
             each.stopping = self._stopping
+        self.lan = MemoryLan(OutsideClock(self.simulation))
         self.processes: dict[str, Process] = {}
         self.sockets: dict[str, FakeSockets] = {}
         self._asked: dict[int, Asked] = {}
+        self._clients = 0
         self.queries: list[Asked] = []
         self._valid_until: dict[str, tuple[float, Asked]] = {}
         """VM -> until when an answer for it is within its TTL, and which."""
@@ -151,6 +159,9 @@ class SimulatedSuite:
         self._add("store", "store", self._start_store)
         for host in self.hosts:
             self._add(f"vmd-{host}" if host else "vmd", "vmd", self._start_vmd, {"hypervisor.host": host})
+        if self.synjitsu:
+            self.guests[""].bridge = self.lan.add(BRIDGE)
+            self._add("synjitsu", "synjitsu", self._start_synjitsu, {"synjitsu.bridges": BRIDGE})
         for n in range(self.replicas):
             self.add_replica(f"dns-{n}")
         self._add("reaper", "reaper", jitsu_reaper.main.start)
@@ -207,6 +218,11 @@ class SimulatedSuite:
         sockets.answers = _Answers(self._answered)
         await jitsu_dns.main.start(world, sockets)
 
+    async def _start_synjitsu(self, world: SimulatedWorld) -> None:
+        life = self.processes["synjitsu"].life
+        assert life is not None
+        await jitsu_synjitsu.main.start(world, LanOfProcess(self.lan, life))
+
     async def _start_operator(self, world: SimulatedWorld) -> None:
         self._operator: dict[str, Caller] = {"store": world.client("store"), "reaper": world.client("reaper")}
         self._operator |= {f"vmd-{host}" if host else "vmd": vmd for host, vmd in world.vmds().items()}
@@ -232,6 +248,9 @@ class SimulatedSuite:
         life = self.processes[name].life
         assert life is not None
         self.simulation.end(life)
+        kept = self.directory / "synjitsu.connections"
+        if name == "synjitsu" and kept.exists():
+            files.utime(kept, (UNIX_S + self.simulation.now,) * 2)  # it was written just before, by this time
 
     def stop(self, name: str, within_s: float = 5.0) -> None:
         """Stop a process in an orderly way."""
@@ -326,6 +345,27 @@ class SimulatedSuite:
         """Say whether a VM's guest runs, whatever anybody believes."""
         return any(host.runs(self.vm(name)) for host in self.guests.values())
 
+    def connect(self, vm: str) -> ClientOnLan:
+        """Let a client open a connection to a VM's address."""
+        self._clients += 1
+        bridge = self.guests[""].bridge
+        assert bridge is not None
+        number = self._clients
+        client = ClientOnLan(
+            self.simulation,
+            bridge,
+            bytes((2, 0, 0, 9, number >> 8, number & 255)),
+            bytes((10, 77, 100 + (number >> 8), number & 255)),
+            self.vm(vm).addresses[0].packed,
+            40_000 + number,
+        )
+        client.connect()
+        return client
+
+    def syns(self, vm: str) -> int:
+        """Return how many connection attempts have reached the guest of a VM that runs now."""
+        return len(self.guests[""].on_lan[self.vm(vm).uuid].syns)
+
     def boots(self, name: str) -> int:
         """Return how often a VM's guest was started."""
         return sum(each == name for host in self.guests.values() for _, each in host.boots)
@@ -388,6 +428,12 @@ def vm(name: str, **keys: object) -> VM:
     number = sum(name.encode()) % 250 + 1
     shown = {"response_delay": "0", **{key: str(value).lower() for key, value in keys.items()}}
     return make_vm(name, shown.pop("address", f"127.9.{len(name)}.{number}"), **shown)
+
+
+def lan_vm(name: str, number: int, **keys: object) -> VM:
+    """Return a VM on the bridge, which Synjitsu hides while it boots."""
+    address = {"address": f"10.77.0.{number}", "nic": BRIDGE, "mac": f"02:00:5e:00:53:{number:02x}"}
+    return vm(name, **{**address, "use_synjitsu": True, **keys})
 
 
 @cache
