@@ -10,7 +10,7 @@ of events, whatever else this machine does.
     up           crash (an exception)   the test fails
     down         start                  a new loop; what it finds are the files and hosts that outlive processes
 
-While a simulation is open, nothing reads this machine's clock: `time.monotonic` and `time.time` are the simulation's.
+While a simulation is open, no module of ours reads this machine's clock.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import uuid
 from collections import deque
 from heapq import heappop, heappush
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -232,9 +233,12 @@ class Simulation:
 
 
 def _clocks(now: Callable[[], float], wall: Callable[[], float]) -> list[tuple[Any, str, Any]]:
-    """Return each name under which a module of ours, or `time` itself, has this machine's clock."""
-    substitutes = {id(time.monotonic): now, id(time.time): wall}
-    found: list[tuple[Any, str, Any]] = [(time, "monotonic", now), (time, "time", wall)]
+    """Return each name under which a module of ours has this machine's clock, with what it is to have instead.
+
+    `time` itself stays as it is: a library that is imported in the meantime would keep the simulation's clock.
+    """
+    substitutes = {id(time.monotonic): now, id(time.time): wall, id(time): SimpleNamespace(monotonic=now, time=wall)}
+    found: list[tuple[Any, str, Any]] = []
     for module_name, module in list(sys.modules.items()):
         if module_name.startswith("jitsu"):
             found += [

@@ -96,10 +96,9 @@ class SimulatedWorld:
         ask: Callable[[], Awaitable[Snapshot]],
         reset: Callable[[Any], None],
         apply: Callable[[FeedItem], None],
-        endpoint: str = "",
         host: str = "",
     ) -> FeedClient:
-        endpoint = endpoint or self.settings.bus.endpoint(owner, "feed", host)
+        endpoint = self.settings.bus.endpoint(owner, "feed", host)
         link = self._network.follower(self._life, endpoint, topic)
         client = FeedClient(link, topic, ask=ask, reset=reset, apply=apply, clock=self.clock)
         self.spawn(client.run(), f"feed of {owner}")
