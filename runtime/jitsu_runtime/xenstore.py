@@ -3,7 +3,8 @@
 A lost connection fails the calls that wait for an answer, and the next call connects again. A call that is not answered
 within LIMIT_S counts as a lost connection. Watches survive: they are set again on the new connection.
 
-This module uses the packets and connections of pyxs, and replaces its router and its commands, because those
+This module uses the connections of pyxs and derives from its router, both of which are public. It replaces what the
+router does with a packet, and pyxs' commands, because those
 
 - end on a lost connection without an error for the calls that wait;
 - wait with select(2), which cannot handle file descriptors above 1023; poll(2) can;
@@ -28,6 +29,8 @@ import socket
 import struct
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +50,8 @@ RETRY_S = 1.0
 MAX_THREADS = 8
 MAX_TRIES = 50
 """How often a transaction is repeated that other clients have interfered with (EAGAIN)."""
+MAX_PAYLOAD_BYTES = 4096
+"""XENSTORE_PAYLOAD_MAX (xen/include/public/io/xs_wire.h)."""
 DEVICES = (Path("/dev/xen/xenbus"), Path("/proc/xen/xenbus"))
 SOCKETS = (Path("/run/xenstored/socket"), Path("/var/run/xenstored/socket"))
 
@@ -190,6 +195,37 @@ class Xenstore:
             watch[1]()
 
 
+class _Op(IntEnum):
+    """What a packet is about (enum xsd_sockmsg_type in xen/include/public/io/xs_wire.h)."""
+
+    DIRECTORY = 1
+    READ = 2
+    WATCH = 4
+    UNWATCH = 5
+    TRANSACTION_START = 6
+    TRANSACTION_END = 7
+    WRITE = 11
+    RM = 13
+    SET_PERMS = 14
+    WATCH_EVENT = 15
+    ERROR = 16
+
+
+@dataclass(frozen=True)
+class _Packet:
+    """A message, with the fields that pyxs' connections send and receive."""
+
+    op: int
+    payload: bytes
+    rq_id: int
+    tx_id: int = 0
+
+    @property
+    def size(self) -> int:
+        """The length of the payload."""
+        return len(self.payload)
+
+
 class _Lost(Exception):
     """The connection is lost, or Xenstore has sent a reply that makes no sense."""
 
@@ -225,6 +261,8 @@ def _connect(path: str, on_event: Callable[[bytes], object], ended: Callable[[An
     return client
 
 
+NUL = b"\0"
+
 _numbers = itertools.count(1)
 
 
@@ -244,8 +282,7 @@ def _errors_of_a_broken_connection() -> tuple[type[Exception], ...]:
 
 
 def _router_class() -> type[Any]:
-    from pyxs._internal import NUL, Op, Packet
-    from pyxs.client import Router
+    from pyxs import Router
 
     broken = _errors_of_a_broken_connection()
 
@@ -276,11 +313,11 @@ def _router_class() -> type[Any]:
                     self.ended()
 
         def _received(self, packet: Any) -> None:
-            if packet.op == Op.WATCH_EVENT:
+            if packet.op == _Op.WATCH_EVENT:
                 self.on_event(packet.payload.split(NUL)[1])
                 return
             number = packet.rq_id
-            if number == 0 and packet.op in (Op.WATCH, Op.UNWATCH):
+            if number == 0 and packet.op in (_Op.WATCH, _Op.UNWATCH):
                 number = min(self.rvars, default=0)
             caller = self.rvars.pop(number, None)
             if caller is not None:  # otherwise the caller has given up
@@ -288,7 +325,7 @@ def _router_class() -> type[Any]:
 
         def _fail_all(self) -> None:
             for number in list(self.rvars):
-                self.rvars.pop(number).set(Packet(Op.ERROR, b"EIO" + NUL, number, 0))
+                self.rvars.pop(number).set(_Packet(_Op.ERROR, b"EIO" + NUL, number, 0))
 
         def _close(self) -> None:
             with suppress(*broken):  # another thread closes the connection at the same time
@@ -309,20 +346,19 @@ def _in_turn(command: Callable[[Any], Any], client: Any) -> Any:
         return command(client)
 
 
-def _ask(client: Any, op: str, *fields: str, transaction: int = 0, missing: bool = False) -> bytes | None:
+def _ask(client: Any, op: _Op, *fields: str, transaction: int = 0, missing: bool = False) -> bytes | None:
     """Send a request and return the reply. If the path does not exist, return None with `missing`, or raise _Refused.
 
     Each field ends with a NUL byte, except the last one of WRITE (docs/misc/xenstore.txt).
     """
     import pyxs
-    from pyxs._internal import NUL, Op, Packet
 
-    payload = NUL.join(field.encode() for field in fields) + (b"" if op == "WRITE" else NUL)
+    payload = NUL.join(field.encode() for field in fields) + (b"" if op is _Op.WRITE else NUL)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise Unavailable(f"Xenstore accepts at most {MAX_PAYLOAD_BYTES} bytes, and {fields[0]} has {len(payload)}")
+    packet = _Packet(op, payload, _next_number(), transaction)
     try:
-        packet = Packet(getattr(Op, op), payload, _next_number(), transaction)
         answer = client.router.send(packet).get()
-    except pyxs.exceptions.InvalidPayload:
-        raise Unavailable(f"Xenstore accepts at most 4096 bytes, and {fields[0]} has {len(payload)}") from None
     except (pyxs.PyXSError, OSError, AttributeError) as error:  # another thread has closed the connection
         raise _Lost(str(error)) from None
     if answer.op == packet.op:
@@ -330,36 +366,36 @@ def _ask(client: Any, op: str, *fields: str, transaction: int = 0, missing: bool
     reason = answer.payload.rstrip(NUL).decode("ascii", "replace")
     if reason == "ENOENT" and missing:
         return None
-    if reason == "EIO" or answer.op != Op.ERROR:
+    if reason == "EIO" or answer.op != _Op.ERROR:
         raise _Lost("the connection ended")
-    raise _Refused(reason, f"Xenstore refuses {op} of {fields[0]}: {reason}")
+    raise _Refused(reason, f"Xenstore refuses {op.name} of {fields[0]}: {reason}")
 
 
 def _read(client: Any, *, path: str) -> str | None:
-    value = _ask(client, "READ", path, missing=True)
+    value = _ask(client, _Op.READ, path, missing=True)
     return None if value is None else value.decode("utf-8", "replace")
 
 
 def _children(client: Any, *, path: str) -> list[str]:
-    return [name.decode() for name in (_ask(client, "DIRECTORY", path, missing=True) or b"").split(b"\0") if name]
+    return [name.decode() for name in (_ask(client, _Op.DIRECTORY, path, missing=True) or b"").split(b"\0") if name]
 
 
 def _change(client: Any, *, values: dict[str, str | None], permissions: dict[str, str]) -> None:
     for _ in range(MAX_TRIES):
-        number = int((_ask(client, "TRANSACTION_START", "") or b"0").rstrip(b"\0"))
+        number = int((_ask(client, _Op.TRANSACTION_START, "") or b"0").rstrip(b"\0"))
         try:
             for path, value in values.items():
                 if value is None:
-                    _ask(client, "RM", path, transaction=number, missing=True)
+                    _ask(client, _Op.RM, path, transaction=number, missing=True)
                 else:
-                    _ask(client, "WRITE", path, value, transaction=number)
+                    _ask(client, _Op.WRITE, path, value, transaction=number)
             for path, text in permissions.items():
-                _ask(client, "SET_PERMS", path, *text.split(), transaction=number)
+                _ask(client, _Op.SET_PERMS, path, *text.split(), transaction=number)
         except Unavailable:
-            _ask(client, "TRANSACTION_END", "F", transaction=number)
+            _ask(client, _Op.TRANSACTION_END, "F", transaction=number)
             raise
         try:
-            _ask(client, "TRANSACTION_END", "T", transaction=number)
+            _ask(client, _Op.TRANSACTION_END, "T", transaction=number)
             return
         except _Refused as refused:
             if refused.reason != "EAGAIN":
@@ -368,8 +404,8 @@ def _change(client: Any, *, values: dict[str, str | None], permissions: dict[str
 
 
 def _watch(client: Any, *, path: str, token: bytes) -> None:
-    _ask(client, "WATCH", path, token.decode())
+    _ask(client, _Op.WATCH, path, token.decode())
 
 
 def _unwatch(client: Any, *, path: str, token: bytes) -> None:
-    _ask(client, "UNWATCH", path, token.decode())
+    _ask(client, _Op.UNWATCH, path, token.decode())
