@@ -18,7 +18,7 @@ import struct
 from pathlib import Path
 from time import monotonic, sleep
 
-from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Datagrams
+from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, DatagramSocket
 
 MAX_IN_FLIGHT = 256
 LOST_AFTER_S = 0.5
@@ -35,7 +35,7 @@ class Load:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         self._socket.connect(("127.0.0.1", port))
         self._socket.setblocking(False)
-        self._datagrams = Datagrams(self._socket, connected=True)
+        self._datagrams = DatagramSocket(self._socket, connected=True)
         self._questions: list[tuple[bytes, int, bytes]] = []
         for line in lines:
             name, address = line.split()

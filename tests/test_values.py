@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu_dns.rules.usage import Reporting, Usage
+from jitsu_dns.rules.usage import NameUsage, Reporting
 from jitsu_dns.wires.configured import front_of
 from jitsu_dns.wires.interfaces import own_interfaces
 from jitsu_dns.wires.servers import Servers
@@ -194,7 +194,7 @@ def run_with(key: str, text: str) -> None:
             with suppress(SetupFault):  # what only the service can find, it says when it starts
                 off = used.dns.forward == ["off"]
                 servers = None if off else Servers(used.dns, used.dns.port, own_interfaces)
-                usage = Usage(Reporting(used.dns.replica, "i", used.dns.lease))
+                usage = NameUsage(Reporting(used.dns.replica, "i", used.dns.lease))
                 front_of(used.dns, usage, servers, FakeSockets(used.dns.bind), VirtualClock())
         if key.startswith("defaults."):
             with suppress(InvalidVm):  # the defaults do not fit each other: each VM that has them is refused

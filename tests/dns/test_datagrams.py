@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_dns.wires import datagrams
-from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, IN_BYTES, OWN_SOCKET_ERRNOS, Datagrams, SocketLost
+from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, IN_BYTES, OWN_SOCKET_ERRNOS, DatagramSocket, SocketLost
 from tests.support.failing_sends import ERRNOS, FailingSends, FailingSocket
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def client_of(server: socket.socket) -> socket.socket:
 
 
 def test_each_answer_goes_to_who_asked(server: socket.socket) -> None:
-    served = Datagrams(server)
+    served = DatagramSocket(server)
     clients = [client_of(server) for _ in range(5)]
     try:
         for skipped in (None, 1, 3, None):
@@ -62,7 +62,7 @@ def test_each_answer_goes_to_who_asked(server: socket.socket) -> None:
 
 
 def test_a_full_batch_is_taken_and_the_rest_next_time(server: socket.socket) -> None:
-    served = Datagrams(server)
+    served = DatagramSocket(server)
     with client_of(server) as client:
         for number in range(BATCH_DATAGRAMS + 3):
             client.send(number.to_bytes(2, "big"))
@@ -72,7 +72,7 @@ def test_a_full_batch_is_taken_and_the_rest_next_time(server: socket.socket) -> 
 
 
 def test_a_long_one_is_cut_off_and_an_empty_one_is_one(server: socket.socket) -> None:
-    served = Datagrams(server)
+    served = DatagramSocket(server)
     with client_of(server) as client:
         client.send(b"x" * (IN_BYTES + 1))
         client.send(b"")
@@ -80,7 +80,7 @@ def test_a_long_one_is_cut_off_and_an_empty_one_is_one(server: socket.socket) ->
 
 
 def test_a_client_that_is_gone_keeps_nobody_from_an_answer(server: socket.socket) -> None:
-    served = Datagrams(server)
+    served = DatagramSocket(server)
     gone, there = client_of(server), client_of(server)
     with there:
         for _ in range(3):
@@ -102,7 +102,7 @@ def test_an_error_that_concerns_one_client_costs_the_others_nothing(
     sends.install(monkeypatch)
     with FailingSocket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as server:
         server.bind(("127.0.0.1", 0))
-        served = Datagrams(server)
+        served = DatagramSocket(server)
         clients = [client_of(server) for _ in range(5)]
         try:
             for mixed in (True, False):  # in both the fourth answer that is sent fails
@@ -135,7 +135,7 @@ def answers_at(client: socket.socket) -> list[bytes]:
 
 
 def test_a_socket_that_was_closed_behind_the_servers_back_is_noticed(server: socket.socket) -> None:
-    served = Datagrams(server)
+    served = DatagramSocket(server)
     with client_of(server) as client:
         client.send(b"q")
         assert served.receive() == [b"q"]
@@ -165,7 +165,7 @@ def test_a_socket_of_all_addresses_answers_from_the_one_that_was_asked(everywher
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
     ):
         bound.bind((everywhere, 0))
-        served = Datagrams(bound)
+        served = DatagramSocket(bound)
         for each, address in ((other, "127.9.8.8"), (client, asked)):
             each.connect((address, bound.getsockname()[1]))  # takes datagrams from that address only
             each.settimeout(5)

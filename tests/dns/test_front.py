@@ -528,3 +528,12 @@ def test_a_snapshot_of_one_host_says_nothing_of_another_and_a_vm_that_moved_is_w
     assert address_in(ask(made, 1.0, "far.jitsu.test")) == "127.0.1.2", "the old host's farewell came after"
     says(far, VmState.OFF, "", gone=True)
     assert ask(made, 1.0, "far.jitsu.test") is None
+
+
+def test_only_a_client_that_is_exempt_from_limits_is_told_the_states_of_vms_and_starts_none() -> None:
+    made = front(responses=ResponseLimit(0, Networks(["192.0.2.1"])))
+    state(made, VmState.BOOTING)
+    assert chaos(made, "www.jitsu.test").answer[0][0].to_text() == '"www booting"'
+    assert chaos(made, "nobody.jitsu.test").rcode() == 5
+    assert made.take() == []
+    assert chaos(front(), "www.jitsu.test").rcode() == 5

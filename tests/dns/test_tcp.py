@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jitsu_dns.wires import tcp
-from jitsu_dns.wires.tcp import MAX_IN_A_TURN, Connection, TcpServer, bind_tcp
+from jitsu_dns.wires.tcp import MAX_IN_A_TURN, TcpConnection, TcpServer, bind_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,7 +41,7 @@ class Served:
             self._received, self.gone.append, lambda: None, max_connections=max_connections, idle_s=60.0
         )
 
-    def _received(self, message: bytes, _: Connection) -> bytes | None:
+    def _received(self, message: bytes, _: TcpConnection) -> bytes | None:
         self.heard.append(message)
         self.most_open = max(self.most_open, len(self.tcp.connections))
         return self._answer(message)

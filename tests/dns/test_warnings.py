@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from jitsu_dns.rules.records import Authority
-from jitsu_dns.rules.usage import Reporting, Usage
+from jitsu_dns.rules.usage import NameUsage, Reporting
 from jitsu_dns.rules.warnings import MAX_EACH, upgrade_hint, warnings
 from jitsu_dns.wires import interfaces
 from jitsu_dns.wires.interfaces import own_interfaces, reachable_addresses, served_addresses
@@ -53,7 +53,7 @@ def test_who_set_no_zones_is_given_the_line_that_keeps_the_domains_of_all_names(
 
 
 def test_a_report_tells_the_warnings_of_now() -> None:
-    uses = Usage(Reporting("dns-0", "i", 30.0))
+    uses = NameUsage(Reporting("dns-0", "i", 30.0))
     assert uses.report((), 1.0, warnings=["this"]).warnings == ["this"]
     assert uses.report((), 2.0).warnings == [], "the batch is sent again, what it warns of is of now"
 

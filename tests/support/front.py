@@ -15,21 +15,21 @@ from jitsu_dns.rules.events import (
     QueryReceived,
     RecordWait,
     Reply,
-    StateChanged,
+    StatePublished,
     StatesReceived,
     SummonRefused,
     TurnCame,
     VmsChanged,
     VmSummoned,
 )
-from jitsu_dns.rules.exchange import About, Client, Identity
+from jitsu_dns.rules.exchange import Client, SelfDescription, ServerIdentity
 from jitsu_dns.rules.front import Front, Limits, Others
 from jitsu_dns.rules.notify import LogUnheard, SendNotify
 from jitsu_dns.rules.rates import ResponseLimit, SummonLimit
 from jitsu_dns.rules.records import Authority, parse_static
 from jitsu_dns.rules.special import SpecialNames
 from jitsu_dns.rules.table import Table
-from jitsu_dns.rules.usage import Reporting, Usage
+from jitsu_dns.rules.usage import NameUsage, Reporting
 from jitsu_protocol.messages import Report, VmStatus
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.rates import Networks
@@ -99,7 +99,7 @@ class DrivenFront:
         self.handle(SummonRefused(vm, error), now)
 
     def state(self, status: VmStatus, now: float, *, gone: bool = False) -> None:
-        self.handle(StateChanged(status, gone), now)
+        self.handle(StatePublished(status, gone), now)
 
     def all_states(self, statuses: Sequence[VmStatus], now: float, host: str = "") -> None:
         self.handle(StatesReceived(statuses, host), now)
@@ -156,9 +156,9 @@ def front(
     made = DrivenFront(
         Front(
             Table(zones, Authority(), map(parse_static, static), notes_changes=notify is not None),
-            Usage(Reporting("dns-0", "i", lease)),
+            NameUsage(Reporting("dns-0", "i", lease)),
             Limits(max_waiting, summons or SummonLimit(NOBODY, NOBODY, 0, 1), responses or ResponseLimit(0, NOBODY)),
-            Identity(About("jitsu", "dns-0"), Cookies(bytes(16))),
+            ServerIdentity(SelfDescription("jitsu", "dns-0"), Cookies(bytes(16))),
             Others(forward, special or SpecialNames(), notify, names),
         )
     )

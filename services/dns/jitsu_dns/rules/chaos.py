@@ -16,7 +16,7 @@ from jitsu_dns.rules.message import CHAOS, Rcode, Type, to_wire
 
 if TYPE_CHECKING:
     from jitsu_dns.rules.events import Reply
-    from jitsu_dns.rules.exchange import About, Exchange
+    from jitsu_dns.rules.exchange import Exchange, SelfDescription
     from jitsu_dns.rules.responder import Responder
     from jitsu_dns.rules.states import States
     from jitsu_dns.rules.table import Table
@@ -29,7 +29,7 @@ ID_NAMES = frozenset({to_wire("id.server"), to_wire("hostname.bind")})
 class Chaos:
     """Answers questions about the server."""
 
-    def __init__(self, about: About, table: Table, states: States, responder: Responder) -> None:
+    def __init__(self, about: SelfDescription, table: Table, states: States, responder: Responder) -> None:
         self._about, self._table, self._states, self._responder = about, table, states, responder
 
     def answer(self, exchange: Exchange) -> Reply:

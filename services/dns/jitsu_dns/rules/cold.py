@@ -33,7 +33,7 @@ from jitsu_dns.rules.events import (
 )
 from jitsu_dns.rules.lookup import Hit
 from jitsu_dns.rules.message import Ede, Rcode
-from jitsu_dns.rules.pending import Pending, Waiting
+from jitsu_dns.rules.pending import Pending, WaitingQuery
 from jitsu_dns.rules.states import UNDER_WAY, has_addresses
 from jitsu_protocol.model.errors import BackingOff, BootFailed, TimedOut
 from jitsu_protocol.model.states import VmState
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.responder import Responder
     from jitsu_dns.rules.states import States
     from jitsu_dns.rules.table import Table
-    from jitsu_dns.rules.usage import Usage
+    from jitsu_dns.rules.usage import NameUsage
     from jitsu_protocol.model.errors import JitsuError
 
 EARLY_TTL_S = 1
@@ -78,7 +78,7 @@ class ColdQueries:
     """The queries of one replica that wait, and the summons that they wait for."""
 
     def __init__(
-        self, table: Table, usage: Usage, states: States, limit: SummonLimit, max_waiting: int, responder: Responder
+        self, table: Table, usage: NameUsage, states: States, limit: SummonLimit, max_waiting: int, responder: Responder
     ) -> None:
         self._table, self._usage, self._states = table, usage, states
         self.limit = limit
@@ -144,7 +144,7 @@ class ColdQueries:
             if new and (reason := self.limit.refusal(exchange.client.address, new, now)):
                 return self._denied(exchange, Rcode.REFUSED, (Ede.PROHIBITED, reason))
         max_wait = min(held.vm.max_wait for held in vms)
-        if not self.pending.add(Waiting(exchange, hit, exchange.arrived + max_wait)):
+        if not self.pending.add(WaitingQuery(exchange, hit, exchange.arrived + max_wait)):
             self._responder.counts.overflow += 1
             return self._denied(exchange, Rcode.SERVFAIL, (Ede.OTHER, "too many queries wait"))
         if chosen:
@@ -266,7 +266,7 @@ class ColdQueries:
             else:
                 self._servfail(waiting, error_for(error or TimedOut("the VM is not ready")))
 
-    def _answer(self, waiting: Waiting, held: Sequence[Held], now: float, *, early: bool) -> None:
+    def _answer(self, waiting: WaitingQuery, held: Sequence[Held], now: float, *, early: bool) -> None:
         exchange, query = waiting.exchange, waiting.exchange.query
         for each in held:
             self._usage.used(each, 0, now)  # the answer's TTL runs from now on (G3)
@@ -276,7 +276,7 @@ class ColdQueries:
         reply = self._responder.respond(exchange, Rcode.NOERROR, "cold", records, authoritative=True)
         self._actions += [RecordWait(now - exchange.arrived), SendResponse(exchange.client.id, reply.data)]
 
-    def _servfail(self, waiting: Waiting, error: tuple[Ede, str]) -> None:
+    def _servfail(self, waiting: WaitingQuery, error: tuple[Ede, str]) -> None:
         exchange = waiting.exchange
         reply = self._responder.respond(exchange, Rcode.SERVFAIL, "cold", authoritative=True, error=error)
         self._actions.append(SendResponse(exchange.client.id, reply.data))

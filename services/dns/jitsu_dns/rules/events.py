@@ -81,7 +81,7 @@ class StatesReceived:
 
 
 @dataclass(frozen=True)
-class StateChanged:
+class StatePublished:
     """vmd has published a VM's new state; `gone`: the VM is not on that host any more."""
 
     status: VmStatus

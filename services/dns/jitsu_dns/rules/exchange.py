@@ -62,7 +62,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class About:
+class SelfDescription:
     """What a replica says about itself (class CH; NSID), and how long it keeps idle TCP connections."""
 
     version: str = ""
@@ -73,10 +73,10 @@ class About:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ServerIdentity:
     """What a replica says about itself, and the secret with which it makes cookies."""
 
-    about: About
+    about: SelfDescription
     cookies: Cookies
     wall_ahead_s: float = 0.0
     """How far Unix time is ahead of `now`: cookies carry Unix time."""

@@ -41,7 +41,7 @@ from jitsu_dns.rules.events import (
     ReportDrain,
     SendResponse,
     SendZone,
-    StateChanged,
+    StatePublished,
     StatesReceived,
     SummonRefused,
     TurnCame,
@@ -66,20 +66,20 @@ from jitsu_protocol.model.states import VmState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jitsu_dns.rules.exchange import Client, Exchange, Identity
+    from jitsu_dns.rules.exchange import Client, Exchange, ServerIdentity
     from jitsu_dns.rules.forward import Forwarder
     from jitsu_dns.rules.lookup import Fixed
     from jitsu_dns.rules.notify import Notifier
     from jitsu_dns.rules.rates import ResponseLimit, SummonLimit
     from jitsu_dns.rules.table import Table
-    from jitsu_dns.rules.usage import Usage
+    from jitsu_dns.rules.usage import NameUsage
     from jitsu_protocol.messages import VmStatus
 
 META_TYPES = frozenset({Type.AXFR, Type.IXFR, Type.OPT, 0})
 """Types of which there are no records in a zone."""
 
 Event = (
-    QueryReceived | ClientGone | StateChanged | StatesReceived | VmSummoned | SummonRefused | VmsChanged
+    QueryReceived | ClientGone | StatePublished | StatesReceived | VmSummoned | SummonRefused | VmsChanged
     | NamesRemembered | NamesTold | TurnCame | ResponseReceived | AttemptFailed | ServersChanged | NotifyAnswered
 )  # fmt: skip
 Answer = Reply | Drop
@@ -112,7 +112,7 @@ class Front:
     """One replica."""
 
     def __init__(
-        self, table: Table, usage: Usage, limits: Limits, identity: Identity, others: Others | None = None
+        self, table: Table, usage: NameUsage, limits: Limits, identity: ServerIdentity, others: Others | None = None
     ) -> None:
         others = others or Others()
         self.usage = usage
@@ -143,7 +143,7 @@ class Front:
                 return self.outside.handle(event, now)
             case VmSummoned() | SummonRefused():
                 return self.cold.handle(event, now)
-            case StateChanged(status, gone):
+            case StatePublished(status, gone):
                 return self._state_changed(status, gone, now)
             case StatesReceived():
                 return self._states_received(event, now)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingQuery:
     """One query that waits."""
 
     exchange: Exchange
@@ -37,8 +37,8 @@ class Pending:
     """All queries that wait, by the name that they wait for."""
 
     limit: int
-    _by_node: dict[Node, dict[tuple[Hashable, int, bytes], Waiting]] = field(default_factory=dict)
-    _due: list[tuple[float, int, Waiting]] = field(default_factory=list)
+    _by_node: dict[Node, dict[tuple[Hashable, int, bytes], WaitingQuery]] = field(default_factory=dict)
+    _due: list[tuple[float, int, WaitingQuery]] = field(default_factory=list)
     _count: int = 0
     _order: int = 0
 
@@ -46,7 +46,7 @@ class Pending:
         """Return how many queries wait."""
         return self._count
 
-    def add(self, waiting: Waiting) -> bool:
+    def add(self, waiting: WaitingQuery) -> bool:
         """Let a query wait; False if there is no room."""
         node = waiting.hit.node
         queries = self._by_node.get(node, {})
@@ -65,7 +65,7 @@ class Pending:
         """Return when the last of a name's queries is due; 0 if none waits."""
         return max((waiting.deadline for waiting in self._by_node.get(node, {}).values()), default=0.0)
 
-    def release(self, node: Node) -> list[Waiting]:
+    def release(self, node: Node) -> list[WaitingQuery]:
         """Take out all that wait for a name."""
         queries = self._by_node.pop(node, {})
         self._count -= len(queries)
@@ -85,7 +85,7 @@ class Pending:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
-    def due(self, now: float) -> list[Waiting]:
+    def due(self, now: float) -> list[WaitingQuery]:
         """Take out all that can wait no longer."""
         found = []
         while self._due and self._due[0][0] <= now:
@@ -95,7 +95,7 @@ class Pending:
                 found.append(waiting)
         return found
 
-    def _holds(self, waiting: Waiting) -> bool:
+    def _holds(self, waiting: WaitingQuery) -> bool:
         return self._by_node.get(waiting.hit.node, {}).get(waiting.identity) is waiting
 
     def _take(self, node: Node, identity: tuple[Hashable, int, bytes]) -> None:

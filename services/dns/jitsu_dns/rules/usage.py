@@ -47,7 +47,7 @@ class _Batch:
     drains: tuple[str, ...]
 
 
-class Usage:
+class NameUsage:
     """What one replica has counted, and its reports."""
 
     def __init__(self, who: Reporting) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.lookup import Held, Hit
     from jitsu_dns.rules.responder import Responder
     from jitsu_dns.rules.states import States
-    from jitsu_dns.rules.usage import Usage
+    from jitsu_dns.rules.usage import NameUsage
 
 MAX_PACKETS_KEPT = 200_000
 MAX_KEPT_BYTES = 100 * 1024 * 1024
@@ -63,7 +63,7 @@ class WarmPacket:
 class WarmAnswers:
     """All packets that have a warm answer, and what was counted for them."""
 
-    def __init__(self, usage: Usage, states: States, responder: Responder) -> None:
+    def __init__(self, usage: NameUsage, states: States, responder: Responder) -> None:
         self._usage, self._states = usage, states
         self._limit, self._responder = responder.limit, responder
         self._packets: dict[bytes, WarmPacket] = {}

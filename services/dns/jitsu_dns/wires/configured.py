@@ -7,7 +7,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.cookies import SECRET_BYTES, Cookies
-from jitsu_dns.rules.exchange import About, Identity
+from jitsu_dns.rules.exchange import SelfDescription, ServerIdentity
 from jitsu_dns.rules.forward import Forwarder
 from jitsu_dns.rules.front import Front, Limits, Others
 from jitsu_dns.rules.lookup import Wildcards
@@ -22,14 +22,14 @@ from jitsu_protocol.model.errors import SetupFault
 from jitsu_protocol.rates import Networks
 
 if TYPE_CHECKING:
-    from jitsu_dns.rules.usage import Usage
+    from jitsu_dns.rules.usage import NameUsage
     from jitsu_dns.wires.servers import Servers
     from jitsu_dns.wires.sockets import Sockets
     from jitsu_runtime.clock import Clock
     from jitsu_runtime.settings.schema import DnsSettings
 
 
-def front_of(settings: DnsSettings, usage: Usage, servers: Servers | None, sockets: Sockets, clock: Clock) -> Front:
+def front_of(settings: DnsSettings, usage: NameUsage, servers: Servers | None, sockets: Sockets, clock: Clock) -> Front:
     """Return the rules as they are configured; raises SetupFault."""
     try:
         static = [parse_static(line) for line in settings.records]
@@ -60,8 +60,8 @@ def front_of(settings: DnsSettings, usage: Usage, servers: Servers | None, socke
         table,
         usage,
         Limits(settings.max_waiting, summon_limit(settings), responses),
-        Identity(
-            About(settings.version, settings.replica, settings.tcp_idle),
+        ServerIdentity(
+            SelfDescription(settings.version, settings.replica, settings.tcp_idle),
             Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
             clock.wall() - clock.now(),
         ),

@@ -94,8 +94,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 HAS_BATCHES = hasattr(LIBC, "recvmmsg") and hasattr(LIBC, "sendmmsg") and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
-class Room:
-    """Room for the datagrams of one direction, with the kernel's headers over it."""
+class BatchRoom:
+    """Memory for the datagrams of one direction, and the kernel's headers that point into it."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class KernelAddresses:
         return self._name_words[1 : count * _NAME_WORDS : _NAME_WORDS].tolist()
 
 
-class Datagrams:
+class DatagramSocket:
     """A UDP socket, read and written in batches."""
 
     def __init__(self, bound: socket.socket, *, connected: bool = False) -> None:
@@ -194,8 +194,8 @@ class Datagrams:
         own = 0 if connected else ADDRESS_BYTES if kernel.is_v6 else V4_ADDRESS_BYTES
         control = CMSG_HEADER_BYTES + -(-kernel.pktinfo_bytes // 8) * 8 if kernel.is_everywhere else 0
         held = CONTROL_BYTES if kernel.is_everywhere else 0
-        self._in = Room(IN_BYTES, kernel.names, ADDRESS_BYTES, kernel.controls, held)
-        self._out = Room(OUT_BYTES, kernel.names, own, kernel.controls, control)
+        self._in = BatchRoom(IN_BYTES, kernel.names, ADDRESS_BYTES, kernel.controls, held)
+        self._out = BatchRoom(OUT_BYTES, kernel.names, own, kernel.controls, control)
         self._senders: list[Address] = []  # where there are no batches
         self.unsent: Counter[int] = Counter()
         """errno -> responses that the kernel refused to send."""

@@ -13,7 +13,7 @@ from jitsu_dns.wires import interfaces
 from jitsu_dns.wires.activation import inherited, is_activated
 from jitsu_dns.wires.forward import ForwardSockets
 from jitsu_dns.wires.notify import NotifySockets
-from jitsu_dns.wires.tcp import Connection, TcpServer, bind_tcp
+from jitsu_dns.wires.tcp import TcpConnection, TcpServer, bind_tcp
 from jitsu_dns.wires.udp import UdpServer, bind_udp
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.descriptors import raise_limit
@@ -90,14 +90,14 @@ class RealSockets:
 
     def send(self, client: Hashable, data: bytes) -> None:
         """Send one response over the transport that the client has used."""
-        if isinstance(client, Connection):
+        if isinstance(client, TcpConnection):
             client.send(data)
         elif isinstance(client, tuple):
             self._udp.send(data, client)
 
     def send_all(self, client: Hashable, messages: Iterator[bytes]) -> None:
         """Send messages over TCP, each when the client has accepted the one before."""
-        if isinstance(client, Connection):
+        if isinstance(client, TcpConnection):
             client.send_all(messages)
 
     def ask(self, attempt: int, server: Server, data: bytes, *, tcp: bool) -> None:

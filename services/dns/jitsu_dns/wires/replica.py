@@ -18,7 +18,7 @@ from jitsu_dns.rules.events import (
     ReportDrain,
     SendResponse,
     SendZone,
-    StateChanged,
+    StatePublished,
     StatesReceived,
     SummonVm,
 )
@@ -26,7 +26,7 @@ from jitsu_dns.rules.exchange import Client
 from jitsu_dns.rules.forward import AskServer, AttemptFailed, ForgetAttempt, ResponseReceived
 from jitsu_dns.rules.notify import LogUnheard, NotifyAnswered, SendNotify
 from jitsu_dns.rules.reports import ReplicaReports
-from jitsu_dns.rules.usage import Reporting, Usage
+from jitsu_dns.rules.usage import NameUsage, Reporting
 from jitsu_dns.rules.warnings import WarningList, upgrade_hint
 from jitsu_dns.wires.configured import front_of, summon_limit
 from jitsu_dns.wires.interfaces import served_addresses
@@ -34,7 +34,7 @@ from jitsu_dns.wires.metrics import ReplicaMetrics
 from jitsu_dns.wires.names import NamesFollower
 from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.servers import Servers
-from jitsu_dns.wires.summons import Summons
+from jitsu_dns.wires.vmd_calls import VmdCalls
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_runtime.bus.follow import follow_states
 from jitsu_runtime.driver import Driver
@@ -69,9 +69,9 @@ class Replica:
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
         who = Reporting(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{sockets.port}")
         self._servers = None if settings.forward == ["off"] else Servers(settings, sockets.port, sockets.interfaces)
-        self._front = front_of(settings, Usage(who), self._servers, sockets, world.clock)
+        self._front = front_of(settings, NameUsage(who), self._servers, sockets, world.clock)
         self._driver = Driver(self._front, self._perform, world.clock)
-        self._summons = Summons(world, self._front.contents.table, self._driver)
+        self._summons = VmdCalls(world, self._front.contents.table, self._driver)
         self._reports = UsageReports(world, ReplicaReports(self._front, self._warn))
         self._query_log = QueryLog(is_on=settings.log_queries)
         self.names = NamesFollower(world, self._driver, self._front.contents.names)
@@ -214,7 +214,7 @@ class Replica:
         self._driver.handle(StatesReceived(statuses, host))
 
     def _state_changed(self, status: VmStatus, gone: bool) -> None:
-        self._driver.handle(StateChanged(status, gone))
+        self._driver.handle(StatePublished(status, gone))
 
     async def _follow_addresses(self) -> None:
         async for _ in self._sockets.address_changes():

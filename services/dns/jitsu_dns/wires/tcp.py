@@ -72,7 +72,7 @@ class TcpServer:
 
     def __init__(
         self,
-        received: Callable[[bytes, Connection], bytes | None],
+        received: Callable[[bytes, TcpConnection], bytes | None],
         gone: Callable[[Hashable], None],
         after: Callable[[], None],
         *,
@@ -82,10 +82,10 @@ class TcpServer:
         """`received` returns an answer that is ready, or None; `gone` hears of closed connections."""
         self.received, self.gone, self.after = received, gone, after
         self.max_connections, self.idle_s = max_connections, idle_s
-        self.connections: dict[Connection, None] = {}
+        self.connections: dict[TcpConnection, None] = {}
         """In the order of their latest query, so the one that has been silent for longest comes first."""
-        self._line: deque[Connection] = deque()
-        self._transfers: deque[Connection] = deque()
+        self._line: deque[TcpConnection] = deque()
+        self._transfers: deque[TcpConnection] = deque()
         """Connections that have more messages of a long answer to send."""
         self._is_turn_due = False
         self._is_scarce = False
@@ -121,7 +121,7 @@ class TcpServer:
                 next(iter(self.connections)).abort()
             host = peer[0].partition("%")[0]
             address = plain(socket.inet_pton(accepted.family, host))
-            self.connections[Connection(self, accepted, address)] = None
+            self.connections[TcpConnection(self, accepted, address)] = None
 
     def _pause(self, bound: socket.socket, error: OSError) -> None:
         """Accept again in a while, and close the connection that has been silent for longest to make room."""
@@ -142,12 +142,12 @@ class TcpServer:
         if bound.fileno() >= 0:
             asyncio.get_running_loop().add_reader(bound, self._accept, bound)
 
-    def line_up(self, connection: Connection) -> None:
+    def line_up(self, connection: TcpConnection) -> None:
         """Let a connection that has whole messages have its turn."""
         self._line.append(connection)
         self._want_turn()
 
-    def transfer(self, connection: Connection) -> None:
+    def transfer(self, connection: TcpConnection) -> None:
         """Let a connection send the next message of a long answer when it has its turn."""
         self._transfers.append(connection)
         self._want_turn()
@@ -235,7 +235,7 @@ class _Transfers:
         self._answers.clear()
 
 
-class Connection:
+class TcpConnection:
     """One connection; the client that the rules see."""
 
     def __init__(self, server: TcpServer, accepted: socket.socket, address: bytes) -> None:

@@ -9,11 +9,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, Datagrams, SocketLost
+from jitsu_dns.wires.datagrams import BATCH_DATAGRAMS, Address, DatagramSocket, SocketLost
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.clock import SYSTEM_CLOCK, Clock
 
-WarmPath = Callable[[Sequence[bytes], Datagrams], list[bytes | None]]
+WarmPath = Callable[[Sequence[bytes], DatagramSocket], list[bytes | None]]
 Received = Callable[[bytes, Address, bytes], bytes | None]
 
 MAX_BATCHES = 8
@@ -63,7 +63,7 @@ class UdpServer:
         `after` is called after each turn.
         """
         self._socket = bound
-        self._datagrams = Datagrams(bound)
+        self._datagrams = DatagramSocket(bound)
         self._warm, self._received, self._after = warm, received, after
         self._left: deque[tuple[bytes, Address, bytes]] = deque()
         self._slow = 0

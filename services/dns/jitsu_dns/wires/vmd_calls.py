@@ -21,7 +21,7 @@ class HandlesSummons(Protocol):
         """Handle the outcome of a summon."""
 
 
-class Summons:
+class VmdCalls:
     """The calls to all vmds that are under way."""
 
     def __init__(self, world: World, table: Table, rules: HandlesSummons) -> None:
