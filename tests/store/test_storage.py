@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from jitsu_protocol.messages import Apply, Change, Log, Record
-from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.messages import Apply, Change, ChangesSince, Diff, ListBranches, Log, Record
+from jitsu_protocol.model.errors import Conflict, NotFound, Unavailable
 from jitsu_store.git.errors import CannotWriteError
 from jitsu_store.main import start
 from tests.support.store import KeptFeed, StoreWorld, running_on
@@ -84,3 +84,32 @@ class StartedWorld(StoreWorld):
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
+
+
+async def test_the_past_is_answered_from_any_storage() -> None:
+    async with running_on(MemoryStorage(MemoryDisk())) as store:
+        first = await store.apply({"a/b": "1", "c": "1"})
+        await store.branch("try")
+        await store.apply({"a/b": "2"}, "try")
+        last = await store.apply({"c": "2"})
+        reader = store.server.reader
+        assert (await store.get("a/b", "try"), await store.leaves("try")) == ("2", {"a/b": "2", "c": "1"})
+        assert [each.id for each in (await reader.log(Log(path="c"))).commits] == [last, first]
+        assert [each.id for each in (await reader.log(Log(limit=1))).commits] == [last]
+        found = (await reader.diff(Diff(old="try", new=last[:12]))).changes
+        assert {each.path: (each.old, each.value) for each in found} == {"a/b": ("2", "1"), "c": ("1", "2")}
+        changes = await reader.changes_since(ChangesSince(since="", limit=1))
+        assert (changes.upto, changes.more, len(changes.commits)) == (first, True, 1)
+        assert (await reader.changes_since(ChangesSince(since=last))).commits == []
+        with pytest.raises(Conflict, match="is not in the history of try"):
+            await reader.changes_since(ChangesSince(branch="try", since=last))
+        listed = (await reader.list_branches(ListBranches())).branches
+        assert [each.name for each in listed] == ["master", "try"]
+        with pytest.raises(NotFound, match="it has 1 below it"):
+            await store.get("a", "try")
+        with pytest.raises(NotFound, match="does not exist"):
+            await store.get("a/x")
+        with pytest.raises(NotFound, match="there is no branch 'nothing'"):
+            await store.get("a", "nothing")
+        with pytest.raises(NotFound, match="neither a branch nor a commit"):
+            await reader.diff(Diff(old="0000000", new="master"))
