@@ -35,16 +35,16 @@ M = TypeVar("M", bound="HasState")
 
 
 class Machine(Protocol[EventT_contra, ActionT_co]):
-    """What the driver needs of a machine."""
+    """The methods of a machine that the driver calls."""
 
     def handle(self, event: EventT_contra, now: float) -> Sequence[ActionT_co]:
-        """Return what is to be done because of an event; raises IllegalEvent, or what the caller is to be told."""
+        """Return the actions that follow from an event; raises IllegalEvent, or an error for the caller."""
 
     def deadline(self) -> float | None:
         """Return when `tick` wants to be called; None: not before the next event."""
 
     def tick(self, now: float) -> Sequence[ActionT_co]:
-        """Return what is to be done because of the time."""
+        """Return the actions that follow from the time."""
 
 
 class HasState(Protocol):
@@ -59,7 +59,7 @@ class IllegalEvent(Bug):
 
 @dataclass(frozen=True)
 class Tick:
-    """The event under which a table lists what the clock does."""
+    """The event of the rows for the clock."""
 
 
 @dataclass(frozen=True)

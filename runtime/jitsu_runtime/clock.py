@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Timer(Protocol):
-    """What `Clock.call_in` has set."""
+    """A call that `Clock.call_in` has scheduled."""
 
     def cancel(self) -> None:
         """Do not call it; after it was called, do nothing."""
@@ -31,7 +31,7 @@ class Clock(Protocol):
         """Return Unix time in seconds, for people and for other hosts."""
 
     def call_in(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call back from the event loop after so many seconds."""
+        """Call back from the event loop after `seconds`."""
 
 
 class SystemClock:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SUSPENDED_S = 0.25
 LISTEN_S = 0.2
-"""Time for what takes some steps: a probe that connects, a message that another process answers."""
+"""Long enough for an exchange of a few steps: a probe that connects, or a request that another process answers."""
 
 Event = TypeVar("Event")
 Action = TypeVar("Action")
@@ -73,7 +73,7 @@ class Alarm:
 
 
 class Driver(Generic[Event, Action]):
-    """Feeds a machine, performs what it wants done, and calls its `tick` in time."""
+    """Feeds a machine with events, performs its actions, and calls its `tick` in time."""
 
     def __init__(
         self, machine: Machine[Event, Action], perform: Callable[[Sequence[Action]], None], clock: Clock

@@ -43,6 +43,7 @@ from jitsu_runtime.metrics import Metrics
 from jitsu_runtime.service_manager import notify, on_stop_signals
 from jitsu_runtime.settings.command_line import load_service
 from jitsu_runtime.settings.load import Settings, SettingsFault
+from jitsu_runtime.tasks import EndableGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -248,7 +249,7 @@ async def _serve(service: str, settings: Settings, start: Callable[[World], Awai
     world: RealWorld | None = None
     stop_metrics: Callable[[], None] | None = None
     try:
-        async with asyncio.TaskGroup() as group:
+        async with EndableGroup() as group:
             stop = asyncio.Event()
             on_stop_signals(stop.set)
             world = RealWorld(service, settings, group)
@@ -262,7 +263,8 @@ async def _serve(service: str, settings: Settings, start: Callable[[World], Awai
             starting.cancel()
             if world.on_stop is not None:
                 await world.on_stop()
-            raise Stopped
+            group.end()
+        status = 0
     except* Exception as failures:
         status = exit_status(service, failures)
     finally:
@@ -277,24 +279,19 @@ async def _starting(start: Callable[[World], Awaitable[None]], world: World) -> 
     await start(world)
 
 
-class Stopped(Exception):
-    """A signal has asked this process to stop: raised in the task group, so that it cancels all tasks."""
-
-
 def exit_status(service: str, failures: ExceptionGroup[Exception]) -> int:
     """Report every failure that ended a process, and return the exit status that follows from them.
 
     A SetupFault is printed for the operator. Anything else is logged with its traceback, and outweighs the faults.
     """
-    status = 0
+    status = EXIT_FAILED
     faults, others = failures.split(SetupFault)
     for fault in _flat(faults):
         print(f"jitsu-{service}: {fault}", file=sys.stderr)
         status = fault.status
     for failure in _flat(others):
-        if not isinstance(failure, Stopped):
-            log.error("task failed", service=service, exc_info=failure)
-            status = EXIT_FAILED
+        log.error("task failed", service=service, exc_info=failure)
+        status = EXIT_FAILED
     return status
 
 

@@ -43,10 +43,10 @@ class Feed(Protocol):
     """By topic: where each stands."""
 
     def publish(self, topic: str, body: Message) -> None:
-        """Send a change to all who follow the topic."""
+        """Send a change to all followers of the topic."""
 
     def skip(self, topic: str) -> None:
-        """Have all who follow the topic ask for a snapshot."""
+        """Make all followers of the topic ask for a snapshot."""
 
 
 class Followed(Protocol):
@@ -63,7 +63,7 @@ class Followed(Protocol):
 
 
 class World(Protocol):
-    """What a service's `start` is given."""
+    """The argument of a service's `start`."""
 
     service: str
     settings: Settings
@@ -71,15 +71,15 @@ class World(Protocol):
     clock: Clock
 
     notes: Callable[[], list[str]]
-    """Returns what an operator should know; `jitsu status` shows it."""
+    """Returns sentences that an operator should know; `jitsu status` shows them."""
     left_out: Callable[[], list[str]]
     """Returns notes of the VMs with which this service cannot work (bus/follow.py)."""
     on_stop: Callable[[], Awaitable[None]] | None
-    """Awaited between the signal and the end, for what must still be sent."""
+    """Awaited after the signal to stop, while the sockets are still open, to send what is left."""
     on_reload: Callable[[Settings], None]
     """Called when settings have changed that can change in a running process."""
     on_hangup: Callable[[], None]
-    """Called at SIGHUP for what is read from elsewhere, whether or not the settings have changed."""
+    """Called at every SIGHUP, also if no setting has changed, to read other files again."""
 
     @property
     def host(self) -> str:
@@ -119,7 +119,7 @@ class World(Protocol):
         """
 
     def ready(self) -> None:
-        """Tell whoever supervises this process that it does its work now."""
+        """Notify the service manager that this process does its work now."""
 
 
 Snapshot = tuple[str, int, Any]

@@ -8,19 +8,15 @@ import pytest
 import structlog
 
 from jitsu_protocol.model.errors import DamagedStore, SetupFault
-from jitsu_runtime.service import Stopped, exit_status
+from jitsu_runtime.service import exit_status
 from tests.support.process import running_process
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_process_that_was_stopped_exits_with_status_0() -> None:
-    assert exit_status("dns", ExceptionGroup("", [Stopped()])) == 0
-
-
 def test_a_setup_fault_is_printed_and_decides_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    nested = ExceptionGroup("", [Stopped(), ExceptionGroup("", [DamagedStore("HEAD is empty")])])
+    nested = ExceptionGroup("", [ExceptionGroup("", [DamagedStore("HEAD is empty")])])
     assert exit_status("store", nested) == DamagedStore.status == 3
     assert capsys.readouterr().err == "jitsu-store: HEAD is empty\n"
 

@@ -34,7 +34,7 @@ class Arm(Request):
     is_there: bool = False
     """The guest is paused or already boots, so the MAC address on the bridge may be its own."""
     limit_s: float
-    """After so many seconds without Disarm, the boot counts as failed."""
+    """If no Disarm comes within this many seconds, the boot counts as failed."""
 
 
 class Disarm(Request):

@@ -1,1 +1,1 @@
-"""What the messages are about: VMs, their keys and states, and what can go wrong."""
+"""The subjects of the messages: VMs, their keys and states, and errors."""

@@ -1,4 +1,4 @@
-"""The states of a VM, and the one table of what may follow what.
+"""The states of a VM, and the one table of which may follow which.
 
     off ──► starting ──► booting ──► ready ◄──► draining ──► stopping ──► off | suspended
              │             │           │

@@ -1,4 +1,4 @@
-"""The requests that an owner works on: who is sent each reply, and how many of one peer there may be at a time (G9)."""
+"""The requests that an owner works on: which peer gets each reply, and how many one peer may have at a time (G9)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 MAX_REQUESTS = 20_000
 """Requests worked on at once; more are answered `unavailable`."""
 MAX_REQUESTS_OF_PEER = 12_000
-"""Of these, from one connection: one peer leaves room for the others, and one dns may wake 10,000 VMs at once."""
+"""How many of these may come over one connection. It leaves room for other peers, yet one dns may wake 10,000 VMs."""
 
 
 @dataclass
 class UnderWay:
-    """By the id of each request."""
+    """The peers that wait for a reply, by the id of their requests."""
 
     _peers: dict[bytes, bytes] = field(default_factory=dict)
     _counts: Counter[bytes] = field(default_factory=Counter)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return how many requests are under way."""
         return len(self._peers)
 
     @property
@@ -28,18 +28,18 @@ class UnderWay:
         return len(self._counts)
 
     def begin(self, id: bytes, peer: bytes) -> None:
-        """Note who is sent the reply; of a request that came twice, perhaps over another connection, the latest."""
+        """Note the peer that gets the reply; for a request that came twice, that is the latest connection."""
         if id in self._peers:
             self._one_less(self._peers[id])
         self._peers[id] = peer
         self._counts[peer] += 1
 
     def is_too_many(self, peer: bytes) -> bool:
-        """Say whether the request that was begun last is one too many."""
+        """Return whether the request that was begun last is one too many."""
         return len(self._peers) > MAX_REQUESTS or self._counts[peer] > MAX_REQUESTS_OF_PEER
 
     def end(self, id: bytes) -> bytes:
-        """Return who is sent the reply; the request is no longer under way."""
+        """Return the peer that gets the reply; the request is no longer under way."""
         peer = self._peers.pop(id)
         self._one_less(peer)
         return peer

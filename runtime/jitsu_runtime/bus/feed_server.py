@@ -1,4 +1,4 @@
-"""An owner's end of its feed: numbers what it publishes on each topic, and repeats where each stands."""
+"""An owner's end of its feed: numbers the items of each topic, and repeats the last number in heartbeats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others need of ZeroMQ itself, so that they need not import it: a context, key files, its version."""
+"""The parts of ZeroMQ that other modules use without importing it: a context, key files, and its version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the four ends of the bus need of a transport. There are two: ZeroMQ, and memory in the simulation."""
+"""The interface between the four ends of the bus and a transport: ZeroMQ, or memory in the simulation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Sent(Enum):
-    """What became of a message to one peer."""
+    """The result of sending a message to one peer."""
 
     SENT = "sent"
     FULL = "full"
-    """It takes nothing more now."""
+    """The peer cannot take another message now."""
     GONE = "gone"
 
 
@@ -27,7 +27,7 @@ class Incoming:
     """The connection that it came over, and that its reply goes to."""
     frame: memoryview
     role: str | None = None
-    """Whose key its sender has; None where there are no keys."""
+    """The role of its sender's key; None if this suite has no keys."""
 
 
 class CallerLink(Protocol):
@@ -44,7 +44,7 @@ class CallerLink(Protocol):
 
 
 class OwnerLink(Protocol):
-    """An owner's connections to all who call it."""
+    """An owner's connections to all its callers."""
 
     def send(self, peer: bytes, frame: bytes) -> Sent:
         """Send to one peer without waiting."""
@@ -67,20 +67,20 @@ class FollowerLink(Protocol):
 
 
 class FeedLink(Protocol):
-    """An owner's connections to all who follow its feed."""
+    """An owner's connections to all followers of its feed."""
 
     def publish(self, topic: str, frame: bytes) -> None:
-        """Send to all who follow a topic, as far as they can take it."""
+        """Send to all followers of a topic; one whose queue is full misses the message."""
 
     async def attend(self) -> None:
-        """Do what the transport needs done all the time, until cancelled."""
+        """Keep the transport working until cancelled."""
 
     def close(self) -> None:
         """Close it, and give its endpoint up."""
 
 
 class CountDropped(Protocol):
-    """What counts messages that are dropped: see metrics.py."""
+    """Counts messages that were dropped or refused (metrics.py)."""
 
     def __call__(self, reason: str) -> None:
         """Count one."""

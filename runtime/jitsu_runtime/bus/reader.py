@@ -28,7 +28,7 @@ class Reader:
     """Reads one socket for as long as `attend` runs."""
 
     def __init__(self, socket: zmq.Socket[Any], take: Callable[[list[Any]], None], *, copy: bool = True) -> None:
-        """`take` is given the parts of each message; without `copy` they are frames that know who sent them."""
+        """`take` is called with the parts of each message; without `copy`, they are frames that know their sender."""
         self._socket = socket
         self._take = take
         self._copy = copy
@@ -53,12 +53,12 @@ class Reader:
             os.close(descriptor)
 
     def look(self) -> None:
-        """Read soon, if there is anything to read: to be called after each send."""
+        """Read soon, if there is anything to read; call this after each send."""
         if not self._socket.closed and cast("int", self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._wake.set()
 
     def _read(self) -> bool:
-        """Read what is there; returns whether there may be more, after the others have had their turn."""
+        """Read the messages that are there, up to MAX_IN_A_ROW; return whether there may be more."""
         for _ in range(MAX_IN_A_ROW):
             if self._socket.closed:
                 return False

@@ -1,4 +1,4 @@
-"""Sends replies to peers, and lets those wait that a slow peer does not take (wire/outbox.py)."""
+"""Sends replies to peers, and keeps those that a slow peer does not take at once (wire/outbox.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Replies:
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits for peers that do not take it, beside what the transport has."""
+        """How many bytes wait for slow peers, besides those that the transport has."""
         return self._outbox.total
 
     def send(self, peer: bytes, frame: bytes) -> None:
@@ -38,7 +38,7 @@ class Replies:
             self._waits.set()
 
     async def flush_for_ever(self) -> None:
-        """Send what waits as peers take it; the transport does not report when one does."""
+        """Send the replies that wait, and try again and again: the transport does not report when a peer has room."""
         pause = FLUSH_S
         while True:
             await self._waits.wait()
@@ -49,7 +49,7 @@ class Replies:
             await asyncio.sleep(pause)
 
     def _flush(self, peer: bytes) -> bool:
-        """Send what waits for a peer; returns whether it took any."""
+        """Send the replies that wait for a peer, and return whether it took any."""
         progress = False
         while (frame := self._outbox.first(peer)) is not None:
             match self._link.send(peer, frame):

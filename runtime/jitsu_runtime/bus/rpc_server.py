@@ -53,7 +53,7 @@ MAX_READING_BYTES = 64 * 1024 * 1024
 @dataclass(slots=True)
 class _Outcome:
     reply: Message | errors.JitsuError | None = None
-    """None: there is nobody left to reply to."""
+    """None if there is nobody left to reply to."""
 
 
 class RpcServer:
@@ -80,7 +80,7 @@ class RpcServer:
 
     @property
     def waiting_bytes(self) -> int:
-        """Of replies, how much waits for peers that do not take it, beside what the transport has."""
+        """How many bytes of replies wait for slow peers, besides those that the transport has."""
         return self._replies.waiting_bytes
 
     @property
@@ -124,7 +124,7 @@ class RpcServer:
             self._take(header, frame[header.body_at :])
 
     def _check(self, header: Header, size: int, role: str | None) -> None:
-        """Raise Forbidden or BadRequest for what can be refused without a look at the body of so many bytes."""
+        """Raise Forbidden or BadRequest for a request that can be refused by its header and the `size` of its body."""
         kind = header.kind
         if role is not None:
             try:
@@ -140,7 +140,7 @@ class RpcServer:
             raise errors.MalformedMessage(f"{kind} of {size + header.body_at} bytes is too long: {longest} are allowed")
 
     def _take(self, header: Header, body: memoryview) -> None:
-        """Read a body, and carry out what it asks for."""
+        """Read a body, and carry the request out."""
         cls = self._handlers[header.kind][0]
         if len(body) > AT_ONCE_BYTES:
             if self._reading_bytes + len(body) > MAX_READING_BYTES:

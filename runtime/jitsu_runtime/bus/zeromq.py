@@ -1,7 +1,7 @@
 """The bus over ZeroMQ: DEALER to ROUTER for requests, XPUB to SUB for feeds.
 
-The functions at the end make a caller, an owner and a feed from an endpoint. How many peers may be
-connected is said in door.py. Of a subscriber nothing is read but subscriptions; see `ZmqFeed`.
+The functions at the end make a caller, an owner and a feed from an endpoint. door.py limits how many peers may be
+connected. A feed reads nothing from its subscribers but their subscriptions; see `ZmqFeed`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from jitsu_runtime.world import Handler
 
 CURVE_BYTES = 1024
-"""What the transport may add to a message: encryption, and the frames of its own handshake."""
+"""The most bytes that the transport adds to a message: encryption, and the frames of its own handshake."""
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""Of one peer: what ZeroMQ may hold for us while we do something else."""
+"""The most bytes of one peer that ZeroMQ may keep until this process reads them."""
 MAX_QUEUED_REPLIES = 16
 MAX_SUBSCRIPTION_BYTES = 1024
 """Enough for the handshake of CURVE; a topic has some ten. ZeroMQ keeps 50 bytes for each byte of a subscription."""
 MAX_FOREIGN_TOPICS = 32
-"""Subscriptions of one peer to topics that there are not: a peer of another version may have some."""
+"""The most subscriptions of one peer to topics that do not exist here; a peer of another version may have some."""
 MAX_FOREIGN_IN_ALL = 256
 
 log = structlog.get_logger("bus")
@@ -98,7 +98,7 @@ class ZmqOwner:
         self._socket = make_socket(context, zmq.ROUTER, endpoint, longest)
         self._socket.setsockopt(zmq.RCVHWM, max(2, min(1000, MAX_QUEUED_BYTES // longest)))
         self._socket.setsockopt(zmq.SNDHWM, MAX_QUEUED_REPLIES)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # says when a peer takes no more, instead of dropping replies
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a full peer is an error instead of a dropped reply
         self._dropped = dropped
         self._door, self.close = bind(self._socket, endpoint, curve, dropped)
 
@@ -182,14 +182,14 @@ class ZmqFeed:
         self._door, self.close = bind(self._socket, endpoint, curve, dropped)
 
     def publish(self, topic: str, frame: bytes) -> None:
-        """Send to all who subscribe to a topic."""
+        """Send to all subscribers of a topic."""
         if not self._socket.closed:
             send(self._socket, [_on_the_wire(topic), frame])
             if self._reader is not None:
                 self._reader.look()
 
     async def attend(self) -> None:
-        """See who subscribes to what, until cancelled."""
+        """Read subscriptions until cancelled."""
         self._reader = Reader(self._socket, self._subscribed, copy=False)
         await self._reader.attend()
 
@@ -197,7 +197,7 @@ class ZmqFeed:
         descriptor, subscription = self._door.heard(frames[0]), frames[0].bytes
         topic, foreign = subscription[1:], self._foreign
         if subscription[:1] == b"\0":
-            # A connection that has ended is not named; whoever has the topic with it is counted one less.
+            # ZeroMQ does not name a connection that has ended, so any peer with that topic is counted one less.
             each = next((each for each in foreign if each[1] == topic and descriptor in (each[0], -1)), None)
             foreign.discard(each or (descriptor, topic))
         elif subscription[:1] == b"\1" and topic not in self._topics:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from jitsu_runtime.bus.follow import fetch_leaves, follow_vms
 from jitsu_runtime.service import EXIT_SETUP, RealWorld, configured, run, run_loop
 from jitsu_runtime.settings.command_line import service_parser
 from jitsu_runtime.settings.load import SettingsFault, load
+from jitsu_runtime.tasks import EndableGroup
 from jitsu_vmd.hypervisors import make
 from jitsu_vmd.wires.check import looked_at
 from jitsu_vmd.wires.hypervisors import Hypervisors
@@ -93,26 +93,16 @@ def _vms_of_the_file(settings: Settings) -> list[VM]:
 
 async def _check(settings: Settings, vms: list[VM]) -> dict[str, Any]:
     own = settings.hypervisor.model_copy(update={"accelerate": "tcg"})  # nothing is run to see whether KVM works
-    found: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-    async def look() -> None:
-        async with asyncio.TaskGroup() as group:
-            world = RealWorld("vmd", settings.model_copy(update={"hypervisor": own}), group)
-            try:
-                kinds = {each.name: each.kind for each in own.all_connections}
-                found.set_result(await looked_at(hypervisors_for(world), kinds, vms))
-                await asyncio.Event().wait()  # until it is cancelled, with the tasks of hypervisors that were opened
-            finally:
-                world.close()
-
-    looking = asyncio.ensure_future(look())
-    either: list[asyncio.Future[Any]] = [looking, found]
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    looking.cancel()
-    await asyncio.wait([looking])
-    if not found.done():
-        looking.result()  # raises what has kept it from looking
-    return found.result()
+    found: dict[str, Any] = {}
+    async with EndableGroup() as group:
+        world = RealWorld("vmd", settings.model_copy(update={"hypervisor": own}), group)
+        try:
+            kinds = {each.name: each.kind for each in own.all_connections}
+            found = await looked_at(hypervisors_for(world), kinds, vms)
+        finally:
+            world.close()
+        group.end()  # the tasks of hypervisors that were opened
+    return found
 
 
 if __name__ == "__main__":
