@@ -34,7 +34,7 @@ from jitsu_synjitsu.wires.status import SynjitsuStatus
 from jitsu_vmd.hypervisors.solo5.rules import command_line
 from jitsu_vmd.hypervisors.solo5.rules.users import UsersFault, user_range
 from jitsu_vmd.main import hypervisors_for
-from jitsu_vmd.rules.room import Room
+from jitsu_vmd.rules.admission import Admission
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from tests.support.hypervisors import refusal_of
 from tests.support.reaper import HearingPolicy
@@ -128,7 +128,7 @@ def runs_vms(process: RealWorld) -> None:
     for vm in (VM, make_vm("other", "10.0.0.2", kernel="/k", disk="/d@vda")):
         assert isinstance(refusal_of(hypervisors, vm), str)
     hypervisors.notes()
-    room = Room(settings.max_booting, settings.max_running, settings.max_memory)
+    room = Admission(settings.max_booting, settings.max_running, settings.max_memory)
     assert isinstance(room.never(VM), str)
     try:
         user_range(settings.uids)

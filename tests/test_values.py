@@ -30,7 +30,7 @@ from jitsu_synjitsu.rules.kept import Kept
 from jitsu_vmd.hypervisors.libvirt import rules as domain
 from jitsu_vmd.hypervisors.libxl import rules as xl
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
-from jitsu_vmd.rules.room import memory
+from jitsu_vmd.rules.admission import memory
 from tests.support.clock import VirtualClock
 from tests.support.dns_sockets import FakeSockets
 from tests.support.examples import examples

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import Request
     from jitsu_protocol.model.states import VmState
     from jitsu_protocol.model.vm import VM
-    from jitsu_runtime.world import Handler, World
+    from jitsu_runtime.world import Feed, Handler, World
 
 
 class PlayedHypervisor:
@@ -117,8 +117,9 @@ class PlayedStore:
 class PlayedVmd:
     """A vmd and its hypervisor."""
 
-    def __init__(self, daemon: VmDaemon, hypervisor: PlayedHypervisor) -> None:
+    def __init__(self, daemon: VmDaemon, hypervisor: PlayedHypervisor, feed: Feed) -> None:
         self.daemon = daemon
+        self.feed = feed
         self.hypervisor = hypervisor
         self._vms: dict[str, VM] = {}
 
@@ -167,7 +168,8 @@ async def running_vmd(directory: Path, *vms: VM, runs: str = "", **settings: str
         hypervisor.states[runs] = Guest(GuestState.RUNNING)
     async with running_process("vmd", directory, **settings) as process:
         hypervisors = Hypervisors({"": hypervisor}, process.spawn)
-        made = PlayedVmd(VmDaemon(process, hypervisors, process.publish("vm")), hypervisor)
+        feed = process.publish("vm")
+        made = PlayedVmd(VmDaemon(process, hypervisors, feed), hypervisor, feed)
         made.daemon.holds.known.set()
         await hypervisors.open()
         looking = process.spawn(made.daemon.looks.go_on())
@@ -175,7 +177,7 @@ async def running_vmd(directory: Path, *vms: VM, runs: str = "", **settings: str
         made.daemon.adopt_forgotten()
         await made.daemon.looks.at_all()
         made.daemon.complete()
-        hypervisors.run(made.daemon.looks.changed)
+        hypervisors.run(made.daemon.hint)
         await asyncio.sleep(0)
         try:
             yield made

@@ -27,7 +27,7 @@ from jitsu_vmd.rules.events import (
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.rules.vm.parts import Terms
 from jitsu_vmd.rules.vm.stops import STOP_AGAIN_S
-from jitsu_vmd.wires.started import Started
+from jitsu_vmd.wires.started import StartedFiles
 from tests.support.vmd import running_vmd
 from tests.support.vms import make_vm
 
@@ -219,13 +219,14 @@ def test_a_file_that_cannot_be_read_or_written_costs_only_what_it_would_have_sai
     directory = tmp_path / "guests"
     directory.mkdir()
     (directory / UUID).write_text("{half of it")
-    started = Started(directory)
-    assert started.recall(UUID) is None
+    files = StartedFiles(directory)
+    assert files.recall(UUID) is None
     (tmp_path / "a file").write_text("")
-    machine = ready(vm_with())
-    unwritable = Started(tmp_path / "a file")
-    unwritable.note(machine)
-    assert unwritable.holder(make_vm("other", "127.0.4.1")) is not None
+    with structlog.testing.capture_logs() as logged:
+        unwritable = StartedFiles(tmp_path / "a file")
+        unwritable.save(UUID, vm_with())
+        unwritable.save(UUID, vm_with())
+    assert [line["log_level"] for line in logged] == ["warning"]
 
 
 def test_a_guest_that_may_not_run_on_and_cannot_be_stopped_is_not_answered_for() -> None:

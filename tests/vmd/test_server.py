@@ -96,8 +96,7 @@ async def test_what_happens_to_one_vm_costs_no_look_at_the_others(tmp_path: Path
     limits = {"hypervisor__max_booting": "10", "hypervisor__max_running": "40", "hypervisor__max_memory": "99999999"}
     async with running_vmd(tmp_path, *vms, **limits) as vmd:
         vmd.hypervisor.looks.clear()
-        counted = Counted(vmd.daemon._machines)
-        vmd.daemon._machines = vmd.daemon.looks._machines = counted
+        vmd.daemon.fleet.machines = Counted(vmd.daemon.fleet.machines)
         Counted.scans = 0
         await answer(vmd.daemon.summon(Summon(vm=vms[7].uuid)))
         vmd.hypervisor.changed(vms[7].uuid)
@@ -165,7 +164,7 @@ async def test_a_vm_does_not_start_while_the_guest_of_a_removed_one_still_has_it
 async def test_a_state_that_is_passed_at_once_is_not_published(tmp_path: Path) -> None:
     vm = make_vm(response_delay="0")
     async with running_vmd(tmp_path, vm) as vmd:
-        feed = vmd.daemon._feed.feeds["vm"]
+        feed = vmd.feed.feeds["vm"]
         before = feed.number
         await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
         assert feed.number - before == 1, "ready; it starts and boots for no time at all"
@@ -175,7 +174,7 @@ async def test_a_state_that_lasts_is_published(tmp_path: Path, monkeypatch: pyte
     vm, accepted = make_vm(response_delay="0"), asyncio.Event()
     async with running_vmd(tmp_path, vm) as vmd:
         published: list[VmState] = []
-        monkeypatch.setattr(vmd.daemon._feed, "publish", lambda _, item: published.append(item.vm.state))
+        monkeypatch.setattr(vmd.feed, "publish", lambda _, item: published.append(item.vm.state))
         monkeypatch.setattr(vmd.hypervisor, "start", lambda _: accepted.wait())
         summoned = asyncio.ensure_future(answer(vmd.daemon.summon(Summon(vm=vm.uuid))))
         await vmd.until(lambda: published == [VmState.STARTING])

@@ -47,14 +47,14 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     hypervisors = Hypervisors(hypervisors_for(process) if backends is None else backends, process.spawn)
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
-    process.on_reload = daemon.take
+    process.on_reload = daemon.reload
     process.on_stop = hypervisors.settle
     await hypervisors.open()
     process.serve(daemon.handlers())
     process.spawn(daemon.looks.go_on(), "reconcile")
     store = process.client("store")
     daemon.holds.follow(process)
-    statistics = daemon.statistics
+    statistics = daemon.outside.statistics
     statistics.restore(await fetch_leaves(process, store, STATS_ROOT))
     await daemon.holds.known.wait()  # before VMs are known that must not be started
     await follow_vms(
@@ -67,7 +67,7 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     daemon.adopt_forgotten()
     await daemon.looks.at_all()
     daemon.complete()
-    hypervisors.run(daemon.looks.changed)
+    hypervisors.run(daemon.hint)
     process.ready()
 
 

@@ -52,7 +52,7 @@ class SummonRequested:
     ttl: int | None = None
     """Seconds for which clients may keep the answer that dns gives; None from an older dns."""
     queued_s: float = 0.0
-    """How long it waited for admission (room.py)."""
+    """How long it waited for admission (admission.py)."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import deque
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +12,7 @@ from jitsu_protocol.messages import Timeline, Timelines, Trace
 from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
+    from jitsu_runtime.clock import Clock
     from jitsu_runtime.metrics import Metrics
     from jitsu_vmd.rules.summon import VmMachine
 
@@ -25,7 +24,8 @@ log = structlog.get_logger("vmd")
 class History:
     """Summons that have ended."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._clock = clock
         self._timelines: deque[Timeline] = deque(maxlen=KEPT)
         self._summons = metrics.counter("summons", "Summons that ended.", ["trigger", "outcome"])
         self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
@@ -42,7 +42,7 @@ class History:
                     vm=machine.vm.uuid,
                     name=machine.vm.name,
                     trigger=done.trigger,
-                    ts=time.time() - (monotonic() - begun),
+                    ts=self._clock.wall() - (self._clock.now() - begun),
                     joined=done.joined,
                     stages=done.stages,
                     outcome=done.outcome,

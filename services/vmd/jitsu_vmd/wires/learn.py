@@ -10,7 +10,7 @@ from jitsu_protocol.messages import Leaves, List
 from jitsu_protocol.model.inventory import Inventory, check_durations
 from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT
 from jitsu_protocol.model.vm_keys import mac_address
-from jitsu_vmd.rules.room import memory
+from jitsu_vmd.rules.admission import memory
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.inventory import VmChanged

@@ -10,13 +10,14 @@ VM joins the boot whatever dns believes, and Synjitsu is asked to hold its addre
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jitsu_runtime.clock import Clock, Timer
 
 PASSING_S = 0.01
 """Nobody who looks at the states of VMs notices that; `jitsu trace` has what happened in the meantime."""
@@ -26,17 +27,18 @@ PASSED_THROUGH = frozenset({VmState.STARTING, VmState.BOOTING})
 class Passing:
     """The VMs whose state is to be published soon."""
 
-    def __init__(self, publish: Callable[[str], None]) -> None:
+    def __init__(self, publish: Callable[[str], None], clock: Clock) -> None:
         """`publish` is called with the UUID of each VM that is still to be published."""
         self._publish = publish
+        self._clock = clock
         self._vms: dict[str, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def add(self, vm: str) -> None:
         """Publish a VM soon."""
         self._vms[vm] = None
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PASSING_S, self._flush)
+            self._timer = self._clock.call_in(PASSING_S, self._flush)
 
     def drop(self, vm: str) -> None:
         """It has been published as it is now."""

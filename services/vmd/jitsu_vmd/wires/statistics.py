@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
+    from jitsu_runtime.clock import Clock
     from jitsu_runtime.world import Caller
     from jitsu_vmd.rules.summon import VmMachine
 
@@ -26,9 +26,10 @@ log = structlog.get_logger("vmd")
 class Statistics:
     """The statistics of one vmd."""
 
-    def __init__(self, store: Caller, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(self, store: Caller, spawn: Callable[[Coroutine[Any, Any, None]], object], clock: Clock) -> None:
         self._store = store
         self._spawn = spawn
+        self._clock = clock
         self._starts: dict[str, int] = {}
         self._recorded: dict[str, str] = {}
         """What this process has recorded, by path."""
@@ -47,7 +48,7 @@ class Statistics:
     def started(self, machine: VmMachine) -> None:
         """Record a start."""
         path = f"{STATS_ROOT}/{machine.vm.uuid}"
-        values = {f"{path}/start_ts": f"{time.time():.6f}", f"{path}/total_starts": str(machine.summons.starts)}
+        values = {f"{path}/start_ts": f"{self._clock.wall():.6f}", f"{path}/total_starts": str(machine.summons.starts)}
         self._recorded |= values
         self._spawn(self._record(values))
 
