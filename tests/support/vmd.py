@@ -6,28 +6,30 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import zmq.asyncio
-
 from jitsu_protocol.messages import Done, Leaves, List, ListVms, Message, Record, StartDiscarding, Summon
 from jitsu_protocol.model.errors import Unavailable
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.vm import STATS_ROOT, to_tree
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_runtime.bus.zeromq import rpc_server
 from jitsu_vmd.hypervisor import Examined, Guest
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.server import VmDaemon
-from tests.support.process import running_process
+from tests.support.world import PlayedWorld
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from jitsu_protocol.messages import Request
     from jitsu_protocol.model.states import VmState
     from jitsu_protocol.model.vm import VM
-    from jitsu_runtime.world import Feed, Handler, World
+
+
+STEP_S = 0.001
+"""So much time passes in each turn of the event loop. Time must not stand still while calls are under way: what was
+seen before a call returned would seem to be as new as what was seen after it.
+"""
+LIMIT_S = 60.0
 
 
 class PlayedHypervisor:
@@ -97,13 +99,11 @@ class PlayedHypervisor:
 class PlayedStore:
     """A store that serves these VMs, and their numbers of starts."""
 
-    def __init__(self, process: World, starts: dict[str, int], *vms: VM) -> None:
+    def __init__(self, world: PlayedWorld, starts: dict[str, int], *vms: VM) -> None:
         self._leaves = {path: value for vm in vms for path, value in to_tree(vm).items()}
         self._leaves |= {f"{STATS_ROOT}/{vm}/total_starts": str(count) for vm, count in starts.items()}
         self.recorded: dict[str, str] = {}
-        endpoint = process.settings.bus.endpoint("store", "rpc")
-        handlers: dict[type[Request], Handler] = {List: self.list, Record: self.record}
-        process.spawn(rpc_server(zmq.asyncio.Context.instance(), endpoint, handlers).run())
+        world.answers |= {List: self.list, Record: self.record}
 
     def list(self, request: List) -> Leaves:
         found = {path: value for path, value in self._leaves.items() if path.startswith(request.prefix + "/")}
@@ -117,9 +117,10 @@ class PlayedStore:
 class PlayedVmd:
     """A vmd and its hypervisor."""
 
-    def __init__(self, daemon: VmDaemon, hypervisor: PlayedHypervisor, feed: Feed) -> None:
-        self.daemon = daemon
-        self.feed = feed
+    def __init__(self, world: PlayedWorld, hypervisors: Hypervisors, hypervisor: PlayedHypervisor) -> None:
+        self.world = world
+        self.feed = world.publish("vm")
+        self.daemon = VmDaemon(world, hypervisors, self.feed)
         self.hypervisor = hypervisor
         self._vms: dict[str, VM] = {}
 
@@ -155,9 +156,39 @@ class PlayedVmd:
 
     async def until(self, is_so: Callable[[], object]) -> None:
         """Wait until something is so."""
-        async with asyncio.timeout(5):
-            while not is_so():
-                await asyncio.sleep(0.005)
+        ends = self.world.time.now() + LIMIT_S
+        while not is_so():
+            assert self.world.time.now() < ends, f"it has not become so within {LIMIT_S:g} s of virtual time"
+            await asyncio.sleep(0)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Wait until that much time has passed."""
+        ends = self.world.time.now() + seconds
+        while self.world.time.now() < ends:
+            await asyncio.sleep(0)
+
+
+class _Over(Exception):
+    """The test is over."""
+
+
+@asynccontextmanager
+async def played_world(directory: Path, **settings: str) -> AsyncIterator[PlayedWorld]:
+    """Play the world of a vmd whose files are in a directory; time passes as fast as everybody works."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            world = PlayedWorld("vmd", group, bus__runtime_dir=str(directory), **settings)
+            world.spawn(_pass_time(world))
+            yield world
+            raise _Over
+    except* _Over:
+        pass
+
+
+async def _pass_time(world: PlayedWorld) -> None:
+    while True:
+        await asyncio.sleep(0)
+        world.time.advance(STEP_S)
 
 
 @asynccontextmanager
@@ -166,20 +197,16 @@ async def running_vmd(directory: Path, *vms: VM, runs: str = "", **settings: str
     hypervisor = PlayedHypervisor()
     if runs:
         hypervisor.states[runs] = Guest(GuestState.RUNNING)
-    async with running_process("vmd", directory, **settings) as process:
-        hypervisors = Hypervisors({"": hypervisor}, process.spawn)
-        feed = process.publish("vm")
-        made = PlayedVmd(VmDaemon(process, hypervisors, feed), hypervisor, feed)
+    async with played_world(directory, **settings) as world:
+        hypervisors = Hypervisors({"": hypervisor}, world.spawn)
+        made = PlayedVmd(world, hypervisors, hypervisor)
         made.daemon.holds.known.set()
         await hypervisors.open()
-        looking = process.spawn(made.daemon.looks.go_on())
+        world.spawn(made.daemon.looks.go_on())
         made.configure(*vms)
         made.daemon.adopt_forgotten()
         await made.daemon.looks.at_all()
         made.daemon.complete()
         hypervisors.run(made.daemon.hint)
         await asyncio.sleep(0)
-        try:
-            yield made
-        finally:
-            looking.cancel()
+        yield made

@@ -179,7 +179,7 @@ async def test_a_hypervisor_that_hangs_or_is_away_delays_an_apply_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hangs(_: object) -> dict[str, Examined]:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return {}
 
     async def is_away(_: object) -> dict[str, Examined]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,15 +137,16 @@ async def test_who_waits_for_room_for_a_vm_that_becomes_held_is_refused(tmp_path
         assert {each.hold for each in listed(vmd)} == {""}
 
 
-async def test_a_hold_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hold_ends_by_itself(tmp_path: Path) -> None:
     vm, other = make_vm("www"), make_vm("other", "127.0.1.2")
     async with running_vmd(tmp_path, vm, other) as vmd:
-        until = time.time() + 100.0
+        until = vmd.world.clock.wall() + 100.0
         hold(vmd, {path_of(vm.uuid): f"{until:.0f} operator:anna"})
         assert [bool(each.hold) for each in listed(vmd)] == [True, False]
         assert listed(vmd)[0].hold.startswith("held until 2")
-        monkeypatch.setattr("jitsu_vmd.wires.holds.time.time", lambda: until + 1.0)
-        hold(vmd, None)
+        await vmd.pass_time(99.0)
+        assert [bool(each.hold) for each in listed(vmd)] == [True, False]
+        await vmd.pass_time(1.5)
         assert [bool(each.hold) for each in listed(vmd)] == [False, False]
 
 
@@ -159,12 +159,9 @@ def listed(vmd: Any) -> list[Any]:
     raise AssertionError("vmd does not know its VMs yet")
 
 
-def hold(vmd: Any, leaves: dict[str, str] | None) -> None:
-    """Have vmd hear which holds there are; None: it looks at the clock."""
-    if leaves is None:
-        vmd.daemon.holds.look()
-    else:
-        vmd.daemon.holds.heard(leaves)
+def hold(vmd: Any, leaves: dict[str, str]) -> None:
+    """Have vmd hear which holds there are."""
+    vmd.daemon.holds.heard(leaves)
 
 
 class OldStore:
@@ -181,11 +178,12 @@ class OldStore:
         return Leaves(leaves={path_of(ALL): "0 operator:anna"}, commit="", epoch="e", number=0)
 
 
+@pytest.mark.wires
 @pytest.mark.parametrize("knows_heads", [True, False])
 async def test_vms_start_as_ever_beside_a_store_that_knows_no_holds(tmp_path: Path, knows_heads: bool) -> None:
     async with running_process("vmd", tmp_path) as process:
         OldStore(process, knows_heads=knows_heads)
-        holds = Holds(process.client("store"), lambda: None)
+        holds = Holds(process.client("store"), lambda: None, process.clock)
         holds.follow(process)
         async with asyncio.timeout(5):
             await holds.known.wait()

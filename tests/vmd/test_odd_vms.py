@@ -18,8 +18,7 @@ from jitsu_vmd import main
 from jitsu_vmd.wires.learn import check
 from tests.support.examples import examples
 from tests.support.odd_vms import FIRST, GOOD, odd_vms, told_of
-from tests.support.process import running_process
-from tests.support.vmd import PlayedHypervisor, PlayedStore, running_vmd
+from tests.support.vmd import PlayedHypervisor, PlayedStore, played_world, running_vmd
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -82,10 +81,10 @@ async def test_vmd_leaves_out_a_vm_of_its_own_host_with_which_it_cannot_work(
 
     monkeypatch.setattr(main, "follow_vms", follow)
     monkeypatch.setattr(main, "hypervisors_for", lambda _: {"": PlayedHypervisor()})
-    async with running_process("vmd", tmp_path) as process:
-        PlayedStore(process, {})
+    async with played_world(tmp_path) as world:
+        PlayedStore(world, {})
         with pytest.raises(Followed):
-            await main.start(process)
+            await main.start(world)
     odd = GOOD.model_copy(update={"boot_limit": float("inf")})
     inventory, _ = told_of(checks[0], odd)
     assert inventory.refused == {GOOD.uuid: "boot_limit: inf is not a duration; use seconds from 0 to 315360000"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_vmd.wires.probe import attempt_s, wait_for_port
 from tests.support.lan import ip, made_lan
 from tests.support.vms import make_vm
@@ -49,7 +50,7 @@ def test_a_guest_that_does_not_announce_itself_is_noticed_at_once(address: str) 
 
             def waited() -> float:
                 begun = monotonic()
-                asyncio.run(wait_for_port(make_vm(address=address, wait_for_port="80")))
+                asyncio.run(wait_for_port(make_vm(address=address, wait_for_port="80"), SYSTEM_CLOCK))
                 return monotonic() - begun
 
             took = lan.run_on_host(waited)
@@ -74,7 +75,7 @@ def test_a_lost_syn_costs_much_less_than_the_second_after_which_linux_repeats_it
 
         def waited() -> float:
             begun = monotonic()
-            asyncio.run(wait_for_port(make_vm(address="10.77.0.100", wait_for_port="80")))
+            asyncio.run(wait_for_port(make_vm(address="10.77.0.100", wait_for_port="80"), SYSTEM_CLOCK))
             return monotonic() - begun
 
         threading.Thread(target=is_up).start()

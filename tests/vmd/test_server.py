@@ -16,8 +16,7 @@ from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.server import VmDaemon
-from tests.support.process import running_process
-from tests.support.vmd import PlayedHypervisor, PlayedStore, running_vmd
+from tests.support.vmd import PlayedHypervisor, PlayedStore, played_world, running_vmd
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -120,28 +119,25 @@ async def test_many_events_during_a_look_are_one_more_look(tmp_path: Path) -> No
 
 async def test_g7_a_vm_is_summoned_before_a_vmd_that_returns_has_read_all_others(tmp_path: Path) -> None:
     vm, other = make_vm("www", response_delay="0"), make_vm("other", "127.0.4.2")
-    async with running_process("vmd", tmp_path) as process:
-        store = PlayedStore(process, {vm.uuid: 41}, vm, other)
-        hypervisors = Hypervisors({"": PlayedHypervisor()}, process.spawn)
-        daemon = VmDaemon(process, hypervisors, process.publish("vm"))
+    async with played_world(tmp_path) as world:
+        store = PlayedStore(world, {vm.uuid: 41}, vm, other)
+        hypervisors = Hypervisors({"": PlayedHypervisor()}, world.spawn)
+        daemon = VmDaemon(world, hypervisors, world.publish("vm"))
         daemon.holds.known.set()
-        looking = process.spawn(daemon.looks.go_on())
+        world.spawn(daemon.looks.go_on())
         listing = asyncio.ensure_future(daemon.list_vms(ListVms()))
         for refused in (lambda: daemon.handed_over(HandedOver(vm=vm.uuid)), lambda: daemon.drain(Drain(vm=vm.uuid))):
             with pytest.raises(Unavailable, match="vmd has just started"):
                 refused()
-        async with asyncio.timeout(5):
-            await answer(daemon.summon(Summon(vm=vm.uuid)))
+        await answer(daemon.summon(Summon(vm=vm.uuid)))
         assert not listing.done(), "a list without the others would say that these are gone"
-        async with asyncio.timeout(5):
-            while store.recorded.get(f"jitsu/stats/{vm.uuid}/total_starts") != "42":
-                await asyncio.sleep(0.005)
+        await world.settle()
+        assert store.recorded[f"jitsu/stats/{vm.uuid}/total_starts"] == "42"
         daemon.configure([VmChanged(None, vm), VmChanged(None, other)])
         await daemon.looks.at_all()
         daemon.complete()
         states = {status.name: status.state for status in (await listing).vms}
         assert states == {"www": VmState.READY, "other": VmState.OFF}
-        looking.cancel()
 
 
 async def test_a_vm_does_not_start_while_the_guest_of_a_removed_one_still_has_its_address(tmp_path: Path) -> None:
@@ -152,12 +148,11 @@ async def test_a_vm_does_not_start_while_the_guest_of_a_removed_one_still_has_it
         vmd.configure(new)
         waits = asyncio.ensure_future(answer(vmd.daemon.summon(Summon(vm=new.uuid, trigger="operator"))))
         await vmd.until(lambda: ("destroy", "old") in vmd.hypervisor.calls)
-        await asyncio.sleep(0.05)
+        await vmd.pass_time(5.0)
         assert ("start", "new") not in vmd.hypervisor.calls
         assert not waits.done()
         vmd.hypervisor.goes_on.set()
-        async with asyncio.timeout(5):
-            await waits
+        await waits
         assert vmd.hypervisor.calls == [("start", "old"), ("destroy", "old"), ("forget", "old"), ("start", "new")]
 
 
@@ -213,5 +208,4 @@ async def test_a_vm_that_waits_for_an_address_starts_as_soon_as_a_failed_guest_i
         waits = asyncio.ensure_future(answer(vmd.daemon.summon(Summon(vm=new.uuid, trigger="operator"))))
         vmd.hypervisor.states.pop(old.uuid, None)
         vmd.hypervisor.changed(old.uuid)
-        async with asyncio.timeout(5):
-            await waits
+        await waits

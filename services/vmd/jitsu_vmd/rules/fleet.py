@@ -100,7 +100,7 @@ class Fleet:
         self.admission = Admission(limits.max_booting, limits.max_running, limits.max_memory, blocked=self._conflict)
         self.is_complete = False
         """All VMs are known, and have been looked at."""
-        self._holders = Holders()
+        self.holders = Holders()
         self._hinted: set[str] = set()
         """VMs that a hypervisor reported while a call was under way."""
         self._shortages: dict[str, Shortage] = {}
@@ -193,7 +193,7 @@ class Fleet:
         if not self.admission.queue(machine.vm.uuid, event, shortage, now):
             raise Unavailable(f"{machine.vm.name}: {shortage.reason}, and too many VMs wait for that")
         self._admit_at = now
-        return [AwaitAdmission(arrived.waiter, patience_s(machine.vm, event))]
+        return [AwaitAdmission(arrived.vm, arrived.waiter, patience_s(machine.vm, event))]
 
     def _repeated(self, repeated: SummonRepeated, now: float) -> list[FleetAction]:
         machine = self.machine(repeated.vm)
@@ -207,7 +207,7 @@ class Fleet:
         return self.admission.shortage(machine.vm, self.machines) if machine.state in AT_REST else None
 
     def _conflict(self, vm: VM) -> Shortage | None:
-        return self._holders.conflict(vm, self.machines)
+        return self.holders.conflict(vm, self.machines)
 
     # --- the configuration ---
 
@@ -228,7 +228,7 @@ class Fleet:
     def _add(self, machine: VmMachine) -> list[FleetAction]:
         vm = machine.vm.uuid
         self.machines[vm] = machine
-        self._holders.note(vm, machine.terms.started)
+        self.holders.note(vm, machine.terms.started)
         self._count(machine)
         return [AddVm(machine), LookAt(vm)]
 
@@ -280,10 +280,10 @@ class Fleet:
 
     def _note_started(self, machine: VmMachine, now: float) -> list[FleetAction]:
         vm, started = machine.vm.uuid, machine.terms.started
-        before = self._holders.started(vm)
+        before = self.holders.started(vm)
         if started is before:
             return []
-        self._holders.note(vm, started)
+        self.holders.note(vm, started)
         if before is not None:
             self._admit_at = now  # an address may be free now
         return [] if started == before else [SaveStarted(vm, started)]

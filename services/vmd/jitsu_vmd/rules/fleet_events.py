@@ -145,6 +145,7 @@ class Admit:
 class AwaitAdmission:
     """Let a requester wait this long, and then tell it what the VM is waiting for."""
 
+    vm: str
     waiter: object
     patience_s: float
 

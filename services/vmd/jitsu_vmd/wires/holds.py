@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jitsu_protocol.messages import FeedItem
+    from jitsu_runtime.clock import Clock, Timer
     from jitsu_runtime.world import Caller, Snapshot, World
 
 CALL_LIMIT_S = 5.0
@@ -32,9 +33,10 @@ log = structlog.get_logger("vmd")
 class Holds:
     """The holds that are there now."""
 
-    def __init__(self, store: Caller, changed: Callable[[], None]) -> None:
+    def __init__(self, store: Caller, changed: Callable[[], None], clock: Clock) -> None:
         """`changed` is called when other VMs are held than before."""
-        self._store, self._changed = store, changed
+        self._store, self._changed, self._clock = store, changed, clock
+        self._timer: Timer | None = None
         self._leaves: dict[str, str] = {}
         self._holds: dict[str, Hold] = {}
         self._moved = asyncio.Event()
@@ -52,10 +54,10 @@ class Holds:
             return [f"all VMs are {_told(self._holds[ALL])}"]
         return []
 
-    def follow(self, process: World) -> None:
+    def follow(self, world: World) -> None:
         """Follow the store from now on."""
-        process.subscribe("store", "heads", ask=self._ask, reset=self.heard, apply=self._head_moved)
-        process.spawn(self._read_for_ever(), "holds")
+        world.subscribe("store", "heads", ask=self._ask, reset=self.heard, apply=self._head_moved)
+        world.spawn(self._read_for_ever(), "holds")
 
     async def _ask(self) -> Snapshot:
         try:
@@ -76,28 +78,25 @@ class Holds:
 
     async def _read_for_ever(self) -> None:
         while True:
+            await self._moved.wait()
             self._moved.clear()
-            try:
-                async with asyncio.timeout(self._next_look_s()):
-                    await self._moved.wait()
-            except TimeoutError:
-                self.look()
-                continue
             try:
                 self.heard((await self._ask())[2])
             except JitsuError as error:
                 log.warning("it is not known which VMs are held", reason=str(error))
-                self._moved.set()
-                await asyncio.sleep(RETRY_S)
+                self._clock.call_in(RETRY_S, self._moved.set)
 
     def _next_look_s(self) -> float:
-        now = time.time()
+        now = self._clock.wall()
         ends = [hold.until - now for hold in self._holds.values() if hold.until]
         return max(0.0, min([MAX_SLEEP_S, *ends]))
 
     def look(self) -> None:
-        """See who is held now."""
-        before, self._holds = self._holds, holds_in(self._leaves, time.time())
+        """See which VMs are held now, and look again when a hold may be over."""
+        before, self._holds = self._holds, holds_in(self._leaves, self._clock.wall())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_in(self._next_look_s(), self.look)
         if before != self._holds:
             self._changed()
 

@@ -7,15 +7,16 @@ address, or sends a SYN again (RFC 6298). So no attempt is waited for much longe
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 from typing import TYPE_CHECKING
 
+from jitsu_runtime.clock import sleep
 from jitsu_vmd.wires.neighbours import forget_unanswered
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.clock import Clock
 
 PAUSE_SHARE = 0.05
 """The pause between attempts is this share of the time waited so far: a boot seems at most 5% longer than it is."""
@@ -28,14 +29,14 @@ take this share of the time waited so far.
 """
 
 
-async def wait_for_port(vm: VM) -> None:
+async def wait_for_port(vm: VM, clock: Clock) -> None:
     """Return when one of the VM's addresses accepts a connection to `wait_for_port`; try until cancelled."""
-    begun = monotonic()
+    begun = clock.now()
     while True:
         for address in vm.addresses:
-            if await _accepts(address, vm.wait_for_port or 0, attempt_s(monotonic() - begun)):
+            if await _accepts(address, vm.wait_for_port or 0, attempt_s(clock.now() - begun)):
                 return
-        await asyncio.sleep(min(max(MIN_PAUSE_S, PAUSE_SHARE * (monotonic() - begun)), MAX_PAUSE_S))
+        await sleep(clock, min(max(MIN_PAUSE_S, PAUSE_SHARE * (clock.now() - begun)), MAX_PAUSE_S))
 
 
 def attempt_s(waited_s: float) -> float:

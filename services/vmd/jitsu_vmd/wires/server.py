@@ -90,7 +90,7 @@ class VmDaemon:
         host = f"-{world.host}" if world.host else ""
         self._files = StartedFiles(world.settings.bus.directory / f"guests{host}")
         self.outside = Outside(world, hypervisors, store)
-        self.holds = Holds(store, lambda: self._report(fleet.HoldsChanged()))
+        self.holds = Holds(store, lambda: self._report(fleet.HoldsChanged()), world.clock)
         memory = Recollection(self._files, self.outside, self.holds)
         self.fleet = Fleet(hypervisors, memory, _limits(world.settings))
         self._driver = Driver[fleet.FleetEvent, fleet.FleetAction](self.fleet, self._perform, world.clock)
@@ -147,18 +147,16 @@ class VmDaemon:
         except JitsuError:
             vm.leave(waiter)
             raise
-        return waiter.reply.result() if waiter.reply.done() else self._waited(vm, waiter)
+        return waiter.reply.result() if waiter.reply.done() else vm.reply(waiter)
 
-    async def _waited(self, vm: Vm, waiter: Waiter) -> Message:
-        """Wait for the reply; a VM that is not admitted while somebody has patience may still start later."""
-        try:
-            await asyncio.wait((waiter.reply,), timeout=waiter.patience_s)
-            shortage = self.fleet.admission.awaited(vm.machine.vm.uuid)
-            if not waiter.reply.done() and shortage is not None:
-                raise Unavailable(f"{vm.machine.vm.name} waits for room: {shortage.reason}")
-            return await waiter.reply
-        finally:
-            vm.leave(waiter)
+    def _await_admission(self, waiter: Waiter, vm: Vm, patience_s: float) -> None:
+        """Tell a waiter after a while what its VM waits for; the VM itself may still be admitted later."""
+        waiter.patience = self._world.clock.call_in(patience_s, partial(self._lose_patience, waiter, vm))
+
+    def _lose_patience(self, waiter: Waiter, vm: Vm) -> None:
+        shortage = self.fleet.admission.awaited(vm.machine.vm.uuid)
+        if shortage is not None:
+            waiter.refuse(Unavailable(f"{vm.machine.vm.name} waits for room: {shortage.reason}"))
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
@@ -167,14 +165,15 @@ class VmDaemon:
             if request.vm not in self.vms:
                 self.outside.statistics.restore(statistics)
                 self.configure(on_host(changes, self._world.host))
-        deadline = self._world.clock.now() + UNKNOWN_VM_WAIT_S
+        clock = self._world.clock
+        deadline = clock.now() + UNKNOWN_VM_WAIT_S
+        timer = clock.call_in(UNKNOWN_VM_WAIT_S, self._configured.set)
         while request.vm not in self.vms:
+            if clock.now() >= deadline:
+                raise NotFound(f"no VM has the uuid {request.vm[:64]!r}")
             self._configured.clear()
-            try:
-                async with asyncio.timeout(deadline - self._world.clock.now()):
-                    await self._configured.wait()
-            except TimeoutError:
-                raise NotFound(f"no VM has the uuid {request.vm[:64]!r}") from None
+            await self._configured.wait()
+        timer.cancel()
         reply = self.summon(request)
         return reply if isinstance(reply, Message) else await reply
 
@@ -279,21 +278,28 @@ class VmDaemon:
                 case fleet.Admit(vm, event):
                     with suppress(JitsuError):  # the others have their turn
                         self.vms[vm].handle(event)
-                case fleet.AwaitAdmission(Waiter() as waiter, patience_s):
-                    waiter.patience_s = patience_s
+                case fleet.AwaitAdmission(vm, Waiter() as waiter, patience_s):
+                    self._await_admission(waiter, self.vms[vm], patience_s)
                 case fleet.PublishVm(vm):
                     if vm in self.fleet.machines:
                         self._statuses.publish(self.fleet.machines[vm])
                 case fleet.LookAt(vm):
                     self.looks.at(vm)
                 case fleet.SaveStarted(vm, started):
-                    self._files.save(vm, started)
+                    if started is None:
+                        self._files.save(vm, None)
+                    else:  # after the start call has been sent: a client waits for that, and nobody for the file
+                        self._world.clock.call_in(0.0, partial(self._save_started, vm, started))
                 case fleet.AddVm(machine):
                     self.vms[machine.vm.uuid] = Vm(machine, self.outside, self._statuses, self._report)
                 case fleet.DropVm(machine):
                     self._drop(machine, forget_guest=action.forget_guest)
                 case fleet.Warn(event, vm, reason, hint):
                     log.warning(event, vm=vm.name, reason=reason, **({"hint": hint} if hint else {}))
+
+    def _save_started(self, vm: str, started: VM) -> None:
+        if self.fleet.holders.started(vm) is started:
+            self._files.save(vm, started)
 
     def _drop(self, machine: VmMachine, *, forget_guest: bool) -> None:
         uuid = machine.vm.uuid

@@ -7,6 +7,7 @@ while the configuration changed still finds the guests of before, and stops thos
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +17,8 @@ from jitsu_protocol.model.vm import VM
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 log = structlog.get_logger("vmd")
 
@@ -52,19 +55,31 @@ class StartedFiles:
 
     def save(self, vm: str, started: VM | None) -> None:
         """Write what a VM's guest was started as, or remove the file: it is off."""
-        path = self._directory / vm
         try:
             if started is None:
-                path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self._directory}/{vm}")
             else:
-                self._directory.mkdir(mode=0o700, exist_ok=True)
-                new = path.with_name(f"{vm}.new")
-                new.write_text(started.model_dump_json())
-                new.replace(path)  # a reader never finds half of it
+                self._write(vm, started.model_dump_json().encode())
         except OSError as error:
             self._warn(error)
         else:
             self._fails = False
+
+    def _write(self, vm: str, content: bytes) -> None:
+        """Write a file of which a reader never finds half. Each boot does this, so there is no pathlib in it."""
+        path = f"{self._directory}/{vm}"
+        new = f"{path}.new"
+        try:
+            file = os.open(new, _CREATE, 0o600)
+        except FileNotFoundError:
+            self._directory.mkdir(mode=0o700)
+            file = os.open(new, _CREATE, 0o600)
+        try:
+            os.write(file, content)  # a few KiB to a file system in memory
+        finally:
+            os.close(file)
+        os.replace(new, path)
 
     def _warn(self, error: OSError) -> None:
         if not self._fails:

@@ -15,6 +15,7 @@ from jitsu_protocol.model.errors import JitsuError
 from jitsu_protocol.model.guests import is_found_elsewhere
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm_keys import HandoverKind
+from jitsu_runtime.clock import sleep
 from jitsu_runtime.driver import Driver
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules.fleet_events import CallEnded, SummonRepeated, VmActed
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.messages import Message, Trigger
     from jitsu_protocol.model.vm_keys import StopMode
+    from jitsu_runtime.clock import Timer
     from jitsu_vmd.rules.fleet_events import FleetEvent
     from jitsu_vmd.rules.summon import VmMachine
     from jitsu_vmd.wires.outside import Outside
@@ -42,8 +44,13 @@ class Waiter:
 
     trigger: Trigger
     reply: asyncio.Future[Message] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    patience_s: float | None = None
-    """The limit of its wait for admission; None if it does not wait for that."""
+    patience: Timer | None = None
+    """Limits its wait for admission; None if it does not wait for that."""
+
+    def refuse(self, error: JitsuError) -> None:
+        """Reply with an error, unless there is a reply already."""
+        if not self.reply.done():
+            self.reply.set_exception(error)
 
 
 class Vm:
@@ -80,9 +87,18 @@ class Vm:
         self._waiters[waiter] = None
         return waiter
 
+    async def reply(self, waiter: Waiter) -> Message:
+        """Return the reply to a waiter, once there is one."""
+        try:
+            return await waiter.reply
+        finally:
+            self.leave(waiter)
+
     def leave(self, waiter: Waiter) -> None:
         """Note that somebody no longer waits."""
         self._waiters.pop(waiter, None)
+        if waiter.patience is not None:
+            waiter.patience.cancel()
 
     async def stopped(self) -> None:
         """Wait until the VM no longer stops."""
@@ -94,11 +110,9 @@ class Vm:
         guest = self.machine.guest
         for waiter in [each for each in self._waiters if each.trigger == "dns" or not answer.early]:
             del self._waiters[waiter]
-            if waiter.reply.done():
-                continue
             if answer.error is not None:
-                waiter.reply.set_exception(answer.error)
-            else:
+                waiter.refuse(answer.error)
+            elif not waiter.reply.done():
                 addresses = [str(address) for address in guest.addresses]
                 waiter.reply.set_result(Summoned(armed=answer.armed, addresses=addresses))
 
@@ -177,7 +191,7 @@ class Vm:
     async def _watch_guest(self, call: int) -> None:
         vm = self.machine.vm
         if vm.wait_for_port is not None:
-            await wait_for_port(vm)
+            await wait_for_port(vm, self._outside.world.clock)
         elif self.machine.terms.watches_keys and vm.wait_for_key:
             if reason := await failure(self._outside.hypervisors.wait_for_key(vm)):
                 log.warning("cannot watch the VM's Xenstore key", vm=vm.name, reason=reason)
@@ -196,7 +210,7 @@ class Vm:
         every_s = min(REARM_S, 0.3 * machine.vm.boot_limit)  # what Synjitsu notes must be known when the boot fails
         waits = 0.0 if machine.vm.handover is HandoverKind.XENSTORE else every_s
         while True:
-            await asyncio.sleep(waits)
+            await sleep(self._outside.world.clock, waits)
             waits = every_s
             try:
                 if machine.vm.handover is HandoverKind.XENSTORE and domain is None:
