@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Life, Simulation
 
 
+QUICK_S = (0.000_05, 0.000_3)
+"""How long a message takes on one machine: from, and to."""
+
+
 class Network:
     """Who is connected to whom, and what becomes of a message."""
 
     def __init__(self, simulation: Simulation, chance: Random) -> None:
         self._simulation = simulation
         self._chance = chance
-        self.delay_s = (0.000_05, 0.000_3)
+        self.delay_s = QUICK_S
         """From and to, each message by chance."""
         self.loss = 0.0
         """The share of messages that is lost."""
@@ -45,7 +49,7 @@ class Network:
     def heal(self) -> None:
         """Let all hear each other again, and lose nothing."""
         self._cuts.clear()
-        self.loss, self.reorders = 0.0, False
+        self.loss, self.reorders, self.delay_s = 0.0, False, QUICK_S
         self._simulation.note("network   healed")
 
     def forget(self, life: Life) -> None:

@@ -148,6 +148,8 @@ class SimulatedSuite:
         self.queries: list[Asked] = []
         self._valid_until: dict[str, tuple[float, Asked]] = {}
         """VM -> until when an answer for it is within its TTL, and which."""
+        self.answered_at: dict[str, float] = {}
+        """VM -> when an address of it was given out last."""
         others = ",".join(host for host in self.hosts if host)
         self._flags = {
             "bus.runtime_dir": str(self.directory),
@@ -319,6 +321,7 @@ class SimulatedSuite:
 
     def configure(self, vm: VM) -> None:
         """Configure a VM otherwise."""
+        self.vms = [vm if each.name == vm.name else each for each in self.vms]
         self.apply(to_tree(vm))
 
     def statuses(self) -> dict[str, VmStatus]:
@@ -409,18 +412,25 @@ class SimulatedSuite:
         asked.answered_at, asked.data = self.simulation.now, data
         self.simulation.traced("answer", asked.name, asked.rcode, asked.ttl)
         if asked.ttl is not None:
+            self.answered_at[asked.name] = self.simulation.now
             until = self.simulation.now + asked.ttl
             if until >= self._valid_until.get(asked.name, (0.0, asked))[0]:
                 self._valid_until[asked.name] = (until, asked)
 
     # --- G3 ---
 
-    def _stopping(self, vm: str) -> None:
-        until, asked = self._valid_until.get(vm, (0.0, None))
-        if asked is not None and self.simulation.now < until:
-            what = f"G3: {vm} is stopped {until - self.simulation.now:.3f} s before the TTL of an answer is over"
-            self.simulation.note(f"BROKEN    {what}: {asked.replica} gave it, {asked.ttl} s")
-            self.broken.append(Broken(self.simulation.now, what))
+    def _stopping(self, name: str) -> None:
+        now, vm = self.simulation.now, self.vm(name)
+        until, asked = self._valid_until.get(name, (0.0, None))
+        if asked is not None and now < until:
+            self._note_broken(f"G3: {name} is stopped {until - now:.3f} s before the TTL of an answer is over")
+        idle_at = self.answered_at.get(name, 0.0) + vm.idle_timeout
+        if now < idle_at and not vm.evict:
+            self._note_broken(f"G3: {name} is stopped {idle_at - now:.3f} s before its idle_timeout is over")
+
+    def _note_broken(self, what: str) -> None:
+        self.simulation.note(f"BROKEN    {what}")
+        self.broken.append(Broken(self.simulation.now, what))
 
 
 def vm(name: str, **keys: object) -> VM:

@@ -19,6 +19,7 @@ SEEDS = int(os.environ.get("JITSU_SIMULATION_SEEDS", "0")) or (100 if ALL else 5
 EVENTS = 60
 NAMES = ("a", "b", "c", "d")
 PROCESSES = ("store", "vmd", "dns-0", "dns-1", "reaper")
+REPLICAS = ("dns-0", "dns-1")
 PAIRS = tuple((one, other) for n, one in enumerate(PROCESSES) for other in PROCESSES[n + 1 :])
 MAX_WAIT_S = 1.2
 
@@ -43,8 +44,10 @@ class Course:
         chance, suite = self.chance, self.suite
         kind = chance.random()
         process = chance.choice(PROCESSES)
-        if kind < 0.55:
-            suite.query(chance.choice(NAMES), chance.choice(("dns-0", "dns-1")))
+        if kind < 0.40:
+            suite.query(chance.choice(NAMES), chance.choice(REPLICAS))
+        elif kind < 0.55:
+            self.ask_when_it_is_about_to_stop(chance.choice(NAMES))
         elif kind < 0.67:
             if suite.runs(process):
                 suite.kill(process)
@@ -58,10 +61,21 @@ class Course:
             suite.simulation.network.heal()
         elif kind < 0.96:
             suite.simulation.network.loss = chance.choice((0.01, 0.2))
-        elif kind < 0.98:
+        elif kind < 0.97:
             suite.simulation.network.reorders = True
+        elif kind < 0.985:
+            suite.simulation.network.delay_s = (0.0005, chance.choice((0.02, 0.3)))
         else:
             suite.guests[""].die(suite.vm(chance.choice(NAMES)))
+
+    def ask_when_it_is_about_to_stop(self, name: str) -> None:
+        """Ask several times around the moment at which a VM becomes idle: just then it is drained."""
+        suite, chance = self.suite, self.chance
+        idle_at = suite.answered_at.get(name, 0.0) + suite.vm(name).idle_timeout
+        suite.run(max(0.0, idle_at - suite.simulation.now + chance.uniform(-0.05, 0.2)))
+        for _ in range(chance.randrange(1, 5)):
+            suite.query(name, chance.choice(REPLICAS))
+            suite.run(chance.choice((0.001, 0.01, 0.05)))
 
     def start_all(self) -> None:
         """Start what does not run, as whoever supervises it does."""
@@ -80,7 +94,7 @@ class Course:
         suite = self.suite
         assert all(map(suite.is_ready, PROCESSES))
         for name in NAMES:
-            for replica in ("dns-0", "dns-1"):
+            for replica in REPLICAS:
                 assert suite.ask_until(name, "NOERROR", 70.0, replica).seconds < MAX_WAIT_S + 0.1
             ran = suite.boots(name)
             assert suite.guest_runs(name)
