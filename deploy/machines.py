@@ -51,7 +51,7 @@ def machines() -> dict[str, ModuleType]:
             if ".wires" in name or (room == "jitsu_vmd.hypervisors" and ".rules" not in name):
                 continue
             module = importlib.import_module(name)
-            table = getattr(module, "TRANSITIONS", {})
+            table = vars(module).get("TRANSITIONS", {})
             if all(isinstance(row, Transition) for row in table.values()) and table:
                 found[states_of(module).__name__.removesuffix("State")] = module
     return found

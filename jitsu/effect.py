@@ -23,8 +23,9 @@ IN_THE_MODEL = frozenset({*FIELDS, "dns", "alias", "ip", "ttl", "name_ttl"})
 def effect(vm: VM) -> dict[str, Any]:
     """Return what services see of a VM, by key; keys that have their default are left out."""
     found: dict[str, Any] = {"dns": dict(vm.names), "alias": sorted(vm.aliases), "ip": list(map(str, vm.addresses))}
+    values_of_fields = dict(vm)
     for field in FIELDS:
-        value = getattr(vm, field)
+        value = values_of_fields[field]
         if field in ("uuid", "name") or value != default_of(field, vm):
             found[field] = value
     for key, values in vm.config.items():
@@ -34,7 +35,7 @@ def effect(vm: VM) -> dict[str, Any]:
 
 
 def default_of(field: str, vm: VM) -> Any:
-    """Return what a field of the model is if nobody says anything."""
+    """Return the default of a field of the model."""
     if field == "idle_timeout":
         return max(2.0 * vm.ttl, MIN_IDLE_S)
     return VM.model_fields[field].default

@@ -33,8 +33,9 @@ def keys_of(vm: VM) -> dict[str, list[str]]:
         found["alias"] = list(vm.aliases)
     if vm.uuid != uuid_for(vm.name):
         found["uuid"] = [vm.uuid]
+    values_of_fields = dict(vm)
     for field in FIELDS:
-        value = getattr(vm, field)
+        value = values_of_fields[field]
         is_default = value == default_of(field, vm)
         if field == "stop_mode" and "disk" in vm.config:
             is_default = False  # whoever applies this elsewhere gets no other (stop_modes.py)

@@ -56,8 +56,9 @@ def check_durations(vm: VM) -> None:
     deadline that is not a number would put the deadlines of the others out of order, and an infinite one would end the
     process.
     """
+    values = dict(vm)
     for field_name in _DURATIONS:
-        seconds = getattr(vm, field_name)
+        seconds = values[field_name]
         if not 0 <= seconds <= MAX_SECONDS:
             raise ValueError(f"{field_name}: {seconds} is not a duration; use seconds from 0 to {MAX_SECONDS:.0f}")
     if not vm.names:

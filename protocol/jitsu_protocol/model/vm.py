@@ -316,8 +316,9 @@ def to_tree(vm: VM) -> dict[str, str]:
     leaves["ip"] = " ".join(map(str, vm.addresses))
     for key, values in vm.config.items():
         leaves |= {f"config/{key}/{index}": value for index, value in enumerate(values)}
+    values_of_fields = dict(vm)
     for field in _PLAIN:
-        value = getattr(vm, field)
+        value = values_of_fields[field]
         if field in _ALWAYS_WRITTEN or value != VM.model_fields[field].default:
             leaves[field] = as_text(value)
     if vm.idle_timeout == 2 * vm.ttl and "idle_timeout" not in vm.config:

@@ -34,7 +34,7 @@ def _plain_tcp(bus: BusSettings) -> list[str]:
         if scheme not in ("ipc", "tcp") or not rest:
             faults.append(f"bus.{key}: {endpoint!r} is neither ipc:// nor tcp://")
         elif scheme == "ipc" and len(os.fsencode(rest)) > MAX_IPC_PATH_BYTES:
-            where = "runtime_dir" if key != "hosts" and not getattr(bus, key) else key
+            where = "runtime_dir" if key != "hosts" and not bus.configured_endpoints[key] else key
             faults.append(f"bus.{where}: {rest!r} is too long for a Unix socket ({MAX_IPC_PATH_BYTES} bytes at most)")
         elif scheme == "tcp" and not _is_host_and_port(rest):
             faults.append(f"bus.{key}: {endpoint!r} is not tcp://HOST:PORT, with a PORT from 1 to 65535")

@@ -83,9 +83,10 @@ class Settings(BaseModel):
     def with_live(self, read: Settings, service: str) -> tuple[Settings, list[str]]:
         """Return these settings with the live ones of others, and the keys of a service that need its restart."""
         updated, waiting = {}, []
+        current, other = dict(self), dict(read)
         for section in ("bus", SECTION_OF[service]):
-            own, new = getattr(self, section), getattr(read, section)
-            changed = {key: value for key, value in new if value != getattr(own, key)}
+            own, values = current[section], dict(current[section])
+            changed = {key: value for key, value in other[section] if value != values[key]}
             live = {key: value for key, value in changed.items() if is_live(type(own).model_fields[key])}
             waiting += [f"{section}.{key}" for key in changed if key not in live]
             updated[section] = own.model_copy(update=live)
@@ -95,8 +96,9 @@ class Settings(BaseModel):
         """Return all settings by "section.key", so that a child needs no file and no flags."""
         return {
             f"{section}.{key}": value
-            for section in SECTIONS
-            for key, value in getattr(self, section).model_dump(mode="json").items()
+            for section, model in self
+            if section in SECTIONS
+            for key, value in model.model_dump(mode="json").items()
             if value is not None
         }
 

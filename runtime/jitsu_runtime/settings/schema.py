@@ -140,11 +140,11 @@ class BusSettings(Section):
             other = next(each for each in self.hosts if each.name == host)
             given = other.rpc if socket == "rpc" else other.feed
             return given or f"ipc://{self.directory}/{owner}-{host}.{socket}"
-        return self._given.get(f"{owner}_{socket}") or f"ipc://{self.directory}/{owner}.{socket}"
+        return self.configured_endpoints.get(f"{owner}_{socket}") or f"ipc://{self.directory}/{owner}.{socket}"
 
     @property
-    def _given(self) -> dict[str, str]:
-        """The endpoints that settings give, "" where that is left open."""
+    def configured_endpoints(self) -> dict[str, str]:
+        """The endpoints as they are configured, "" where the default applies."""
         return {
             "store_rpc": self.store_rpc,
             "store_feed": self.store_feed,
