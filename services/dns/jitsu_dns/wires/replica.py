@@ -65,7 +65,7 @@ class Replica:
 
     def __init__(self, world: World, sockets: Sockets) -> None:
         self._world, self._sockets = world, sockets
-        self._settings = settings = world.settings.dns.model_copy(update={"bind": sockets.address})
+        settings = world.settings.dns.model_copy(update={"bind": sockets.address})
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
         who = Reporting(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{sockets.port}")
         self._servers = None if settings.forward == ["off"] else Servers(settings, sockets.port, sockets.interfaces)
@@ -95,7 +95,7 @@ class Replica:
         await self.names.start()
         await _wait_for_states(states)
         names = len(self._front.contents.table)
-        log.debug("serving", address=self._settings.bind, port=self._sockets.port, names=names)
+        log.debug("serving", address=self._sockets.address, port=self._sockets.port, names=names)
 
     def switch_query_log(self) -> None:
         """Begin to log each query, or stop it."""
@@ -224,7 +224,7 @@ class Replica:
         """Look at what this host is now: its servers, networks and addresses."""
         if self._servers is not None:
             self._servers.reload(self._driver)
-        addresses = served_addresses(self._settings.bind, self._sockets.interfaces)
+        addresses = served_addresses(self._sockets.address, self._sockets.interfaces)
         if addresses is not None and self._front.contents.table.zones.readdress(addresses):
             log.info("the addresses of the zones' own name servers have changed", addresses=addresses)
 
