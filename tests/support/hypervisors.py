@@ -15,8 +15,7 @@ from jitsu_protocol.model.errors import JitsuError, Refused
 from jitsu_protocol.model.vm import from_config
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
-from jitsu_vmd.hypervisor import DomainIds
-from jitsu_vmd.hypervisor import Xenstore as XenstoreAbility
+from jitsu_vmd.hypervisor import DomainIds, XenstoreKeys
 from jitsu_vmd.hypervisors.libxl.backend import Libxl
 from jitsu_vmd.hypervisors.loopback.backend import Loopback
 from jitsu_vmd.hypervisors.solo5.backend import Solo5
@@ -292,7 +291,7 @@ async def _running(vm: VM, directory: Path, **settings: str) -> AsyncIterator[Ru
 
 async def key_comes(made: Running) -> None:
     """See that vmd's wait for the VM's key ends when the key is there."""
-    assert isinstance(made.hypervisor, XenstoreAbility)
+    assert isinstance(made.hypervisor, XenstoreKeys)
     domain = await made.hypervisor.domain_id(made.vm)
     waits = asyncio.ensure_future(made.hypervisor.wait_for_key(made.vm))
     await asyncio.sleep(0.5)

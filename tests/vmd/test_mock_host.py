@@ -9,7 +9,7 @@ import pytest
 
 from jitsu_vmd.hypervisors.mock.guest import LoopbackGuest
 from jitsu_vmd.hypervisors.mock.host import MockHost
-from jitsu_vmd.hypervisors.mock.messages import TOPIC, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.hypervisors.mock.messages import TOPIC, ListGuests, StartMockGuest, StopMockGuest
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Feed:
         self.published.append(str(getattr(message, "uuid", "")))
 
 
-def start(uuid: str, failure: Literal["never", "crash", "hang"] = "hang") -> StartGuest:
-    return StartGuest(
+def start(uuid: str, failure: Literal["never", "crash", "hang"] = "hang") -> StartMockGuest:
+    return StartMockGuest(
         uuid=uuid, name=uuid, addresses=["127.88.7.1"], port=1, start_time=0, boot_time=0, failure=failure
     )
 
@@ -49,15 +49,15 @@ async def test_the_host_forgets_a_guest_that_is_off() -> None:
     host = MockHost(feed)
     for n in range(300):
         await host.start(start(f"g{n}"))
-        await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
-        await host.stop(StopGuest(uuid=f"never-started-{n}", how="destroy"))
+        await host.stop(StopMockGuest(uuid=f"g{n}", how="destroy"))
+        await host.stop(StopMockGuest(uuid=f"never-started-{n}", how="destroy"))
     assert states(host) == {}
     await host.start(start("p"))
-    await host.stop(StopGuest(uuid="p", how="pause"))
+    await host.stop(StopMockGuest(uuid="p", how="pause"))
     await host.start(start("c", "crash"))
     await asyncio.sleep(0.01)
     assert states(host) == {"p": GuestState.PAUSED, "c": GuestState.CRASHED}, "what vmd has still to know"
-    await host.stop(StopGuest(uuid="c", how="discard"))
+    await host.stop(StopMockGuest(uuid="c", how="discard"))
     assert states(host) == {"p": GuestState.PAUSED}
 
 
@@ -69,7 +69,7 @@ async def test_a_look_at_one_guest_is_answered_with_one() -> None:
     assert states(host, "g3", "nobody") == {"g3": GuestState.RUNNING}
     assert len(states(host)) == 5
     for n in range(5):
-        await host.stop(StopGuest(uuid=f"g{n}", how="destroy"))
+        await host.stop(StopMockGuest(uuid=f"g{n}", how="destroy"))
 
 
 async def test_a_guest_with_an_address_that_is_not_of_this_host_says_what_to_do() -> None:

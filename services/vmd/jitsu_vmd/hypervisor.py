@@ -119,7 +119,7 @@ class DomainIds(Protocol):
 
 
 @runtime_checkable
-class Xenstore(DomainIds, Protocol):
+class XenstoreKeys(DomainIds, Protocol):
     """An ability: this host's Xenstore has the VMs, so `wait_for_key` can be watched."""
 
     async def wait_for_key(self, vm: VM) -> None:

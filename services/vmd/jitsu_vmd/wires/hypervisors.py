@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
-from jitsu_vmd.hypervisor import DomainIds, Examined, ReservesInterfaces, Xenstore
+from jitsu_vmd.hypervisor import DomainIds, Examined, ReservesInterfaces, XenstoreKeys
 from jitsu_vmd.rules.interfaces import check_addresses
 from jitsu_vmd.wires.isolation import OddVms, isolated
 
@@ -173,12 +173,12 @@ class Hypervisors:
 
     def watches_keys(self, vm: VM) -> bool:
         """Say whether a VM's `wait_for_key` can be watched; raises Refused if it has no hypervisor."""
-        return isinstance(self._of(vm), Xenstore)
+        return isinstance(self._of(vm), XenstoreKeys)
 
     async def wait_for_key(self, vm: VM) -> None:
         """Return when a VM's key is in Xenstore."""
         hypervisor = self._of(vm)
-        if not isinstance(hypervisor, Xenstore):
+        if not isinstance(hypervisor, XenstoreKeys):
             raise Unavailable(f"{vm.name}: {hypervisor.name} has no Xenstore here")
         with isolated():
             await hypervisor.wait_for_key(vm)

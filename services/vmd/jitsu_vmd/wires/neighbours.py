@@ -1,7 +1,8 @@
-"""The kernel's neighbour entries (rtnetlink(7)) of addresses that were asked for in vain.
+"""The kernel's neighbour entries (rtnetlink(7)) of addresses that nobody has answered for.
 
-Linux asks again after one second (neigh/*/retrans_time_ms). A guest that does not announce itself and has its address
-shortly after the question would be noticed up to a second late; without the entry the next packet asks at once.
+Linux asks for such an address again only after one second (neigh/*/retrans_time_ms). A guest that does not announce
+itself, and that has its address shortly after the kernel asked, would be noticed up to a second late. Without the
+entry, the next packet asks at once.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ def _interface(kernel: socket.socket, family: int, address: bytes) -> int:
 
 
 def _asked(kernel: socket.socket, kind: int, flags: int, body: bytes, answer: int) -> bytes:
-    """Send a request and return what the kernel answers, without its header; `answer` 0: an acknowledgement.
+    """Send a request and return the kernel's reply without its header; raises OSError if the kernel refuses.
 
-    Raises OSError if the kernel refuses.
+    `answer` is the kind of reply that is expected, 0 for an acknowledgement.
     """
     kernel.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
     data = kernel.recv(1 << 16)
-    length, told, *_ = _HEADER.unpack_from(data)
-    if told != answer:  # NLMSG_ERROR, which acknowledges with 0
+    length, kind_of_reply, *_ = _HEADER.unpack_from(data)
+    if kind_of_reply != answer:  # NLMSG_ERROR, which acknowledges with 0
         (error,) = struct.unpack_from("=i", data, _HEADER.size)
         if error or answer:
             raise OSError(-error, os.strerror(-error))

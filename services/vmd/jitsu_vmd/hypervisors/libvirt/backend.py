@@ -15,7 +15,7 @@ import structlog
 
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_runtime.xenstore import Xenstore as XenstoreClient
+from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.hypervisors.libvirt import rules
 from jitsu_vmd.hypervisors.libvirt.connections import LOOK_LIMIT_S, Connections
@@ -267,7 +267,7 @@ class LibvirtOfDom0(Libvirt):
 
     def __init__(self, world: World, uri: str) -> None:
         super().__init__(world, uri)
-        self._xenstore = XenstoreClient(world.settings.hypervisor.xenstore, world.spawn)
+        self._xenstore = Xenstore(world.settings.hypervisor.xenstore, world.spawn)
 
     async def wait_for_key(self, vm: VM) -> None:
         """Return when the VM's key is in this dom0's Xenstore."""

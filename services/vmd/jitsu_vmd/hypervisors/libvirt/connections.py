@@ -41,7 +41,7 @@ class _Main:
     """libvirt's number of our subscription; None with a driver that has no events."""
 
 
-class _OfThread(threading.local):
+class _ThreadConnection(threading.local):
     """A thread's own connection."""
 
     main: _Main | None = None
@@ -60,7 +60,7 @@ class Connections:
         self._happened = happened
         self._main: _Main | None = None
         self._opening: asyncio.Future[_Main] | None = None
-        self._of_thread = _OfThread()
+        self._of_thread = _ThreadConnection()
         self._opens = threading.Lock()
         """One at a time: sshd accepts only ten connections that have not logged in yet (MaxStartups)."""
         self._away = ""

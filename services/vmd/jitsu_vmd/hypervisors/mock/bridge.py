@@ -1,11 +1,11 @@
-"""Guests of the bridge kind: each a process in a network namespace of its own, with an interface on a Linux bridge, a
-MAC address and addresses of its own. It announces itself, answers HTTP, and echoes TCP and UDP on port 7.
+"""Mock guests on a bridge. Each is a process in a network namespace of its own, with an interface on a Linux bridge, a
+MAC address and IP addresses. It announces itself, answers HTTP, and echoes TCP and UDP on port 7.
 
-With the key `tap` a guest is on a tap in the host's namespace, and has a network stack of its own: that of the guest in
+With the key `tap`, a guest is on a tap in the host's namespace and has a network stack of its own: that of the guest in
 C (native.py) if it has been built, else that of tap.py.
 
-They are forked by one warm process, the zygote (`python -m jitsu_vmd.hypervisors.mock.bridge`), so that a boot can take
-milliseconds. The namespace goes with the process, and the interface with the namespace (network_namespaces(7)).
+One warm process, the zygote (`python -m jitsu_vmd.hypervisors.mock.bridge`), forks them all, so that a boot can take
+milliseconds. A namespace ends with its process, and an interface with its namespace (network_namespaces(7)).
 
     host (asyncio)           zygote                     guest
     a line                   forks
@@ -65,13 +65,13 @@ class Zygote:
         self._reader = asyncio.create_task(self._read())
 
     async def warm(self) -> None:
-        """Have the process there before the first guest is asked for."""
-        async with self._starting:  # guests that are wanted at once are of one zygote
+        """Start the process before the first guest is wanted."""
+        async with self._starting:  # several guests that are wanted at once share one zygote
             if self._process is None:
                 await self._start()
 
     async def fork(self, **request: Any) -> tuple[int, asyncio.Future[dict[str, Any]]]:
-        """Have a guest made; return its pid, and what says that it has booted. Raises OSError."""
+        """Make a guest; return its pid, and a future that is done when it has booted. Raises OSError."""
         await self.warm()
         assert self._process is not None
         assert self._process.stdin is not None
@@ -147,7 +147,7 @@ class BridgeGuest:
         os.kill(self._pid, signal.SIGCONT)
 
     def power_off(self) -> None:
-        """Vanish, with its interface: the kernel takes its time to end a namespace, and would answer meanwhile."""
+        """Vanish, with its interface: the kernel ends a namespace late, and would answer for the guest until then."""
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -208,7 +208,7 @@ def _be_guest(request: dict[str, Any], zygote: int) -> None:
 
 
 def _make_tap(request: dict[str, Any]) -> int:
-    """Have a tap on the bridge, up: from now on frames queue in it. Returns its descriptor."""
+    """Make a tap on the bridge, up, and return its descriptor. From now on frames queue in it."""
     name = _outside(os.getpid())
     descriptor = tap.open_tap(name)
     native.join_bridge(name, request["bridge"])
@@ -216,7 +216,7 @@ def _make_tap(request: dict[str, Any]) -> int:
 
 
 def _make_interface(request: dict[str, Any], zygote: int) -> None:
-    """Have an interface on the bridge, down; the kernel will announce its addresses (arp_notify, ndisc_notify)."""
+    """Make an interface on the bridge, down. The kernel will announce its addresses (arp_notify, ndisc_notify)."""
     outside = _outside(os.getpid())
     for family, name in (("ipv4", "arp_notify"), ("ipv6", "ndisc_notify")):
         for which in ("all", "default"):
@@ -240,7 +240,7 @@ def _link_up() -> None:
 
 
 async def _run(request: dict[str, Any], booted_at: float) -> None:
-    """Be there at that time: its link is up then, and whatever that takes has been done before."""
+    """Have the link up at `booted_at`, with everything that takes time done before."""
     if request["listen_after"]:
         await asyncio.sleep(booted_at - SYSTEM_CLOCK.now())
         _link_up()

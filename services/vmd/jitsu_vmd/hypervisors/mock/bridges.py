@@ -1,7 +1,7 @@
 """Bridges that the mock hypervisor makes, and removes again.
 
-A bridge has the process that made it in its alias. If that process was killed, it has removed nothing; so whoever finds
-such a bridge later removes it, whatever its name is.
+The alias of a bridge names the process that made it. A process that was killed has not removed its bridge, so the next
+host process that finds such a bridge removes it, whatever its name is.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def ip(*arguments: str, namespace: int | None = None, lines: Sequence[str] = ())
 
 
 def make_bridge(name: str, addresses: list[str]) -> bool:
-    """Make a bridge if there is none; say whether it was made. Bridges that were left behind go. Raises OSError."""
+    """Make a bridge if there is none, and say whether it was made; remove those left behind. Raises OSError."""
     for alias in Path("/sys/class/net").glob("*/ifalias"):
         with suppress(FileNotFoundError):
             if is_left_behind(alias.read_text()):
                 ip("link", "delete", alias.parent.name)
     if Path(f"/sys/class/net/{name}").exists():
         return False
-    # With an address that was given, the bridge does not take that of a port, and another one when that goes.
+    # A bridge without a MAC address of its own takes that of a port, and another one when that port goes.
     ip("link", "add", name, "address", BRIDGE_MAC, "type", "bridge", "forward_delay", "0")
     own = os.getpid()
     ip("link", "set", name, "alias", ALIAS.format(pid=own, start=_started_at(own), space=_process_space()))

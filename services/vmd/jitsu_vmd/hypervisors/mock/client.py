@@ -21,7 +21,15 @@ from jitsu_protocol.model.errors import JitsuError, SetupFault, TimedOut, Unavai
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.service_manager import lifeline
 from jitsu_vmd.hypervisor import Examined, Guest, Nic
-from jitsu_vmd.hypervisors.mock.messages import SOCKET, TOPIC, GuestInfo, Guests, ListGuests, StartGuest, StopGuest
+from jitsu_vmd.hypervisors.mock.messages import (
+    SOCKET,
+    TOPIC,
+    GuestInfo,
+    Guests,
+    ListGuests,
+    StartMockGuest,
+    StopMockGuest,
+)
 from jitsu_vmd.hypervisors.shared.examine import examined
 from jitsu_vmd.hypervisors.shared.rules.spec import mock_spec
 from jitsu_vmd.rules.events import GuestState
@@ -140,7 +148,7 @@ class MockHypervisor(ABC):
     async def start(self, vm: VM) -> None:
         """Start a guest. A guest that was paused or suspended has no memory: it boots."""
         spec = mock_spec(vm)
-        request = StartGuest(
+        request = StartMockGuest(
             uuid=vm.uuid,
             name=vm.name,
             addresses=[str(address) for address in vm.addresses],
@@ -153,7 +161,7 @@ class MockHypervisor(ABC):
         await self._call(request, request.start_time)
 
     def _network(self, vm: VM, spec: MockSpec) -> dict[str, Any]:
-        """Return the fields of StartGuest that say where the guest is; none for a guest on loopback."""
+        """Return the fields of StartMockGuest that say where the guest is; none for a guest on loopback."""
         return {}
 
     async def discard(self, vm: VM) -> None:
@@ -176,7 +184,7 @@ class MockHypervisor(ABC):
         await self._stop(vm, "discard")  # that it crashed need not be known any longer
 
     async def _stop(self, vm: VM, how: StopHow, lasts_s: float = 0.0) -> None:
-        await self._call(StopGuest(uuid=vm.uuid, how=how, shutdown_time=lasts_s), lasts_s)
+        await self._call(StopMockGuest(uuid=vm.uuid, how=how, shutdown_time=lasts_s), lasts_s)
 
     async def _call(self, request: Request, lasts_s: float) -> None:
         try:

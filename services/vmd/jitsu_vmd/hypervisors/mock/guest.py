@@ -1,4 +1,4 @@
-"""What a mock guest serves: HTTP. One of the loopback kind does so on its own 127.x.y.z address, once it has booted."""
+"""The web server of a mock guest. A guest on loopback has its own 127.x.y.z address, and serves once it has booted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKLOG = 2048
 
 
 class HttpGuest:
-    """A web server that tells who it is, and since when."""
+    """A web server whose page says which VM it is, and for how long it has been up."""
 
     def __init__(self, name: str) -> None:
         self.name = name

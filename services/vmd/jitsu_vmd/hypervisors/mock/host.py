@@ -1,7 +1,7 @@
 """The host of mock guests: a process of its own, so that guests outlive a vmd that dies, as real VMs do.
 
-vmd starts it when it is not there (hypervisors/loopback.py). It ends with the `jitsu up` that it belongs to; without
-one it ends when it has had neither guests nor callers for `IDLE_S`.
+vmd starts it if there is none (client.py). It ends with the `jitsu up` that it belongs to. Without one, it ends when it
+has had neither guests nor callers for `IDLE_S`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from jitsu_vmd.hypervisors.mock.messages import (
     Guests,
     ListGuests,
     MakeBridge,
-    StartGuest,
-    StopGuest,
+    StartMockGuest,
+    StopMockGuest,
 )
 from jitsu_vmd.rules.events import GuestState
 
@@ -67,7 +67,7 @@ class _Slot:
     boot: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def info(self, now: float) -> GuestInfo:
-        """Return what vmd is told of it."""
+        """Return what is reported to vmd."""
         runs = self.state is GuestState.RUNNING
         return GuestInfo(
             state=self.state,
@@ -91,14 +91,14 @@ class MockHost:
     def handlers(self) -> dict[type[Request], Handler]:
         """Return what answers each request."""
         return {
-            StartGuest: self.start,
-            StopGuest: self.stop,
+            StartMockGuest: self.start,
+            StopMockGuest: self.stop,
             ListGuests: self.list_guests,
             MakeBridge: self.make_bridge,
         }
 
-    async def start(self, request: StartGuest) -> Done:
-        """Answer StartGuest."""
+    async def start(self, request: StartMockGuest) -> Done:
+        """Answer StartMockGuest."""
         self._called_at = SYSTEM_CLOCK.now()
         if request.start_time:
             await asyncio.sleep(request.start_time)
@@ -121,8 +121,8 @@ class MockHost:
         slot.boot.add_done_callback(self._boots.discard)
         return Done()
 
-    async def stop(self, request: StopGuest) -> Done:
-        """Answer StopGuest."""
+    async def stop(self, request: StopMockGuest) -> Done:
+        """Answer StopMockGuest."""
         self._called_at = SYSTEM_CLOCK.now()
         state = self._state(request.uuid)
         if request.how == "discard":
@@ -182,7 +182,7 @@ class MockHost:
         return Guests(guests=guests, epoch=feed.epoch, number=feed.number)
 
     async def until_idle(self) -> None:
-        """Return when nobody has needed this process for a while."""
+        """Return when nobody has needed this process for `IDLE_S`."""
         left = IDLE_S
         while left > 0:
             await asyncio.sleep(left)
@@ -195,12 +195,12 @@ class MockHost:
                 slot.guest.power_off()
 
     def _quiet_left(self) -> float:
-        """Return for how many seconds this process must go on at least; 0 if it is needed no more."""
+        """Return for how many seconds this process must still run; 0 if nobody needs it any longer."""
         if any(slot.state is GuestState.RUNNING for slot in self._slots.values()):
             return IDLE_S
         return max(0.0, self._called_at + IDLE_S - SYSTEM_CLOCK.now())
 
-    async def _guest_of(self, request: StartGuest) -> LoopbackGuest | BridgeGuest:
+    async def _guest_of(self, request: StartMockGuest) -> LoopbackGuest | BridgeGuest:
         if not request.bridge:
             return LoopbackGuest(request.name, request.addresses, request.port, request.boot_time)
         wanted = request.model_dump(exclude={"uuid", "start_time", "failure"})
@@ -208,7 +208,7 @@ class MockHost:
             wanted["boot_time"] = NEVER_S
         return BridgeGuest(self._zygote, wanted)
 
-    async def _boot(self, request: StartGuest, guest: LoopbackGuest | BridgeGuest) -> None:
+    async def _boot(self, request: StartMockGuest, guest: LoopbackGuest | BridgeGuest) -> None:
         if request.failure == "crash":
             await asyncio.sleep(request.boot_time)
             self._power_off(request.uuid, GuestState.CRASHED, "the guest crashed (boot_failure = crash)")

@@ -1,4 +1,4 @@
-"""What vmd's mock hypervisors and the host process say to each other; private to jitsu-vmd."""
+"""The messages between vmd's mock hypervisors and the host process; private to jitsu-vmd."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SOCKET = "mock"
 StopHow = Literal["destroy", "shutdown", "suspend", "pause", "discard"]
 
 
-class StartGuest(Request):
-    """Start, resume or unpause a guest. Answer: Done, when the start is accepted."""
+class StartMockGuest(Request):
+    """Start, resume or unpause a guest. Reply: Done, when the start is accepted."""
 
     kind: ClassVar[str] = "mock.start"
 
@@ -33,18 +33,18 @@ class StartGuest(Request):
     failure: BootFailure
     mac: str = ""
     bridge: str = ""
-    """Of a guest of the bridge kind; empty: it is of the loopback kind."""
+    """The bridge of the guest; empty: the guest is on loopback."""
     listen_after: float = 0.0
-    """Of the bridge kind: between its link's being up and its first listening."""
+    """On a bridge: how long after its link is up the guest listens, in seconds."""
     announces: bool = True
     tap: bool = False
-    """Of the bridge kind: it is on a tap with a queue, and can be paused."""
+    """On a bridge: the guest is on a tap, which has a queue, and can be paused."""
     arguments: str = ""
     """For the guest in C on a tap: more arguments, as a shell would split them."""
 
 
 class MakeBridge(Request):
-    """Make a bridge for guests, unless there is one. Answer: Done. The host removes it at its end."""
+    """Make a bridge for guests, unless there is one. Reply: Done. The host process removes it when it ends."""
 
     kind: ClassVar[str] = "mock.bridge"
 
@@ -53,8 +53,8 @@ class MakeBridge(Request):
     """With their prefix lengths."""
 
 
-class StopGuest(Request):
-    """Stop a guest. Answer: Done, when it has stopped. To discard deletes what is suspended or paused of it."""
+class StopMockGuest(Request):
+    """Stop a guest. Reply: Done, when it has stopped. `discard` deletes the state of a suspended or paused guest."""
 
     kind: ClassVar[str] = "mock.stop"
 
@@ -64,7 +64,7 @@ class StopGuest(Request):
 
 
 class ListGuests(Request):
-    """Ask for some guests, or all that are not off. Answer: Guests. Also the snapshot of the feed."""
+    """Ask for some guests, or for all that are not off. Reply: Guests. Also the snapshot of the feed."""
 
     kind: ClassVar[str] = "mock.list"
 
@@ -82,7 +82,7 @@ class GuestInfo(BaseModel):
 
 
 class Guests(Message):
-    """The answer to ListGuests."""
+    """The reply to ListGuests."""
 
     kind: ClassVar[str] = "mock.guests"
 
@@ -92,7 +92,7 @@ class Guests(Message):
 
 
 class GuestChanged(Message):
-    """In the host's feed: a guest is no longer what it was."""
+    """In the host's feed: the state of a guest has changed."""
 
     kind: ClassVar[str] = "mock.changed"
 

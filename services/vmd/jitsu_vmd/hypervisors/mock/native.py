@@ -1,5 +1,8 @@
-"""The guest in C (guests/README.md), which a mock guest on a tap becomes where it has been built: it boots in a
-millisecond, and it can misbehave in every way that its arguments name. Without it the guest is the one of tap.py."""
+"""The guest in C (guests/README.md). A mock guest on a tap becomes it where it has been built.
+
+It boots in a millisecond, and can misbehave in every way that its arguments name. Without it, the guest is the one in
+tap.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""A guest of the bridge kind on a tap, as one of QEMU's is: frames queue in the tap from the moment it is opened, and
-the guest reads them when it has booted. It has a small network stack of its own: ARP and neighbour discovery, echo
-replies, UDP and TCP echo on port 7, HTTP on its port, and refusals of everything else, as an ordinary stack sends them.
+"""A mock guest on a tap, as QEMU's guests are: frames queue in the tap from the moment it is opened, and the guest
+reads them when it has booted.
+
+It has a small network stack of its own: ARP and neighbour discovery, echo replies, UDP and TCP echo on port 7, HTTP on
+its port. It refuses everything else as an ordinary stack does.
 
     opened              the tap is a port of the bridge and up; nobody reads it
     boot time passed    the guest reads; unless `announces` is false it announces itself first
@@ -53,7 +55,7 @@ class _Connection:
 
 @dataclass
 class Stack:
-    """The guest's network stack: takes frames, and sends others."""
+    """The guest's network stack: receives frames, and sends others."""
 
     mac: bytes
     addresses: list[bytes]
@@ -65,15 +67,15 @@ class Stack:
     _connections: dict[tuple[bytes, int, bytes, int], _Connection] = field(default_factory=dict)
 
     def announce(self) -> None:
-        """Say which addresses it has."""
+        """Announce the guest's addresses."""
         for address in self.addresses:
             if len(address) == 4:
                 self._arp(1, b"\xff" * 6, address, bytes(6), address)
             else:
                 self._advertise(b"\x33\x33\0\0\0\1", address, bytes.fromhex("ff02") + bytes(13) + b"\1", 0x20)
 
-    def take(self, frame: bytes) -> None:
-        """Take a frame."""
+    def receive(self, frame: bytes) -> None:
+        """Handle a frame, and send what it calls for."""
         if frame[:6] != self.mac and not frame[0] & 1:
             return
         ethertype = int.from_bytes(frame[12:14], "big")
@@ -127,7 +129,7 @@ class Stack:
         elif flags & SYN:
             connection = self._connections.get(key)
             if connection is not None and connection.received == (sequence + 1) % 2**32:
-                answer(SYN | ACK, (connection.sent - 1) % 2**32, connection.received)  # it has come twice
+                answer(SYN | ACK, (connection.sent - 1) % 2**32, connection.received)  # the client has sent it twice
             elif self.listens and target in (ECHO_PORT, self.http_port):
                 number = int(SYSTEM_CLOCK.now() * 250_000) % 2**32
                 self._connections[key] = _Connection((sequence + 1) % 2**32, (number + 1) % 2**32)
@@ -204,7 +206,7 @@ def run(descriptor: int, request: dict[str, Any], booted_at: float, page: Callab
     while True:
         wait = SELECT_S if stack.listens else max(0.0, listens_at - SYSTEM_CLOCK.now())
         if select.select([descriptor], [], [], wait)[0]:
-            stack.take(os.read(descriptor, MAX_FRAME_BYTES))
+            stack.receive(os.read(descriptor, MAX_FRAME_BYTES))
         elif not stack.listens:
             stack.listens = True
             yield

@@ -31,7 +31,7 @@ MAX_MASTERS = 3
 log = structlog.get_logger("vmd")
 
 
-class _OfThread(threading.local):
+class _ThreadSession(threading.local):
     """A thread's own session, and where it was opened."""
 
     session: Any = None
@@ -45,7 +45,7 @@ class Sessions:
         self.uri = uri
         self.library: Any = None
         self._settings = settings
-        self._own = _OfThread()
+        self._own = _ThreadSession()
 
     def load(self) -> None:
         """Import XenAPI and check the settings; raises SetupFault."""

@@ -13,8 +13,8 @@ def tail(printed: bytes) -> str:
     """Return the last lines of a console as one line of text that may be shown anywhere."""
     text = printed.decode("utf-8", "replace")
     lines = [" ".join("".join(c if c.isprintable() else " " for c in line).split()) for line in text.splitlines()]
-    said = "; ".join([line for line in lines if line][-LINES:])
-    return said if len(said) <= MAX_REASON_CHARACTERS else f"...{said[-MAX_REASON_CHARACTERS:]}"
+    printed_text = "; ".join([line for line in lines if line][-LINES:])
+    return printed_text if len(printed_text) <= MAX_REASON_CHARACTERS else f"...{printed_text[-MAX_REASON_CHARACTERS:]}"
 
 
 def reason(status: int | None, printed: bytes) -> str:
@@ -25,8 +25,8 @@ def reason(status: int | None, printed: bytes) -> str:
         how = f"the tender was ended by {_signal(-status)}"
     else:
         how = f"the tender has ended with status {status}"
-    said = tail(printed)
-    return f"{how}: {said}" if said else f"{how}, and its console is empty"
+    printed_text = tail(printed)
+    return f"{how}: {printed_text}" if printed_text else f"{how}, and its console is empty"
 
 
 def _signal(number: int) -> str:

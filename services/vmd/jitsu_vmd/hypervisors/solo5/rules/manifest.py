@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     ReadAt = Callable[[int, int], bytes]
-    """Returns up to so many bytes (second) from an offset (first)."""
+    """(offset, size) -> up to that many bytes from there."""
 
 TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "genode", 6: "xen"}
 ABI, MANIFEST = 0x31494241, 0x3154464D

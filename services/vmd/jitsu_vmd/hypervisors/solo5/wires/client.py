@@ -98,11 +98,11 @@ class LauncherClient:
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, ValueError):
             while line := await reader.readline():
-                said = json.loads(line)
-                if "ended" in said:
-                    self.ended(str(said["ended"]))
-                elif (answer := self._answers.pop(said.get("id"), None)) is not None and not answer.done():
-                    answer.set_result(said)
+                message = json.loads(line)
+                if "ended" in message:
+                    self.ended(str(message["ended"]))
+                elif (answer := self._answers.pop(message.get("id"), None)) is not None and not answer.done():
+                    answer.set_result(message)
         self._writer = None
         writer.close()
         for answer in self._answers.values():

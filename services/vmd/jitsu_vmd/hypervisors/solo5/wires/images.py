@@ -54,7 +54,7 @@ def _look(path: str, tool: str) -> Manifest | ManifestFault:
 
 def _asked(tool: str, path: str) -> Manifest | None:
     """Ask Solo5's tool; None if it does not understand the image either."""
-    said = []
+    printed = []
     for question in ("query-manifest", "query-abi"):
         try:
             done = subprocess.run(
@@ -62,9 +62,9 @@ def _asked(tool: str, path: str) -> Manifest | None:
             )
         except (OSError, ValueError, subprocess.SubprocessError):
             return None
-        said.append(done.stdout)
+        printed.append(done.stdout)
     try:
-        return manifest_of_tool(*said)
+        return manifest_of_tool(*printed)
     except ManifestFault:
         return None
 

@@ -11,10 +11,10 @@ everything that an earlier one had written was carried out: what it learns is co
     {"id": 1, "call": "list"}                 {"id": 1, "error": "", "guests": [...]}
     {"id": 2, "call": "start", "uuid": ...}   {"id": 2, "error": ""}      when the tender has been executed, or was not
     {"id": 3, "call": "kill", "uuid": ...}    {"id": 3, "error": ""}      when it has ended
-                                              {"ended": UUID}             when one has ended, whoever wanted that
+                                              {"ended": UUID}             when one has ended, for whatever reason
 
-As part of a `jitsu up` it ends with that, and all tenders with it. On its own (`--stay`) it ends when it is told to,
-and the tenders run on. Otherwise it ends when it has had neither guests nor a vmd for `IDLE_S`.
+As part of a `jitsu up`, it ends with that, and all tenders end too. On its own (`--stay`), it ends on SIGTERM, and the
+tenders run on. Otherwise it ends when it has had neither guests nor a vmd for `IDLE_S`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from jitsu_vmd.hypervisors.solo5.wires import disks, taps
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, confine_children
 from jitsu_vmd.hypervisors.solo5.wires.loop import Loop, now
 from jitsu_vmd.hypervisors.solo5.wires.names import LOCK, PID, SOCKET, USERS, tap_prefix
-from jitsu_vmd.hypervisors.solo5.wires.records import Record
-from jitsu_vmd.hypervisors.solo5.wires.tenders import Fault, Tenders
+from jitsu_vmd.hypervisors.solo5.wires.records import TenderRecord
+from jitsu_vmd.hypervisors.solo5.wires.tenders import TenderFault, Tenders
 
 IDLE_S = 30.0
 LOOK_S = 5.0
@@ -54,7 +54,7 @@ class Launcher:
     def __init__(self, directory: Path, listening: socket.socket, lock: int) -> None:
         self.loop = Loop()
         self._listening = listening
-        self._connections: list[Connection] = []
+        self._connections: list[VmdConnection] = []
         self.tenders = Tenders(directory, self.loop, lock, self._ended)
         self._needed_at = now()
         self.loop.watch(listening.fileno(), self._accept)
@@ -70,9 +70,9 @@ class Launcher:
             return
         for connection in list(self._connections):
             connection.read()  # what an earlier vmd has asked for comes first
-        self._connections.append(Connection(self, connected))
+        self._connections.append(VmdConnection(self, connected))
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: VmdConnection) -> None:
         """Forget a connection."""
         self._connections.remove(connection)
         self._needed_at = now()
@@ -87,7 +87,7 @@ class Launcher:
         try:
             match request.get("call"):
                 case "start":
-                    self.tenders.start(Command(**request["command"]), Record(**request["record"]), answer)
+                    self.tenders.start(Command(**request["command"]), TenderRecord(**request["record"]), answer)
                 case "kill":
                     self.tenders.kill(uuid, answer)
                 case "pause":
@@ -102,7 +102,7 @@ class Launcher:
                     answer("")
                 case call:
                     answer(f"the launcher knows no call {call!r}")
-        except Fault as fault:
+        except TenderFault as fault:
             answer(str(fault))
         except OSError as error:
             answer(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
@@ -148,7 +148,7 @@ class Launcher:
             self._stop()
 
 
-class Connection:
+class VmdConnection:
     """A vmd."""
 
     def __init__(self, launcher: Launcher, connected: socket.socket) -> None:

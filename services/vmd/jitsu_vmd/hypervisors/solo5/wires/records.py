@@ -5,7 +5,7 @@ one. A record that was cut short is therefore of a process that has never become
 record also has the time at which the process started, in ticks since the boot of this machine, and which boot that
 was. A record whose process is gone is of a guest that has ended.
 
-The first line is `PID TICKS BOOT SINCE`, the second what vmd said of the guest, as JSON. SINCE is when it became the
+The first line is `PID TICKS BOOT SINCE`, the second what vmd knows of the guest, as JSON. SINCE is when it became the
 tender, in seconds since the boot: the process itself may have waited for that for long (spares.py).
 
 This module is imported by the launcher, which is to stay small: it uses the standard library only.
@@ -28,7 +28,7 @@ SUFFIX = ".json"
 
 
 @dataclass(frozen=True)
-class Record:
+class TenderRecord:
     """One tender."""
 
     uuid: str
@@ -82,13 +82,13 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def prepared(record: Record) -> str:
+def prepared(record: TenderRecord) -> str:
     """Return what a process that becomes this tender is to write after its own first line."""
     return json.dumps(asdict(record))
 
 
 def write_own(path: str, ticks: int, body: bytes) -> None:
-    """Write the record of this process; raises OSError. It is on the way to a client's answer: one write, no more."""
+    """Write the record of this process; raises OSError. A client waits for this: one write only."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     since = time.clock_gettime(time.CLOCK_BOOTTIME)
     os.write(descriptor, f"{os.getpid()} {ticks} {boot_id()} {since}\n".encode() + body)
@@ -100,13 +100,13 @@ def path_of(directory: Path, uuid: str) -> str:
     return f"{directory}/{uuid}{SUFFIX}"
 
 
-def of_process(record: Record, pid: int) -> Record:
+def of_process(record: TenderRecord, pid: int) -> TenderRecord:
     """Return the record with what identifies a process; raises OSError if there is none."""
     since = time.clock_gettime(time.CLOCK_BOOTTIME)
     return replace(record, pid=pid, started_ticks=process_stat(pid)[1], boot=boot_id(), since_s=since)
 
 
-def read_all(directory: Path) -> dict[str, Record]:
+def read_all(directory: Path) -> dict[str, TenderRecord]:
     """Return all records by UUID; what was cut short is removed."""
     found = {}
     for path in directory.glob(f"*{SUFFIX}"):
@@ -114,7 +114,7 @@ def read_all(directory: Path) -> dict[str, Record]:
             process, _, body = path.read_text().partition("\n")
             pid, ticks, boot, since = process.split()
             own = {"pid": int(pid), "started_ticks": int(ticks), "boot": boot, "since_s": float(since)}
-            found[path.stem] = Record(**(json.loads(body) | own))
+            found[path.stem] = TenderRecord(**(json.loads(body) | own))
         except (OSError, ValueError, TypeError):
             path.unlink(missing_ok=True)
     return found

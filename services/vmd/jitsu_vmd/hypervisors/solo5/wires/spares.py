@@ -36,7 +36,7 @@ class Spare:
     """Its pidfd."""
     channel: socket.socket
 
-    def become(self, command: Command, record: records.Record, directory: str, console: int) -> None:
+    def become(self, command: Command, record: records.TenderRecord, directory: str, console: int) -> None:
         """Tell it what to become; `channel` closes when it has, or has the reason why not. Raises OSError."""
         body = {"command": asdict(command), "path": f"{directory}/{record.uuid}{records.SUFFIX}"}
         text = json.dumps(body | {"record": records.prepared(record)}).encode()
@@ -110,13 +110,13 @@ def _wait(channel: socket.socket, lock: int) -> None:
     if not text:
         return
     os.set_inheritable(descriptors[0], False)  # Python's recv_fds does not
-    told = json.loads(text)
-    record = (told["path"], ticks, told["record"].encode())
-    channel.send(become(Command(**told["command"]), record, descriptors[0]).encode())
+    order = json.loads(text)
+    record = (order["path"], ticks, order["record"].encode())
+    channel.send(become(Command(**order["command"]), record, descriptors[0]).encode())
 
 
 def _rehearse() -> None:
     """Do once what will be done in haste: the pages that it writes to are copied now (fork(2))."""
     text = json.dumps({"command": asdict(Command(["/"], 0, 0)), "path": "/", "record": "{}"})
-    told = json.loads(text)
-    become(Command(**told["command"]), ("/", 0, told["record"].encode()), 0)  # "/" is no file: it fails there
+    order = json.loads(text)
+    become(Command(**order["command"]), ("/", 0, order["record"].encode()), 0)  # "/" is no file: it fails there

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptTap:
     """A tap that is ready for a tender."""
 
     name: str
@@ -40,7 +40,7 @@ class TapPool:
         self._prefix = prefix
         self._keep = keep
         self._on_thread = on_thread
-        self._kept: list[Kept] = []
+        self._kept: list[KeptTap] = []
         self._taken: set[str] = set()
 
     async def open(self, taken: Iterable[str], bridge: str) -> None:
@@ -52,24 +52,24 @@ class TapPool:
         for name in left[: self._keep]:
             with suppress(OSError):
                 await self._on_thread(partial(taps.flush, name))
-            self._kept.append(Kept(name, -1, ""))
+            self._kept.append(KeptTap(name, -1, ""))
         while len(self._kept) < self._keep and taps.exists(bridge):
             name = self._new_name()
             self._taken.add(name)
             try:
-                await self._on_thread(partial(_make, Kept(name, 0, bridge)))
+                await self._on_thread(partial(_make, KeptTap(name, 0, bridge)))
             except OSError:
                 return  # the first start says what is wrong
             finally:
                 self._taken.discard(name)
-            self._kept.append(Kept(name, 0, bridge))
+            self._kept.append(KeptTap(name, 0, bridge))
 
     async def take(self, user: int, bridge: str) -> str:
         """Return the name of a tap on a bridge that the user, and nobody else, can open; raises BootFailed."""
         while True:
             kept = self._best(user, bridge)
             name = self._new_name() if kept is None else kept.name
-            wanted = Kept(name, user, bridge)
+            wanted = KeptTap(name, user, bridge)
             self._taken.add(name)
             if kept == wanted:
                 return name
@@ -94,7 +94,7 @@ class TapPool:
             else:
                 if len(self._kept) < self._keep:
                     self._taken.discard(name)
-                    self._kept.append(Kept(name, user, bridge))
+                    self._kept.append(KeptTap(name, user, bridge))
                 else:
                     await self._removed(name)
 
@@ -104,7 +104,7 @@ class TapPool:
             await self._on_thread(partial(_remove, name))
         self._taken.discard(name)
 
-    def _best(self, user: int, bridge: str) -> Kept | None:
+    def _best(self, user: int, bridge: str) -> KeptTap | None:
         """Take one out of those that are kept: the user's own on that bridge, else one of that bridge, else any."""
         if not self._kept:
             return None
@@ -123,12 +123,12 @@ def _fault(bridge: str, error: OSError) -> BootFailed:
     return BootFailed(f"no tap can be made on the bridge {bridge}: {error.strerror}")
 
 
-def _make(wanted: Kept) -> None:
+def _make(wanted: KeptTap) -> None:
     taps.make(wanted.name, wanted.user)
     taps.join(wanted.name, wanted.bridge)
 
 
-def _adapt(kept: Kept | None, wanted: Kept) -> None:
+def _adapt(kept: KeptTap | None, wanted: KeptTap) -> None:
     """Make a tap what it is wanted to be."""
     if kept is None or not taps.exists(kept.name):
         _make(wanted)

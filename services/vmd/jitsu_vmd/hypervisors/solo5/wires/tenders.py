@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from jitsu_vmd.hypervisors.solo5.wires.confinement import Command
     from jitsu_vmd.hypervisors.solo5.wires.loop import Loop
-    from jitsu_vmd.hypervisors.solo5.wires.records import Record
+    from jitsu_vmd.hypervisors.solo5.wires.records import TenderRecord
 
     Answer = Callable[[str], None]
     """Called with "", or with the reason why a request could not be carried out."""
@@ -50,7 +50,7 @@ REFILL_S = 0.02
 """After a start: by then the guest has answered, and does not wait for the processor that a fork takes."""
 
 
-class Fault(Exception):
+class TenderFault(Exception):
     """A request cannot be carried out; says why."""
 
 
@@ -58,7 +58,7 @@ class Fault(Exception):
 class Tender:
     """One that is starting, runs, is paused, or has ended."""
 
-    record: Record
+    record: TenderRecord
     console: Console
     is_child: bool = False
     process: int = -1
@@ -73,7 +73,7 @@ class Tender:
     """The callers that wait for it to end."""
 
     def view(self) -> dict[str, Any]:
-        """Return what vmd is told of it."""
+        """Return what is reported to vmd."""
         record = self.record
         return {
             "uuid": record.uuid,
@@ -112,11 +112,11 @@ class Tenders:
 
     # --- requests ---
 
-    def start(self, command: Command, record: Record, answer: Answer) -> None:
-        """Start a tender; it is answered when that has been executed, or could not be. Raises Fault or OSError."""
+    def start(self, command: Command, record: TenderRecord, answer: Answer) -> None:
+        """Start a tender, and answer when it has been executed or could not be. Raises TenderFault or OSError."""
         before = self.all.get(record.uuid)
         if before is not None and not before.has_ended:
-            raise Fault("it runs already")
+            raise TenderFault("it runs already")
         if before is not None:
             self._drop(before)
         for path in record.disks:
@@ -165,7 +165,7 @@ class Tenders:
         self._signal(tender, signal.SIGKILL)
 
     def pause(self, uuid: str, answer: Answer) -> None:
-        """Stop a guest where it is; it is answered when it has stopped. Raises Fault."""
+        """Stop a guest where it is; it is answered when it has stopped. Raises TenderFault."""
         tender = self._running(uuid)
         self._signal(tender, signal.SIGSTOP)
         self._stopped(tender, answer, now() + STOP_LIMIT_S)
@@ -181,21 +181,21 @@ class Tenders:
             self._loop.later(STOP_LOOK_S, partial(self._stopped, tender, answer, until))
 
     def go_on(self, uuid: str) -> None:
-        """Let a paused guest run on; raises Fault if it has ended."""
+        """Let a paused guest run on; raises TenderFault if it has ended."""
         self._signal(self._running(uuid), signal.SIGCONT)
 
     def forget(self, uuid: str) -> None:
-        """Remove what is left of a guest that has ended; raises Fault if it has not."""
+        """Remove what is left of a guest that has ended; raises TenderFault if it has not."""
         tender = self.all.get(uuid)
         if tender is not None and not tender.has_ended:
-            raise Fault("it has not ended")
+            raise TenderFault("it has not ended")
         if tender is not None:
             self._drop(tender)
 
     def _running(self, uuid: str) -> Tender:
         tender = self.all.get(uuid)
         if tender is None or tender.has_ended or tender.starting is not None:
-            raise Fault("it does not run")
+            raise TenderFault("it does not run")
         return tender
 
     @staticmethod
@@ -224,7 +224,7 @@ class Tenders:
             for each in tender.kills:
                 each("")
 
-    def _adopt(self, record: Record) -> None:
+    def _adopt(self, record: TenderRecord) -> None:
         """Find a tender that an earlier launcher has started."""
         tender = Tender(record, Console(self._directory, record.uuid))
         self.all[record.uuid] = tender
