@@ -289,7 +289,7 @@ class VmDaemon:
                     if started is None:
                         self._files.save(vm, None)
                     else:  # after the start call has been sent: a client waits for that, and nobody for the file
-                        self._world.clock.call_in(0.0, partial(self._save_started, vm, started))
+                        self._world.spawn(self._save_started(vm, started))
                 case fleet.AddVm(machine):
                     self.vms[machine.vm.uuid] = Vm(machine, self.outside, self._statuses, self._report)
                 case fleet.DropVm(machine):
@@ -297,7 +297,7 @@ class VmDaemon:
                 case fleet.Warn(event, vm, reason, hint):
                     log.warning(event, vm=vm.name, reason=reason, **({"hint": hint} if hint else {}))
 
-    def _save_started(self, vm: str, started: VM) -> None:
+    async def _save_started(self, vm: str, started: VM) -> None:
         if self.fleet.holders.started(vm) is started:
             self._files.save(vm, started)
 
