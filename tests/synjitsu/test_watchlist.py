@@ -13,17 +13,17 @@ from jitsu_synjitsu.rules.watchlist import (
     EndHold,
     Forget,
     HoldAddresses,
+    HostStatesListed,
+    HostVmsConfigured,
     LeaveOut,
     LetGo,
     NameInterface,
     Pause,
     ReportSoon,
     StateReported,
-    StatesListed,
     SummonArmed,
     Unpause,
     Unwatch,
-    VmsConfigured,
     WantBridge,
     WatchBoot,
     Watchlist,
@@ -44,7 +44,7 @@ def status(state: VmState, **more: object) -> VmStatus:
 
 def made(vm: object = VM) -> Watchlist:
     watchlist = Watchlist(watches_activity=True, resolve=lambda name: name)
-    watchlist.handle(VmsConfigured([VmChanged(None, vm)]), 0.0)  # type: ignore[arg-type]
+    watchlist.handle(HostVmsConfigured([VmChanged(None, vm)]), 0.0)  # type: ignore[arg-type]
     return watchlist
 
 
@@ -104,11 +104,11 @@ def test_a_vm_that_is_gone_or_no_longer_configured_or_on_another_bridge_is_forgo
     watchlist = made()
     after(watchlist, VmState.READY, drain="d")
     moved = make_vm("www", "10.0.0.1", mac="02:00:00:00:00:01", nic="br1")
-    assert watchlist.handle(VmsConfigured([VmChanged(VM, moved)]), 0.0)[0] == Forget(VM.uuid)
+    assert watchlist.handle(HostVmsConfigured([VmChanged(VM, moved)]), 0.0)[0] == Forget(VM.uuid)
     gone = watchlist.handle(StateReported(status(VmState.OFF), gone=True), 0.0)
     assert gone == [NameInterface(VM.uuid, ""), Forget(VM.uuid)]
     assert (watchlist.states, watchlist.draining) == ({}, {})
-    assert watchlist.handle(VmsConfigured([VmChanged(moved, None)]), 0.0) == [Forget(VM.uuid)]
+    assert watchlist.handle(HostVmsConfigured([VmChanged(moved, None)]), 0.0) == [Forget(VM.uuid)]
     assert watchlist.vms == {}
 
 
@@ -116,7 +116,7 @@ def test_a_list_of_all_states_forgets_who_is_not_in_it_and_summons_again_who_is_
     watchlist = made()
     after(watchlist, VmState.READY)
     other = VmStatus(uuid=make_vm("other", "10.0.0.2").uuid, name="other", state=VmState.OFF)
-    actions = watchlist.handle(StatesListed([other]), 0.0)
+    actions = watchlist.handle(HostStatesListed([other]), 0.0)
     assert (actions[0], actions[-1]) == (Forget(VM.uuid), SummonArmed(other.uuid))
 
 

@@ -35,6 +35,7 @@ from jitsu_vmd.rules.fleet_events import (
     DrainArrived,
     DropVm,
     FleetAction,
+    FleetConfigured,
     FleetEvent,
     GuestFound,
     HintReceived,
@@ -48,7 +49,6 @@ from jitsu_vmd.rules.fleet_events import (
     SummonArrived,
     SummonRepeated,
     VmActed,
-    VmsConfigured,
     Warn,
 )
 from tests.support.vms import make_vm
@@ -154,7 +154,7 @@ class FleetWorld:
         before = {uuid: machine.vm for uuid, machine in self.fleet.machines.items()}
         new = {vm.uuid: vm for vm in vms}
         changes = [VmChanged(before.get(uuid), new.get(uuid)) for uuid in {**before, **new}]
-        self.handle(VmsConfigured([change for change in changes if change.old != change.new]))
+        self.handle(FleetConfigured([change for change in changes if change.old != change.new]))
 
     def see(self, vm: VM, state: GuestState) -> None:
         self.handle(GuestFound(vm.uuid, GuestSeen(state, self.now)))
@@ -449,7 +449,7 @@ def test_g7_a_guest_that_an_earlier_vmd_started_otherwise_is_stopped_as_that() -
 
 def test_a_change_of_nothing_is_nothing() -> None:
     world = FleetWorld()
-    world.handle(VmsConfigured([VmChanged(None, None)]))
+    world.handle(FleetConfigured([VmChanged(None, None)]))
     assert world.done == []
 
 

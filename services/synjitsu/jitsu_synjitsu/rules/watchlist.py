@@ -43,7 +43,7 @@ RUNNING = frozenset({VmState.BOOTING, VmState.READY, VmState.DRAINING})
 
 
 @dataclass(frozen=True)
-class VmsConfigured:
+class HostVmsConfigured:
     """The store has reported changes of VMs of this host."""
 
     changes: Sequence[VmChanged]
@@ -58,7 +58,7 @@ class StateReported:
 
 
 @dataclass(frozen=True)
-class StatesListed:
+class HostStatesListed:
     """vmd has reported the states of all its VMs."""
 
     statuses: Sequence[VmStatus]
@@ -80,7 +80,7 @@ class Armed:
     mac: bytes
 
 
-WatchlistEvent = VmsConfigured | StateReported | StatesListed | BridgeAttached | Armed
+WatchlistEvent = HostVmsConfigured | StateReported | HostStatesListed | BridgeAttached | Armed
 
 
 @dataclass(frozen=True)
@@ -237,11 +237,11 @@ class Watchlist:
         """Return what is to be done because of an event."""
         del now  # nothing here depends on the time
         match event:
-            case VmsConfigured(changes):
+            case HostVmsConfigured(changes):
                 return [action for change in changes for action in self._configured(change)]
             case StateReported(status, gone):
                 return self._state(status, gone=gone)
-            case StatesListed(statuses):
+            case HostStatesListed(statuses):
                 return self._all_states(statuses)
             case BridgeAttached(bridge):
                 return self._attached(bridge)

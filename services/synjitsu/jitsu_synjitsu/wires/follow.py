@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.model.inventory import on_host
 from jitsu_runtime.bus.follow import follow_states, follow_vms
 from jitsu_synjitsu.rules.values import check
-from jitsu_synjitsu.rules.watchlist import StateReported, StatesListed, VmsConfigured
+from jitsu_synjitsu.rules.watchlist import HostStatesListed, HostVmsConfigured, StateReported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,11 +62,11 @@ class Follower:
 
     def configured(self, changes: Sequence[VmChanged]) -> None:
         """Note how VMs are configured."""
-        self._watcher.handle(VmsConfigured(changes))
+        self._watcher.handle(HostVmsConfigured(changes))
 
     def all_states(self, statuses: list[VmStatus], _: str) -> None:
         """Note the states of all VMs."""
-        self._watcher.handle(StatesListed(statuses))
+        self._watcher.handle(HostStatesListed(statuses))
         self.knows_states.set()
 
     def state(self, status: VmStatus, gone: bool) -> None:

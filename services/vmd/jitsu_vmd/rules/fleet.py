@@ -8,7 +8,7 @@ guest is gone.
 
     SummonArrived       refused if the VM cannot run as it is configured; waits if it is not admitted; else PassOn
     tick                one VM that is admitted now, until there is none; then what the others wait for is published
-    VmsConfigured       a new VM gets a machine; one that is removed keeps it until its guest has stopped
+    FleetConfigured       a new VM gets a machine; one that is removed keeps it until its guest has stopped
     LeftoversFound      a guest that nobody configures any longer gets a machine too, and is stopped by it
     HoldsChanged        passed on; a held VM no longer waits for admission
     GuestFound          passed on, after a VM that could not run was checked again: what was missing may be there now
@@ -37,6 +37,7 @@ from jitsu_vmd.rules.fleet_events import (
     DrainArrived,
     DropVm,
     FleetAction,
+    FleetConfigured,
     FleetEvent,
     GuestFound,
     HintReceived,
@@ -50,7 +51,6 @@ from jitsu_vmd.rules.fleet_events import (
     SummonArrived,
     SummonRepeated,
     VmActed,
-    VmsConfigured,
     Warn,
 )
 from jitsu_vmd.rules.holders import Holders
@@ -75,7 +75,7 @@ class Checks(Protocol):
         """Say whether a VM's `wait_for_key` can be watched."""
 
 
-class Memory(Protocol):
+class PriorKnowledge(Protocol):
     """What is known about a VM before it is added."""
 
     def started(self, vm: str) -> VM | None:
@@ -91,7 +91,7 @@ class Memory(Protocol):
 class Fleet:
     """All VMs of one vmd, by their UUID."""
 
-    def __init__(self, checks: Checks, memory: Memory, limits: LimitsChanged) -> None:
+    def __init__(self, checks: Checks, memory: PriorKnowledge, limits: LimitsChanged) -> None:
         self._checks = checks
         self._memory = memory
         self.machines: dict[str, VmMachine] = {}
@@ -130,7 +130,7 @@ class Fleet:
 
     def _changed(self, event: FleetEvent, now: float) -> list[FleetAction]:
         match event:
-            case VmsConfigured(changes):
+            case FleetConfigured(changes):
                 return [
                     action
                     for change in changes

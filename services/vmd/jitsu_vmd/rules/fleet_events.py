@@ -42,7 +42,7 @@ class DrainArrived:
 
 
 @dataclass(frozen=True)
-class VmsConfigured:
+class FleetConfigured:
     """VMs came, went, or are configured differently."""
 
     changes: Sequence[VmChanged]
@@ -111,7 +111,7 @@ FleetEvent = (
     SummonArrived
     | SummonRepeated
     | DrainArrived
-    | VmsConfigured
+    | FleetConfigured
     | LeftoversFound
     | AllKnown
     | HoldsChanged

@@ -21,7 +21,7 @@ KEPT = 1000
 log = structlog.get_logger("vmd")
 
 
-class History:
+class SummonHistory:
     """Summons that have ended."""
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:

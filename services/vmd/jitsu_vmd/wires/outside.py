@@ -9,9 +9,9 @@ import structlog
 from jitsu_protocol.messages import Disarm, Done
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_vmd.wires.held import ArmPatience, arm_request, nic_of_next_start
-from jitsu_vmd.wires.history import History
+from jitsu_vmd.wires.history import SummonHistory
 from jitsu_vmd.wires.hypervisors import failure
-from jitsu_vmd.wires.seen import Seen
+from jitsu_vmd.wires.seen import Sightings
 from jitsu_vmd.wires.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ DISARM_TIMEOUT_S = 30.0
 log = structlog.get_logger("vmd")
 
 
-class Outside:
+class OutsideCalls:
     """Calls that are about one VM each."""
 
     def __init__(self, world: World, hypervisors: Hypervisors, store: Caller) -> None:
         self.world = world
         self.hypervisors = hypervisors
-        self.seen = Seen()
-        self.history = History(world.metrics, world.clock)
+        self.seen = Sightings()
+        self.history = SummonHistory(world.metrics, world.clock)
         self.statistics = Statistics(store, world.spawn, world.clock)
         self.joined = world.metrics.counter("joined_summons", "Requests that joined a summon under way.")
         self.stops = world.metrics.counter("stops", "Stop calls to the hypervisor.", ["mode"])

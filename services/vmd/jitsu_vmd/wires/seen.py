@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("vmd")
 
 
-class Seen:
+class Sightings:
     """By the UUID of each VM."""
 
     def __init__(self) -> None:

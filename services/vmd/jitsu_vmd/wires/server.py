@@ -37,7 +37,7 @@ from jitsu_vmd.rules.fleet import Fleet
 from jitsu_vmd.wires.holds import Holds
 from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
-from jitsu_vmd.wires.outside import Outside
+from jitsu_vmd.wires.outside import OutsideCalls
 from jitsu_vmd.wires.started import StartedFiles
 from jitsu_vmd.wires.statuses import Statuses
 from jitsu_vmd.wires.vm import Vm, Waiter
@@ -61,9 +61,9 @@ log = structlog.get_logger("vmd")
 
 
 class Recollection:
-    """What the store and the files of an earlier vmd have about a VM (fleet.Memory)."""
+    """What the store and the files of an earlier vmd have about a VM (fleet.PriorKnowledge)."""
 
-    def __init__(self, files: StartedFiles, outside: Outside, holds: Holds) -> None:
+    def __init__(self, files: StartedFiles, outside: OutsideCalls, holds: Holds) -> None:
         self._files = files
         self._outside = outside
         self._holds = holds
@@ -89,7 +89,7 @@ class VmDaemon:
         store = world.client("store")
         host = f"-{world.host}" if world.host else ""
         self._files = StartedFiles(world.settings.bus.directory / f"guests{host}")
-        self.outside = Outside(world, hypervisors, store)
+        self.outside = OutsideCalls(world, hypervisors, store)
         self.holds = Holds(store, lambda: self._report(fleet.HoldsChanged()), world.clock)
         memory = Recollection(self._files, self.outside, self.holds)
         self.fleet = Fleet(hypervisors, memory, _limits(world.settings))
@@ -151,12 +151,13 @@ class VmDaemon:
 
     def _await_admission(self, waiter: Waiter, vm: Vm, patience_s: float) -> None:
         """Tell a waiter after a while what its VM waits for; the VM itself may still be admitted later."""
-        waiter.patience = self._world.clock.call_in(patience_s, partial(self._lose_patience, waiter, vm))
 
-    def _lose_patience(self, waiter: Waiter, vm: Vm) -> None:
-        shortage = self.fleet.admission.awaited(vm.machine.vm.uuid)
-        if shortage is not None:
-            waiter.refuse(Unavailable(f"{vm.machine.vm.name} waits for room: {shortage.reason}"))
+        def lose_patience() -> None:
+            shortage = self.fleet.admission.awaited(vm.machine.vm.uuid)
+            if shortage is not None:
+                waiter.refuse(Unavailable(f"{vm.machine.vm.name} waits for room: {shortage.reason}"))
+
+        waiter.patience = self._world.clock.call_in(patience_s, lose_patience)
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
@@ -242,7 +243,7 @@ class VmDaemon:
 
     def configure(self, changes: Sequence[VmChanged]) -> None:
         """Take VMs that came, went or are configured differently."""
-        self._report(fleet.VmsConfigured(changes))
+        self._report(fleet.FleetConfigured(changes))
         self._configured.set()
 
     def adopt_forgotten(self) -> None:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from jitsu_runtime.world import Feed, World
     from jitsu_vmd.rules.fleet import Fleet
     from jitsu_vmd.rules.summon import VmMachine
-    from jitsu_vmd.wires.seen import Seen
+    from jitsu_vmd.wires.seen import Sightings
 
 
 class Statuses:
     """The statuses of all VMs."""
 
-    def __init__(self, world: World, feed: Feed, fleet: Fleet, seen: Seen) -> None:
+    def __init__(self, world: World, feed: Feed, fleet: Fleet, seen: Sightings) -> None:
         self.feed = feed
         self._host, self._clock = world.host, world.clock
         self._fleet = fleet

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jitsu_runtime.clock import Timer
     from jitsu_vmd.rules.fleet_events import FleetEvent
     from jitsu_vmd.rules.summon import VmMachine
-    from jitsu_vmd.wires.outside import Outside
+    from jitsu_vmd.wires.outside import OutsideCalls
     from jitsu_vmd.wires.statuses import Statuses
 
 REARM_S = 1.0
@@ -57,7 +57,7 @@ class Vm:
     """One VM."""
 
     def __init__(
-        self, machine: VmMachine, outside: Outside, statuses: Statuses, report: Callable[[FleetEvent], None]
+        self, machine: VmMachine, outside: OutsideCalls, statuses: Statuses, report: Callable[[FleetEvent], None]
     ) -> None:
         """`report` tells the fleet."""
         self.machine = machine

@@ -22,7 +22,7 @@ from jitsu_vmd.rules.events import (
     WatchGuest,
 )
 from jitsu_vmd.rules.masking import Masking
-from jitsu_vmd.rules.vm.parts import Boot, Drains, HypervisorCall, Summons, Terms, Usage
+from jitsu_vmd.rules.vm.parts import Boot, Drains, HypervisorCall, OwnUsage, Summons, Terms
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.errors import JitsuError
@@ -47,7 +47,7 @@ class VmCore:
     boot: Boot = field(default_factory=Boot)
     backoff: Backoff = field(default_factory=Backoff)
     summons: Summons = field(default_factory=Summons)
-    usage: Usage = field(default_factory=Usage)
+    usage: OwnUsage = field(default_factory=OwnUsage)
     drains: Drains = field(default_factory=Drains)
     again: SummonRequested | None = None
     """What is to be asked again when the guest that stops has stopped."""

@@ -92,7 +92,7 @@ class Summons:
 
 
 @dataclass
-class Usage:
+class OwnUsage:
     """Until when the VM is in use, by vmd's own account."""
 
     used_at: float = 0.0
