@@ -15,6 +15,7 @@ from jitsu_runtime.settings.command_line import load_service
 from jitsu_runtime.settings.inherited import handed_down
 from jitsu_runtime.settings.load import MAX_FAULTS_SHOWN, SettingsFault, VmText, load
 from jitsu_runtime.settings.reference import reference
+from jitsu_runtime.settings.schema import SECTION_OF
 from jitsu_runtime.settings.toml_positions import KeyLines, TomlFile
 
 
@@ -333,3 +334,12 @@ def test_g9_a_file_of_nonsense_is_refused_without_a_look_at_all_of_it(
     file.write_text("# " + "x" * 17_000_000)
     with pytest.raises(SettingsFault, match="is longer than"):
         load(file, {}, {})
+
+
+@pytest.mark.parametrize("service", SECTION_OF)
+def test_live_settings_are_adopted_and_the_others_are_named(service: str, tmp_path: Path) -> None:
+    bus = {"bus.runtime_dir": str(tmp_path)}
+    before, read = load(None, {}, bus), load(None, {}, bus | {"hypervisor.max_booting": "7", "bus.keys": str(tmp_path)})
+    adopted, waiting = before.with_live(read, service)
+    assert adopted.hypervisor.max_booting == (7 if service == "vmd" else before.hypervisor.max_booting)
+    assert waiting == ["bus.keys"]

@@ -85,7 +85,8 @@ class Settings(BaseModel):
         updated, waiting = {}, []
         current, other = dict(self), dict(read)
         for section in ("bus", SECTION_OF[service]):
-            own, values = current[section], dict(current[section])
+            own = current[section]
+            values = dict(iter(own))  # dict(own) would take a field named "keys" for a mapping's method
             changed = {key: value for key, value in other[section] if value != values[key]}
             live = {key: value for key, value in changed.items() if is_live(type(own).model_fields[key])}
             waiting += [f"{section}.{key}" for key in changed if key not in live]

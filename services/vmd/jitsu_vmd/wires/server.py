@@ -287,20 +287,13 @@ class VmDaemon:
                 case fleet.LookAt(vm):
                     self.looks.at(vm)
                 case fleet.SaveStarted(vm, started):
-                    if started is None:
-                        self._files.save(vm, None)
-                    else:  # after the start call has been sent: a client waits for that, and nobody for the file
-                        self._world.spawn(self._save_started(vm, started))
+                    self._files.save(vm, started)  # the start call is made by a task, which comes after this
                 case fleet.AddVm(machine):
                     self.vms[machine.vm.uuid] = Vm(machine, self.outside, self._statuses, self._report)
                 case fleet.DropVm(machine):
                     self._drop(machine, forget_guest=action.forget_guest)
                 case fleet.Warn(event, vm, reason, hint):
                     log.warning(event, vm=vm.name, reason=reason, **({"hint": hint} if hint else {}))
-
-    async def _save_started(self, vm: str, started: VM) -> None:
-        if self.fleet.holders.started(vm) is started:
-            self._files.save(vm, started)
 
     def _drop(self, machine: VmMachine, *, forget_guest: bool) -> None:
         uuid = machine.vm.uuid

@@ -1,7 +1,7 @@
 """What each guest was started as, in a file for each, for a vmd that returns.
 
-A file is written when the start call is made, and removed once the guest is seen to be off. So a vmd that was down
-while the configuration changed still finds the guests of before, and stops those that may not go on running.
+A file is written before the start call is made, and removed once the guest is seen to be off. So a vmd that was down
+while the configuration changed still finds the guests of before, and stops those that may not go on running (G7).
 """
 
 from __future__ import annotations
