@@ -29,7 +29,6 @@ PACKAGES = (
     "pygit2",
     "typer",
     "tomlkit",
-    "pyroute2",
     "libvirt-python",
     "pyxs",
 )
