@@ -62,6 +62,17 @@ def test_a_cold_query_waits_and_one_summon_serves_all() -> None:
     assert made.next_deadline() is None
 
 
+def test_g1_queries_for_several_names_of_one_vm_are_one_summon() -> None:
+    names = ["a.jitsu.test", "b.jitsu.test"]
+    vm = from_config({"name": ["www"], "dns": names, "ip": ["127.0.1.1"]}, {})
+    made = front(vm)
+    for name in names:
+        assert ask(made, 1.0, name=name) is None
+    assert made.take() == [SummonVm(vm.uuid, 1.2)]
+    made.summoned(vm.uuid, 1.5)
+    assert len(sent(made)) == 2
+
+
 def ttl_of(message: dns.message.Message) -> int:
     return int(message.answer[-1].ttl)
 
