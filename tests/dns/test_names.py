@@ -262,3 +262,12 @@ async def test_a_file_that_cannot_be_written_costs_nothing_else(tmp_path: Path) 
     (tmp_path / "dns-0.new").mkdir()
     await NamesFile(tmp_path / "dns-0.names").write("c0ffee", 1, remembered(WWW))
     assert not (tmp_path / "dns-0.names").exists()
+
+
+def test_a_summon_reports_how_long_its_query_was_held_until_the_name_was_known() -> None:
+    made = empty_front()
+    assert ask(made, 1.0) is None
+    assert made.take() == []
+    told(made, WWW, now=1.5)
+    (summon,) = made.take()
+    assert (summon.vm, summon.waited_s) == (WWW.uuid, 0.5)

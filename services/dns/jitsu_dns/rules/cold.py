@@ -154,7 +154,7 @@ class ColdQueries:
             if held.vm.uuid in summons.outstanding:
                 self._usage.used(held, 1, now)
         for vm in chosen:
-            self._summon(vm, max_wait, now)
+            self._summon(vm, max_wait, now, now - exchange.arrived)
         return None
 
     def _denied(self, exchange: Exchange, rcode: Rcode, error: tuple[Ede, str]) -> Reply:
@@ -179,10 +179,10 @@ class ColdQueries:
     def _wants_all(node: Node) -> bool:
         return any(held.vm.summon is SummonMode.ALL for held in node.held)
 
-    def _summon(self, vm: str, timeout: float, now: float) -> None:
+    def _summon(self, vm: str, timeout: float, now: float, waited_s: float = 0.0) -> None:
         if vm not in self._summoning:
             self._summoning[vm] = now + timeout
-            self._actions.append(SummonVm(vm, timeout))
+            self._actions.append(SummonVm(vm, timeout, waited_s=waited_s))
 
     # --- what happens to the VMs ---
 

@@ -163,6 +163,8 @@ class SummonVm:
     """Seconds."""
     delay: float = 0.0
     """Seconds before vmd is asked."""
+    waited_s: float = 0.0
+    """For how long the query has waited already: until its name was known."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class VmdCalls:
         try:
             if host not in self.vmds:
                 raise Unavailable(f"its host {host} is not listed in bus.hosts")
-            summon = Summon(vm=vm, ttl=max((each.vm.ttl for each in held), default=None))
+            ttl = max((each.vm.ttl for each in held), default=None)
+            summon = Summon(vm=vm, waited_s=action.waited_s, ttl=ttl)
             summoned = await self.vmds[host].call(summon, Summoned, action.timeout - action.delay)
         except JitsuError as error:
             self._rules.handle(SummonRefused(vm, error))

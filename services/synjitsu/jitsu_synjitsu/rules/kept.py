@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -32,16 +31,6 @@ class Item(NamedTuple):
     """What is in it."""
     at: float = 0.0
     """When it came."""
-
-
-class Outcome(StrEnum):
-    """What became of a frame."""
-
-    KEPT = "kept"
-    REPLACED = "replaced"
-    """It is the same attempt, sent again: the latest frame counts, in the place of the first."""
-    DISPLACED = "displaced"
-    """Kept, and an older one was dropped for it."""
 
 
 @dataclass
@@ -117,20 +106,20 @@ class Kept:
         """Return how many frames are kept in all."""
         return self._total
 
-    def keep(self, vm: str, flow: Hashable, item: Item, *, replaces: bool) -> Outcome:
+    def keep(self, vm: str, flow: Hashable, item: Item, *, replaces: bool) -> None:
         """Keep a frame.
 
         `flow` is its kind, addresses and ports; `replaces` says that the latest frame of a flow stands for all of them,
-        as with the SYNs of one connection attempt.
+        as with the SYNs of one connection attempt: it takes the place of the first. If too much is kept, an older frame
+        is dropped, of the VM that has the most.
         """
         kept = self._vms.setdefault(vm, _OfVm())
         if replaces and flow in kept.attempts:
             kept.items[kept.attempts[flow]] = (flow, item)
-            return Outcome.REPLACED
+            return
         size = len(kept.items)
         is_full = size >= self.max_per_vm
-        displaced = is_full or self._total >= self.max_total
-        if displaced:
+        if is_full or self._total >= self.max_total:
             self.displaced += 1
             self._drop_one(vm if is_full else self._sizes.largest(vm, size))
         size = len(kept.items)
@@ -138,7 +127,6 @@ class Kept:
         self._vms[vm] = kept  # its last frame may have been the one that was dropped
         self._sizes.change(vm, size, size + 1)
         self._total += 1
-        return Outcome.DISPLACED if displaced else Outcome.KEPT
 
     def take(self, vm: str) -> list[tuple[Hashable, Item]]:
         """Take out what is kept for a VM, oldest first."""

@@ -170,4 +170,4 @@ def patience_s(vm: VM, event: SummonRequested) -> float:
 
 def memory(vm: VM) -> int:
     """Return how much memory a VM has, as far as its keys say."""
-    return int(vm.key("memory"))
+    return int(vm.value("memory"))
