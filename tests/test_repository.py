@@ -171,11 +171,17 @@ def test_only_the_clock_module_reads_the_time() -> None:
             assert READS_THE_CLOCK.search(path.read_text()) is None, path
 
 
-def test_unit_tests_of_the_protocol_and_the_runtime_do_not_sleep() -> None:
+TIERS_THAT_WAIT = re.compile(r"pytest\.mark\.(wires|suite|net|libvirt|xen)\b")
+PLAYED_SLEEPS = {"test_journal.py"}
+"""There `asyncio.sleep` is played on a virtual clock; in tests/simulation/ all of time is."""
+
+
+def test_unit_tests_do_not_sleep() -> None:
     """`sleep(0)` lets other tasks run and does not wait."""
-    for path in tracked("tests/protocol/*.py", "tests/runtime/*.py"):
+    unit = [*SERVICES, "jitsu", "protocol", "runtime"]
+    for path in tracked(*(f"tests/{Path(folder).name}/*.py" for folder in unit)):
         text = path.read_text()
-        if re.search(r"pytest\.mark\.(wires|suite|xen)\b", text) is None:
+        if TIERS_THAT_WAIT.search(text) is None and path.name not in PLAYED_SLEEPS:
             assert re.search(r"\bsleep\((?!0\))", text) is None, path
 
 

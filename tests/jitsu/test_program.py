@@ -11,6 +11,9 @@ import pytest
 from jitsu.program import run_module
 
 
+pytestmark = pytest.mark.wires
+
+
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a directory from which `python -m` takes modules; `hangs` is one that never ends by itself."""
