@@ -10,7 +10,6 @@ import pytest
 
 from jitsu.program import run_module
 
-
 pytestmark = pytest.mark.wires
 
 
