@@ -8,7 +8,7 @@ guest is gone.
 
     SummonArrived       refused if the VM cannot run as it is configured; waits if it is not admitted; else PassOn
     tick                one VM that is admitted now, until there is none; then what the others wait for is published
-    FleetConfigured       a new VM gets a machine; one that is removed keeps it until its guest has stopped
+    FleetConfigured     a new VM gets a machine; one that is removed keeps it until its guest has stopped
     LeftoversFound      a guest that nobody configures any longer gets a machine too, and is stopped by it
     HoldsChanged        passed on; a held VM no longer waits for admission
     GuestFound          passed on, after a VM that could not run was checked again: what was missing may be there now
