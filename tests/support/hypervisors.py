@@ -169,8 +169,12 @@ def _libvirt_refuses(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(library.virDomain, call, refuse)
 
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Tests that run at the same time have a loopback address of their own each: a mock guest listens there."""
+
+
 def vm_of(kind: str, **keys: str) -> VM:
-    config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": "127.88.0.1", "boot_time": "0"}
+    config = {"name": "jitsu-conforms", "dns": "c.jitsu.test", "ip": f"127.88.{WORKER}.1", "boot_time": "0"}
     if kind == "libxl":
         config |= {"kernel": "/proc/version", "nic": "xenbr0"}
     elif kind == "solo5":
