@@ -82,7 +82,7 @@ class ColdQueries:
     ) -> None:
         self._table, self._usage, self._states = table, usage, states
         self.limit = limit
-        """Who may start VMs; another one when the settings have changed."""
+        """The limit on who may start VMs; it is replaced when the settings change."""
         self.pending = Pending(max_waiting)
         self._responder = responder
         self._summoning: dict[str, float] = {}

@@ -62,7 +62,7 @@ class ResponseLimit:
 
 
 class SummonLimit:
-    """Who may start VMs, and how many of them in which time."""
+    """Limits which clients may start VMs, and how many of them in which time."""
 
     def __init__(self, allowed: Networks, exempt: Networks, rate: float, burst: float) -> None:
         """`allowed` may start VMs at all, everyone if it is empty; `exempt` as many as they like."""

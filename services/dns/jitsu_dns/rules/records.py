@@ -38,7 +38,7 @@ _HEAD = struct.Struct("!HHIH")
 
 @dataclass(frozen=True)
 class Authority:
-    """Who serves the zones. Names that are empty are derived from the name of the zone."""
+    """The servers of the zones. Names that are empty are derived from the name of the zone."""
 
     mname: str = ""
     rname: str = ""

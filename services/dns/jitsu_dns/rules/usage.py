@@ -28,7 +28,7 @@ MAX_USES = 200
 
 @dataclass(frozen=True)
 class Reporting:
-    """Who reports."""
+    """The reporter."""
 
     replica: str
     instance: str

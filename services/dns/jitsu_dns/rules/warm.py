@@ -37,7 +37,7 @@ _OPT_BYTES = (0, 11)
 
 
 class Senders(Protocol):
-    """Who sent the datagrams of a batch."""
+    """The senders of a batch of datagrams."""
 
     def keys(self) -> Sequence[Hashable]:
         """Return something for each of them that is the same for the same address."""

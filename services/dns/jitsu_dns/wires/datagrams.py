@@ -131,7 +131,7 @@ class BatchRoom:
 
 
 class KernelAddresses:
-    """Who sent each datagram of a batch, and to which of our addresses, as the kernel wrote it."""
+    """The sender of each datagram of a batch, and to which of our addresses, as the kernel wrote it."""
 
     def __init__(self, bound: socket.socket, *, connected: bool) -> None:
         self.is_v6 = bound.family == socket.AF_INET6

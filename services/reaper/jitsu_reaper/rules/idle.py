@@ -1,4 +1,4 @@
-"""Who is idle, and what is done about it: the policy over all VMs.
+"""Which VMs are idle, and what is done about it: the policy over all VMs.
 
 A VM that is ready and idle (vms.py) is drained (drain.py). Where a VM waits for room (`VmStatus.wants_room`), one that
 has `evict = true` is drained after its `evict_timeout` already: no answer for it is in use by then. One is drained at a

@@ -1,4 +1,4 @@
-"""Who reports use: the dns replicas and Synjitsu; and what the silence of one of them means (G3, G8).
+"""The reporters of use, which are the dns replicas and Synjitsu; and what the silence of one of them means (G3, G8).
 
 A dns replica goes on answering for ready VMs until its lease has run out, even if nobody hears from it. So one that is
 silent counts as use of every VM until then. While Synjitsu is silent, clients may be connected to the VMs of its host,

@@ -1,4 +1,4 @@
-"""Who was used last when, from what the dns replicas and Synjitsu report.
+"""When each VM was used last, from what the dns replicas and Synjitsu report.
 
 A VM's last use is the latest of what was reported of it, what vmd says of its summons, and until when anything may have
 gone unreported (reporters.py). No answer for it may still be within its TTL either, and that is the TTL which the
