@@ -129,6 +129,16 @@ def test_g3_a_replica_that_is_not_registered_or_whose_lease_is_over_asks_vmd() -
     assert ask(made, 5.0) is None
 
 
+def test_g3_without_a_lease_a_query_that_waits_is_answered_by_vmds_reply_and_not_because_the_vm_is_ready() -> None:
+    made = front(registered=False)
+    state(made, VmState.OFF)
+    assert ask(made, 1.0) is None
+    state(made, VmState.READY)
+    assert sent(made) == [], "vmd may not have had the summon"
+    made.summoned(VM_WWW.uuid, 1.5)
+    assert len(sent(made)) == 1
+
+
 def test_g3_a_draining_vm_is_not_answered_warm_and_reported_at_once() -> None:
     made = front()
     state(made, VmState.READY)

@@ -101,7 +101,10 @@ class ColdQueries:
             case VmSummoned():
                 self._summoned(event, now)
             case VmReady(vm):
-                self._reached(vm, now, armed=False)
+                # Without a lease the reaper does not count what is answered here, and vmd may not have had the summon:
+                # then only its reply to that says that the VM may be given out (G3).
+                if self._usage.lease.holds(now):
+                    self._reached(vm, now, armed=False)
             case SummonRefused(vm, error):
                 self._refused(vm, error, now)
             case NodesChanged(nodes):
