@@ -149,7 +149,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(*arguments, **more)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection. If there is no descriptor for it, wait: the server would try again without a pause."""
+        """Accept a connection. Without a descriptor for it, wait a little, because the server tries again at once."""
         try:
             return super().get_request()
         except OSError:

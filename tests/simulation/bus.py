@@ -25,7 +25,7 @@ QUICK_S = (0.000_05, 0.000_3)
 
 
 class Network:
-    """Who is connected to whom, and what becomes of a message."""
+    """The connections between processes, and what becomes of each message."""
 
     def __init__(self, simulation: Simulation, chance: Random) -> None:
         self._simulation = simulation

@@ -38,7 +38,7 @@ def network(addresses: tuple[bytes, bytes]) -> Any:
 
 
 def rebuilt(frame: bytes) -> bytes:
-    """Return a frame as scapy builds it anew, with checksums and lengths of its own."""
+    """Return a frame as scapy builds it from its fields, with checksums and lengths of its own."""
     packet = Ether(frame)
     layer: Any = packet
     while layer:

@@ -70,7 +70,7 @@ def previous_build(tmp_path_factory: pytest.TempPathFactory) -> str:
     if made.returncode:
         shallow = ["git", "-C", str(ROOT), "rev-parse", "--is-shallow-repository"]
         is_shallow = subprocess.run(shallow, capture_output=True, text=True, check=True).stdout.strip() == "true"
-        assert is_shallow, f"{PREVIOUS} is no commit of this repository: {made.stderr.decode()}"
+        assert is_shallow, f"this repository does not have the commit {PREVIOUS}: {made.stderr.decode()}"
         pytest.xfail(f"the history of this checkout does not reach back to {PREVIOUS}: fetch all of it")
     directory = tmp_path_factory.mktemp("previous")
     subprocess.run(["tar", "-x", "-C", directory], input=made.stdout, check=True)

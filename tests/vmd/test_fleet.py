@@ -413,7 +413,7 @@ def test_a_vm_that_is_removed_is_forgotten_once_its_guest_has_stopped() -> None:
     assert world.wanted(DropVm) == [DropVm(machine, forget_guest=True)]
     assert world.fleet.machines == {}
     world.handle(VmActed(machine, published=True))
-    assert world.fleet.admission.tally.running == 0, "what comes late of it counts no more"
+    assert world.fleet.admission.tally.running == 0, "late reports about it no longer count"
 
 
 def test_what_a_vm_that_never_could_run_has_left_is_nothing() -> None:

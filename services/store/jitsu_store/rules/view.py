@@ -31,7 +31,7 @@ class Page:
 
     leaves: dict[str, str] = field(default_factory=dict)
     upto: str = ""
-    """The latest name right below the path that is in it; "" if there are no more."""
+    """The last name right below the path that this page has; "" if this is the last page."""
     left_out: dict[str, int] = field(default_factory=dict)
     """VMs that are too large for any page: UUID -> bytes."""
 

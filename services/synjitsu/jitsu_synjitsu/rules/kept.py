@@ -4,7 +4,7 @@ A connection attempt is one frame: when a client sends its SYN again, the later 
 place. Datagrams are different: two with the same addresses and ports are two datagrams (a resolver asks for A and AAAA
 from one socket), so each is kept, and they come out in the order in which they came.
 
-A VM that already has as many frames as one VM may have loses one of them. When there is no room for any VM, the one
+A VM that has reached its own limit of frames loses one of them. When the limit for all VMs is reached, the one
 that has the most frames loses one, whoever the new frame is for: a VM does not lose its only frame while another has
 two. Of that VM the oldest frame goes of the flow that has the most frames, and of all flows the oldest frame if none
 has more than one. So a client that sends a stream of datagrams loses its own, and not the SYNs of others.

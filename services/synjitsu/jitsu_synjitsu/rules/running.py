@@ -92,7 +92,7 @@ class Running:
         return self._closes((seen.sender, seen.source_port, seen.target, seen.target_port), seen.flags, _BY_CLIENT, now)
 
     def is_answered(self, seen: Seen, now: float) -> bool:
-        """Say whether a packet to the VM answers what the VM has sent, and so is no use of it."""
+        """Say whether a packet to the VM answers what the VM has sent, and so does not count as use."""
         match seen.kind:
             case Kind.TCP:
                 return self._is_segment_back(seen)

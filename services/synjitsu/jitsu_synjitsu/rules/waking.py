@@ -1,4 +1,4 @@
-"""Who may wake VMs by traffic, and how many: a scan of a network must not boot everything that is in it."""
+"""Limits which clients may wake VMs by traffic, and how many: a scan of a network must not boot all of its VMs."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class SummonArrived:
     vm: str
     event: SummonRequested
     waiter: object
-    """Who waits for the reply; AwaitAdmission carries it back."""
+    """The waiter for the reply; AwaitAdmission carries it back."""
 
 
 @dataclass(frozen=True)
