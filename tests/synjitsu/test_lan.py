@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import uuid
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,15 +80,19 @@ class KernelGround(Ground):
             self._ip("link", "add", port, "type", "veth", "peer", "name", f"{port}p")
             self._ip("link", "set", port, "master", self.bridge)
             for each in (port, f"{port}p"):
-                self._ip("link", "set", each, "up")
+                self._up(each)
             self._raw[name] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(3))
             self._raw[name].bind((f"{port}p", 0))
-        self._ip("link", "set", self.bridge, "up")
+        self._up(self.bridge)
         self.got = {"one": [], "two": []}
 
     @staticmethod
     def _ip(*arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True)
+
+    def _up(self, name: str) -> None:
+        self._ip("link", "set", name, "addrgenmode", "none")  # else the kernel itself sends frames of IPv6
+        self._ip("link", "set", name, "up")
 
     def send(self, port: str, frame: bytes) -> None:
         self._raw[port].send(frame)
@@ -157,26 +161,25 @@ async def test_a_bridge_learns_forwards_and_floods_unless_a_port_is_shut(kind: s
     with ground(kind) as made:
         found: dict[str, Port] = {}
         gone: list[int] = []
-        feed = made.lan.ports(made.bridge, lambda port: found.update({port.name: port}), gone.append)
-        feed.open()
-        ports = {name: next(port for each, port in found.items() if name in each) for name in ("one", "two")}
-        assert all(port.floods for port in ports.values())
-        await made.settle()
-        made.send("one", arp(1, VM_MAC, V4[1], V4[1]))
-        await made.settle()
-        assert made.got["two"] == [arp(1, VM_MAC, V4[1], V4[1])], "a broadcast"
-        check_learning(ports, made)
-        made.lan.set_flood(ports["one"].index, False)
-        made.got["one"].clear()
-        made.send("two", plain(to=CLIENT_MAC, source=OTHER_MAC))
-        await made.settle()
-        assert made.got["one"] == [], "an address that nobody has, and the port is shut"
-        made.lan.set_flood(ports["one"].index, True)
-        made.send("two", plain(to=CLIENT_MAC, source=OTHER_MAC))
-        await made.settle()
-        assert made.got["one"] == [plain(to=CLIENT_MAC, source=OTHER_MAC)]
-        assert not feed.is_static(VM_MAC)
-        feed.close()
+        with closing(made.lan.ports(made.bridge, lambda port: found.update({port.name: port}), gone.append)) as feed:
+            feed.open()
+            ports = {name: next(port for each, port in found.items() if name in each) for name in ("one", "two")}
+            assert all(port.floods for port in ports.values())
+            await made.settle()
+            made.send("one", arp(1, VM_MAC, V4[1], V4[1]))
+            await made.settle()
+            assert made.got["two"] == [arp(1, VM_MAC, V4[1], V4[1])], "a broadcast"
+            check_learning(ports, made)
+            made.lan.set_flood(ports["one"].index, False)
+            made.got["one"].clear()
+            made.send("two", plain(to=CLIENT_MAC, source=OTHER_MAC))
+            await made.settle()
+            assert made.got["one"] == [], "an address that nobody has, and the port is shut"
+            made.lan.set_flood(ports["one"].index, True)
+            made.send("two", plain(to=CLIENT_MAC, source=OTHER_MAC))
+            await made.settle()
+            assert made.got["one"] == [plain(to=CLIENT_MAC, source=OTHER_MAC)]
+            assert not feed.is_static(VM_MAC)
 
 
 @KINDS
@@ -184,27 +187,26 @@ async def test_a_wire_takes_what_is_of_interest_and_sends_to_all_but_itself(kind
     with ground(kind) as made:
         taken: list[bytes] = []
         receive: Callable[[bytes, bool], None] = lambda frame, _: taken.append(frame)  # noqa: E731
-        wire = made.lan.wire(made.bridge, receive)
-        wire.open()
-        await made.settle()
-        made.send("two", plain())
-        await made.settle()
-        assert taken == [], "nothing is of interest yet"
-        wire.watch(HELD)
-        made.send("two", plain())
-        made.send("two", plain(to=OTHER_MAC))
-        await made.settle()
-        assert taken == [plain()]
-        for port in made.got.values():
-            port.clear()
-        taken.clear()
-        wire.send(plain(to=b"\xff" * 6, source=VM_MAC))
-        await made.settle()
-        assert [len(each) for each in made.got.values()] == [1, 1]
-        assert plain(to=b"\xff" * 6, source=VM_MAC) not in taken
-        assert not made.lan.knows_elsewhere(made.bridge, VM_MAC), "what Synjitsu sends teaches the bridge no port"
-        assert not wire.has_lost()
-        wire.close()
+        with closing(made.lan.wire(made.bridge, receive)) as wire:
+            wire.open()
+            await made.settle()
+            made.send("two", plain())
+            await made.settle()
+            assert taken == [], "nothing is of interest yet"
+            wire.watch(HELD)
+            made.send("two", plain())
+            made.send("two", plain(to=OTHER_MAC))
+            await made.settle()
+            assert taken == [plain()]
+            for port in made.got.values():
+                port.clear()
+            taken.clear()
+            wire.send(plain(to=b"\xff" * 6, source=VM_MAC))
+            await made.settle()
+            assert [len(each) for each in made.got.values()] == [1, 1]
+            assert plain(to=b"\xff" * 6, source=VM_MAC) not in taken
+            assert not made.lan.knows_elsewhere(made.bridge, VM_MAC), "what Synjitsu sends teaches the bridge no port"
+            assert not wire.has_lost()
 
 
 @KINDS
