@@ -9,13 +9,13 @@ isinstance whether a hypervisor has it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jitsu_protocol.model.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jitsu_protocol.model.vm import VM
     from jitsu_protocol.model.vm_keys import StopMode
@@ -135,3 +135,27 @@ class ReservesInterfaces(Protocol):
 
         It is kept for that start for a few seconds at least. Raises JitsuError.
         """
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """A machine that a hypervisor has, whether or not a VM is configured for it."""
+
+    name: str
+    """Its name at the hypervisor."""
+    uuid: str = ""
+    """Its uuid, if the hypervisor keeps one that stays the same; else ""."""
+    is_running: bool = False
+    nics: tuple[Nic, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """Its IPv4 and IPv6 addresses, as far as leases, agents, labels or metadata tell."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of a VM that its owner has written beside it: labels, metadata, `user.jitsu.*`, tags. Not checked yet."""
+
+
+@runtime_checkable
+class Discovers(Protocol):
+    """An ability: it can list its machines, for `jitsu discover` and for VMs that labels describe."""
+
+    async def discover(self) -> Sequence[Discovered]:
+        """Return all machines that it has. Raises JitsuError."""
