@@ -170,6 +170,8 @@ def test_g2_max_wait_is_kept_and_what_is_said_depends_on_what_vmd_said() -> None
         (VmState.BOOTING, make_vm(on_timeout="servfail"), [], "14 www is still booting"),
         (VmState.OFF, VM_WWW, [], "23 www: the VM daemon does not answer"),
         (VmState.READY, VM_WWW, [""], "23 www: the VM daemon does not answer"),
+        (VmState.READY, VM_WWW, [], "23 www: the VM daemon does not answer"),
+        (VmState.DRAINING, VM_WWW, [], "23 www: the VM daemon does not answer"),
     ):
         made = front(vm, registered=False)
         made.states.is_heard = lambda host, unheard=unheard: host not in unheard  # type: ignore[misc]
@@ -308,6 +310,19 @@ def test_g3_each_vm_whose_address_was_told_counts_as_used() -> None:
         ask(made, now)
     uses = {use.vm: (use.count, use.age_s) for use in report(made, [], 4.0).uses}
     assert uses == {vms[0].uuid: (3, 1.0), vms[1].uuid: (3, 1.0)}
+
+
+def test_g3_without_a_lease_only_the_vm_of_which_vmd_has_spoken_is_answered() -> None:
+    made, vms = shared("one")
+    for vm in vms:
+        state(made, VmState.READY, vm)
+    assert ask(made, 301.0) is None, "the lease is over"
+    (summon,) = made.take()
+    assert isinstance(summon, SummonVm)
+    made.summoned(summon.vm, 301.1)
+    (answer,) = sent(made)
+    address = next(str(vm.addresses[0]) for vm in vms if vm.uuid == summon.vm)
+    assert [rdata.to_text() for rdata in answer.answer[0]] == [address]
 
 
 def test_a_cold_query_summons_one_and_the_next_if_that_fails() -> None:

@@ -11,6 +11,9 @@ A query that waits is answered at one of these events, whichever comes first:
     the deadline   max_wait of the VM is over. If vmd is heard and says that the VM is starting, the query is answered,
                    with a TTL of EARLY_TTL_S unless the VM is ready; else, or with on_timeout = servfail: SERVFAIL
 
+Without a lease, the reaper does not count what this replica answers, and a summon may never have reached vmd. A VM that
+is published as ready may then be stopped at any moment, so only vmd's reply to a summon lets it be given out (G3).
+
 If the guest has other addresses than are configured here, vmd and this replica have not yet heard the same from the
 store. That takes milliseconds, so vmd is asked again after SUMMON_AGAIN_S.
 """
@@ -101,8 +104,6 @@ class ColdQueries:
             case VmSummoned():
                 self._summoned(event, now)
             case VmReady(vm):
-                # Without a lease the reaper does not count what is answered here, and vmd may not have had the summon:
-                # then only its reply to that says that the VM may be given out (G3).
                 if self._usage.lease.holds(now):
                     self._reached(vm, now, armed=False)
             case SummonRefused(vm, error):
@@ -120,12 +121,14 @@ class ColdQueries:
         for waiting in self.pending.due(now):
             self._responder.counts.late += 1
             held = waiting.hit.node.of_type(waiting.hit.qtype)
-            starting = [each for each in held if self._is_under_way(each) and each.vm.on_timeout is OnTimeout.ANSWER]
+            starting = [
+                each for each in held if each.vm.on_timeout is OnTimeout.ANSWER and self._may_give_out(each, now)
+            ]
             vm = held[0].vm.name if held else "it"
             state = self._states.of(held[0].vm.uuid) if held else VmState.UNKNOWN
             if starting:
                 self._answer(waiting, starting, now, early=not all(map(self._is_there, starting)))
-            elif held and self._is_under_way(held[0]):
+            elif held and self._is_under_way(held[0]) and not self._is_there(held[0]):
                 self._servfail(waiting, (Ede.NOT_READY, f"{vm} is still {state}"))
             else:
                 self._servfail(waiting, (Ede.NETWORK_ERROR, f"{vm}: the VM daemon does not answer"))
@@ -252,16 +255,20 @@ class ColdQueries:
     def _is_under_way(self, held: Held) -> bool:
         return self._states.is_under_way(held.vm.uuid, held.vm.host)
 
+    def _may_give_out(self, held: Held, now: float) -> bool:
+        """Say whether a VM of which vmd has not spoken yet may be given out because of its state (G3)."""
+        return self._is_under_way(held) and (not self._is_there(held) or self._usage.lease.holds(now))
+
     # --- answers ---
 
     def _release(self, node: Node, now: float, error: JitsuError | None = None) -> None:
         """Answer everybody who waits for a name: with the VMs that are reachable, or with the reason why none is."""
-        summons = self._summons.pop(node)
+        summons, counted_on = self._summons.pop(node), self._usage.lease.holds(now)
         for waiting in self.pending.release(node):
             reached = [
                 held
                 for held in node.of_type(waiting.hit.qtype)
-                if held.vm.uuid in summons.reached or self._states.serves(held.vm)
+                if held.vm.uuid in summons.reached or (counted_on and self._states.serves(held.vm))
             ]
             if reached:
                 early = any(held.vm.uuid in summons.early and not self._is_there(held) for held in reached)
