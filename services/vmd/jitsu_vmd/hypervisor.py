@@ -148,9 +148,17 @@ class Discovered:
     is_running: bool = False
     nics: tuple[Nic, ...] = ()
     addresses: tuple[str, ...] = ()
-    """Its IPv4 and IPv6 addresses, as far as leases, agents, labels or metadata tell."""
+    """Its IPv4 and IPv6 addresses, as far as the hypervisor itself can tell (fixed addresses, leases, agents).
+
+    An address from a label stays in `keys`: a VM that labels describe may only have addresses that are listed here.
+    """
+    ports: tuple[int, ...] = ()
+    """TCP ports on which it says that it listens, for example those that a container's image exposes."""
     keys: Mapping[str, str] = field(default_factory=dict)
-    """Keys of a VM that its owner has written beside it: labels, metadata, `user.jitsu.*`, tags. Not checked yet."""
+    """Keys of a VM that its owner has written beside it: labels, metadata, `user.jitsu.*`, tags. Not checked yet.
+
+    Several values of one key are divided by commas.
+    """
 
 
 @runtime_checkable
