@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from jitsu.doctor.finding import Suite
 
-SECRET = re.compile(r"secret|password(?!_file)|token", re.IGNORECASE)
+SECRET = re.compile(r"secret|(password|token)(?!_file)", re.IGNORECASE)
 """Settings whose value is never written down: dns.cookie_secret."""
 LEFT_OUT = "(left out)"
 LOG_LINES = 5000
@@ -89,8 +89,14 @@ def shown_settings(suite: Suite) -> dict[str, object]:
     for key, value in suite.settings.as_values().items():
         if SECRET.search(key) and value:
             value = LEFT_OUT
-        found[key] = _IN_URI.sub(rf"\1{LEFT_OUT}", value) if isinstance(value, str) else value
+        found[key] = _without_passwords(value)
     return found
+
+
+def _without_passwords(value: object) -> object:
+    if isinstance(value, list):
+        return [_without_passwords(each) for each in value]
+    return _IN_URI.sub(rf"\1{LEFT_OUT}", value) if isinstance(value, str) else value
 
 
 def journal() -> str:

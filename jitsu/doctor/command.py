@@ -17,6 +17,7 @@ from jitsu.doctor import (
     bridges,
     bundle,
     clocks,
+    credentials,
     delegation,
     disk,
     keys,
@@ -106,6 +107,7 @@ async def examine(suite: Suite, *, internet: bool) -> tuple[list[Finding], versi
     found += clocks.judge(clocks.gather(suite))
     found += disk.judge(disk.gather(suite))
     found += keys.judge(keys.gather(suite))
+    found += credentials.judge(credentials.gather(suite))
     found += resolvers.judge(await resolvers.gather(suite))
     if internet:
         found += delegation.judge(await delegation.gather(suite))

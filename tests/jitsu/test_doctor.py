@@ -16,6 +16,7 @@ from jitsu.doctor import (
     bridges,
     bundle,
     clocks,
+    credentials,
     disk,
     keys,
     kvm,
@@ -326,6 +327,26 @@ def test_keys_that_are_open_foreign_or_left_over_are_found(tmp_path: Path) -> No
     assert notes(found) == ["the key vmd.before, which was rotated, is still accepted"]
 
 
+def test_credentials_that_are_missing_or_open_to_others_are_found(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.touch(mode=0o600)
+    open_to_all = tmp_path / "ca.pem"
+    open_to_all.touch(mode=0o644)
+    one = suite(
+        hypervisor__kind="xapi",
+        hypervisor__password_file=str(secret),
+        hypervisor__ca_file=str(open_to_all),
+        hypervisor__connections=f"big xapi https://b password_file={tmp_path}/none,c xapi https://c password_file=name",
+    )
+    missing = f"hypervisor.big.password_file: there is no file {tmp_path}/none"
+    assert faults(credentials.judge(credentials.gather(one))) == [missing]
+    secret.chmod(0o640)
+    assert faults(credentials.judge(credentials.gather(one))) == [
+        f"hypervisor.password_file: others may read {secret} (mode 0640), so vmd refuses to use it",
+        missing,
+    ]
+
+
 def test_a_bus_without_keys_over_a_network_is_a_note() -> None:
     plain = suite(bus__store_rpc="tcp://192.0.2.1:7001", bus__allow_plain_tcp="true")
     assert notes(keys.judge(keys.gather(plain))) == ["bus.store_rpc: what is sent can be read and forged on the way"]
@@ -393,6 +414,8 @@ def test_a_bundle_has_the_settings_without_secrets_and_is_closed_to_others(tmp_p
         dns__cookie_secret="00112233445566778899aabbccddeeff",
         dns__bind="192.0.2.53",
         hypervisor__connect="https://root:pw@xen.example",
+        hypervisor__connections="big xapi https://root:pw@big.example password_file=/etc/big",
+        hypervisor__token_file="/etc/token",
     )
     file = tmp_path / "jitsu.tar.gz"
     names = bundle.write(file, shown, {"findings": ["from 198.51.100.9"]}, "query from 198.51.100.9 to 192.0.2.53\n")
@@ -409,3 +432,5 @@ def test_a_bundle_has_the_settings_without_secrets_and_is_closed_to_others(tmp_p
     settings = json.loads(parts["settings.json"])
     assert (settings["dns.cookie_secret"], settings["dns.bind"]) == ("(left out)", "192.0.2.53")
     assert settings["hypervisor.connect"] == "https://root:(left out)@xen.example"
+    assert settings["hypervisor.connections"] == ["big xapi https://root:(left out)@big.example password_file=/etc/big"]
+    assert settings["hypervisor.token_file"] == "/etc/token"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.model.hypervisors import HypervisorConnection, HypervisorKind
-from jitsu_runtime.settings.load import SettingsFault, load
+from jitsu_protocol.model.hypervisors import Credentials, HypervisorConnection, HypervisorKind
+from jitsu_runtime.settings.load import SettingsFault, load, load_without_vms
 from jitsu_runtime.settings.values import (
     GlueAddress,
     ListenAddress,
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 TEXTS = {
     "bus.hosts": "berlin,oslo tcp://192.0.2.1:1 tcp://192.0.2.1:2",
     "bus.allow_plain_tcp": "true",
-    "hypervisor.connections": "big libvirt qemu+ssh://example.org/system,small mock",
+    "hypervisor.connections": "big libvirt qemu+ssh://example.org/system,small mock,"
+    "xen xapi https://example.org user=admin@corp password_file=/etc/a%20b%2Cc%25",
     "hypervisor.gateways": "10.0.0.1/24",
     "dns.glue": "ns.example.org=192.0.2.9",
     "dns.secondaries": "192.0.2.2,2001:db8::2@5353",
@@ -39,6 +40,12 @@ def test_values_are_parsed_where_settings_are_read() -> None:
         HypervisorConnection("", HypervisorKind.MOCK),
         HypervisorConnection("big", HypervisorKind.LIBVIRT, "qemu+ssh://example.org/system"),
         HypervisorConnection("small", HypervisorKind.MOCK),
+        HypervisorConnection(
+            "xen",
+            HypervisorKind.XAPI,
+            "https://example.org",
+            Credentials(user="admin@corp", password_file="/etc/a b,c%"),
+        ),
     )
     assert settings.hypervisor.gateways == [IPv4Interface("10.0.0.1/24")]
     assert settings.dns.glue == [GlueAddress("ns.example.org", IPv4Address("192.0.2.9"))]
@@ -63,6 +70,29 @@ def test_a_section_of_a_hypervisor_is_a_connection(tmp_path: Path) -> None:
     assert connections == [HypervisorConnection("big", HypervisorKind.XAPI, "https://example.org")]
 
 
+def test_each_connection_has_its_own_credentials(tmp_path: Path) -> None:
+    file = tmp_path / "jitsu.toml"
+    file.write_text(
+        '[hypervisor]\nkind = "xapi"\nconnect = "https://a"\nuser = "one"\npassword_file = "/one"\n'
+        '[hypervisor.big]\nkind = "xapi"\nuser = "two"\nca_file = "/a b,=%.pem"\n'
+        '[hypervisor.small]\nkind = "xapi"\n'
+    )
+    settings = load(file, {}, {})
+    first, big, small = settings.hypervisor.all_connections
+    assert first.credentials == Credentials(user="one", password_file="/one")
+    assert (big.uri, big.credentials) == ("", Credentials(user="two", ca_file="/a b,=%.pem"))
+    assert small.credentials == Credentials()
+    assert (first.setting("user"), big.setting("user")) == ("hypervisor.user", "hypervisor.big.user")
+    inherited = load_without_vms(None, {}, {}, settings.as_values())
+    assert inherited.hypervisor.all_connections == settings.hypervisor.all_connections
+
+
+def test_a_kind_is_given_only_credentials_that_it_uses() -> None:
+    flags = {"hypervisor.kind": "mock", "hypervisor.password_file": "/one"}
+    (first,) = load(None, {}, flags).hypervisor.all_connections
+    assert first.credentials == Credentials(), "`jitsu up -x mock` runs with a file that is for another kind"
+
+
 def test_a_service_that_does_not_listen_has_a_false_address_without_text() -> None:
     nowhere = listen_address("")
     assert not nowhere
@@ -82,6 +112,10 @@ def test_each_process_of_a_service_has_a_port_of_its_own_for_metrics(text: str, 
         ('[bus]\nhosts = ["a", "a"]', "the host a is listed twice"),
         ('[bus]\nhosts = ["a tcp://192.0.2.1:1"]', "is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT"),
         ('[hypervisor]\nconnections = ["a qemu"]', "is neither NAME KIND nor NAME KIND URI, with one of mock"),
+        ('[hypervisor]\nconnections = ["a mock user=b"]', "user has no effect with the kind mock; remove it"),
+        ('[hypervisor]\nconnections = ["a xapi b user=%00"]', "user: it has characters that cannot be printed"),
+        ('[hypervisor.a]\nuser = "b"', "hypervisor.a.user: it has no effect with the kind libvirt; remove it"),
+        ('[hypervisor.a]\nkind = "xapi"\nuser = 7', "hypervisor.a.user: must be text; are quotes missing?"),
         ('[dns]\nglue = ["192.0.2.1"]', "is not NAME=ADDRESS"),
         ("[dns]\nglue = [7]", "7 is not text; are quotes missing?"),
         ('[dns]\nsecondaries = ["192.0.2.1@0"]', "is neither ADDRESS nor ADDRESS@PORT"),
@@ -95,5 +129,5 @@ def test_a_value_that_cannot_be_read_is_a_fault_of_its_line(tmp_path: Path, line
     with pytest.raises(SettingsFault) as caught:
         load(file, {}, {})
     (fault,) = caught.value.faults
-    assert fault.startswith(f"{file}:2: ")
+    assert fault.startswith((f"{file}:2: ", f"{file}:3: "))
     assert reason in fault

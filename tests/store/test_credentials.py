@@ -8,7 +8,7 @@ import pygit2
 import pytest
 from pygit2.enums import CredentialType
 
-from jitsu_store.wires.credentials import Credentials
+from jitsu_store.wires.credentials import SshCredentials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,16 +26,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_only_hosts_that_are_known_are_spoken_to(home: Path) -> None:
-    assert Credentials().certificate_check(None, True, b"example.org")
+    assert SshCredentials().certificate_check(None, True, b"example.org")
     with pytest.raises(pygit2.GitError, match=f"the key of example.org is not known .*{home}/.ssh/known_hosts"):
-        Credentials().certificate_check(None, False, b"example.org")
+        SshCredentials().certificate_check(None, False, b"example.org")
 
 
 def test_the_agents_keys_then_those_of_the_directory_each_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     for name in ("id_ed25519", "id_rsa", "id_other"):
         (home / ".ssh" / name).touch()
-    credentials = Credentials()
+    credentials = SshCredentials()
     agent, rsa, ed25519 = (credentials.credentials(URL, "git", CredentialType.SSH_KEY) for _ in range(3))
     assert agent.credential_tuple == ("git", None, None, None)
     assert rsa.credential_tuple[2] == f"{home}/.ssh/id_rsa"
@@ -47,10 +47,10 @@ def test_the_agents_keys_then_those_of_the_directory_each_once(home: Path, monke
 def test_nobody_is_asked_for_a_password(home: Path) -> None:
     (home / ".ssh" / "id_rsa").touch()
     with pytest.raises(pygit2.GitError, match="no key of the ssh agent"):
-        Credentials().credentials(URL, "git", CredentialType.USERPASS_PLAINTEXT)
+        SshCredentials().credentials(URL, "git", CredentialType.USERPASS_PLAINTEXT)
 
 
 @pytest.mark.usefixtures("home")
 def test_the_services_own_user_unless_another_is_named() -> None:
-    assert Credentials().credentials(URL, None, CredentialType.USERNAME).credential_tuple == ("jitsu-store",)
-    assert Credentials().credentials(URL, "git", CredentialType.USERNAME).credential_tuple == ("git",)
+    assert SshCredentials().credentials(URL, None, CredentialType.USERNAME).credential_tuple == ("jitsu-store",)
+    assert SshCredentials().credentials(URL, "git", CredentialType.USERNAME).credential_tuple == ("git",)

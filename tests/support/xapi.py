@@ -230,5 +230,6 @@ def self_signed(directory: Path) -> Path:
 
 def password_file(directory: Path, password: str = PASSWORD) -> Path:
     path = directory / "password"
+    path.touch(mode=0o600)
     path.write_text(password + "\n")
     return path

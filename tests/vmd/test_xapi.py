@@ -11,7 +11,7 @@ from jitsu_protocol.model.errors import JitsuError, NotFound
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import refusal_of, running_xapi, vm_of
-from tests.support.xapi import FakeXapi, self_signed
+from tests.support.xapi import FakeXapi, password_file, self_signed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,9 +125,10 @@ async def test_xapi_certificates_and_passwords_are_checked(tmp_path: Path) -> No
         trusted = {"hypervisor__ca_file": str(certificate)}
         async with running_xapi(vm, tmp_path, xapi, **trusted) as made:
             assert await made.state() is GuestState.OFF
-        (tmp_path / "wrong").write_text("wrong")
+        (tmp_path / "wrong").mkdir()
+        wrong = password_file(tmp_path / "wrong", "wrong")
         with pytest.raises(ExceptionGroup) as caught:
-            async with running_xapi(vm, tmp_path, xapi, **trusted, hypervisor__password_file=str(tmp_path / "wrong")):
+            async with running_xapi(vm, tmp_path, xapi, **trusted, hypervisor__password_file=str(wrong)):
                 pass
         assert "XAPI takes neither user nor password" in str(caught.value.exceptions[0])
 

@@ -7,11 +7,47 @@ support another kind, add one member here, and that folder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Self
+from urllib.parse import quote, unquote
 
 from jitsu_protocol.model.vm_keys import host_name
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How a connection logs in, and whom it trusts. These are names and paths: no secret is ever in a setting.
+
+    A file is a path, or a name without a slash, which is that of a credential of systemd (jitsu_runtime.credentials).
+    """
+
+    user: str = ""
+    password_file: str = ""
+    token_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    ca_file: str = ""
+    fingerprint: str = ""
+    """SHA-256 of the only certificate that the server may show; empty: one that ca_file or the system vouches for."""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that it names, by key."""
+        return {key: value for key, value in asdict(self).items() if key.endswith("_file") and value}
+
+    @property
+    def secret_files(self) -> dict[str, str]:
+        """The files that only vmd may read, by key."""
+        return {key: value for key, value in self.files.items() if key in ("password_file", "token_file", "key_file")}
+
+    def only(self, keys: tuple[str, ...]) -> Credentials:
+        """Return these keys of it."""
+        return Credentials(**{key: value for key, value in asdict(self).items() if key in keys})
+
+
+CREDENTIAL_KEYS = tuple(each.name for each in fields(Credentials))
+"""The keys of [hypervisor] and [hypervisor.NAME] that say how to log in."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +76,8 @@ class KindTraits:
     """It can ask a guest to shut down."""
     has_own_vms: bool = False
     """A VM may exist there already, with disks that no key of the VM names."""
+    credentials: tuple[str, ...] = ()
+    """The keys of `Credentials` that have an effect with it; the others are refused."""
 
 
 class HypervisorKind(StrEnum):
@@ -90,7 +128,10 @@ class HypervisorKind(StrEnum):
     )
     LIBVIRT = ("libvirt", KindTraits("libvirt", has_own_vms=True))
     LIBXL = ("libxl", KindTraits("libxl (on dom0, with xl)", needs_root_for="xl"))
-    XAPI = ("xapi", KindTraits("xapi", needs_bridges=False, has_own_vms=True))
+    XAPI = (
+        "xapi",
+        KindTraits("xapi", needs_bridges=False, has_own_vms=True, credentials=("user", "password_file", "ca_file")),
+    )
     SOLO5 = (
         "solo5",
         KindTraits(
@@ -113,6 +154,11 @@ KINDS_DOC = "; ".join(kind.about.doc for kind in HypervisorKind if kind.about.do
 """The description of `hypervisor.kind`."""
 
 
+def kinds_with(credential: str) -> str:
+    """Return the kinds with which a key of `Credentials` has an effect, for the description of that setting."""
+    return ", ".join(kind.value for kind in HypervisorKind if credential in kind.about.credentials) or "no kind yet"
+
+
 @dataclass(frozen=True)
 class HypervisorConnection:
     """A connection of vmd to a hypervisor."""
@@ -122,16 +168,39 @@ class HypervisorConnection:
     kind: HypervisorKind
     uri: str = ""
     """Where the hypervisor listens; empty for the usual place of its kind."""
+    credentials: Credentials = Credentials()
 
     def __str__(self) -> str:
-        """Return `NAME KIND` or `NAME KIND URI`, which `connection` reads."""
-        return " ".join(filter(None, (self.name, self.kind, self.uri)))
+        """Return `NAME KIND`, with URI and KEY=VALUE behind it if it has them, which `connection` reads."""
+        return " ".join(filter(None, (self.name, self.kind, self.uri, *credential_texts(self.credentials))))
+
+    def setting(self, key: str) -> str:
+        """Return the name of one of its settings, for messages: `hypervisor.connect`, `hypervisor.big.token_file`."""
+        return ".".join(filter(None, ("hypervisor", self.name, key)))
+
+
+_AS_IT_IS = "/:@!+~$"
+"""What a value may hold in the text of a connection; blanks and commas, which end it there, become %20 and %2C."""
+
+
+def credential_texts(credentials: Credentials) -> list[str]:
+    """Return how to log in as it stands in the text of a connection: KEY=VALUE for each key that has a value."""
+    return [f"{key}={quote(value, _AS_IT_IS)}" for key, value in asdict(credentials).items() if value]
 
 
 def connection(text: str) -> HypervisorConnection:
-    """Parse `NAME KIND` or `NAME KIND URI`; raises ValueError."""
+    """Parse `NAME KIND`, `NAME KIND URI`, or either with KEY=VALUE of `Credentials` behind it; raises ValueError."""
     parts = text.split()
+    found: dict[str, str] = {}
+    while len(parts) > 2 and (pair := parts[-1].partition("="))[0] in CREDENTIAL_KEYS:
+        found[pair[0]] = unquote(pair[2])
+        parts.pop()
     kinds = {kind.value: kind for kind in HypervisorKind}
     if len(parts) not in (2, 3) or parts[1] not in kinds:
         raise ValueError(f"{text!r} is neither NAME KIND nor NAME KIND URI, with one of {', '.join(kinds)}")
-    return HypervisorConnection(host_name(parts[0]), kinds[parts[1]], *parts[2:])
+    kind = kinds[parts[1]]
+    if unused := [key for key in found if key not in kind.about.credentials]:
+        raise ValueError(f"{unused[0]} has no effect with the kind {kind}; remove it")
+    if bad := [key for key, value in found.items() if not value.isprintable()]:
+        raise ValueError(f"{bad[0]}: it has characters that cannot be printed")
+    return HypervisorConnection(host_name(parts[0]), kind, "".join(parts[2:]), Credentials(**found))

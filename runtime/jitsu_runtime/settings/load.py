@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from jitsu_protocol.model.holdings import Holdings
+from jitsu_protocol.model.hypervisors import CREDENTIAL_KEYS, Credentials, HypervisorKind, credential_texts
 from jitsu_protocol.model.vm import VM, InvalidVm, as_text, from_config, nearest, reason
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.settings.endpoints import host_faults
@@ -292,12 +293,23 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
 
 def _connection(toml: TomlFile, name: str, table: Mapping[str, Any], faults: list[str]) -> str:
     """Return [hypervisor.NAME] as an entry of hypervisor.connections."""
-    known = ("kind", "connect")
+    kind = str(table.get("kind", "libvirt"))
+    kinds: dict[str, HypervisorKind] = {each.value: each for each in HypervisorKind}
+    used = kinds[kind].about.credentials if kind in kinds else CREDENTIAL_KEYS
+    known = ("kind", "connect", *used)
+    for key in [key for key in table if key not in known][:MAX_FAULTS_SHOWN]:
+        why = f"unknown key{nearest(key, known)}"
+        if key in CREDENTIAL_KEYS:
+            why = f"it has no effect with the kind {kind}; remove it"
+        faults.append(f"{toml.at('hypervisor', name, key)}: {why}")
+    credentials = {key: value for key, value in table.items() if key in used and isinstance(value, str)}
     faults += [
-        f"{toml.at('hypervisor', name, key)}: unknown key{nearest(key, known)}"
-        for key in [key for key in table if key not in known][:MAX_FAULTS_SHOWN]
+        f"{toml.at('hypervisor', name, key)}: must be text; are quotes missing?"
+        for key in used
+        if key in table and key not in credentials
     ]
-    return " ".join([name, str(table.get("kind", "libvirt")), *([str(table["connect"])] if "connect" in table else [])])
+    uri = [str(table["connect"])] if "connect" in table else []
+    return " ".join([name, kind, *uri, *credential_texts(Credentials(**credentials))])
 
 
 def _vm_tables(toml: TomlFile, faults: list[str]) -> list[VmText]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
-from jitsu_protocol.model.hypervisors import KINDS_DOC, HypervisorConnection, HypervisorKind
+from jitsu_protocol.model.hypervisors import KINDS_DOC, Credentials, HypervisorConnection, HypervisorKind, kinds_with
 from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import as_text
 from jitsu_protocol.model.vm_keys import (
@@ -288,6 +288,13 @@ class DnsSettings(Section):
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
 
+SECRET_FILE = "Only vmd's user may be able to read it; a name without a slash is a credential of systemd."
+
+
+def _credential(key: str, meaning: str) -> Any:
+    return Field("", description=f"{kinds_with(key)}: {meaning}")
+
+
 class HypervisorSettings(Section):
     """The hypervisor, and vmd that drives it."""
 
@@ -310,13 +317,20 @@ class HypervisorSettings(Section):
     )
     save_directory: str = Field("/var/lib/jitsu-vmd/saved", description="libxl: where suspended domains are kept.")
     xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")
-    user: str = Field("root", description="XAPI: the user that logs in.")
-    password_file: str = Field("", description="XAPI: file with the password.")
-    ca_file: str = Field("", description="XAPI: certificates that vouch for its own; empty: the system's.")
+    user: str = _credential("user", "the user that logs in; empty: root.")
+    password_file: str = _credential("password_file", f"file with the password. {SECRET_FILE}")
+    token_file: str = _credential("token_file", f"file with the token. {SECRET_FILE}")
+    certificate_file: str = _credential("certificate_file", "the client's certificate, PEM.")
+    key_file: str = _credential("key_file", f"the key of the client's certificate, PEM. {SECRET_FILE}")
+    ca_file: str = _credential("ca_file", "certificates that vouch for the server's; empty: the system's.")
+    fingerprint: str = _credential(
+        "fingerprint", "SHA-256 of the only certificate that the server may show, as hexadecimal digits."
+    )
     connections: Connections = Field(
         default_factory=list,
         description="Further hypervisors, for VMs that name them with `hypervisor`, each as `NAME KIND` "
-        "or `NAME KIND URI`; as sections: [hypervisor.NAME] with kind and connect.",
+        "or `NAME KIND URI`; as sections: [hypervisor.NAME] with kind, connect, and how to log in, from user to "
+        "fingerprint, which are its own.",
     )
     accelerate: Literal["auto", "kvm", "tcg"] = Field(
         "auto", description="How QEMU runs domains that are made for VMs; auto: KVM, if it proves to work."
@@ -352,7 +366,17 @@ class HypervisorSettings(Section):
     @property
     def all_connections(self) -> tuple[HypervisorConnection, ...]:
         """Every connection; the first, whose name is empty, is that of VMs that name none."""
-        return (HypervisorConnection("", self.kind, self.connect), *self.connections)
+        own = Credentials(
+            self.user,
+            self.password_file,
+            self.token_file,
+            self.certificate_file,
+            self.key_file,
+            self.ca_file,
+            self.fingerprint,
+        )
+        used = own.only(self.kind.about.credentials)  # a flag may have changed the kind alone
+        return (HypervisorConnection("", self.kind, self.connect, used), *self.connections)
 
 
 class SynjitsuSettings(Section):

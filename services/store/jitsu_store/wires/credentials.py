@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Credentials(pygit2.RemoteCallbacks):
+class SshCredentials(pygit2.RemoteCallbacks):
     """Which keys this process offers to another repository, and which hosts it trusts."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ from jitsu_store.git.files import pack_directory, sync_directory
 from jitsu_store.git.objects import LARGE_BYTES, Id, ObjectKind
 from jitsu_store.git.packfile import Ids, PackfileReader, apply_delta
 from jitsu_store.rules.foreign import MAX_OBJECTS, Checker, ForeignError, Measure, Tree
-from jitsu_store.wires.credentials import Credentials
+from jitsu_store.wires.credentials import SshCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def push(store: Path, remote: str, branch: str) -> str:
     """Send a branch; returns its commit."""
     refused: list[str] = []
 
-    class PushCallbacks(Credentials):
+    class PushCallbacks(SshCredentials):
         def push_update_reference(self, refname: str, message: str | None) -> None:
             if message:
                 refused.append(f"{refname}: {message[:200]}")
@@ -74,7 +74,7 @@ def push(store: Path, remote: str, branch: str) -> str:
 def fetch(store: Path, incoming: Path, remote: str, branch: str, max_bytes: int) -> str:
     """Bring a branch to the repository `incoming`, check everything that came, and return its latest commit."""
 
-    class FetchCallbacks(Credentials):
+    class FetchCallbacks(SshCredentials):
         def transfer_progress(self, stats: Any) -> None:
             if stats.total_objects > MAX_OBJECTS or stats.received_bytes > max_bytes:
                 raise ForeignError(f"it sends more than {MAX_OBJECTS} objects or {max_bytes} bytes")

@@ -38,16 +38,16 @@ log = structlog.get_logger("vmd")
 
 def make(world: World, connection: HypervisorConnection) -> Xapi:
     """Return XAPI at an address."""
-    return Xapi(world, connection.uri)
+    return Xapi(world, connection)
 
 
 class Xapi:
     """The VMs of one pool."""
 
-    def __init__(self, world: World, uri: str) -> None:
-        self.name = f"XAPI ({uri})"
+    def __init__(self, world: World, connection: HypervisorConnection) -> None:
+        self.name = f"XAPI ({connection.uri})"
         self._clock = world.clock
-        self._sessions = Sessions(uri, world.settings.hypervisor)
+        self._sessions = Sessions(connection)
         self._pool = Pool(self._sessions)
         self._threads = Threads(self.name, self._sessions.translating)
 

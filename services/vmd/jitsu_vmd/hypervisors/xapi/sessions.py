@@ -7,24 +7,24 @@ again, as its connection may be lost. XenAPI itself logs in again when a session
 from __future__ import annotations
 
 import http.client
-import ssl
 import threading
 import xmlrpc.client
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
 
 from jitsu_protocol.model.errors import SetupFault, Unavailable
+from jitsu_runtime.credentials import read_secret
+from jitsu_vmd.hypervisors.shared.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jitsu_runtime.settings.schema import HypervisorSettings
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
 
-VERSION, ORIGINATOR = "1.0", "jitsu"
+VERSION, ORIGINATOR, DEFAULT_USER = "1.0", "jitsu", "root"
 MAX_MASTERS = 3
 """To follow in a row: the pool's master may change in the meantime."""
 
@@ -41,10 +41,10 @@ class _ThreadSession(threading.local):
 class Sessions:
     """The sessions with one pool."""
 
-    def __init__(self, uri: str, settings: HypervisorSettings) -> None:
-        self.uri = uri
+    def __init__(self, connection: HypervisorConnection) -> None:
+        self.uri = connection.uri
         self.library: Any = None
-        self._settings = settings
+        self._connection = connection
         self._own = _ThreadSession()
 
     def load(self) -> None:
@@ -55,10 +55,11 @@ class Sessions:
             raise SetupFault("XenAPI is not installed", hint='pip install "jitsu-vmd[xapi]"') from None
         if urlsplit(self.uri).scheme not in ("http", "https"):
             raise SetupFault(
-                f"hypervisor.connect: {self.uri!r} is not an address of XAPI; expected something like https://host"
+                f"{self._connection.setting('connect')}: {self.uri!r} is not an address of XAPI; "
+                "expected something like https://host"
             )
-        if self._settings.password_file and not Path(self._settings.password_file).exists():
-            raise SetupFault(f"hypervisor.password_file: there is no file {self._settings.password_file}")
+        self._password()
+        self._transport()
         self.library = XenAPI
 
     def mine(self) -> Any:
@@ -70,13 +71,11 @@ class Sessions:
         return own.session
 
     def _logged_in(self) -> Any:
-        password = ""
-        if self._settings.password_file:
-            password = Path(self._settings.password_file).read_text().rstrip("\n")
+        password, user = self._password(), self._connection.credentials.user or DEFAULT_USER
         for _ in range(MAX_MASTERS):
             session = self.library.Session(self.uri, transport=self._transport())
             try:
-                session.xenapi.login_with_password(self._settings.user, password, VERSION, ORIGINATOR)
+                session.xenapi.login_with_password(user, password, VERSION, ORIGINATOR)
             except self.library.Failure as failure:
                 if failure.details[0] != "HOST_IS_SLAVE":
                     raise
@@ -84,6 +83,11 @@ class Sessions:
             else:
                 return session
         raise Unavailable(f"{self.uri} and others name each other as the pool's master")
+
+    def _password(self) -> str:
+        """Return what the file says now: it may be changed while vmd runs."""
+        file = self._connection.credentials.password_file
+        return read_secret(file, self._connection.setting("password_file")) if file else ""
 
     def _follow(self, master: str) -> None:
         parts = urlsplit(self.uri)
@@ -95,8 +99,7 @@ class Sessions:
     def _transport(self) -> xmlrpc.client.Transport:
         if urlsplit(self.uri).scheme == "http":
             return xmlrpc.client.Transport()
-        context = ssl.create_default_context(cafile=self._settings.ca_file or None)
-        return xmlrpc.client.SafeTransport(context=context)
+        return xmlrpc.client.SafeTransport(context=client_context(self._connection))
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -113,7 +116,8 @@ class Sessions:
             if code == "HOST_IS_SLAVE" and details:
                 self._follow(details[0])
             if code == "SESSION_AUTHENTICATION_FAILED":
-                return Unavailable("XAPI takes neither user nor password", hint="see hypervisor.password_file")
+                hint = f"see {self._connection.setting('password_file')}"
+                return Unavailable("XAPI takes neither user nor password", hint=hint)
             return Unavailable(f"XAPI says {code}{': ' + ', '.join(details) if details else ''}")
         if isinstance(error, xmlrpc.client.ProtocolError):
             return Unavailable(f"{self.uri} answers {error.errcode} {error.errmsg}")
