@@ -31,8 +31,8 @@ from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.kernel import KERNEL_LAN
 from jitsu_synjitsu.wires.server import SynjitsuServer
 from jitsu_synjitsu.wires.status import SynjitsuStatus
+from jitsu_vmd.hypervisors.shared.rules.users import UsersFault, user_range
 from jitsu_vmd.hypervisors.solo5.rules import command_line
-from jitsu_vmd.hypervisors.solo5.rules.users import UsersFault, user_range
 from jitsu_vmd.main import hypervisors_for
 from jitsu_vmd.rules.admission import Admission
 from jitsu_vmd.wires.hypervisors import Hypervisors

@@ -55,7 +55,7 @@ async def gather(suite: Suite, device: Path = DEVICE) -> KvmFacts:
 
 
 async def _works() -> bool | None:
-    finished = await run_module("jitsu_vmd.hypervisors.libvirt.kvm", limit_s=LIMIT_S)
+    finished = await run_module("jitsu_vmd.hypervisors.shared.kvm", limit_s=LIMIT_S)
     if finished is None:
         return False
     return finished.out.strip() == "works" if finished.status == 0 else None

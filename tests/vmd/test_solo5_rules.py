@@ -12,6 +12,7 @@ from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.vm import VM, from_config
 from jitsu_runtime.settings.values import interface
 from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec, domain_spec
+from jitsu_vmd.hypervisors.shared.rules.users import Users, UsersFault, user_range
 from jitsu_vmd.hypervisors.solo5.rules import console
 from jitsu_vmd.hypervisors.solo5.rules.command_line import (
     arguments,
@@ -20,7 +21,6 @@ from jitsu_vmd.hypervisors.solo5.rules.command_line import (
     tender_command,
 )
 from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, manifest_of_tool, read_manifest
-from jitsu_vmd.hypervisors.solo5.rules.users import Users, UsersFault, user_range
 from tests.support.solo5 import image
 
 WEB = Manifest("spt", ("service", "management"), ("storage",))

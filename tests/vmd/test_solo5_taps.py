@@ -18,7 +18,8 @@ import pytest
 from jitsu_protocol.model.errors import BootFailed
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisor import ReservesInterfaces
-from jitsu_vmd.hypervisors.solo5.wires import guest_taps, taps
+from jitsu_vmd.hypervisors.shared import taps
+from jitsu_vmd.hypervisors.solo5.wires import guest_taps
 from jitsu_vmd.hypervisors.solo5.wires.addresses import BridgeAddresses
 from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
 from tests.support.hypervisors import running_solo5, vm_of

@@ -21,7 +21,7 @@ from jitsu_vmd.hypervisors.libvirt import rules
 from jitsu_vmd.hypervisors.libvirt.connections import LOOK_LIMIT_S, Connections
 from jitsu_vmd.hypervisors.libvirt.definitions import Definitions
 from jitsu_vmd.hypervisors.libvirt.domains import Domains, is_paused
-from jitsu_vmd.hypervisors.libvirt.kvm import kvm_works
+from jitsu_vmd.hypervisors.shared.kvm import kvm_works
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec, is_made
 from jitsu_vmd.hypervisors.shared.shutdown import shut_down
 from jitsu_vmd.hypervisors.shared.this_host import check_boot_files, check_parts

@@ -1,7 +1,7 @@
 """solo5: unikernels under the tenders of Solo5, each a process with a tap of its own. README.md has the life of one.
 
 This file joins the parts: what a start needs (wires/preparation.py), taps (wires/guest_taps.py), users
-(wires/user_file.py), and the launcher, whose children the tenders are (wires/launcher.py, by wires/client.py).
+(shared/user_file.py), and the launcher, whose children the tenders are (wires/launcher.py, by wires/client.py).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from jitsu_vmd.hypervisors.shared.examine import examined
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
 from jitsu_vmd.hypervisors.shared.this_host import check_parts
 from jitsu_vmd.hypervisors.shared.threads import Threads
+from jitsu_vmd.hypervisors.shared.user_file import UserFile
 from jitsu_vmd.hypervisors.solo5.rules import keys
 from jitsu_vmd.hypervisors.solo5.wires.client import LauncherClient
 from jitsu_vmd.hypervisors.solo5.wires.guest_taps import GuestTaps, Taken
 from jitsu_vmd.hypervisors.solo5.wires.names import DIRECTORY, tap_prefix
 from jitsu_vmd.hypervisors.solo5.wires.preparation import STOP_MODES, Preparation
 from jitsu_vmd.hypervisors.solo5.wires.tap_pool import TapPool
-from jitsu_vmd.hypervisors.solo5.wires.user_file import UserFile
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Solo5:
         self.launcher = LauncherClient(directory, is_others=is_others)
         self._pool = TapPool(tap_prefix(directory), self._settings.taps, Threads("solo5").run)
         self._taps = GuestTaps(self._pool, world.clock)
-        self._users = UserFile(directory)
+        self._users = UserFile(directory, "hypervisor.uids")
         self._guests: dict[str, dict[str, Any]] = {}
         """uuid of a VM -> what the launcher has reported of its guest, for guests whose taps are taken."""
         self._busy: set[str] = set()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 from functools import partial
-from pathlib import Path
 
 from jitsu_vmd.hypervisors.solo5.rules.manifest import Manifest, ManifestFault, manifest_of_tool, read_manifest
 
@@ -74,21 +72,3 @@ def _read_at(descriptor: int, offset: int, size: int) -> bytes:
         return os.pread(descriptor, size, offset)
     except (OSError, OverflowError):
         raise ManifestFault("its ELF headers are damaged") from None
-
-
-def closed_to_tenders(path: str, wanted: int) -> str:
-    """Return what keeps a user who is nobody in particular from a file, "" if nothing does.
-
-    `wanted` are bits of the file's mode: S_IROTH, S_IXOTH.
-    """
-    letters = ("r" if wanted & stat.S_IROTH else "") + ("x" if wanted & stat.S_IXOTH else "")
-    try:
-        real = Path(path).resolve(strict=True)
-        if real.stat().st_mode & wanted != wanted:
-            return f"{real} is not open to other users (chmod o+{letters} {real})"
-        for above in real.parents:
-            if not above.stat().st_mode & stat.S_IXOTH:
-                return f"the directory {above} is not open to other users (chmod o+x {above})"
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    return ""

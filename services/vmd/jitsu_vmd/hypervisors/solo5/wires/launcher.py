@@ -31,10 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from jitsu_runtime.settings.help import Group, HelpPage, Parser, version_text
-from jitsu_vmd.hypervisors.solo5.wires import disks, taps
+from jitsu_vmd.hypervisors.shared import taps
+from jitsu_vmd.hypervisors.shared.rules.users import USERS
+from jitsu_vmd.hypervisors.solo5.wires import disks
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, confine_children
 from jitsu_vmd.hypervisors.solo5.wires.loop import Loop, now
-from jitsu_vmd.hypervisors.solo5.wires.names import LOCK, PID, SOCKET, USERS, tap_prefix
+from jitsu_vmd.hypervisors.solo5.wires.names import LOCK, PID, SOCKET, tap_prefix
 from jitsu_vmd.hypervisors.solo5.wires.records import TenderRecord
 from jitsu_vmd.hypervisors.solo5.wires.tenders import TenderFault, Tenders
 

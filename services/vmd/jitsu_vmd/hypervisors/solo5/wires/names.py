@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = "solo5"
 """In the runtime directory."""
-SOCKET, PID, LOCK, USERS = "launcher.sock", "launcher.pid", "launcher.lock", "users"
+SOCKET, PID, LOCK = "launcher.sock", "launcher.pid", "launcher.lock"
 
 
 def tap_prefix(directory: Path) -> str:

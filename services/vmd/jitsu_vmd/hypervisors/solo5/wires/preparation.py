@@ -19,10 +19,11 @@ import structlog
 from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.vm_keys import HandoverKind, StopMode
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec, nth_mac
+from jitsu_vmd.hypervisors.shared.this_host import closed_to_others
 from jitsu_vmd.hypervisors.solo5.rules import command_line, keys
 from jitsu_vmd.hypervisors.solo5.rules.manifest import ManifestFault
 from jitsu_vmd.hypervisors.solo5.wires.addresses import BridgeAddresses
-from jitsu_vmd.hypervisors.solo5.wires.images import SoloImages, closed_to_tenders
+from jitsu_vmd.hypervisors.solo5.wires.images import SoloImages
 from jitsu_vmd.hypervisors.solo5.wires.kvm import DEVICE, LIMIT_S, kvm_runs
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ class Preparation:
         for path in plan.disks:
             if not os.path.exists(path):
                 raise Refused(f"disk: there is no file {path}")
-            if closed := closed_to_tenders(os.path.dirname(path), stat.S_IXOTH):
+            if closed := closed_to_others(os.path.dirname(path), stat.S_IXOTH):
                 raise Refused(f"disk: a tender cannot open {path}: {closed}")
-        if closed := closed_to_tenders(plan.spec.kernel, stat.S_IROTH):
+        if closed := closed_to_others(plan.spec.kernel, stat.S_IROTH):
             raise Refused(f"kernel: a tender cannot read it: {closed}")
-        if closed := closed_to_tenders(plan.tender, stat.S_IROTH | stat.S_IXOTH):
+        if closed := closed_to_others(plan.tender, stat.S_IROTH | stat.S_IXOTH):
             raise Refused(f"hypervisor.tender: its user cannot run it: {closed}")
 
     def _image(self, vm: VM) -> tuple[DomainSpec, Manifest]:

@@ -18,8 +18,9 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING
+
+from jitsu_vmd.hypervisors.shared.process_ids import boot_id, process_stat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,23 +64,6 @@ class TenderRecord:
     def up_s(self) -> float:
         """Return for how many seconds it has been a tender."""
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self.since_s)
-
-
-def process_stat(pid: int) -> tuple[str, int]:
-    """Return the state letter and the start time of a process (proc(5)); raises OSError."""
-    descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # open() costs ten times that
-    try:
-        fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
-    finally:
-        os.close(descriptor)
-    return fields[0].decode(), int(fields[19])
-
-
-@cache
-def boot_id() -> str:
-    """Return which boot of the machine this is."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
 
 
 def prepared(record: TenderRecord) -> str:

@@ -19,6 +19,7 @@ import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+from jitsu_vmd.hypervisors.shared.process_ids import process_stat
 from jitsu_vmd.hypervisors.solo5.wires import records
 from jitsu_vmd.hypervisors.solo5.wires.confinement import Command, become, prepare
 
@@ -104,7 +105,7 @@ def _forked(lock: int) -> Spare:
 def _wait(channel: socket.socket, lock: int) -> None:
     """Be a spare."""
     prepare({channel.fileno(), lock})
-    _, ticks = records.process_stat(os.getpid())
+    _, ticks = process_stat(os.getpid())
     _rehearse()
     text, descriptors, *_ = socket.recv_fds(channel, MAX_COMMAND_BYTES, 1)
     if not text:

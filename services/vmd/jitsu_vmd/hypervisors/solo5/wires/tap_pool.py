@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import BootFailed
-from jitsu_vmd.hypervisors.solo5.wires import taps
+from jitsu_vmd.hypervisors.shared import taps
 
 if TYPE_CHECKING:
     from asyncio import Future

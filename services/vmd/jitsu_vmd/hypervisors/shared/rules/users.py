@@ -1,4 +1,4 @@
-"""Which user each VM's tender runs as: one of a range, which no other VM has for as long as this one is configured."""
+"""Which user each VM's process runs as: one of a range, which no other VM has for as long as this one is configured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 
 SPECIAL = 65_536
 """Users below are given by the system, and 65,534 and 65,535 mean nobody."""
+
+
+USERS = "users"
+"""The file, in the directory of a hypervisor, that says which VM has which user."""
 
 
 class UsersFault(ValueError):
@@ -38,6 +42,8 @@ class Users:
     taken: dict[str, int] = field(default_factory=dict)
     """UUID of a VM -> its user id."""
     whose: str = ""
+    setting: str = "hypervisor.uids"
+    """Where the range comes from."""
 
     def user(self, uuid: str) -> int:
         """Return a VM's user id, and give it one if it has none; raises UsersFault if all are taken."""
@@ -52,7 +58,7 @@ class Users:
             candidate = self.ids[(first + n) % len(self.ids)]
             if candidate not in others:
                 return candidate
-        raise UsersFault(f"all {len(self.ids)} user ids of hypervisor.uids are taken; give it a larger range")
+        raise UsersFault(f"all {len(self.ids)} user ids of {self.setting} are taken; give it a larger range")
 
     def forget(self, uuid: str) -> None:
         """Let another VM have its user id."""

@@ -1,4 +1,4 @@
-"""The file that says which VM's tender runs as which user; written before anything runs as that user."""
+"""The file that says which VM's process runs as which user; written before anything runs as that user."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import json
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import BootFailed, SetupFault
-from jitsu_vmd.hypervisors.solo5.rules.users import Users, UsersFault, user_range
-from jitsu_vmd.hypervisors.solo5.wires.names import USERS
+from jitsu_vmd.hypervisors.shared.rules.users import USERS, Users, UsersFault, user_range
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 class UserFile:
-    """The users of the tenders of one launcher."""
+    """The users of the processes of one hypervisor; `setting` is where their range comes from."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, setting: str) -> None:
         self._directory = directory
+        self._setting = setting
         self._users = Users(range(1))
 
     def open(self, uids: str) -> None:
         """Read the file, and the range that users are taken from; raises SetupFault."""
         try:
-            self._users = Users(user_range(uids), self._read(), str(self._directory))
+            self._users = Users(user_range(uids), self._read(), str(self._directory), self._setting)
         except UsersFault as fault:
-            raise SetupFault(f"hypervisor.uids: {fault}") from None
+            raise SetupFault(f"{self._setting}: {fault}") from None
 
     def known(self, vm: str) -> int | None:
         """Return a VM's user, None if it has none yet."""

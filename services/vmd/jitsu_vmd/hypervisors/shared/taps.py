@@ -5,7 +5,7 @@ forwards to it. When the tender ends, the kernel drops what is queued in it; a t
 What the bridge has learned stays for up to a second after that, because the kernel handles a lost carrier late, and it
 stays for good if another tender opens the tap in that second. So `flush` is called when a tender has ended.
 
-This module is imported by the launcher too, which is to stay small: it uses the standard library only.
+This module is imported by programs that are to stay small: it uses the standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import struct
 
 TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
-_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _IFF_UP = 0x1
 _RTM_SETLINK = 19
 _NLM_REQUEST, _NLM_ACK = 0x1, 0x4
@@ -32,6 +32,19 @@ def make(name: str, user: int) -> None:
     with _opened(name) as tap:
         fcntl.ioctl(tap, _TUNSETOWNER, user)
         fcntl.ioctl(tap, _TUNSETPERSIST, 1)
+
+
+def attach(name: str) -> int:
+    """Return a descriptor of a new tap, which is gone when all copies of the descriptor are closed; raises OSError.
+
+    Frames have a header for offloads (IFF_VNET_HDR), as virtio-net has it. Raises OSError (EBUSY) if somebody has it.
+    """
+    return _descriptor(name, _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
+
+
+def set_up(name: str, is_up: bool) -> None:
+    """Set an interface up, so that its bridge forwards to it, or down; raises OSError."""
+    _change_link(_LINK.pack(0, 0, socket.if_nametoindex(name), _IFF_UP if is_up else 0, _IFF_UP), name)
 
 
 def give(name: str, user: int) -> None:
@@ -84,17 +97,22 @@ class _opened:
         self._name = name
 
     def __enter__(self) -> int:
-        self._descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            request = struct.pack("16sH22x", self._name.encode(), _IFF_TAP | _IFF_NO_PI)
-            fcntl.ioctl(self._descriptor, _TUNSETIFF, request)
-        except OSError:
-            os.close(self._descriptor)
-            raise
+        self._descriptor = _descriptor(self._name, _IFF_TAP | _IFF_NO_PI)
         return self._descriptor
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
+
+
+def _descriptor(name: str, flags: int) -> int:
+    """Return a descriptor of the tap, which is made if there is none; raises OSError."""
+    descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _change_link(body: bytes, name: str) -> None:
