@@ -16,6 +16,7 @@ EXIT_STATUS = {
     "0": "What was asked for is done, and nothing is wrong.",
     "1": "It could not be done, or was refused or declined; or what was looked at is not well (check, doctor, status).",
     "2": "The command line, jitsu.toml or the environment is wrong. Nothing was changed.",
+    "3": "`jitsu is-ready`: the VM is not ready.",
     "130": "Ctrl-C ended it.",
 }
 """Of `jitsu`; `jitsu up` may also end with the status of a service (settings/service_help.py)."""
@@ -49,8 +50,19 @@ COMMANDS = {
         LOOK,
         "docs/how-to/operate.md",
         (
-            ("jitsu status", "Show every VM, and whether each service and dns replica answers."),
-            ("jitsu status --json", "The same for a script; the exit status is 1 if something does not answer."),
+            (
+                "jitsu status www",
+                "Show everything about the VM www: its latest summons and changes, its configuration.",
+            ),
+            ("jitsu status --state ready --sort queries", "Show the VMs that run, the one with most queries first."),
+        ),
+    ),
+    "is-ready": More(
+        LOOK,
+        "docs/how-to/operate.md",
+        (
+            ("jitsu is-ready www", "Find out, in a script, whether the VM www is ready; it is not started."),
+            ("jitsu is-ready www --wait 30", "Wait up to 30 seconds until somebody's query has made it ready."),
         ),
     ),
     "trace": More(

@@ -6,6 +6,7 @@ import jitsu.changing
 import jitsu.check
 import jitsu.doctor.command
 import jitsu.hold
+import jitsu.is_ready
 import jitsu.keys
 import jitsu.running
 import jitsu.state

@@ -22,8 +22,11 @@ from jitsu.dig import (
     who_answers,
 )
 from jitsu.link import OWNERS
+from jitsu.one_vm import describe
 from jitsu.printable import print_lines, printable
-from jitsu.rows import status_rows
+from jitsu.rows import UNKNOWN, status_rows
+from jitsu.running import complete_vm
+from jitsu.selection import COLUMNS, Selection, words_in
 from jitsu.status_lines import service_lines, status_lines
 from jitsu.vm_names import VmNames
 from jitsu_protocol.model.errors import JitsuError, Unavailable
@@ -56,6 +59,10 @@ class Overview:
     dns_answers: bool = False
     trouble: JitsuError | None = None
     """Why the store has not reported which VMs there are."""
+    columns: tuple[str, ...] = ()
+    """Those of the table; empty: all that have something to show."""
+    is_part: bool = False
+    """Not all VMs are wanted."""
 
     @property
     def is_well(self) -> bool:
@@ -65,20 +72,24 @@ class Overview:
 
     def lines(self, width: int | None, *, colored: bool) -> list[str]:
         """Return lines for people."""
-        table = status_lines(self.rows, width, colored=colored) if self.rows or self.trouble is None else []
+        table = status_lines(self.rows, width, columns=self.columns, colored=colored)
+        if not table and self.trouble is None:
+            table = ["no VM is like that" if self.is_part else "no VM is configured"]
         return [*table, "", *service_lines(self.services, self.not_started), *map(printable, self.dns)]
 
 
-async def look(link: Link) -> Overview:
-    """Ask every service; raises Unavailable if no service runs at all."""
+async def look(link: Link, wanted: Selection) -> Overview:
+    """Ask every service; raises Unavailable if no service runs at all, NotFound if a wanted VM does not exist."""
+    wanted.check(link.hosts)
     if not any(link.runs(owner) for owner in OWNERS):
         raise link.absent("store")
-    shown = Overview(services=await link.pings())
+    shown = Overview(services=await link.pings(), columns=wanted.columns, is_part=wanted.is_part)
     if shown.services[OPTIONAL] is None and not link.runs(OPTIONAL):
         shown.not_started.append(OPTIONAL)
     silent = {host for host in link.hosts if shown.services[link.service_name("vmd", host)] is None}
     (vms, errors), leaves = await asyncio.gather(link.vms_of_all_hosts(silent), _leaves(link, shown))
-    shown.rows = status_rows(vms, leaves, SYSTEM_CLOCK.wall(), errors)
+    rows = status_rows(vms, leaves, SYSTEM_CLOCK.wall(), errors)
+    shown.rows = wanted.of(rows) if shown.trouble is None else rows
     places = replicas_at(leaves)
     heard = await asyncio.gather(
         *(asyncio.to_thread(who_answers, address, replicas, DNS_TIMEOUT_S) for address, replicas in places.items())
@@ -112,18 +123,35 @@ async def _leaves(link: Link, shown: Overview) -> dict[str, str]:
 
 @app.command()
 def status(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Only these VMs; web* means all that begin so.", autocompletion=complete_vm
+        ),
+    ] = None,
+    state: Annotated[str, typer.Option(metavar="STATE,...", help="Only VMs in these states.")] = "",
+    host: Annotated[str, typer.Option(metavar="HOST,...", help="Only VMs of these hosts.")] = "",
+    columns: Annotated[str, typer.Option(metavar="COLUMN,...", help=f"Show these: {', '.join(COLUMNS)}.")] = "",
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="By what the VMs are sorted; numbers: greatest first.")
+    ] = "vm",
+    reverse: Annotated[bool, typer.Option("--reverse", help="Sort the other way round.")] = False,
     as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it.")] = False,
 ) -> None:
     """Show each VM: state, names, address, uptime, starts, queries, idle for, last error; and whether services answer.
 
-    The exit status is 1 if a service that should run does not answer, dns included.
+    With the NAME of one VM, show everything about it. The exit status is 1 if a service that should run does not
+    answer, dns included.
     """
+    wanted = Selection(tuple(names or ()), words_in(state), words_in(host), words_in(columns), sort.lower(), reverse)
 
     async def show_status(link: Link) -> int:
         if watch and not as_json:
-            await _watch_status(link)
-        shown = await look(link)
+            await _watch_status(link, wanted)
+        if wanted.one:
+            return await _show_one(link, wanted.one, as_json=as_json)
+        shown = await look(link, wanted)
         if as_json:
             answers = {name: None if pong is None else pong.model_dump() for name, pong in shown.services.items()}
             print(json.dumps({"vms": shown.rows, "services": answers, "dns": shown.dns}, indent=2))
@@ -138,12 +166,24 @@ def status(
     with_link(show_status)
 
 
-async def _watch_status(link: Link) -> NoReturn:
+async def _show_one(link: Link, word: str, *, as_json: bool) -> int:
+    known = await describe(link, word)
+    if as_json:
+        print(json.dumps(known.as_json(), indent=2))
+    else:
+        print_lines(known.lines())
+    return EXIT_FAILED if known.row["state"] == UNKNOWN else 0
+
+
+async def _watch_status(link: Link, wanted: Selection) -> NoReturn:
     is_terminal = sys.stdout.isatty()
     while True:
         columns, height = shutil.get_terminal_size()
         try:
-            lines = (await look(link)).lines(columns, colored=wants_color(sys.stdout))
+            if wanted.one:
+                lines = list(map(printable, (await describe(link, wanted.one)).lines()))
+            else:
+                lines = (await look(link, wanted)).lines(columns, colored=wants_color(sys.stdout))
         except JitsuError as error:
             lines = [printable(str(error))]
         if is_terminal:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu.durations import duration
 from jitsu.printable import printable
+from jitsu.selection import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from jitsu_protocol.messages import Pong
 
@@ -21,69 +22,73 @@ COLORS = {"ready": 32, "failed": 31, "invalid": 31, "booting": 33, "starting": 3
 """SGR parameters (ECMA-48, 8.3.117): green, red, yellow, cyan."""
 ORDER = ("VM", "STATE", "HOST", "NAMES", "ADDRESS", "UP", "STARTS", "QUERIES", "IDLE FOR")
 ERROR = "LAST ERROR"
+TITLES = dict(zip(COLUMNS, (*ORDER, ERROR), strict=True))
+"""What an operator writes for a column -> what stands above it."""
 RIGHT = frozenset({"UP", "STARTS", "QUERIES", "IDLE FOR"})
 
 
-def status_lines(rows: Sequence[Mapping[str, Any]], width: int | None, *, colored: bool = False) -> list[str]:
+def status_lines(
+    rows: Sequence[Mapping[str, Any]], width: int | None, *, columns: Sequence[str] = (), colored: bool = False
+) -> list[str]:
     """Return the table of `jitsu status`: a line for each VM, and further lines where it has more to show.
 
     `width` is the terminal's, None for a program, for which nothing is wrapped. Where names or errors do not fit beside
-    the rest, they stand below it, indented.
+    the rest, they stand below it, indented. Without `columns`, all are shown that have something to show.
     """
     if not rows:
-        return ["no VM is configured"]
-    table = [_cells(row) for row in rows]
-    sizes = {key: max(len(key), *(len(cells[key]) for cells in table)) for key in table[0]}
-    sizes |= {"NAMES": max([len("NAMES"), *(len(name) for row in rows for name in row["names"])])}
-    if not any(row["host"] for row in rows):
-        del sizes["HOST"]
-    errors = [printable(_error(row)) for row in rows]
+        return []
+    shown = [TITLES[column] for column in columns] or [*ORDER, ERROR]
+    if not columns and not any(row["host"] for row in rows):
+        shown.remove("HOST")
+    entries = [_Entry(row, shown) for row in rows]
+    sizes = {key: max(len(key), *(entry.width_of(key) for entry in entries)) for key in shown if key != ERROR}
     room = None if width is None else width - _width(sizes)
-    if room is None or room >= (MIN_ERROR_CHARACTERS if any(errors) else 0):
-        return _wide_lines(rows, table, errors, {key: sizes[key] for key in ORDER if key in sizes}, room, colored)
+    if room is None or room >= (MIN_ERROR_CHARACTERS if any(entry.error for entry in entries) else 0):
+        title = ERROR if ERROR in shown else ""
+        lines = [_line({**{key: key for key in sizes}, ERROR: title}, sizes)]
+        return lines + [line for entry in entries for line in _wide(entry, sizes, room, colored=colored)]
     assert width is not None
-    shown = [key for key in ORDER if key in sizes and key != "NAMES"]
-    if _width({key: sizes[key] for key in shown}) > width:
-        shown.remove("ADDRESS")
-    return _narrow_lines(rows, table, errors, {key: sizes[key] for key in shown}, width, colored)
+    fitting = {key: size for key, size in sizes.items() if key != "NAMES"}
+    if _width(fitting) > width:
+        fitting.pop("ADDRESS", None)
+    lines = _cut(_line({key: key for key in fitting}, fitting), width)
+    return lines + [line for entry in entries for line in _narrow(entry, fitting, width, colored=colored)]
 
 
-def _wide_lines(
-    rows: Sequence[Mapping[str, Any]],
-    table: Sequence[Mapping[str, str]],
-    errors: Sequence[str],
-    sizes: Mapping[str, int],
-    room: int | None,
-    colored: bool,
-) -> list[str]:
-    lines = [_line({key: key for key in (*sizes, ERROR)}, sizes)]
-    for row, cells, error in zip(rows, table, errors, strict=True):
-        names = list(map(printable, row["names"]))
-        errors_of_row = [error] if room is None or not error else textwrap.wrap(error, room)
-        for number in range(max(len(names), len(errors_of_row), 1)):
-            part = dict(cells) if number == 0 else {}
-            part["NAMES"] = names[number] if number < len(names) else ""
-            part[ERROR] = errors_of_row[number] if number < len(errors_of_row) else ""
-            lines.append(_line(part, sizes, colored=colored))
+class _Entry:
+    """What is shown of one VM."""
+
+    def __init__(self, row: Mapping[str, Any], shown: Collection[str]) -> None:
+        self.cells = _cells(row)
+        self.name = row["name"]
+        self.names = [printable(name) for name in row["names"]] if "NAMES" in shown else []
+        self.address = self.cells["ADDRESS"].split() if "ADDRESS" in shown else []
+        self.error = printable(_error(row)) if ERROR in shown else ""
+
+    def width_of(self, key: str) -> int:
+        """Return how many characters it needs in a column."""
+        return max(map(len, self.names), default=0) if key == "NAMES" else len(self.cells[key])
+
+
+def _wide(entry: _Entry, sizes: Mapping[str, int], room: int | None, *, colored: bool) -> list[str]:
+    """Return the lines of a VM where its names and its error stand in columns."""
+    errors = [entry.error] if room is None or not entry.error else textwrap.wrap(entry.error, room)
+    lines = []
+    for number in range(max(len(entry.names), len(errors), 1)):
+        part = dict(entry.cells) if number == 0 else {}
+        part["NAMES"] = entry.names[number] if number < len(entry.names) else ""
+        part[ERROR] = errors[number] if number < len(errors) else ""
+        lines.append(_line(part, sizes, colored=colored))
     return lines
 
 
-def _narrow_lines(
-    rows: Sequence[Mapping[str, Any]],
-    table: Sequence[Mapping[str, str]],
-    errors: Sequence[str],
-    sizes: Mapping[str, int],
-    width: int,
-    colored: bool,
-) -> list[str]:
-    lines = _cut(_line({key: key for key in sizes}, sizes), width)
-    for row, cells, error in zip(rows, table, errors, strict=True):
-        cut = _cut(_line(cells, sizes), width)
-        lines += cut if len(cut) > 1 else [_line(cells, sizes, colored=colored)]
-        names = [printable(name) for name in row["names"]] if row["names"] != [row["name"]] else []
-        address = [] if "ADDRESS" in sizes else cells["ADDRESS"].split()
-        lines += _below(", ".join([*names, *address]), width) + _below(error, width)
-    return lines
+def _narrow(entry: _Entry, sizes: Mapping[str, int], width: int, *, colored: bool) -> list[str]:
+    """Return the lines of a VM where what does not fit stands below the others."""
+    cut = _cut(_line(entry.cells, sizes), width)
+    lines = cut if len(cut) > 1 else [_line(entry.cells, sizes, colored=colored)]
+    names = entry.names if entry.names != [entry.name] else []
+    address = [] if "ADDRESS" in sizes else entry.address
+    return lines + _below(", ".join([*names, *address]), width) + _below(entry.error, width)
 
 
 def _width(sizes: Mapping[str, int]) -> int:
