@@ -36,7 +36,12 @@ notice that a network was cut and joined again before TCP's own retransmission d
 Clients send heartbeats. Owners answer them, and end a connection on which none has come for DEAD_MS
 (ZMQ_HEARTBEAT_TTL). An owner sends none itself: libzmq 4.3.5 aborts a process that sends one on a connection that was
 lost while a full socket kept libzmq from reading it (`Assertion failed: !_io_error` in out_event, called by
-timer_event). Any peer could bring that about by sending more than is read at once and then dying."""
+timer_event). Any peer could bring that about by sending more than is read at once and then dying.
+
+A peer that fills the socket of an owner, sends heartbeats among its messages and then resets the connection brings
+about the same: libzmq answers those heartbeats while it reads what is left. This is a fault of libzmq, which has no
+release that fixes it (github.com/zeromq/libzmq, issues 3937, 4364, 4767 and 4841). Our own callers do not fill a socket
+(LEAST_QUEUED in zeromq.py); a hostile one needs a key, or the rights to the socket's file."""
 KEEPALIVE_S, KEEPALIVE_PROBES = 5, 3
 """TCP keepalive (tcp(7)), for peers of a version that sends owners no ZMQ_HEARTBEAT_TTL."""
 MAX_UNREAD = 100_000

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 CURVE_BYTES = 1024
 """The most bytes that the transport adds to a message: encryption, and the frames of its own handshake."""
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""The most bytes of one peer that ZeroMQ may keep until this process reads them."""
+"""The most bytes of one peer that ZeroMQ may keep until this process reads them, if those are not LEAST_QUEUED."""
+LEAST_QUEUED = 100
+"""How many messages of one peer ZeroMQ keeps at least, however long they may be. A caller sends each request again
+about twice a second while this process is too busy to read. When libzmq 4.3.5 has stopped reading a connection it
+answers no heartbeats either. The caller then ends the connection after DEAD_MS, and heartbeats that were read and not
+handled abort this process (sockets.py): a store that had too much to do for two seconds died."""
 MAX_QUEUED_REPLIES = 16
 MAX_SUBSCRIPTION_BYTES = 1024
 """Enough for the handshake of CURVE; a topic has some ten. ZeroMQ keeps 50 bytes for each byte of a subscription."""
@@ -96,7 +101,7 @@ class ZmqOwner:
         self._curve = curve if is_secured(curve, endpoint) else None
         longest += HEADER_BYTES + CURVE_BYTES
         self._socket = make_socket(context, zmq.ROUTER, endpoint, longest)
-        self._socket.setsockopt(zmq.RCVHWM, max(2, min(1000, MAX_QUEUED_BYTES // longest)))
+        self._socket.setsockopt(zmq.RCVHWM, max(LEAST_QUEUED, min(1000, MAX_QUEUED_BYTES // longest)))
         self._socket.setsockopt(zmq.SNDHWM, MAX_QUEUED_REPLIES)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a full peer is an error instead of a dropped reply
         self._dropped = dropped
