@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit, expectations
-from jitsu.cli import JsonOption, app, author, with_link
+from jitsu.cli import DryRunOption, ForceOption, JsonOption, YesOption, app, author, with_link
 from jitsu.consent import agreed, stopped_by, summary_of
 from jitsu.export import keys_of, vms_in
 from jitsu.legacy import parse_strings
@@ -45,10 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jitsu.link import Link
-
-ForceOption = Annotated[bool, typer.Option("--force", help="Even if a hypervisor says that it could not run it.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed by scripts where VMs are removed.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 
 
 def _report(summary: Summary, applied: Applied | None, *, as_json: bool) -> None:

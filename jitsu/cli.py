@@ -52,6 +52,9 @@ DirectoryOption = Annotated[str, typer.Option("--runtime-dir", metavar="DIR", he
 MACHINE_CONFIG = Path("/etc/jitsu/jitsu.toml")
 """What `make install` puts in place; root and members of the group jitsu may read it."""
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Even if a hypervisor says that it could not run it.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed by scripts where VMs are removed.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 
 
 class Where:

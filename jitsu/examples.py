@@ -145,6 +145,25 @@ COMMANDS = {
             ("jitsu apply dns=www.example.org,ip=192.0.2.7,name=www", "Add or change one VM; the others stay."),
         ),
     ),
+    "discover": More(
+        LOOK,
+        "docs/how-to/labels.md",
+        (
+            ("jitsu discover", "Show what the hypervisors have and nobody has configured."),
+            ("jitsu discover --all --json", "All machines, for a script."),
+        ),
+    ),
+    "add": More(
+        CHANGE,
+        "docs/how-to/labels.md",
+        (
+            ("jitsu add web --dns web.example.org --dry-run", "Show the section that the machine web would get."),
+            (
+                "jitsu add web --dns web.example.org --ttl 30",
+                "Have the machine web started when its name is looked up.",
+            ),
+        ),
+    ),
     "start": More(
         CHANGE,
         "docs/how-to/operate.md",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jitsu.changing
 import jitsu.check
+import jitsu.discover
 import jitsu.doctor.command
 import jitsu.hold
 import jitsu.is_ready

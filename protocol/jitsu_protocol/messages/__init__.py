@@ -46,9 +46,13 @@ from jitsu_protocol.messages.store import (
 )
 from jitsu_protocol.messages.synjitsu import Arm, Disarm
 from jitsu_protocol.messages.vmd import (
+    AskedHypervisor,
     CancelDrain,
     Check,
     Checked,
+    Discover,
+    DiscoveredMachine,
+    Discoveries,
     Drain,
     Draining,
     HandedOver,
@@ -73,6 +77,7 @@ __all__ = [
     "Applied",
     "Apply",
     "Arm",
+    "AskedHypervisor",
     "Branch",
     "BranchList",
     "CancelDrain",
@@ -89,6 +94,9 @@ __all__ = [
     "Diff",
     "Difference",
     "Disarm",
+    "Discover",
+    "DiscoveredMachine",
+    "Discoveries",
     "Done",
     "Drain",
     "Draining",

@@ -134,6 +134,66 @@ class Checked(Message):
     know, and all of them from a vmd of protocol 1.2 or earlier."""
 
 
+class Discover(Request):
+    """jitsu to vmd: list the machines of its hypervisors, configured or not. Answer: Discoveries.
+
+    All hypervisors are asked at the same time; one that does not answer within seconds is named in the reply, and
+    delays no other. New after protocol 1.2.
+    """
+
+    kind: ClassVar[str] = "vmd.discover"
+
+
+class DiscoveredMachine(BaseModel):
+    """A machine that a hypervisor has."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    hypervisor: str = ""
+    """The name of the connection, "" for that of [hypervisor]."""
+    uuid: str = ""
+    """Its uuid at the hypervisor, "" if it has none that stays the same."""
+    is_running: bool = False
+    mac: str = ""
+    """Of its first interface."""
+    bridge: str = ""
+    addresses: list[str] = Field(default_factory=list)
+    """As far as the hypervisor itself knows them."""
+    ports: list[int] = Field(default_factory=list)
+    keys: dict[str, str] = Field(default_factory=dict)
+    """What its labels say, unchecked."""
+    vm: str = ""
+    """The uuid of the VM that is configured for it, "" if there is none."""
+
+
+class AskedHypervisor(BaseModel):
+    """A connection that was asked for its machines."""
+
+    model_config = ConfigDict(frozen=True)
+
+    connection: str
+    """Its name, "" for that of [hypervisor]."""
+    name: str
+    """As an operator reads it."""
+    kind: str
+    can_list: bool = True
+    """It can list its machines."""
+    trouble: str = ""
+    """Why it has not answered; "" if it has."""
+
+
+class Discoveries(Message):
+    """The answer to Discover."""
+
+    kind: ClassVar[str] = "vmd.discoveries"
+
+    machines: list[DiscoveredMachine]
+    hypervisors: list[AskedHypervisor]
+    left_out: int = 0
+    """Machines beyond the limit of one reply."""
+
+
 class ListVms(Request):
     """Anyone to vmd: list all VMs and their states. Answer: VmList. This is also the snapshot of vmd's feed."""
 

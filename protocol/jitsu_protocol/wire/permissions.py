@@ -34,6 +34,7 @@ _CALLERS: dict[type[Request], frozenset[str]] = {
     messages.StopDrained: frozenset({"reaper"}),
     messages.CancelDrain: frozenset({"reaper"}),
     messages.Trace: OPERATOR,
+    messages.Discover: OPERATOR,
     messages.OperatorStop: OPERATOR,
     messages.StartDiscarding: OPERATOR,
     # synjitsu

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jitsu_protocol.messages import Discover
 from jitsu_protocol.model.inventory import on_host
 from jitsu_protocol.model.vm import STATS_ROOT
 from jitsu_runtime.bus.follow import fetch_leaves, follow_vms
@@ -18,6 +19,7 @@ from jitsu_runtime.settings.load import SettingsFault, load
 from jitsu_runtime.tasks import EndableGroup
 from jitsu_vmd.hypervisors import make
 from jitsu_vmd.wires.check import looked_at
+from jitsu_vmd.wires.discovery import Discovery
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.learn import check
 from jitsu_vmd.wires.server import VmDaemon
@@ -44,13 +46,18 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     With ten thousand VMs that takes seconds. Whoever summons a VM in that time does not wait for the others: it is
     learnt of by itself (VmDaemon.summon).
     """
-    hypervisors = Hypervisors(hypervisors_for(process) if backends is None else backends, process.spawn)
+    backends = hypervisors_for(process) if backends is None else backends
+    hypervisors = Hypervisors(backends, process.spawn)
+    discovery = Discovery(backends, {each.name: each.kind for each in process.settings.hypervisor.all_connections})
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
     process.on_reload = daemon.reload
     process.on_stop = hypervisors.settle
     await hypervisors.open()
-    process.serve(daemon.handlers())
+    process.serve(
+        daemon.handlers()
+        | {Discover: lambda _: discovery.everything([machine.vm for machine in daemon.fleet.machines.values()])}
+    )
     process.spawn(daemon.looks.go_on(), "reconcile")
     store = process.client("store")
     daemon.holds.follow(process)
