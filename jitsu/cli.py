@@ -20,7 +20,7 @@ from jitsu_protocol.model.errors import JitsuError
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
 from jitsu_runtime.settings.help import version_text
-from jitsu_runtime.settings.load import Settings, SettingsFault, VmText, load
+from jitsu_runtime.settings.load import Settings, SettingsFault, VmText, Written
 from jitsu_runtime.settings.schema import MACHINE_DIRECTORY, runtime_directory
 
 T = TypeVar("T")
@@ -90,10 +90,17 @@ def settings(
     flags: dict[str, str] | None = None, texts: list[VmText] | None = None, presets: dict[str, str] | None = None
 ) -> Settings:
     """Return the settings of the suite that is meant; raises SettingsFault."""
+    return written(flags, texts, presets).with_vms()
+
+
+def written(
+    flags: dict[str, str] | None = None, texts: list[VmText] | None = None, presets: dict[str, str] | None = None
+) -> Written:
+    """Return what is written of the suite that is meant, before its VMs are built; raises SettingsFault."""
     flags = flags or {}
     if Where.runtime_dir:
         flags["bus.runtime_dir"] = Where.runtime_dir
-    return load(Where.config, os.environ, flags, texts or (), presets)
+    return Written(Where.config, os.environ, flags, texts or (), presets)
 
 
 def of_the_suite_that_runs() -> Settings:

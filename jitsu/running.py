@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from jitsu import demo, legacy, show
-from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, settings, with_link
+from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, with_link, written
 from jitsu.printable import print_lines
 from jitsu.up import LocalSuite
 from jitsu.vm_names import VmNames
@@ -38,7 +38,6 @@ from jitsu_runtime.settings.load import SettingsFault
 if TYPE_CHECKING:
     from jitsu.link import Link
     from jitsu.vm_names import NamedVm
-    from jitsu_runtime.settings.load import Settings
 
 LOOK_S = 0.1
 """How often it is looked whether a VM that is started is there."""
@@ -111,23 +110,20 @@ def up(
         place = demo.fast_place(_say) if demonstration else None
         texts = demo.texts(place) if demonstration else legacy.parse_strings(config or [])
         presets = demo.presets(place) if demonstration else {"dns.port": "5300"}
-        found = settings(flags, texts, presets)
-        if not found.vms and not found.store.path:
-            raise SettingsFault(["there is no VM: give a [vm.NAME] in jitsu.toml, or a key=value,... string"])
+        suite = LocalSuite(written(flags, texts, presets), _say, strings=len(texts))
     except SettingsFault as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_SETUP)
     if synjitsu is not None:
         print("note: Synjitsu is a process of the suite here, not a VM; --synjitsu does nothing", file=sys.stderr)
-    _run(found, strings=len(texts))
+    _run(suite)
 
 
-def _run(found: Settings, strings: int) -> NoReturn:
-    configure_logging(found.log, "up")
+def _run(suite: LocalSuite) -> NoReturn:
+    configure_logging(suite.settings.log, "up")
     command = _own_name() + (f" --runtime-dir {Where.runtime_dir}" if Where.runtime_dir else "")
-    suite = LocalSuite(found, _say, strings)
     try:
-        sys.exit(asyncio.run(suite.run(lambda: demo.next_steps(found, command))))
+        sys.exit(asyncio.run(suite.run(lambda found: demo.next_steps(found, command))))
     except SetupFault as error:
         print(f"jitsu up: {error}", file=sys.stderr)
         sys.exit(EXIT_SETUP)

@@ -1,13 +1,15 @@
-"""`jitsu up`: the five processes as children of one, on this machine (see children.py for how they are kept).
+"""`jitsu up`: the five processes as children of one, on this machine (see supervise.py for how they are kept).
 
-store and vmd are started
-the changes are drafted  -> synjitsu and the reaper are started
+the settings are read    -> the programs of all are loaded, one after the other, and wait
+the VMs are built        -> store and vmd begin; programs that are not loaded yet are, all at once
+the changes are drafted  -> synjitsu and the reaper begin
 the store is ready       -> what jitsu.toml or the command line says is committed
-that is acknowledged     -> dns is started; it is ready when it has read the VMs and serves the port
+that is acknowledged     -> dns begins; it is ready when it has read the VMs and serves the port
 all are ready            -> it prints what to do next
 
-With thousands of VMs the order is what makes the start short on a machine with few cores: the changes are drafted while
-the store starts, and the services that nobody waits for yet start while the store commits.
+With thousands of VMs the order is what makes the start short on a machine with two cores: one of them builds the VMs
+and drafts the changes, and the other loads the programs in the meantime. Services that nobody waits for yet begin while
+the store commits.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from jitsu.apply import changes_for, commit, mistakes_of, operator
@@ -25,6 +28,7 @@ from jitsu.stop_modes import stop_modes_at_up
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.service import EXIT_SETUP
+from jitsu_runtime.settings.load import SettingsFault
 from jitsu_runtime.supervise import Child, Children
 
 if TYPE_CHECKING:
@@ -34,15 +38,15 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from jitsu_protocol.messages import Change
-    from jitsu_runtime.settings.load import Settings
+    from jitsu_runtime.settings.load import Settings, Written
 
 READY_LIMIT_S = 120.0
 MAX_EXAMINED = 1000
 """VMs that hypervisors look through for mistakes at the start; `jitsu apply` looks at more."""
 STOP_ORDER = (("dns",), ("reaper", "vmd", "synjitsu"), ("store",))
 """A service stops before those to which it says goodbye."""
-STARTED_LATER = ("synjitsu", "reaper")
-"""These have nothing to do before there are VMs."""
+BEGIN = (("store", "vmd"), ("synjitsu", "reaper"), ("dns",))
+"""Which services begin when the VMs are built, when the changes are drafted, and when they are committed."""
 STOP_LIMIT_S = 0.8
 """For each group of STOP_ORDER: all are gone within 3 s."""
 
@@ -55,20 +59,23 @@ def _end_with_the_suite(settings: Settings) -> bool:
 class LocalSuite:
     """The five services as children of this process."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], strings: int = 0) -> None:
-        """The last VMs of the settings, as many as `strings`, were given as the original's strings."""
-        self._settings = settings
+    def __init__(self, written: Written, say: Callable[[str], None], strings: int = 0) -> None:
+        """The last VMs that are written, as many as `strings`, were given as the original's strings.
+
+        Raises SettingsFault if the settings are wrong.
+        """
+        self._written = written
+        self.settings = written.without_vms()
+        """Until the VMs are built, without them."""
         self._strings = strings
         self._say = say
-        self._directory = RuntimeDirectory(settings.bus.directory)
+        self._directory = RuntimeDirectory(self.settings.bus.directory)
         self._children = Children([], say)
-        self._drafted = asyncio.Event()
-        """Set when it is known what would be committed to an empty store."""
-        self._configured = asyncio.Event()
-        """Set when the configuration that was given is committed."""
+        self._built = asyncio.Event()
+        """Set when the VMs that are written are known."""
 
     def _make_children(self) -> None:
-        settings, directory = self._settings, self._directory
+        settings, directory = self.settings, self._directory
         base = settings.as_values()
         base["bus.runtime_dir"] = str(directory.path)
         base["store.path"] = settings.store.path or str(self._new_store())
@@ -83,6 +90,8 @@ class LocalSuite:
                 own["dns.reuse_port"] = True
             own["dns.metrics"] = str(settings.dns.metrics.numbered(number * settings.dns.workers))
             children.append(Child(f"dns-{number}" if replicas > 1 else "dns", "dns", base | own, environment))
+        for child in children:
+            child.may_begin.clear()
         self._children.children += children
 
     def _new_store(self) -> Path:
@@ -92,22 +101,25 @@ class LocalSuite:
             self._say(f"note: {earlier} is left as it is; serve it with --persistdb {earlier}, or move it away")
         return path
 
-    async def run(self, next_steps: Callable[[], Sequence[str]]) -> int:
+    async def run(self, next_steps: Callable[[Settings], Sequence[str]]) -> int:
         """Run until a signal; returns the exit status. Raises SetupFault if the directory is in use."""
         children, stop = self._children, self._children.stop
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._directory.claim()
         try:
-            record(self._directory.path, self._settings)
+            record(self._directory.path, self.settings)
             self._make_children()
-            self._say(f"jitsu up: {len(children.children)} processes in {self._directory.path}")
             async with asyncio.TaskGroup() as group:
-                keepers = [group.create_task(self._keep(child)) for child in children.children]
+                keepers = [
+                    group.create_task(self._keep(child, before))
+                    for before, child in zip([None, *children.children], children.children, strict=False)
+                ]
                 starting = group.create_task(self._start(next_steps))
                 await stop.wait()
                 starting.cancel()
-                self._say("stopping")
+                if self._built.is_set():
+                    self._say("stopping")
                 for services in STOP_ORDER:
                     stopping = [child for child in children.children if child.service in services]
                     await children.terminate(stopping, STOP_LIMIT_S)
@@ -116,30 +128,45 @@ class LocalSuite:
         finally:
             if not await children.let_go(STOP_LIMIT_S):
                 self._directory.kill_mock_host()
-            self._directory.release(guests_ended=_end_with_the_suite(self._settings))
+            self._directory.release(guests_ended=_end_with_the_suite(self.settings))
         return children.status
 
-    async def _keep(self, child: Child) -> None:
-        """Run a child until all are to end; each from when it has something to do.
+    async def _keep(self, child: Child, before: Child | None) -> None:
+        """Run a child until all are to end; its program is loaded after that of the one before it.
+
+        More of them at a time would take the cores from what builds the VMs.
+        """
+        loaded = asyncio.ensure_future(before.loaded.wait()) if before is not None else None
+        if loaded is not None:
+            built = asyncio.ensure_future(self._built.wait())
+            try:
+                await asyncio.wait((loaded, built), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                loaded.cancel()
+                built.cancel()
+        await self._children.keep(child)
+
+    def _begin(self, services: Sequence[str]) -> None:
+        """Let services begin.
 
         A dns that serves before the configuration of this start is committed tells resolvers that names do not exist,
         which they remember.
         """
-        if child.service == "dns":
-            await self._configured.wait()
-        elif child.service in STARTED_LATER:
-            await self._drafted.wait()
-        await self._children.keep(child)
+        for child in self._children.children:
+            if child.service in services:
+                child.may_begin.set()
 
-    async def _start(self, next_steps: Callable[[], Sequence[str]]) -> None:
+    async def _start(self, next_steps: Callable[[Settings], Sequence[str]]) -> None:
         children = self._children.children
         try:
-            draft = await asyncio.to_thread(changes_for, self._settings.vms, {})
-            self._drafted.set()
+            await self._build()
+            self._begin(BEGIN[0])
+            draft = await asyncio.to_thread(changes_for, self.settings.vms, {})
+            self._begin(BEGIN[1])
             async with asyncio.timeout(READY_LIMIT_S):
                 await children[0].ready.wait()
             await self._configure(draft)  # as long as it takes: 100,000 names take a minute
-            self._configured.set()
+            self._begin(BEGIN[2])
             async with asyncio.timeout(READY_LIMIT_S):
                 for child in children:
                     await child.ready.wait()
@@ -147,29 +174,40 @@ class LocalSuite:
             waiting = ", ".join(child.name for child in children if not child.ready.is_set())
             self._say(f"not ready after {READY_LIMIT_S:g} s: {waiting}; see the log above")
             self._children.fail(1)
+        except SettingsFault as error:
+            print(error, file=sys.stderr)
+            self._children.fail(EXIT_SETUP)
         except JitsuError as error:
             self._say(f"the configuration is refused: {error}")
             self._children.fail(EXIT_SETUP)
         else:
-            for line in (*await self._mistakes(), *next_steps()):
+            for line in (*await self._mistakes(), *next_steps(self.settings)):
                 self._say(line)
+
+    async def _build(self) -> None:
+        """Build the VMs; raises SettingsFault with every mistake in them."""
+        self.settings = await asyncio.to_thread(self._written.with_vms)
+        if not self.settings.vms and not self.settings.store.path:
+            raise SettingsFault(["there is no VM: give a [vm.NAME] in jitsu.toml, or a key=value,... string"])
+        self._built.set()
+        self._say(f"jitsu up: {len(self._children.children)} processes in {self._directory.path}")
 
     async def _mistakes(self) -> list[str]:
         """Return a note for each VM that was given and of which its hypervisor says that something is a mistake."""
-        vms = self._settings.vms
+        vms = self.settings.vms
         if not 0 < len(vms) <= MAX_EXAMINED:
             return []
-        async with connect(self._settings.bus) as link:
+        async with connect(self.settings.bus) as link:
             return await mistakes_of(link, vms)
 
     async def _configure(self, draft: list[Change]) -> None:
         """Commit the VMs that were given; `draft` has the changes that make them in an empty store."""
-        if self._settings.vms:
-            async with connect(self._settings.bus) as link:
+        if self.settings.vms:
+            async with connect(self.settings.bus) as link:
                 leaves = await link.leaves(VM_ROOT)
-                vms, notes = await stop_modes_at_up(link, self._settings, self._strings, leaves)
+                vms, notes = await stop_modes_at_up(link, self.settings, self._strings, leaves)
                 for line in notes:
                     self._say(line)
-                is_drafted = not leaves and vms == list(self._settings.vms)
+                is_drafted = not leaves and vms == list(self.settings.vms)
                 if changes := draft if is_drafted else changes_for(vms, leaves):
                     await commit(link, changes, "Configuration given to jitsu up", operator())

@@ -40,7 +40,7 @@ from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.descriptors import raise_limit
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.metrics import Metrics
-from jitsu_runtime.service_manager import notify, on_stop_signals
+from jitsu_runtime.service_manager import notify, on_stop_signals, wait_to_begin
 from jitsu_runtime.settings.command_line import load_service
 from jitsu_runtime.settings.load import Settings, SettingsFault
 from jitsu_runtime.tasks import EndableGroup
@@ -222,6 +222,7 @@ def run_with(settings: Settings, service: str, start: Callable[[World], Awaitabl
 
 def configured(service: str) -> Settings:
     """Return a service's settings after setting up the log as they ask; exits with status 2 if they are wrong."""
+    wait_to_begin()
     try:
         settings = load_service(service, sys.argv[1:], os.environ)
     except SettingsFault as error:

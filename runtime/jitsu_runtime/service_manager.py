@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 LIFELINE_VARIABLE = "JITSU_LIFELINE_FD"
 """The number of an inherited socket. When its other end is closed, the suite of this process has ended."""
+BEGIN_VARIABLE = "JITSU_BEGIN_FD"
+"""The number of an inherited pipe. A byte in it says that this process may begin; its end, that it is not needed."""
+LOADED = "X_JITSU_LOADED=1"
+"""The notification of a process that has loaded its program, and waits until it may begin."""
 
 
 def on_stop_signals(stop: Callable[[], None]) -> None:
@@ -35,6 +40,18 @@ def lifeline() -> int | None:
     """Return the inherited descriptor of the lifeline; None if `jitsu up` has not started this process."""
     number = os.environ.get(LIFELINE_VARIABLE, "")
     return int(number) if number.isdecimal() else None
+
+
+def wait_to_begin() -> None:
+    """Wait until this process may begin, if its supervisor holds it; ends it if that has no use for it."""
+    number = os.environ.pop(BEGIN_VARIABLE, "")
+    if not number.isdecimal():
+        return
+    notify(LOADED)
+    may_begin = os.read(int(number), 1)
+    os.close(int(number))
+    if not may_begin:
+        sys.exit(0)
 
 
 def notify(state: str) -> bool:

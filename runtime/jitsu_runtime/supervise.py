@@ -1,6 +1,7 @@
 """Keeps processes of the suite running as children: the services under `jitsu up`, and the workers of a jitsu-dns.
 
     a child                        then
+    may not begin yet              it loads its program, reports that, and waits
     reports READY=1 (sd_notify(3)) it is ready
     dies with status 0 or 1        it is started again: at once the first time, then after 0.5, 1, 2, ... s
     dies with status 2 or above    all children are stopped: this one cannot run as it is configured
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
-from jitsu_runtime.service_manager import LIFELINE_VARIABLE
+from jitsu_runtime.service_manager import BEGIN_VARIABLE, LIFELINE_VARIABLE, LOADED
 from jitsu_runtime.settings.inherited import DESCRIPTOR_VARIABLE, handed_down
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ STABLE_S = 10.0
 """A child that lived for this long is started again at once, as if it had never failed."""
 
 
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Child:
     """One process that is kept running."""
@@ -51,6 +58,10 @@ class Child:
     """Variables that it has besides those of this process."""
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it has loaded its program, which takes a third of a second of processor time."""
+    may_begin: asyncio.Event = field(default_factory=_set)
+    """Cleared before a child is started, if that is to load its program and wait until this is set."""
     started_at: float = 0.0
     failures: int = 0
     """How often it has died in a row without living for STABLE_S."""
@@ -134,27 +145,54 @@ class Children:
         child.ready.clear()
         child.started_at = self._clock.now()
         lifeline = self._lifeline.fileno()
-        with self._notifications(child) as address:
+        with self._notifications(child) as address, self._held(child) as held:
             try:
                 with handed_down(child.settings) as settings:
                     own = {
                         "NOTIFY_SOCKET": address,
                         LIFELINE_VARIABLE: str(lifeline),
                         DESCRIPTOR_VARIABLE: str(settings),
-                    }
+                    } | ({} if held is None else {BEGIN_VARIABLE: str(held.fileno())})
                     child.process = await asyncio.create_subprocess_exec(
                         sys.executable,
                         "-m",
                         f"jitsu_{child.service}.main",
                         env={**os.environ, **child.environment, **own},
-                        pass_fds=(lifeline, settings),
+                        pass_fds=(lifeline, settings, *([] if held is None else [held.fileno()])),
                         stdin=asyncio.subprocess.DEVNULL,
                         start_new_session=True,  # Ctrl-C must reach this process only; it then stops the others
                     )
             except OSError as error:  # too many processes or open files, or no memory: the next try may work
                 self._say(f"  {child.name:<9} cannot be started: {error.strerror}")
                 return EXIT_FAILED
+            finally:
+                if held is not None:
+                    held.close()
             return await child.process.wait()
+
+    @contextlib.contextmanager
+    def _held(self, child: Child) -> Iterator[socket.socket | None]:
+        """Yield the end of a pair of sockets at which a child waits until it may begin, None if it may already.
+
+        When this process ends, or when the child is not needed any more, the other end is closed.
+        """
+        if child.may_begin.is_set():
+            yield None
+            return
+        opens, waits = socket.socketpair()
+
+        async def let_begin() -> None:
+            await child.may_begin.wait()
+            child.started_at = self._clock.now()
+            with contextlib.suppress(OSError):
+                opens.send(b"1")
+
+        with opens, waits:
+            letting = asyncio.create_task(let_begin())
+            try:
+                yield waits
+            finally:
+                letting.cancel()
 
     @contextlib.contextmanager
     def _notifications(self, child: Child) -> Iterator[str]:
@@ -169,7 +207,10 @@ class Children:
 
             def read() -> None:
                 with contextlib.suppress(OSError):
-                    if b"READY=1" in notified.recv(4096).splitlines() and not child.ready.is_set():
+                    lines = notified.recv(4096).splitlines()
+                    if LOADED.encode() in lines:
+                        child.loaded.set()
+                    if b"READY=1" in lines and not child.ready.is_set():
                         child.ready.set()
                         self._say(f"  {child.name:<9} ready  {self._clock.now() - child.started_at:.2f} s")
 

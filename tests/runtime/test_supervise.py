@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,3 +93,66 @@ async def test_a_child_that_cannot_be_started_for_a_while_is_tried_again(
         "one       cannot be started: Resource temporarily unavailable",
         "one       cannot be started: Cannot allocate memory",
     ]
+
+
+BEGINS = """\
+import os, pathlib, signal, socket
+from jitsu_runtime.service_manager import notify, wait_to_begin
+counted = pathlib.Path(os.environ["COUNTED"])
+wait_to_begin()
+counted.write_text("begun")
+notify("READY=1")
+signal.pause()
+"""
+
+
+async def test_a_child_loads_its_program_and_begins_only_when_it_may(tmp_path: Path) -> None:
+    one = child(tmp_path, BEGINS)
+    one.may_begin.clear()
+    kept = Children([one], lambda _: None)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(kept.keep(one))
+        async with asyncio.timeout(60):
+            await one.loaded.wait()
+            assert not (tmp_path / "counted").exists()
+            assert not one.ready.is_set()
+            one.may_begin.set()
+            await one.ready.wait()
+        kept.stop.set()
+        await kept.terminate(kept.children, 5)
+        task.cancel()
+    assert (tmp_path / "counted").read_text() == "begun"
+    assert await kept.let_go(5)
+
+
+async def test_a_child_that_may_not_begin_yet_ends_with_its_supervisor(tmp_path: Path) -> None:
+    child(tmp_path, BEGINS)
+    supervisor = (
+        "import asyncio, os, sys\n"
+        "from jitsu_runtime.supervise import Child, Children\n"
+        "async def main():\n"
+        "    one = Child('one', 'pretended')\n"
+        "    one.may_begin.clear()\n"
+        "    kept = Children([one], print)\n"
+        "    task = asyncio.create_task(kept.keep(one))\n"
+        "    await one.loaded.wait()\n"
+        "    os.write(int(sys.argv[1]), b'%d' % one.process.pid)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+    read, write = os.pipe()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "COUNTED": str(tmp_path / "counted")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", supervisor, str(write), env=environment, pass_fds=(write,)
+    )
+    os.close(write)
+    await process.wait()
+    pidfd = os.pidfd_open(int(os.read(read, 20)))
+    os.close(read)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(pidfd, ended.set)  # readable when the process has ended (pidfd_open(2))
+    async with asyncio.timeout(30):
+        await ended.wait()
+    asyncio.get_running_loop().remove_reader(pidfd)
+    os.close(pidfd)
+    assert not (tmp_path / "counted").exists()
