@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,10 @@ from tests.support.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+# pytest rewrites the asserts of every test module. Without a file to keep the result in, each worker spends 5 s on that
+# again in every run, so tests do as setup does with the product and write bytecode whatever the environment says.
+sys.dont_write_bytecode = False
 
 LOOP_MARGIN_S = 2.0
 """By so much an event loop ends a test before pytest-timeout would."""
@@ -42,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that ask for more time than others: at the end one of two workers would wait for them."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
     for item in items:
+        if "tests/system/" in item.nodeid and not any(item.get_closest_marker(tier) for tier in TIERS):
+            raise pytest.UsageError(f"{item.nodeid} has no marker of a tier, so that no tier would run it")
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.property)
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
@@ -59,6 +67,12 @@ def _within(limit_s: float, test: Callable[..., Awaitable[None]]) -> Callable[..
             await test(*arguments, **keywords)
 
     return limited
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at all tests and modules again and again: they stay until the end."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

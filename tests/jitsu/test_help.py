@@ -22,6 +22,7 @@ from jitsu_runtime.settings.schema import SECTION_OF
 
 ROOT = Path(__file__).parents[2]
 PAGES = pages(app)
+PROGRAM: Any = typer.main.get_command(app)
 
 
 def commands(group: Any, above: str = "") -> dict[str, Any]:
@@ -41,7 +42,7 @@ def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
 
 
 def test_every_command_is_in_a_group_with_two_examples_and_a_page_to_read() -> None:
-    assert set(commands(typer.main.get_command(app))) == set(COMMANDS)
+    assert set(commands(PROGRAM)) == set(COMMANDS)
     for name, more in COMMANDS.items():
         assert more.group in GROUPS, name
         assert len(more.examples) == 2, name
@@ -55,7 +56,7 @@ def test_every_command_is_in_a_group_with_two_examples_and_a_page_to_read() -> N
 def test_every_example_is_one_of_its_command_and_is_accepted(name: str, line: str) -> None:
     words = shlex.split(line)
     assert words[: 1 + len(name.split())] == ["jitsu", *name.split()]
-    command: Any = typer.main.get_command(app)
+    command = PROGRAM
     context = command.make_context("jitsu", [], resilient_parsing=True)
     words = words[1:]
     while hasattr(command, "commands"):

@@ -34,38 +34,47 @@ def peak_of(work: Callable[[], object]) -> tuple[int, str]:
         tracemalloc.stop()
 
 
-def bodies() -> list[tuple[type[Request], bytes]]:
-    """Return bodies that take a hundred times their size once they are decoded or validated."""
-    empties = b"\xdd" + (MB).to_bytes(4, "big") + b"\x80" * MB
-    nested = b"\x91" * 900 + b"\x80"
-    bomb = b"\xdc\x27\x10" + b"\x80" * 10_000
-    report, apply = msgpack.packb(REPORT), msgpack.packb(APPLY)
-    plus_uses = b"\x85" + report[1:] + msgpack.packb("uses")
-    plus_changes = b"\x85" + apply[1:] + msgpack.packb("changes")
-    deep: Any = "x"
+REPORT_WITH_USES = b"\x85" + msgpack.packb(REPORT)[1:] + msgpack.packb("uses")
+APPLY_WITH_CHANGES = b"\x85" + msgpack.packb(APPLY)[1:] + msgpack.packb("changes")
+BOMB = b"\xdc\x27\x10" + b"\x80" * 10_000
+
+
+def deep() -> Any:
+    inner: Any = "x"
     for _ in range(500):
-        deep = [deep]
-    return [
-        (Report, plus_uses + empties),
-        (Report, plus_uses + msgpack.packb([[1, 2, "x", -1]] * 20_000)),
-        (Apply, plus_changes + msgpack.packb([{}] * 250_000)),
-        (Apply, plus_changes + msgpack.packb([{"path": "x" * 1000}] * 20_000)),
-        (Apply, plus_changes + b"\xdc\x00\x64" + (b"\x83" + bomb * 100) * 100),
-        (Apply, plus_changes + b"\x91" + b"\x81" + msgpack.packb("path") + b"\xdc\x27\x10" + bomb * 100),
-        (Apply, msgpack.packb(APPLY | {"author": ["x"] * MB})),
-        (Apply, msgpack.packb(APPLY | {"message": "x" * MB})),
-        (Record, msgpack.packb({"values": {str(n): {} for n in range(200_000)}, "service": "vmd"})),
-        (Check, msgpack.packb({"vms": {str(n): [[]] * 1000 for n in range(1000)}})),
-        (Check, msgpack.packb({"vms": {"u": deep}})),
-        (Summon, b"\x81" + msgpack.packb("vm") + nested * 60),
-        (Summon, msgpack.packb({str(n): n for n in range(5000)})),
-        (Summon, msgpack.packb({"vm": "x" * MB})),
-    ]
+        inner = [inner]
+    return inner
 
 
-@pytest.mark.parametrize("number", range(len(bodies())))
-def test_g9_a_hostile_body_is_refused_with_little_memory_and_a_short_reason(number: int) -> None:
-    cls, body = bodies()[number]
+HOSTILE: dict[str, tuple[type[Request], Callable[[], bytes]]] = {
+    "a million empty uses": (Report, lambda: REPORT_WITH_USES + b"\xdd" + MB.to_bytes(4, "big") + b"\x80" * MB),
+    "20,000 wrong uses": (Report, lambda: REPORT_WITH_USES + msgpack.packb([[1, 2, "x", -1]] * 20_000)),
+    "250,000 empty changes": (Apply, lambda: APPLY_WITH_CHANGES + msgpack.packb([{}] * 250_000)),
+    "20,000 long paths": (Apply, lambda: APPLY_WITH_CHANGES + msgpack.packb([{"path": "x" * 1000}] * 20_000)),
+    "nested maps": (Apply, lambda: APPLY_WITH_CHANGES + b"\xdc\x00\x64" + (b"\x83" + BOMB * 100) * 100),
+    "a path of lists": (
+        Apply,
+        lambda: APPLY_WITH_CHANGES + b"\x91\x81" + msgpack.packb("path") + b"\xdc\x27\x10" + BOMB * 100,
+    ),
+    "a list for the author": (Apply, lambda: msgpack.packb(APPLY | {"author": ["x"] * MB})),
+    "a long message": (Apply, lambda: msgpack.packb(APPLY | {"message": "x" * MB})),
+    "200,000 empty values": (
+        Record,
+        lambda: msgpack.packb({"values": {str(n): {} for n in range(200_000)}, "service": "vmd"}),
+    ),
+    "lists for VMs": (Check, lambda: msgpack.packb({"vms": {str(n): [[]] * 1000 for n in range(1000)}})),
+    "500 levels": (Check, lambda: msgpack.packb({"vms": {"u": deep()}})),
+    "900 levels, 60 times": (Summon, lambda: b"\x81" + msgpack.packb("vm") + (b"\x91" * 900 + b"\x80") * 60),
+    "5,000 unknown fields": (Summon, lambda: msgpack.packb({str(n): n for n in range(5000)})),
+    "a long name": (Summon, lambda: msgpack.packb({"vm": "x" * MB})),
+}
+"""Bodies that take a hundred times their size once they are decoded or validated."""
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_g9_a_hostile_body_is_refused_with_little_memory_and_a_short_reason(what: str) -> None:
+    cls, make = HOSTILE[what]
+    body = make()
     peak, reason = peak_of(lambda: read(cls, memoryview(body)))
     assert peak < 24 * MB
     assert 10 < len(reason) < 1500

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.messages import Report, Use, VmStatus
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
+from jitsu_reaper.rules import usage
 from jitsu_reaper.rules.statistics import MAX_NAMES
-from jitsu_reaper.rules.usage import MAX_UNKNOWN, UNKNOWN_S, Usage
+from jitsu_reaper.rules.usage import UNKNOWN_S, Usage
 from tests.support.reaper import SteadyPolicy
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import pytest
 
 WWW = make_vm(ttl="10")  # idle after 20 s
 
@@ -50,11 +53,13 @@ def test_the_use_of_a_vm_that_is_not_configured_is_forgotten_a_minute_after_its_
     assert made.usage.statistics.unsaved_ttls == {}
 
 
-def test_g9_of_vms_that_are_not_configured_so_many_are_remembered_at_most() -> None:
+def test_g9_of_vms_that_are_not_configured_so_many_are_remembered_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 200
+    monkeypatch.setattr(usage, "MAX_UNKNOWN", limit)
     made = Reaper()
-    for first in range(0, 3 * MAX_UNKNOWN, MAX_UNKNOWN):
-        made.report(1.0, [(f"v{n}", "") for n in range(first, first + MAX_UNKNOWN)])
-    assert len(made.remembers()) == MAX_UNKNOWN
+    for first in range(0, 3 * limit, limit):
+        made.report(1.0, [(f"v{n}", "") for n in range(first, first + limit)])
+    assert len(made.remembers()) == limit
     assert "v0" not in made.remembers()
 
 

@@ -16,7 +16,7 @@ from tests.simulation.suite import SimulatedSuite, vm
 from tests.support.examples import ALL
 
 FIRST_SEED = int(os.environ.get("JITSU_SIMULATION_SEED", "0"))
-SEEDS = int(os.environ.get("JITSU_SIMULATION_SEEDS", "0")) or (100 if ALL else 5)
+SEEDS = int(os.environ.get("JITSU_SIMULATION_SEEDS", "0")) or (100 if ALL else 3)
 EVENTS = 60
 NAMES = ("a", "b", "c", "d")
 PROCESSES = ("store", "vmd", "dns-0", "dns-1", "reaper")

@@ -28,6 +28,7 @@ print(course({seed}))
 """
 
 
+@pytest.mark.exhaustive
 def test_a_thousand_quiet_seconds_take_one() -> None:
     with SimulatedSuite([vm("www", ttl=10), vm("other", ttl=60)]) as suite:
         suite.ask("www")

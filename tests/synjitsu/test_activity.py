@@ -203,7 +203,7 @@ def test_a_vm_that_rests_is_forgotten_and_one_with_another_mac_is_not() -> None:
 def test_a_report_has_an_end_and_the_next_one_goes_on() -> None:
     activity = Activity()
     for n in range(MAX_USES + 5):
-        activity.runs(make_vm(name=f"v{n}", dns=f"v{n}.jitsu.test"), n.to_bytes(6, "big"), "", 0.0, unknown=False)
+        activity.runs(VM.model_copy(update={"uuid": f"v{n}"}), n.to_bytes(6, "big"), "", 0.0, unknown=False)
     first = activity.unreported.uses(1.0)
     for use, up_to in first:
         activity.unreported.acknowledged(use.vm, up_to)
@@ -221,7 +221,7 @@ def test_a_vm_with_a_long_timeout_is_looked_at_every_few_seconds_all_the_same() 
 def test_g3_of_more_connected_vms_than_a_report_has_room_for_each_is_reported_in_turn() -> None:
     activity = Activity()
     for n in range(MAX_USES + 50):
-        vm = make_vm(f"v{n}", f"10.{n // 62500}.{n // 250 % 250}.{n % 250}")
+        vm = VM.model_copy(update={"uuid": f"v{n}"})
         activity.runs(vm, b"\x02\0" + n.to_bytes(4, "big"), "", 0.0, unknown=True)
     told = set()
     for now in (1.0, 2.0):

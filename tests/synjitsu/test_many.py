@@ -1,4 +1,4 @@
-"""Ten thousand VMs that run: a frame, a look at the clock, a report and a save cost what they concern."""
+"""Many VMs that run: a frame, a look at the clock, a report and a save cost what they concern."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jitsu_synjitsu.rules.filter import Interest
 
-MANY = 10_000
+MANY = 2_000
 
 
 class NeverAll(dict[Any, Any]):

@@ -59,7 +59,7 @@ NONE: Known = ([], False, [])
 def test_a_save_costs_what_has_changed_and_not_what_all_vms_have(tmp_path: Path) -> None:
     path = tmp_path / "connections"
     memory = Memory(path, SYSTEM_CLOCK)
-    memory.save({f"v{n}": ([CONNECTION], False, [FLOW]) for n in range(10_000)})
+    memory.save({f"v{n}": ([CONNECTION], False, [FLOW]) for n in range(2_000)})
     written = path.stat().st_size
     for n in range(100):
         memory.save({"v7": ([CONNECTION] * n, False, [])})

@@ -84,5 +84,6 @@ def test_a_benchmark_that_is_ended_leaves_no_store_and_no_packer_running(short_d
     wait_for(lambda: not running(), 5, "the packer notices that the store is gone")
 
 
+@pytest.mark.suite
 def test_every_benchmark_is_named() -> None:
     assert set(LINES) == set(FIGURES)
