@@ -16,7 +16,8 @@ import jitsu.main  # noqa: F401  all commands
 from jitsu.cli import app
 from jitsu.examples import COMMANDS, EXIT_STATUS, GROUPS, WORDS
 from jitsu_protocol import __version__
-from jitsu_runtime.settings.schema import SECTION_OF, SECTIONS, default_of
+from jitsu_runtime.settings.schema import SECTION_OF, SECTIONS
+from jitsu_runtime.settings.section import default_of
 from jitsu_runtime.settings.service_help import EXIT_STATUS as SERVICE_EXIT_STATUS
 from jitsu_runtime.settings.service_help import SERVICES
 

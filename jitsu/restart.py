@@ -6,7 +6,8 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from jitsu_runtime.settings.schema import SECTIONS, is_live
+from jitsu_runtime.settings.schema import SECTIONS
+from jitsu_runtime.settings.section import is_live
 from jitsu_runtime.settings.toml_positions import TomlFile
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from jitsu_protocol.messages.base import Message, Request
+from jitsu_protocol.model.labels import MAX_KEPT, MAX_LABELLED
 from jitsu_protocol.model.vm import REPLICA_ROOT
 
 MASTER = "master"
@@ -125,6 +126,40 @@ class Register(Request):
             message=self.message,
             request=self.request,
         )
+
+
+class Describe(Request):
+    """vmd to store: all VMs that labels describe on its host (docs/explanation/labels.md). Answer: Described.
+
+    The store writes them to the label branch of that host, and merges that into master, both or neither. VMs of the
+    branch that are not in the message are removed, unless it says that they are to be left alone. If it is sent twice,
+    the second finds everything done. New after protocol 1.2.
+    """
+
+    kind: ClassVar[str] = "store.describe"
+    max_bytes: ClassVar[int] = 16 * 1024 * 1024
+    """5,000 VMs with 12 keys are 5 MB."""
+
+    host: str = Field(default="", pattern="^([A-Za-z0-9][A-Za-z0-9-]{0,31})?$")
+    vms: dict[str, dict[str, str]] = Field(max_length=MAX_LABELLED)
+    """The leaves below `jitsu/vm/<uuid>/`, by UUID."""
+    kept: list[str] = Field(default_factory=list, max_length=MAX_KEPT)
+    """VMs that are to be left as they are: their machines are there, and what they say now cannot be used."""
+    silent: list[str] = Field(default_factory=list, max_length=1000)
+    """Connections that have not answered, "" for that of [hypervisor]: their VMs are left as they are."""
+
+
+class Described(Message):
+    """The answer to Describe."""
+
+    kind: ClassVar[str] = "store.described"
+
+    commit: str
+    """The latest commit of master."""
+    changed: int
+    """How many VMs of master have changed."""
+    refusals: dict[str, str]
+    """Why a VM is not, or not wholly, as its labels say, by UUID."""
 
 
 class Applied(Message):

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote
 
-from jitsu_protocol.model.vm_keys import host_name
+from jitsu_protocol.model.vm_keys import dns_name, host_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -169,16 +172,20 @@ class HypervisorConnection:
     uri: str = ""
     """Where the hypervisor listens; empty for the usual place of its kind."""
     credentials: Credentials = Credentials()
+    label_zones: tuple[str, ...] | None = None
+    """Zones below which its labels may name VMs (docs/explanation/labels.md); None: those of [hypervisor]."""
 
     def __str__(self) -> str:
         """Return `NAME KIND`, with URI and KEY=VALUE behind it if it has them, which `connection` reads."""
-        return " ".join(filter(None, (self.name, self.kind, self.uri, *credential_texts(self.credentials))))
+        zones = [] if self.label_zones is None else [zones_text(self.label_zones)]
+        return " ".join(filter(None, (self.name, self.kind, self.uri, *credential_texts(self.credentials), *zones)))
 
     def setting(self, key: str) -> str:
         """Return the name of one of its settings, for messages: `hypervisor.connect`, `hypervisor.big.token_file`."""
         return ".".join(filter(None, ("hypervisor", self.name, key)))
 
 
+ZONES_KEY = "label_zones"
 _AS_IT_IS = "/:@!+~$"
 """What a value may hold in the text of a connection; blanks and commas, which end it there, become %20 and %2C."""
 
@@ -188,19 +195,33 @@ def credential_texts(credentials: Credentials) -> list[str]:
     return [f"{key}={quote(value, _AS_IT_IS)}" for key, value in asdict(credentials).items() if value]
 
 
+def zones_text(zones: Iterable[str]) -> str:
+    """Return label zones as they stand in the text of a connection."""
+    return f"{ZONES_KEY}={quote(','.join(zones), _AS_IT_IS)}"
+
+
 def connection(text: str) -> HypervisorConnection:
-    """Parse `NAME KIND`, `NAME KIND URI`, or either with KEY=VALUE of `Credentials` behind it; raises ValueError."""
+    """Parse `NAME KIND`, `NAME KIND URI`, or either with KEY=VALUE of `Credentials` behind it; raises ValueError.
+
+    `label_zones=ZONE%2CZONE` may stand there too.
+    """
     parts = text.split()
     found: dict[str, str] = {}
-    while len(parts) > 2 and (pair := parts[-1].partition("="))[0] in CREDENTIAL_KEYS:
+    while len(parts) > 2 and (pair := parts[-1].partition("="))[0] in (*CREDENTIAL_KEYS, ZONES_KEY):
         found[pair[0]] = unquote(pair[2])
         parts.pop()
     kinds = {kind.value: kind for kind in HypervisorKind}
     if len(parts) not in (2, 3) or parts[1] not in kinds:
         raise ValueError(f"{text!r} is neither NAME KIND nor NAME KIND URI, with one of {', '.join(kinds)}")
     kind = kinds[parts[1]]
+    zones = found.pop(ZONES_KEY, None)
     if unused := [key for key in found if key not in kind.about.credentials]:
         raise ValueError(f"{unused[0]} has no effect with the kind {kind}; remove it")
     if bad := [key for key, value in found.items() if not value.isprintable()]:
         raise ValueError(f"{bad[0]}: it has characters that cannot be printed")
-    return HypervisorConnection(host_name(parts[0]), kind, "".join(parts[2:]), Credentials(**found))
+    credentials = Credentials(**found)
+    return HypervisorConnection(host_name(parts[0]), kind, "".join(parts[2:]), credentials, _zones(zones))
+
+
+def _zones(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(dns_name(zone) for zone in text.split(",") if zone)

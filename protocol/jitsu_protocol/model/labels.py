@@ -51,6 +51,9 @@ BRANCH = "labels"
 MAX_LABELLED = 5_000
 """VMs that labels of one vmd may describe. Each needs some kilobytes of the store's tree."""
 
+MAX_KEPT = 20_000
+"""Machines with labels that cannot be used, of which one message may speak."""
+
 
 def branch_of(host: str) -> str:
     """Return the label branch of a host's vmd."""

@@ -25,6 +25,7 @@ _CALLERS: dict[type[Request], frozenset[str]] = {
     messages.List: EVERYBODY,
     messages.Record: frozenset({"vmd", "reaper"}),
     messages.Register: frozenset({"reaper"}),
+    messages.Describe: OPERATOR | {"vmd"},
     messages.ChangesSince: OPERATOR | {"dns"},
     # vmd
     messages.ListVms: EVERYBODY,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from jitsu_runtime.settings.help import Group, HelpPage, Parser, version_text
 from jitsu_runtime.settings.inherited import inherited_settings
 from jitsu_runtime.settings.load import Settings, SettingsFault, load_without_vms
-from jitsu_runtime.settings.schema import SECTION_OF, SECTIONS, default_of
+from jitsu_runtime.settings.schema import SECTION_OF, SECTIONS
+from jitsu_runtime.settings.section import default_of
 from jitsu_runtime.settings.service_help import EXIT_STATUS, SERVICES
 
 if TYPE_CHECKING:

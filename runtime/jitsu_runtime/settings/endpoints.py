@@ -11,7 +11,7 @@ from jitsu_runtime.settings.schema import BusSettings, HypervisorSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jitsu_runtime.settings.schema import Section
+    from jitsu_runtime.settings.section import Section
 
 MAX_IPC_PATH_BYTES = 100  # sun_path holds 108 (unix(7)); a lock file beside it ends in .lock
 

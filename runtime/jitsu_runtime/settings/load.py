@@ -24,7 +24,14 @@ from pydantic import (
 )
 
 from jitsu_protocol.model.holdings import Holdings
-from jitsu_protocol.model.hypervisors import CREDENTIAL_KEYS, Credentials, HypervisorKind, credential_texts
+from jitsu_protocol.model.hypervisors import (
+    CREDENTIAL_KEYS,
+    ZONES_KEY,
+    Credentials,
+    HypervisorKind,
+    credential_texts,
+    zones_text,
+)
 from jitsu_protocol.model.vm import VM, InvalidVm, as_text, from_config, nearest, reason
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.settings.endpoints import host_faults
@@ -37,12 +44,10 @@ from jitsu_runtime.settings.schema import (
     HypervisorSettings,
     LogSettings,
     ReaperSettings,
-    Section,
     StoreSettings,
     SynjitsuSettings,
-    is_live,
-    unit_of,
 )
+from jitsu_runtime.settings.section import Section, is_live, unit_of
 from jitsu_runtime.settings.toml_positions import TomlFault, TomlFile
 
 if TYPE_CHECKING:
@@ -324,7 +329,7 @@ def _connection(toml: TomlFile, name: str, table: Mapping[str, Any], faults: lis
     kind = str(table.get("kind", "libvirt"))
     kinds: dict[str, HypervisorKind] = {each.value: each for each in HypervisorKind}
     used = kinds[kind].about.credentials if kind in kinds else CREDENTIAL_KEYS
-    known = ("kind", "connect", *used)
+    known = ("kind", "connect", ZONES_KEY, *used)
     for key in [key for key in table if key not in known][:MAX_FAULTS_SHOWN]:
         why = f"unknown key{nearest(key, known)}"
         if key in CREDENTIAL_KEYS:
@@ -337,7 +342,13 @@ def _connection(toml: TomlFile, name: str, table: Mapping[str, Any], faults: lis
         if key in table and key not in credentials
     ]
     uri = [str(table["connect"])] if "connect" in table else []
-    return " ".join([name, kind, *uri, *credential_texts(Credentials(**credentials))])
+    zones = [zones_text(_texts(table[ZONES_KEY]))] if ZONES_KEY in table else []
+    return " ".join([name, kind, *uri, *credential_texts(Credentials(**credentials)), *zones])
+
+
+def _texts(value: Any) -> list[str]:
+    """Return a value of the file as texts; one that is neither text nor a list of it becomes one that is refused."""
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
 
 def _vm_tables(toml: TomlFile, faults: list[str]) -> list[VmText]:

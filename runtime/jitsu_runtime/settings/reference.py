@@ -6,7 +6,8 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from jitsu_protocol.model.vm_keys import KEYS, Address, DnsName, Mac, OwnerName, VmId
-from jitsu_runtime.settings.schema import SECTIONS, default_of, is_live, unit_of
+from jitsu_runtime.settings.schema import SECTIONS
+from jitsu_runtime.settings.section import default_of, is_live, unit_of
 
 
 def reference() -> str:

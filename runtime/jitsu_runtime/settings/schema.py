@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import Field, JsonValue
 
 from jitsu_protocol.model.hypervisors import KINDS_DOC, Credentials, HypervisorConnection, HypervisorKind, kinds_with
-from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import as_text
 from jitsu_protocol.model.vm_keys import (
     KEYS,
@@ -23,6 +22,7 @@ from jitsu_protocol.model.vm_keys import (
     Ttl,
     default_of_key,
 )
+from jitsu_runtime.settings.section import LIVE, Section
 from jitsu_runtime.settings.values import (
     BridgeNames,
     Connections,
@@ -42,13 +42,10 @@ from jitsu_runtime.settings.values import (
     Secondaries,
     Servers,
     network,
-    usable,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pydantic.fields import FieldInfo
 
 
 MACHINE_DIRECTORY = Path("/run/jitsu")
@@ -64,44 +61,7 @@ def runtime_directory() -> str:
     return f"{tempfile.gettempdir()}/jitsu-{os.geteuid()}"
 
 
-LIVE: dict[str, JsonValue] = {"live": True}
-"""A running process applies a new value at SIGHUP."""
 METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
-
-
-def unit_of(field: FieldInfo) -> str:
-    """Return the unit of a setting, "" if it has none."""
-    extra = field.json_schema_extra
-    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-
-
-def is_live(field: FieldInfo) -> bool:
-    """Return whether a running process applies a new value of a setting."""
-    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("live"))
-
-
-def default_of(field: FieldInfo) -> str:
-    """Return a setting's default as text, "" if it has none."""
-    default = field.get_default(call_default_factory=True)
-    if isinstance(default, list):
-        return ", ".join(map(as_text, default))
-    return "" if default is None else as_text(default)
-
-
-class Section(BaseModel):
-    """One table of jitsu.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: object, info: ValidationInfo) -> object:
-        """Take the unit from a duration or a size: sections hold plain numbers."""
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
-                usable(text)
-        unit = unit_of(cls.model_fields[info.field_name]) if info.field_name else ""
-        return plain(value, unit) if isinstance(value, str) else value
 
 
 class BusSettings(Section):
@@ -329,8 +289,17 @@ class HypervisorSettings(Section):
     connections: Connections = Field(
         default_factory=list,
         description="Further hypervisors, for VMs that name them with `hypervisor`, each as `NAME KIND` "
-        "or `NAME KIND URI`; as sections: [hypervisor.NAME] with kind, connect, and how to log in, from user to "
-        "fingerprint, which are its own.",
+        "or `NAME KIND URI`; as sections: [hypervisor.NAME] with kind, connect, label_zones, and how to log in, "
+        "from user to fingerprint, which are its own.",
+    )
+    label_zones: Names = Field(
+        default_factory=list,
+        description="Zones below which labels of machines (containers, domains ...) may name VMs; empty: labels count "
+        "for nothing. The store needs them too. A connection may have its own: [hypervisor.NAME] with label_zones.",
+    )
+    label_networks: Networks = Field(
+        default_factory=list,
+        description="Networks in which a label may give a machine an address of which its hypervisor does not know.",
     )
     accelerate: Literal["auto", "kvm", "tcg"] = Field(
         "auto", description="How QEMU runs domains that are made for VMs; auto: KVM, if it proves to work."
@@ -377,6 +346,18 @@ class HypervisorSettings(Section):
         )
         used = own.only(self.kind.about.credentials)  # a flag may have changed the kind alone
         return (HypervisorConnection("", self.kind, self.connect, used), *self.connections)
+
+    @property
+    def label_zones_of(self) -> dict[str, tuple[str, ...]]:
+        """The label zones of each connection, by its name; empty where labels count for nothing."""
+        given = ((each.name, each.label_zones) for each in self.all_connections)
+        return {name: tuple(self.label_zones) if zones is None else zones for name, zones in given}
+
+    @property
+    def all_label_zones(self) -> tuple[str, ...]:
+        """The label zones of all connections."""
+        given = (self.label_zones, *self.label_zones_of.values())
+        return tuple(dict.fromkeys(zone for zones in given for zone in zones))
 
 
 class SynjitsuSettings(Section):

@@ -1,7 +1,8 @@
 """Who may write what. A refusal names the rule that was broken.
 
 operator   everything
-service    its own statistics below jitsu/stats/; the reaper also who its replicas are, below jitsu/replica/
+service    its own statistics below jitsu/stats/; the reaper also who its replicas are, below jitsu/replica/;
+           vmd also the VMs that labels describe (labels.py)
 VM         its own keys of which keys.py says `set_by="vm"`, and the TTL of names that an operator gave it or that lie
            below one of those; on branches that begin with its uuid, which it may merge into master
 """

@@ -26,13 +26,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from jitsu_protocol.messages import MASTER, Applied, Done
+from jitsu_protocol.messages import MASTER, Applied, Described, Done
 from jitsu_protocol.model import identity
 from jitsu_protocol.model.errors import BadRequest, Conflict, JitsuError, NotFound, Refused
+from jitsu_protocol.model.labels import branch_of
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_store.git.commits import CommitDraft, Trailers, credible_serial
 from jitsu_store.git.steps import PIECE
-from jitsu_store.rules import access, merge, tree
+from jitsu_store.rules import access, labels, merge, tree
 from jitsu_store.rules.hidden import Hidden
 from jitsu_store.rules.refusals import (
     check_branch_name,
@@ -46,9 +47,9 @@ from jitsu_store.rules.refusals import (
 from jitsu_store.rules.scratch import ScratchBranches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from jitsu_protocol.messages import Apply, CreateBranch, DeleteBranch, Merge
+    from jitsu_protocol.messages import Apply, CreateBranch, DeleteBranch, Describe, Merge
     from jitsu_store.git.commits import CommitRecord
     from jitsu_store.git.objects import Id
     from jitsu_store.git.steps import Steps
@@ -187,7 +188,9 @@ class Batch:
     def moves(self) -> dict[str, tuple[Id | None, Id | None]]:
         """Return the branches that are to move: name -> (from, to), None for a branch that does not exist."""
         before = self._standing.heads
-        return {branch: (before.get(branch), new) for branch, new in self.heads.items() if new != before.get(branch)}
+        # Master first: if the disk fails in between, the next Describe finds in it what the label branch does not have.
+        branches = sorted(self.heads, key=lambda branch: branch != MASTER)
+        return {each: (before.get(each), self.heads[each]) for each in branches if self.heads[each] != before.get(each)}
 
     def scratch_wanted(self) -> ScratchBranches:
         """Return the scratch branches that there will be."""
@@ -216,7 +219,7 @@ class Batch:
                 f"{request.branch} has changed: it is at {head.hex() if head else 'nothing'}, not at {request.base}",
                 details=[{"path": path, "value": self._current(request.branch, head, path)} for path in sorted(asked)],
             )
-        yield from self._check_expected(request, head)
+        yield from check_expected(request, lambda path: self._current(request.branch, head, path))
         old = yield from self._values(request.branch, head, asked)
         changes = {path: value for path, value in asked.items() if old[path] != value}
         if not changes:
@@ -251,6 +254,29 @@ class Batch:
             self.serial = max(self.serial, credible_serial(self._history.commit(theirs).serial, now))
             draft = replace(draft, trailers=replace(draft.trailers, is_on_foreign=True))
         return (yield from self._stage(request.into, merged.changes, replace(draft, parents=(*draft.parents, theirs))))
+
+    def describe(self, request: Describe, zones: Collection[str], now: float) -> Steps[Described]:
+        """Decide a Describe; `zones` are the label zones."""
+        self.moved = ""
+        branch = branch_of(request.host)
+        head, ours = self.heads.get(branch), self.heads.get(MASTER)
+        there = yield from self._history.differing_steps(None, head)
+        made = yield from labels.decide(request, there, self._state, self._standing.hidden, zones)
+        commit = head
+        if made.branch:
+            draft = _draft(head, labels.VMD, labels.message(made), now, "")
+            commit = yield from self._history.stage_steps(draft, made.branch_changes)
+        if made.master:
+            draft = _draft(ours, labels.VMD, f"Merge {branch}: {labels.message(made)}", now, "")
+            parents = draft.parents if ours is None or commit is None else (ours, commit)
+            yield from self._stage(MASTER, made.master_changes, replace(draft, parents=parents))
+        if made.branch and commit is not None:
+            self.heads[branch] = commit
+            changed = {path: (there.get(path, ("", None))[1], new) for path, new in made.branch_changes.items()}
+            self.landing.append(Landed(branch, commit.hex(), changed))
+            self.moved = self.moved or branch
+        at = self.heads.get(MASTER)
+        return Described(commit=at.hex() if at else "", changed=len(made.master), refusals=made.refusals)
 
     def create_branch(self, request: CreateBranch, now: float) -> Applied:
         """Decide a CreateBranch."""
@@ -346,17 +372,6 @@ class Batch:
             yield
         return found
 
-    def _check_expected(self, request: Apply, head: Id | None) -> Steps[None]:
-        wrong: list[dict[str, str | None]] = []
-        for number, (path, expected) in enumerate(request.expect.items(), 1):
-            if number % PIECE == 0:
-                yield
-            value = self._current(request.branch, head, tree.clean(path))
-            if value != expected:
-                wrong.append({"path": path, "expected": expected, "value": value})
-        if wrong:
-            raise unexpected(wrong)
-
     def _stage(self, branch: str, changes: Changes, draft: CommitDraft) -> Steps[Applied]:
         """Try the changes, and make the commit; raises Invalid with every reason."""
         head = self.heads.get(branch)
@@ -364,7 +379,8 @@ class Batch:
         if branch == MASTER:
             commit = yield from self._stage_on_master(changes, old, draft)
         else:
-            if reasons := (yield from self._reasons_apart(head, changes)):
+            heads = (self.heads.get(MASTER), head)
+            if reasons := (yield from reasons_apart(self._standing, self._history, heads, changes)):
                 raise invalid(reasons)
             commit = yield from self._history.stage_steps(draft, changes)
         self.heads[branch] = commit
@@ -397,18 +413,37 @@ class Batch:
         self.serial = serial
         return commit
 
-    def _reasons_apart(self, head: Id | None, changes: Changes) -> Steps[list[str]]:
-        """Return what is wrong with changes of another branch: the tree in memory is made that branch's for a while."""
-        apart = yield from self._history.differing_steps(self.heads.get(MASTER), head)
-        theirs = {path: value for path, (_, value) in apart.items()}
-        on_master = yield from self._values(MASTER, None, dict.fromkeys([*theirs, *changes]))
-        hiding = self._standing.hidden.put(on_master)
-        back, _ = yield from self._state.put_steps(theirs)
-        undo, reasons = yield from self._state.put_steps(changes)
-        for each in (undo, back):
-            yield from self._state.undo_steps(each)
-        self._standing.hidden.drop(hiding)
-        return reasons
+
+def check_expected(request: Apply, current: Callable[[str], str | None]) -> Steps[None]:
+    """Raise Conflict unless every value is the one that a request expects."""
+    wrong: list[dict[str, str | None]] = []
+    for number, (path, expected) in enumerate(request.expect.items(), 1):
+        if number % PIECE == 0:
+            yield
+        value = current(tree.clean(path))
+        if value != expected:
+            wrong.append({"path": path, "expected": expected, "value": value})
+    if wrong:
+        raise unexpected(wrong)
+
+
+def reasons_apart(
+    standing: Standing, history: Commits, heads: tuple[Id | None, Id | None], changes: Changes
+) -> Steps[list[str]]:
+    """Return what is wrong with changes of another branch: the tree in memory is made that branch's for a while.
+
+    `heads` are those of master and of that branch.
+    """
+    state = standing.state
+    apart = yield from history.differing_steps(*heads)
+    theirs = {path: value for path, (_, value) in apart.items()}
+    hiding = standing.hidden.put(state.tree.values([*theirs, *changes]))
+    back, _ = yield from state.put_steps(theirs)
+    undo, reasons = yield from state.put_steps(changes)
+    for each in (undo, back):
+        yield from state.undo_steps(each)
+    standing.hidden.drop(hiding)
+    return reasons
 
 
 def _draft(head: Id | None, who: identity.Identity, message: str, now: float, request: str) -> CommitDraft:

@@ -21,6 +21,7 @@ from jitsu_protocol.messages import (
     ChangesSince,
     CreateBranch,
     DeleteBranch,
+    Describe,
     Diff,
     Done,
     Fetch,
@@ -77,6 +78,7 @@ class StoreServer:
         `committed` is called for each commit with how many leaves it changes.
         """
         self._committed = committed
+        self._label_zones = world.settings.hypervisor.all_label_zones
         self._repository = storage.repository()
         leaves, self.missing = read_leaves(self._repository, storage.files, self._repository.head(MASTER))
         """How many leaves were not in the snapshot."""
@@ -116,6 +118,7 @@ class StoreServer:
             CreateBranch: self.create_branch,
             DeleteBranch: self.delete_branch,
             Merge: self.merge,
+            Describe: self.describe,
             Push: self.push,
             Pull: self.pull,
             Fetch: self.fetch,
@@ -153,6 +156,10 @@ class StoreServer:
         """Answer Merge."""
         await self.keeper.try_to_flush()  # counters add up: to what they are now
         return await self._counted(self._writer.merge(request))
+
+    async def describe(self, request: Describe) -> Message:
+        """Answer Describe. vmd is not believed: the zones are those of this store's own settings."""
+        return await self._counted(self._writer.describe(request, self._label_zones))
 
     async def create_branch(self, request: CreateBranch) -> Message:
         """Answer CreateBranch."""

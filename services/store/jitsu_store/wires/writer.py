@@ -23,9 +23,9 @@ from jitsu_store.rules.refusals import check_texts
 from jitsu_store.wires.turns import in_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from jitsu_protocol.messages import Apply, CreateBranch, DeleteBranch, Merge
+    from jitsu_protocol.messages import Apply, CreateBranch, DeleteBranch, Describe, Merge
     from jitsu_runtime.clock import Clock
     from jitsu_store.git.objects import Id
     from jitsu_store.rules.batch import Landed, Standing
@@ -95,6 +95,10 @@ class Writer:
         """Answer Merge; `fetched` is the commit to merge if the branch is one of another repository."""
         check_texts(request)
         return await self._do(lambda batch: in_steps(batch.merge(request, fetched, self._clock.wall())))
+
+    async def describe(self, request: Describe, zones: Collection[str]) -> Message:
+        """Answer Describe; `zones` are the label zones."""
+        return await self._do(lambda batch: in_steps(batch.describe(request, zones, self._clock.wall())))
 
     async def create_branch(self, request: CreateBranch) -> Message:
         """Answer CreateBranch."""
