@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.messages import Done, Leaves, List, ListVms, Message, Record, StartDiscarding, Summon
 from jitsu_protocol.model.errors import Unavailable
@@ -192,9 +192,11 @@ async def _pass_time(world: PlayedWorld) -> None:
 
 
 @asynccontextmanager
-async def running_vmd(directory: Path, *vms: VM, runs: str = "", **settings: str) -> AsyncIterator[PlayedVmd]:
+async def running_vmd(
+    directory: Path, *vms: VM, runs: str = "", plays: type[PlayedHypervisor] = PlayedHypervisor, **settings: Any
+) -> AsyncIterator[PlayedVmd]:
     """Run a vmd that has these VMs, and has looked at them; `runs` is the UUID of one whose guest runs already."""
-    hypervisor = PlayedHypervisor()
+    hypervisor = plays()
     if runs:
         hypervisor.states[runs] = Guest(GuestState.RUNNING)
     async with played_world(directory, **settings) as world:

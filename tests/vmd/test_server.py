@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.messages import Drain, HandedOver, ListVms, OperatorStop, StartDiscarding, Summon
+from jitsu_protocol.messages import Arm, Done, Drain, HandedOver, ListVms, OperatorStop, StartDiscarding, Summon
 from jitsu_protocol.model.errors import BackingOff, BootFailed, Refused, Unavailable
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
@@ -15,7 +15,10 @@ from jitsu_vmd.hypervisor import Guest
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.wires.hypervisors import Hypervisors
+from jitsu_vmd.wires.passing import PASSING_S
 from jitsu_vmd.wires.server import VmDaemon
+from jitsu_vmd.wires.statistics import GATHER_S
+from jitsu_vmd.wires.vm import LOOK_LATER_S
 from tests.support.vmd import PlayedHypervisor, PlayedStore, played_world, running_vmd
 from tests.support.vms import make_vm
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_protocol.messages import Message
+    from jitsu_protocol.model.vm import VM
 
 
 async def answer(reply: Message | Awaitable[Message]) -> object:
@@ -92,8 +96,9 @@ class Counted(dict[str, VmMachine]):
 
 async def test_what_happens_to_one_vm_costs_no_look_at_the_others(tmp_path: Path) -> None:
     vms = [make_vm(f"v{n}", f"127.0.4.{n + 1}", response_delay="0", idle_timeout="60") for n in range(50)]
-    limits = {"hypervisor__max_booting": "10", "hypervisor__max_running": "40", "hypervisor__max_memory": "99999999"}
-    async with running_vmd(tmp_path, *vms, **limits) as vmd:
+    limits = {"max_booting": "10", "max_running": "40", "max_memory": "99999999"}
+    settings: dict[str, Any] = {f"hypervisor__{key}": value for key, value in limits.items()}
+    async with running_vmd(tmp_path, *vms, **settings) as vmd:
         vmd.hypervisor.looks.clear()
         vmd.daemon.fleet.machines = Counted(vmd.daemon.fleet.machines)
         Counted.scans = 0
@@ -117,6 +122,50 @@ async def test_many_events_during_a_look_are_one_more_look(tmp_path: Path) -> No
         assert [len(look) for look in vmd.hypervisor.looks] == [50]
 
 
+async def test_starts_of_a_moment_are_recorded_together_once_their_clients_have_been_served(tmp_path: Path) -> None:
+    vms = [make_vm(name, address, response_delay="0") for name, address in (("a", "127.0.4.2"), ("b", "127.0.4.3"))]
+    async with running_vmd(tmp_path, *vms) as vmd:
+        store = PlayedStore(vmd.world, {})
+        for vm in vms:
+            await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        assert store.recorded == {}
+        await vmd.pass_time(2 * GATHER_S)
+        assert {path for path in store.recorded if path.endswith("total_starts")} == {
+            f"jitsu/stats/{vm.uuid}/total_starts" for vm in vms
+        }
+
+
+async def test_a_vmd_that_stops_records_the_starts_that_it_has_not_recorded_yet(tmp_path: Path) -> None:
+    vm = make_vm("www", response_delay="0")
+    async with running_vmd(tmp_path, vm) as vmd:
+        store = PlayedStore(vmd.world, {})
+        await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        await vmd.daemon.outside.statistics.settle()
+        assert store.recorded[f"jitsu/stats/{vm.uuid}/total_starts"] == "1"
+
+
+class Reserving(PlayedHypervisor):
+    """One that knows the host's end of an interface before the start."""
+
+    async def reserve(self, vm: VM) -> str:
+        return f"tap-{vm.name}"
+
+
+@pytest.mark.parametrize(("kind", "is_at_once"), [(PlayedHypervisor, True), (Reserving, False)])
+async def test_a_guest_is_looked_at_when_it_has_started_or_later_if_its_interface_was_known_before(
+    tmp_path: Path, kind: type[PlayedHypervisor], *, is_at_once: bool
+) -> None:
+    vm = make_vm("www", use_synjitsu="true", answer="started")
+    async with running_vmd(tmp_path, vm, plays=kind) as vmd:
+        vmd.world.answers[Arm] = lambda _: Done()
+        vmd.hypervisor.looks.clear()
+        await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        await vmd.pass_time(LOOK_LATER_S / 2)
+        assert vmd.hypervisor.looks == ([["www"]] if is_at_once else [])
+        await vmd.pass_time(LOOK_LATER_S)
+        assert vmd.hypervisor.looks == [["www"]]
+
+
 async def test_g7_a_vm_is_summoned_before_a_vmd_that_returns_has_read_all_others(tmp_path: Path) -> None:
     vm, other = make_vm("www", response_delay="0"), make_vm("other", "127.0.4.2")
     async with played_world(tmp_path) as world:
@@ -131,6 +180,7 @@ async def test_g7_a_vm_is_summoned_before_a_vmd_that_returns_has_read_all_others
                 refused()
         await answer(daemon.summon(Summon(vm=vm.uuid)))
         assert not listing.done(), "a list without the others would say that these are gone"
+        world.time.advance(GATHER_S)
         await world.settle()
         assert store.recorded[f"jitsu/stats/{vm.uuid}/total_starts"] == "42"
         daemon.configure([VmChanged(None, vm), VmChanged(None, other)])
@@ -162,19 +212,22 @@ async def test_a_state_that_is_passed_at_once_is_not_published(tmp_path: Path) -
         feed = vmd.feed.feeds["vm"]
         before = feed.number
         await answer(vmd.daemon.summon(Summon(vm=vm.uuid)))
+        assert feed.number == before, "the client is served first"
+        await vmd.pass_time(2 * PASSING_S)
         assert feed.number - before == 1, "ready; it starts and boots for no time at all"
 
 
 async def test_a_state_that_lasts_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vm, accepted = make_vm(response_delay="0"), asyncio.Event()
+    vm = make_vm(response_delay="0")
     async with running_vmd(tmp_path, vm) as vmd:
         published: list[VmState] = []
         monkeypatch.setattr(vmd.feed, "publish", lambda _, item: published.append(item.vm.state))
-        monkeypatch.setattr(vmd.hypervisor, "start", lambda _: accepted.wait())
+        vmd.hypervisor.goes_on.clear()
         summoned = asyncio.ensure_future(answer(vmd.daemon.summon(Summon(vm=vm.uuid))))
         await vmd.until(lambda: published == [VmState.STARTING])
-        accepted.set()
+        vmd.hypervisor.goes_on.set()
         await summoned
+        await vmd.pass_time(2 * PASSING_S)
         assert published == [VmState.STARTING, VmState.READY]
 
 

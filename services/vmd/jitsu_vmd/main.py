@@ -52,7 +52,12 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
     process.notes = daemon.notes
     process.on_reload = daemon.reload
-    process.on_stop = hypervisors.settle
+
+    async def settle() -> None:
+        await hypervisors.settle()
+        await daemon.outside.statistics.settle()
+
+    process.on_stop = settle
     await hypervisors.open()
     process.serve(
         daemon.handlers()

@@ -44,6 +44,7 @@ class OutsideCalls:
         """Ask Synjitsu to hold a VM's addresses, and return whether it does."""
         nic = self.seen.nic(vm)
         nic = nic if is_there else await nic_of_next_start(self.hypervisors, guest, nic)
+        self.seen.expect(vm.uuid, is_known=bool(nic.interface))
         clock = self.world.clock
         try:
             limit_s = self._patience.limit_s(clock.now())

@@ -1,10 +1,11 @@
-"""States that a boot only passes through: they are published a little later, and not at all if they are over by then.
+"""States of a boot: they are published a little later, and not at all if they are over by then.
 
 A unikernel is up in a few milliseconds. dns, Synjitsu, the reaper and the store would each wake up for every state on
-the way, while the client's answer and the guest need the processors. Nobody acts upon these states: whoever summons the
-VM joins the boot whatever dns believes, and Synjitsu is asked to hold its addresses by a request.
+the way, while the client's answer and the guest need the processors. Nobody needs these states that soon: whoever
+summons the VM joins the boot, or is answered at once, whatever dns believes; and Synjitsu is asked to hold its
+addresses by a request, and has itself reported that they are handed over.
 
-    starting, booting              published after PASSING_S, as the VM is then
+    starting, booting, ready       published after PASSING_S, as the VM is then
     any other state, or it is gone published at once; what was to be published is dropped
 """
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 PASSING_S = 0.01
 """Nobody who looks at the states of VMs notices that; `jitsu trace` has what happened in the meantime."""
-PASSED_THROUGH = frozenset({VmState.STARTING, VmState.BOOTING})
+PASSED_THROUGH = frozenset({VmState.STARTING, VmState.BOOTING, VmState.READY})
 
 
 class Passing:

@@ -23,6 +23,7 @@ class Sightings:
     def __init__(self) -> None:
         self._nics: dict[str, tuple[Nic, ...]] = {}
         self._notes: dict[str, str] = {}
+        self._expected: set[str] = set()
 
     def take(self, vm: VM, guest: Guest) -> bool:
         """Take what a look has found; return whether it is new."""
@@ -35,6 +36,14 @@ class Sightings:
     def starts(self, vm: str) -> None:
         """Note that a VM starts, which gives the host's end of each interface another name."""
         self._nics[vm] = tuple(replace(nic, interface="") for nic in self._nics.get(vm, ()))
+
+    def expect(self, vm: str, *, is_known: bool) -> None:
+        """Note whether the interface that a VM is about to have is known already."""
+        (self._expected.add if is_known else self._expected.discard)(vm)
+
+    def is_expected(self, vm: str) -> bool:
+        """Return whether the interface of a VM that starts was known before the start."""
+        return vm in self._expected
 
     def nic(self, vm: VM) -> Nic:
         """Return the interface at which a VM is reached, as far as it is known."""
@@ -49,3 +58,4 @@ class Sightings:
         """Forget a VM."""
         self._nics.pop(vm, None)
         self._notes.pop(vm, None)
+        self._expected.discard(vm)

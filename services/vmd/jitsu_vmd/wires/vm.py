@@ -18,7 +18,7 @@ from jitsu_protocol.model.vm_keys import HandoverKind
 from jitsu_runtime.clock import sleep
 from jitsu_runtime.driver import Driver
 from jitsu_vmd.rules import events
-from jitsu_vmd.rules.fleet_events import CallEnded, SummonRepeated, VmActed
+from jitsu_vmd.rules.fleet_events import CallEnded, HintReceived, SummonRepeated, VmActed
 from jitsu_vmd.wires.hypervisors import failure
 from jitsu_vmd.wires.probe import wait_for_port
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from jitsu_vmd.wires.statuses import Statuses
 
 REARM_S = 1.0
+LOOK_LATER_S = 0.05
+"""After a start, if Synjitsu knows the interface already: while the guest boots, a client needs the processors."""
 
 log = structlog.get_logger("vmd")
 
@@ -177,7 +179,11 @@ class Vm:
         error = error or await failure(hypervisors.start(machine.guest))
         self.handle(events.StartReturned(action.call, error))
         # Synjitsu needs to know at which interface the guest is; and when it has been seen to run, its save is useless.
-        self._report(CallEnded(machine.vm.uuid, look=True))
+        looks_later = not error and self._outside.seen.is_expected(machine.vm.uuid)
+        self._report(CallEnded(machine.vm.uuid, look=not looks_later))
+        if looks_later:
+            await sleep(self._outside.world.clock, LOOK_LATER_S)
+            self._report(HintReceived(machine.vm.uuid))
 
     async def _stop(self, call: int, mode: StopMode) -> None:
         machine, guest = self.machine, self.machine.guest
