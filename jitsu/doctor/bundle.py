@@ -96,6 +96,10 @@ def shown_settings(suite: Suite) -> dict[str, object]:
 def _without_passwords(value: object) -> object:
     if isinstance(value, list):
         return [_without_passwords(each) for each in value]
+    if isinstance(value, dict):  # of [command.NAME]
+        variables = value.get("environment")
+        shown = value | {"environment": dict.fromkeys(variables, LEFT_OUT)} if isinstance(variables, dict) else value
+        return {key: _without_passwords(each) for key, each in shown.items()}
     return _IN_URI.sub(rf"\1{LEFT_OUT}", value) if isinstance(value, str) else value
 
 

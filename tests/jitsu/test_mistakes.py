@@ -123,8 +123,8 @@ FILES = {
         "4: vm.a.stop_mode: 'hibernate' is not allowed; use destroy, suspend, shutdown or pause",
     ),
     "an unknown hypervisor": (
-        '[hypervisor]\nkind = "docker"',
-        "2: hypervisor.kind: 'docker' is not allowed; use mock, loopback, bridge, libvirt, libxl, xapi or solo5",
+        '[hypervisor]\nkind = "vmware"',
+        "2: hypervisor.kind: 'vmware' is not allowed; use mock, loopback, bridge, libvirt, ",
     ),
     "a size in MB": (A + 'memory = "512MB"', "4: vm.a.memory: '512MB' is not a size; use KiB or a unit, for example"),
     "a size with a unit is no mistake": (A + 'memory = "512M"\nttl = "1m"\nidle_timeout = "1.5h"', ""),

@@ -23,6 +23,7 @@ from jitsu_vmd.rules.events import GuestState
 from tests.support import fake_xl, solo5
 from tests.support.lan import BRIDGE
 from tests.support.libvirtd import URI, XEN_URI, guest_image
+from tests.support.machine_command import CommandMachines
 from tests.support.process import running_process
 from tests.support.suite import SLOWER
 from tests.support.xapi import FakeXapi, password_file
@@ -75,6 +76,7 @@ class Running:
         self.vm = vm
         self.told: list[str] = []
         self.xapi: FakeXapi | None = None
+        self.machines: CommandMachines | None = None
         self.tender = Path()
         """The tender of Solo5."""
         self.xenstore = ""
@@ -94,7 +96,11 @@ class Running:
                 await self.hypervisor.start(vm_of(kind, boot_failure="start"))
             return
         with pytest.MonkeyPatch.context() as patch:
-            if kind == "solo5":
+            if self.machines is not None:
+                saved = await self.state() in (GuestState.PAUSED, GuestState.SUSPENDED)
+                fails = f"fail-{'resume' if saved else 'start'}"
+                self.machines.on(fails)
+            elif kind == "solo5":
                 _launcher_refuses(patch)
             elif self.xapi is not None:
                 self.xapi.fails = {await self._call_that_starts(): 1}
@@ -105,6 +111,8 @@ class Running:
                 (home / f"fail-{'unpause' if await self.state() is GuestState.PAUSED else 'restore'}").touch()
             with pytest.raises(JitsuError, match=r"NOT_ENOUGH_FREE_MEMORY|Not enough free memory"):
                 await self.hypervisor.start(self.vm)
+        if self.machines is not None:
+            self.machines.off(fails)
 
     async def _call_that_starts(self) -> str:
         states = {GuestState.PAUSED: "unpause", GuestState.SUSPENDED: "resume", GuestState.OFF: "start"}
@@ -179,6 +187,8 @@ def vm_of(kind: str, **keys: str) -> VM:
         config |= {"kernel": "/proc/version", "nic": "xenbr0"}
     elif kind == "solo5":
         config |= {"memory": "16384"}
+    elif kind == "command":
+        config = {key: value for key, value in config.items() if key != "boot_time"} | {"command": "machine"}
     elif kind.startswith(("libvirt", "libxl")):
         image = Path("/none") if kind == "libvirt test" else guest_image()
         console = "hvc0" if kind.endswith("xen") else "ttyS0"
@@ -201,6 +211,9 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             host.wait()
     elif kind == "solo5":
         async with running_solo5(directory, {}, **keys) as made:
+            yield made
+    elif kind == "command":
+        async with running_command(directory, **keys) as made:
             yield made
     elif kind.startswith("libxl"):
         async with running_libxl(kind, vm, directory) as made:
@@ -240,6 +253,21 @@ async def running_solo5(
         finally:
             solo5.end_launcher(directory)
         launcher.wait()
+
+
+@asynccontextmanager
+async def running_command(directory: Path, section: str = "", **keys: str) -> AsyncIterator[Running]:
+    """Run the backend of commands with a program that drives real processes; `section` is its part of jitsu.toml."""
+    machines = CommandMachines(directory / "machines")
+    file = directory / "jitsu.toml"
+    file.write_text(section or machines.toml("machine"))
+    try:
+        async with _running(vm_of("command", **keys), directory, toml=str(file), hypervisor__kind="command") as made:
+            made.machines = machines
+            async with made.forgotten():
+                yield made
+    finally:
+        machines.end()
 
 
 @asynccontextmanager

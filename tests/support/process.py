@@ -24,9 +24,10 @@ class _Over(Exception):
 
 @asynccontextmanager
 async def running_process(service: str, directory: Path, **settings: str) -> AsyncIterator[RealWorld]:
-    """Run one; `settings` are as hypervisor__connect="test:///default"."""
+    """Run one; `settings` are as hypervisor__connect="test:///default", and `toml` names a jitsu.toml."""
+    file = settings.pop("toml", "")
     flags = {key.replace("__", "."): value for key, value in settings.items()}
-    loaded = load(None, {}, {"bus.runtime_dir": str(directory)} | flags)
+    loaded = load(Path(file) if file else None, {}, {"bus.runtime_dir": str(directory)} | flags)
     try:
         async with asyncio.TaskGroup() as group:
             process = RealWorld(service, loaded, group)

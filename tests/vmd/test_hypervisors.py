@@ -23,6 +23,7 @@ SOLO5 = pytest.param("solo5", marks=pytest.mark.suite)
 BACKENDS = [
     pytest.param("mock", marks=pytest.mark.suite),
     SOLO5,
+    pytest.param("command", marks=pytest.mark.suite),
     "xapi",
     pytest.param("libxl", marks=pytest.mark.suite),
     pytest.param("libvirt test", marks=libvirt),

@@ -11,6 +11,7 @@ import pytest
 from jitsu_protocol.model.vm import InvalidVm
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
+from jitsu_vmd.hypervisors.command.rules import keys as command_keys
 from jitsu_vmd.hypervisors.libvirt import rules as libvirt_rules
 from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
 from jitsu_vmd.hypervisors.mock.rules import check_keys_on_a_bridge, check_keys_on_loopback
@@ -89,6 +90,7 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     ),
     "libvirt on Xen": (partial(libvirt_rules.check_keys, is_xen=True), {"kernel": "/k"}, MOCK | {"rumprun_config"}),
     "libxl": (libxl_rules.check_keys, {"kernel": "/k"}, MOCK | {"domain_xml"}),
+    "command": (command_keys.check_keys, {"command": "www"}, set(KEYS) - command_keys.HONOURED),
     "xapi": (xapi_rules.check_keys, {}, MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"}),
 }
 

@@ -146,6 +146,12 @@ class HypervisorKind(StrEnum):
             can_shut_down=False,
         ),
     )
+    COMMAND = (
+        "command",
+        KindTraits(
+            "command: whatever the commands of a section [command.NAME] drive", needs_bridges=False, can_shut_down=False
+        ),
+    )
 
     @property
     def folder(self) -> str:

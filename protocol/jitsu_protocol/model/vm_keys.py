@@ -119,6 +119,15 @@ def _hypervisor_name(text: str) -> str:
     return host_name(text) if text else text
 
 
+def command_name(text: str) -> str:
+    """Check the name of a section [command.NAME], which can hold no command; raises ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}", text):
+        raise ValueError(
+            f"{text[:100]!r} is not the name of a section [command.NAME]: letters, digits and - are allowed, 32 at most"
+        )
+    return text
+
+
 def _xenstore_key(text: str) -> str:
     """Check a path relative to a guest's own part of Xenstore (docs/misc/xenstore.txt of Xen)."""
     if text and not (re.fullmatch(r"[A-Za-z0-9_@-]+(/[A-Za-z0-9_@-]+)*", text) and len(text) <= 1024):
@@ -227,6 +236,7 @@ VmName = Annotated[str, AfterValidator(_vm_name)]
 Line = Annotated[str, AfterValidator(_line)]
 GuestType = Literal["pv", "pvh", "hvm"]
 BridgeName = Annotated[str, AfterValidator(_bridge_name)]
+CommandName = Annotated[str, AfterValidator(command_name)]
 HypervisorName = Annotated[str, AfterValidator(_hypervisor_name)]
 XenstoreKey = Annotated[str, AfterValidator(_xenstore_key)]
 Integer = Annotated[int, BeforeValidator(_integer)]
@@ -379,6 +389,7 @@ KEYS: dict[str, Key] = {
         "device-or-file@xvda; solo5: file@NAME, with the name that the image gives its block device.",
         repeats=True,
     ),
+    "command": Key(CommandName, "command: the section [command.NAME] of the host's jitsu.toml that drives it."),
     "rumprun_config": Key(Line, "JSON file with the configuration of a Rumprun unikernel."),
     # Keys of the mock hypervisor.
     "port": Key(Port, "Mock: TCP port on which the guest answers HTTP.", "8080"),

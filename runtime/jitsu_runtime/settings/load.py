@@ -34,6 +34,7 @@ from jitsu_protocol.model.hypervisors import (
 )
 from jitsu_protocol.model.vm import VM, InvalidVm, as_text, from_config, nearest, reason
 from jitsu_protocol.model.vm_keys import KEYS
+from jitsu_runtime.settings.commands import CommandSettings, read_commands
 from jitsu_runtime.settings.endpoints import host_faults
 from jitsu_runtime.settings.schema import (
     SECTION_OF,
@@ -72,6 +73,8 @@ class Settings(BaseModel):
     bus: BusSettings
     defaults: DefaultsSettings
     log: LogSettings
+    command: dict[str, CommandSettings] = {}
+    """The sections [command.NAME]."""
     vms: tuple[VM, ...] = ()
     """The VMs of jitsu.toml and of the command line; none in a service, which takes them from the store."""
 
@@ -97,17 +100,22 @@ class Settings(BaseModel):
             live = {key: value for key, value in changed.items() if is_live(type(own).model_fields[key])}
             waiting += [f"{section}.{key}" for key in changed if key not in live]
             updated[section] = own.model_copy(update=live)
+        if service == "vmd" and self.command != read.command:
+            waiting.append("command")
         return self.model_copy(update=updated), waiting
 
     def as_values(self) -> dict[str, JsonValue]:
         """Return all settings by "section.key", so that a child needs no file and no flags."""
-        return {
+        values: dict[str, JsonValue] = {
             f"{section}.{key}": value
             for section, model in self
             if section in SECTIONS
             for key, value in model.model_dump(mode="json").items()
             if value is not None
         }
+        if self.command:
+            values["command"] = {name: each.model_dump(mode="json") for name, each in self.command.items()}
+        return values
 
 
 MAX_FAULTS_SHOWN = 200
@@ -184,13 +192,14 @@ class Written:
         """Read the file and its sections; raises SettingsFault if it is not TOML."""
         self._sources = _Sources(presets or {}, _read(file), environ, {}, flags)
         self._sections = _sections(self._sources)
+        self._commands = read_commands(self._sources.toml, {}, self._sources.faults)
         self._vm_texts = vm_texts
 
     def without_vms(self) -> Settings:
         """Return the settings alone. If they are wrong, raises SettingsFault with every reason, those of VMs too."""
         if self._sources.faults or host_faults(self._sections):
             return self.with_vms()
-        return Settings.model_validate(self._sections)
+        return Settings.model_validate({**self._sections, "command": self._commands})
 
     def with_vms(self) -> Settings:
         """Build the VMs, and return the settings with them; raises SettingsFault with every reason."""
@@ -205,7 +214,7 @@ class Written:
             faults += [f"{text.at('host')}: {vm.host} is not listed in bus.hosts" for vm, text in foreign]
         if faults:
             raise SettingsFault(faults)
-        return Settings.model_validate({**sections, "vms": [vm for vm, _ in vms]})
+        return Settings.model_validate({**sections, "command": self._commands, "vms": [vm for vm, _ in vms]})
 
 
 def load_without_vms(
@@ -217,10 +226,11 @@ def load_without_vms(
     """
     sources = _Sources({}, _read(file), environ, inherited, flags)
     sections = _sections(sources)
+    commands = read_commands(sources.toml, inherited, sources.faults)
     faults = sources.faults or host_faults(sections)
     if faults:
         raise SettingsFault(faults)
-    return Settings.model_validate(sections)
+    return Settings.model_validate({**sections, "command": commands})
 
 
 def _read(file: Path | None) -> TomlFile | None:
@@ -250,7 +260,7 @@ def _spelling(key: str) -> str:
 
 
 def _unknown_sections(toml: TomlFile) -> list[str]:
-    known = [*SECTIONS, "vm"]
+    known = [*SECTIONS, "command", "vm"]
     unknown = [name for name in toml.data if name not in known]
     # Looking for the nearest takes most of the time that a file of nonsense costs.
     shown = [

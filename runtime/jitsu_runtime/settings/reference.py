@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from jitsu_protocol.model.vm_keys import KEYS, Address, DnsName, Mac, OwnerName, VmId
+from jitsu_runtime.settings.commands import CommandSettings
 from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_runtime.settings.section import default_of, is_live, unit_of
 
@@ -36,6 +38,13 @@ def reference() -> str:
             kind = _type_text(field.annotation, unit_of(field))
             live = " Live." if is_live(field) else ""
             lines.append(f"| `{key}` | {kind} | {default_of(field)} | {field.description}{live} |")
+    lines += ["", "## [command.NAME]", "", inspect.cleandoc(CommandSettings.__doc__ or ""), ""]
+    lines += ["There is neither a flag nor a variable for these.", "", "| key | type | default | meaning |"]
+    lines += ["|---|---|---|---|"]
+    for key, field in CommandSettings.model_fields.items():
+        kind = _type_text(field.annotation, unit_of(field))
+        shown = "" if field.is_required() else default_of(field)
+        lines.append(f"| `{key}` | {kind} | {shown} | {field.description} |")
     lines += ["", "## [vm.NAME]", "", "One VM. The same keys stand in `key=value,...` strings.", ""]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, about in KEYS.items():
@@ -68,6 +77,7 @@ _KINDS: dict[Any, str] = {
     Mac: "MAC address",
     VmId: "UUID",
     list: "list",
+    dict: "table",
     bool: "boolean",
     int: "integer",
     float: "number",
