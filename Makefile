@@ -155,7 +155,8 @@ bench-store: setup
 bench-scale: setup
 	$(BIN)/python -m bench.scale
 
-# Some minutes, as root. TENDER= and IMAGE= take a real tender and its image.
+# Ten minutes, as root. TENDER= and IMAGE= take a real tender and its image; ROWS="alone synjitsu first-frame port
+# not-pooled at-once" measures only some of them.
 bench-unikernel: setup
 	$(BIN)/python -m bench.unikernel
 
