@@ -31,6 +31,7 @@ TIERS = {
     "suite": "real processes on loopback",
     "net": "namespaces and bridges, as root",
     "libvirt": "libvirt's drivers and real guests, as root",
+    "lxd": "a real LXD and its containers, as root",
     "systemd": "what is installed on a machine, as root",
     "compose": "containers, as root",
     "newcomer": "README.md's commands in a bare Debian",

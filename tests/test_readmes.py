@@ -111,7 +111,7 @@ def operating(command: str) -> list[str]:
 
 RUN_ELSEWHERE = {
     "by CI, or by test_newcomer.py": {"up", "test", "lint", "setup", "docs"},
-    "tiers": {"unit", "wires", "suite", "net", "libvirt", "systemd", "compose", "newcomer", "xen"},
+    "tiers": {"unit", "wires", "suite", "net", "libvirt", "lxd", "systemd", "compose", "newcomer", "xen"},
     "tests/simulation/test_random.py": {"simulate"},
     "test_machine.py": {"install", "deb"},
     "test_install.py": {"dist"},

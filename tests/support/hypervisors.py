@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
 LIMIT_S = 30.0 * SLOWER
-NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0"}
+NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0", "lxd": "lxd"}
 XEN = [pytest.mark.xen, pytest.mark.timeout(300)]
 libvirt = pytest.mark.libvirt
 
@@ -106,6 +106,8 @@ class Running:
                 self.xapi.fails = {await self._call_that_starts(): 1}
             elif kind.startswith("libvirt"):
                 _libvirt_refuses(patch)
+            elif kind == "lxd":
+                _lxd_refuses(patch)
             else:
                 home = Path(os.environ["FAKE_XL"])
                 (home / f"fail-{'unpause' if await self.state() is GuestState.PAUSED else 'restore'}").touch()
@@ -167,6 +169,16 @@ def _launcher_refuses(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LauncherClient, "call", call)
 
 
+def _lxd_refuses(patch: pytest.MonkeyPatch) -> None:
+    from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
+    from jitsu_vmd.hypervisors.lxd.wires.client import LxdClient
+
+    async def refuse(*_: object) -> None:
+        raise LxdError(400, "Not enough free memory")
+
+    patch.setattr(LxdClient, "change", refuse)
+
+
 def _libvirt_refuses(patch: pytest.MonkeyPatch) -> None:
     import libvirt as library
 
@@ -217,6 +229,9 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             yield made
     elif kind.startswith("libxl"):
         async with running_libxl(kind, vm, directory) as made:
+            yield made
+    elif kind == "lxd":
+        async with running_in_lxd(vm, directory) as made:
             yield made
     elif kind == "xapi":
         with FakeXapi() as xapi:
@@ -290,6 +305,20 @@ async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Run
             finally:
                 assert isinstance(made.hypervisor, Libxl)
                 made.hypervisor.xenstore.close()
+
+
+@asynccontextmanager
+async def running_in_lxd(vm: VM, directory: Path, *, makes: bool = True) -> AsyncIterator[Running]:
+    """Run the backend of LXD against the server of LXD_DIR, which has an instance for the VM if `makes`."""
+    from tests.support.lxd import IMAGE, lxc, remove
+
+    if makes:
+        lxc("init", "-q", IMAGE, vm.name)
+    try:
+        async with _running(vm, directory, hypervisor__kind="lxd") as made:
+            yield made
+    finally:
+        remove(vm.name)
 
 
 @asynccontextmanager

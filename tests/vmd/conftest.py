@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.lan import Lan
 from tests.support.libvirtd import XEN_URI, Libvirtd, running_libvirtd
+from tests.support.lxd import LxdServer, running_lxd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,14 @@ def qemu() -> Iterator[Libvirtd]:
             yield daemon
     finally:
         lan.remove()
+
+
+@pytest.fixture(scope="module")
+def lxd() -> Iterator[LxdServer]:
+    """Run LXD in a network namespace."""
+    with running_lxd() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LXD_DIR", str(server.home))
+        yield server
 
 
 @pytest.fixture(scope="module")

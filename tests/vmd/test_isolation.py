@@ -106,3 +106,30 @@ async def test_a_hypervisor_with_no_vms_that_breaks_is_silent() -> None:
     backend.guests = breaks  # type: ignore[method-assign]
     await made.guests([])
     assert made.notes() == ["hypervisor fragile does not answer: KeyError: 'driver'"]
+
+
+async def test_vms_of_which_the_hypervisor_says_that_nothing_is_known_cost_no_further_look(logged: list[Any]) -> None:
+    class CutOff(Fragile):
+        """A cluster of which a member with half of the VMs is cut off."""
+
+        async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
+            self.looks.append(len(vms))
+            half = VMS[:50]
+            return {vm.uuid: Guest(unseen="h2 is offline" if vm in half and self.odd else "") for vm in vms}
+
+    backend = CutOff(VMS[0])
+    made = hypervisors_with(backend)
+    for _ in range(2):
+        guests, heard = await made.guests(VMS)
+        assert heard == guests.keys() == {vm.uuid for vm in VMS[50:]}
+    assert backend.looks == [100, 100]
+    assert made.notes() == ["hypervisor fragile"]
+    assert len(logged) == 50, "each is logged once"
+    with pytest.raises(Unavailable, match="vm3: its hypervisor does not answer: h2 is offline"):
+        made.check_answers(VMS[3])
+    guests, heard = await made.guests(VMS[:3])
+    assert not heard, "and it is not taken for a hypervisor that is silent"
+    assert not made.troubles
+    backend.odd.clear()
+    assert (await made.guests(VMS))[1] == {vm.uuid for vm in VMS}
+    made.check_answers(VMS[3])

@@ -14,8 +14,9 @@ from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.hypervisors.command.rules import keys as command_keys
 from jitsu_vmd.hypervisors.libvirt import rules as libvirt_rules
 from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
+from jitsu_vmd.hypervisors.lxd.rules import keys as lxd_keys
 from jitsu_vmd.hypervisors.mock.rules import check_keys_on_a_bridge, check_keys_on_loopback
-from jitsu_vmd.hypervisors.shared.rules.unused_keys import BRIDGE_KEYS, MOCK_KEYS
+from jitsu_vmd.hypervisors.shared.rules.unused_keys import BRIDGE_KEYS, KEYS_OF_KINDS, MOCK_KEYS
 from jitsu_vmd.hypervisors.solo5.rules import keys as solo5_keys
 from jitsu_vmd.hypervisors.xapi import rules as xapi_rules
 from jitsu_vmd.wires.hypervisors import Hypervisors
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 VALUES = {
     "ip": "10.0.0.1",
+    "name": "web",
     "uuid": "4d47be4e-9cd2-5d84-a20e-7b966138fbe2",
     "guest_type": "pv",
     "boot_failure": "hang",
@@ -55,6 +57,11 @@ ON_A_BRIDGE = set(BRIDGE_KEYS)
 def solo5(vm: VM) -> None:
     solo5_keys.check_possible(vm)
     solo5_keys.check_unused(vm)
+
+
+def lxd(vm: VM) -> None:
+    lxd_keys.check(vm)
+    lxd_keys.check_unused(vm)
 
 
 KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
@@ -91,6 +98,8 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "libvirt on Xen": (partial(libvirt_rules.check_keys, is_xen=True), {"kernel": "/k"}, MOCK | {"rumprun_config"}),
     "libxl": (libxl_rules.check_keys, {"kernel": "/k"}, MOCK | {"domain_xml"}),
     "command": (command_keys.check_keys, {"command": "www"}, set(KEYS) - command_keys.HONOURED),
+    "lxd": (lxd, {"image": "web"}, MOCK | (DOMAIN - {"vcpus"}) | {"cmdline", "wait_for_key"}),
+    "lxd, an instance that it has": (lxd, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key"}),
     "xapi": (xapi_rules.check_keys, {}, MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"}),
 }
 
@@ -108,6 +117,8 @@ def vm_with(key: str, more: dict[str, str]) -> VM:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_key_counts_or_is_a_mistake_that_says_why_and_what_to_do(kind: str) -> None:
     check, more, mistaken = KINDS[kind]
+    own = kind.partition(",")[0]
+    mistaken = mistaken | {key for key, kinds in KEYS_OF_KINDS.items() if own not in kinds}
     assert raised(check, make_vm(**more)) == ""
     for key in KEYS:
         if key in ("dns", *more) or (key == "domain_xml" and more and "libvirt" in kind):

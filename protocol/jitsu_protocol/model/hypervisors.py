@@ -135,6 +135,25 @@ class HypervisorKind(StrEnum):
         "xapi",
         KindTraits("xapi", needs_bridges=False, has_own_vms=True, credentials=("user", "password_file", "ca_file")),
     )
+    LXD = (
+        "lxd",
+        KindTraits(
+            "lxd: instances of LXD, or of a cluster",
+            needs_bridges=False,
+            has_own_vms=True,
+            credentials=("certificate_file", "key_file", "ca_file", "fingerprint"),
+        ),
+    )
+    INCUS = (
+        "incus",
+        KindTraits(
+            "incus: the same of Incus",
+            folder="lxd",
+            needs_bridges=False,
+            has_own_vms=True,
+            credentials=("certificate_file", "key_file", "ca_file", "fingerprint"),
+        ),
+    )
     SOLO5 = (
         "solo5",
         KindTraits(

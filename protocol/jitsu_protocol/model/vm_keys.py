@@ -367,6 +367,11 @@ KEYS: dict[str, Key] = {
         Priority, "Where room is short, the higher starts first; a VM is evicted for one of at least its own.", "0"
     ),
     # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
+    "image": Key(
+        Line,
+        "lxd, incus: alias or fingerprint of the image that its instance is made from; without it, the VM is the "
+        "instance of its name.",
+    ),
     "kernel": Key(Line, "Kernel image of the domain; solo5: the image of the unikernel."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
     "guest_type": Key(

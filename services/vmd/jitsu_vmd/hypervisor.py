@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jitsu_protocol.model.errors import Unavailable
+from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from jitsu_protocol.model.vm import VM
     from jitsu_protocol.model.vm_keys import StopMode
-    from jitsu_vmd.rules.events import GuestState
 
 
 class Unseen(Unavailable):
@@ -40,7 +40,7 @@ class Nic:
 class Guest:
     """What the hypervisor says about a VM."""
 
-    state: GuestState
+    state: GuestState = GuestState.OFF
     up_s: float | None = None
     """How long it has been running, if the hypervisor knows."""
     reason: str = ""
@@ -48,6 +48,9 @@ class Guest:
     note: str = ""
     """What an operator should know about its saved state."""
     nics: tuple[Nic, ...] = ()
+    unseen: str = ""
+    """Why nothing is known of it, though the hypervisor answers for others: its host is cut off, for example. Then its
+    state counts for nothing, and it is not started."""
 
 
 @dataclass(frozen=True)

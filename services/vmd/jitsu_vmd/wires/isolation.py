@@ -4,6 +4,9 @@ An unexpected exception of a hypervisor's code becomes `Broken`, a JitsuError, a
 looking at many VMs, one odd VM may be the reason for it: a domain whose XML nobody expected, for example. Then the VMs
 are looked at in halves until the odd one is found; of n VMs, that costs 2 log2(n) looks. A VM that was found odd before
 is looked at alone, so that the others need one look only.
+
+A hypervisor may also say by itself that nothing is known of some VMs (`Guest.unseen`): a part of a cluster is cut off,
+for example. That costs no further look.
 """
 
 from __future__ import annotations
@@ -59,16 +62,19 @@ class OddVms:
     def __init__(self) -> None:
         self._faults: dict[str, str] = {}
         """uuid -> why."""
+        self._unseen: dict[str, str] = {}
+        """uuid -> why, as the hypervisor itself has said."""
         self._silent = ""
         """Why no VM could be looked at, the last time."""
 
     def fault(self, vm: VM) -> str:
         """Return why this VM cannot be looked at, "" if it can."""
-        return self._faults.get(vm.uuid, "")
+        return self._faults.get(vm.uuid, "") or self._unseen.get(vm.uuid, "")
 
     def forget(self, vm: VM) -> None:
         """Forget a VM that is gone."""
         self._faults.pop(vm.uuid, None)
+        self._unseen.pop(vm.uuid, None)
 
     async def guests(self, backend: Hypervisor, vms: list[VM]) -> tuple[dict[str, Guest], set[str]]:
         """Return the guests of these VMs, and the uuids of those that could be looked at.
@@ -81,13 +87,14 @@ class OddVms:
         heard: set[str] = set()
         odd: list[tuple[VM, Unseen]] = []
         last: Unseen | None = None
+        is_answered = False
         for _ in range(MAX_LOOKS):
             if not waiting:
                 break
             group = waiting.pop(0)
             try:
                 with isolated(logs=False):
-                    found |= await backend.guests(group)
+                    guests = await backend.guests(group)
             except Unseen as error:
                 last = error
                 if len(group) == 1:
@@ -96,10 +103,12 @@ class OddVms:
                     middle = len(group) // 2
                     waiting = [group[:middle], group[middle:], *waiting]
             else:
-                heard |= {vm.uuid for vm in group}
+                is_answered = True
+                heard |= {vm.uuid for vm in group if self._is_seen(vm, guests.get(vm.uuid))}
+                found |= {vm: guest for vm, guest in guests.items() if not guest.unseen}
                 if len(group) == 1:
                     self._faults.pop(group[0].uuid, None)
-        if last is not None and not heard:
+        if last is not None and not is_answered:
             if self._silent != str(last):
                 _log(last)
             self._silent = str(last)
@@ -108,6 +117,16 @@ class OddVms:
         for vm, fault in odd:
             self._note(vm, fault)
         return found, heard
+
+    def _is_seen(self, vm: VM, guest: Guest | None) -> bool:
+        """Note whether the hypervisor says that it knows nothing of a VM."""
+        unseen = guest.unseen if guest is not None else ""
+        before = self._unseen.pop(vm.uuid, "")
+        if unseen:
+            self._unseen[vm.uuid] = unseen
+            if not before:
+                log.error("the state of this VM is not known", vm=vm.name, reason=unseen)
+        return not unseen
 
     def _note(self, vm: VM, error: Unseen) -> None:
         if self._faults.get(vm.uuid) != str(error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_vmd.hypervisors.shared.rules.unused_keys import BRIDGE_KEYS, refuse_each
+from jitsu_vmd.hypervisors.shared.rules.unused_keys import BRIDGE_KEYS, refuse_each, refuse_keys_of_other_kinds
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
@@ -26,6 +26,7 @@ def check_keys_on_loopback(vm: VM) -> None:
     if vm.config.get("handover", ("",))[0] == "xenstore":
         reasons["handover"] = _NO_INTERFACE
     refuse_each(vm, reasons)
+    refuse_keys_of_other_kinds(vm)
 
 
 def check_keys_on_a_bridge(vm: VM, *, is_on_tap: bool) -> None:
@@ -34,3 +35,4 @@ def check_keys_on_a_bridge(vm: VM, *, is_on_tap: bool) -> None:
     if not is_on_tap:
         reasons["cmdline"] = "only a guest on a tap is given arguments; remove it, or set tap = true"
     refuse_each(vm, reasons)
+    refuse_keys_of_other_kinds(vm)

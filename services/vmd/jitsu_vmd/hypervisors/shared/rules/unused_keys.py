@@ -27,6 +27,8 @@ MOCK_KEYS = (
     "boot_failure",
 )
 XEN_KEYS = ("guest_type", "rumprun_config")
+KEYS_OF_KINDS = {"image": ("lxd",)}
+"""Keys that only some kinds have."""
 MADE_KEYS = ("initrd", "vcpus", "cmdline", "script", "disk")
 """What a domain is made of. `memory` and `nic` count for other VMs too: for max_memory, and for where a guest is."""
 
@@ -43,6 +45,14 @@ def refuse_each(vm: VM, reasons: Mapping[str, str]) -> None:
             raise Refused(f"{key}: {why}")
 
 
-def refuse_mock_keys(vm: VM) -> None:
-    """Raise Refused if a VM that is not of the mock hypervisor has a key for mock guests."""
+def refuse_mock_keys(vm: VM, kind: str = "") -> None:
+    """Raise Refused if a VM that is not of the mock hypervisor has a key for mock guests, or one of another kind."""
     refuse_keys(vm, MOCK_KEYS, "only guests of the mock hypervisor have this key; remove it")
+    refuse_keys_of_other_kinds(vm, kind)
+
+
+def refuse_keys_of_other_kinds(vm: VM, kind: str = "") -> None:
+    """Raise Refused if a VM has a key that only other kinds have; `kind` is the folder of its own."""
+    for key, kinds in KEYS_OF_KINDS.items():
+        if kind not in kinds:
+            refuse_keys(vm, (key,), f"it is for {' and '.join(kinds)} only; remove it")

@@ -1,0 +1,1 @@
+"""What is decided about instances of LXD and Incus; pure."""

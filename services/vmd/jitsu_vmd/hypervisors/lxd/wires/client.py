@@ -1,0 +1,252 @@
+"""A thin client of LXD's API, over aiohttp: a unix socket, or https with a client's certificate.
+
+A request that changes something answers with an operation, which is waited for here. Each request has a limit in time,
+so that a server that hangs delays nobody else. Of a cluster that is reached by https, every member can be asked: if one
+does not answer, the next request goes to another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import structlog
+
+from jitsu_protocol.model.errors import SetupFault, Unavailable
+from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
+from jitsu_vmd.hypervisors.lxd.rules.connect import url_of
+from jitsu_vmd.hypervisors.shared.tls import client_context, pinned
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    import aiohttp
+
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
+    from jitsu_vmd.hypervisors.lxd.rules.connect import Address
+
+REQUEST_LIMIT_S = 10.0
+OPERATION_LIMIT_S = 600.0
+"""vmd itself gives up much earlier (boot_limit, shutdown_limit)."""
+MAX_ANSWER_BYTES = 256 << 20
+"""Ten thousand instances are 25 MB."""
+MAX_EVENT_BYTES = 4 << 20
+MAX_MEMBERS = 64
+HEARTBEAT_S = 15.0
+IN_A_ROW = 50
+"""This many records are parsed before others have their turn: ten thousand would take a third of a second."""
+_DECODER = json.JSONDecoder()
+
+log = structlog.get_logger("vmd")
+
+
+class LxdClient:
+    """One server, or the members of one cluster."""
+
+    def __init__(self, connection: HypervisorConnection, address: Address) -> None:
+        self._connection = connection
+        self._address = address
+        self._urls = list(address.urls)
+        self._session: aiohttp.ClientSession | None = None
+        self._library: Any = None
+        self._ssl: Any = True
+
+    # --- the connection ---
+
+    def load(self) -> None:
+        """Import aiohttp and read the certificates; raises SetupFault."""
+        try:
+            import aiohttp
+        except ImportError:
+            raise SetupFault("aiohttp is not installed", hint='pip install "jitsu-vmd[lxd]"') from None
+        self._library = aiohttp
+        if self._session is not None:
+            return
+        if self._address.socket:
+            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path=self._address.socket, limit=0)
+        else:
+            context = client_context(self._connection)
+            if fingerprint := pinned(self._connection):
+                self._ssl = aiohttp.Fingerprint(fingerprint)
+            connector = aiohttp.TCPConnector(ssl=context, limit=0)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def know(self, urls: list[str]) -> None:
+        """Note where the members of the cluster listen; the one that is asked now stays the first."""
+        if self._address.socket:
+            return
+        for text in urls[:MAX_MEMBERS]:
+            try:
+                url = url_of(text)
+            except SetupFault:
+                continue
+            if url not in self._urls:
+                self._urls.append(url)
+
+    @property
+    def where(self) -> str:
+        """Whom the next request goes to."""
+        return self._address.socket or self._urls[0]
+
+    def _another(self, url: str) -> None:
+        """Have the next request go to another member than this one."""
+        if len(self._urls) > 1 and self._urls[0] == url:
+            self._urls.append(self._urls.pop(0))
+            log.warning("this member of the cluster does not answer: another is asked", was=url, now=self._urls[0])
+
+    def _url(self, path: str, query: Mapping[str, str]) -> tuple[str, str]:
+        base = "http://lxd" if self._address.socket else self._urls[0]
+        asked = dict(query) | ({"project": self._address.project} if self._address.project else {})
+        joined = "&" if "?" in path else "?"
+        return base, f"{base}{path}{joined + urlencode(asked) if asked else ''}"
+
+    # --- requests ---
+
+    async def get(self, path: str, limit: float = REQUEST_LIMIT_S, **query: str) -> Any:
+        """Return what there is at a path; raises LxdError, or Unavailable if there is no answer within `limit`."""
+        answer = await self._exchange("GET", path, query, None, limit)
+        return answer.get("metadata")
+
+    async def get_text(self, path: str, limit: float = REQUEST_LIMIT_S, **query: str) -> str:
+        """Return a file of the server, such as a log; "" if there is none."""
+        text = await self._text("GET", path, query, None, limit)
+        return "" if text.startswith('{"type":"error"') else text
+
+    async def get_list(self, path: str, limit: float, each: Callable[[dict[str, Any]], None], **query: str) -> None:
+        """Pass each record of a long list to `each`, without blocking others for long."""
+        text = await self._text("GET", path, query, None, limit)
+        at = text.find('"metadata":[') + len('"metadata":[')
+        if not text.startswith('{"type":"sync"') or at < len('"metadata":['):
+            for record in _checked(text).get("metadata") or []:
+                each(record)
+            return
+        count = 0
+        try:
+            while text[at] != "]":
+                record, at = _DECODER.raw_decode(text, at)
+                each(record)
+                at += text[at] == ","
+                if (count := count + 1) % IN_A_ROW == 0:
+                    await asyncio.sleep(0)
+        except (ValueError, IndexError) as error:
+            raise Unavailable(f"{self.where} has answered what is not a list: {error}") from None
+
+    async def change(self, method: str, path: str, body: object, limit: float = OPERATION_LIMIT_S, **query: str) -> Any:
+        """Have something changed, and return when that is done; raises LxdError, or Unavailable."""
+        answer = await self._exchange(method, path, query, body, limit)
+        operation = answer.get("operation")
+        if not operation:
+            return answer.get("metadata")
+        if not str(operation).startswith("/1.0/operations/"):
+            raise Unavailable(f"{self.where} has answered with an operation that is not one")
+        path = str(operation).partition("?")[0] + "/wait"
+        done = (await self._exchange("GET", path, {"timeout": str(int(limit))}, None, limit)).get("metadata") or {}
+        if done.get("status") != "Success":
+            raise LxdError(400, str(done.get("err") or f"the operation is {done.get('status')}"))
+        return done.get("metadata")
+
+    async def _exchange(
+        self, method: str, path: str, query: Mapping[str, str], body: object, limit: float
+    ) -> dict[str, Any]:
+        return _checked(await self._text(method, path, query, body, limit))
+
+    async def _text(self, method: str, path: str, query: Mapping[str, str], body: object, limit: float) -> str:
+        if self._session is None:
+            raise Unavailable(f"{self.where} is not connected")
+        base, url = self._url(path, query)
+        try:
+            async with (
+                asyncio.timeout(limit),
+                self._session.request(method, url, json=body, ssl=self._ssl, allow_redirects=False) as answer,
+            ):
+                data = await _read(answer.content)
+        except TimeoutError:
+            self._another(base)
+            raise Unavailable(f"{base if self._urls else self.where} has not answered within {limit:g} s") from None
+        except (self._library.ClientError, OSError) as error:
+            self._another(base)
+            raise Unavailable(f"{base if self._urls else self.where} cannot be reached: {error}") from None
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise Unavailable(f"{self.where} has answered what is not text") from None
+
+    # --- events ---
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what happens to instances and members from now on, first an empty record when it is listened to.
+
+        Ends when the connection ends; raises Unavailable if there is none.
+        """
+        if self._session is None:
+            raise Unavailable(f"{self.where} is not connected")
+        base, url = self._url("/1.0/events", {"type": "lifecycle"})
+        heartbeat = None if self._address.socket else HEARTBEAT_S
+        try:
+            async with asyncio.timeout(REQUEST_LIMIT_S):
+                socket = await self._session.ws_connect(
+                    url, ssl=self._ssl, heartbeat=heartbeat, max_msg_size=MAX_EVENT_BYTES
+                )
+            async with socket:
+                yield {}
+                async for message in socket:
+                    event = _event(message.data)
+                    if event:
+                        yield event
+        except TimeoutError:
+            self._another(base)
+            raise Unavailable(f"{self.where} has not answered within {REQUEST_LIMIT_S:g} s") from None
+        except (self._library.ClientError, OSError) as error:
+            self._another(base)
+            raise Unavailable(f"{self.where} cannot be reached: {error}") from None
+
+
+def path_of(collection: str, name: str, *more: str) -> str:
+    """Return the path of something that has a name, or of a part of it."""
+    return "/".join([f"/1.0/{collection}", quote(name, safe=""), *more])
+
+
+def instance_path(name: str, *more: str) -> str:
+    """Return the path of an instance, or of a part of it."""
+    return path_of("instances", name, *more)
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    parts, size = [], 0
+    async for part in content.iter_any():
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise OSError(f"the answer has more than {MAX_ANSWER_BYTES >> 20} MiB")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _checked(text: str) -> dict[str, Any]:
+    """Return an answer's record; raises LxdError if it is an error."""
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unavailable(f"the server has answered what is not JSON: {text[:100]!r}") from None
+    if not isinstance(answer, dict):
+        raise Unavailable(f"the server has answered what is not a record: {text[:100]!r}")
+    if answer.get("type") == "error":
+        raise LxdError(int(answer.get("error_code") or 500), str(answer.get("error") or ""))
+    return answer
+
+
+def _event(data: object) -> dict[str, Any]:
+    try:
+        event = json.loads(data) if isinstance(data, str | bytes) else {}
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}

@@ -1,0 +1,216 @@
+"""An LXD of our own, in a network namespace and a directory that the test makes, with an image that it builds.
+
+LXD needs the control groups, which `ip netns exec` hides behind a /sys of its own, so they are bound there again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.debian import program
+from tests.support.lan import ip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGE, BRIDGE = "jitsu-test", "jtlxd0"
+GATEWAY = "10.79.0.1/24"
+START_LIMIT_S, CALL_LIMIT_S = 30.0, 60.0
+INSIDE = (
+    'mount --rbind /sys/fs/cgroup "$1/cg"; '
+    'exec ip netns exec "$2" sh -c \'mount --rbind "$1/cg" /sys/fs/cgroup; shift 2; exec "$@"\' sh "$@"'
+)
+RC = """#!/bin/sh
+ip link set lo up
+ip link set eth0 up
+[ -s /etc/address ] && ip address add "$(cat /etc/address)" dev eth0
+udhcpc -i eth0 -s /etc/udhcpc -q -n -t 5 -T 1 >/dev/null 2>&1 &
+"""
+INITTAB = """::sysinit:/etc/rc
+::respawn:/bin/httpd -f -p 80 -h /www
+::shutdown:/bin/true
+"""
+UDHCPC = """#!/bin/sh
+[ "$1" = bound ] && ip address add "$ip/${mask:-24}" dev "$interface"
+exit 0
+"""
+APPLETS = "sh ip udhcpc httpd sleep cat init poweroff reboot halt kill true"
+PRESEED = f"""
+storage_pools:
+- {{name: default, driver: dir}}
+networks:
+- name: {BRIDGE}
+  type: bridge
+  config: {{ipv4.address: {GATEWAY}, ipv4.nat: "false", ipv4.firewall: "false", ipv6.address: none}}
+profiles:
+- name: default
+  devices:
+    root: {{type: disk, path: /, pool: default}}
+    eth0: {{type: nic, name: eth0, network: {BRIDGE}}}
+"""
+
+
+def image(directory: Path) -> Path:
+    """Build an image of a megabyte: busybox, which takes an address by DHCP and serves HTTP."""
+    busybox = shutil.which("busybox") or program("busybox", "busybox-static", "/bin")
+    root = directory / "image" / "rootfs"
+    for name in ("bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "www"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(busybox, root / "bin/busybox")
+    for name in APPLETS.split():
+        (root / "bin" / name).symlink_to("busybox")
+    (root / "sbin/init").symlink_to("../bin/busybox")
+    for name, text in {"etc/rc": RC, "etc/udhcpc": UDHCPC, "etc/inittab": INITTAB, "www/index.html": "here\n"}.items():
+        (root / name).write_text(text)
+        (root / name).chmod(0o755)
+    about = "architecture: x86_64\ncreation_date: 1700000000\nproperties: {description: jitsu's tests}\n"
+    (directory / "image/metadata.yaml").write_text(about)
+    made = directory / "image.tar.gz"
+    subprocess.run(["tar", "-C", directory / "image", "-czf", made, "metadata.yaml", "rootfs"], check=True)
+    return made
+
+
+def _run(*command: str, environment: dict[str, str], given: str = "", check: bool = True) -> str:
+    done = subprocess.run(
+        command, env=environment, input=given, capture_output=True, text=True, timeout=CALL_LIMIT_S, check=False
+    )
+    assert not check or done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+def lxc(*arguments: str, check: bool = True) -> str:
+    """Run lxc(1) with the server of LXD_DIR."""
+    return _run("lxc", *arguments, check=check, environment=dict(os.environ))
+
+
+def remove(name: str) -> None:
+    """Delete an instance; one that has just stopped is busy for a moment."""
+    ends = time.monotonic() + CALL_LIMIT_S
+    while name in lxc("list", "-c", "n", "-f", "csv").split():
+        assert time.monotonic() < ends, lxc("delete", "-f", name)
+        lxc("delete", "-f", name, check=False)
+
+
+class LxdServer:
+    """A daemon, which can be killed and started again; its instances run on."""
+
+    def __init__(self, directory: Path, namespace: str) -> None:
+        self.directory = directory
+        self.namespace = namespace
+        self.home = directory / "lxd"
+        self.socket = self.home / "unix.socket"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._environment = {**os.environ, "LXD_DIR": str(self.home), "HOME": str(directory)}
+
+    def inside(self, *command: str) -> list[str]:
+        """Return a command as it is run in the daemon's namespace."""
+        words = ["unshare", "-m", "--propagation", "private", "sh", "-c", INSIDE, "sh"]
+        return [*words, str(self.directory), self.namespace, *command]
+
+    def start(self) -> None:
+        self.home.mkdir(exist_ok=True)
+        (self.directory / "cg").mkdir(exist_ok=True)
+        with (self.directory / "lxd.out").open("ab") as said:
+            self.process = subprocess.Popen(
+                self.inside("lxd", f"--logfile={self.directory}/lxd.log"),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+        self._run("lxd", "waitready", f"--timeout={START_LIMIT_S:g}")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End the daemon, or send it another signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self.process.wait(START_LIMIT_S)
+            self.process = None
+
+    def _run(self, *command: str, given: str = "", check: bool = True) -> str:
+        return _run(*command, given=given, check=check, environment=self._environment)
+
+    def lxc(self, *arguments: str, check: bool = True) -> str:
+        """Run lxc(1)."""
+        return self._run("lxc", *arguments, check=check)
+
+    def preseed(self, text: str) -> None:
+        """Configure the daemon; in its namespace, as it listens there."""
+        self._run(*self.inside("lxd", "init", "--preseed"), given=text)
+
+    def make(self, name: str, *options: str) -> None:
+        """Make an instance."""
+        self.lxc("init", "-q", IMAGE, name, *options)
+
+    def pid(self, name: str) -> int:
+        """Return the process id of an instance's init, 0 if it does not run."""
+        said = self.lxc("query", f"/1.0/instances/{name}/state")
+        found = next(line for line in said.splitlines() if '"pid"' in line)
+        return int(found.partition(":")[2].strip(" ,"))
+
+    def remove_instances(self) -> None:
+        for name in self.lxc("list", "-c", "n", "-f", "csv", check=False).split():
+            self.lxc("delete", "--force", name, check=False)
+
+    def close(self) -> None:
+        """Leave nothing behind: no instance, no daemon, no server of a network."""
+        if self.process is None:
+            self.start()
+        self.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+        self.remove_instances()
+        self.kill(signal.SIGTERM)
+        for pid in self.home.glob("networks/*/dnsmasq.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(pid.read_text().split()[-1]), signal.SIGKILL)
+
+
+def remove_groups() -> None:
+    """Remove the control groups that LXC leaves behind, which are empty."""
+    for group in sorted(Path("/sys/fs/cgroup").glob("*/lxc.*"), reverse=True):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+def need_lxd() -> None:
+    """Have LXD installed, or leave the test out."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    program("lxd", "lxd")
+    program("lxc", "lxd-client")
+    program("dnsmasq", "dnsmasq-base")
+
+
+@contextmanager
+def running_lxd() -> Iterator[LxdServer]:
+    """Run an LXD with a managed bridge and the image."""
+    need_lxd()
+    directory = Path(tempfile.mkdtemp(prefix="jl-", dir="/tmp"))
+    directory.chmod(0o755)  # the containers' users look into it
+    namespace = f"jl{os.getpid()}"
+    server = LxdServer(directory, namespace)
+    ip("netns", "add", namespace)
+    try:
+        ip("-n", namespace, "link", "set", "lo", "up")
+        server.start()
+        server.preseed(PRESEED)
+        server.lxc("image", "import", str(image(directory)), "--alias", IMAGE)
+        yield server
+    finally:
+        server.close()
+        ip("netns", "delete", namespace)
+        time.sleep(0.2)  # mounts of the daemon go with its last process
+        shutil.rmtree(directory, ignore_errors=True)
+        remove_groups()
