@@ -24,8 +24,6 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.wires
-
 VM = make_vm("www", "10.0.0.1")
 
 
@@ -108,6 +106,7 @@ async def test_what_is_configured_is_all_and_none_is_none() -> None:
     assert (len(none), none.is_off, configured.is_off) == (0, True, False)
 
 
+@pytest.mark.wires
 async def test_status_names_each_vm_that_runs_on_a_bridge_that_cannot_be_watched(tmp_path: Path) -> None:
     async with running_process("synjitsu", tmp_path) as process:
         server = SynjitsuServer(process, MemoryLan(process.clock))
@@ -118,6 +117,7 @@ async def test_status_names_each_vm_that_runs_on_a_bridge_that_cannot_be_watched
         assert note.startswith("open connections do not keep 1 VMs up (www): br-not-here is not a bridge of this host")
 
 
+@pytest.mark.wires
 async def test_g8_one_that_has_just_started_does_not_say_that_it_sees_no_vm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,13 @@ class Ports:
         """Return the ports that are shut."""
         return [self._ports[index] for index in self._shut]
 
+    def detached(self) -> Ports:
+        """Return what is known when the bridge is let go of: no port, but the names that vmd has given."""
+        known = Ports()
+        for vm, name in self._names.items():
+            known.named(vm, name)
+        return known
+
     def arm(self, vm: str, mac: bytes, *, is_paused: bool = False) -> list[PortAction]:
         """Note that a VM boots, or is paused.
 

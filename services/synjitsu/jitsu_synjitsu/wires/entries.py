@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.model.errors import Unavailable
+from jitsu_runtime.clock import sleep
 from jitsu_runtime.xenstore import Xenstore
 from jitsu_synjitsu.rules.layout import MANAGED, address_path
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from jitsu_runtime.world import World
@@ -94,7 +95,7 @@ class Entries:
             await self._xenstore.unwatch(token)
         if before is not None:
             await before
-        await asyncio.sleep(after_s)
+        await sleep(self._world.clock, after_s)
         if vm not in self._watches:  # it was not armed again in the meantime
             with suppress(Unavailable):  # it has gone, and all that was in it
                 await self._xenstore.change(dict.fromkeys(_paths([str(ip_address(each)) for each in addresses])))

@@ -32,7 +32,9 @@ class BridgePorts:
         self._ledger = ledger
         self._rules = Ports()
         self._feed: PortFeed | None = None
-        self._paused: set[str] = set()
+        self._booting: dict[str, bytes] = {}
+        """VMs -> their MAC address."""
+        self._paused: dict[str, bytes] = {}
         self._static: dict[str, bytes] = {}
         """VMs that boot, and whose MAC address has a forwarding entry that an operator has made."""
         self._obstacle = ""
@@ -48,19 +50,27 @@ class BridgePorts:
             self._feed.open()
         except OSError as error:
             self._note(f"the ports of {self.bridge} are not known ({error.strerror})")
+        for vm, mac in self._booting.copy().items():
+            self.boots(vm, mac)
+        for vm, mac in self._paused.copy().items():
+            self.is_paused(vm, mac)
 
     def detach(self) -> None:
-        """End that: the bridge is gone, or its socket is broken, or it has another name. No port stays shut."""
+        """End that: the bridge is gone, or its socket is broken, or it has another name. No port stays shut.
+
+        If it is attached to again, the ports of guests that still boot or are paused are shut again.
+        """
         if self._feed is not None:
             self._feed.close()
             self._feed = None
         for port in self._rules.shut():
             self._flood(port, floods=True)
             self._ledger.remove(port)
-        self._rules = Ports()
+        self._rules = self._rules.detached()
 
     def boots(self, vm: str, mac: bytes) -> None:
         """Shut the port of a VM as soon as it is there: the VM is about to boot."""
+        self._booting[vm] = mac
         self._static.pop(vm, None)
         actions = self._rules.arm(vm, mac)
         diverted = [self._try(self._lan.learn, each.port, each.mac) for each in actions if isinstance(each, Divert)]
@@ -71,17 +81,18 @@ class BridgePorts:
 
     def settled(self, vm: str) -> None:
         """Open the port of a VM: its guest is there, or its boot is over."""
+        self._booting.pop(vm, None)
         self._do(self._rules.settled(vm))
 
     def is_paused(self, vm: str, mac: bytes) -> None:
         """Shut the port of a VM that is paused: its frames would wait in the queue."""
-        self._paused.add(vm)
+        self._paused[vm] = mac
         self._do(self._rules.arm(vm, mac, is_paused=True))
 
     def is_not_paused(self, vm: str) -> None:
         """Open the port of a VM that was paused, and runs or is off."""
         if vm in self._paused:
-            self._paused.discard(vm)
+            del self._paused[vm]
             self.settled(vm)
 
     def named(self, vm: str, name: str) -> None:
