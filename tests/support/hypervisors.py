@@ -308,14 +308,14 @@ async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Run
 
 
 @asynccontextmanager
-async def running_in_lxd(vm: VM, directory: Path, *, makes: bool = True) -> AsyncIterator[Running]:
+async def running_in_lxd(vm: VM, directory: Path, *, makes: bool = True, **settings: str) -> AsyncIterator[Running]:
     """Run the backend of LXD against the server of LXD_DIR, which has an instance for the VM if `makes`."""
     from tests.support.lxd import IMAGE, lxc, remove
 
     if makes:
         lxc("init", "-q", IMAGE, vm.name)
     try:
-        async with _running(vm, directory, hypervisor__kind="lxd") as made:
+        async with _running(vm, directory, hypervisor__kind="lxd", **settings) as made:
             yield made
     finally:
         remove(vm.name)

@@ -105,22 +105,31 @@ class Lan:
 
     @staticmethod
     def _start(path: Path, work: Callable[[], Any]) -> Future[Any]:
-        outcome: Future[Any] = Future()
-
-        def inside() -> None:
-            try:
-                with path.open("rb") as namespace:
-                    assert not _libc.setns(namespace.fileno(), CLONE_NEWNET)
-                outcome.set_result(work())
-            except BaseException as error:
-                outcome.set_exception(error)
-
-        threading.Thread(target=inside).start()
-        return outcome
+        return _begin(path, work)
 
     def run(self, client: int, work: Callable[[], Any]) -> Any:
         """Return what a function returns that runs as this client."""
         return self.start(client, work).result()
+
+
+def _begin(path: Path, work: Callable[[], Any]) -> Future[Any]:
+    outcome: Future[Any] = Future()
+
+    def begun() -> None:
+        try:
+            with path.open("rb") as namespace:
+                assert not _libc.setns(namespace.fileno(), CLONE_NEWNET)
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=begun).start()
+    return outcome
+
+
+def inside(namespace: str, work: Callable[[], Any]) -> Any:
+    """Return what a function returns that runs in a network namespace."""
+    return _begin(Path("/run/netns", namespace), work).result()
 
 
 @contextmanager

@@ -98,7 +98,11 @@ class Lxd:
     async def open(self) -> None:
         """Connect."""
         self._client.load()
-        await self._cluster.greet()
+        try:
+            await self._cluster.greet()
+        except JitsuError:
+            await self._client.close()
+            raise
         log.info("connected", hypervisor=self.name, server=self._cluster.server, members=len(self._cluster.members))
 
     async def run(self, changed: Callable[[str], None]) -> None:

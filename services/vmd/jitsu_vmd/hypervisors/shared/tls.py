@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import ssl
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 def client_context(connection: HypervisorConnection) -> ssl.SSLContext:
     """Return what a client needs for TLS; raises SetupFault.
 
-    If a fingerprint is pinned, the context accepts every certificate: the caller must compare the server's with
-    `pinned` before it sends anything (aiohttp.Fingerprint does that).
+    If a fingerprint is pinned, the handshake fails with any other certificate, whoever vouches for that. (What
+    aiohttp.Fingerprint does instead ignores the context, and with it the client's own certificate.)
     """
     own = connection.credentials
     try:
@@ -25,8 +26,10 @@ def client_context(connection: HypervisorConnection) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         raise SetupFault(f"{connection.setting('ca_file')}: {own.ca_file} cannot be used: {error}") from None
-    if pinned(connection):
+    if fingerprint := pinned(connection):
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.sslobject_class = _object_class(fingerprint)  # asyncio, uvloop
+        context.sslsocket_class = _socket_class(fingerprint)  # http.client
     if own.certificate_file or own.key_file:
         certificate = file_named(own.certificate_file, connection.setting("certificate_file"))
         key = secret_file(own.key_file, connection.setting("key_file"))
@@ -51,6 +54,38 @@ def pinned(connection: HypervisorConnection) -> bytes:
             hint="`openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE` shows it",
         )
     return bytes.fromhex(digits)
+
+
+def _object_class(fingerprint: bytes) -> type[ssl.SSLObject]:
+    class PinnedObject(ssl.SSLObject):
+        """A connection over buffers that only one certificate may answer."""
+
+        def do_handshake(self) -> None:
+            """Fail with any other certificate, before anything is sent."""
+            super().do_handshake()
+            _compare(self.getpeercert(binary_form=True), fingerprint)
+
+    return PinnedObject
+
+
+def _socket_class(fingerprint: bytes) -> type[ssl.SSLSocket]:
+    class PinnedSocket(ssl.SSLSocket):
+        """A connection over a socket that only one certificate may answer."""
+
+        def do_handshake(self, block: bool = False) -> None:
+            """Fail with any other certificate, before anything is sent."""
+            super().do_handshake(block)
+            _compare(self.getpeercert(binary_form=True), fingerprint)
+
+    return PinnedSocket
+
+
+def _compare(certificate: bytes | None, fingerprint: bytes) -> None:
+    found = hashlib.sha256(certificate or b"").digest()
+    if found != fingerprint:
+        raise ssl.SSLCertVerificationError(
+            f"the server's certificate has the fingerprint {found.hex()}, which is not the one that is pinned"
+        )
 
 
 def _no_passphrase() -> str:

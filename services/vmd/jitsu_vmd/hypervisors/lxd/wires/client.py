@@ -17,7 +17,7 @@ import structlog
 from jitsu_protocol.model.errors import SetupFault, Unavailable
 from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
 from jitsu_vmd.hypervisors.lxd.rules.connect import url_of
-from jitsu_vmd.hypervisors.shared.tls import client_context, pinned
+from jitsu_vmd.hypervisors.shared.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -51,7 +51,6 @@ class LxdClient:
         self._urls = list(address.urls)
         self._session: aiohttp.ClientSession | None = None
         self._library: Any = None
-        self._ssl: Any = True
 
     # --- the connection ---
 
@@ -67,10 +66,7 @@ class LxdClient:
         if self._address.socket:
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path=self._address.socket, limit=0)
         else:
-            context = client_context(self._connection)
-            if fingerprint := pinned(self._connection):
-                self._ssl = aiohttp.Fingerprint(fingerprint)
-            connector = aiohttp.TCPConnector(ssl=context, limit=0)
+            connector = aiohttp.TCPConnector(ssl=client_context(self._connection), limit=0)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20
         )
@@ -167,7 +163,7 @@ class LxdClient:
         try:
             async with (
                 asyncio.timeout(limit),
-                self._session.request(method, url, json=body, ssl=self._ssl, allow_redirects=False) as answer,
+                self._session.request(method, url, json=body, allow_redirects=False) as answer,
             ):
                 data = await _read(answer.content)
         except TimeoutError:
@@ -194,9 +190,7 @@ class LxdClient:
         heartbeat = None if self._address.socket else HEARTBEAT_S
         try:
             async with asyncio.timeout(REQUEST_LIMIT_S):
-                socket = await self._session.ws_connect(
-                    url, ssl=self._ssl, heartbeat=heartbeat, max_msg_size=MAX_EVENT_BYTES
-                )
+                socket = await self._session.ws_connect(url, heartbeat=heartbeat, max_msg_size=MAX_EVENT_BYTES)
             async with socket:
                 yield {}
                 async for message in socket:

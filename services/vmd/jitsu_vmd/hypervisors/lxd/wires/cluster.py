@@ -124,7 +124,10 @@ class Cluster:
         return error if isinstance(error, Unavailable) else Unavailable(str(error))
 
     async def each(self, names: Sequence[str], take: Callable[[str, dict[str, Any] | Unavailable], None]) -> None:
-        """Pass on the record of each of these instances that there is, or why it cannot be had."""
+        """Pass on the record of each of these instances that there is, or why it cannot be had.
+
+        Raises Unavailable if the server is silent; in a cluster, it may be a member that is.
+        """
         if len(names) <= FEW and self.all_online():
             await asyncio.gather(*(self._one(name, take) for name in names))
             return
@@ -150,6 +153,8 @@ class Cluster:
         try:
             found = await self.instance(name)
         except (LxdError, Unavailable) as error:
+            if isinstance(error, Unavailable) and not self.is_clustered:
+                raise
             take(name, await self.why(name, error))
         else:
             if found is not None:
