@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.model.errors import BootFailed
+from jitsu_protocol.model.errors import BootFailed, Unavailable
+from jitsu_protocol.model.vm import uuid_for
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_vmd.hypervisor import Examined, Guest, Nic
+from jitsu_vmd.hypervisor import Discovered, Examined, Guest, Nic
 from jitsu_vmd.rules.events import GuestState
 from tests.simulation.lan import GuestOnLan
 
@@ -51,6 +52,10 @@ class GuestHost:
     """How long a call takes: from, and to."""
     stopping: Callable[[str], None] = lambda _: None
     """Called with the name of a VM that is about to be stopped."""
+    machines: dict[str, Discovered] = field(default_factory=dict)
+    """What it lists as its machines, by name."""
+    lists: bool = True
+    """It answers when it is asked for its machines."""
     bridge: MemoryBridge | None = None
     boot_s: float = 0.3
     """How long a guest on the bridge takes until it answers there."""
@@ -145,6 +150,13 @@ class SimulatedHypervisor:
             for vm in vms
             if (each := guests.get(vm.uuid)) is not None
         }
+
+    async def discover(self) -> Sequence[Discovered]:
+        await self._takes()
+        if not self._host.lists:
+            raise Unavailable("the list is not there")
+        runs = {uuid for uuid, guest in self._host.guests.items() if guest.state is GuestState.RUNNING}
+        return [replace(each, is_running=uuid_for(each.name) in runs) for each in self._host.machines.values()]
 
     async def start(self, vm: VM) -> None:
         await self._takes()

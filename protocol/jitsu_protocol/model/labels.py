@@ -43,7 +43,7 @@ Names must lie below the label zones, and addresses must be the machine's own. K
 (files, disks, commands, bridges), that others pay for (memory, priority), or with which a machine could take a share of
 another VM's name (summon) are for operators only.
 """
-FOUND_KEYS = frozenset({"name", "hypervisor", "host", "mac", "nic"})
+FOUND_KEYS = frozenset({"name", "hypervisor", "host"})
 """The keys of a VM made of labels that no label sets: they come from its hypervisor and from vmd."""
 
 BRANCH = "labels"

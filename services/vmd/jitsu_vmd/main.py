@@ -21,12 +21,14 @@ from jitsu_vmd.hypervisors import make
 from jitsu_vmd.wires.check import looked_at
 from jitsu_vmd.wires.discovery import Discovery
 from jitsu_vmd.wires.hypervisors import Hypervisors
+from jitsu_vmd.wires.labels import Labels
 from jitsu_vmd.wires.learn import check
 from jitsu_vmd.wires.server import VmDaemon
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from jitsu_protocol.model.inventory import VmChanged
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.settings.load import Settings
     from jitsu_runtime.world import World
@@ -50,7 +52,21 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     hypervisors = Hypervisors(backends, process.spawn)
     discovery = Discovery(backends, {each.name: each.kind for each in process.settings.hypervisor.all_connections})
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
-    process.notes = daemon.notes
+
+    def known() -> dict[str, VM]:
+        return {uuid: machine.vm for uuid, machine in daemon.fleet.machines.items()}
+
+    labels = Labels(process, discovery, known)
+
+    def configured(changes: Sequence[VmChanged]) -> None:
+        daemon.configure(on_host(changes, process.host))
+        labels.configured(changes)
+
+    def changed(vm: str) -> None:
+        daemon.hint(vm)
+        labels.hint()
+
+    process.notes = lambda: daemon.notes() + labels.notes()
     process.on_reload = daemon.reload
 
     async def settle() -> None:
@@ -59,10 +75,7 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
 
     process.on_stop = settle
     await hypervisors.open()
-    process.serve(
-        daemon.handlers()
-        | {Discover: lambda _: discovery.everything([machine.vm for machine in daemon.fleet.machines.values()])}
-    )
+    process.serve(daemon.handlers() | {Discover: lambda _: discovery.everything(known().values())})
     process.spawn(daemon.looks.go_on(), "reconcile")
     store = process.client("store")
     daemon.holds.follow(process)
@@ -72,14 +85,15 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     await follow_vms(
         process,
         store,
-        lambda changes: daemon.configure(on_host(changes, process.host)),
+        configured,
         statistics.record_again,
         check=partial(check, process.host),
     )
     daemon.adopt_forgotten()
     await daemon.looks.at_all()
     daemon.complete()
-    hypervisors.run(daemon.hint)
+    hypervisors.run(changed)
+    labels.start()
     process.ready()
 
 

@@ -257,7 +257,7 @@ def settle(made: LabelPlan, state: State) -> Steps[None]:
         undo, reasons = yield from state.put_steps(_by_path({vm: made.master[vm]}))
         if reasons:
             yield from state.undo_steps(undo)
-            made.drop(vm, "; ".join(reasons).removeprefix(f"{VM_ROOT}/{vm}").strip())
+            made.drop(vm, "; ".join(reason.partition("): ")[2] or reason for reason in reasons))
         else:
             undone.append(undo)
     for undo in reversed(undone):
