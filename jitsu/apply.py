@@ -32,10 +32,13 @@ def operator() -> str:
         return "operator:unknown"  # a container's user without a name
 
 
-def changes_for(vms: Iterable[VM], leaves: Mapping[str, str], *, exact: bool = False) -> list[Change]:
+def changes_for(
+    vms: Iterable[VM], leaves: Mapping[str, str], *, exact: bool = False, of_labels: Mapping[str, str] | None = None
+) -> list[Change]:
     """Return the changes that make the tree describe these VMs; `exact` removes other VMs.
 
-    A VM that is there already with the same effect is left as it is written.
+    A VM that is there already with the same effect is left as it is written. One that is not given and that labels
+    describe (`of_labels`, by path) becomes what they say instead of being removed.
     """
     there = below(leaves, VM_ROOT)
     changes, given = [], set()
@@ -48,9 +51,10 @@ def changes_for(vms: Iterable[VM], leaves: Mapping[str, str], *, exact: bool = F
             continue
         changes += [Change(path=path, value=value, old=own.get(path)) for path, value in wanted.items()]
         changes += [Change(path=path, value=None, old=value) for path, value in own.items() if path not in wanted]
+    described = below(of_labels or {}, VM_ROOT)
     for gone in there.keys() - given if exact else ():
-        start = f"{VM_ROOT}/{gone}/"
-        changes += [Change(path=start + path, value=None, old=value) for path, value in there[gone].items()]
+        start, own, to = f"{VM_ROOT}/{gone}/", there[gone], described.get(gone, {})
+        changes += [Change(path=start + path, value=to.get(path), old=own.get(path)) for path in {**own, **to}]
     return [change for change in changes if change.value != change.old]
 
 

@@ -19,6 +19,7 @@ from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commi
 from jitsu.cli import DryRunOption, ForceOption, JsonOption, YesOption, app, author, with_link
 from jitsu.consent import agreed, stopped_by, summary_of
 from jitsu.export import keys_of, vms_in
+from jitsu.labelled import comes_back, labelled, untouched
 from jitsu.legacy import parse_strings
 from jitsu.meant import meant_path, meant_paths, paths_to_remove, plain_text
 from jitsu.printable import print_lines, printable
@@ -119,6 +120,9 @@ def unset(
         if not clean or not changes:
             await link.call("store", Read(path=clean, branch=branch), Value)  # raises an error that names what is near
         summary = await summary_of(link, leaves, changes, branch)
+        if branch == MASTER and summary.removed:
+            removed = {each.path.removeprefix(f"{VM_ROOT}/").partition("/")[0] for each in changes}
+            print_lines(comes_back(removed, await labelled(link)), sys.stderr)
         if not await agreed(summary, branch, yes=yes or dry_run, out=sys.stderr if as_json else None):
             return EXIT_FAILED
         applied = None
@@ -148,13 +152,14 @@ def apply(
 
     async def change(link: Link) -> int:
         leaves = (await _leaves(link, branch)).leaves
-        changes = changes_for(found.vms, leaves, exact=is_file)
+        of_labels = await labelled(link) if is_file and branch == MASTER else {}
+        changes = changes_for(found.vms, leaves, exact=is_file, of_labels=of_labels)
         out = sys.stderr if as_json else sys.stdout
         for line in restart_lines(Path(what[0]), found, link.directory) if is_file else []:
             print(line, file=out)
         writes_to_disk = await check(link, changes, leaves, force=force) if changes else {}
         vms, notes = with_stop_modes(found.vms, found, leaves, writes_to_disk)
-        changes = changes_for(vms, leaves, exact=is_file)
+        changes = changes_for(vms, leaves, exact=is_file, of_labels=of_labels)
         if not changes and not as_json:
             print("nothing to change")
             return 0
@@ -182,13 +187,19 @@ def export(branch: BranchOption = MASTER, as_json: JsonOption = False) -> None:
     """Print the VMs as the sections of a jitsu.toml; `jitsu apply` of that changes nothing."""
 
     async def work(link: Link) -> int:
-        vms, faults = vms_in((await _leaves(link, branch)).leaves)
+        leaves = (await _leaves(link, branch)).leaves
+        vms, faults = vms_in(leaves)
+        of_labels = untouched(leaves, await labelled(link)) if branch == MASTER else set()
+        left_out = sorted(vm.name for vm in vms if vm.uuid in of_labels)
+        vms = [vm for vm in vms if vm.uuid not in of_labels]
         if as_json:
             print(json.dumps({vm.name: keys_of(vm) for vm in sorted(vms, key=lambda each: each.name)}, indent=2))
         else:
             from jitsu.toml_text import toml
 
             print(toml(vms), end="")
+        if left_out:
+            print(f"left out, because labels describe them: {printable(', '.join(left_out))}", file=sys.stderr)
         for vm, reason in faults.items():
             print(f"left out, because it cannot be used: {vm}: {printable(reason)}", file=sys.stderr)
         return EXIT_FAILED if faults else 0

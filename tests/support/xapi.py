@@ -44,6 +44,7 @@ class FakeXapi:
     def __init__(self, certificate: Path | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self.vms: dict[str, dict[str, Any]] = {}
         self.vifs: dict[str, dict[str, Any]] = {}
+        self.metrics: dict[str, dict[str, Any]] = {}
         self.vbds: dict[str, dict[str, str]] = {}
         self.networks = {"OpaqueRef:net0": "xenbr0", "OpaqueRef:net1": "xenbr1"}
         self.sessions: set[str] = set()
@@ -140,6 +141,9 @@ class FakeXapi:
             return found[0]
         if method == "VM.get_record":
             return self._vm(_typed(given, str)[0])
+        if method in ("VIF.get_all_records", "VM_guest_metrics.get_all_records", "network.get_all_records"):
+            bridges = {ref: {"bridge": bridge} for ref, bridge in self.networks.items()}
+            return {"VIF": self.vifs, "network": bridges}.get(method.partition(".")[0], self.metrics)
         if method == "VIF.get_record":
             return self.vifs[_typed(given, str)[0]]
         if method == "VBD.get_record":

@@ -232,3 +232,13 @@ async def test_libxl_boots_linux_as_pvh_and_suspends_it(dom0: None, tmp_path: Pa
         await made.becomes(GuestState.RUNNING)
         _, listed, _ = await commands.run("xl", "list", "-l", vm.name)
         assert '"type": "pvh"' in listed
+
+
+async def test_libxl_lists_the_domains_that_run(libxl: str, tmp_path: Path) -> None:
+    vm = vm_of(libxl)
+    async with running_libxl(libxl, vm, tmp_path) as made:
+        assert isinstance(made.hypervisor, Libxl)
+        assert vm.name not in [each.name for each in await made.hypervisor.discover()]
+        await made.hypervisor.start(vm)
+        [machine] = [each for each in await made.hypervisor.discover() if each.name == vm.name]
+        assert (machine.uuid, machine.is_running) == (vm.uuid, True)

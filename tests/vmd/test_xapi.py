@@ -9,6 +9,7 @@ import pytest
 
 from jitsu_protocol.model.errors import JitsuError, NotFound
 from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_vmd.hypervisor import Discovers
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import refusal_of, running_xapi, vm_of
 from tests.support.xapi import FakeXapi, password_file, self_signed
@@ -153,3 +154,21 @@ async def test_xapi_is_away_and_comes_back(tmp_path: Path) -> None:
                 again.add(vm.name, power_state="Running")
                 assert await made.state() is GuestState.RUNNING
                 again.close_sessions()
+
+
+async def test_xapi_lists_its_vms_with_their_keys_and_the_addresses_that_their_tools_report(tmp_path: Path) -> None:
+    with FakeXapi() as xapi:
+        config = {"jitsu.dns": "web.lab.test", "jitsu.ttl": "30", "folder": "/a"}
+        xapi.add("web", STRANGER, other_config=config, guest_metrics="OpaqueRef:m", power_state="Running")
+        xapi.add("template", is_a_template=True)
+        xapi.metrics["OpaqueRef:m"] = {
+            "networks": {"0/ip": "192.0.2.7", "0/ipv4/0": "192.0.2.7", "0/ipv6/0": "fd00::7"}
+        }
+        vm = vm_of("xapi", name="web")
+        async with running_xapi(vm, tmp_path, xapi) as made:
+            assert isinstance(made.hypervisor, Discovers)
+            [machine] = await made.hypervisor.discover()
+        assert (machine.name, machine.uuid, machine.is_running) == ("web", STRANGER, True)
+        assert machine.addresses == ("192.0.2.7", "fd00::7")
+        assert machine.keys == {"dns": "web.lab.test", "ttl": "30"}
+        assert machine.nics[0].mac == "02:00:5e:00:53:40"

@@ -20,6 +20,7 @@ from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.hypervisors.libvirt import rules
 from jitsu_vmd.hypervisors.libvirt.connections import LOOK_LIMIT_S, Connections
 from jitsu_vmd.hypervisors.libvirt.definitions import Definitions
+from jitsu_vmd.hypervisors.libvirt.discovery import discover
 from jitsu_vmd.hypervisors.libvirt.domains import Domains, is_paused
 from jitsu_vmd.hypervisors.shared.kvm import kvm_works
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec, is_made
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
-    from jitsu_vmd.hypervisor import Guest
+    from jitsu_vmd.hypervisor import Discovered, Guest
 
 DEFAULT_URI = "qemu:///system"
 RETRY_S = 1.0
@@ -97,6 +98,10 @@ class Libvirt:
         except (NotFound, Refused) as error:
             return Examined(str(error), writes_to_disk)
         return Examined(writes_to_disk=writes_to_disk)
+
+    async def discover(self) -> Sequence[Discovered]:
+        """Return all domains, with what their metadata, leases and agents say."""
+        return await discover(self._uri, self._connections, self._threads)
 
     # --- the connection ---
 

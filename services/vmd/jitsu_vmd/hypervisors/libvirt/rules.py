@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm_keys import GuestType
     from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec
 
+METADATA = "urn:jitsu:vm"
+"""The namespace of our part of a domain's `<metadata>`."""
 DomainType = Literal["kvm", "qemu", "xen", "test"]
 
 _OS_TYPES = {"pv": "linux", "pvh": "xenpvh", "hvm": "hvm"}
@@ -92,6 +94,30 @@ def nics(xml: str) -> tuple[tuple[str, str, str], ...]:
             )
         )
     return tuple(found)
+
+
+def labels(xml: str) -> dict[str, str]:
+    """Return the keys in a domain's metadata: the elements below `<vm xmlns="urn:jitsu:vm">`, whoever wrote them.
+
+    Several elements of one name are several values of that key.
+    """
+    found: dict[str, str] = {}
+    for element in ET.fromstring(xml).iterfind(f"metadata/{{{METADATA}}}vm/*"):
+        key, text = element.tag.rpartition("}")[2], (element.text or "").strip()
+        found[key] = f"{found[key]},{text}" if key in found else text
+    return found
+
+
+def has_agent(xml: str) -> bool:
+    """Say whether the agent of a domain's guest is connected."""
+    targets = ET.fromstring(xml).iterfind("devices/channel/target")
+    return any(each.get("name") == "org.qemu.guest_agent.0" and each.get("state") == "connected" for each in targets)
+
+
+def fixed_addresses(xml: str) -> list[tuple[str, str]]:
+    """Return the MAC address and the address of each host that the DHCP server of a network knows beforehand."""
+    hosts = ET.fromstring(xml).iterfind("ip/dhcp/host")
+    return [(each.get("mac", "").lower(), each.get("ip", "")) for each in hosts if each.get("mac") and each.get("ip")]
 
 
 def writes_to_disk(xml: str) -> bool:

@@ -16,7 +16,7 @@ import structlog
 from jitsu_protocol.model.errors import BootFailed, Refused, SetupFault, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
-from jitsu_vmd.hypervisor import Examined, Guest, Nic
+from jitsu_vmd.hypervisor import Discovered, Examined, Guest, Nic
 from jitsu_vmd.hypervisors.libxl import rules
 from jitsu_vmd.hypervisors.libxl.saves import SAVED, SUFFIXES, Saves
 from jitsu_vmd.hypervisors.libxl.xl import destroy, domains, existing, find, runs, xl
@@ -146,6 +146,10 @@ class Libxl:
         if "used" in files and domain is None:
             path = self.saves.path(vm.uuid, "used")
             raise BootFailed(f"{path} was used already and is not restored again; {discard}")
+
+    async def discover(self) -> Sequence[Discovered]:
+        """Return the domains that run: xl knows no others, and keeps no labels."""
+        return [Discovered(each.name, each.uuid, runs(each)) for each in await domains()]
 
     # --- starting ---
 

@@ -18,6 +18,7 @@ from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.hypervisors.shared.shutdown import shut_down
 from jitsu_vmd.hypervisors.shared.threads import Threads
 from jitsu_vmd.hypervisors.xapi import rules
+from jitsu_vmd.hypervisors.xapi.discovery import machines
 from jitsu_vmd.hypervisors.xapi.pool import Pool
 from jitsu_vmd.hypervisors.xapi.sessions import Sessions
 
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
-    from jitsu_vmd.hypervisor import Guest
+    from jitsu_vmd.hypervisor import Discovered, Guest
 
-LOOK_LIMIT_S, OPEN_LIMIT_S = 10.0, 15.0
+LOOK_LIMIT_S, OPEN_LIMIT_S, LIST_LIMIT_S = 10.0, 15.0, 4.0
 EVENT_WAIT_S = 30.0
 RETRY_S = 1.0
 
@@ -104,6 +105,11 @@ class Xapi:
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Look at these VMs."""
         return await self._threads.look(LOOK_LIMIT_S, lambda: self._pool.guests(list(vms)))
+
+    async def discover(self) -> Sequence[Discovered]:
+        """Return all VMs of the pool."""
+        otherwise = f"{self._sessions.uri} does not answer"
+        return await self._threads.within(LIST_LIMIT_S, otherwise, lambda: machines(self._sessions))
 
     # --- calls ---
 

@@ -59,7 +59,7 @@ class Pool:
                     raise
                 refs = []
         records = [(str(ref), calls.get_record(ref)) for ref in refs]
-        return [(ref, record) for ref, record in records if _is_vm(record)]
+        return [(ref, record) for ref, record in records if is_vm(record)]
 
     def writes_to_disk(self, record: dict[str, Any]) -> bool:
         """Say whether a VM has a disk that it writes to."""
@@ -82,7 +82,7 @@ class Pool:
     def _many(self, vms: list[VM]) -> list[tuple[VM, str, dict[str, Any]]]:
         """Return the same from one list of all records."""
         all_records = self._sessions.mine().xenapi.VM.get_all_records()
-        records = {ref: record for ref, record in all_records.items() if _is_vm(record)}
+        records = {ref: record for ref, record in all_records.items() if is_vm(record)}
         by_uuid = {record["uuid"]: ref for ref, record in records.items()}
         by_name: dict[str, list[str]] = {}
         for ref, record in records.items():
@@ -111,5 +111,6 @@ class Pool:
         return Guest(_STATES.get(record["power_state"], GuestState.OFF), nics=nics)
 
 
-def _is_vm(record: dict[str, Any]) -> bool:
+def is_vm(record: dict[str, Any]) -> bool:
+    """Say whether a record is one of a VM: XAPI keeps templates, snapshots and domain 0 in the same place."""
     return not (record["is_a_template"] or record["is_a_snapshot"] or record["is_control_domain"])
