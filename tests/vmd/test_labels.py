@@ -159,6 +159,13 @@ def test_a_vm_whose_labels_are_gone_stays_until_its_machine_has_stopped() -> Non
     assert not reading(runs, known=(configured(hypervisor="lxd"),))
 
 
+def test_a_vm_whose_labels_cannot_be_read_now_stays_as_it_is() -> None:
+    for labels in ({}, {"dns": "other.lab.test"}):
+        found = reading(machine(labels=labels, is_read=False), known=(configured(),))
+        assert (found.vms, found.kept) == ({}, (uuid_for("web"),))
+    assert not reading(machine(labels={}, is_read=False))
+
+
 def test_of_two_machines_of_one_name_the_one_that_has_the_vm_keeps_it() -> None:
     here, there = machine(), machine(hypervisor="lxd")
     assert "hypervisor" not in only(reading(here, there)).config

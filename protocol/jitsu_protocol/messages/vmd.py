@@ -163,6 +163,8 @@ class DiscoveredMachine(BaseModel):
     ports: list[int] = Field(default_factory=list)
     keys: dict[str, str] = Field(default_factory=dict)
     """What its labels say, unchecked."""
+    is_read: bool = True
+    """False if its labels and addresses could not be read now."""
     vm: str = ""
     """The uuid of the VM that is configured for it, "" if there is none."""
 

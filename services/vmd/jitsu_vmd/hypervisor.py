@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm_keys import StopMode
 
 
+OTHERS = "others"
+"""Stands for machines of which no VM is known, where a hint has the uuid of a VM."""
+
+
 class Unseen(Unavailable):
     """One of several VMs could not be looked at, though the hypervisor answers."""
 
@@ -79,7 +83,11 @@ class Hypervisor(Protocol):
         """Connect. Raises SetupFault if that can never succeed, Unavailable if it may succeed later."""
 
     async def run(self, changed: Callable[[str], None]) -> None:
-        """Until cancelled, call `changed` with the uuid of a VM to look at again, or with "" for all VMs."""
+        """Until cancelled, call `changed` with the uuid of a VM to look at again, or with "" for all VMs.
+
+        A kind that can list its machines calls it with OTHERS if something has happened to a machine of which no VM is
+        known: its labels may describe one.
+        """
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Return what is known of these VMs, by uuid; a VM that is missing is off.
@@ -157,6 +165,8 @@ class Discovered:
     """
     ports: tuple[int, ...] = ()
     """TCP ports on which it says that it listens, for example those that a container's image exposes."""
+    is_read: bool = True
+    """False if its labels and addresses could not be read now: then nothing is concluded from what is missing."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Keys of a VM that its owner has written beside it: labels, metadata, `user.jitsu.*`, tags. Not checked yet.
 

@@ -17,6 +17,7 @@ from jitsu_runtime.service import EXIT_SETUP, RealWorld, configured, run, run_lo
 from jitsu_runtime.settings.command_line import service_parser
 from jitsu_runtime.settings.load import SettingsFault, load
 from jitsu_runtime.tasks import EndableGroup
+from jitsu_vmd.hypervisor import OTHERS
 from jitsu_vmd.hypervisors import make
 from jitsu_vmd.wires.check import looked_at
 from jitsu_vmd.wires.discovery import Discovery
@@ -63,7 +64,8 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
         labels.configured(changes)
 
     def changed(vm: str) -> None:
-        daemon.hint(vm)
+        if vm != OTHERS:
+            daemon.hint(vm)
         labels.hint()
 
     process.notes = lambda: daemon.notes() + labels.notes()

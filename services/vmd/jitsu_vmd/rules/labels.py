@@ -89,7 +89,7 @@ def read(answers: Answers, rules: LabelRules, known: Mapping[str, VM]) -> tuple[
     faults: dict[str, LabelFault] = {}
     chosen = _by_vm(answers, rules, known)
     for vm, (machine, *others) in chosen.items():
-        if not machine.keys:
+        if not machine.keys or not machine.is_read:
             kept.add(vm)
             continue
         try:
@@ -114,7 +114,7 @@ def _by_vm(answers: Answers, rules: LabelRules, known: Mapping[str, VM]) -> dict
 
     Of several machines of one name, the first has the VM: the one that has it already, else the one that runs, else the
     one of the first connection. A machine without labels counts while it runs and has a VM: if it was described until
-    now, that stays until the machine has stopped.
+    now, that stays until the machine has stopped. So does one whose labels cannot be read now.
     """
     order = {name: number for number, name in enumerate(rules.connections)}
     found: dict[str, list[DiscoveredMachine]] = {}
@@ -123,7 +123,7 @@ def _by_vm(answers: Answers, rules: LabelRules, known: Mapping[str, VM]) -> dict
         for machine in () if isinstance(answer, str) else answer:
             vm = uuid_for(machine.name)
             has_vm = vm in known and _connection(known[vm]) == connection
-            if machine.keys or (machine.is_running and has_vm):
+            if machine.keys or (has_vm and (machine.is_running or not machine.is_read)):
                 found.setdefault(vm, []).append(machine)
     for vm, machines in found.items():
         here = _connection(known[vm]) if vm in known else None

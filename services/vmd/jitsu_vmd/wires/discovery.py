@@ -125,6 +125,7 @@ def bounded(connection: str, found: Sequence[Discovered]) -> list[DiscoveredMach
             hypervisor=connection,
             uuid=_text(each.uuid, MAX_NAME_CHARACTERS),
             is_running=each.is_running,
+            is_read=each.is_read,
             mac=_mac(each),
             bridge=_text(each.nics[0].bridge, MAX_NAME_CHARACTERS) if each.nics else "",
             addresses=_addresses(each.addresses),

@@ -16,7 +16,7 @@ import structlog
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
-from jitsu_vmd.hypervisor import Examined
+from jitsu_vmd.hypervisor import OTHERS, Examined
 from jitsu_vmd.hypervisors.libvirt import rules
 from jitsu_vmd.hypervisors.libvirt.connections import LOOK_LIMIT_S, Connections
 from jitsu_vmd.hypervisors.libvirt.definitions import Definitions
@@ -145,8 +145,7 @@ class Libvirt:
             self._loop.call_soon_threadsafe(self._report, uuid)
 
     def _report(self, domain: str) -> None:
-        if domain in self._domains.vms:
-            self._changed(self._domains.vms[domain])
+        self._changed(self._domains.vms.get(domain, OTHERS))
 
     @contextmanager
     def _translating(self) -> Iterator[None]:

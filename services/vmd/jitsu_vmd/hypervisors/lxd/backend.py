@@ -16,7 +16,7 @@ import structlog
 
 from jitsu_protocol.model.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_vmd.hypervisor import Discovered, Examined, Guest
+from jitsu_vmd.hypervisor import OTHERS, Discovered, Examined, Guest
 from jitsu_vmd.hypervisors.lxd.rules import connect, instances, keys
 from jitsu_vmd.hypervisors.lxd.rules.states import state_of
 from jitsu_vmd.hypervisors.lxd.wires.calls import InstanceCalls
@@ -131,8 +131,7 @@ class Lxd:
         elif action.startswith("instance-"):
             name = unquote(urlsplit(str(metadata.get("source") or "")).path.rpartition("/")[2])
             self._cluster.located(name, event.get("location"))
-            if name in self._uuids:
-                changed(self._uuids[name])
+            changed(self._uuids.get(name, OTHERS))
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Look at the instances of these VMs."""

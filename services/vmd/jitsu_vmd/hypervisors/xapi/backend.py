@@ -14,7 +14,7 @@ import structlog
 
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_vmd.hypervisor import Examined
+from jitsu_vmd.hypervisor import OTHERS, Examined
 from jitsu_vmd.hypervisors.shared.shutdown import shut_down
 from jitsu_vmd.hypervisors.shared.threads import Threads
 from jitsu_vmd.hypervisors.xapi import rules
@@ -95,8 +95,7 @@ class Xapi:
                 continue
             for ref in refs:
                 self._pool.changed(ref)
-                if ref in self._pool.refs:
-                    changed(self._pool.refs[ref])
+                changed(self._pool.refs.get(ref, OTHERS))
 
     def _next_events(self, token: str) -> tuple[str, set[str]]:
         answer = self._sessions.mine().xenapi.event_from(["vm"], token, EVENT_WAIT_S)
