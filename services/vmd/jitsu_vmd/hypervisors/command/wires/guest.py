@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 CONFIRM_S, CONFIRM_AT_MOST_S = 0.05, 1.0
 """After a stop, the state is asked for after that long, and then each time twice as long after."""
+STARTS = ("start", "resume")
 _SAVED = (GuestState.PAUSED, GuestState.SUSPENDED)
 
 
@@ -78,7 +79,8 @@ class CommandGuest:
         """Return what is believed of it; raises Unseen if that is nothing."""
         machine = self._machine
         if not self.is_known():
-            raise Unseen(machine.trouble or self.section.says("state", "it has not answered yet"))
+            busy = "a command that an earlier vmd has run goes on" if machine.in_command else "it has not answered yet"
+            raise Unseen(machine.trouble or self.section.says("state", busy))
         note = f"its state is not known now: {machine.trouble}" if machine.trouble else ""
         nics = tuple(Nic(nic.mac, nic.bridge) for nic in domain_spec(self.vm, "").nics if nic.bridge)
         return Guest(SHOWN[machine.state], reason=machine.reason, note=note, nics=nics)
@@ -124,9 +126,12 @@ class CommandGuest:
             return
         age = self._clock.now() - record.at  # below 0 it is from before this machine was booted
         if record.runs():
+            if record.action in STARTS:  # if it fails in the end, its state stays off
+                self._driver.handle(StartSucceeded(self._clock.now()))
+                self.seen.set()
             self._driver.handle(CommandBegan())
             self._spawn(self._outlives(record.pid, record.at))
-        elif record.pid == 0 and record.action in ("start", "resume") and 0 <= age < self._machine.appears_within:
+        elif record.pid == 0 and record.action in STARTS and 0 <= age < self._machine.appears_within:
             self._driver.handle(StartSucceeded(record.at))
             self.seen.set()
 

@@ -30,6 +30,9 @@ CHECK_S = 0.1
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
 
+_left: list[subprocess.Popen[bytes]] = []
+"""Commands for which nobody waits any longer: they are reaped when the next command is run."""
+
 
 async def run(
     argv: Sequence[str],
@@ -44,6 +47,7 @@ async def run(
     are killed then.
     """
     with _memory_file("output") as out, _memory_file("errors") as errors:
+        _left[:] = [each for each in _left if each.poll() is None]
         process = _started(argv, environment, out, errors)
         checking = _Checking(clock, (out, errors))
         try:
@@ -55,6 +59,7 @@ async def run(
         except asyncio.CancelledError:
             if began is None:
                 _signal(process.pid, signal.SIGKILL)
+            _left.append(process)
             raise
         finally:
             checking.stop()

@@ -153,7 +153,8 @@ class CommandSection:
             last = f"it printed a line of more than {MAX_LINE_BYTES} bytes"
         finally:
             _kill(process.pid)
-        return reports.tail(last) or f"exit status {await ending}"
+            status = await ending
+        return reports.tail(last) or f"exit status {status}"
 
 
 async def _end_of(process: asyncio.subprocess.Process) -> int:
