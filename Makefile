@@ -202,6 +202,10 @@ install: setup-run
 	    > $(PREFIX)/bin/$$each && chmod 755 $(PREFIX)/bin/$$each; done
 	@printf '#!/bin/sh\nexec /usr/lib/jitsu/bin/python3 -P -m jitsu_vmd.hypervisors.solo5.wires.launcher "$$@"\n' \
 	  > $(PREFIX)/bin/jitsu-solo5 && chmod 755 $(PREFIX)/bin/jitsu-solo5
+	@for each in wake answers; do \
+	  printf '#!/bin/sh\nexec /usr/lib/jitsu/bin/python3 -I -m jitsu_vmd.hypervisors.command.programs.%s "$$@"\n' $$each \
+	    > $(PREFIX)/bin/jitsu-$$each && chmod 755 $(PREFIX)/bin/jitsu-$$each; done
+	@mkdir -p $(PREFIX)/share/jitsu && cp -r deploy/examples $(PREFIX)/share/jitsu
 	@echo "Installing units, manual pages and completions ..."
 	@install -m 644 deploy/systemd/jitsu*.service deploy/systemd/jitsu*.socket deploy/systemd/jitsu.target $(PREFIX)/lib/systemd/system
 	@install -m 644 deploy/systemd/jitsu.sysusers $(PREFIX)/lib/sysusers.d/jitsu.conf

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from jitsu_synjitsu.rules.filter import Instruction
 
-_SIZES = {0x20: 4, 0x28: 2, 0x30: 1, 0x50: 1, 0xB1: 1}
+_SIZES = {0x20: 4, 0x28: 2, 0x30: 1, 0x48: 2, 0x50: 1, 0xB1: 1}
 
 
 def taken_by(code: Sequence[Instruction], frame: bytes) -> int:
@@ -26,7 +26,7 @@ def taken_by(code: Sequence[Instruction], frame: bytes) -> int:
         if (op, k) == (0x20, RANDOM):
             a = random.getrandbits(32)
         elif op in _SIZES:
-            offset = k + x if op == 0x50 else k
+            offset = k + x if op in (0x48, 0x50) else k
             if offset + _SIZES[op] > len(frame):
                 return 0
             loaded = int.from_bytes(frame[offset : offset + _SIZES[op]], "big")

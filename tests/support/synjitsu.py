@@ -10,6 +10,7 @@ from jitsu_synjitsu.rules.addresses import Addresses
 from jitsu_synjitsu.rules.events import ArmRequested
 from jitsu_synjitsu.rules.held import HeldVms
 from jitsu_synjitsu.rules.kept import Kept
+from jitsu_synjitsu.rules.magic import MagicPackets
 from jitsu_synjitsu.rules.waking import WakeLimit
 from jitsu_synjitsu.wires.bridge import WatchedBridge
 from jitsu_synjitsu.wires.focus import Focus
@@ -62,6 +63,9 @@ class PlayedOutlet:
     def wake(self, bridge: WatchedBridge, vm: str) -> None:
         self.asked.append(("wake", bridge.name, vm))
 
+    def summon(self, vm: str) -> None:
+        self.asked.append(("summon", vm))
+
     def save(self, vm: str) -> None:
         self.asked.append(("save", vm))
 
@@ -82,5 +86,7 @@ def made_bridge(
     """Return the bridge br0, which is not there unless `lan` has it."""
     clock = clock or VirtualClock()
     lan = lan or MemoryLan(clock)
-    focus = Focus(made_addresses(Kept(10, 100), wake_limit()), activity or Activity(), clock)
+    focus = Focus(
+        made_addresses(Kept(10, 100), wake_limit()), activity or Activity(), MagicPackets(wake_limit()), clock
+    )
     return WatchedBridge("br0", focus, lan, clock, Ledger(directory / "ports", lan), outlet or PlayedOutlet())

@@ -9,12 +9,14 @@ from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
 from jitsu_synjitsu.rules.watchlist import (
     Armed,
+    AwaitMagic,
     BridgeAttached,
     EndHold,
     Forget,
     HoldAddresses,
     HostStatesListed,
     HostVmsConfigured,
+    IgnoreMagic,
     LeaveOut,
     LetGo,
     NameInterface,
@@ -81,6 +83,19 @@ def test_each_state_has_its_consequences(state: VmState, expected: list[Watchlis
 
 def test_a_vm_that_traffic_may_wake_is_held_while_it_is_off() -> None:
     assert HoldAddresses("br0", VM.uuid, ("10.0.0.1",), MAC) in after(made(WAKES), VmState.OFF)
+
+
+def test_a_magic_packet_is_awaited_while_a_vm_that_it_wakes_is_at_rest() -> None:
+    vm = make_vm("www", "10.0.0.1", mac="02:00:00:00:00:01", nic="br0", wake_on_lan="true")
+    watchlist = made(vm)
+    for state in (VmState.OFF, VmState.FAILED, VmState.PAUSED, VmState.SUSPENDED):
+        assert AwaitMagic("br0", VM.uuid, MAC) in after(watchlist, state)
+    for state in (VmState.STARTING, VmState.BOOTING):
+        assert (IgnoreMagic("br0", VM.uuid) in after(watchlist, state)) is (state is VmState.STARTING), "once"
+    after(watchlist, VmState.OFF)
+    plain = make_vm("www", "10.0.0.1", mac="02:00:00:00:00:01", nic="br0")
+    assert IgnoreMagic("br0", VM.uuid) in watchlist.handle(HostVmsConfigured([VmChanged(vm, plain)]), 0.0)
+    assert not any(isinstance(each, AwaitMagic) for each in after(made(), VmState.OFF)), "only if it is configured so"
 
 
 @pytest.mark.parametrize(("before", "is_fresh"), [(VmState.OFF, True), (VmState.PAUSED, False)])

@@ -22,7 +22,7 @@ from jitsu_synjitsu.wires.reports import Reports
 from jitsu_synjitsu.wires.server import SynjitsuServer
 from jitsu_synjitsu.wires.status import SynjitsuStatus
 from tests.support.clock import VirtualClock
-from tests.support.frames import ACK, CLIENT_MAC, RST, SYN, V4, VM_MAC, answer_to, arp, tcp
+from tests.support.frames import ACK, CLIENT_MAC, RST, SYN, V4, VM_MAC, answer_to, arp, tcp, udp
 from tests.support.memory_lan import MemoryLan
 from tests.support.vms import make_vm
 
@@ -113,6 +113,25 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(PlayedWorld(tmp_path))
+
+
+async def test_a_magic_packet_has_vmd_start_a_vm_that_is_off_once_a_second(host: Host) -> None:
+    host.configured(make_vm("www", "10.0.0.1", mac=VM_MAC.hex(":"), nic="br0", wake_on_lan="true"))
+    packet = udp(40_000, 9, b"\xff" * 6 + VM_MAC * 16, to=b"\xff" * 6)
+    host.state(VmState.READY)
+    host.client.send(packet)
+    await host.world.passes(1.0)
+    assert host.world.calls == []
+    host.state(VmState.OFF)
+    for _ in range(3):
+        host.client.send(packet)
+    await host.world.passes(0.5)
+    assert host.world.calls == [Summon(vm=VM.uuid, trigger="traffic")]
+    host.world.refuses = Unavailable("there is no room")
+    await host.world.passes(1.0)
+    host.client.send(packet)
+    await host.world.passes(1.0)
+    assert len(host.world.calls) == 2
 
 
 async def test_a_client_is_connected_when_the_guest_shows_itself_and_vmd_hears_of_it(host: Host) -> None:

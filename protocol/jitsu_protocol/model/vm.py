@@ -118,6 +118,7 @@ class VM(BaseModel):
     answer: AnswerTime = default_of_key("answer")
     handover: HandoverKind = default_of_key("handover")
     wake_on_traffic: bool = default_of_key("wake_on_traffic")
+    wake_on_lan: bool = default_of_key("wake_on_lan")
     max_idle_connection: Limit = default_of_key("max_idle_connection")
     idle_timeout: Limit = 120.0
     max_wait: MaxWait = default_of_key("max_wait")

@@ -327,6 +327,11 @@ KEYS: dict[str, Key] = {
     "wake_on_traffic": Key(
         bool, "A TCP connection or a UDP datagram to the VM while it is off starts it, as a query does.", "false"
     ),
+    "wake_on_lan": Key(
+        bool,
+        "A magic packet (Wake-on-LAN) for its MAC address that is seen on its bridge while it is off starts it.",
+        "false",
+    ),
     "max_idle_connection": Key(
         Limit,
         "An open connection without traffic keeps the VM up that long; its client may have vanished.",

@@ -374,7 +374,8 @@ class SynjitsuSettings(Section):
     )
     max_kept: int = Field(65536, ge=1, description="Packets kept in all.", json_schema_extra={"unit": "packets"})
     wake_for: Networks = Field(
-        default_factory=list, description="Networks whose traffic may start VMs (wake_on_traffic); empty: all."
+        default_factory=list,
+        description="Networks whose traffic may start VMs (wake_on_traffic, wake_on_lan); empty: all.",
     )
     wake_rate: Rate = Field(
         1.0,

@@ -8,6 +8,8 @@
     absent     IP addresses of running VMs that are held still: every packet to them, all ARP and neighbour discovery
     running    running VMs: the TCP segments with SYN, FIN or RST to and from them, and every IPv6 packet with an
                extension header, as this program does not look behind those; the first bytes are enough
+    magic      whether VMs at rest may be woken so: magic packets (magic.py), which are frames of a type of their own,
+               or UDP datagrams to all, to port 7 or 9; the whole of them
 
 A VM is found by the last four bytes of its MAC address, in a tree of comparisons: a frame of no interest costs tens of
 instructions even with hundreds of VMs. That another interface has the same four bytes does no harm, as all is looked
@@ -21,7 +23,23 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from jitsu_synjitsu.rules.frames import ADVERT, ARP, EXTENSIONS, FIN, ICMPV6, IPV4, IPV6, RST, SOLICIT, SYN, TCP, UDP
+from jitsu_synjitsu.rules.frames import (
+    ADVERT,
+    ARP,
+    DISCARD_PORT,
+    ECHO_PORT,
+    EXTENSIONS,
+    FIN,
+    ICMPV6,
+    IPV4,
+    IPV6,
+    MAGIC,
+    RST,
+    SOLICIT,
+    SYN,
+    TCP,
+    UDP,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,10 +53,12 @@ MAX_SHORT_JUMP = 255
 HEAD_BYTES = 160
 """Ethernet with two VLAN tags, IPv6 with some options, TCP."""
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _LOAD_AT_X, _LOAD_IHL = 0x20, 0x28, 0x30, 0x50, 0xB1
+_LOAD_HALF_AT_X = 0x48
 _JUMP, _IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _IF_BITS, _RETURN = 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
 RANDOM = 2**32 - 0x1000 + 56
 """Loading from here gives a random word (linux/filter.h, SKF_AD_OFF and SKF_AD_RANDOM)."""
 _DESTINATION, _SOURCE, _TYPE, _PAYLOAD = 2, 8, 12, 14
+_DESTINATION_GROUP = 0  # of this byte, the last bit says that a frame is to all, or to a group
 
 Instruction = tuple[int, int, int, int]
 """Code, how far to jump if true and if false, operand."""
@@ -60,10 +80,11 @@ class Interest:
     absent: frozenset[bytes] = frozenset()
     listened: frozenset[bytes] = frozenset()
     sampled: frozenset[bytes] = frozenset()
+    magic: bool = False
 
     def __bool__(self) -> bool:
         """Say whether there is any."""
-        return bool(self.held or self.awaited or self.running or self.absent or self.listened)
+        return bool(self.held or self.awaited or self.running or self.absent or self.listened or self.magic)
 
 
 def program(interest: Interest, *, everything: bool = False) -> list[Instruction]:
@@ -72,10 +93,10 @@ def program(interest: Interest, *, everything: bool = False) -> list[Instruction
         return [_WHOLE]
     if not interest:
         return [_DROP]
-    too_long = [_WHOLE] if interest.held or interest.absent else [_HEAD]
+    too_long = [_WHOLE] if interest.held or interest.absent or interest.magic else [_HEAD]
     if _least(interest) > MAX_INSTRUCTIONS:
         return too_long
-    code: list[Instruction] = []
+    code: list[Instruction] = _magic_packets() if interest.magic else []
     if interest.flooded:
         code += _searched(interest.flooded, _DESTINATION, _SAMPLED)
     if interest.sampled:
@@ -140,6 +161,31 @@ def _tree(ends: list[int], found: list[Instruction]) -> list[Instruction]:
     else:
         branch = [(_IF_GREATER, 0, 1, ends[middle - 1]), (_JUMP, 0, 0, over_low)]
     return [*branch, *low, (_JUMP, 0, 0, len(high)), *high]
+
+
+def _magic_packets() -> list[Instruction]:
+    """Pass frames of the type of magic packets, and datagrams to all at one of their ports; go on behind if not."""
+    return [
+        (_LOAD_HALF, 0, 0, _TYPE),
+        (_IF_EQUAL, 16, 0, MAGIC),
+        (_IF_EQUAL, 5, 0, IPV4),
+        (_IF_EQUAL, 0, 15, IPV6),
+        (_LOAD_BYTE, 0, 0, _PAYLOAD + 6),
+        (_IF_EQUAL, 0, 13, UDP),
+        (_LOAD_HALF, 0, 0, _PAYLOAD + 40 + 2),
+        (_JUMP, 0, 0, 6),
+        (_LOAD_BYTE, 0, 0, _PAYLOAD + 9),
+        (_IF_EQUAL, 0, 9, UDP),
+        (_LOAD_HALF, 0, 0, _PAYLOAD + 6),
+        (_IF_BITS, 7, 0, 0x1FFF),
+        (_LOAD_IHL, 0, 0, _PAYLOAD),
+        (_LOAD_HALF_AT_X, 0, 0, _PAYLOAD + 2),
+        (_IF_EQUAL, 1, 0, ECHO_PORT),
+        (_IF_EQUAL, 0, 3, DISCARD_PORT),
+        (_LOAD_BYTE, 0, 0, _DESTINATION_GROUP),
+        (_IF_BITS, 0, 1, 1),
+        _WHOLE,
+    ]
 
 
 def _to_addresses(addresses: Iterable[bytes]) -> list[Instruction]:

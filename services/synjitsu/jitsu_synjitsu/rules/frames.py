@@ -18,6 +18,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 ARP, IPV4, IPV6, VLAN, QINQ = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
+MAGIC = 0x0842
+"""The type of frames that are nothing but a magic packet (magic.py)."""
+ECHO_PORT, DISCARD_PORT = 7, 9
+"""UDP ports to which magic packets are sent (RFC 862, RFC 863)."""
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 ARP_REQUEST, ARP_REPLY = 1, 2

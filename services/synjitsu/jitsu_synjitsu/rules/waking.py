@@ -27,3 +27,9 @@ class WakeLimit:
             return False
         source = address if len(address) == 4 else address[:V6_NETWORK_BYTES]
         return self.of_one.take(source, now) and self.of_all.take("", now)
+
+    def allow_magic(self, address: bytes, mac: bytes, now: float) -> bool:
+        """Say the same of the sender of a magic packet, which need not have an IP address."""
+        if address:
+            return self.allow(address, now)
+        return not self.allowed and self.of_one.take(mac, now) and self.of_all.take("", now)

@@ -6,6 +6,7 @@ which both are known is looked after according to its state:
     state               what follows
     off, failed,        its addresses are held if traffic may wake it (`wake_on_traffic`), else let go; nobody uses it
     paused, suspended
+                        If a magic packet may wake it (`wake_on_lan`), one is waited for; in no other state is it
     paused              as well: its port of the bridge is shut, if Synjitsu will hand over to it when it resumes
     starting            it begins to boot: its addresses are held by Arm, which vmd sends, and not because it is off.
                         Who uses it is watched from now on, if it has sent nothing before
@@ -133,6 +134,23 @@ class EndHold:
 
 
 @dataclass(frozen=True)
+class AwaitMagic:
+    """Wake a VM that is at rest by a magic packet."""
+
+    bridge: str
+    vm: str
+    mac: bytes
+
+
+@dataclass(frozen=True)
+class IgnoreMagic:
+    """Wake it by none."""
+
+    bridge: str
+    vm: str
+
+
+@dataclass(frozen=True)
 class Pause:
     """Keep packets out of the queue of a guest that is paused."""
 
@@ -206,6 +224,8 @@ WatchlistAction = (
     | HoldAddresses
     | LetGo
     | EndHold
+    | AwaitMagic
+    | IgnoreMagic
     | Pause
     | Unpause
     | WatchBoot
@@ -232,6 +252,8 @@ class Watchlist:
     """VM -> its drain. Each report asks for these, and must not go through all VMs for that."""
     left_out: dict[str, str] = field(default_factory=dict)
     """VM -> why it is neither held nor watched."""
+    awaited: set[str] = field(default_factory=set)
+    """VMs that a magic packet wakes."""
 
     def handle(self, event: WatchlistEvent, now: float) -> Sequence[WatchlistAction]:
         """Return what is to be done because of an event."""
@@ -375,6 +397,12 @@ class Watchlist:
             actions.append(Pause(bridge, vm.uuid, mac))
         elif state not in (VmState.STARTING, VmState.BOOTING):
             actions.append(Unpause(bridge, vm.uuid))
+        if state in AT_REST and vm.wake_on_lan:
+            self.awaited.add(vm.uuid)
+            actions.append(AwaitMagic(bridge, vm.uuid, mac))
+        elif vm.uuid in self.awaited:
+            self.awaited.discard(vm.uuid)
+            actions.append(IgnoreMagic(bridge, vm.uuid))
         if state in AT_REST and vm.wake_on_traffic:
             actions.append(HoldAddresses(bridge, vm.uuid, tuple(map(str, vm.addresses)), mac))
         elif state in AT_REST:

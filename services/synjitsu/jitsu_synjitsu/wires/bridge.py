@@ -37,6 +37,9 @@ class Outlet(Protocol):
     def wake(self, bridge: WatchedBridge, vm: str) -> None:
         """Have vmd start a VM to which somebody has sent a packet."""
 
+    def summon(self, vm: str) -> None:
+        """Have vmd start a VM that a magic packet names."""
+
     def save(self, vm: str) -> None:
         """Report to vmd that a VM that drains is used."""
 
@@ -78,6 +81,7 @@ class WatchedBridge:
         """`focus` has the VMs that are held on this bridge, and those that run."""
         self.name = name
         self.addresses = focus.addresses
+        self.magic = focus.magic
         self.activity = focus.activity
         self.ports = BridgePorts(name, lan, ledger)
         self.counts = FrameCounts()
@@ -187,6 +191,8 @@ class WatchedBridge:
         saved = self.activity.frame(seen, now)
         if saved:
             self._outlet.save(saved)
+        for woken in self._focus.magic.frame(frame, seen, now):
+            self._outlet.summon(woken)
         self.perform(self.addresses.frame(frame, seen, now, is_own=is_own))
 
     def perform(self, actions: Sequence[Action]) -> None:

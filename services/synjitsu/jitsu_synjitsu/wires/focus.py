@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.activity import Activity
     from jitsu_synjitsu.rules.addresses import Addresses
+    from jitsu_synjitsu.rules.magic import MagicPackets
     from jitsu_synjitsu.wires.lan import Wire
 
 FOCUS_S, SHRINK_S = 0.02, 0.002
@@ -21,8 +22,9 @@ millisecond to make, and many VMs may boot at once. One that shows too much for 
 class Focus:
     """The filter of one bridge."""
 
-    def __init__(self, addresses: Addresses, activity: Activity, clock: Clock) -> None:
+    def __init__(self, addresses: Addresses, activity: Activity, magic: MagicPackets, clock: Clock) -> None:
         self.wire: Wire | None = None
+        self.magic = magic
         self.addresses = addresses
         self.activity = activity
         self._clock = clock
@@ -32,7 +34,7 @@ class Focus:
 
     def renew(self) -> None:
         """Show what is of interest now: of VMs that are held or flooded at once, of others soon."""
-        if self.addresses.changed or self.activity.attention.urgent:
+        if self.addresses.changed or self.magic.changed or self.activity.attention.urgent:
             self.now()
         elif (self.activity.attention.changed or self.addresses.shrunk) and not self._is_due:
             self._is_due = True
@@ -41,10 +43,11 @@ class Focus:
     def now(self) -> None:
         """Show it at once, if anything has changed."""
         self._is_due = False
-        if not (self.addresses.changed or self.addresses.shrunk or self.activity.attention.changed):
+        is_new = self.addresses.changed or self.addresses.shrunk or self.magic.changed
+        if not (is_new or self.activity.attention.changed):
             return
         self._note_floods()
-        self.addresses.changed = self.addresses.shrunk = False
+        self.addresses.changed = self.addresses.shrunk = self.magic.changed = False
         self.activity.attention.changed = self.activity.attention.urgent = False
         if self.wire is not None:
             held = self.addresses.macs()
@@ -57,6 +60,7 @@ class Focus:
                     self.addresses.held.lingering_addresses(),
                     self.activity.attention.listened(),
                     self.activity.attention.sampled() - held,
+                    bool(self.magic),
                 )
             )
 

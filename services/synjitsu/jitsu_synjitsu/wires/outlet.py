@@ -38,6 +38,10 @@ class VmdOutlet:
         """Have vmd start a VM to which somebody has sent a packet."""
         self._world.spawn(self._wake(bridge, vm))
 
+    def summon(self, vm: str) -> None:
+        """Have vmd start a VM that a magic packet names."""
+        self._world.spawn(self._summon(vm))
+
     def save(self, vm: str) -> None:
         """Report to vmd that a VM that drains is used."""
         self._world.spawn(self._save(vm))
@@ -69,6 +73,12 @@ class VmdOutlet:
             bridge.perform(bridge.addresses.not_woken(vm, self._world.clock.now()))
         else:
             bridge.perform(bridge.addresses.unwatch(vm, self._world.clock.now(), runs=True))
+
+    async def _summon(self, vm: str) -> None:
+        try:
+            await self._vmd.call(Summon(vm=vm, trigger="traffic"), Summoned, WAKE_TIMEOUT_S)
+        except JitsuError as error:
+            log.info("not woken by a magic packet", vm=vm, reason=str(error))
 
     async def _summon_again(self, bridge: WatchedBridge, vm: str) -> None:
         try:

@@ -15,6 +15,7 @@ from jitsu_synjitsu.rules.addresses import Addresses
 from jitsu_synjitsu.rules.events import ArmRequested
 from jitsu_synjitsu.rules.held import HeldVms
 from jitsu_synjitsu.rules.kept import Kept
+from jitsu_synjitsu.rules.magic import MagicPackets
 from jitsu_synjitsu.rules.strangers import Strangers
 from jitsu_synjitsu.rules.values import packed, packed_mac, seconds
 from jitsu_synjitsu.rules.waking import WakeLimit
@@ -73,7 +74,9 @@ class SynjitsuServer:
         self.strangers = Strangers(self.watcher.watchlist.vms, self._is_held)
 
     def _bridge(self, name: str) -> WatchedBridge:
-        focus = Focus(Addresses(HeldVms(self.kept), self._wakes), Activity(), self._world.clock)
+        focus = Focus(
+            Addresses(HeldVms(self.kept), self._wakes), Activity(), MagicPackets(self._wakes), self._world.clock
+        )
         bridge = WatchedBridge(name, focus, self._lan, self._world.clock, self._ledger, self._outlet)
         self.interfaces.introduce(bridge)
         return bridge

@@ -9,9 +9,11 @@ import structlog
 from jitsu_protocol.model.errors import Unavailable
 from jitsu_runtime.driver import Driver
 from jitsu_synjitsu.rules.watchlist import (
+    AwaitMagic,
     EndHold,
     Forget,
     HoldAddresses,
+    IgnoreMagic,
     LeaveOut,
     LetGo,
     NameInterface,
@@ -123,7 +125,17 @@ class Watcher:
                     self._perform_on_bridge(action)
 
     def _perform_on_bridge(
-        self, action: HoldAddresses | LetGo | EndHold | Pause | Unpause | WatchBoot | WatchUse | Unwatch
+        self,
+        action: HoldAddresses
+        | LetGo
+        | EndHold
+        | AwaitMagic
+        | IgnoreMagic
+        | Pause
+        | Unpause
+        | WatchBoot
+        | WatchUse
+        | Unwatch,
     ) -> None:
         """Do what concerns one bridge; nothing if Synjitsu does not listen there, until it does."""
         try:
@@ -138,6 +150,10 @@ class Watcher:
                 bridge.perform(bridge.addresses.unwatch(vm, now, runs=runs))
             case EndHold(_, vm):
                 bridge.addresses.starts(vm)
+            case AwaitMagic(_, vm, mac):
+                bridge.magic.listen(vm, mac)
+            case IgnoreMagic(_, vm):
+                bridge.magic.end(vm)
             case Pause(_, vm, mac):
                 bridge.ports.is_paused(vm, mac)
             case Unpause(_, vm):
@@ -166,6 +182,7 @@ class Watcher:
         for bridge in self._bridges:
             bridge.ports.is_not_paused(vm)
             bridge.activity.rests(vm)
+            bridge.magic.end(vm)
             bridge.perform(bridge.addresses.unwatch(vm, self._clock.now(), runs=False))
 
     def _summon_again(self, vm: str) -> None:
