@@ -77,6 +77,10 @@ def test_neither_a_flag_nor_a_variable_can_say_what_is_run() -> None:
         ('interval = "soon"', "interval: 'soon' is not a duration"),
         ('environment = { JITSU_NAME = "x" }', "environment: JITSU_NAME is set by Jitsu"),
         ('environment = { "a b" = "x" }', "environment: 'a b' cannot be the name of a variable"),
+        (
+            'states = ["list", "{name}"]',
+            "states: it is run once for all VMs, so there is nothing to fill in",
+        ),
         ("shell = true", "start is a list, but shell = true takes one text"),
     ],
 )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PLACEHOLDERS = ("name", "uuid", "address")
 """What `{...}` in an argument may stand for. Their values cannot begin with a hyphen."""
+OF_ALL = ("states", "watch")
+"""Commands that are about all VMs: their arguments are taken as they are."""
 _BRACES = re.compile(r"\{\{\w+\}\}|\{(\w+)\}")
 MAX_SECTIONS = 1000
 
@@ -63,6 +65,10 @@ def _argument_list(key: str, words: list[str], *, shell: bool) -> None:
         raise ValueError(f'{key} is one text; write its words as a list, ["...", "..."], or set shell = true')
     if "{" in words[0]:
         raise ValueError(f"{key}: the program {words[0]!r} must be written out; only arguments may have {{...}}")
+    if key in OF_ALL:
+        if meant := next((each for each in PLACEHOLDERS if any(f"{{{each}}}" in word for word in words)), ""):
+            raise ValueError(f"{key}: it is run once for all VMs, so there is nothing to fill in for {{{meant}}}")
+        return
     for found in (each for word in words for each in _BRACES.finditer(word)):
         if found[1] is not None and found[1] not in PLACEHOLDERS:
             known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)

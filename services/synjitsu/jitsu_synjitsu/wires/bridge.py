@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.events import Action
+    from jitsu_synjitsu.rules.magic import MagicPackets
     from jitsu_synjitsu.wires.focus import Focus
     from jitsu_synjitsu.wires.lan import Lan, Wire
     from jitsu_synjitsu.wires.ledger import Ledger
@@ -81,7 +82,6 @@ class WatchedBridge:
         """`focus` has the VMs that are held on this bridge, and those that run."""
         self.name = name
         self.addresses = focus.addresses
-        self.magic = focus.magic
         self.activity = focus.activity
         self.ports = BridgePorts(name, lan, ledger)
         self.counts = FrameCounts()
@@ -100,6 +100,11 @@ class WatchedBridge:
     @wire.setter
     def wire(self, wire: Wire | None) -> None:
         self._focus.wire = wire
+
+    @property
+    def magic(self) -> MagicPackets:
+        """Return the VMs that a magic packet wakes."""
+        return self._focus.magic
 
     @property
     def listens_since(self) -> float:
@@ -191,7 +196,7 @@ class WatchedBridge:
         saved = self.activity.frame(seen, now)
         if saved:
             self._outlet.save(saved)
-        for woken in self._focus.magic.frame(frame, seen, now):
+        for woken in self.magic.frame(frame, seen, now):
             self._outlet.summon(woken)
         self.perform(self.addresses.frame(frame, seen, now, is_own=is_own))
 
