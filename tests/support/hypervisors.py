@@ -173,7 +173,7 @@ def _lxd_refuses(patch: pytest.MonkeyPatch) -> None:
     from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
     from jitsu_vmd.hypervisors.lxd.wires.client import LxdClient
 
-    async def refuse(*_: object) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         raise LxdError(400, "Not enough free memory")
 
     patch.setattr(LxdClient, "change", refuse)

@@ -148,6 +148,14 @@ class ReservesInterfaces(Protocol):
         """
 
 
+@runtime_checkable
+class HasNotes(Protocol):
+    """An ability: it knows what an operator should know of it, though it answers."""
+
+    def notes(self) -> list[str]:
+        """Return sentences for `jitsu status`."""
+
+
 @dataclass(frozen=True)
 class Discovered:
     """A machine that a hypervisor has, whether or not a VM is configured for it."""

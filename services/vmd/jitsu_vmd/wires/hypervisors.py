@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
-from jitsu_vmd.hypervisor import DomainIds, Examined, ReservesInterfaces, XenstoreKeys
+from jitsu_vmd.hypervisor import DomainIds, Examined, HasNotes, ReservesInterfaces, XenstoreKeys
 from jitsu_vmd.rules.interfaces import check_addresses
 from jitsu_vmd.wires.isolation import OddVms, isolated
 
@@ -118,6 +118,8 @@ class Hypervisors:
         for name, backend in self._backends.items():
             trouble = f" does not answer: {self.troubles[name]}" if name in self.troubles else ""
             notes.append(f"hypervisor {f'{name}: ' if name else ''}{backend.name}{trouble}")
+            if isinstance(backend, HasNotes):
+                notes += backend.notes()
         return notes
 
     async def open(self) -> None:

@@ -18,7 +18,7 @@ from jitsu_protocol.model.errors import JitsuError, NotFound, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisor import OTHERS, Discovered, Examined, Guest
 from jitsu_vmd.hypervisors.lxd.rules import connect, instances, keys
-from jitsu_vmd.hypervisors.lxd.rules.states import state_of
+from jitsu_vmd.hypervisors.lxd.rules.states import not_heard, state_of
 from jitsu_vmd.hypervisors.lxd.wires.calls import InstanceCalls
 from jitsu_vmd.hypervisors.lxd.wires.client import LxdClient
 from jitsu_vmd.hypervisors.lxd.wires.cluster import Cluster
@@ -171,6 +171,10 @@ class Lxd:
 
         await self._cluster.each(names, take)
         return found
+
+    def notes(self) -> list[str]:
+        """Return which members of the cluster are not heard."""
+        return not_heard(self._cluster.members)
 
     async def discover(self) -> Sequence[Discovered]:
         """Return all instances, with the addresses that they have now."""

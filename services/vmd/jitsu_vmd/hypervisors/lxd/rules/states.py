@@ -26,14 +26,16 @@ What a call is answered, whatever the call was (answers.py has the texts by whic
     answer                                            what is done
     the instance is running, or stopped, already      success: what was wanted is so
     the instance is busy with another operation       wait for it, look again, and go on from there
-    the database has no leader                        the same call again, after a look, until the time is over
+    the database has no leader                        the same call again, after a look, until boot_limit is over
+    nothing, or a connection to the member fails      the same, until the cluster notices that the member is offline
+    the member is offline                             refused: the instance may run there
     the member is evacuated                           refused; `lxc cluster restore MEMBER`, or move the instance
-    a connection to the member fails                  refused; whether the instance runs there is not known
     anything else                                     the reason of the failed boot or stop
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +63,9 @@ class Member:
     url: str = ""
 
     @property
-    def is_online(self) -> bool:
-        """Whether the other members hear it."""
-        return self.status == "Online"
+    def is_heard(self) -> bool:
+        """Whether the other members hear it: one that is evacuated answers, too."""
+        return self.status in ("Online", "Evacuated")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def why_unknown(instance: Mapping[str, Any], members: Mapping[str, Member]) -> s
     """Return why nothing is known of an instance."""
     location = str(instance.get("location", ""))
     member = members.get(location)
-    if member is not None and not member.is_online:
+    if member is not None and not member.is_heard:
         return offline(member)
     where = f" on {location}" if member is not None else ""
     return f"LXD cannot tell the state of the instance{where}: it reports {instance.get('status') or 'none'}"
@@ -101,11 +103,16 @@ def why_unknown(instance: Mapping[str, Any], members: Mapping[str, Member]) -> s
 
 def offline(member: Member) -> str:
     """Return what is said of an instance whose member is not heard."""
-    because = f" ({member.message[:200]})" if member.message else ""
+    because = f" ({_short(member.message)})" if member.message else ""
     return (
-        f"its cluster member {member.name} is {member.status.lower() or 'silent'}{because}, and the instance may still "
-        "run there: it is started elsewhere only if the cluster moves it"
+        f"its cluster member {member.name} is {member.status.lower() or 'silent'} and may still run it; only the "
+        f"cluster moves it elsewhere{because}"
     )
+
+
+def _short(message: str) -> str:
+    """Return LXD's message about a member without the time of day: `No heartbeat for 27.1s (2026-11-28 ...)`."""
+    return re.sub(r"\.\d+s\b", " s", message.partition(" (")[0])[:200]
 
 
 def config_of(instance: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -127,7 +134,7 @@ def members_of(records: object) -> dict[str, Member]:
 def not_heard(members: Mapping[str, Member]) -> list[str]:
     """Return a note about each member that is neither online nor evacuated."""
     return [
-        f"cluster member {member.name} is {member.status.lower()}: {member.message[:200]}"
+        f"cluster member {member.name} is {member.status.lower()}: {_short(member.message)}"
         for member in members.values()
-        if member.status not in ("Online", "Evacuated")
+        if not member.is_heard
     ]

@@ -1,13 +1,15 @@
 """The calls that start and stop an instance: each looks first at what the instance does, and then asks for a change.
 
-A call that fails because the cluster's database has lost its leader, or because LXD is busy with the instance, is made
-again after a look, for as long as the VM's `boot_limit` allows. LXD itself starts no instance twice: a start that has
+A call that fails because the cluster's database has lost its leader, because a member does not answer and the cluster
+has not noticed yet, or because LXD is busy with the instance, is made again after a look, for as long as the VM's
+`boot_limit` allows. LXD itself starts no instance twice: a start that has
 been carried out although its answer was lost is answered "already running".
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,6 +19,7 @@ from jitsu_runtime.clock import sleep
 from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError, Meaning, first_error
 from jitsu_vmd.hypervisors.lxd.rules.states import DISCARDED, RESTORING, config_of, state_of
 from jitsu_vmd.hypervisors.lxd.wires.client import instance_path
+from jitsu_vmd.hypervisors.lxd.wires.cluster import Unsure
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
@@ -177,8 +180,9 @@ class InstanceCalls:
         while True:
             try:
                 await call(vm)
-            except LxdError as error:
-                if error.meaning not in WAITED_OUT or self._clock.now() + AGAIN_S >= ends:
+            except (LxdError, Unsure) as error:
+                is_waited_out = isinstance(error, Unsure) or error.meaning in WAITED_OUT
+                if not is_waited_out or self._clock.now() + AGAIN_S >= ends:
                     raise await self._failed(vm, error) from None
                 if not was_told:
                     log.warning("LXD cannot do this just now: it is tried again", vm=vm.name, reason=str(error))
@@ -187,7 +191,9 @@ class InstanceCalls:
             else:
                 return
 
-    async def _failed(self, vm: VM, error: LxdError) -> BootFailed | Unavailable:
+    async def _failed(self, vm: VM, error: LxdError | Unsure) -> BootFailed | Unavailable:
+        if isinstance(error, Unsure):
+            return error
         if error.meaning is Meaning.EVACUATED:
             return Unavailable(
                 "its cluster member is evacuated",
@@ -205,10 +211,14 @@ class InstanceCalls:
         body = {"action": action, "timeout": 30, "force": False, "stateful": False} | more
         wanted = Meaning.IS_STOPPED if action == "stop" else Meaning.IS_RUNNING
         try:
-            await self._client.change("PUT", instance_path(vm.name, "state"), body)
+            await self._client.change(
+                "PUT", instance_path(vm.name, "state"), body, meanwhile=partial(self._cluster.check_heard, vm.name)
+            )
         except LxdError as error:
             if error.meaning is not wanted:
                 raise
+        except Unavailable as error:
+            raise await self._cluster.why(vm.name, error) from None
 
     async def _mark(self, vm: VM, instance: dict[str, Any], key: str, *, is_set: bool) -> None:
         """Write a mark into an instance's configuration, or remove it; nothing is done if it is so already."""

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import structlog
 
-from jitsu_protocol.model.errors import SetupFault, Unavailable
+from jitsu_protocol.model.errors import SetupFault, TimedOut, Unavailable
 from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
 from jitsu_vmd.hypervisors.lxd.rules.connect import url_of
 from jitsu_vmd.hypervisors.shared.tls import client_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     import aiohttp
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 REQUEST_LIMIT_S = 10.0
 OPERATION_LIMIT_S = 600.0
 """vmd itself gives up much earlier (boot_limit, shutdown_limit)."""
+WAIT_S, MARGIN_S = 4, 1.0
+"""An operation is waited for in pieces of that many seconds; LXD answers each in time; the margin is for the way."""
+UNDER_WAY = frozenset({"Operation created", "Pending", "Running", "Starting", "Stopping", "Cancelling", None})
 MAX_ANSWER_BYTES = 256 << 20
 """Ten thousand instances are 25 MB."""
 MAX_EVENT_BYTES = 4 << 20
@@ -137,19 +141,40 @@ class LxdClient:
         except (ValueError, IndexError) as error:
             raise Unavailable(f"{self.where} has answered what is not a list: {error}") from None
 
-    async def change(self, method: str, path: str, body: object, limit: float = OPERATION_LIMIT_S, **query: str) -> Any:
-        """Have something changed, and return when that is done; raises LxdError, or Unavailable."""
-        answer = await self._exchange(method, path, query, body, limit)
-        operation = answer.get("operation")
+    async def change(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        limit: float = OPERATION_LIMIT_S,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+    ) -> Any:
+        """Have something changed, and return when that is done; raises LxdError, or Unavailable.
+
+        While it lasts, `meanwhile` is called now and then, and may raise Unavailable: whoever should do it may be gone.
+        """
+        answer = await self._exchange(method, path, {}, body, REQUEST_LIMIT_S)
+        operation = str(answer.get("operation") or "")
         if not operation:
             return answer.get("metadata")
-        if not str(operation).startswith("/1.0/operations/"):
+        if not operation.startswith("/1.0/operations/"):
             raise Unavailable(f"{self.where} has answered with an operation that is not one")
-        path = str(operation).partition("?")[0] + "/wait"
-        done = (await self._exchange("GET", path, {"timeout": str(int(limit))}, None, limit)).get("metadata") or {}
+        done = await self._ended(operation.partition("?")[0] + "/wait", limit, meanwhile)
         if done.get("status") != "Success":
             raise LxdError(400, str(done.get("err") or f"the operation is {done.get('status')}"))
         return done.get("metadata")
+
+    async def _ended(self, path: str, limit: float, meanwhile: Callable[[], Awaitable[None]] | None) -> dict[str, Any]:
+        """Return the record of an operation that has ended; each wait is short, in case its member does not answer."""
+        for _ in range(max(1, round(limit / WAIT_S))):
+            with suppress(TimedOut):
+                answer = await self._exchange("GET", path, {"timeout": str(WAIT_S)}, None, WAIT_S + MARGIN_S)
+                found = answer.get("metadata") or {}
+                if found.get("status") not in UNDER_WAY:
+                    return dict(found)
+            if meanwhile is not None:
+                await meanwhile()
+        raise TimedOut(f"{self.where} has not ended an operation within {limit:g} s")
 
     async def _exchange(
         self, method: str, path: str, query: Mapping[str, str], body: object, limit: float
@@ -168,7 +193,7 @@ class LxdClient:
                 data = await _read(answer.content)
         except TimeoutError:
             self._another(base)
-            raise Unavailable(f"{base if self._urls else self.where} has not answered within {limit:g} s") from None
+            raise TimedOut(f"{base if self._urls else self.where} has not answered within {limit:g} s") from None
         except (self._library.ClientError, OSError) as error:
             self._another(base)
             raise Unavailable(f"{base if self._urls else self.where} cannot be reached: {error}") from None

@@ -26,6 +26,10 @@ PER_INSTANCE_S = 0.002
 """What each instance adds to these: a server looks at one after the other."""
 
 
+class Unsure(Unavailable):
+    """A part of a cluster does not answer, and the cluster has not noticed yet: a little later, more is known."""
+
+
 class Cluster:
     """What is known of a server, or of the members of a cluster."""
 
@@ -75,10 +79,6 @@ class Cluster:
         self.members = members_of(records)
         self._client.know([member.url for member in self.members.values()])
 
-    def all_online(self) -> bool:
-        """Say whether no member is missing."""
-        return all(member.is_online for member in self.members.values())
-
     def is_here(self, instance: dict[str, Any], *, by_socket: bool) -> bool:
         """Say whether an instance runs on this host: the one whose socket is used."""
         return by_socket and (not self.is_clustered or instance.get("location") == self.server_name)
@@ -86,7 +86,17 @@ class Cluster:
     # --- instances ---
 
     async def instance(self, name: str) -> dict[str, Any] | None:
-        """Return the record of an instance, None if there is none; raises LxdError, Unavailable."""
+        """Return the record of an instance, None if there is none; raises LxdError, Unavailable.
+
+        A member that is offline is not asked, as that takes 10 s. The list of all instances says at once that the
+        instance is still there, or where the cluster has moved it to.
+        """
+        if self._is_offline(name):
+            await self.refresh_members()
+        if self._is_offline(name):
+            listed: list[dict[str, Any]] = []
+            await self.each([name], lambda _, record: listed.append(record) if isinstance(record, dict) else None)
+            return listed[0] if listed else None
         limit = MEMBER_LIMIT_S if self.is_clustered else LOOK_LIMIT_S
         try:
             found = await self._client.get(instance_path(name), limit)
@@ -100,6 +110,16 @@ class Cluster:
         self.located(name, found.get("location"))
         return found
 
+    def _is_offline(self, name: str) -> bool:
+        member = self.members.get(self._locations.get(name, ""))
+        return member is not None and not member.is_heard
+
+    async def check_heard(self, name: str) -> None:
+        """Raise Unavailable if the member that has an instance is offline."""
+        await self.refresh_members()
+        if self._is_offline(name):
+            raise Unavailable(offline(self.members[self._locations[name]]))
+
     def located(self, name: str, location: object) -> None:
         """Note where an instance is."""
         if self.is_clustered and isinstance(location, str) and location:
@@ -111,16 +131,16 @@ class Cluster:
             try:
                 await self.refresh_members()
             except Unavailable as away:
-                return away
+                return Unsure(str(away))
         member = self.members.get(self._locations.get(name, ""))
-        if member is not None and not member.is_online:
+        if member is not None and not member.is_heard:
             return Unavailable(offline(member))
         if isinstance(error, LxdError) and error.meaning is not Meaning.UNREACHABLE:
             return self.unavailable(error)
         if member is not None:
-            return Unavailable(
-                f"its cluster member {member.name} does not answer, and the cluster has not noticed yet: {error}"
-            )
+            return Unsure(f"its cluster member {member.name} does not answer, or the cluster itself: {error}")
+        if self.is_clustered:
+            return Unsure(str(error))
         return error if isinstance(error, Unavailable) else Unavailable(str(error))
 
     async def each(self, names: Sequence[str], take: Callable[[str, dict[str, Any] | Unavailable], None]) -> None:
@@ -128,7 +148,7 @@ class Cluster:
 
         Raises Unavailable if the server is silent; in a cluster, it may be a member that is.
         """
-        if len(names) <= FEW and self.all_online():
+        if len(names) <= FEW and all(member.is_heard for member in self.members.values()):
             await asyncio.gather(*(self._one(name, take) for name in names))
             return
         wanted = set(names)
