@@ -46,8 +46,9 @@ STOP_LIMIT_S = 1.0
 STOP_LOOK_S = 0.0005
 NICE, NICE_AFTER_S = 5, 2.0
 """A guest that never waits must not delay those that serve names and packets. While it boots, a client waits."""
-REFILL_S = 0.02
-"""After a start: by then the guest has answered, and does not wait for the processor that a fork takes."""
+SERVED_S = 0.02
+"""After a start: by then the guest has answered, and does not wait for the processor that a fork takes, or the copying
+of what it prints."""
 
 
 class TenderFault(Exception):
@@ -135,8 +136,8 @@ class Tenders:
         self.all[record.uuid] = tender
         self._loop.watch(spare.channel.fileno(), partial(self._executed, tender))
         self._loop.watch(spare.process, partial(self._ended, tender))
-        self._watch_console(tender)
-        self._loop.later(REFILL_S, self._refill)
+        self._loop.later(SERVED_S, partial(self._watch_console, tender))
+        self._loop.later(SERVED_S, self._refill)
         self._loop.later(NICE_AFTER_S, partial(self._be_nice, tender))
 
     @staticmethod
@@ -240,7 +241,7 @@ class Tenders:
         self._watch_console(tender)
 
     def _watch_console(self, tender: Tender) -> None:
-        if tender.console.descriptor >= 0:
+        if not tender.has_ended and tender.console.descriptor >= 0:
             self._loop.watch(tender.console.descriptor, partial(self._printed, tender))
 
     def _printed(self, tender: Tender) -> None:
