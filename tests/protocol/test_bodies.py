@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.messages import Apply, Change, Check, Failure, Record, Report, Request, Summon, Use
 from jitsu_protocol.model.errors import BadRequest, Conflict, Invalid, MalformedMessage, to_wire
-from jitsu_protocol.wire.bodies import Reading, read
+from jitsu_protocol.wire.bodies import SEVERAL, SEVERAL_BYTES, Reading, read
 from jitsu_protocol.wire.codec import decode, encode, open_frame
 
 if TYPE_CHECKING:
@@ -149,3 +149,23 @@ def test_an_error_on_the_wire_has_a_bounded_size() -> None:
         frame = encode(Failure.model_validate(to_wire(error)), id=b"id")
         assert len(frame) < 400_000
         assert decode(frame).body["code"] == error.code
+
+
+@pytest.mark.parametrize("wrong", [0, 49, 50, 777])
+def test_a_wrong_element_among_short_ones_is_named_as_if_it_stood_alone(wrong: int) -> None:
+    changes: list[dict[str, Any]] = [{"path": f"a/{n}", "value": str(n), "old": None} for n in range(1000)]
+    changes[wrong] = {"path": "x", "value": 7}
+    reading = Reading(Apply, memoryview(msgpack.packb(APPLY | {"changes": changes})))
+    with pytest.raises(MalformedMessage, match=r"malformed: value: Input should be a valid string$"):
+        for _ in reading.steps():
+            pass
+
+
+@pytest.mark.parametrize("size", [1, SEVERAL_BYTES // 2, SEVERAL_BYTES + 1])
+@pytest.mark.parametrize("count", [0, 1, SEVERAL - 1, SEVERAL, SEVERAL + 1, 3 * SEVERAL])
+def test_elements_of_a_list_are_read_in_their_order_however_long_they_are(size: int, count: int) -> None:
+    changes = [{"path": f"a/{n}", "value": "x" * size, "old": None} for n in range(count)]
+    reading = Reading(Apply, memoryview(msgpack.packb(APPLY | {"changes": changes})))
+    for _ in reading.steps():
+        pass
+    assert [each.model_dump() for each in reading.result().changes] == changes

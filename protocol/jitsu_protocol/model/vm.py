@@ -12,7 +12,7 @@ import re
 import uuid as uuid_module
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -178,6 +178,9 @@ class VM(BaseModel):
 _COMPOSED = ("uuid", "name", "names", "aliases", "addresses", "config")
 _PLAIN = tuple(field for field in VM.model_fields if field not in _COMPOSED)
 """Fields that are a leaf of the same name below `jitsu/vm/<uuid>/`."""
+_DEFAULTS = {field: VM.model_fields[field].default for field in _PLAIN}
+PLACES_KEPT = 1024
+"""Paths of leaves that have been taken apart. VMs have the same keys, so most come again."""
 
 _IN_THE_MODEL = frozenset({"dns", "alias", "ip", "name", "uuid", "ttl", *_PLAIN})
 """Keys whose values `VM` checks; those of the others are checked where a VM is built."""
@@ -244,12 +247,12 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
     faults: list[Fault] = []
     plain: dict[str, str] = {}
     for path, value in leaves.items():
-        match path.split("/"):
-            case ["config", key, index] if index.isdecimal() and len(index) < 7:
-                config.setdefault(key, []).append((int(index), value))
-            case ["dns", name, "ttl"]:
+        match _place(path):
+            case "config", key, index:
+                config.setdefault(key, []).append((index, value))
+            case "dns", name, _:
                 names[name] = value
-            case [leaf] if leaf in _PLAIN or leaf == "ip":
+            case "plain", leaf, _:
                 plain[leaf] = value
             case _:
                 meant = nearest(path, (*_PLAIN, "ip")) if len(faults) < MAX_FAULTS else ""
@@ -279,6 +282,20 @@ def from_tree(uuid: str, leaves: Mapping[str, str]) -> VM:
     if vm.uuid != uuid:
         raise InvalidVm([Fault("uuid", f"{uuid[:100]!r} must be written {vm.uuid}")])
     return vm
+
+
+@lru_cache(PLACES_KEPT)
+def _place(path: str) -> tuple[str, str, int] | None:
+    """Return what a leaf is ("config", "dns" or "plain"), its key or name, and which of the values of a key."""
+    match path.split("/"):
+        case ["config", key, index] if index.isdecimal() and len(index) < 7:
+            return "config", key, int(index)
+        case ["dns", name, "ttl"]:
+            return "dns", name, 0
+        case [leaf] if leaf in _PLAIN or leaf == "ip":
+            return "plain", leaf, 0
+        case _:
+            return None
 
 
 def _named_after(dns: str) -> str:
@@ -317,10 +334,10 @@ def to_tree(vm: VM) -> dict[str, str]:
     leaves["ip"] = " ".join(map(str, vm.addresses))
     for key, values in vm.config.items():
         leaves |= {f"config/{key}/{index}": value for index, value in enumerate(values)}
-    values_of_fields = dict(vm)
-    for field in _PLAIN:
+    values_of_fields = vars(vm)
+    for field, default in _DEFAULTS.items():
         value = values_of_fields[field]
-        if field in _ALWAYS_WRITTEN or value != VM.model_fields[field].default:
+        if field in _ALWAYS_WRITTEN or value != default:
             leaves[field] = as_text(value)
     if vm.idle_timeout == 2 * vm.ttl and "idle_timeout" not in vm.config:
         leaves.pop("idle_timeout", None)  # follows the TTL for as long as nobody sets it

@@ -6,7 +6,8 @@ here), or one with a million faults, each of which makes an error of a kilobyte.
     a body, or a part of it              is read like this
     longer than the class's `max_bytes`  it is refused unread
     a field that is a list or a map      element by element: each is decoded and validated before the next one, the
-                                         first fault ends the reading, and there may be at most MAX_ELEMENTS
+                                         first fault ends the reading, and there may be at most MAX_ELEMENTS.
+                                         Short elements of a list are taken several at a time, up to SEVERAL_BYTES
     any other field of the class         it may have MAX_SCALAR_BYTES
     a field that the class does not have it is skipped without being decoded
 
@@ -15,7 +16,9 @@ here), or one with a million faults, each of which makes an error of a kilobyte.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 import msgpack
@@ -24,7 +27,7 @@ from pydantic import TypeAdapter
 
 from jitsu_protocol.messages import Request
 from jitsu_protocol.model.errors import MalformedMessage
-from jitsu_protocol.wire.codec import is_array, is_map, unpacked, validated
+from jitsu_protocol.wire.codec import UNREADABLE, is_array, is_map, unpacked, validated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +44,13 @@ MAX_CONTAINERS = 1000
 MAX_LENGTH = 10_000
 """The most elements in each of those lists and maps."""
 MAX_FIELDS = 64
+SEVERAL, SEVERAL_BYTES = 50, 16 * 1024
+"""Decoded, so many bytes cannot need more than 1.2 MB."""
 STEP = 200
 """How many elements are read in one step, which takes less than a millisecond."""
+
+_ARRAY = Struct(">BH")
+"""The header of an array of msgpack (array 16)."""
 
 R = TypeVar("R", bound=Request)
 
@@ -87,10 +95,29 @@ class Reading(Generic[R]):
     def _list(self, unpacker: msgpack.Unpacker, name: str, many: _Many) -> Iterator[None]:
         elements: list[Any] = []
         self._fields[name] = elements
-        for number in range(_count(unpacked(unpacker.read_array_header), name, many)):
-            elements.append(self._element(unpacker, many.value))
-            if number % STEP == STEP - 1:
+        count = _count(unpacked(unpacker.read_array_header), name, many)
+        while len(elements) < count:
+            several = min(count - len(elements), SEVERAL)
+            begin = unpacker.tell()
+            ends = [self._skip(unpacker) for _ in range(several)]
+            if (found := self._several(begin, ends, many)) is not None:
+                elements += found
+            else:
+                for at, end in pairwise([begin, *ends]):
+                    element = self._decoded(at, end, MAX_ELEMENT_BYTES)
+                    elements.append(validated(self._cls.kind, partial(many.value.validate_python, element)))
+            if len(elements) % STEP == 0:
                 yield
+
+    def _several(self, begin: int, ends: list[int], many: _Many) -> list[Any] | None:
+        """Return short elements, decoded and validated together; None if they are not short, or one is wrong."""
+        if ends[-1] - begin > SEVERAL_BYTES:
+            return None
+        try:
+            packed = _ARRAY.pack(0xDC, len(ends)) + self._body[begin : ends[-1]]
+            return many.list_of.validate_python(msgpack.unpackb(packed, raw=False))
+        except UNREADABLE:
+            return None  # one after the other, to find out which is wrong
 
     def _map(self, unpacker: msgpack.Unpacker, name: str, many: _Many, of_keys: TypeAdapter[Any]) -> Iterator[None]:
         elements: dict[Any, Any] = {}
@@ -107,20 +134,28 @@ class Reading(Generic[R]):
 
     def _next(self, unpacker: msgpack.Unpacker, limit: int) -> Any:
         """Return the next value; raises MalformedMessage if it has more than `limit` bytes."""
-        begin = unpacker.tell()
+        return self._decoded(unpacker.tell(), self._skip(unpacker), limit)
+
+    @staticmethod
+    def _skip(unpacker: msgpack.Unpacker) -> int:
         unpacked(unpacker.skip)
-        length = unpacker.tell() - begin
-        if length > limit:
-            raise MalformedMessage(f"a value of {length} bytes is too long: {limit} are allowed")
-        return _bounded(self._body[begin : begin + length])
+        return int(unpacker.tell())
+
+    def _decoded(self, begin: int, end: int, limit: int) -> Any:
+        if end - begin > limit:
+            raise MalformedMessage(f"a value of {end - begin} bytes is too long: {limit} are allowed")
+        return _bounded(self._body[begin:end])
 
 
 class _Many:
     """The types of the elements of a list or a map; `key` is None for a list."""
 
-    def __init__(self, key: TypeAdapter[Any] | None, value: TypeAdapter[Any], most: int) -> None:
+    def __init__(
+        self, key: TypeAdapter[Any] | None, value: TypeAdapter[Any], list_of: TypeAdapter[list[Any]], most: int
+    ) -> None:
         self.key = key
         self.value = value
+        self.list_of = list_of
         self.most = most
 
 
@@ -136,9 +171,9 @@ def _elements(cls: type[Request], field: str) -> _Many | None:
     about = cls.model_fields.get(field)
     if about is None or get_origin(about.annotation) not in (list, dict):
         return None
-    *keys, value = map(TypeAdapter, get_args(about.annotation))
+    *keys, value = get_args(about.annotation)
     most = min([MAX_ELEMENTS, *(each.max_length for each in about.metadata if isinstance(each, MaxLen))])
-    return _Many(keys[0] if keys else None, value, most)
+    return _Many(TypeAdapter(keys[0]) if keys else None, TypeAdapter(value), TypeAdapter(list[value]), most)  # type: ignore[valid-type]
 
 
 def _bounded(packed: memoryview) -> Any:

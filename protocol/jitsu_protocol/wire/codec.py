@@ -33,7 +33,7 @@ HEADER_BYTES = 256
 MAX_ERRORS_SHOWN = 3
 MAX_REASON_CHARACTERS = 300
 
-_UNREADABLE = (msgpack.UnpackException, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
+UNREADABLE = (msgpack.UnpackException, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 """What msgpack raises for bytes from a peer, which is documented only in part. UnicodeDecodeError and most of its own
 errors are ValueErrors. TypeError comes from the key of a map that cannot be hashed, ArithmeticError from a timestamp,
 and MemoryError from the length of a list."""
@@ -151,7 +151,7 @@ def unpacked(unpack: Callable[[], Any]) -> Any:
     """Return what `unpack` reads with msgpack; raises MalformedMessage whatever is wrong with the bytes."""
     try:
         return unpack()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS]
         raise MalformedMessage(f"the frame is not msgpack: {reason}") from None
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha1
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jitsu_store.git.steps import PIECE, at_once
 
@@ -47,8 +47,10 @@ class ObjectKind(StrEnum):
     TAG = "tag"
 
 
-@dataclass(frozen=True)
-class GitObject:
+_KINDS = {kind: kind.value.encode() for kind in ObjectKind}
+
+
+class GitObject(NamedTuple):
     """One object. Its id follows from the rest."""
 
     kind: ObjectKind
@@ -58,7 +60,10 @@ class GitObject:
 
 def make(kind: ObjectKind, data: bytes) -> GitObject:
     """Return the object with its id."""
-    hashed = sha1(b"%s %d\0" % (kind.encode(), len(data)), usedforsecurity=False)
+    head = b"%s %d\0" % (_KINDS[kind], len(data))
+    if len(data) < LARGE_BYTES:
+        return GitObject(kind, data, sha1(head + data, usedforsecurity=False).digest())
+    hashed = sha1(head, usedforsecurity=False)
     hashed.update(data)
     return GitObject(kind, data, hashed.digest())
 

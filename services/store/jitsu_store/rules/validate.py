@@ -7,6 +7,7 @@ the start of the suite all come through here.
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,14 @@ from jitsu_protocol.model.inventory import MAX_NOTED, Inventory
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_store.git.steps import PIECE, PIECE_VMS, at_once
 from jitsu_store.rules.config_keys import config_fault
-from jitsu_store.rules.tree import MAX_TREE_BYTES, MAX_VALUE_CHARACTERS, LeafTree, path_fault
+from jitsu_store.rules.tree import (
+    MAX_PATH_CHARACTERS,
+    MAX_TREE_BYTES,
+    MAX_VALUE_CHARACTERS,
+    LeafTree,
+    part_fault,
+    path_fault,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
     from jitsu_store.rules.tree import Changes
 
 
+LEAVES_KEPT = 1024
+"""Paths of leaves below a VM that were checked. VMs have the same keys, so most come again."""
 MAX_VM_BYTES = 512 * 1024
 """One VM's paths and values: enough for hundreds of names, and for all keys at their longest."""
 MAX_PUBLISHED_BYTES = 4 * 1024 * 1024
@@ -129,12 +139,14 @@ class State:
         touched: set[str] = set()
         vm_root = _NOWHERE
         for number, (path, value) in enumerate(changes.items(), 1):
-            if fault := _form_reason(path, value):
+            if not path.startswith(vm_root):  # leaves of a VM mostly come together
+                vm_root = _NOWHERE
+                if path.startswith(_BELOW_VMS):
+                    vm = _vm_of(path)
+                    vm_root = f"{_BELOW_VMS}{vm}/"
+                    touched.add(vm)
+            if fault := _form_reason(path, value, vm_root):
                 reasons.append(fault)
-            if not path.startswith(vm_root) and path.startswith(_BELOW_VMS):  # leaves of a VM mostly come together
-                vm = _vm_of(path)
-                vm_root = f"{_BELOW_VMS}{vm}/"
-                touched.add(vm)
             if number % PIECE == 0:
                 yield
         if reasons:
@@ -219,15 +231,36 @@ def _size(path: str, value: str | None) -> int:
     return 0 if value is None else len(path) + (len(value) if value.isascii() else len(value.encode()))
 
 
-def _form_reason(path: str, value: str | None) -> str:
-    """Return why no value, or not this value, can be set at a path; or nothing."""
-    if fault := path_fault(path) or ("" if value is None or "/config/" not in path else config_fault(path)):
+def _form_reason(path: str, value: str | None, vm_root: str) -> str:
+    """Return why no value, or not this value, can be set at a path; or nothing. `vm_root` is that of its VM."""
+    if not _is_plain_leaf(path, vm_root) and (fault := _path_reason(path, value)):
         return fault
     if value is not None and len(value) > MAX_VALUE_CHARACTERS:
         return f"the value of {path} has more than {MAX_VALUE_CHARACTERS} characters"
     if value is not None and not _is_text(value):
         return f"the value of {path} is not text: {value[:50]!r}"
     return ""
+
+
+def _path_reason(path: str, value: str | None) -> str:
+    return path_fault(path) or ("" if value is None or "/config/" not in path else config_fault(path))
+
+
+def _is_plain_leaf(path: str, vm_root: str) -> bool:
+    """Return whether a path is one of a VM that needs no closer look."""
+    return (
+        vm_root is not _NOWHERE
+        and len(path) <= MAX_PATH_CHARACTERS
+        and _may_be_leaf(path[len(vm_root) :])
+        and not part_fault(vm_root[len(_BELOW_VMS) : -1])
+    )
+
+
+@lru_cache(LEAVES_KEPT)
+def _may_be_leaf(leaf: str) -> bool:
+    """Return whether any VM may have a leaf of this path below it."""
+    path = f"{_BELOW_VMS}vm/{leaf}"
+    return not (path_fault(path) or ("/config/" in path and config_fault(path)))
 
 
 def _is_text(value: str) -> bool:
