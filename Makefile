@@ -6,7 +6,7 @@ GUESTS := build/guests
 TOOLS := build/tools
 DIST ?= dist
 
-.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-libvirt install deb dist docs pins clean
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt install deb dist docs pins clean
 # Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
@@ -169,6 +169,10 @@ bench-unikernel: setup
 # Some minutes, as root.
 bench-synjitsu: setup
 	$(BIN)/python -m bench.synjitsu
+
+# Some minutes, as root: each kind of which the engine is installed. KINDS="command solo5" measures only these.
+bench-engines: setup guests
+	$(BIN)/python -m bench.engines $(KINDS)
 
 # A minute, as root.
 bench-libvirt: setup-libvirt

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LINES = sorted(set(re.findall(r"`((?:make|python -m) (?:bench|fuzz)[^`]*)`", all_pages())))
 TIERS = {
+    "make bench-engines": pytest.mark.net,
     "make bench-libvirt": pytest.mark.libvirt,
     "make bench-synjitsu": pytest.mark.net,
     "make bench-unikernel": pytest.mark.net,
@@ -31,6 +32,7 @@ BRIEFLY = {"JITSU_BENCH_BRIEF": "1", "PACKETS": "5000", "QUERIES": "4000"}
 FIGURES = {
     "make bench": r"query to the reply +[\d.]+ +[\d.]+ +[\d.]+\n",
     "make bench-dns": r"(?s)Jitsu +\d+ \(1\.00\).*Jitsu's dns process: \d+ MB\n.*cold names at once",
+    "make bench-engines": r"(?s)command +[\d.]+ +[\d.]+ +[\d.]+ .*solo5 +[\d.]+ .*plot: ",
     "make bench-libvirt": r"cold +\d+ +\d+ +\d+ +\d+ .*\nsaved .*\npaused .*\n",
     "make bench-scale": r"(?s)min running.*NXDOMAIN for a name that is held: 0\n.*back after kill -9: reaper [\d.]+ s",
     "make bench-store": r"one key changed, acknowledged and on the disk +median [\d.]+ ms\n",
