@@ -30,6 +30,7 @@ _TEXTS: tuple[tuple[Meaning, tuple[str, ...]], ...] = (
         Meaning.NO_LEADER,
         (
             "no available dqlite leader",
+            "no available cowsql leader",
             "failed to begin transaction",
             "failed to create dqlite connection",
             "not leader",

@@ -181,8 +181,7 @@ class InstanceCalls:
             try:
                 await call(vm)
             except (LxdError, Unsure) as error:
-                is_waited_out = isinstance(error, Unsure) or error.meaning in WAITED_OUT
-                if not is_waited_out or self._clock.now() + AGAIN_S >= ends:
+                if not await self._may_pass(vm, error) or self._clock.now() + AGAIN_S >= ends:
                     raise await self._failed(vm, error) from None
                 if not was_told:
                     log.warning("LXD cannot do this just now: it is tried again", vm=vm.name, reason=str(error))
@@ -190,6 +189,12 @@ class InstanceCalls:
                 await sleep(self._clock, AGAIN_S)
             else:
                 return
+
+    async def _may_pass(self, vm: VM, error: LxdError | Unsure) -> bool:
+        """Say whether the same call may succeed a little later."""
+        if isinstance(error, Unsure) or error.meaning in WAITED_OUT:
+            return True
+        return error.meaning is Meaning.UNREACHABLE and isinstance(await self._cluster.why(vm.name, error), Unsure)
 
     async def _failed(self, vm: VM, error: LxdError | Unsure) -> BootFailed | Unavailable:
         if isinstance(error, Unsure):

@@ -21,7 +21,7 @@ from jitsu_vmd.hypervisors.lxd.rules.connect import url_of
 from jitsu_vmd.hypervisors.shared.tls import client_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     import aiohttp
 
@@ -41,6 +41,7 @@ MAX_MEMBERS = 64
 HEARTBEAT_S = 15.0
 IN_A_ROW = 50
 """This many records are parsed before others have their turn: ten thousand would take a third of a second."""
+LIST_BEGINS = '"metadata":['
 _DECODER = json.JSONDecoder()
 
 log = structlog.get_logger("vmd")
@@ -125,20 +126,27 @@ class LxdClient:
     async def get_list(self, path: str, limit: float, each: Callable[[dict[str, Any]], None], **query: str) -> None:
         """Pass each record of a long list to `each`, without blocking others for long."""
         text = await self._text("GET", path, query, None, limit)
-        at = text.find('"metadata":[') + len('"metadata":[')
-        if not text.startswith('{"type":"sync"') or at < len('"metadata":['):
-            for record in _checked(text).get("metadata") or []:
-                each(record)
-            return
         count = 0
+        for record in self._records(text):
+            if not isinstance(record, dict):
+                raise Unavailable(f"{self.where} has answered what is not a list of records")
+            each(record)
+            if (count := count + 1) % IN_A_ROW == 0:
+                await asyncio.sleep(0)
+
+    def _records(self, text: str) -> Iterator[object]:
+        """Yield the records of an answer, each parsed when it is asked for; raises LxdError, Unavailable."""
+        at = text.find(LIST_BEGINS) + len(LIST_BEGINS)
+        if not text.startswith('{"type":"sync"') or at < len(LIST_BEGINS):
+            whole = _checked(text).get("metadata")
+            yield from whole if isinstance(whole, list) else [whole]
+            return
         try:
             while text[at] != "]":
                 record, at = _DECODER.raw_decode(text, at)
-                each(record)
+                yield record
                 at += text[at] == ","
-                if (count := count + 1) % IN_A_ROW == 0:
-                    await asyncio.sleep(0)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, RecursionError) as error:
             raise Unavailable(f"{self.where} has answered what is not a list: {error}") from None
 
     async def change(
