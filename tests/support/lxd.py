@@ -6,23 +6,31 @@ LXD needs the control groups, which `ip netns exec` hides behind a /sys of its o
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.debian import program
+from tests.support.engine_bench import MACHINES, BenchMachine, EngineBench, address_of, mac_of
+from tests.support.lan import BRIDGE as LAN_BRIDGE
 from tests.support.lan import ip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.lan import Lan
 
 IMAGE, BRIDGE = "jitsu-test", "jtlxd0"
 GATEWAY = "10.79.0.1/24"
@@ -69,6 +77,15 @@ profiles:
   devices:
     root: {type: disk, path: /, pool: default}
     eth0: {type: nic, name: eth0, nictype: bridged, parent: br0}
+"""
+CLUSTERLESS_PRESEED = """
+storage_pools:
+- {{name: default, driver: dir}}
+profiles:
+- name: default
+  devices:
+    root: {{type: disk, path: /, pool: default}}
+    eth0: {{type: nic, name: eth0, nictype: bridged, parent: {bridge}}}
 """
 JOIN_PRESEED = """
 cluster:
@@ -301,23 +318,67 @@ def need_lxd() -> None:
 
 
 @contextmanager
-def running_lxd() -> Iterator[LxdServer]:
-    """Run an LXD with a managed bridge and the image."""
+def running_lxd(namespace: str = "", preseed: str = PRESEED) -> Iterator[LxdServer]:
+    """Run an LXD with the image, in a namespace that is there, or in one of its own with a managed bridge."""
     need_lxd()
     directory = Path(tempfile.mkdtemp(prefix="jl-", dir="/tmp"))
     directory.chmod(0o755)  # the containers' users look into it
-    namespace = f"jl{os.getpid()}"
-    server = LxdServer(directory, namespace)
-    ip("netns", "add", namespace)
+    own = "" if namespace else f"jl{os.getpid()}"
+    server = LxdServer(directory, namespace or own)
+    if own:
+        ip("netns", "add", own)
+        ip("-n", own, "link", "set", "lo", "up")
     try:
-        ip("-n", namespace, "link", "set", "lo", "up")
         server.start()
-        server.preseed(PRESEED)
+        server.preseed(preseed)
         server.lxc("image", "import", str(image(directory)), "--alias", IMAGE)
         yield server
     finally:
         server.close()
-        ip("netns", "delete", namespace)
+        if own:
+            ip("netns", "delete", own)
         time.sleep(0.2)  # mounts of the daemon go with its last process
         shutil.rmtree(directory, ignore_errors=True)
         remove_groups()
+
+
+class _Api(http.client.HTTPConnection):
+    """LXD's own calls, as its client makes them: without the fifth of a second that lxc(1) takes to start."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("lxd")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+    def change(self, name: str, action: str) -> None:
+        """Have an instance started or stopped, and return when it is."""
+        body = json.dumps({"action": action, "force": True, "timeout": 30})
+        self.request("PUT", f"/1.0/instances/{name}/state", body)
+        operation = json.load(self.getresponse())["operation"]
+        self.request("GET", f"{operation}/wait")
+        assert json.load(self.getresponse())["metadata"]["status"] == "Success"
+
+
+@contextmanager
+def bench_engine(lan: Lan, _: Path) -> Iterator[EngineBench]:
+    """Yield containers on the Lan's bridge, for `make bench-engines`."""
+    preseed = CLUSTERLESS_PRESEED.format(bridge=LAN_BRIDGE)
+    with running_lxd(lan.host, preseed) as server:
+        machines = []
+        for number in range(MACHINES):
+            name, address = f"m{number}", address_of(number)
+            device = f"eth0,hwaddr={mac_of(number)}"
+            server.make(name, "-c", f"environment.ADDRESS={address}", "-d", device)
+            start = partial(_changed, server.socket, name, "start")
+            stop = partial(_changed, server.socket, name, "stop")
+            machines.append(BenchMachine(name, address, "", start, stop))
+        yield EngineBench(f'[hypervisor]\nkind = "lxd"\nconnect = "{server.socket}"\n', machines)
+
+
+def _changed(path: Path, name: str, action: str) -> None:
+    api = _Api(path)
+    api.change(name, action)
+    api.close()
