@@ -11,6 +11,10 @@ in by giving its own function, which gets the world and returns a storage:
 
 from __future__ import annotations
 
+import jitsu_runtime.lean  # noqa: F401  before all that loads structlog
+
+# isort: split
+
 from typing import TYPE_CHECKING
 
 import structlog

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import jitsu_runtime.lean  # noqa: F401  before all that loads structlog
+
+# isort: split
+
 from typing import TYPE_CHECKING
 
 from jitsu_runtime.service import run
