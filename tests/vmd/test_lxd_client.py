@@ -129,6 +129,15 @@ async def test_an_image_may_be_of_a_virtual_machine(tmp_path: Path) -> None:
         assert body["devices"]["eth0"]["ipv4.address"] == "10.0.0.5"
 
 
+async def test_nothing_of_a_vm_that_is_refused_goes_into_a_request(tmp_path: Path) -> None:
+    fake, vm = FakeLxd(), make_vm("web", image="remote:image/../x")
+    async with incus(fake, vm, tmp_path) as made:
+        fake.requests.clear()
+        await made.hypervisor.guests([vm])
+        await asyncio.sleep(0.05)
+        assert fake.requests == ["GET /1.0/instances/web"]
+
+
 async def test_a_lost_leader_of_the_database_is_waited_out(tmp_path: Path) -> None:
     fake, vm = FakeLxd("h1", "h2"), make_vm("web")
     fake.add("web", location="h2")

@@ -9,7 +9,7 @@ import pytest
 from jitsu_protocol.model.errors import Refused, SetupFault
 from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.hypervisors.lxd.rules import instances
-from jitsu_vmd.hypervisors.lxd.rules.answers import Meaning, first_error, meaning_of
+from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError, Meaning, first_error, meaning_of
 from jitsu_vmd.hypervisors.lxd.rules.connect import Address, address_of
 from jitsu_vmd.hypervisors.lxd.rules.keys import check
 from jitsu_vmd.hypervisors.lxd.rules.states import DISCARDED, Member, members_of, not_heard, state_of
@@ -88,6 +88,13 @@ def test_members_that_are_not_heard_are_noted_and_evacuated_ones_are_not() -> No
 )
 def test_errors_are_told_apart_by_their_texts(text: str, meaning: Meaning) -> None:
     assert meaning_of(text) is meaning
+
+
+def test_a_servers_text_is_one_line_of_bounded_length_that_a_terminal_can_show() -> None:
+    text = str(LxdError(500, "no\n\x1b[2Jmemory" + "x" * 9999))
+    assert text.startswith("no ?[2Jmemoryxxx")
+    assert len(text) <= 500
+    assert str(LxdError(503, "")) == "LXD has answered with status 503"
 
 
 def test_the_first_error_of_a_log_is_the_reason() -> None:

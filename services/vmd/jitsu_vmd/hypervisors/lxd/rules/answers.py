@@ -22,6 +22,8 @@ class Meaning(StrEnum):
     OTHER = "other"
 
 
+MAX_CHARACTERS = 500
+"""Of a server's text in a message."""
 _TEXTS: tuple[tuple[Meaning, tuple[str, ...]], ...] = (
     (Meaning.IS_RUNNING, ("already running", "already frozen")),
     (Meaning.IS_STOPPED, ("already stopped", "isn't running", "is not running")),
@@ -80,7 +82,13 @@ class LxdError(Exception):
 
     def __str__(self) -> str:
         """Return LXD's words on one line."""
-        return " ".join(self.message.split())[:1000] or f"LXD has answered with status {self.status}"
+        return line(self.message) or f"LXD has answered with status {self.status}"
+
+
+def line(text: str) -> str:
+    """Return a server's text as one line that a terminal can show."""
+    words = " ".join(text[:MAX_CHARACTERS].split())
+    return "".join(character if character.isprintable() else "?" for character in words)
 
 
 def first_error(log: str) -> str:
@@ -88,8 +96,8 @@ def first_error(log: str) -> str:
 
     A line is `lxc NAME TIME ERROR    module - file:function:line - TEXT`.
     """
-    errors = (line.partition(" ERROR ")[2] for line in log.splitlines() if " ERROR " in line)
-    return next((" - ".join(parts[2:])[:300] for line in errors if len(parts := line.split(" - ")) > 2), "")
+    errors = (each.partition(" ERROR ")[2] for each in log.splitlines() if " ERROR " in each)
+    return next((line(" - ".join(parts[2:])) for each in errors if len(parts := each.split(" - ")) > 2), "")
 
 
 def meaning_of(text: str) -> Meaning:

@@ -36,6 +36,7 @@ WAIT_S, MARGIN_S = 4, 1.0
 UNDER_WAY = frozenset({"Operation created", "Pending", "Running", "Starting", "Stopping", "Cancelling", None})
 MAX_ANSWER_BYTES = 256 << 20
 """Ten thousand instances are 25 MB."""
+MAX_TEXT_BYTES = 4 << 20
 MAX_EVENT_BYTES = 4 << 20
 MAX_MEMBERS = 64
 HEARTBEAT_S = 15.0
@@ -198,7 +199,7 @@ class LxdClient:
                 asyncio.timeout(limit),
                 self._session.request(method, url, json=body, allow_redirects=False) as answer,
             ):
-                data = await _read(answer.content)
+                data = await _read(answer.content, MAX_TEXT_BYTES if "/logs/" in path else MAX_ANSWER_BYTES)
         except TimeoutError:
             self._another(base)
             raise TimedOut(f"{base if self._urls else self.where} has not answered within {limit:g} s") from None
@@ -248,12 +249,12 @@ def instance_path(name: str, *more: str) -> str:
     return path_of("instances", name, *more)
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
+async def _read(content: aiohttp.StreamReader, most: int) -> bytes:
     parts, size = [], 0
     async for part in content.iter_any():
         size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise OSError(f"the answer has more than {MAX_ANSWER_BYTES >> 20} MiB")
+        if size > most:
+            raise OSError(f"the answer has more than {most >> 20} MiB")
         parts.append(part)
     return b"".join(parts)
 

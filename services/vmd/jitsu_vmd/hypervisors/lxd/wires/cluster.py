@@ -152,15 +152,18 @@ class Cluster:
             await asyncio.gather(*(self._one(name, take) for name in names))
             return
         wanted = set(names)
+        there: set[str] = set()
 
         def listed(record: dict[str, Any]) -> None:
             name = str(record.get("name"))
+            there.add(name)
             self.located(name, record.get("location"))
             if name in wanted:
                 take(name, record)
 
         limit = (MEMBER_LIMIT_S if self.is_clustered else LOOK_LIMIT_S) + PER_INSTANCE_S * len(names)
         await self.list_all(limit, listed, recursion="1")
+        self._locations = {name: location for name, location in self._locations.items() if name in there}
 
     async def list_all(self, limit: float, take: Callable[[dict[str, Any]], None], recursion: str = "2") -> None:
         """Pass on the records of all instances; with recursion 2 they have the addresses of each."""

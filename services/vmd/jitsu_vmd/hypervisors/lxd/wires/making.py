@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from jitsu_protocol.model.errors import BootFailed, JitsuError, Unavailable
+from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused, Unavailable
 from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
 from jitsu_vmd.hypervisors.lxd.rules.instances import OWNER, PARTS, check_owner, has_run, made_of
-from jitsu_vmd.hypervisors.lxd.rules.keys import is_made
+from jitsu_vmd.hypervisors.lxd.rules.keys import check, is_made
 from jitsu_vmd.hypervisors.lxd.rules.states import config_of, state_of
 from jitsu_vmd.hypervisors.lxd.wires.client import instance_path, path_of
 from jitsu_vmd.rules.events import GuestState
@@ -49,7 +49,7 @@ class Making:
     def wanted(self, vms: Sequence[VM], found: dict[str, dict[str, Any]]) -> None:
         """Begin to make what is missing, or differs, as a look has found."""
         for vm in vms:
-            if not is_made(vm):
+            if not is_made(vm) or _is_refused(vm):
                 continue
             made = tuple(vm.config[key][0] for key in ("image", "memory", "vcpus", "mac") if key in vm.config)
             made += (*vm.config.get("nic", ()), *map(str, vm.addresses))
@@ -157,3 +157,12 @@ class Making:
             await self._client.change("DELETE", instance_path(vm.name), None)
         except LxdError as error:
             raise Unavailable(f"its instance is kept: {error}", hint=f"lxc delete {vm.name}") from None
+
+
+def _is_refused(vm: VM) -> bool:
+    """Say whether a VM's keys are refused: then nothing of it goes into a request."""
+    try:
+        check(vm)
+    except Refused:
+        return True
+    return False
