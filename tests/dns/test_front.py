@@ -135,7 +135,7 @@ def test_g3_without_a_lease_a_query_that_waits_is_answered_by_vmds_reply_and_not
     assert ask(made, 1.0) is None
     state(made, VmState.READY)
     assert sent(made) == [], "vmd may not have had the summon"
-    made.summoned(VM_WWW.uuid, 1.5)
+    made.summoned(VM_WWW.uuid, 1.2)
     assert len(sent(made)) == 1
 
 
@@ -323,6 +323,21 @@ def test_g3_without_a_lease_only_the_vm_of_which_vmd_has_spoken_is_answered() ->
     (answer,) = sent(made)
     address = next(str(vm.addresses[0]) for vm in vms if vm.uuid == summon.vm)
     assert [rdata.to_text() for rdata in answer.answer[0]] == [address]
+
+
+def test_g3_without_a_lease_a_reply_of_vmd_that_comes_late_is_asked_for_again() -> None:
+    made = front(make_vm(max_wait="4"), registered=False)
+    assert ask(made, 1.0) is None
+    made.take()
+    made.summoned(VM_WWW.uuid, 2.1)
+    assert made.take() == [SummonVm(VM_WWW.uuid, 2.9)], "vmd may have replied long before, and counts the TTL from then"
+    made.summoned(VM_WWW.uuid, 2.3)
+    assert len(sent(made)) == 1
+    leased = front(make_vm(max_wait="4"))
+    assert ask(leased, 1.0) is None
+    leased.take()
+    leased.summoned(VM_WWW.uuid, 2.1)
+    assert len(sent(leased)) == 1, "the reaper counts on this replica"
 
 
 def test_a_cold_query_summons_one_and_the_next_if_that_fails() -> None:

@@ -59,7 +59,7 @@ def test_a_stop_within_the_ttl_of_an_answer_is_found() -> None:
         suite.guests[""].stop(suite.vm("www"), StopMode.DESTROY)
         assert [each.what for each in suite.broken] == [
             "G3: www is stopped 1.000 s before the TTL of an answer is over",
-            "G3: www is stopped 61.000 s before its idle_timeout is over",
+            "G3: www is stopped 60.750 s before its idle_timeout is over",
         ]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jitsu_protocol.machine import Tick
 from jitsu_protocol.model.errors import BackingOff, BootFailed, Refused, Unavailable
+from jitsu_protocol.model.lifetimes import REPLY_MAX_AGE_S
 from jitsu_protocol.model.states import VmState, may_follow
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.backoff import FIRST_S, STABLE_S
@@ -312,8 +313,8 @@ def test_g3_a_drain_is_refused_while_an_answer_is_within_the_ttl_that_it_had(ttl
     machine.handle(SummonRequested("dns", ttl=ttl), 100.0)
     machine.handle(Reconfigured(make_vm(ttl="1")), 100.1)
     with pytest.raises(Refused, match=r"an answer that was given for it is valid for 0\.5 s more"):
-        machine.handle(DrainRequested(), 129.5)
-    machine.handle(DrainRequested(), 130.0)
+        machine.handle(DrainRequested(), 129.5 + REPLY_MAX_AGE_S)
+    machine.handle(DrainRequested(), 130.0 + REPLY_MAX_AGE_S)
     assert machine.state is VmState.DRAINING
 
 
@@ -325,8 +326,8 @@ def test_g3_the_ttl_of_an_answer_counts_from_when_the_vm_is_ready() -> None:
     assert machine.state is VmState.READY
     machine.handle(Reconfigured(make_vm(ttl="1")), 8.0)
     with pytest.raises(Refused):
-        machine.handle(DrainRequested(), 36.9)
-    machine.handle(DrainRequested(), 37.0)
+        machine.handle(DrainRequested(), 36.9 + REPLY_MAX_AGE_S)
+    machine.handle(DrainRequested(), 37.0 + REPLY_MAX_AGE_S)
 
 
 def test_a_drain_asked_for_twice_is_one_and_an_old_one_cannot_be_cancelled() -> None:

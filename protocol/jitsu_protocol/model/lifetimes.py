@@ -13,6 +13,10 @@ MEMORY_S = 3600.0
 """How long a larger TTL is remembered at least after it was lowered, because a dns replica that the store cannot reach
 may go on answering with it. If that replica reports the TTL, it is remembered for longer."""
 
+REPLY_MAX_AGE_S = 0.25
+"""A dns replica that the reaper does not count on answers because vmd has replied to its summon. The reply may be this
+old when it answers, and vmd counts the answer's TTL from that much later."""
+
 
 @dataclass
 class AnswerLifetimes:

@@ -12,7 +12,8 @@ A query that waits is answered at one of these events, whichever comes first:
                    with a TTL of EARLY_TTL_S unless the VM is ready; else, or with on_timeout = servfail: SERVFAIL
 
 Without a lease, the reaper does not count what this replica answers, and a summon may never have reached vmd. A VM that
-is published as ready may then be stopped at any moment, so only vmd's reply to a summon lets it be given out (G3).
+is published as ready may then be stopped at any moment, so only vmd's reply to a summon lets it be given out, and only
+for REPLY_MAX_AGE_S: after that vmd is asked again (G3).
 
 If the guest has other addresses than are configured here, vmd and this replica have not yet heard the same from the
 store. That takes milliseconds, so vmd is asked again after SUMMON_AGAIN_S.
@@ -21,7 +22,7 @@ store. That takes milliseconds, so vmd is asked again after SUMMON_AGAIN_S.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jitsu_dns.rules.events import (
     ClientGone,
@@ -39,6 +40,7 @@ from jitsu_dns.rules.message import Ede, Rcode
 from jitsu_dns.rules.pending import Pending, WaitingQuery
 from jitsu_dns.rules.states import UNDER_WAY, has_addresses
 from jitsu_protocol.model.errors import BackingOff, BootFailed, TimedOut
+from jitsu_protocol.model.lifetimes import REPLY_MAX_AGE_S
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm_keys import OnTimeout, SummonMode
 
@@ -77,6 +79,14 @@ class _Summons:
     """Those of `reached` that were still starting when vmd answered."""
 
 
+class _Asked(NamedTuple):
+    """A summon that vmd has been asked for."""
+
+    at: float
+    ends: float
+    """When those who wait for it give up."""
+
+
 class ColdQueries:
     """The queries of one replica that wait, and the summons that they wait for."""
 
@@ -88,8 +98,7 @@ class ColdQueries:
         """The limit on who may start VMs; it is replaced when the settings change."""
         self.pending = Pending(max_waiting)
         self._responder = responder
-        self._summoning: dict[str, float] = {}
-        """VM -> when those who wait for its summon give up."""
+        self._summoning: dict[str, _Asked] = {}
         self._summons: dict[Node, _Summons] = {}
         self._actions: list[Action] = []
 
@@ -187,18 +196,20 @@ class ColdQueries:
 
     def _summon(self, vm: str, timeout: float, now: float, waited_s: float = 0.0) -> None:
         if vm not in self._summoning:
-            self._summoning[vm] = now + timeout
+            self._summoning[vm] = _Asked(now, now + timeout)
             self._actions.append(SummonVm(vm, timeout, waited_s=waited_s))
 
     # --- what happens to the VMs ---
 
     def _summoned(self, event: VmSummoned, now: float) -> None:
         """Handle an answer of vmd: everybody may be given the VM's addresses, if they are those that are known here."""
-        held, ends = self._table.held_by(event.vm), self._summoning.get(event.vm, now)
-        if held and not has_addresses(held[0].vm, event.addresses) and now + SUMMON_AGAIN_S < ends:
-            self._actions.append(SummonVm(event.vm, ends - now, SUMMON_AGAIN_S))
-            return
-        self._reached(event.vm, now, armed=event.armed)
+        held, asked = self._table.held_by(event.vm), self._summoning.get(event.vm, _Asked(now, now))
+        if held and not has_addresses(held[0].vm, event.addresses) and now + SUMMON_AGAIN_S < asked.ends:
+            self._actions.append(SummonVm(event.vm, asked.ends - now, SUMMON_AGAIN_S))
+        elif now > asked.at + REPLY_MAX_AGE_S and not self._usage.lease.holds(now):
+            self._refused(event.vm, TimedOut("vmd has replied too long ago"), now)
+        else:
+            self._reached(event.vm, now, armed=event.armed)
 
     def _reached(self, vm: str, now: float, *, armed: bool) -> None:
         self._summoning.pop(vm, None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.guests import difference
-from jitsu_protocol.model.lifetimes import AnswerLifetimes
+from jitsu_protocol.model.lifetimes import REPLY_MAX_AGE_S, AnswerLifetimes
 from jitsu_protocol.model.vm_keys import StopMode
 
 if TYPE_CHECKING:
@@ -104,13 +104,14 @@ class OwnUsage:
 
     def note_answer(self, ttl: int | None, now: float) -> None:
         """Note that dns answers a query now, or when the VM is ready, with this TTL; None: an older dns."""
-        self.lifetimes.answered(now, ttl, now)
+        self.lifetimes.answered(now + REPLY_MAX_AGE_S, ttl, now)
         self.waiting_ttl = max(self.waiting_ttl, self.lifetimes.longest(now) if ttl is None else ttl)
 
     def ready(self, now: float) -> None:
         """Note that the answers that waited for the VM are given now."""
-        self.lifetimes.answered(now, self.waiting_ttl, now)
-        self.waiting_ttl = 0
+        if self.waiting_ttl:
+            self.lifetimes.answered(now + REPLY_MAX_AGE_S, self.waiting_ttl, now)
+            self.waiting_ttl = 0
 
 
 @dataclass
