@@ -4,7 +4,7 @@ the settings are read    -> the programs of all are loaded, one after the other,
 the VMs are built        -> store and vmd begin; programs that are not loaded yet are, all at once
 the changes are drafted  -> synjitsu and the reaper begin
 the store is ready       -> what jitsu.toml or the command line says is committed
-that is acknowledged     -> dns begins; it is ready when it has read the VMs and serves the port
+that is acknowledged     -> dns begins, and with thousands of VMs vmd; dns is ready when it has read the VMs and serves
 all are ready            -> it prints what to do next
 
 With thousands of VMs the order is what makes the start short on a machine with two cores: one of them builds the VMs
@@ -21,6 +21,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from jitsu.apply import changes_for, commit, mistakes_of, operator
+from jitsu.kinds import kind_of
 from jitsu.link import connect
 from jitsu.restart import record
 from jitsu.runtime_directory import FIRST_STORE, RuntimeDirectory
@@ -45,8 +46,10 @@ MAX_EXAMINED = 1000
 """VMs that hypervisors look through for mistakes at the start; `jitsu apply` looks at more."""
 STOP_ORDER = (("dns",), ("reaper", "vmd", "synjitsu"), ("store",))
 """A service stops before those to which it says goodbye."""
-BEGIN = (("store", "vmd"), ("synjitsu", "reaper"), ("dns",))
-"""Which services begin when the VMs are built, when the changes are drafted, and when they are committed."""
+STARTED_LATER = ("synjitsu", "reaper")
+"""These begin when the changes are drafted."""
+MANY = 500
+"""So many VMs take vmd longer to take one by one than to read from the store."""
 STOP_LIMIT_S = 0.8
 """For each group of STOP_ORDER: all are gone within 3 s."""
 
@@ -54,6 +57,18 @@ STOP_LIMIT_S = 0.8
 def _end_with_the_suite(settings: Settings) -> bool:
     """Return whether all guests end with `jitsu up`, as those of the mock and of solo5 do."""
     return all(each.kind.about.ends_with_suite and not each.uri for each in settings.hypervisor.all_connections)
+
+
+def order_of_start(settings: Settings) -> tuple[Sequence[str], Sequence[str]]:
+    """Return which services begin when the VMs are built, and which when they are committed.
+
+    A vmd that runs already looks at thousands of new VMs one by one, and publishes each; one that begins later reads
+    them all, and is asked for all. But where hypervisors have VMs of their own, vmd is asked about these before the
+    commit.
+    """
+    vms = settings.vms
+    is_asked = len(vms) < MANY or any(kind_of(vm, settings).about.has_own_vms for vm in vms)
+    return (("store", "vmd"), ("dns",)) if is_asked else (("store",), ("vmd", "dns"))
 
 
 class LocalSuite:
@@ -160,13 +175,14 @@ class LocalSuite:
         children = self._children.children
         try:
             await self._build()
-            self._begin(BEGIN[0])
+            first, last = order_of_start(self.settings)
+            self._begin(first)
             draft = await asyncio.to_thread(changes_for, self.settings.vms, {})
-            self._begin(BEGIN[1])
+            self._begin(STARTED_LATER)
             async with asyncio.timeout(READY_LIMIT_S):
                 await children[0].ready.wait()
             await self._configure(draft)  # as long as it takes: 100,000 names take a minute
-            self._begin(BEGIN[2])
+            self._begin(last)
             async with asyncio.timeout(READY_LIMIT_S):
                 for child in children:
                     await child.ready.wait()

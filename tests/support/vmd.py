@@ -11,7 +11,7 @@ from jitsu_protocol.model.errors import Unavailable
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.vm import STATS_ROOT, to_tree
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_vmd.hypervisor import Examined, Guest
+from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.server import VmDaemon
@@ -47,6 +47,8 @@ class PlayedHypervisor:
         self.states: dict[str, Guest] = {}
         """By UUID, for those that are not off."""
         self.examined: dict[str, Examined] = {}
+        self.nics: tuple[Nic, ...] = ()
+        """Of guests that are off."""
         self.fails = ""
         self.changed: Callable[[str], None] = lambda _: None
         self.goes_on = asyncio.Event()
@@ -67,7 +69,8 @@ class PlayedHypervisor:
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         self.looks.append([vm.name for vm in vms])
-        return {vm.uuid: self.states[vm.uuid] for vm in vms if vm.uuid in self.states}
+        off = {vm.uuid: Guest(GuestState.OFF, nics=self.nics) for vm in vms if self.nics}
+        return off | {vm.uuid: self.states[vm.uuid] for vm in vms if vm.uuid in self.states}
 
     async def _call(self, call: str, vm: VM, state: GuestState) -> None:
         self.calls.append((call, vm.name))

@@ -11,7 +11,7 @@ from jitsu_protocol.messages import Arm, Done, Drain, HandedOver, ListVms, Opera
 from jitsu_protocol.model.errors import BackingOff, BootFailed, Refused, Unavailable
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
-from jitsu_vmd.hypervisor import Guest
+from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.wires.hypervisors import Hypervisors
@@ -120,6 +120,17 @@ async def test_many_events_during_a_look_are_one_more_look(tmp_path: Path) -> No
             vmd.hypervisor.changed(vm.uuid)
         await vmd.until(lambda: vmd.hypervisor.looks)
         assert [len(look) for look in vmd.hypervisor.looks] == [50]
+
+
+async def test_a_vm_that_is_new_is_published_once_when_it_is_known_what_its_guest_does(tmp_path: Path) -> None:
+    async with running_vmd(tmp_path) as vmd:
+        before = vmd.feed.feeds["vm"].number
+        vm = make_vm("www")
+        vmd.hypervisor.nics = (Nic("02:00:00:00:00:01", "br0"),)
+        vmd.configure(vm)
+        await vmd.becomes("www", VmState.OFF)
+        await vmd.pass_time(0.1)
+        assert vmd.feed.feeds["vm"].number - before == 1
 
 
 async def test_starts_of_a_moment_are_recorded_together_once_their_clients_have_been_served(tmp_path: Path) -> None:
