@@ -22,7 +22,7 @@ from jitsu_runtime.settings.service_help import EXIT_STATUS as SERVICE_EXIT_STAT
 from jitsu_runtime.settings.service_help import SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def main() -> int:
@@ -34,6 +34,8 @@ def main() -> int:
     pages = {
         "man1/jitsu.1": _tool(),
         "man8/jitsu-solo5.8": _solo5(),
+        "man1/jitsu-wake.1": _wake(),
+        "man1/jitsu-answers.1": _answers(),
         **{f"man8/jitsu-{service}.8": _service(service) for service in SERVICES},
     }
     for name, page in pages.items():
@@ -69,6 +71,35 @@ def _service(service: str) -> str:
         lines += [".TP", status, _text(meaning)]
     lines += [".SH EXAMPLES", *_examples(SERVICES[service].examples), ".SH SEE ALSO", ".BR jitsu (1)", ""]
     return "\n".join(lines)
+
+
+def _wake() -> str:
+    options = {
+        "MAC": "The computer's MAC address. Default: $JITSU_MAC.",
+        "--near ADDRESS": "The network in which that is; else that of the default route. Default: $JITSU_ADDRESS.",
+        "--to ADDRESS": "The broadcast address. Default: 255.255.255.255.",
+        "--port PORT": "The UDP port. Default: 9.",
+    }
+    what = "Broadcasts a magic packet (Wake-on-LAN), three times, as a UDP datagram. It needs no privileges."
+    return _small("jitsu-wake", "wake a sleeping computer", "[MAC] [--near ADDRESS]", what, options)
+
+
+def _answers() -> str:
+    options = {
+        "--within SECONDS": "How long to wait for an answer. Default: 2.",
+        "--service": "A connection that is refused counts as off.",
+    }
+    what = "Prints running if a TCP connection is accepted or refused, off if nobody answers."
+    return _small("jitsu-answers", "print whether a computer answers at a port", "ADDRESS PORT", what, options)
+
+
+def _small(name: str, does: str, arguments: str, what: str, options: Mapping[str, str]) -> str:
+    """Return the page of a program for [command.NAME]."""
+    lines = [_head(name, 1), ".SH NAME", f"{name} \\- {does}", ".SH SYNOPSIS", f".B {name}", _text(arguments)]
+    lines += [".SH DESCRIPTION", _text(what), ".SH OPTIONS"]
+    for option, meaning in options.items():
+        lines += [".TP", _text(option), _text(meaning)]
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR jitsu-vmd (8)", ""])
 
 
 def _solo5() -> str:

@@ -92,7 +92,11 @@ class CommandMachines:
     def section(self, *more: str, **settings: str | float) -> Mapping[str, object]:
         """Return what stands in [command.NAME] to use it, with these commands beside the required ones."""
         actions = ("start", "stop", "state", *(more or SAVING))
-        commands = {each: [str(self.program), str(self.directory), each, "{name}"] for each in actions}
+        of_all = ("states", "watch")
+        commands = {
+            each: [str(self.program), str(self.directory), each, *([] if each in of_all else ["{name}"])]
+            for each in actions
+        }
         return {**commands, "interval": 0.5, **settings}
 
     def toml(self, name: str, *more: str, **settings: str | float) -> str:

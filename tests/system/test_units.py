@@ -178,6 +178,13 @@ def test_installed_commands_run_and_have_manual_pages(installed: Path) -> None:
         assert ("--config" if name != "jitsu-solo5" else "--directory") in done.stdout
         page = installed / "usr/share/man" / ("man1/jitsu.1" if name == "jitsu" else f"man8/{name}.8")
         assert ".SH SYNOPSIS" in page.read_text()
+    for name in ("jitsu-wake", "jitsu-answers"):  # for [command.NAME]
+        wrapper = (installed / "usr/bin" / name).read_text().replace("/usr/lib/jitsu", str(installed / "usr/lib/jitsu"))
+        argv = wrapper.splitlines()[-1].replace('"$@"', "--help")
+        done = subprocess.run(["sh", "-c", argv], capture_output=True, text=True, check=False, cwd=installed)
+        assert done.stdout.startswith(f"usage: {name} "), done.stderr
+        assert ".SH SYNOPSIS" in (installed / "usr/share/man/man1" / f"{name}.1").read_text()
+    assert os.access(installed / "usr/share/jitsu/examples/redfish", os.X_OK)
     assert "jitsu" in (installed / "usr/share/bash-completion/completions/jitsu").read_text()
     settings = subprocess.run(
         [

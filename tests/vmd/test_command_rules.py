@@ -17,6 +17,7 @@ from jitsu_vmd.hypervisors.command.rules.guest import (
     StateFound,
     StateNotFound,
     StopSucceeded,
+    WatchHinted,
 )
 from jitsu_vmd.hypervisors.command.rules.reports import Ended, NotUnderstood, StateReport
 from jitsu_vmd.hypervisors.command.rules.watching import WatchBackoff
@@ -229,6 +230,18 @@ def test_a_state_that_cannot_be_asked_for_leaves_what_was_believed() -> None:
     assert (vm.state, vm.trouble) == (CommandVmState.RUNNING, "no answer")
     vm.handle(StateFound(RUNNING, 20.0), 20.0)
     assert vm.trouble == ""
+
+
+def test_hints_that_come_all_the_time_put_no_question_off() -> None:
+    vm = seen(RUNNING)
+    for tenth in range(1, 4):
+        vm.handle(WatchHinted(), 1.0 + tenth / 10)
+    assert vm.deadline() == pytest.approx(1.35)
+    assert vm.tick(1.4) == [AskState()]
+    vm.handle(WatchHinted(), 1.5)
+    assert vm.deadline() is None, "one question at a time"
+    assert vm.handle(StateFound(OFF, 1.4), 1.6) == [ReportChange()], "what was asked for is believed"
+    assert vm.deadline() == pytest.approx(2.1), "and it is asked for once more"
 
 
 def test_a_watch_that_ends_soon_is_started_later_and_later() -> None:

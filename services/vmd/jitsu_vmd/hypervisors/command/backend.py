@@ -51,6 +51,8 @@ class Commands:
         }
         self._records = CommandRecords(world.settings.bus.directory.absolute() / "commands")
         self._guests: dict[str, CommandGuest] = {}
+        self._named: dict[str, str] = {}
+        """Name of a VM -> its uuid."""
         self._report: Callable[[str], None] | None = None
 
     # --- before a VM starts ---
@@ -90,9 +92,14 @@ class Commands:
 
     def _watched(self, section: CommandSection, name: str, report: StateReport | None) -> None:
         """Take in a line of `watch`."""
-        for guest in list(self._guests.values()):
-            if guest.section is section and name in ("", guest.vm.name, guest.vm.uuid):
-                guest.watched(report)
+        if not name:
+            for each in list(self._guests.values()):
+                if each.section is section:
+                    each.watched(None)
+            return
+        guest = self._guests.get(name) or self._guests.get(self._named.get(name, ""))
+        if guest is not None and guest.section is section and name in (guest.vm.name, guest.vm.uuid):
+            guest.watched(report)
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Return what is believed of these VMs; those that were never seen are looked at."""
@@ -109,17 +116,22 @@ class Commands:
         section = self._sections.get(vm.key("command"))
         known = self._guests.get(vm.uuid)
         if known is not None and known.section is section:
+            if known.vm.name != vm.name:
+                self._named.pop(known.vm.name, None)
+                self._named[vm.name] = vm.uuid
             known.vm = vm
             return known
         self._drop(vm.uuid)
         if section is None:
             return None
+        self._named[vm.name] = vm.uuid
         made = self._guests[vm.uuid] = CommandGuest(vm, section, self._records, self._world, self._changed)
         return made
 
     def _drop(self, uuid: str) -> None:
         if (guest := self._guests.pop(uuid, None)) is not None:
             guest.close()
+            self._named.pop(guest.vm.name, None)
 
     def _existing(self, vm: VM) -> CommandGuest:
         """Return what is kept of a VM; raises BootFailed if nothing can run it."""

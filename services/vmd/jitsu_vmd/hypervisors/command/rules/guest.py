@@ -24,6 +24,7 @@ that is when it changes.
     appearing        StopSucceeded    running                     it may be off from now on: reports are believed
     others           StopSucceeded    same                        its state is asked for soon
     any              CommandReturned  same                        its state is asked for soon
+    any              WatchHinted      same                        the same, unless that is under way
     others           Tick             same                        AskState, if it is time
 """
 
@@ -106,10 +107,17 @@ class StopSucceeded:
 
 @dataclass(frozen=True)
 class CommandReturned:
-    """A command that changes the VM has failed, or something has happened to the VM."""
+    """A command that changes the VM has failed."""
 
 
-CommandVmEvent = StateFound | StateNotFound | CommandBegan | StartSucceeded | StopSucceeded | CommandReturned
+@dataclass(frozen=True)
+class WatchHinted:
+    """Something may have happened to the VM."""
+
+
+CommandVmEvent = (
+    StateFound | StateNotFound | CommandBegan | StartSucceeded | StopSucceeded | CommandReturned | WatchHinted
+)
 
 
 @dataclass(frozen=True)
@@ -239,6 +247,13 @@ def _returned(vm: CommandVm, _: CommandReturned | StopSucceeded, now: float) -> 
     vm.ask_soon(now)
 
 
+def _hinted(vm: CommandVm, _: WatchHinted, now: float) -> None:
+    """Ask soon. However often that is said, it puts no question off."""
+    vm.asks = min(SOON_S, vm.interval)
+    if not vm.is_asked:
+        vm.asks_at = min(vm.asks_at, now + vm.asks)
+
+
 def _clock(vm: CommandVm, _: Tick, now: float) -> None:
     if not vm.is_asked and now >= vm.asks_at:
         vm.is_asked = True
@@ -265,5 +280,6 @@ TRANSITIONS: dict[tuple[CommandVmState, type[Any]], Transition[CommandVm]] = {
     (_S.APPEARING, StopSucceeded): Transition(_stopped_appearing, frozenset({_S.RUNNING})),
     **{(state, StopSucceeded): Transition(_returned, frozenset({state})) for state in _S if state is not _S.APPEARING},
     **{(state, CommandReturned): Transition(_returned, frozenset({state})) for state in _S},
+    **{(state, WatchHinted): Transition(_hinted, frozenset({state})) for state in _S},
     **{(state, Tick): Transition(_clock, frozenset({state})) for state in _S if state is not _S.APPEARING},
 }

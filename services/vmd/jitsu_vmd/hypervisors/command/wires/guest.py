@@ -24,6 +24,7 @@ from jitsu_vmd.hypervisors.command.rules.guest import (
     StateFound,
     StateNotFound,
     StopSucceeded,
+    WatchHinted,
 )
 from jitsu_vmd.hypervisors.command.rules.keys import NEEDS
 from jitsu_vmd.hypervisors.command.wires import processes
@@ -82,7 +83,7 @@ class CommandGuest:
             busy = "a command that an earlier vmd has run goes on" if machine.in_command else "it has not answered yet"
             raise Unseen(machine.trouble or self.section.says("state", busy))
         note = f"its state is not known now: {machine.trouble}" if machine.trouble else ""
-        nics = tuple(Nic(nic.mac, nic.bridge) for nic in domain_spec(self.vm, "").nics if nic.bridge)
+        nics = tuple(Nic(nic.mac, nic.bridge) for nic in domain_spec(self.vm, "").nics) if self.vm.bridge else ()
         return Guest(SHOWN[machine.state], reason=machine.reason, note=note, nics=nics)
 
     # --- its state ---
@@ -90,7 +91,7 @@ class CommandGuest:
     def watched(self, report: StateReport | None) -> None:
         """Take in what `watch` has printed about it; without a report its state is asked for soon."""
         if report is None:
-            self._driver.handle(CommandReturned())
+            self._driver.handle(WatchHinted())
         else:
             self._driver.handle(StateFound(report, self._clock.now()))
             self.seen.set()

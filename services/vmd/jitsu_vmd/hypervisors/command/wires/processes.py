@@ -75,6 +75,17 @@ def _started(
     )
 
 
+def leave(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command, with all that it has started in its session, and wait for it later."""
+    kill(process.pid)
+    _left.append(process)
+
+
+def kill(pid: int) -> None:
+    """Kill a command, and all that it has started in its session."""
+    _signal(pid, signal.SIGKILL)
+
+
 async def has_ended(pid: int, limit: float, clock: Clock) -> bool:
     """Wait until a process has ended, at most `limit` seconds; says whether it has."""
     try:

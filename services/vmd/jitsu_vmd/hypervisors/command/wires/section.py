@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import subprocess
+from typing import IO, TYPE_CHECKING
 
 import structlog
 
@@ -23,7 +22,7 @@ from jitsu_vmd.hypervisors.command.wires import processes
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.clock import Clock
@@ -34,6 +33,7 @@ MAX_COMMANDS, MAX_QUESTIONS = 32, 4
 """Of one section, at once."""
 MAX_LINE_BYTES = 4096
 """Of `watch`; a longer line is not one that it should print."""
+MAX_READ_BYTES = 65_536
 
 log = structlog.get_logger("vmd")
 
@@ -128,42 +128,67 @@ class CommandSection:
             found("", None)  # something may have changed in the meantime
 
     async def _watch_once(self, found: Callable[[str, StateReport | None], None]) -> str:
+        """Run `watch` until it ends; returns why it has."""
         argv = arguments.argv(self.commands["watch"], None, shell=self.settings.shell)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=self._environment("watch", None),
-                cwd="/",
-                start_new_session=True,
-                limit=MAX_LINE_BYTES,
-            )
+            process = _watching(argv, self._environment("watch", None))
         except OSError as error:
             return f"{argv[0]} cannot be run: {error.strerror}"
         assert process.stdout is not None
-        ending = asyncio.ensure_future(_end_of(process))
+        ending = asyncio.ensure_future(self._end_with(process.pid))
         last = ""
         try:
-            async for line in process.stdout:
-                last = line.decode("utf-8", "replace")
-                found(*reports.watched(last, self.settings.words))
-        except ValueError:
-            last = f"it printed a line of more than {MAX_LINE_BYTES} bytes"
+            async for line in _lines(process.stdout):
+                last = line
+                found(*reports.watched(line, self.settings.words))
         finally:
-            _kill(process.pid)
-            status = await ending
+            ending.cancel()
+            status = process.poll()
+            processes.leave(process)
+            process.stdout.close()
         return reports.tail(last) or f"exit status {status}"
 
+    async def _end_with(self, pid: int) -> None:
+        """End what `watch` has left behind when it ends, so that its output ends too."""
+        while not await processes.has_ended(pid, self.settings.interval, self._clock):
+            pass
+        processes.kill(pid)
 
-async def _end_of(process: asyncio.subprocess.Process) -> int:
-    """Return the exit status; what the command has left behind is ended, so that its output ends too."""
-    status = await process.wait()
-    _kill(process.pid)
-    return status
+
+def _watching(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+        bufsize=0,
+    )
 
 
-def _kill(session: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(session, signal.SIGKILL)
+async def _lines(pipe: IO[bytes]) -> AsyncIterator[str]:
+    """Yield the lines that come from a pipe; one that is too long is cut."""
+    loop, readable, rest = asyncio.get_running_loop(), asyncio.Event(), b""
+    descriptor = pipe.fileno()
+    os.set_blocking(descriptor, False)
+    loop.add_reader(descriptor, readable.set)
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            try:
+                read = os.read(descriptor, MAX_READ_BYTES)
+            except BlockingIOError:
+                continue
+            if not read:
+                break
+            *whole, rest = (rest + read).split(b"\n")
+            rest = rest[:MAX_LINE_BYTES]
+            for line in whole:
+                yield line[:MAX_LINE_BYTES].decode("utf-8", "replace")
+    finally:
+        loop.remove_reader(descriptor)
+    if rest:
+        yield rest.decode("utf-8", "replace")
