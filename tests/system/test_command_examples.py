@@ -148,7 +148,7 @@ async def test_a_unit_is_started_stopped_and_found_failed(tmp_path: Path, monkey
     program(tmp_path / "bin", "systemctl", SYSTEMCTL.format(directory=tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     async with running_command(tmp_path, quick(section("systemd")), name="wiki", command="unit") as made:
-        unit = tmp_path / "wiki.service"
+        unit = tmp_path / "on-demand-wiki.service"
         assert await made.state() is GuestState.OFF
         await made.hypervisor.start(made.vm)
         await made.becomes(GuestState.RUNNING)

@@ -62,6 +62,28 @@ ttl = 1
 idle_timeout = 600
 """
 
+WIKI = """[Service]
+ExecStartPre=/bin/ip address replace 10.77.0.61/32 dev lo
+ExecStartPre=/bin/sh -c 'mkdir -p /run/wiki && echo served > /run/wiki/index.html'
+ExecStart=/usr/bin/python3 -m http.server 80 --bind 10.77.0.61 --directory /run/wiki
+"""
+UNIT_VM = """
+[hypervisor.units]
+kind = "command"
+
+[vm.wiki]
+dns = "wiki.jitsu.test"
+ip = "10.77.0.61"
+hypervisor = "units"
+command = "unit"
+wait_for_port = 80
+max_wait = 4
+response_delay = 0
+ttl = 1
+idle_timeout = 600
+
+"""
+
 
 def lines(section: str, page: Path = OPERATE) -> list[str]:
     """Return the command lines of a section of a page."""
@@ -372,6 +394,30 @@ def test_a_unikernel_goes_on_while_vmd_and_its_launcher_are_started_again(machin
         machine("systemctl disable --now jitsu-solo5")
         machine("systemctl restart jitsu-vmd")
     wait_for(lambda: machine(TENDERS, check=False) == "", SOON_S, "a VM that is removed is stopped")
+
+
+def test_a_unit_of_the_machine_is_a_vm_as_the_shipped_example_has_it(machine: Machine, lan: Lan) -> None:
+    example = (machine.root / "usr/share/jitsu/examples/systemd.toml").read_text()
+    section = example[example.index("[command.") : example.index("[vm.")]
+    (machine.root / "etc/systemd/system/on-demand-wiki.service").write_text(WIKI)
+    config = machine.root / CONFIG[1:]
+    before = config.read_text()
+    config.write_text(f"{before}{UNIT_VM}{section}")
+    try:
+        machine("systemctl daemon-reload; systemctl restart jitsu-vmd")
+        wait_for(lambda: "hypervisor units: command" in machine("jitsu status"), SOON_S, "vmd has read the section")
+        machine(f"jitsu apply --yes {CONFIG}")
+        assert "served" in lan.run(0, lambda: page(address(lan, "wiki")))
+        assert machine("systemctl is-active on-demand-wiki").strip() == "active"
+        machine("systemctl restart jitsu-vmd")
+        wait_for(lambda: state(machine, "wiki") == "ready", SOON_S, "vmd has found it running")
+        machine("jitsu stop wiki")
+        assert machine("systemctl is-active on-demand-wiki", check=False).strip() == "inactive"
+    finally:
+        config.write_text(before)
+        machine(f"jitsu apply --yes {CONFIG}", check=False)
+        machine("systemctl stop on-demand-wiki", check=False)
+        machine("systemctl restart jitsu-vmd")
 
 
 def test_after_a_reboot_all_is_as_before(machine: Machine, lan: Lan) -> None:

@@ -15,6 +15,7 @@ from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_vmd.hypervisor import Discovers, Unseen
 from jitsu_vmd.hypervisors.command.wires import processes
+from jitsu_vmd.hypervisors.command.wires.records import CommandRecords
 from jitsu_vmd.hypervisors.shared.process_ids import process_stat
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import Running, running_command, vm_of
@@ -226,12 +227,30 @@ async def test_a_vmd_that_returns_starts_nothing_beside_a_start_that_goes_on(tmp
 async def test_a_vmd_that_returns_believes_a_start_that_has_not_shown_yet(tmp_path: Path) -> None:
     async with running_command(tmp_path) as made:
         directory = tmp_path / "commands"
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         (directory / made.vm.uuid).write_text(f"0 0 start {time.monotonic()!r}")
         async with running_command(tmp_path) as again:
             assert await again.state() is GuestState.RUNNING, "it appears"
             await again.hypervisor.start(again.vm)
             assert machines(made).calls("start") == 0
+
+
+def test_a_record_that_others_may_have_written_is_not_believed(tmp_path: Path) -> None:
+    directory = tmp_path / "commands"
+    records = CommandRecords(directory)
+    records.began("v", os.getpid(), "start", 1.0)
+    record = records.read("v")
+    assert record is not None
+    assert record.runs()
+    directory.chmod(0o770)
+    assert records.read("v") is None
+    records.succeeded("v", "start", 2.0)
+    assert (directory / "v").read_text().endswith("start 1.0"), "nor is anything written there"
+    directory.chmod(0o700)
+    directory.rename(tmp_path / "elsewhere")
+    directory.symlink_to(tmp_path / "elsewhere")
+    assert records.read("v") is None
+    assert CommandRecords(tmp_path / "none").read("v") is None
 
 
 async def test_twenty_start_at_once(tmp_path: Path) -> None:

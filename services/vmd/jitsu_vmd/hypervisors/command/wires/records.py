@@ -6,11 +6,15 @@ that has not appeared yet is not started again either (G1, G7).
 
 The one line is `PID TICKS ACTION TIME`. PID is 0 once the command has ended. TICKS is when the process started, as in
 proc(5), because process ids are used again. TIME is on the clock that never goes back.
+
+vmd ends a process that such a file names. Other services may write into the runtime directory too, so only files in a
+directory of vmd's own user are believed.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,16 +65,28 @@ class CommandRecords:
 
     def read(self, vm: str) -> CommandRecord | None:
         """Return a VM's record, None if it has none that can be read."""
+        if not self._is_own():
+            return None
         try:
             pid, ticks, action, at = (self._directory / vm).read_text().split()
             return CommandRecord(int(pid), int(ticks), action, float(at))
         except (OSError, ValueError):
             return None
 
+    def _is_own(self) -> bool:
+        """Say whether nobody but this user and root can have written what is in the directory."""
+        try:
+            about = os.lstat(self._directory)
+        except OSError:
+            return False
+        return stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o022
+
     def _write(self, vm: str, line: str) -> None:
         new = self._directory / f"{vm}.new"
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._is_own():
+                raise PermissionError(f"{self._directory} belongs to somebody else, or others may write to it")
             new.write_text(line)
             new.replace(self._directory / vm)
         except OSError as error:
