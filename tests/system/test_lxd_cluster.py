@@ -147,6 +147,12 @@ def test_a_member_is_lost_while_twenty_names_are_asked_for(cluster: LxdCluster, 
             assert after[name].rcode == "SERVFAIL"
             assert after[name].took_s < 1
             assert "its cluster member h2 is offline and may still run it" in after[name].why
+    (running,) = (name for name in lost if name in warm)
+    wait_for(lambda: suite.state(running) == "unknown", 60, "it is no longer known whether the one that ran does")
+    refused = Asked(cluster, suite, running)
+    show("25 s later", {running: refused})
+    assert refused.rcode == "SERVFAIL"
+    assert "its cluster member h2 is offline and may still run it" in refused.why
     assert {locations(cluster)[name] for name in lost} == {("ERROR", "h2")}, "none is started elsewhere"
     cluster.join("h2")
     cluster.members["h2"].start()

@@ -29,6 +29,7 @@ from jitsu_vmd.rules.events import (
     GuestHandedOver,
     GuestSeen,
     GuestState,
+    GuestUnseen,
     MaskSignalled,
     Reconfigured,
     RecordStart,
@@ -144,6 +145,22 @@ def test_a_guest_that_was_seen_within_its_limit_has_not_failed_though_clients_wa
 
 def test_a_ready_vm_is_answered_at_once() -> None:
     assert only(AnswerSummons, ready().handle(DNS, 2.0)).error is None
+
+
+def test_a_vm_that_was_up_and_is_lost_from_sight_is_unknown_until_it_is_seen_again() -> None:
+    for machine in (ready(), draining()):
+        assert machine.handle(GuestUnseen(0.0), 300.0) == [], "that was asked before the last change"
+        machine.handle(GuestUnseen(300.0), 300.0)
+        assert str(machine.state) == "unknown"
+        assert machine.addresses(), "no other VM may start at its address"
+        assert none_of(StartGuest, machine.handle(DNS, 301.0)), "it is not started a second time"
+        machine.handle(GuestSeen(GuestState.RUNNING, 302.0), 302.0)
+        machine.tick(303.0)
+        assert machine.state is VmState.READY
+    for machine in (off(), booting()):
+        state = machine.state
+        machine.handle(GuestUnseen(300.0), 300.0)
+        assert machine.state is state
 
 
 @pytest.mark.parametrize("armed", [True, False])

@@ -6,8 +6,8 @@
 
 `starting` lasts from the summon until the hypervisor has accepted the start, and `booting` from then until the masking
 rule is met. While a VM is `draining`, a query still keeps it running. `suspended` (to disk) and `paused` (in memory)
-start like `off`, with other calls to the hypervisor. A VM is `unknown` before the hypervisor has been asked, and when
-its answer makes no sense.
+start like `off`, with other calls to the hypervisor. A VM is `unknown` before the hypervisor has been asked, when
+its answer makes no sense, and when it has said for a while that it does not know.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ FOLLOWS: dict[VmState, frozenset[VmState]] = {
     _S.FAILED: frozenset({_S.STARTING, _S.BOOTING, _S.OFF, _S.SUSPENDED, _S.PAUSED}),
     _S.STARTING: frozenset({_S.BOOTING, _S.FAILED, _S.STOPPING}),
     _S.BOOTING: frozenset({_S.READY, _S.FAILED, _S.STOPPING}),
-    _S.READY: frozenset({_S.DRAINING, _S.STOPPING, _S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED}),
-    _S.DRAINING: frozenset({_S.READY, _S.STOPPING, _S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED}),
+    _S.READY: frozenset({_S.DRAINING, _S.STOPPING, _S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED, _S.UNKNOWN}),
+    _S.DRAINING: frozenset({_S.READY, _S.STOPPING, _S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED, _S.UNKNOWN}),
     _S.STOPPING: frozenset({_S.OFF, _S.SUSPENDED, _S.PAUSED, _S.FAILED, _S.BOOTING}),
 }
 

@@ -94,6 +94,13 @@ class GuestSeen:
 
 
 @dataclass(frozen=True)
+class GuestUnseen:
+    """The hypervisor was asked at `as_of`, and has said for a while that nothing is known of the guest (looks.py)."""
+
+    as_of: float
+
+
+@dataclass(frozen=True)
 class DrainRequested:
     """The reaper finds the VM idle."""
 
@@ -154,6 +161,7 @@ Event = (
     | MaskSignalled
     | GuestHandedOver
     | GuestSeen
+    | GuestUnseen
     | DrainRequested
     | DrainCancelled
     | StopApproved

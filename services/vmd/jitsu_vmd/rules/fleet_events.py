@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.model.inventory import VmChanged
     from jitsu_protocol.model.vm import VM
-    from jitsu_vmd.rules.events import Event, GuestSeen, SummonRequested
+    from jitsu_vmd.rules.events import Event, GuestSeen, GuestUnseen, SummonRequested
     from jitsu_vmd.rules.summon import VmMachine
 
 # --- events ---
@@ -88,7 +88,7 @@ class GuestFound:
     """A hypervisor was asked about a VM."""
 
     vm: str
-    seen: GuestSeen
+    seen: GuestSeen | GuestUnseen
 
 
 @dataclass(frozen=True)

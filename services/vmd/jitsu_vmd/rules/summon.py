@@ -37,6 +37,8 @@ for this event.
                                                                      and is off stays failed
     booting            GuestSeen         same, failed                failed, if the guest is gone
     ready, draining    GuestSeen         same, gone                  one that dies soon after its boot backs off
+    ready, draining    GuestUnseen       same, unknown               whether it runs is no longer known: a query
+                                                                     is refused with the reason until it is seen
     ready              DrainRequested    draining                    refused while it is in use or held
     draining           DrainRequested    same                        the drain under way is the reply
     draining           DrainCancelled    same, ready                 ready, if it is this drain
@@ -61,7 +63,8 @@ for this event.
     others             Reconfigured, Removed, HoldChanged  same      noted
     others             StartReturned, StopReturned  same             a result that comes late: noted
     others             DrainRequested, StopApproved, StopRequested  same     refused
-    others             ArmReturned, MaskSignalled, GuestHandedOver, GuestSeen, DrainCancelled  same  ignored
+    others             ArmReturned, MaskSignalled, GuestHandedOver, DrainCancelled  same  ignored
+    others             GuestSeen, GuestUnseen  same                  ignored
 """
 
 from __future__ import annotations
@@ -80,6 +83,7 @@ from jitsu_vmd.rules.events import (
     Event,
     GuestHandedOver,
     GuestSeen,
+    GuestUnseen,
     HoldChanged,
     MaskSignalled,
     Reconfigured,
@@ -158,6 +162,7 @@ _row([_S.BOOTING], MaskSignalled, boots.signalled, _S.READY)
 _row([*AT_REST, _S.UNKNOWN], GuestSeen, sightings.found, *GONE, _S.BOOTING, _S.READY, _S.STOPPING)
 _row([_S.BOOTING], GuestSeen, sightings.lost_in_boot, _S.FAILED)
 _row([_S.READY, _S.DRAINING], GuestSeen, sightings.lost, *GONE)
+_row([_S.READY, _S.DRAINING], GuestUnseen, sightings.lost_from_sight, _S.UNKNOWN)
 _row([_S.READY], DrainRequested, stops.drain, _S.DRAINING, stays=False)
 _row([_S.DRAINING], DrainRequested, sightings.ignore)
 _row([_S.DRAINING], DrainCancelled, stops.cancel_drain, _S.READY)
@@ -182,5 +187,5 @@ _row(VmState, StopReturned, stops.note_late_result)
 _row(VmState, DrainRequested, stops.refuse_drain)
 _row(VmState, StopApproved, stops.refuse_stop)
 _row(VmState, StopRequested, stops.refuse_to_stop)
-for _event in (ArmReturned, MaskSignalled, GuestHandedOver, GuestSeen, DrainCancelled):
+for _event in (ArmReturned, MaskSignalled, GuestHandedOver, GuestSeen, GuestUnseen, DrainCancelled):
     _row(VmState, _event, sightings.ignore)

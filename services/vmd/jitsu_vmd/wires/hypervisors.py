@@ -83,9 +83,16 @@ class Hypervisors:
     def check_answers(self, vm: VM) -> None:
         """Raise Unavailable if a VM's hypervisor is silent, or cannot look at this VM."""
         name = hypervisor_name(vm)
+        if self.is_unseen(vm):
+            raise Unavailable(f"{vm.name}: {self._odd[name].unseen(vm)}")
         trouble = self.troubles.get(name, "") or (self._odd[name].fault(vm) if name in self._odd else "")
         if trouble:
             raise Unavailable(f"{vm.name}: its hypervisor does not answer: {trouble}")
+
+    def is_unseen(self, vm: VM) -> bool:
+        """Say whether a VM's hypervisor answers, and says that nothing is known of this VM."""
+        name = hypervisor_name(vm)
+        return name not in self.troubles and name in self._odd and bool(self._odd[name].unseen(vm))
 
     async def examine(self, vms: Iterable[VM]) -> dict[str, Examined]:
         """Return what is found out about VMs as they would be configured, by uuid; nothing where none can tell now."""

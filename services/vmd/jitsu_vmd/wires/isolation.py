@@ -69,7 +69,11 @@ class OddVms:
 
     def fault(self, vm: VM) -> str:
         """Return why this VM cannot be looked at, "" if it can."""
-        return self._faults.get(vm.uuid, "") or self._unseen.get(vm.uuid, "")
+        return self._faults.get(vm.uuid, "")
+
+    def unseen(self, vm: VM) -> str:
+        """Return why the hypervisor itself says that nothing is known of this VM, "" if it does not say so."""
+        return self._unseen.get(vm.uuid, "")
 
     def forget(self, vm: VM) -> None:
         """Forget a VM that is gone."""

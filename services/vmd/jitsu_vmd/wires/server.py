@@ -260,7 +260,10 @@ class VmDaemon:
         """Take a hint of a hypervisor that something may have happened to a VM, or with "" to any."""
         self._report(fleet.HintReceived(vm))
 
-    def _found(self, machine: VmMachine, guest: Guest, as_of: float) -> None:
+    def _found(self, machine: VmMachine, guest: Guest | None, as_of: float) -> None:
+        if guest is None:
+            self._report(fleet.GuestFound(machine.vm.uuid, events.GuestUnseen(as_of)))
+            return
         # What was seen before the start may belong to an earlier run of the guest.
         started_at = machine.boot.started_at
         is_older = machine.call.is_under_way or (started_at is not None and as_of < started_at)

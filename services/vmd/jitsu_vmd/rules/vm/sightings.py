@@ -11,7 +11,7 @@ from jitsu_protocol.model.states import VmState
 from jitsu_vmd.rules.events import STATE_FOUND, Event, GuestState, SummonAgain
 
 if TYPE_CHECKING:
-    from jitsu_vmd.rules.events import GuestSeen
+    from jitsu_vmd.rules.events import GuestSeen, GuestUnseen
     from jitsu_vmd.rules.vm.machine import VmCore
 
 _S = VmState
@@ -44,6 +44,12 @@ def lost(machine: VmCore, event: GuestSeen, now: float) -> None:
         machine.error = event.reason or "the VM crashed"
         machine.backoff.died(now)
     machine.enter(STATE_FOUND[event.guest], now)
+
+
+def lost_from_sight(machine: VmCore, event: GuestUnseen, now: float) -> None:
+    """Whether a guest that was up still runs is no longer known."""
+    if event.as_of >= machine.since:
+        machine.enter(_S.UNKNOWN, now)
 
 
 def lost_in_boot(machine: VmCore, event: GuestSeen, now: float) -> None:
