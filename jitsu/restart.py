@@ -45,18 +45,30 @@ def restart_lines(file: Path, settings: Settings, directory: Path) -> list[str]:
         for key in data.get(section, {})
         if key in SECTIONS[section].model_fields
     }
+    if data.get("command"):
+        written["command"] = "command"  # its sections are compared as a whole
     values = settings.as_values()
     with suppress(OSError, ValueError):
         running: Mapping[str, JsonValue] = json.loads((directory / RECORD).read_text())
         return [
-            f"note: {path} is {json.dumps(values.get(path))} in {file} and {json.dumps(running.get(path))} "
-            "in what runs; restart it to take that over"
+            _changed(path, file, values, running)
             for path in written
             if path not in SECRET and values.get(path) != running.get(path)
         ]
     if not written:
         return []
     sections = ", ".join(f"[{name}]" for name in dict.fromkeys(path.partition(".")[0] for path in written))
-    live = [path for path, key in written.items() if is_live(SECTIONS[path.partition(".")[0]].model_fields[key])]
+    of_sections = {path: key for path, key in written.items() if path != "command"}
+    live = [path for path, key in of_sections.items() if is_live(SECTIONS[path.partition(".")[0]].model_fields[key])]
     at_once = f" ({', '.join(live)}: SIGHUP is enough)" if live else ""
     return [f"note: only the VMs are applied; processes that run take {sections} when they are restarted{at_once}"]
+
+
+def _changed(path: str, file: Path, values: Mapping[str, JsonValue], running: Mapping[str, JsonValue]) -> str:
+    """Return the line for a setting that is another one in the file than in what runs."""
+    if path == "command":
+        return f"note: the sections [command.NAME] of {file} are not those of what runs; restart it to take them over"
+    return (
+        f"note: {path} is {json.dumps(values.get(path))} in {file} and {json.dumps(running.get(path))} "
+        "in what runs; restart it to take that over"
+    )

@@ -6,7 +6,7 @@ import json
 import socket
 import tarfile
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -434,3 +434,13 @@ def test_a_bundle_has_the_settings_without_secrets_and_is_closed_to_others(tmp_p
     assert settings["hypervisor.connect"] == "https://root:(left out)@xen.example"
     assert settings["hypervisor.connections"] == ["big xapi https://root:(left out)@big.example password_file=/etc/big"]
     assert settings["hypervisor.token_file"] == "/etc/token"
+
+
+def test_a_bundle_shows_commands_without_the_values_of_their_variables(tmp_path: Path) -> None:
+    file = tmp_path / "jitsu.toml"
+    file.write_text(
+        '[command.a]\nstart = ["x", "https://u:p@h/"]\nstop = "y"\nstate = "z"\nenvironment = { T = "s" }\n'
+    )
+    section: Any = bundle.shown_settings(Suite(load(file, {}, {}), ()))["command"]
+    assert section["a"]["environment"] == {"T": "(left out)"}
+    assert section["a"]["start"] == ["x", "https://u:(left out)@h/"]

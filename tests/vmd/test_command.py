@@ -13,7 +13,7 @@ import pytest
 from jitsu_protocol.model.errors import BootFailed, Refused, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.clock import SYSTEM_CLOCK
-from jitsu_vmd.hypervisor import Discovers, Unseen
+from jitsu_vmd.hypervisor import Discovers
 from jitsu_vmd.hypervisors.command.wires import processes
 from jitsu_vmd.hypervisors.command.wires.records import CommandRecords
 from jitsu_vmd.hypervisors.shared.process_ids import process_stat
@@ -142,8 +142,8 @@ async def test_a_vm_whose_state_was_never_found_out_is_not_started(tmp_path: Pat
     async with running_command(tmp_path) as made:
         new = vm_of("command", name="new", dns="n.jitsu.test", ip="127.88.0.8")
         machines(made).on("fail-state")
-        with pytest.raises(Unseen, match="state: exit status 7: some words Not enough free memory"):
-            await made.hypervisor.guests([new])
+        seen = (await made.hypervisor.guests([new]))[new.uuid]
+        assert seen.unseen == "[command.machine] state: exit status 7: some words Not enough free memory"
         with pytest.raises(Unavailable):
             await made.hypervisor.start(new)
         assert machines(made).calls("start") == 0

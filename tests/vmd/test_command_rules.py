@@ -232,6 +232,21 @@ def test_a_state_that_cannot_be_asked_for_leaves_what_was_believed() -> None:
     assert vm.trouble == ""
 
 
+def test_of_a_vm_that_was_never_seen_or_not_for_long_nothing_is_believed() -> None:
+    vm = CommandVm(10.0, 60.0)
+    assert vm.unseen(0.0) == "its state is not known: it has not answered yet"
+    vm.handle(StateNotFound("no answer"), 1.0)
+    assert vm.unseen(1.0) == "no answer"
+    vm.handle(StateFound(RUNNING, 2.0), 2.0)
+    assert vm.unseen(100.0) == "", "as long as asking does not fail"
+    vm.handle(StateNotFound("no route"), 20.0)
+    assert [vm.unseen(now) for now in (20.0, 31.9, 32.0)] == ["", "", "no route"]
+    vm.handle(StartSucceeded(40.0), 40.0)
+    assert vm.unseen(90.0) == "", "it has its time to appear"
+    vm.handle(StateFound(RUNNING, 91.0), 91.0)
+    assert vm.unseen(200.0) == ""
+
+
 def test_hints_that_come_all_the_time_put_no_question_off() -> None:
     vm = seen(RUNNING)
     for tenth in range(1, 4):

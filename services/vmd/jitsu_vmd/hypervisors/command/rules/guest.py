@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 SOON_S = 0.25
 """After a command has ended, its VM's state is asked for that much later, and then each time twice as much later."""
+BELIEVED_INTERVALS = 3
 
 
 class CommandVmState(StrEnum):
@@ -134,6 +135,17 @@ CommandVmAction = AskState | ReportChange
 
 
 @dataclass
+class Questions:
+    """When the state of a VM is asked for."""
+
+    at: float = 0.0
+    """When it is asked for next."""
+    wait: float = 0.0
+    """How long it is between two questions now."""
+    is_under_way: bool = False
+
+
+@dataclass
 class CommandVm:
     """One VM."""
 
@@ -144,17 +156,14 @@ class CommandVm:
     """Why it does not run, if that is known."""
     trouble: str = ""
     """Why its state cannot be found out now."""
+    seen_at: float = 0.0
+    """When a report was believed last."""
     believes_from: float = 0.0
     """A report that was asked for earlier is not believed."""
     appeared_by: float = 0.0
     """While it is appearing: until then it may be off."""
     in_command: bool = False
-    asks_at: float = 0.0
-    """When its state is asked for next."""
-    asks: float = 0.0
-    """How long it waits between two questions now."""
-    is_asked: bool = False
-    """A question is under way."""
+    questions: Questions = field(default_factory=Questions)
     actions: list[CommandVmAction] = field(default_factory=list)
 
     def handle(self, event: CommandVmEvent, now: float) -> list[CommandVmAction]:
@@ -163,7 +172,7 @@ class CommandVm:
 
     def deadline(self) -> float | None:
         """Return when its state is to be asked for, or when it has had its time to appear."""
-        times = [] if self.is_asked else [self.asks_at]
+        times = [] if self.questions.is_under_way else [self.questions.at]
         if self.state is _S.APPEARING:
             times.append(self.appeared_by)
         return min(times, default=None)
@@ -171,6 +180,14 @@ class CommandVm:
     def tick(self, now: float) -> list[CommandVmAction]:
         """Ask for the state if it is time, and give up a VM that has not appeared."""
         return self._step(Tick(), now)
+
+    def unseen(self, now: float) -> str:
+        """Return why nothing is believed of the VM, "" if something is."""
+        if self.state is _S.UNKNOWN:
+            busy = "a command that an earlier vmd has run goes on" if self.in_command else "it has not answered yet"
+            return self.trouble or f"its state is not known: {busy}"
+        is_old = now >= self.seen_at + BELIEVED_INTERVALS * self.interval
+        return self.trouble if is_old and self.state is not _S.APPEARING else ""
 
     def _step(self, event: Any, now: float) -> list[CommandVmAction]:
         step(TRANSITIONS, self, event, now)
@@ -187,13 +204,13 @@ class CommandVm:
 
     def ask_soon(self, now: float) -> None:
         """Ask for the state a moment from now, and then less and less often."""
-        self.asks = min(SOON_S, self.interval)
-        self.asks_at, self.is_asked = now + self.asks, False
+        wait = min(SOON_S, self.interval)
+        self.questions = Questions(now + wait, wait)
 
     def ask_later(self, now: float) -> None:
         """Ask for the state again: after the interval, if nothing has just been done."""
-        self.asks = min(2 * self.asks if self.asks else self.interval, self.interval)
-        self.asks_at, self.is_asked = now + self.asks, False
+        wait = min(2 * self.questions.wait if self.questions.wait else self.interval, self.interval)
+        self.questions = Questions(now + wait, wait)
 
 
 # --- the handlers ---
@@ -206,7 +223,7 @@ def _is_believed(vm: CommandVm, event: StateFound) -> bool:
 def _found(vm: CommandVm, event: StateFound, now: float) -> None:
     vm.ask_later(now)
     if _is_believed(vm, event):
-        vm.trouble = ""
+        vm.trouble, vm.seen_at = "", now
         vm.believe(_BELIEVED[event.report.state], event.report.reason)
 
 
@@ -214,7 +231,7 @@ def _found_appearing(vm: CommandVm, event: StateFound, now: float) -> None:
     vm.ask_later(now)
     if not _is_believed(vm, event):
         return
-    vm.trouble = ""
+    vm.trouble, vm.seen_at = "", now
     if event.report.state is GuestState.RUNNING:
         vm.state, vm.reason = _S.RUNNING, ""  # vmd believes that already
     elif event.report.state is GuestState.CRASHED:
@@ -249,20 +266,22 @@ def _returned(vm: CommandVm, _: CommandReturned | StopSucceeded, now: float) -> 
 
 def _hinted(vm: CommandVm, _: WatchHinted, now: float) -> None:
     """Ask soon. However often that is said, it puts no question off."""
-    vm.asks = min(SOON_S, vm.interval)
-    if not vm.is_asked:
-        vm.asks_at = min(vm.asks_at, now + vm.asks)
+    questions = vm.questions
+    questions.wait = min(SOON_S, vm.interval)
+    if not questions.is_under_way:
+        questions.at = min(questions.at, now + questions.wait)
 
 
 def _clock(vm: CommandVm, _: Tick, now: float) -> None:
-    if not vm.is_asked and now >= vm.asks_at:
-        vm.is_asked = True
+    if not vm.questions.is_under_way and now >= vm.questions.at:
+        vm.questions.is_under_way = True
         vm.actions.append(AskState())
 
 
 def _clock_appearing(vm: CommandVm, event: Tick, now: float) -> None:
     if now >= vm.appeared_by:
         because = vm.trouble or "its state is still off"
+        vm.seen_at = now
         vm.believe(_S.OFF, f"{vm.appears_within:g} s after its start {because}")
     _clock(vm, event, now)
 

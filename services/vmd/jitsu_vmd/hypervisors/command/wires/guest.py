@@ -9,7 +9,7 @@ from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused, Unavail
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.clock import sleep
 from jitsu_runtime.driver import Driver
-from jitsu_vmd.hypervisor import Guest, Nic, Unseen
+from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.hypervisors.command.rules.guest import (
     SHOWN,
     AskState,
@@ -77,13 +77,12 @@ class CommandGuest:
         return self._machine.state is not CommandVmState.UNKNOWN
 
     def view(self) -> Guest:
-        """Return what is believed of it; raises Unseen if that is nothing."""
+        """Return what is believed of it."""
         machine = self._machine
-        if not self.is_known():
-            busy = "a command that an earlier vmd has run goes on" if machine.in_command else "it has not answered yet"
-            raise Unseen(machine.trouble or self.section.says("state", busy))
-        note = f"its state is not known now: {machine.trouble}" if machine.trouble else ""
         nics = tuple(Nic(nic.mac, nic.bridge) for nic in domain_spec(self.vm, "").nics) if self.vm.bridge else ()
+        if unseen := machine.unseen(self._clock.now()):
+            return Guest(nics=nics, unseen=unseen)
+        note = f"its state is not known now: {machine.trouble}" if machine.trouble else ""
         return Guest(SHOWN[machine.state], reason=machine.reason, note=note, nics=nics)
 
     # --- its state ---
