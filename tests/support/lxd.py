@@ -198,10 +198,14 @@ class LxdServer:
 
     def kill_instances(self) -> None:
         """End all instances at once: what runs them, and their processes."""
+        self._kill(b"[lxc monitor] ")
+
+    def _kill(self, begins: bytes) -> None:
+        """End the processes of this daemon whose command begins so, and their children."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (process / "cmdline").read_bytes()
-                if b"lxc monitor] " + str(self.home).encode() + b"/" in command:
+                if command.startswith(begins) and str(self.home).encode() + b"/" in command:
                     for child in (process / f"task/{process.name}/children").read_text().split():
                         os.kill(int(child), signal.SIGKILL)
                     os.kill(int(process.name), signal.SIGKILL)
@@ -217,9 +221,7 @@ class LxdServer:
         self.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
         self.remove_instances()
         self.kill(signal.SIGTERM)
-        for pid in self.home.glob("networks/*/dnsmasq.pid"):
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(pid.read_text().split()[-1]), signal.SIGKILL)
+        self._kill(b"dnsmasq\0")
 
 
 class LxdCluster:
