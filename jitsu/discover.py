@@ -128,7 +128,7 @@ def add(
         leaves = await link.leaves(VM_ROOT)
         known = settings()
         twins = [each.name for _, each in found.machines if each is not machine]
-        drafted = draft(found, where, machine, wanted, known.dns.zones, twins)
+        drafted = draft(found, where, machine, wanted, known.dns.zones or found.zones, twins)
         vm = await _accepted(link, drafted, known.defaults.as_texts())
         changes = changes_for([vm], leaves)
         await check(link, changes, leaves, force=force)
@@ -137,7 +137,10 @@ def add(
             from jitsu.toml_text import toml
 
             print(toml([vm]), flush=True)
-        print_lines([f"note: {line}" for line in drafted.notes], sys.stderr)
+        running = (
+            [f"it runs; it is stopped when it has been idle for {vm.idle_timeout:g} s"] if machine.is_running else []
+        )
+        print_lines([f"note: {line}" for line in (*drafted.notes, *running)], sys.stderr)
         summary = await summary_of(link, leaves, changes, "master")
         if not await agreed(summary, "master", yes=yes or dry_run, out=out):
             return EXIT_FAILED

@@ -37,6 +37,8 @@ class FoundMachines:
     silent: Mapping[str, str] = field(default_factory=dict)
     """Host whose vmd does not answer -> why."""
     left_out: int = 0
+    zones: Sequence[str] = ()
+    """Of dns.zones, as the vmds have it."""
 
     @classmethod
     def of(cls, answers: Mapping[str, Discoveries], silent: Mapping[str, str]) -> FoundMachines:
@@ -46,6 +48,7 @@ class FoundMachines:
             [(host, each) for host, answer in answers.items() for each in answer.hypervisors],
             silent,
             sum(answer.left_out for answer in answers.values()),
+            list(dict.fromkeys(zone for answer in answers.values() for zone in answer.zones)),
         )
 
     @property

@@ -46,6 +46,11 @@ def test_nothing_to_show_is_said() -> None:
     ]
 
 
+def test_the_zones_of_all_vmds_are_known_to_a_caller_that_has_no_settings() -> None:
+    one, two = (Discoveries(machines=[], hypervisors=[], zones=zones) for zones in (["a.test"], ["b.test", "a.test"]))
+    assert FoundMachines.of({"": one, "b": two}, {}).zones == ["a.test", "b.test"]
+
+
 def test_the_hypervisor_is_a_column_if_there_are_several() -> None:
     lines = machine_lines(found(WEB, {"name": "db", "hypervisor": "other"}), everything=False)
     assert [line.split()[:2] for line in lines] == [["HYPERVISOR", "MACHINE"], ["-", "web"], ["other", "db"]]

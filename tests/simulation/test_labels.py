@@ -62,7 +62,7 @@ def test_a_machine_with_a_label_is_started_by_a_query_and_stopped_when_idle(suit
     suite.run(20.0)
     assert not runs(suite, "web")
     assert names(suite, "labels") == {"web"}
-    assert "labels describe 1 VMs" in suite.notes("vmd")
+    assert "labels describe 1 VM" in suite.notes("vmd")
 
 
 def test_nothing_is_committed_while_nothing_changes(suite: SimulatedSuite) -> None:

@@ -194,6 +194,8 @@ class Discoveries(Message):
     hypervisors: list[AskedHypervisor]
     left_out: int = 0
     """Machines beyond the limit of one reply."""
+    zones: list[str] = Field(default_factory=list)
+    """The zones that this vmd's settings name (dns.zones), for a caller that has no settings."""
 
 
 class ListVms(Request):

@@ -55,7 +55,8 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     """
     backends = hypervisors_for(process) if backends is None else backends
     hypervisors = Hypervisors(backends, process.spawn)
-    discovery = Discovery(backends, {each.name: each.kind for each in process.settings.hypervisor.all_connections})
+    kinds = {each.name: each.kind for each in process.settings.hypervisor.all_connections}
+    discovery = Discovery(backends, kinds, zones=process.settings.dns.zones)
     daemon = VmDaemon(process, hypervisors, process.publish("vm"))
 
     def known() -> dict[str, VM]:

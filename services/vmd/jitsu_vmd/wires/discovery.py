@@ -43,12 +43,17 @@ class Discovery:
     """Asks the connections that can list their machines."""
 
     def __init__(
-        self, backends: Mapping[str, Hypervisor], kinds: Mapping[str, str], limit_s: float = DISCOVER_LIMIT_S
+        self,
+        backends: Mapping[str, Hypervisor],
+        kinds: Mapping[str, str],
+        limit_s: float = DISCOVER_LIMIT_S,
+        zones: Sequence[str] = (),
     ) -> None:
         """`backends` and `kinds` are by the name of the connection."""
         self._backends = backends
         self._kinds = kinds
         self._limit_s = limit_s
+        self._zones = list(zones)
         self._silent: dict[str, str] = {}
         """Connection -> why it has not answered the last time."""
 
@@ -96,7 +101,9 @@ class Discovery:
             )
             machines += answer if isinstance(answer, list) else []
         shown = with_vms(machines[:MAX_MACHINES], vms)
-        return Discoveries(machines=shown, hypervisors=hypervisors, left_out=len(machines) - len(shown))
+        return Discoveries(
+            machines=shown, hypervisors=hypervisors, left_out=len(machines) - len(shown), zones=self._zones
+        )
 
 
 def with_vms(machines: Iterable[DiscoveredMachine], vms: Iterable[VM]) -> list[DiscoveredMachine]:

@@ -91,7 +91,8 @@ class Labels:
     def notes(self) -> list[str]:
         """Return what an operator should know."""
         machine = self.machine
-        notes = [f"labels describe {len(machine.reading.vms)} VMs"] if machine.rules.connections else []
+        described = len(machine.reading.vms)
+        notes = [f"labels describe {described} VM{'' if described == 1 else 's'}"] if machine.rules.connections else []
         if machine.trouble and (machine.rules.connections or machine.reading):
             notes.append(f"the store does not have what labels say: {machine.trouble}")
         shown = sorted(machine.faults.values(), key=lambda fault: (fault.machine, fault.connection))
