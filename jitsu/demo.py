@@ -112,6 +112,13 @@ def fast_steps(settings: Settings) -> list[str]:
 def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
     """Return what a newcomer may type now; `jitsu` is how this very tool is called."""
     vm = min(settings.vms, key=lambda vm: (bool(unreachable(vm, settings)), _by_first_address(vm)), default=None)
+    if vm is None and settings.hypervisor.all_label_zones:
+        zones = " or ".join(settings.hypervisor.all_label_zones)
+        return [
+            "",
+            f"Machines with a label dns below {zones} are VMs: {jitsu} status shows them, and what is refused.",
+            "Ctrl-C stops everything.",
+        ]
     if vm is None:
         return ["", f"Serving what the store holds: {jitsu} status shows it. Ctrl-C stops everything."]
     name, address = next(iter(vm.names)), vm.addresses[0]

@@ -31,6 +31,7 @@ from jitsu_runtime.service import EXIT_FAILED
 
 if TYPE_CHECKING:
     from jitsu.link import Link
+    from jitsu_protocol.messages import DiscoveredMachine
     from jitsu_protocol.model.vm import VM
 
 DISCOVER_TIMEOUT_S = 10.0
@@ -137,10 +138,7 @@ def add(
             from jitsu.toml_text import toml
 
             print(toml([vm]), flush=True)
-        running = (
-            [f"it runs; it is stopped when it has been idle for {vm.idle_timeout:g} s"] if machine.is_running else []
-        )
-        print_lines([f"note: {line}" for line in (*drafted.notes, *running)], sys.stderr)
+        print_lines([f"note: {line}" for line in (*drafted.notes, *_of_running(machine, vm))], sys.stderr)
         summary = await summary_of(link, leaves, changes, "master")
         if not await agreed(summary, "master", yes=yes or dry_run, out=out):
             return EXIT_FAILED
@@ -155,6 +153,11 @@ def add(
         return 0
 
     with_link(work)
+
+
+def _of_running(machine: DiscoveredMachine, vm: VM) -> list[str]:
+    """Return what somebody should know who adds a machine that runs."""
+    return [f"it runs; it is stopped when it has been idle for {vm.idle_timeout:g} s"] if machine.is_running else []
 
 
 async def _accepted(link: Link, drafted: VmDraft, defaults: dict[str, str]) -> VM:

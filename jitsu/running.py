@@ -59,6 +59,10 @@ StringsArgument = Annotated[
     ),
 ]
 
+LabelZonesOption = Annotated[
+    str | None, typer.Option("--label-zones", metavar="ZONE,...", help="Below these, labels of machines may name VMs.")
+]
+
 
 @app.command()
 def up(
@@ -87,6 +91,7 @@ def up(
     config_file: ConfigOption = None,
     runtime_dir: DirectoryOption = "",
     replicas: Annotated[str | None, typer.Option("--replicas", metavar="N", help="dns processes on the port.")] = None,
+    label_zones: LabelZonesOption = None,
 ) -> None:
     """Run the whole suite on this machine; with no arguments, a demonstration on the mock hypervisor."""
     Where.config = config_file or Where.config
@@ -103,9 +108,10 @@ def up(
         "defaults.stop_mode": mode,
         "defaults.ttl": ttl,
         "store.path": persistdb,
+        "hypervisor.label_zones": label_zones,
     }
     flags = {key: value for key, value in given.items() if value is not None}
-    demonstration = not config and Where.config is None and not persistdb
+    demonstration = not config and Where.config is None and not persistdb and not label_zones
     try:
         place = demo.fast_place(_say) if demonstration else None
         texts = demo.texts(place) if demonstration else legacy.parse_strings(config or [])

@@ -203,7 +203,8 @@ class LocalSuite:
     async def _build(self) -> None:
         """Build the VMs; raises SettingsFault with every mistake in them."""
         self.settings = await asyncio.to_thread(self._written.with_vms)
-        if not self.settings.vms and not self.settings.store.path:
+        has_labels = bool(self.settings.hypervisor.all_label_zones)
+        if not self.settings.vms and not self.settings.store.path and not has_labels:
             raise SettingsFault(["there is no VM: give a [vm.NAME] in jitsu.toml, or a key=value,... string"])
         self._built.set()
         self._say(f"jitsu up: {len(self._children.children)} processes in {self._directory.path}")

@@ -82,3 +82,10 @@ def test_root_is_told_why_the_guest_in_c_is_left_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert demo.fast_place(said.append) is None
     assert said == [line]
+
+
+def test_a_suite_whose_vms_come_from_labels_says_where_they_will_be_seen() -> None:
+    lines = demo.next_steps(load(None, {}, {"hypervisor.label_zones": "lab.test,x.test"}), "jitsu")
+    assert lines[1] == (
+        "Machines with a label dns below lab.test or x.test are VMs: jitsu status shows them, and what is refused."
+    )
