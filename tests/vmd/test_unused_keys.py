@@ -12,6 +12,7 @@ from jitsu_protocol.model.vm import InvalidVm
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_vmd.hypervisor import Examined
 from jitsu_vmd.hypervisors.command.rules import keys as command_keys
+from jitsu_vmd.hypervisors.docker.rules import keys as docker_keys
 from jitsu_vmd.hypervisors.libvirt import rules as libvirt_rules
 from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
 from jitsu_vmd.hypervisors.lxd.rules import keys as lxd_keys
@@ -47,8 +48,11 @@ VALUES = {
     "name_ttl": "w.jitsu.test 5",
     "alias": "other.jitsu.test",
     "wait_for_key": "data/status",
+    "publish": "8080:80",
 }
 """A value of each key that does not take "1"."""
+MORE_VALUES = {"docker": {"disk": "/srv@/srv"}}
+"""Where a kind wants another form."""
 DOMAIN = {"kernel", "initrd", "guest_type", "domain_xml", "rumprun_config", "vcpus", "disk", "script"}
 MOCK = set(MOCK_KEYS)
 ON_A_BRIDGE = set(BRIDGE_KEYS)
@@ -62,6 +66,11 @@ def solo5(vm: VM) -> None:
 def lxd(vm: VM) -> None:
     lxd_keys.check(vm)
     lxd_keys.check_unused(vm)
+
+
+def docker(vm: VM) -> None:
+    docker_keys.check(vm)
+    docker_keys.check_unused(vm)
 
 
 KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
@@ -100,13 +109,20 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "command": (command_keys.check_keys, {"command": "www"}, set(KEYS) - command_keys.HONOURED),
     "lxd": (lxd, {"image": "web"}, MOCK | (DOMAIN - {"vcpus"}) | {"cmdline", "wait_for_key"}),
     "lxd, an instance that it has": (lxd, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key"}),
+    "docker": (
+        docker,
+        {"image": "web"},
+        MOCK | (DOMAIN - {"vcpus", "disk"}) | {"wait_for_key"},
+    ),
+    "docker, a container that it has": (docker, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key", "publish"}),
     "xapi": (xapi_rules.check_keys, {}, MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"}),
 }
 
 
-def vm_with(key: str, more: dict[str, str]) -> VM:
+def vm_with(key: str, more: dict[str, str], kind: str) -> VM:
     """Return a VM that has this key."""
-    for value in [VALUES[key]] if key in VALUES else ["1", "true", "www", "/x"]:
+    values = VALUES | MORE_VALUES.get(kind, {})
+    for value in [values[key]] if key in values else ["1", "true", "www", "/x"]:
         try:
             return make_vm(**({"address": value} if key == "ip" else {"name": "w"} | more | {key: value}))
         except InvalidVm:
@@ -123,7 +139,7 @@ def test_each_key_counts_or_is_a_mistake_that_says_why_and_what_to_do(kind: str)
     for key in KEYS:
         if key in ("dns", *more) or (key == "domain_xml" and more and "libvirt" in kind):
             continue  # domain_xml in place of kernel: test_examine.py
-        said = raised(check, vm_with(key, more))
+        said = raised(check, vm_with(key, more, own))
         if key in mistaken:
             assert said.startswith(f"{key}: "), (key, said)
             assert any(word in said for word in ("remove it", "use ", "name ", "set it there", "run the VM")), said

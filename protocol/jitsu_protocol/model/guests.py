@@ -14,7 +14,14 @@ from jitsu_protocol.model.vm_keys import StopMode
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
 
-_KEYS = {"mac": "MAC address", "nic": "bridge", "name": "name", "hypervisor": "hypervisor", "uuid": "uuid"}
+_KEYS = {
+    "mac": "MAC address",
+    "nic": "bridge",
+    "name": "name",
+    "container": "container",
+    "hypervisor": "hypervisor",
+    "uuid": "uuid",
+}
 """The keys that must not differ, and their names in a reason."""
 
 
@@ -34,7 +41,9 @@ def difference(started: VM, configured: VM) -> str:
 
 def is_found_elsewhere(started: VM, configured: VM) -> bool:
     """Return whether the new configuration would find another guest on the hypervisor than the one that was started."""
-    return any(started.config.get(key) != configured.config.get(key) for key in ("name", "hypervisor", "uuid"))
+    return any(
+        started.config.get(key) != configured.config.get(key) for key in ("name", "container", "hypervisor", "uuid")
+    )
 
 
 def mode_of_stop(started: VM) -> StopMode:

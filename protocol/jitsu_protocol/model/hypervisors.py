@@ -171,6 +171,15 @@ class HypervisorKind(StrEnum):
             "command: whatever the commands of a section [command.NAME] drive", needs_bridges=False, can_shut_down=False
         ),
     )
+    DOCKER = (
+        "docker",
+        KindTraits(
+            "docker: containers of Docker or Podman",
+            needs_bridges=False,
+            has_own_vms=True,
+            credentials=("certificate_file", "key_file", "ca_file", "fingerprint"),
+        ),
+    )
 
     @property
     def folder(self) -> str:

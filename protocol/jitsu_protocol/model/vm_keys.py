@@ -374,8 +374,8 @@ KEYS: dict[str, Key] = {
     # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
     "image": Key(
         Line,
-        "lxd, incus: alias or fingerprint of the image that its instance is made from; without it, the VM is the "
-        "instance of its name.",
+        "lxd, incus: alias or fingerprint of the image that its instance is made from; docker: name of the image of "
+        "its container. Without it, the VM is the instance or the container of its name.",
     ),
     "kernel": Key(Line, "Kernel image of the domain; solo5: the image of the unikernel."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
@@ -389,18 +389,27 @@ KEYS: dict[str, Key] = {
     "cmdline": Key(
         Line,
         "Command line of the kernel; mock bridge with `tap`: arguments of the guest in C. solo5: {name}, {ip}, "
-        "{prefix}, {gateway} and, of IPv6, {ip6}, {prefix6}, {gateway6} are filled in.",
+        "{prefix}, {gateway} and, of IPv6, {ip6}, {prefix6}, {gateway6} are filled in. docker: its arguments.",
     ),
     "nic": Key(BridgeName, "Bridge of a network interface.", repeats=True),
     "mac": Key(Mac, "MAC address of its first interface.", "made from the UUID"),
     "script": Key(Line, "Script of a network interface, reused in turn.", repeats=True),
     "disk": Key(
         Line,
-        "device-or-file@xvda; solo5: file@NAME, with the name that the image gives its block device.",
+        "device-or-file@xvda; solo5: file@NAME, with the name that the image gives its block device; docker: "
+        "directory-or-volume@PATH in the container.",
         repeats=True,
     ),
     "command": Key(CommandName, "command: the section [command.NAME] of the host's jitsu.toml that drives it."),
     "rumprun_config": Key(Line, "JSON file with the configuration of a Rumprun unikernel."),
+    # Keys of containers.
+    "container": Key(VmName, "docker: name of its container.", "the VM's name"),
+    "publish": Key(
+        Line,
+        "docker: a port of the container at the VM's address, which is one of the host's: PORT or HOST-PORT:PORT, with "
+        "/udp behind it for UDP.",
+        repeats=True,
+    ),
     # Keys of the mock hypervisor.
     "port": Key(Port, "Mock: TCP port on which the guest answers HTTP.", "8080"),
     "start_time": Key(Seconds, "Mock: how long the hypervisor's start call takes.", "0", "s"),

@@ -275,6 +275,7 @@ class HypervisorSettings(Section):
         description="libvirt's connection URI; empty: qemu:///system. XAPI's address: https://HOST. "
         "lxd, incus: the server's socket or https://HOST:8443, of several members of a cluster with ; between "
         "them, and ?project=NAME behind it; empty: the socket of this host. "
+        "docker: unix:///PATH or tcp://HOST:PORT; empty: Docker's usual socket. "
         "Mock kinds and solo5: directory of a host process that others run.",
     )
     save_directory: str = Field("/var/lib/jitsu-vmd/saved", description="libxl: where suspended domains are kept.")

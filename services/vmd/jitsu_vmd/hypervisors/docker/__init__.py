@@ -1,0 +1,1 @@
+"""docker: containers of Docker or Podman, through the API of Docker."""

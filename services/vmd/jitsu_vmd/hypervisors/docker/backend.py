@@ -1,0 +1,326 @@
+"""docker: containers of Docker or Podman, those that are there already and those that are made for VMs.
+
+An engine may be told of a container by its id, its name, or by the beginning of its id. A VM that is called `db` must
+never be taken for the container whose id begins with db. So each call first asks for the container of a VM, compares
+its name, and then names it by its whole id.
+
+Events say what happens to containers. When their stream ends, it is opened again, and all VMs are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from jitsu_protocol.model.errors import BootFailed, JitsuError, NotFound, Refused, Unavailable
+from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_runtime.clock import sleep
+from jitsu_vmd.hypervisor import OTHERS, Examined
+from jitsu_vmd.hypervisors.docker.rules import containers, keys
+from jitsu_vmd.hypervisors.docker.rules.containers import Container
+from jitsu_vmd.hypervisors.docker.rules.creation import MADE_OF, request
+from jitsu_vmd.hypervisors.docker.rules.endpoint import DEFAULT_URI, endpoint
+from jitsu_vmd.hypervisors.docker.rules.networks import Network, network, network_of
+from jitsu_vmd.hypervisors.docker.rules.possible import check_container
+from jitsu_vmd.hypervisors.docker.wires.engine import NO_QUERY, Engine, part
+from jitsu_vmd.hypervisors.shared.tls import client_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jitsu_protocol.model.hypervisors import HypervisorConnection
+    from jitsu_protocol.model.vm import VM
+    from jitsu_runtime.world import World
+    from jitsu_vmd.hypervisor import Discovered, Guest
+
+FEW = 32
+"""Up to this many containers are asked for one by one, each at length; for more, all are listed."""
+CALL_LIMIT_S = 60.0
+"""A start, a kill or a pause takes less than a second, if the engine has time for it."""
+RETRY_S = 1.0
+NOTHING_CHANGED = ("exec_", "health_status", "top", "attach", "resize", "archive-path", "copy", "export", "commit")
+"""Events of containers that begin so say nothing about their state."""
+
+log = structlog.get_logger("vmd")
+
+
+def make(world: World, connection: HypervisorConnection) -> Docker:
+    """Return the engine at a URI."""
+    return Docker(world, connection)
+
+
+class Docker:
+    """The containers of one engine."""
+
+    def __init__(self, world: World, connection: HypervisorConnection) -> None:
+        self._world = world
+        self._uri = connection.uri or DEFAULT_URI
+        self.name = f"docker ({self._uri})"
+        self._connection = connection
+        self._where = endpoint(self._uri, uses_tls=bool(connection.credentials.files))
+        self._engine = Engine(self._where, self.name)
+        self._networks: dict[str, Network] = {}
+        self._vms: dict[str, str] = {}
+        """Name of a container -> uuid of its VM."""
+        self._logs: dict[str, tuple[str, str]] = {}
+        """Id of a container that has failed -> when it ended, and what it printed last."""
+
+    # --- before a VM starts ---
+
+    def check(self, vm: VM) -> None:
+        """Raise Refused if no container can do what a VM's keys ask for."""
+        keys.check(vm)
+
+    async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
+        """Look for containers, images and networks that are not there, and for keys that have no effect."""
+        await self._learn_networks()
+        return dict(zip((vm.uuid for vm in vms), await asyncio.gather(*map(self._examine, vms)), strict=True))
+
+    async def _examine(self, vm: VM) -> Examined:
+        writes_to_disk = keys.is_made(vm) and bool(vm.config.get("disk"))
+        try:
+            keys.check(vm)
+            keys.check_unused(vm)
+            if keys.is_made(vm):
+                request(vm, network_of(vm, self._networks.values()), self._engine.version)
+                await self._check_image(vm)
+            else:
+                container = await self._container(vm)
+                writes_to_disk = container.has_writable_mounts
+                check_container(vm, container)
+        except (NotFound, Refused) as mistake:
+            return Examined(str(mistake), writes_to_disk)
+        return Examined(writes_to_disk=writes_to_disk)
+
+    async def _check_image(self, vm: VM) -> None:
+        image = vm.key("image")
+        try:
+            await self._engine.get(f"/images/{part(image)}/json")
+        except NotFound:
+            raise Refused(f"image: the engine has no image {image}; `docker pull {image}` fetches it") from None
+
+    # --- looking ---
+
+    async def open(self) -> None:
+        """Connect."""
+        self._world.spawn(self._closing(), f"connections with {self.name}")
+        await self._connect()
+
+    async def _connect(self) -> None:
+        await self._engine.connect(client_context(self._connection) if self._where.uses_tls else None)
+        await self._learn_networks()
+        version = ".".join(map(str, self._engine.version))
+        log.info("connected", hypervisor=self.name, api=version, is_podman=self._engine.is_podman)
+
+    async def _closing(self) -> None:
+        """Close the connections when this process ends."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._engine.close()
+
+    async def _learn_networks(self) -> None:
+        # Podman names a network's bridge only in its own API.
+        found = await self._engine.get("/libpod/networks/json" if self._engine.is_podman else "/networks")
+        self._networks = {each.name: each for each in map(network, found)}
+
+    async def run(self, changed: Callable[[str], None]) -> None:
+        """Report what happens to containers; when that is not heard, connect again and have all looked at."""
+        is_first = True
+        while True:
+            async for event in self._engine.events():
+                if event:
+                    await self._happened(event, changed)
+                elif not is_first:
+                    changed("")
+            is_first = False
+            await sleep(self._world.clock, RETRY_S)
+            try:
+                await self._connect()
+            except JitsuError as error:
+                log.debug("the engine is away", hypervisor=self.name, reason=str(error))
+
+    async def _happened(self, event: dict[str, Any], changed: Callable[[str], None]) -> None:
+        if event.get("Type") == "network":
+            try:
+                await self._learn_networks()
+            except JitsuError as error:
+                log.debug("cannot list the engine's networks", hypervisor=self.name, reason=str(error))
+            return
+        if str(event.get("Action") or "").startswith(NOTHING_CHANGED):
+            return
+        attributes = (event.get("Actor") or {}).get("Attributes") or {}
+        names = (attributes.get("name"), str(attributes.get("oldName") or "").lstrip("/"))
+        for uuid in [self._vms[name] for name in names if name in self._vms] or [OTHERS]:
+            changed(uuid)
+
+    async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
+        """Look at the containers of these VMs."""
+        names = {vm.uuid: name for vm in vms if (name := _name_of(vm))}
+        self._vms |= {name: uuid for uuid, name in names.items()}
+        if len(names) <= FEW:
+            looks = await asyncio.gather(*(self._found(name) for name in names.values()))
+            found = {container.name: container for container in looks if container is not None}
+        else:
+            found = {container.name: container for container in await self._list()}
+        if any(joined.network not in self._networks for each in found.values() for joined in each.joined):
+            await self._learn_networks()
+        guests = {uuid: self._guest(found[name]) for uuid, name in names.items() if name in found}
+        return dict(zip(guests, await asyncio.gather(*guests.values()), strict=True))
+
+    async def _guest(self, container: Container) -> Guest:
+        printed = await self._log(container) if containers.has_crashed(container) else ""
+        return containers.guest(container, self._networks, self._world.clock.wall(), printed)
+
+    async def _log(self, container: Container) -> str:
+        """Return what a container printed last, "" if it was only listed; each end is asked about once."""
+        known = self._logs.get(container.id)
+        if not container.finished or (known is not None and known[0] == container.finished):
+            return known[1] if known is not None else ""
+        try:
+            printed = containers.log_tail(await self._engine.log(container.id, containers.LOG_LINES))
+        except JitsuError as error:
+            printed = f"(its log cannot be read: {error})"
+        if len(self._logs) >= 1000:
+            self._logs.clear()
+        self._logs[container.id] = (container.finished, printed)
+        return printed
+
+    async def _list(self) -> list[Container]:
+        return [containers.listed(each) for each in await self._engine.get("/containers/json", {"all": "1"})]
+
+    async def _found(self, name: str) -> Container | None:
+        """Return the container of this name; None if there is none."""
+        try:
+            found = containers.inspected(await self._engine.get(f"/containers/{part(name)}/json"))
+        except NotFound:
+            return None
+        return found if found.name == name else None  # else its id begins so
+
+    async def _container(self, vm: VM) -> Container:
+        """Return the container of a VM; raises NotFound."""
+        name = keys.container_name(vm)
+        found = await self._found(name)
+        if found is None:
+            raise NotFound(
+                f"the engine has no container {name}",
+                hint="`docker ps -a` lists its containers; with the key image, one is made for the VM",
+            )
+        return found
+
+    async def discover(self) -> Sequence[Discovered]:
+        """Return all containers; their labels `jitsu.KEY` are keys of a VM."""
+        await self._learn_networks()
+        return [containers.discovered(each, self._networks) for each in await self._list()]
+
+    # --- calls ---
+
+    async def start(self, vm: VM) -> None:
+        """Let a container run: continue it if it is paused, else start it, or make it first."""
+        container = await self._made(vm) if keys.is_made(vm) else await self._container(vm)
+        if container.is_paused:
+            await self._do(container, "unpause")
+        elif not container.is_running:
+            try:
+                await self._do(container, "start", max(CALL_LIMIT_S, vm.boot_limit))
+            except (Refused, NotFound) as error:
+                raise BootFailed(str(error)) from None
+
+    async def _made(self, vm: VM) -> Container:
+        """Return the container that is made for a VM, made now if there is none or if it is of something else."""
+        body = request(vm, self._network(vm), self._engine.version)
+        name = keys.container_name(vm)
+        found = await self._found(name)
+        if found is not None:
+            if found.made_for != vm.uuid:
+                raise BootFailed(
+                    f"the engine has a container {name} already, which was not made for this VM",
+                    hint="remove the key image to use it, or give another name with the key container",
+                )
+            if found.is_running or found.is_paused or found.made_of == body["Labels"][MADE_OF]:
+                return found
+            await self._engine.change("DELETE", f"/containers/{found.id}", CALL_LIMIT_S)
+        try:
+            made = await self._engine.create(name, body, CALL_LIMIT_S)
+        except NotFound as error:
+            image = vm.key("image")
+            raise BootFailed(error.message, hint=f"`docker pull {image}` fetches an image") from None
+        except Refused as error:
+            raise BootFailed(str(error)) from None
+        return Container(made, name, "created")
+
+    def _network(self, vm: VM) -> Network | None:
+        try:
+            return network_of(vm, self._networks.values())
+        except Refused as refused:
+            raise BootFailed(str(refused)) from None
+
+    async def stop(self, vm: VM, how: StopMode) -> None:
+        """Stop a container: kill it, have the engine ask its first process to end, or freeze it."""
+        if how is StopMode.SUSPEND:
+            raise Refused(f"{vm.name} cannot be suspended: containers are not saved to disk", hint="stop_mode = pause")
+        try:
+            container = await self._container(vm)
+        except NotFound:
+            if how is StopMode.PAUSE:
+                raise
+            return
+        if how is StopMode.PAUSE:
+            if not container.is_paused:
+                await self._do(container, "pause")
+        elif container.is_paused:
+            raise Unavailable(f"{vm.name} is paused: it is not destroyed, because its memory would be lost")
+        elif container.is_running and how is StopMode.SHUTDOWN:
+            limit_s = math.ceil(vm.value("shutdown_limit"))
+            await self._do(container, "stop", limit_s + CALL_LIMIT_S, {"t": str(limit_s)})
+        elif container.is_running:
+            await self._kill(container)
+
+    async def discard(self, vm: VM) -> None:
+        """Kill a paused container: its memory is its saved state."""
+        container = await self._found(keys.container_name(vm))
+        if container is not None and container.is_running:
+            raise Refused(f"{vm.name} runs: its saved state is not discarded", hint="stop it first")
+        if container is not None and container.is_paused:
+            await self._kill(container)
+
+    async def forget(self, vm: VM) -> None:
+        """Remove the container that was made for a VM; one that others made stays."""
+        name = _name_of(vm)
+        self._vms.pop(name, None)
+        container = await self._found(name) if name else None
+        if container is None:
+            return
+        if container.is_paused:
+            raise Unavailable("its container is kept: it is paused", hint=f"docker kill {name}; docker rm {name}")
+        if container.made_for != vm.uuid:
+            return
+        if container.is_running:
+            raise Unavailable("its container is kept: it runs", hint=f"docker rm --force {name}")
+        self._logs.pop(container.id, None)
+        await self._engine.change("DELETE", f"/containers/{container.id}", CALL_LIMIT_S)
+
+    async def _kill(self, container: Container) -> None:
+        """End a container at once; one that has ended in the meantime is fine."""
+        try:
+            await self._do(container, "kill")
+        except (Unavailable, NotFound):
+            found = await self._found(container.name)
+            if found is not None and (found.is_running or found.is_paused):
+                raise
+
+    async def _do(
+        self, container: Container, call: str, limit_s: float = CALL_LIMIT_S, query: Mapping[str, str] = NO_QUERY
+    ) -> None:
+        await self._engine.change("POST", f"/containers/{container.id}/{call}", limit_s, query)
+
+
+def _name_of(vm: VM) -> str:
+    """Return the name of a VM's container, "" if no container can have it."""
+    try:
+        return keys.container_name(vm)
+    except Refused:
+        return ""

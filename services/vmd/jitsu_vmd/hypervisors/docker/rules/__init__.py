@@ -1,0 +1,1 @@
+"""What docker decides; pure."""

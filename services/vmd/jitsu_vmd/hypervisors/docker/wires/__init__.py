@@ -1,0 +1,1 @@
+"""How docker reaches its engine."""
