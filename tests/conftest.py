@@ -32,6 +32,7 @@ TIERS = {
     "net": "namespaces and bridges, as root",
     "libvirt": "libvirt's drivers and real guests, as root",
     "lxd": "a real LXD and its containers, as root",
+    "docker": "a real dockerd and Podman, and their containers, as root",
     "systemd": "what is installed on a machine, as root",
     "compose": "containers, as root",
     "newcomer": "README.md's commands in a bare Debian",

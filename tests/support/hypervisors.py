@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.model.errors import JitsuError, Refused
+from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
 from jitsu_protocol.model.vm import from_config
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
@@ -20,7 +20,7 @@ from jitsu_vmd.hypervisors.libxl.backend import Libxl
 from jitsu_vmd.hypervisors.loopback.backend import Loopback
 from jitsu_vmd.hypervisors.solo5.backend import Solo5
 from jitsu_vmd.rules.events import GuestState
-from tests.support import fake_xl, solo5
+from tests.support import dockerd, fake_xl, solo5
 from tests.support.lan import BRIDGE
 from tests.support.libvirtd import URI, XEN_URI, guest_image
 from tests.support.machine_command import CommandMachines
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
 LIMIT_S = 30.0 * SLOWER
-NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0", "lxd": "lxd"}
+NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0", "lxd": "lxd", "docker": "dockerd", "docker podman": "podman"}
 XEN = [pytest.mark.xen, pytest.mark.timeout(300)]
 libvirt = pytest.mark.libvirt
 
@@ -108,6 +108,8 @@ class Running:
                 _libvirt_refuses(patch)
             elif kind == "lxd":
                 _lxd_refuses(patch)
+            elif kind.startswith("docker"):
+                _docker_refuses(patch)
             else:
                 home = Path(os.environ["FAKE_XL"])
                 (home / f"fail-{'unpause' if await self.state() is GuestState.PAUSED else 'restore'}").touch()
@@ -179,6 +181,15 @@ def _lxd_refuses(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LxdClient, "change", refuse)
 
 
+def _docker_refuses(patch: pytest.MonkeyPatch) -> None:
+    from jitsu_vmd.hypervisors.docker.wires.engine import Engine
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise Unavailable("the engine fails with 500: Not enough free memory")
+
+    patch.setattr(Engine, "change", refuse)
+
+
 def _libvirt_refuses(patch: pytest.MonkeyPatch) -> None:
     import libvirt as library
 
@@ -199,6 +210,9 @@ def vm_of(kind: str, **keys: str) -> VM:
         config |= {"kernel": "/proc/version", "nic": "xenbr0"}
     elif kind == "solo5":
         config |= {"memory": "16384"}
+    elif kind.startswith("docker"):
+        config |= {"image": dockerd.IMAGE, "ip": "10.78.0.9", "shutdown_limit": "600"}
+        del config["boot_time"]
     elif kind == "command":
         config = {key: value for key, value in config.items() if key != "boot_time"} | {"command": "machine"}
     elif kind.startswith(("libvirt", "libxl")):
@@ -232,6 +246,10 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             yield made
     elif kind == "lxd":
         async with running_in_lxd(vm, directory) as made:
+            yield made
+    elif kind.startswith("docker"):
+        settings = {"hypervisor__kind": "docker", "hypervisor__connect": dockerd.URIS[kind]}
+        async with _running(vm, directory, **settings) as made, made.forgotten():
             yield made
     elif kind == "xapi":
         with FakeXapi() as xapi:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.dockerd import ContainerEngine, running_engine
 from tests.support.lan import Lan
 from tests.support.libvirtd import XEN_URI, Libvirtd, running_libvirtd
 from tests.support.lxd import LxdServer, running_lxd
@@ -35,6 +36,20 @@ def lxd() -> Iterator[LxdServer]:
     with running_lxd() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("LXD_DIR", str(server.home))
         yield server
+
+
+@pytest.fixture(scope="module")
+def dockerd() -> Iterator[ContainerEngine]:
+    """Run dockerd in a network namespace."""
+    with running_engine("docker") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[ContainerEngine]:
+    """Run Podman's service in a network namespace."""
+    with running_engine("docker podman") as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "`mac`": ({"mac": "02:00:5e:00:53:01"}, {"mac": "02:00:5e:00:53:02"}),
     "`nic`": ({"nic": "br0"}, {"nic": "br1"}),
     "`name`": ({"name": "one"}, {"name": "two"}),
+    "`container`": ({"container": "one"}, {"container": "two"}),
     "`hypervisor`": ({}, {"hypervisor": "second"}),
     "`memory`, `vcpus`": ({"memory": "1024"}, {"memory": "2048"}),
     "`kernel`, `initrd`, `cmdline`, `domain_xml`, `script`, `guest_type`": ({"kernel": "/a"}, {"kernel": "/b"}),
@@ -58,7 +59,7 @@ ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"response_delay": "1"},
     ),
 }
-_STOPS = {"`ip`", "`mac`", "`nic`", "`name`", "`hypervisor`"}
+_STOPS = {"`ip`", "`mac`", "`nic`", "`name`", "`container`", "`hypervisor`"}
 
 
 def vm_with(**keys: str) -> VM:

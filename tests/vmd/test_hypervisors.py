@@ -22,6 +22,9 @@ SOLO5 = pytest.param("solo5", marks=pytest.mark.suite)
 """It can neither suspend a guest nor ask it to shut down."""
 LXD = pytest.param("lxd", marks=[pytest.mark.lxd, pytest.mark.timeout(300)])
 """It needs CRIU to suspend a container, which does not work with every kernel."""
+DOCKER = pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.timeout(300)])
+PODMAN = pytest.param("docker podman", marks=[pytest.mark.docker, pytest.mark.timeout(300)])
+"""Containers are not suspended."""
 BACKENDS = [
     pytest.param("mock", marks=pytest.mark.suite),
     SOLO5,
@@ -32,10 +35,12 @@ BACKENDS = [
     pytest.param("libvirt qemu", marks=[libvirt, pytest.mark.timeout(300)]),
     pytest.param("libxl xen", marks=XEN),
     LXD,
+    DOCKER,
+    PODMAN,
 ]
 
 
-SUSPENDING = [backend for backend in BACKENDS if backend not in (SOLO5, LXD)]
+SUSPENDING = [backend for backend in BACKENDS if backend not in (SOLO5, LXD, DOCKER, PODMAN)]
 ASKED = [backend for backend in BACKENDS if backend is not SOLO5]
 SAVING = [
     pytest.param(getattr(backend, "values", (backend,))[0], how, marks=getattr(backend, "marks", ()))

@@ -124,7 +124,7 @@ def vm_with(key: str, more: dict[str, str], kind: str) -> VM:
     values = VALUES | MORE_VALUES.get(kind, {})
     for value in [values[key]] if key in values else ["1", "true", "www", "/x"]:
         try:
-            return make_vm(**({"address": value} if key == "ip" else {"name": "w"} | more | {key: value}))
+            return make_vm(**({"address": value} if key == "ip" else {"name": "www"} | more | {key: value}))
         except InvalidVm:
             continue
     raise AssertionError(f"no value for {key}")

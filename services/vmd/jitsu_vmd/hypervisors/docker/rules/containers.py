@@ -58,6 +58,8 @@ class Container:
     image: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     joined: tuple[Joined, ...] = ()
+    ports: tuple[int, ...] = ()
+    """TCP ports that its image exposes, or that are published."""
     published: tuple[str, ...] = ()
     """Addresses of the host at which its ports are published; "" stands for all of them."""
     has_writable_mounts: bool = False
@@ -113,6 +115,7 @@ def inspected(found: dict[str, Any]) -> Container:
 def listed(found: dict[str, Any]) -> Container:
     """Return a container from its entry in the list of all, which does not say everything."""
     names = [str(name).lstrip("/") for name in found.get("Names") or ()]
+    ports = found.get("Ports") or ()
     exit_code = re.match(r"Exited \((-?[0-9]{1,10})\)", str(found.get("Status") or ""))
     return Container(
         id=str(found["Id"]),
@@ -122,7 +125,8 @@ def listed(found: dict[str, Any]) -> Container:
         image=str(found.get("Image") or ""),
         labels=_labels(found.get("Labels")),
         joined=_joined((found.get("NetworkSettings") or {}).get("Networks") or {}, ""),
-        published=tuple(str(each.get("IP") or "") for each in found.get("Ports") or () if each.get("PublicPort")),
+        ports=tuple(sorted({int(each["PrivatePort"]) for each in ports if each.get("Type") == "tcp"})),
+        published=tuple(str(each.get("IP") or "") for each in ports if each.get("PublicPort")),
         is_on_host_network=(found.get("HostConfig") or {}).get("NetworkMode") == "host",
     )
 
@@ -215,5 +219,6 @@ def discovered(container: Container, networks: Mapping[str, Network]) -> Discove
             for joined in container.joined
         ),
         tuple(address for joined in container.joined for address in joined.addresses),
-        described,
+        container.ports,
+        keys=described,
     )

@@ -25,7 +25,7 @@ _IMPOSSIBLE = {
     "wait_for_key": "containers have no Xenstore; use wait_for_port or use_synjitsu",
 }
 _ONLY_MADE = ("cmdline", "vcpus", "disk", "publish")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 """What Docker accepts as the name of a container (daemon/names)."""
 _PUBLISH = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})(?:/(tcp|udp))?")
 
@@ -41,8 +41,8 @@ def container_name(vm: VM) -> str:
     name = vm.config.get("container", (vm.name,))[0]
     if not _NAME.fullmatch(name):
         raise Refused(
-            f"{key}: {name[:100]!r} cannot be the name of a container: it must begin with a letter or a digit, and may "
-            "hold letters, digits and . _ -; give the VM the name of its container with the key container"
+            f"{key}: {name[:100]!r} cannot be the name of a container, which has two or more letters, digits and . _ "
+            "-, and begins with a letter or a digit; name the container with the key container"
         )
     return name
 
