@@ -45,10 +45,11 @@ VALUES = {
     "summon": "one",
     "ready": "first-frame",
     "idle_timeout": "900",
-    "name_ttl": "w.jitsu.test 5",
+    "name_ttl": "www.jitsu.test 5",
     "alias": "other.jitsu.test",
     "wait_for_key": "data/status",
     "publish": "8080:80",
+    "container": "web",
 }
 """A value of each key that does not take "1"."""
 MORE_VALUES = {"docker": {"disk": "/srv@/srv"}}

@@ -1,16 +1,11 @@
 """docker: containers of Docker or Podman, those that are there already and those that are made for VMs.
 
-An engine may be told of a container by its id, its name, or by the beginning of its id. A VM that is called `db` must
-never be taken for the container whose id begins with db. So each call first asks for the container of a VM, compares
-its name, and then names it by its whole id.
-
 Events say what happens to containers. When their stream ends, it is opened again, and all VMs are looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,13 +14,15 @@ from jitsu_protocol.model.errors import BootFailed, JitsuError, NotFound, Refuse
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.clock import sleep
 from jitsu_vmd.hypervisor import OTHERS, Examined
-from jitsu_vmd.hypervisors.docker.rules import containers, keys
+from jitsu_vmd.hypervisors.docker.rules import keys
 from jitsu_vmd.hypervisors.docker.rules.containers import Container
 from jitsu_vmd.hypervisors.docker.rules.creation import MADE_OF, request
 from jitsu_vmd.hypervisors.docker.rules.endpoint import DEFAULT_URI, endpoint
-from jitsu_vmd.hypervisors.docker.rules.networks import Network, network, network_of
+from jitsu_vmd.hypervisors.docker.rules.networks import network_of
 from jitsu_vmd.hypervisors.docker.rules.possible import check_container
 from jitsu_vmd.hypervisors.docker.wires.engine import NO_QUERY, Engine, part
+from jitsu_vmd.hypervisors.docker.wires.views import EngineView
+from jitsu_vmd.hypervisors.shared.shutdown import shut_down
 from jitsu_vmd.hypervisors.shared.tls import client_context
 
 if TYPE_CHECKING:
@@ -35,12 +32,13 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisor import Discovered, Guest
+    from jitsu_vmd.hypervisors.docker.rules.networks import Network
 
-FEW = 32
-"""Up to this many containers are asked for one by one, each at length; for more, all are listed."""
 CALL_LIMIT_S = 60.0
 """A start, a kill or a pause takes less than a second, if the engine has time for it."""
 RETRY_S = 1.0
+SETTLED_S = 10.0
+"""A container that has been running for that long has set up its signals."""
 NOTHING_CHANGED = ("exec_", "health_status", "top", "attach", "resize", "archive-path", "copy", "export", "commit")
 """Events of containers that begin so say nothing about their state."""
 
@@ -62,11 +60,11 @@ class Docker:
         self._connection = connection
         self._where = endpoint(self._uri, uses_tls=bool(connection.credentials.files))
         self._engine = Engine(self._where, self.name)
-        self._networks: dict[str, Network] = {}
+        self._view = EngineView(self._engine, world.clock)
+        self._asked: set[str] = set()
+        """Ids of containers that have surely heard that they should end."""
         self._vms: dict[str, str] = {}
         """Name of a container -> uuid of its VM."""
-        self._logs: dict[str, tuple[str, str]] = {}
-        """Id of a container that has failed -> when it ended, and what it printed last."""
 
     # --- before a VM starts ---
 
@@ -76,7 +74,7 @@ class Docker:
 
     async def examine(self, vms: Sequence[VM]) -> dict[str, Examined]:
         """Look for containers, images and networks that are not there, and for keys that have no effect."""
-        await self._learn_networks()
+        await self._view.learn_networks()
         return dict(zip((vm.uuid for vm in vms), await asyncio.gather(*map(self._examine, vms)), strict=True))
 
     async def _examine(self, vm: VM) -> Examined:
@@ -85,10 +83,10 @@ class Docker:
             keys.check(vm)
             keys.check_unused(vm)
             if keys.is_made(vm):
-                request(vm, network_of(vm, self._networks.values()), self._engine.version)
+                request(vm, network_of(vm, self._view.networks.values()), self._engine.version)
                 await self._check_image(vm)
             else:
-                container = await self._container(vm)
+                container = await self._view.named(keys.container_name(vm))
                 writes_to_disk = container.has_writable_mounts
                 check_container(vm, container)
         except (NotFound, Refused) as mistake:
@@ -111,7 +109,7 @@ class Docker:
 
     async def _connect(self) -> None:
         await self._engine.connect(client_context(self._connection) if self._where.uses_tls else None)
-        await self._learn_networks()
+        await self._view.learn_networks()
         version = ".".join(map(str, self._engine.version))
         log.info("connected", hypervisor=self.name, api=version, is_podman=self._engine.is_podman)
 
@@ -121,11 +119,6 @@ class Docker:
             await asyncio.Event().wait()
         finally:
             await self._engine.close()
-
-    async def _learn_networks(self) -> None:
-        # Podman names a network's bridge only in its own API.
-        found = await self._engine.get("/libpod/networks/json" if self._engine.is_podman else "/networks")
-        self._networks = {each.name: each for each in map(network, found)}
 
     async def run(self, changed: Callable[[str], None]) -> None:
         """Report what happens to containers; when that is not heard, connect again and have all looked at."""
@@ -146,7 +139,7 @@ class Docker:
     async def _happened(self, event: dict[str, Any], changed: Callable[[str], None]) -> None:
         if event.get("Type") == "network":
             try:
-                await self._learn_networks()
+                await self._view.learn_networks()
             except JitsuError as error:
                 log.debug("cannot list the engine's networks", hypervisor=self.name, reason=str(error))
             return
@@ -161,66 +154,18 @@ class Docker:
         """Look at the containers of these VMs."""
         names = {vm.uuid: name for vm in vms if (name := _name_of(vm))}
         self._vms |= {name: uuid for uuid, name in names.items()}
-        if len(names) <= FEW:
-            looks = await asyncio.gather(*(self._found(name) for name in names.values()))
-            found = {container.name: container for container in looks if container is not None}
-        else:
-            found = {container.name: container for container in await self._list()}
-        if any(joined.network not in self._networks for each in found.values() for joined in each.joined):
-            await self._learn_networks()
-        guests = {uuid: self._guest(found[name]) for uuid, name in names.items() if name in found}
-        return dict(zip(guests, await asyncio.gather(*guests.values()), strict=True))
-
-    async def _guest(self, container: Container) -> Guest:
-        printed = await self._log(container) if containers.has_crashed(container) else ""
-        return containers.guest(container, self._networks, self._world.clock.wall(), printed)
-
-    async def _log(self, container: Container) -> str:
-        """Return what a container printed last, "" if it was only listed; each end is asked about once."""
-        known = self._logs.get(container.id)
-        if not container.finished or (known is not None and known[0] == container.finished):
-            return known[1] if known is not None else ""
-        try:
-            printed = containers.log_tail(await self._engine.log(container.id, containers.LOG_LINES))
-        except JitsuError as error:
-            printed = f"(its log cannot be read: {error})"
-        if len(self._logs) >= 1000:
-            self._logs.clear()
-        self._logs[container.id] = (container.finished, printed)
-        return printed
-
-    async def _list(self) -> list[Container]:
-        return [containers.listed(each) for each in await self._engine.get("/containers/json", {"all": "1"})]
-
-    async def _found(self, name: str) -> Container | None:
-        """Return the container of this name; None if there is none."""
-        try:
-            found = containers.inspected(await self._engine.get(f"/containers/{part(name)}/json"))
-        except NotFound:
-            return None
-        return found if found.name == name else None  # else its id begins so
-
-    async def _container(self, vm: VM) -> Container:
-        """Return the container of a VM; raises NotFound."""
-        name = keys.container_name(vm)
-        found = await self._found(name)
-        if found is None:
-            raise NotFound(
-                f"the engine has no container {name}",
-                hint="`docker ps -a` lists its containers; with the key image, one is made for the VM",
-            )
-        return found
+        found = await self._view.guests(names.values())
+        return {uuid: found[name] for uuid, name in names.items() if name in found}
 
     async def discover(self) -> Sequence[Discovered]:
         """Return all containers; their labels `jitsu.KEY` are keys of a VM."""
-        await self._learn_networks()
-        return [containers.discovered(each, self._networks) for each in await self._list()]
+        return await self._view.discovered()
 
     # --- calls ---
 
     async def start(self, vm: VM) -> None:
         """Let a container run: continue it if it is paused, else start it, or make it first."""
-        container = await self._made(vm) if keys.is_made(vm) else await self._container(vm)
+        container = await self._made(vm) if keys.is_made(vm) else await self._view.named(keys.container_name(vm))
         if container.is_paused:
             await self._do(container, "unpause")
         elif not container.is_running:
@@ -233,7 +178,7 @@ class Docker:
         """Return the container that is made for a VM, made now if there is none or if it is of something else."""
         body = request(vm, self._network(vm), self._engine.version)
         name = keys.container_name(vm)
-        found = await self._found(name)
+        found = await self._view.found(name)
         if found is not None:
             if found.made_for != vm.uuid:
                 raise BootFailed(
@@ -254,7 +199,7 @@ class Docker:
 
     def _network(self, vm: VM) -> Network | None:
         try:
-            return network_of(vm, self._networks.values())
+            return network_of(vm, self._view.networks.values())
         except Refused as refused:
             raise BootFailed(str(refused)) from None
 
@@ -263,7 +208,7 @@ class Docker:
         if how is StopMode.SUSPEND:
             raise Refused(f"{vm.name} cannot be suspended: containers are not saved to disk", hint="stop_mode = pause")
         try:
-            container = await self._container(vm)
+            container = await self._view.named(keys.container_name(vm))
         except NotFound:
             if how is StopMode.PAUSE:
                 raise
@@ -274,14 +219,36 @@ class Docker:
         elif container.is_paused:
             raise Unavailable(f"{vm.name} is paused: it is not destroyed, because its memory would be lost")
         elif container.is_running and how is StopMode.SHUTDOWN:
-            limit_s = math.ceil(vm.value("shutdown_limit"))
-            await self._do(container, "stop", limit_s + CALL_LIMIT_S, {"t": str(limit_s)})
+            self._asked.discard(container.id)
+            await shut_down(vm, self, self._world.clock)
         elif container.is_running:
             await self._kill(container)
 
+    async def is_off(self, vm: VM) -> bool:
+        """Say whether a container has ended."""
+        container = await self._view.found(keys.container_name(vm))
+        return container is None or not (container.is_running or container.is_paused)
+
+    async def press(self, vm: VM) -> None:
+        """Send the container's stop signal, as `docker stop` does; again only if it had just been started.
+
+        A process that has not set up its signals yet does not hear it, if it is the first one (pid_namespaces(7)). To
+        many programs a second signal means to give up what they are doing.
+        """
+        container = await self._view.named(keys.container_name(vm))
+        if container.id in self._asked:
+            return
+        if container.started_at is None or self._world.clock.wall() - container.started_at > SETTLED_S:
+            self._asked.add(container.id)
+        await self._do(container, "kill", query={"signal": container.stop_signal})
+
+    async def destroy(self, vm: VM) -> None:
+        """Kill a container that has not ended."""
+        await self._kill(await self._view.named(keys.container_name(vm)))
+
     async def discard(self, vm: VM) -> None:
         """Kill a paused container: its memory is its saved state."""
-        container = await self._found(keys.container_name(vm))
+        container = await self._view.found(keys.container_name(vm))
         if container is not None and container.is_running:
             raise Refused(f"{vm.name} runs: its saved state is not discarded", hint="stop it first")
         if container is not None and container.is_paused:
@@ -291,7 +258,7 @@ class Docker:
         """Remove the container that was made for a VM; one that others made stays."""
         name = _name_of(vm)
         self._vms.pop(name, None)
-        container = await self._found(name) if name else None
+        container = await self._view.found(name) if name else None
         if container is None:
             return
         if container.is_paused:
@@ -300,7 +267,6 @@ class Docker:
             return
         if container.is_running:
             raise Unavailable("its container is kept: it runs", hint=f"docker rm --force {name}")
-        self._logs.pop(container.id, None)
         await self._engine.change("DELETE", f"/containers/{container.id}", CALL_LIMIT_S)
 
     async def _kill(self, container: Container) -> None:
@@ -308,7 +274,7 @@ class Docker:
         try:
             await self._do(container, "kill")
         except (Unavailable, NotFound):
-            found = await self._found(container.name)
+            found = await self._view.found(container.name)
             if found is not None and (found.is_running or found.is_paused):
                 raise
 

@@ -41,6 +41,18 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """How a container ended the last time."""
+
+    exit_code: int = 0
+    is_out_of_memory: bool = False
+    error: str = ""
+    """Why the engine could not start it."""
+    at: str = ""
+    """As the engine writes it; "" if it was only listed."""
+
+
+@dataclass(frozen=True)
 class Container:
     """A container."""
 
@@ -48,23 +60,19 @@ class Container:
     name: str
     state: str
     """created, running, paused, restarting, removing, exited or dead."""
-    exit_code: int = 0
-    is_out_of_memory: bool = False
-    error: str = ""
-    """Why the engine could not start it."""
+    ending: Ending = Ending()
     started_at: float | None = None
     """Unix time."""
-    finished: str = ""
-    image: str = ""
+    stop_signal: str = "SIGTERM"
+    """What asks it to end."""
     labels: Mapping[str, str] = field(default_factory=dict)
     joined: tuple[Joined, ...] = ()
     ports: tuple[int, ...] = ()
     """TCP ports that its image exposes, or that are published."""
     published: tuple[str, ...] = ()
-    """Addresses of the host at which its ports are published; "" stands for all of them."""
+    """Addresses of the host at which its ports are published; "" stands for all."""
     has_writable_mounts: bool = False
     is_removed_when_it_ends: bool = False
-    is_on_host_network: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -97,18 +105,19 @@ def inspected(found: dict[str, Any]) -> Container:
         id=str(found["Id"]),
         name=str(found.get("Name") or "").lstrip("/"),
         state=str(state.get("Status") or ""),
-        exit_code=int(state.get("ExitCode") or 0),
-        is_out_of_memory=bool(state.get("OOMKilled")),
-        error=str(state.get("Error") or ""),
+        ending=Ending(
+            exit_code=int(state.get("ExitCode") or 0),
+            is_out_of_memory=bool(state.get("OOMKilled")),
+            error=str(state.get("Error") or ""),
+            at=str(state.get("FinishedAt") or ""),
+        ),
+        stop_signal=str(config.get("StopSignal") or "SIGTERM"),
         started_at=unix_time(str(state.get("StartedAt") or "")),
-        finished=str(state.get("FinishedAt") or ""),
-        image=str(config.get("Image") or ""),
         labels=_labels(config.get("Labels")),
         joined=_joined(networks, fixed_mac if len(networks) == 1 else ""),
         published=tuple(str(each.get("HostIp") or "") for each_port in bindings.values() for each in each_port or ()),
         has_writable_mounts=any(each.get("RW") for each in found.get("Mounts") or ()),
         is_removed_when_it_ends=bool(host.get("AutoRemove")),
-        is_on_host_network=host.get("NetworkMode") == "host",
     )
 
 
@@ -121,13 +130,11 @@ def listed(found: dict[str, Any]) -> Container:
         id=str(found["Id"]),
         name=next((name for name in names if "/" not in name), ""),  # the others are those of links
         state=str(found.get("State") or "").lower(),
-        exit_code=int(exit_code[1]) if exit_code else 0,
-        image=str(found.get("Image") or ""),
+        ending=Ending(int(exit_code[1]) if exit_code else 0),
         labels=_labels(found.get("Labels")),
         joined=_joined((found.get("NetworkSettings") or {}).get("Networks") or {}, ""),
         ports=tuple(sorted({int(each["PrivatePort"]) for each in ports if each.get("Type") == "tcp"})),
         published=tuple(str(each.get("IP") or "") for each in ports if each.get("PublicPort")),
-        is_on_host_network=(found.get("HostConfig") or {}).get("NetworkMode") == "host",
     )
 
 
@@ -169,7 +176,7 @@ def guest(container: Container, networks: Mapping[str, Network], wall: float, lo
         up_s = None if container.started_at is None else max(wall - container.started_at, 0.0)
         return Guest(GuestState.RUNNING, up_s, nics=nics)
     return Guest(
-        GuestState.CRASHED if has_crashed(container) else GuestState.OFF, reason=ending(container, log), nics=nics
+        GuestState.CRASHED if has_crashed(container) else GuestState.OFF, reason=why_it_ended(container, log), nics=nics
     )
 
 
@@ -177,16 +184,18 @@ def has_crashed(container: Container) -> bool:
     """Say whether a container that does not run has failed, and was not stopped by somebody."""
     if container.state not in ("exited", "dead"):
         return False
-    return container.is_out_of_memory or bool(container.error) or container.exit_code not in (0, *STOPPED_BY_A_SIGNAL)
+    ended = container.ending
+    return ended.is_out_of_memory or bool(ended.error) or ended.exit_code not in (0, *STOPPED_BY_A_SIGNAL)
 
 
-def ending(container: Container, log: str) -> str:
+def why_it_ended(container: Container, log: str) -> str:
     """Return why a container has ended, with what it printed last; "" if it has never run."""
-    if container.error:
-        return f"the container {container.name} could not be started: {container.error[:LOG_CHARACTERS]}"
+    ended = container.ending
+    if ended.error:
+        return f"the container {container.name} could not be started: {ended.error[:LOG_CHARACTERS]}"
     if container.state not in ("exited", "dead"):
         return ""
-    what = "had no memory left" if container.is_out_of_memory else f"has ended with status {container.exit_code}"
+    what = "had no memory left" if ended.is_out_of_memory else f"has ended with status {ended.exit_code}"
     return f"the container {container.name} {what}{f'; it printed last: {log}' if log else ''}"
 
 

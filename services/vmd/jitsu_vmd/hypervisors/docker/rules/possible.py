@@ -17,7 +17,7 @@ def check_container(vm: VM, container: Container) -> None:
         raise Refused(
             f"container: {container.name} is removed when it ends (--rm), so it can be started once; make it without"
         )
-    if container.is_on_host_network or "" in container.published:
+    if "" in container.published or any(joined.network == "host" for joined in container.joined):
         return
     own = {address for joined in container.joined for address in joined.addresses}
     at_host = {address for address in container.published if address not in ("0.0.0.0", "::")}
