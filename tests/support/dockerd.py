@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 START_LIMIT_S, END_LIMIT_S = 60.0, 60.0
 IMAGE, NETWORK, BRIDGE = "jitsu-test", "jitsu-test", "jtdock0"
-SUBNET, GATEWAY = "10.78.0.0/24", "10.78.0.1"
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PREFIX = f"10.78.{WORKER}"
+"""Podman looks at the networks of others, too: each worker has a subnet of its own."""
+SUBNET, GATEWAY = f"{PREFIX}.0/24", f"{PREFIX}.1"
 SERVES = "trap 'exit 0' TERM; httpd -p 80 -h /www; sleep 86400 & wait"
 """What the image runs: a page on port 80; it ends when it is asked to."""
 URIS: dict[str, str] = {}

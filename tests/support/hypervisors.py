@@ -211,7 +211,7 @@ def vm_of(kind: str, **keys: str) -> VM:
     elif kind == "solo5":
         config |= {"memory": "16384"}
     elif kind.startswith("docker"):
-        config |= {"image": dockerd.IMAGE, "ip": "10.78.0.9", "shutdown_limit": "600"}
+        config |= {"image": dockerd.IMAGE, "ip": f"{dockerd.PREFIX}.9", "shutdown_limit": "600"}
         del config["boot_time"]
     elif kind == "command":
         config = {key: value for key, value in config.items() if key != "boot_time"} | {"command": "machine"}

@@ -15,6 +15,7 @@ import pytest
 from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import GuestState
+from tests.support.dockerd import PREFIX
 from tests.support.hypervisors import LIMIT_S, NEEDS, running, vm_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ENGINES = [pytest.param("docker", marks=docker), pytest.param("docker podman", m
 AT_ONCE = 20
 LOOK_LIMITS = dict.fromkeys(("docker", "docker podman"), "jitsu_vmd.hypervisors.docker.wires.engine.LOOK_LIMIT_S")
 """Kind -> the constant that limits a look."""
-ADDRESSES = {"docker": "10.78.0.{}", "docker podman": "10.78.0.{}"}
+ADDRESSES = dict.fromkeys(("docker", "docker podman"), PREFIX + ".{}")
 """Of guests that run at the same time, by number from 20 on."""
 SHORT_S = 0.5
 
