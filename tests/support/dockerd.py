@@ -51,6 +51,11 @@ class ContainerEngine:
         self._holder = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{lan.host}", "unshare", "--mount", "sleep", "infinity"]
         )
+        # Until it sleeps, its namespaces are still those of this host.
+        wait_for(lambda: self._holder_comm() == "sleep", START_LIMIT_S, "the namespaces are there")
+
+    def _holder_comm(self) -> str:
+        return Path(f"/proc/{self._holder.pid}/comm").read_text().strip()
 
     def command(self) -> list[str]:
         """Return the engine's own command line."""
