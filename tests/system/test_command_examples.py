@@ -259,8 +259,8 @@ def test_a_sleeping_computer_is_woken_by_a_query_and_sent_to_sleep_when_it_is_id
             assert lan.run(0, lambda: summon("nas", suite.port)) == Computer.ADDRESS
             assert computer.wakes >= 1
             lan.run(0, lambda: socket.create_connection((Computer.ADDRESS, 445), 5).close())
-            assert suite.state("nas") == "ready"
-            wait_for(lambda: suite.state("nas") == "off", 30, "it is idle and sleeps again")
+            wait_for(lambda: suite.state("nas") == "ready", 20, "vmd sees that too")
+            wait_for(lambda: suite.state("nas") == "off", 60, "it is idle and sleeps again")
             woken = computer.wakes
             assert lan.run(0, lambda: summon("nas", suite.port)) == Computer.ADDRESS
             assert computer.wakes > woken, "and again"
