@@ -12,7 +12,7 @@ import dns.query
 import dns.rcode
 import pytest
 
-from tests.support.dockerd import BRIDGE, GATEWAY, IMAGE, PREFIX, running_engine
+from tests.support.dockerd import BRIDGE, GATEWAY, IMAGE, NETWORK, PREFIX, running_engine
 from tests.support.lan import ip, retransmitted
 from tests.support.suite import RunningSuite, wait_for
 
@@ -48,15 +48,15 @@ def suite_with(engine: ContainerEngine, directory: Path, **keys: str) -> Running
     return RunningSuite(directory, toml=toml, inside=["ip", "netns", "exec", engine.lan.host])
 
 
-def asked(port: int) -> dns.message.Message:
-    query = dns.message.make_query("www.jitsu.test", "A", use_edns=0)
+def asked(port: int, name: str = "www.jitsu.test") -> dns.message.Message:
+    query = dns.message.make_query(name, "A", use_edns=0)
     return dns.query.udp(query, GATEWAY, port=port, timeout=LIMIT_S)
 
 
-def page(port: int) -> tuple[str, int]:
+def page(port: int, name: str = "www.jitsu.test") -> tuple[str, int]:
     """Ask for the name and fetch a page at once; return it, and how many segments had to be sent again."""
     before = retransmitted()
-    reply = asked(port)
+    reply = asked(port, name)
     assert reply.rcode() == dns.rcode.NOERROR, reply.to_text()
     with socket.create_connection((reply.answer[0][0].to_text(), 80), timeout=LIMIT_S) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -90,3 +90,25 @@ def test_a_query_is_told_why_a_container_does_not_boot(engine: ContainerEngine, 
         assert reply.rcode() == dns.rcode.SERVFAIL
         told = [option.text or "" for option in reply.options if isinstance(option, dns.edns.EDEOption)]
         assert any("has ended with status 3; it printed last: no database" in text for text in told), told
+
+
+def test_the_labels_of_a_container_are_all_the_configuration(engine: ContainerEngine, tmp_path: Path) -> None:
+    labels = {"jitsu.dns": "shop.lab.test", "jitsu.ttl": "1", "jitsu.idle_timeout": "2", "jitsu.wait_for_port": "80"}
+    with engine.client() as client:
+        place = client.create_endpoint_config(ipv4_address=f"{PREFIX}.50")
+        client.create_container(
+            IMAGE,
+            name="shop-web-1",
+            labels=labels,
+            host_config=client.create_host_config(network_mode=NETWORK),
+            networking_config=client.create_networking_config({NETWORK: place}),
+        )
+    toml = '[dns]\nbind = "0.0.0.0"\nsummon_rate = 0\nzones = ["lab.test"]\n[hypervisor]\nkind = "docker"\n'
+    toml += f'connect = "{engine.uri}"\nlabel_zones = ["lab.test"]\n'
+    with RunningSuite(tmp_path, toml=toml, inside=["ip", "netns", "exec", engine.lan.host]) as suite:
+        wait_for(lambda: "shop-web-1" in suite.status(), LIMIT_S, "what the labels describe is a VM")
+        text, _ = engine.lan.run(0, lambda: page(suite.port, "shop.lab.test"))
+        assert text.endswith("here\n")
+        wait_for(lambda: suite.state("shop-web-1") == "off", LIMIT_S, "it is stopped when it is idle")
+        engine.remove_behind_our_back("shop-web-1")
+        wait_for(lambda: "shop-web-1" not in suite.status(), LIMIT_S, "it is gone with its container")
