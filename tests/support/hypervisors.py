@@ -25,6 +25,7 @@ from tests.support.lan import BRIDGE
 from tests.support.libvirtd import URI, XEN_URI, guest_image
 from tests.support.machine_command import CommandMachines
 from tests.support.process import running_process
+from tests.support.proxmox import FakePve, token_file
 from tests.support.suite import SLOWER
 from tests.support.xapi import FakeXapi, password_file
 from tests.support.xenstored import running_xenstored
@@ -76,6 +77,7 @@ class Running:
         self.vm = vm
         self.told: list[str] = []
         self.xapi: FakeXapi | None = None
+        self.pve: FakePve | None = None
         self.machines: CommandMachines | None = None
         self.tender = Path()
         """The tender of Solo5."""
@@ -102,6 +104,9 @@ class Running:
                 self.machines.on(fails)
             elif kind == "solo5":
                 _launcher_refuses(patch)
+            elif self.pve is not None:
+                verb = "resume" if await self.state() is GuestState.PAUSED else "start"
+                self.pve.fails = {f"qm{verb}": "start failed: Not enough free memory"}
             elif self.xapi is not None:
                 self.xapi.fails = {await self._call_that_starts(): 1}
             elif kind.startswith("libvirt"):
@@ -251,6 +256,11 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
         settings = {"hypervisor__kind": "docker", "hypervisor__connect": dockerd.URIS[kind]}
         async with _running(vm, directory, **settings) as made, made.forgotten():
             yield made
+    elif kind == "proxmox":
+        async with FakePve(directory) as pve:
+            pve.add(vm.name)
+            async with running_proxmox(vm, directory, pve) as made:
+                yield made
     elif kind == "xapi":
         with FakeXapi() as xapi:
             xapi.add(vm.name)
@@ -348,6 +358,22 @@ async def running_xapi(vm: VM, directory: Path, xapi: FakeXapi, **settings: str)
         made.xapi = xapi
         yield made
         xapi.close_sessions()  # whoever waits for events
+
+
+@asynccontextmanager
+async def running_proxmox(vm: VM, directory: Path, pve: FakePve, **settings: str) -> AsyncIterator[Running]:
+    """Run the backend against a Proxmox VE; nothing that passes between them may misfit the published description."""
+    shown = {
+        "hypervisor__kind": "proxmox",
+        "hypervisor__connect": pve.uri,
+        "hypervisor__token_file": str(token_file(directory)),
+        "hypervisor__fingerprint": pve.fingerprint,
+        "hypervisor__save_directory": str(directory / "saved"),
+    }
+    async with _running(vm, directory, **(shown | settings)) as made:
+        made.pve = pve
+        yield made
+    assert not pve.misfits, "\n".join(pve.misfits)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from jitsu_vmd.hypervisors.libvirt import rules as libvirt_rules
 from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
 from jitsu_vmd.hypervisors.lxd.rules import keys as lxd_keys
 from jitsu_vmd.hypervisors.mock.rules import check_keys_on_a_bridge, check_keys_on_loopback
+from jitsu_vmd.hypervisors.proxmox.rules import keys as proxmox_keys
 from jitsu_vmd.hypervisors.shared.rules.unused_keys import BRIDGE_KEYS, KEYS_OF_KINDS, MOCK_KEYS
 from jitsu_vmd.hypervisors.solo5.rules import keys as solo5_keys
 from jitsu_vmd.hypervisors.xapi import rules as xapi_rules
@@ -57,6 +58,11 @@ MORE_VALUES = {"docker": {"disk": "/srv@/srv"}}
 DOMAIN = {"kernel", "initrd", "guest_type", "domain_xml", "rumprun_config", "vcpus", "disk", "script"}
 MOCK = set(MOCK_KEYS)
 ON_A_BRIDGE = set(BRIDGE_KEYS)
+
+
+def proxmox(vm: VM) -> None:
+    proxmox_keys.check_possible(vm)
+    proxmox_keys.check_unused(vm)
 
 
 def solo5(vm: VM) -> None:
@@ -110,12 +116,7 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "command": (command_keys.check_keys, {"command": "www"}, set(KEYS) - command_keys.HONOURED),
     "lxd": (lxd, {"image": "web"}, MOCK | (DOMAIN - {"vcpus"}) | {"cmdline", "wait_for_key"}),
     "lxd, an instance that it has": (lxd, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key"}),
-    "docker": (
-        docker,
-        {"image": "web"},
-        MOCK | (DOMAIN - {"vcpus", "disk"}) | {"wait_for_key"},
-    ),
-    "docker, a container that it has": (docker, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key", "publish"}),
+    "proxmox": (proxmox, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key"}),
     "xapi": (xapi_rules.check_keys, {}, MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"}),
 }
 

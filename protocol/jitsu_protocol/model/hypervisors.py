@@ -165,6 +165,15 @@ class HypervisorKind(StrEnum):
             can_shut_down=False,
         ),
     )
+    PROXMOX = (
+        "proxmox",
+        KindTraits(
+            "proxmox: machines of Proxmox VE",
+            needs_bridges=False,
+            has_own_vms=True,
+            credentials=("user", "token_file", "ca_file", "fingerprint"),
+        ),
+    )
     COMMAND = (
         "command",
         KindTraits(

@@ -1,0 +1,1 @@
+"""Proxmox VE: virtual machines and containers of a node or a cluster, by its API."""

@@ -1,0 +1,1 @@
+"""What Proxmox VE reports, and what follows from it; pure."""
