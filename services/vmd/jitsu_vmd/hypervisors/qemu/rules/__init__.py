@@ -1,0 +1,1 @@
+"""Decisions about QEMU processes: pure, without sockets, files or a clock."""

@@ -1,0 +1,134 @@
+"""QEMU's command line (qemu(1)), made of a launch and nothing else.
+
+QEMU reads most of its options as lists with commas, in which a comma of a value is written twice. Files that only root
+may open are given as descriptors (`Opened`), which QEMU inherits: its user needs no right to their directories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+"""What QEMU's seccomp filter forbids beside what it always does: to run programs, and to become somebody else."""
+QMP, SERIAL = "own/qmp", "own/serial"
+"""The sockets, relative to the directory of the VM, in which QEMU is started."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file or tap that is opened for QEMU, in the order of their descriptors."""
+
+    kind: str
+    """file, or tap."""
+    path: str
+    """Of the file; of a tap, its name."""
+    bridge: str = ""
+    """Which a tap is to be a port of."""
+
+
+def opened(launch: Launch, ram: str) -> tuple[Opened, ...]:
+    """Return what is opened for QEMU; `ram` is the path of the RAM file."""
+    return (
+        *([Opened("file", ram)] if launch.shares_memory else ()),
+        *(Opened("tap", nic.tap, nic.bridge) for nic in launch.nics),
+        *(Opened("file", disk.path) for disk in launch.disks),
+    )
+
+
+def command_line(
+    qemu: str, launch: Launch, descriptors: Sequence[int], tsc_khz: int, *, is_incoming: bool
+) -> list[str]:
+    """Return the words of the command line; `tsc_khz` is the frequency of this host's time stamp counter.
+
+    `descriptors` are those of what `opened` returns, in its order.
+
+    QEMU always starts with its processors stopped (-S): the guest runs when vmd has heard QEMU, and follows its serial
+    port from its first character on.
+    """
+    numbers = iter(descriptors)
+    return [
+        qemu,
+        *("-no-user-config", "-nodefaults", "-display", "none", "-S", "-sandbox", SANDBOX),
+        *("-name", f"guest={escaped(launch.name)}", "-uuid", launch.uuid),
+        *_machine(launch),
+        *_memory(launch, numbers),
+        *("-smp", str(launch.vcpus)),
+        *_boot(launch, tsc_khz),
+        *("-chardev", f"socket,id=qmp,path={QMP},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=serial,path={SERIAL},server=on,wait=off", "-serial", "chardev:serial"),
+        *("-object", "rng-builtin,id=random", "-device", _device(launch, "virtio-rng", "rng=random")),
+        *_nics(launch, numbers),
+        *_disks(launch, numbers),
+        *(("-incoming", "defer") if is_incoming else ()),
+    ]
+
+
+def escaped(value: str) -> str:
+    """Return a value as it is written in one of QEMU's lists."""
+    return value.replace(",", ",,")
+
+
+def _machine(launch: Launch) -> Iterator[str]:
+    accelerator = "kvm" if launch.is_kvm else "tcg"
+    kind = f"{escaped(launch.machine)},accel={accelerator},memory-backend=ram"
+    # acpi: without it, Debian's kernel finds no device, and no guest could be asked to shut down.
+    yield from ("-machine", f"{kind},acpi=on,rtc=on" if launch.is_microvm else f"{kind},usb=off")
+    if launch.is_kvm:
+        yield from ("-cpu", "host")
+    if not launch.is_microvm:
+        yield from ("-device", "pvpanic", "-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1")
+
+
+def _memory(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
+    size = f"size={launch.memory_mib}M"
+    yield from ("-m", size)
+    if launch.shares_memory:
+        # By its descriptor: the directory of saved guests is open to root only. The file belongs to QEMU's user.
+        path = f"/proc/self/fd/{next(numbers)}"
+        yield from ("-object", f"memory-backend-file,id=ram,mem-path={path},share=on,{size}")
+    else:
+        yield from ("-object", f"memory-backend-ram,id=ram,{size}")
+
+
+def _boot(launch: Launch, tsc_khz: int) -> Iterator[str]:
+    if not launch.kernel:
+        return
+    words = launch.cmdline
+    if launch.is_microvm and not launch.is_kvm and "tsc_early_khz=" not in words:
+        # A microvm has no other timer that Linux could measure the counter with, and without KVM nothing tells it.
+        words = f"{words} tsc_early_khz={tsc_khz}".strip()
+    yield from ("-kernel", launch.kernel)
+    if launch.initrd:
+        yield from ("-initrd", launch.initrd)
+    if words:
+        yield from ("-append", words)
+
+
+def _device(launch: Launch, kind: str, *properties: str) -> str:
+    bus = "device" if launch.is_microvm else "pci"
+    return ",".join([f"{kind}-{bus}", *properties])
+
+
+def _nics(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
+    for n, nic in enumerate(launch.nics):
+        yield from ("-netdev", f"tap,id=net{n},fd={next(numbers)}")
+        properties = [f"netdev=net{n}", f"id=nic{n}", f"mac={nic.mac}"]
+        yield from ("-device", _device(launch, "virtio-net", *properties, *(() if launch.is_microvm else ["romfile="])))
+
+
+def _disks(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
+    for n, disk in enumerate(launch.disks):
+        yield from ("-add-fd", f"fd={next(numbers)},set={n + 1}")
+        driver = "host_device" if disk.is_device else "file"
+        yield from ("-blockdev", f"driver={driver},node-name=file{n},filename=/dev/fdset/{n + 1}")
+        yield from ("-blockdev", f"driver={disk.format},node-name=disk{n},file=file{n}")
+        properties = [f"drive=disk{n}", *([f"serial={escaped(disk.serial)}"] if disk.serial else ())]
+        if not launch.is_microvm:
+            properties.append(f"bootindex={n + 1}")
+        yield from ("-device", _device(launch, "virtio-blk", *properties))

@@ -1,0 +1,147 @@
+"""What a QEMU process is made of, what a VM is given what its process and its save are, and why one has ended; pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from jitsu_vmd.hypervisors.qemu.rules import life as life_module
+from jitsu_vmd.hypervisors.qemu.rules.command_line import Opened, command_line, opened
+from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, LaunchNic, launch_from_json
+from jitsu_vmd.hypervisors.qemu.rules.life import LIVES, Process, SaveState, Start, is_kept, life, process_of
+from jitsu_vmd.hypervisors.qemu.rules.reasons import has_crashed, reason
+from jitsu_vmd.rules.events import GuestState
+
+UUID = "c3c4f1a1-2a2a-4b52-8b43-6d2a3b1d5f10"
+LAUNCH = Launch(
+    name="web",
+    uuid=UUID,
+    machine="microvm",
+    is_kvm=False,
+    kernel="/boot/vmlinuz",
+    initrd="/boot/initrd",
+    cmdline="console=ttyS0",
+    memory_mib=128,
+    vcpus=2,
+    nics=(LaunchNic("02:00:5e:00:53:01", "br0", "jq0"),),
+    disks=(LaunchDisk("/images/a,b.qcow2", "qcow2", False, "root"),),
+    shares_memory=True,
+)
+WORDS = {
+    "boots": Start.BOOT,
+    "loads the save, marks it as used, and continues": Start.LOAD,
+    "is refused until the save is discarded": Start.REFUSED,
+    "is refused until the save is discarded: the guest may have run since": Start.REFUSED,
+    "continues": Start.CONTINUE,
+    "marks the save as used, and continues": Start.MARK_AND_CONTINUE,
+    "does nothing, and deletes the save, which is older than the guest": Start.NOTHING,
+    "ends the process, and boots": Start.BOOT,
+    "ends the process, which has not run, and loads the save again": Start.LOAD,
+    "ends the process, which has not loaded the save, and loads it again": Start.LOAD,
+}
+
+
+def test_the_table_of_what_a_qemu_vm_is_says_what_the_code_does() -> None:
+    rows = re.findall(r"^    (\w+) +(\w+) +(\w+) +(\w.*)$", life_module.__doc__ or "", re.MULTILINE)
+    said: dict[tuple[Process, SaveState], tuple[GuestState, Start]] = {}
+    for process, save, state, words in rows[1:]:
+        if process not in set(Process):
+            continue
+        saves = list(SaveState) if save == "any" else [SaveState(save)]
+        start = WORDS.get(words) or WORDS[words.partition(":")[0]]
+        said |= {(Process(process), each): (GuestState(state), start) for each in saves}
+    assert said == {key: (row.state, row.start) for key, row in LIVES.items()}
+
+
+@pytest.mark.parametrize("process", Process)
+def test_a_save_that_may_have_been_used_is_never_loaded(process: Process) -> None:
+    assert life(process, SaveState.USED).start not in (Start.LOAD, Start.MARK_AND_CONTINUE, Start.BOOT)
+
+
+@pytest.mark.parametrize("process", Process)
+def test_a_vm_with_a_whole_save_is_suspended_unless_it_runs(process: Process) -> None:
+    wanted = GuestState.RUNNING if process is Process.RUNNING else GuestState.SUSPENDED
+    assert life(process, SaveState.SAVED).state is wanted
+
+
+def test_a_save_that_was_cut_short_is_not_kept_but_a_paused_guest_is() -> None:
+    assert not is_kept(Process.NONE, SaveState.SAVING)
+    assert is_kept(Process.STOPPED, SaveState.NONE)
+    assert is_kept(Process.NONE, SaveState.USED)
+
+
+def test_a_status_that_is_not_known_is_of_a_guest_that_does_not_run() -> None:
+    assert process_of("inmigrate") is Process.UNBORN
+    assert process_of("running") is Process.RUNNING
+    assert process_of("something new") is Process.STOPPED
+
+
+def test_a_microvm_under_emulation_is_given_the_frequency_of_the_counter() -> None:
+    words = command_line("qemu", LAUNCH, [7, 8, 9], 2_400_000, is_incoming=False)
+    assert words[words.index("-append") + 1] == "console=ttyS0 tsc_early_khz=2400000"
+    assert words[words.index("-machine") + 1] == "microvm,accel=tcg,memory-backend=ram,acpi=on,rtc=on"
+    said = replace(LAUNCH, cmdline="tsc_early_khz=1")
+    assert "tsc_early_khz=1" in command_line("qemu", said, [7, 8, 9], 2_400_000, is_incoming=False)
+    for other in (replace(LAUNCH, is_kvm=True), replace(LAUNCH, machine="q35")):
+        assert "console=ttyS0" in command_line("qemu", other, [7, 8, 9], 2_400_000, is_incoming=False)
+
+
+def test_what_is_opened_for_qemu_is_named_by_its_descriptors_in_order() -> None:
+    assert opened(LAUNCH, "/saved/ram") == (
+        Opened("file", "/saved/ram"),
+        Opened("tap", "jq0", "br0"),
+        Opened("file", "/images/a,b.qcow2"),
+    )
+    words = " ".join(command_line("qemu", LAUNCH, [17, 18, 29], 1, is_incoming=True))
+    assert "memory-backend-file,id=ram,mem-path=/proc/self/fd/17,share=on,size=128M" in words
+    assert "tap,id=net0,fd=18" in words
+    assert "-add-fd fd=29,set=1" in words
+    assert "-incoming defer" in words
+    private = replace(LAUNCH, shares_memory=False)
+    assert opened(private, "/saved/ram")[0].kind == "tap"
+    assert "memory-backend-ram" in " ".join(command_line("qemu", private, [18, 29], 1, is_incoming=False))
+
+
+def test_a_comma_in_a_value_adds_no_option_and_no_path_of_a_disk_is_on_the_command_line() -> None:
+    words = command_line("qemu", replace(LAUNCH, name="a,debug-threads=on"), [7, 8, 9], 1, is_incoming=False)
+    assert words[words.index("-name") + 1] == "guest=a,,debug-threads=on"
+    assert not any("/images/" in word for word in words)
+
+
+@pytest.mark.parametrize("launch", [LAUNCH, replace(LAUNCH, machine="q35", shares_memory=False)])
+def test_every_qemu_is_confined_and_waits_until_vmd_lets_it_run(launch: Launch) -> None:
+    words = command_line("qemu", launch, [7, 8, 9], 1, is_incoming=False)
+    assert words[words.index("-sandbox") + 1].startswith("on,")
+    assert "-S" in words
+    assert "-nodefaults" in words
+
+
+def test_a_launch_is_the_same_after_it_was_written_and_read() -> None:
+    assert launch_from_json(json.loads(json.dumps(LAUNCH.to_json()))) == LAUNCH
+    with pytest.raises((TypeError, KeyError)):
+        launch_from_json({"name": "web"})
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "errors", "printed", "said"),
+    [
+        (1, "", b"qemu: could not open disk\n", b"", "QEMU has ended with status 1: qemu: could not open disk; its"),
+        (-9, "", b"", b"booting\n", "QEMU was ended by SIGKILL; its serial port: booting"),
+        (0, "guest-panic", b"", b"panic\nno init\n", "the guest has panicked; its serial port: panic; no init"),
+        (None, "", b"", b"", "QEMU has ended; its serial port printed nothing"),
+    ],
+)
+def test_the_reason_of_an_end_has_what_qemu_and_the_guest_said_last(
+    status: int | None, cause: str, errors: bytes, printed: bytes, said: str
+) -> None:
+    assert reason(status, cause, errors, printed).startswith(said)
+
+
+def test_a_guest_that_shut_down_has_not_crashed() -> None:
+    assert not has_crashed(0, "guest-shutdown")
+    assert not has_crashed(None, "")
+    assert has_crashed(-9, "")
+    assert has_crashed(0, "guest-panic")
