@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +37,7 @@ from jitsu_runtime.bus.libzmq import Context
 from jitsu_runtime.bus.zeromq import ZmqFollower, feed_server, rpc_client, rpc_server
 from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.descriptors import raise_limit
+from jitsu_runtime.first_signals import on_hangup
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.metrics import Metrics
 from jitsu_runtime.service_manager import notify, on_stop_signals, wait_to_begin
@@ -254,7 +254,7 @@ async def _serve(service: str, settings: Settings, start: Callable[[World], Awai
             stop = asyncio.Event()
             on_stop_signals(stop.set)
             world = RealWorld(service, settings, group)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, world.reload)
+            on_hangup(asyncio.get_running_loop().add_signal_handler, world.reload)
             if settings.metrics(service):
                 stop_metrics = world.metrics.serve(settings.metrics(service))
             world.spawn(world.beat(), "beat")

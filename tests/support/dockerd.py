@@ -206,17 +206,18 @@ def test_image(directory: Path) -> Path:
     return made
 
 
-def provide(engine: ContainerEngine) -> None:
-    """Give an engine the image, and a network on a bridge of a known name."""
+def provide(engine: ContainerEngine, network: tuple[str, str, str]) -> None:
+    """Give an engine the image, and a network: its bridge, its subnet, and the bridge's own address."""
+    bridge, subnet, gateway = network
     made = test_image(engine.directory)
     with engine.client() as client:
         client.import_image_from_file(str(made), repository=IMAGE, tag="latest", changes=[_command()])
-        pool = docker.types.IPAMPool(subnet=SUBNET, gateway=GATEWAY)
+        pool = docker.types.IPAMPool(subnet=subnet, gateway=gateway)
         client.create_network(
             NETWORK,
             driver="bridge",
             ipam=docker.types.IPAMConfig(pool_configs=[pool]),
-            options={"com.docker.network.bridge.name": BRIDGE},
+            options={"com.docker.network.bridge.name": bridge},
         )
 
 
@@ -225,8 +226,10 @@ def _command() -> str:
 
 
 @contextmanager
-def running_engine(kind: str) -> Iterator[ContainerEngine]:
-    """Run a dockerd, or Podman's service."""
+def running_engine(
+    kind: str, clients: int = 0, lan: Lan | None = None, network: tuple[str, str, str] = (BRIDGE, SUBNET, GATEWAY)
+) -> Iterator[ContainerEngine]:
+    """Run a dockerd, or Podman's service: in a Lan that is made for it, or in one that is there."""
     if os.geteuid():
         pytest.skip("needs root")
     if kind == "docker podman":
@@ -235,9 +238,12 @@ def running_engine(kind: str) -> Iterator[ContainerEngine]:
         program("netavark", "netavark", at="/usr/lib/podman")
     else:
         program("dockerd", "docker.io")
-    lan = Lan(0)
+    made = None
+    if lan is None:
+        lan = made = Lan(clients)
     directory = Path(tempfile.mkdtemp(prefix="jd-", dir="/tmp"))
-    lan.make()
+    if made is not None:
+        made.make()
     engine: ContainerEngine
     try:
         if kind == "docker podman":
@@ -246,12 +252,13 @@ def running_engine(kind: str) -> Iterator[ContainerEngine]:
             engine = Dockerd(lan, directory, "--iptables=false", "--ip-masq=false", "--live-restore")
         try:
             engine.start()
-            provide(engine)
+            provide(engine, network)
             URIS[kind] = engine.uri
             yield engine
         finally:
             URIS.pop(kind, None)
             engine.end()
     finally:
-        lan.remove()
+        if made is not None:
+            made.remove()
         shutil.rmtree(directory, ignore_errors=True)

@@ -116,6 +116,12 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "command": (command_keys.check_keys, {"command": "www"}, set(KEYS) - command_keys.HONOURED),
     "lxd": (lxd, {"image": "web"}, MOCK | (DOMAIN - {"vcpus"}) | {"cmdline", "wait_for_key"}),
     "lxd, an instance that it has": (lxd, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key"}),
+    "docker": (
+        docker,
+        {"image": "web"},
+        MOCK | (DOMAIN - {"vcpus", "disk"}) | {"wait_for_key"},
+    ),
+    "docker, a container that it has": (docker, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key", "publish"}),
     "proxmox": (proxmox, {}, MOCK | DOMAIN | {"cmdline", "wait_for_key"}),
     "xapi": (xapi_rules.check_keys, {}, MOCK | (DOMAIN - {"kernel", "domain_xml"}) | {"cmdline"}),
 }

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from jitsu_vmd.hypervisor import Hypervisor
 
 
-def hypervisors_for(process: World) -> dict[str, Hypervisor]:
+def hypervisors_for(world: World) -> dict[str, Hypervisor]:
     """Return the hypervisors that are configured, by the name of their connection."""
-    return {each.name: make(process, each) for each in process.settings.hypervisor.all_connections}
+    return {each.name: make(world, each) for each in world.settings.hypervisor.all_connections}
 
 
-async def start(process: World, backends: Mapping[str, Hypervisor] | None = None) -> None:
+async def start(world: World, backends: Mapping[str, Hypervisor] | None = None) -> None:
     """Serve at once, and learn the VMs from the store and their states from the hypervisors.
 
     Without `backends` the hypervisors are those that are configured.
@@ -53,19 +53,19 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
     With ten thousand VMs that takes seconds. Whoever summons a VM in that time does not wait for the others: it is
     learnt of by itself (VmDaemon.summon).
     """
-    backends = hypervisors_for(process) if backends is None else backends
-    hypervisors = Hypervisors(backends, process.spawn)
-    kinds = {each.name: each.kind for each in process.settings.hypervisor.all_connections}
-    discovery = Discovery(backends, kinds, zones=process.settings.dns.zones)
-    daemon = VmDaemon(process, hypervisors, process.publish("vm"))
+    backends = hypervisors_for(world) if backends is None else backends
+    hypervisors = Hypervisors(backends, world.spawn)
+    kinds = {each.name: each.kind for each in world.settings.hypervisor.all_connections}
+    discovery = Discovery(backends, kinds, zones=world.settings.dns.zones)
+    daemon = VmDaemon(world, hypervisors, world.publish("vm"))
 
     def known() -> dict[str, VM]:
         return {uuid: machine.vm for uuid, machine in daemon.fleet.machines.items()}
 
-    labels = Labels(process, discovery, known)
+    labels = Labels(world, discovery, known)
 
     def configured(changes: Sequence[VmChanged]) -> None:
-        daemon.configure(on_host(changes, process.host))
+        daemon.configure(on_host(changes, world.host))
         labels.configured(changes)
 
     def changed(vm: str) -> None:
@@ -73,35 +73,35 @@ async def start(process: World, backends: Mapping[str, Hypervisor] | None = None
             daemon.hint(vm)
         labels.hint()
 
-    process.notes = lambda: daemon.notes() + labels.notes()
-    process.on_reload = daemon.reload
+    world.notes = lambda: daemon.notes() + labels.notes()
+    world.on_reload = daemon.reload
 
     async def settle() -> None:
         await hypervisors.settle()
         await daemon.outside.statistics.settle()
 
-    process.on_stop = settle
+    world.on_stop = settle
     await hypervisors.open()
-    process.serve(daemon.handlers() | {Discover: lambda _: discovery.everything(known().values())})
-    process.spawn(daemon.looks.go_on(), "reconcile")
-    store = process.client("store")
-    daemon.holds.follow(process)
+    world.serve(daemon.handlers() | {Discover: lambda _: discovery.everything(known().values())})
+    world.spawn(daemon.looks.go_on(), "reconcile")
+    store = world.client("store")
+    daemon.holds.follow(world)
     statistics = daemon.outside.statistics
-    statistics.restore(await fetch_leaves(process, store, STATS_ROOT))
+    statistics.restore(await fetch_leaves(world, store, STATS_ROOT))
     await daemon.holds.known.wait()  # before VMs are known that must not be started
     await follow_vms(
-        process,
+        world,
         store,
         configured,
         statistics.record_again,
-        check=partial(check, process.host),
+        check=partial(check, world.host),
     )
     daemon.adopt_forgotten()
     await daemon.looks.at_all()
     daemon.complete()
     hypervisors.run(changed)
     labels.start()
-    process.ready()
+    world.ready()
 
 
 def main() -> None:

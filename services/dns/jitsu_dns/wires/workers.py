@@ -7,7 +7,6 @@ runtime/supervise.py.
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import structlog
 
 from jitsu_dns.wires.activation import is_activated
 from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime.first_signals import on_hangup
 from jitsu_runtime.service_manager import notify, on_stop_signals
 from jitsu_runtime.supervise import Child, Children
 
@@ -47,7 +47,7 @@ async def run_workers(settings: Settings) -> int:
         [_worker(settings, number) for number in range(dns.workers)], lambda line: log.info(line.strip())
     )
     on_stop_signals(workers.stop.set)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _warn_that_workers_wait)
+    on_hangup(asyncio.get_running_loop().add_signal_handler, _warn_that_workers_wait)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(workers.keep(child)) for child in workers.children]
         tasks.append(group.create_task(_notify_when_ready(workers)))
