@@ -39,6 +39,15 @@ def engine() -> Iterator[ContainerEngine]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def no_container_is_left(engine: ContainerEngine) -> Iterator[None]:
+    """Remove the containers of a test, as they outlive its suite."""
+    yield
+    with engine.client() as client:
+        for container in client.containers(all=True):
+            client.remove_container(container["Id"], force=True)
+
+
 def suite_with(engine: ContainerEngine, directory: Path, **keys: str) -> RunningSuite:
     """Return a suite beside the engine, with one VM, www."""
     vm = {"dns": "www.jitsu.test", "ip": f"{PREFIX}.10", "image": IMAGE, "ttl": "1", "response_delay": "0"} | keys

@@ -197,6 +197,10 @@ def test_a_container_that_is_not_at_the_vms_address_is_a_mistake() -> None:
     at_host = containers.Container("f", "www", "exited", published=("192.0.2.1",))
     check_container(make_vm("www", "192.0.2.1"), at_host)
     check_container(make_vm("www", "192.0.2.1"), containers.Container("f", "www", "exited", published=("",)))
+    off = containers.Container("f", "www", "exited", joined=(containers.Joined("lan"),))
+    check_container(make_vm("www", "10.0.0.9"), off, is_podman=True)
+    with pytest.raises(Refused, match="which is on lan"):
+        check_container(make_vm("www", "10.0.0.9"), off)
     with pytest.raises(JitsuError, match="--rm"):
         check_container(make_vm("www"), containers.Container("f", "www", "exited", is_removed_when_it_ends=True))
 

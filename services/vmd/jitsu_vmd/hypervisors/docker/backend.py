@@ -88,7 +88,7 @@ class Docker:
             else:
                 container = await self._view.named(keys.container_name(vm))
                 writes_to_disk = container.has_writable_mounts
-                check_container(vm, container)
+                check_container(vm, container, is_podman=self._engine.is_podman)
         except (NotFound, Refused) as mistake:
             return Examined(str(mistake), writes_to_disk)
         return Examined(writes_to_disk=writes_to_disk)

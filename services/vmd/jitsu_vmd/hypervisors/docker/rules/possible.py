@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from jitsu_vmd.hypervisors.docker.rules.containers import Container
 
 
-def check_container(vm: VM, container: Container) -> None:
-    """Raise Refused if a container cannot be started twice, or cannot be reached at the VM's address."""
+def check_container(vm: VM, container: Container, *, is_podman: bool = False) -> None:
+    """Raise Refused if a container cannot be started twice, or cannot be reached at the VM's address.
+
+    Podman says nothing of the addresses of a container that does not run, so then nothing is concluded from that.
+    """
     if container.is_removed_when_it_ends:
         raise Refused(
             f"container: {container.name} is removed when it ends (--rm), so it can be started once; make it without"
         )
     if "" in container.published or any(joined.network == "host" for joined in container.joined):
+        return
+    if is_podman and not container.is_running:
         return
     own = {address for joined in container.joined for address in joined.addresses}
     at_host = {address for address in container.published if address not in ("0.0.0.0", "::")}
