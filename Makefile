@@ -106,7 +106,7 @@ test-lxd: setup
 	$(BIN)/pytest -q -m lxd --durations=5
 
 # As root: a dockerd and a Podman of their own in network namespaces, with containers.
-DOCKER_PACKAGES := docker.io podman netavark runc busybox-static iproute2
+DOCKER_PACKAGES := docker.io docker-compose curl dnsutils podman netavark runc busybox-static iproute2
 test-docker: setup
 	dpkg -s $(DOCKER_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install $(DOCKER_PACKAGES) >/dev/null </dev/null; }
 	$(BIN)/pytest -q -m docker --durations=5

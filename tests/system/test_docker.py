@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dns.edns
@@ -18,7 +21,6 @@ from tests.support.suite import RunningSuite, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.dockerd import ContainerEngine
 
@@ -27,7 +29,8 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: dockerd"),
 ]
-LIMIT_S = 20.0
+LIMIT_S = 30.0
+PAGE = Path(__file__).parents[2] / "docs/how-to/docker.md"
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,7 @@ def engine() -> Iterator[ContainerEngine]:
 def no_container_is_left(engine: ContainerEngine) -> Iterator[None]:
     """Remove the containers of a test, as they outlive its suite."""
     yield
-    with engine.client() as client:
-        for container in client.containers(all=True):
-            client.remove_container(container["Id"], force=True)
+    engine.remove_containers()
 
 
 def suite_with(engine: ContainerEngine, directory: Path, **keys: str) -> RunningSuite:
@@ -121,3 +122,33 @@ def test_the_labels_of_a_container_are_all_the_configuration(engine: ContainerEn
         wait_for(lambda: suite.state("shop-web-1") == "off", LIMIT_S, "it is stopped when it is idle")
         engine.remove_behind_our_back("shop-web-1")
         wait_for(lambda: "shop-web-1" not in suite.status(), LIMIT_S, "it is gone with its container")
+
+
+def test_a_compose_file_is_all_the_configuration_as_the_page_shows(engine: ContainerEngine, tmp_path: Path) -> None:
+    composed, commands, shown = re.findall(r"```(?:yaml|sh|console)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (tmp_path / "compose.yaml").write_text(composed.replace("image: nginx", f"image: {IMAGE}"))
+    up, jitsu_up = commands.splitlines()
+    composing = ["docker-compose", "--project-directory", str(tmp_path), "-f", str(tmp_path / "compose.yaml")]
+    command = [*engine.inside, "env", f"DOCKER_HOST={engine.uri}", *composing, *up.split()[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    arguments = [*jitsu_up.removeprefix("jitsu up ").split(), "-c", engine.uri]
+    inside = ["ip", "netns", "exec", engine.lan.host]
+    with RunningSuite(tmp_path, arguments, inside=inside) as suite:
+        wait_for(lambda: "blog" in suite.status(), LIMIT_S, "what the labels describe is a VM")
+        assert [suite.state(name) for name in ("shop", "wiki", "blog")] == ["off"] * 3
+        for typed, expected in re.findall(r"^\$ (.*)\n(.*)$", shown, re.MULTILINE):
+            if typed.startswith("jitsu "):
+                printed = suite.jitsu(*typed.split()[1:], check=False)
+            else:
+                asked_as = typed.replace("-p 5300", f"-p {suite.port}")
+                done = subprocess.run(
+                    [*inside, "sh", "-c", asked_as], capture_output=True, text=True, timeout=LIMIT_S, check=False
+                )
+                printed = done.stdout
+            assert printed == f"{expected}\n", typed
+        wait_for(lambda: suite.state("shop") == "off", LIMIT_S, "it is stopped when it is idle")
+        with engine.client() as client:
+            assert client.inspect_container("shop")["State"]["Status"] == "exited"
+            client.remove_container("wiki")
+        wait_for(lambda: "wiki" not in suite.status(), LIMIT_S, "the VM of a container that is removed goes with it")
