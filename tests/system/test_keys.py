@@ -126,6 +126,8 @@ def test_g7_a_replica_in_another_network_is_cut_off_and_right_again_within_a_sec
                     return answer.addresses, answer.ttl
 
                 assert far() == (["127.8.9.2"], 60)
+                wait_for(lambda: "far (heard" in suite.jitsu("status", check=False), 10.0, "the reaper counts on it")
+                time.sleep(1)  # until it has heard that itself; before, it would have no lease
                 lan.cut(0)
                 suite.jitsu("set", f"jitsu/vm/{UUID}/dns/www.jitsu.test/ttl", "7")
                 time.sleep(10)
