@@ -6,7 +6,7 @@ GUESTS := build/guests
 TOOLS := build/tools
 DIST ?= dist
 
-.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt install deb dist docs pins clean
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt install deb dist docs pins clean
 # Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
@@ -60,7 +60,7 @@ guests-if-possible:
 up: setup-run guests-if-possible
 	@$(BIN)/jitsu up $(ARGS)
 
-ROOT_TIERS := test-net test-libvirt test-lxd test-docker test-systemd test-compose
+ROOT_TIERS := test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose
 # Every tier; at the end of each stands what was left out and why, which in CI is a failure.
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
@@ -70,7 +70,7 @@ test: setup
 	elif ! command -v apt-get >/dev/null; then echo "left out: $(ROOT_TIERS): they need Debian" && [ -z "$$CI" ]; \
 	else for tier in $(ROOT_TIERS); do $(MAKE) --no-print-directory $$tier || exit; done; fi
 
-OTHER_TIERS := suite or net or libvirt or lxd or docker or xen or systemd or compose or newcomer
+OTHER_TIERS := suite or net or libvirt or lxd or docker or qemu or xen or systemd or compose or newcomer
 # None of tests/system is a unit test (tests/conftest.py holds to that), so its modules are not even read.
 test-unit: setup
 	$(BIN)/pytest -q --ignore=tests/system -m "not (wires or exhaustive or $(OTHER_TIERS))" -n 2
@@ -110,6 +110,12 @@ DOCKER_PACKAGES := docker.io docker-compose curl dnsutils podman netavark runc b
 test-docker: setup
 	dpkg -s $(DOCKER_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install $(DOCKER_PACKAGES) >/dev/null </dev/null; }
 	$(BIN)/pytest -q -m docker --durations=5
+
+# As root: QEMU processes of the kind qemu, on a bridge in a network namespace, without KVM unless that works.
+QEMU_PACKAGES := qemu-system-x86 linux-image-cloud-amd64 busybox-static iproute2
+test-qemu: setup
+	dpkg -s $(QEMU_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install $(QEMU_PACKAGES) >/dev/null </dev/null; }
+	unshare -n $(BIN)/pytest -q -m qemu --durations=5
 
 # As root: what docs/how-to/operate.md says, on a machine with systemd, libvirt and QEMU; debootstrap and systemd-nspawn are
 # installed when absent.

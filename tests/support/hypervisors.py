@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
 LIMIT_S = 30.0 * SLOWER
-NEEDS = {"libvirt qemu": "qemu", "libxl xen": "dom0", "lxd": "lxd", "docker": "dockerd", "docker podman": "podman"}
+NEEDS = {
+    "libvirt qemu": "qemu",
+    "libxl xen": "dom0",
+    "lxd": "lxd",
+    "qemu microvm": "bridge_here",
+    "qemu q35": "bridge_here",
+    "docker": "dockerd",
+    "docker podman": "podman",
+}
 XEN = [pytest.mark.xen, pytest.mark.timeout(300)]
 libvirt = pytest.mark.libvirt
 
@@ -111,6 +119,8 @@ class Running:
                 self.xapi.fails = {await self._call_that_starts(): 1}
             elif kind.startswith("libvirt"):
                 _libvirt_refuses(patch)
+            elif kind.startswith("qemu"):
+                _qemu_refuses(patch)
             elif kind == "lxd":
                 _lxd_refuses(patch)
             elif kind.startswith("docker"):
@@ -176,6 +186,19 @@ def _launcher_refuses(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LauncherClient, "call", call)
 
 
+def _qemu_refuses(patch: pytest.MonkeyPatch) -> None:
+    from jitsu_vmd.hypervisors.qemu.wires.monitor import QmpMonitor
+
+    real = QmpMonitor.call
+
+    async def call(self: QmpMonitor, command: str, **arguments: Any) -> Any:
+        if command == "query-status":
+            return await real(self, command, **arguments)
+        raise Unavailable("Not enough free memory")
+
+    patch.setattr(QmpMonitor, "call", call)
+
+
 def _lxd_refuses(patch: pytest.MonkeyPatch) -> None:
     from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
     from jitsu_vmd.hypervisors.lxd.wires.client import LxdClient
@@ -220,11 +243,13 @@ def vm_of(kind: str, **keys: str) -> VM:
         del config["boot_time"]
     elif kind == "command":
         config = {key: value for key, value in config.items() if key != "boot_time"} | {"command": "machine"}
-    elif kind.startswith(("libvirt", "libxl")):
+    elif kind.startswith(("libvirt", "libxl", "qemu")):
         image = Path("/none") if kind == "libvirt test" else guest_image()
         console = "hvc0" if kind.endswith("xen") else "ttyS0"
         config |= {"kernel": f"{image}/kernel", "initrd": f"{image}/initrd", "memory": "98304", "nic": BRIDGE}
         config |= {"cmdline": f"console={console} quiet jitsu.ip=10.77.0.9/24", "shutdown_limit": "600"}
+    if kind.startswith("qemu"):
+        config |= {"machine": kind.split()[1]} | ({"stop_mode": "suspend"} if kind.endswith("microvm") else {})
     return from_config({key: [value] for key, value in (config | keys).items()}, {})
 
 
@@ -248,6 +273,11 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
             yield made
     elif kind.startswith("libxl"):
         async with running_libxl(kind, vm, directory) as made:
+            yield made
+    elif kind.startswith("qemu"):
+        settings = {"hypervisor__kind": "qemu", "hypervisor__accelerate": "tcg"}
+        settings["hypervisor__save_directory"] = str(directory / "saved")
+        async with _running(vm, directory, **settings) as made, made.forgotten():
             yield made
     elif kind == "lxd":
         async with running_in_lxd(vm, directory) as made:

@@ -53,6 +53,19 @@ def podman() -> Iterator[ContainerEngine]:
 
 
 @pytest.fixture(scope="module")
+def bridge_here() -> Iterator[None]:
+    """Have the tests' bridge in this network namespace: a tap is made where vmd runs."""
+    if os.geteuid():
+        pytest.skip("needs root: taps")
+    lan = Lan(0, host_pid=os.getpid())
+    try:
+        lan.make()
+        yield
+    finally:
+        lan.remove()
+
+
+@pytest.fixture(scope="module")
 def dom0() -> Iterator[None]:
     """Have a bridge beside Xen."""
     lan = Lan(0, host_pid=os.getpid())

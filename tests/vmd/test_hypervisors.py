@@ -25,7 +25,11 @@ LXD = pytest.param("lxd", marks=[pytest.mark.lxd, pytest.mark.timeout(300)])
 DOCKER = pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.timeout(300)])
 PODMAN = pytest.param("docker podman", marks=[pytest.mark.docker, pytest.mark.timeout(300)])
 """Containers are not suspended."""
+MICROVM = pytest.param("qemu microvm", marks=[pytest.mark.qemu, pytest.mark.timeout(200)])
+Q35 = pytest.param("qemu q35", marks=[pytest.mark.qemu, pytest.mark.timeout(200)])
 BACKENDS = [
+    MICROVM,
+    Q35,
     pytest.param("mock", marks=pytest.mark.suite),
     SOLO5,
     pytest.param("command", marks=pytest.mark.suite),

@@ -18,6 +18,8 @@ from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
 from jitsu_vmd.hypervisors.lxd.rules import keys as lxd_keys
 from jitsu_vmd.hypervisors.mock.rules import check_keys_on_a_bridge, check_keys_on_loopback
 from jitsu_vmd.hypervisors.proxmox.rules import keys as proxmox_keys
+from jitsu_vmd.hypervisors.qemu.rules import keys as qemu_keys
+from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
 from jitsu_vmd.hypervisors.shared.rules.unused_keys import BRIDGE_KEYS, KEYS_OF_KINDS, MOCK_KEYS
 from jitsu_vmd.hypervisors.solo5.rules import keys as solo5_keys
 from jitsu_vmd.hypervisors.xapi import rules as xapi_rules
@@ -35,6 +37,7 @@ VALUES = {
     "name": "web",
     "uuid": "4d47be4e-9cd2-5d84-a20e-7b966138fbe2",
     "guest_type": "pv",
+    "machine": "microvm",
     "boot_failure": "hang",
     "mac": "02:00:5e:00:53:01",
     "boot_mac": "02:00:5e:00:53:01",
@@ -53,7 +56,7 @@ VALUES = {
     "container": "web",
 }
 """A value of each key that does not take "1"."""
-MORE_VALUES = {"docker": {"disk": "/srv@/srv"}}
+MORE_VALUES = {"docker": {"disk": "/srv@/srv"}, "qemu": {"initrd": "/i"}}
 """Where a kind wants another form."""
 DOMAIN = {"kernel", "initrd", "guest_type", "domain_xml", "rumprun_config", "vcpus", "disk", "script"}
 MOCK = set(MOCK_KEYS)
@@ -80,6 +83,11 @@ def docker(vm: VM) -> None:
     docker_keys.check_unused(vm)
 
 
+def qemu(vm: VM) -> None:
+    qemu_keys.check_possible(vm, domain_spec(vm, ""))
+    qemu_keys.check_unused(vm)
+
+
 KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "loopback": (
         check_keys_on_loopback,
@@ -95,6 +103,11 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
         partial(check_keys_on_a_bridge, is_on_tap=True),
         {},
         DOMAIN | {"wait_for_key", "shutdown_limit"},
+    ),
+    "qemu": (
+        qemu,
+        {"kernel": "/k"},
+        MOCK | {"guest_type", "rumprun_config", "domain_xml", "script", "wait_for_key", "handover"},
     ),
     "solo5": (
         solo5,
@@ -132,7 +145,13 @@ def vm_with(key: str, more: dict[str, str], kind: str) -> VM:
     values = VALUES | MORE_VALUES.get(kind, {})
     for value in [values[key]] if key in values else ["1", "true", "www", "/x"]:
         try:
-            return make_vm(**({"address": value} if key == "ip" else {"name": "www"} | more | {key: value}))
+            return make_vm(
+                **(
+                    ({"address": value} if key == "ip" else {"name": "www"})
+                    | more
+                    | ({} if key == "ip" else {key: value})
+                )
+            )
         except InvalidVm:
             continue
     raise AssertionError(f"no value for {key}")

@@ -174,6 +174,14 @@ class HypervisorKind(StrEnum):
             credentials=("user", "token_file", "ca_file", "fingerprint"),
         ),
     )
+    QEMU = (
+        "qemu",
+        KindTraits(
+            "qemu: QEMU processes without libvirt, needs root",
+            needs_root_for="QEMU processes with users of their own",
+            starts_when_opened=True,
+        ),
+    )
     COMMAND = (
         "command",
         KindTraits(

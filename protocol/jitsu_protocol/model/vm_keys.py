@@ -234,6 +234,7 @@ Mac = Annotated[str, AfterValidator(mac_address)]
 VmId = Annotated[str, BeforeValidator(_uuid)]
 VmName = Annotated[str, AfterValidator(_vm_name)]
 Line = Annotated[str, AfterValidator(_line)]
+QemuMachine = Literal["microvm", "q35"]
 GuestType = Literal["pv", "pvh", "hvm"]
 BridgeName = Annotated[str, AfterValidator(_bridge_name)]
 CommandName = Annotated[str, AfterValidator(command_name)]
@@ -379,6 +380,7 @@ KEYS: dict[str, Key] = {
     ),
     "kernel": Key(Line, "Kernel image of the domain; solo5: the image of the unikernel."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
+    "machine": Key(QemuMachine, "qemu: microvm, which needs a kernel and starts faster, or q35.", "q35"),
     "guest_type": Key(
         GuestType, "How Xen boots the kernel: pv, pvh or hvm.", "as its ELF notes say; pv if it is not an ELF file"
     ),

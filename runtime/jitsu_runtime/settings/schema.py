@@ -278,7 +278,9 @@ class HypervisorSettings(Section):
         "docker: unix:///PATH or tcp://HOST:PORT; empty: Docker's usual socket. "
         "Mock kinds and solo5: directory of a host process that others run.",
     )
-    save_directory: str = Field("/var/lib/jitsu-vmd/saved", description="libxl: where suspended domains are kept.")
+    save_directory: str = Field(
+        "/var/lib/jitsu-vmd/saved", description="libxl, qemu: where suspended domains are kept."
+    )
     xenstore: str = Field("", description="xenstored's socket or the xenbus device; empty: the usual one.")
     user: str = _credential("user", "the user that logs in; empty: root.")
     password_file: str = _credential("password_file", f"file with the password. {SECRET_FILE}")
@@ -311,7 +313,8 @@ class HypervisorSettings(Section):
     taps: int = Field(8, ge=0, le=4096, description="solo5: taps that are kept ready for guests.")
     uids: str = Field(
         "1900000000-1900065535",
-        description="solo5: user ids that tenders run as, one for each VM. No user of the host may have one of these.",
+        description="solo5, qemu: user ids that tenders and QEMU run as, one for each VM. No user of the host may have "
+        "one of these.",
     )
     gateways: Interfaces = Field(
         default_factory=list,

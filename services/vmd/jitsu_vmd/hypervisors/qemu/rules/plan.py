@@ -1,0 +1,36 @@
+"""What a VM's QEMU process is to be made of."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, LaunchNic
+
+if TYPE_CHECKING:
+    from jitsu_protocol.model.vm import VM
+    from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec
+
+
+def tap_of(directory: str, vm: str, n: int) -> str:
+    """Return the name of a tap: at most 15 characters, and another one for each VM and runtime directory."""
+    return f"jq{zlib.crc32(f'{directory} {vm}'.encode()):08x}-{n}"[:15]
+
+
+def launch_of(vm: VM, spec: DomainSpec, directory: str, *, is_kvm: bool) -> Launch:
+    """Return the process of a VM that boots now."""
+    return Launch(
+        name=spec.name,
+        uuid=spec.uuid,
+        machine=vm.value("machine"),
+        is_kvm=is_kvm,
+        kernel=spec.kernel,
+        initrd=spec.initrd,
+        cmdline=spec.cmdline,
+        memory_mib=-(-spec.memory_kib // 1024),
+        vcpus=spec.vcpus,
+        nics=tuple(LaunchNic(nic.mac, nic.bridge, tap_of(directory, spec.uuid, n)) for n, nic in enumerate(spec.nics)),
+        disks=tuple(LaunchDisk(d.source, d.format, d.is_device, d.target or "") for d in spec.disks),
+        shares_memory=vm.stop_mode is StopMode.SUSPEND,
+    )

@@ -1,0 +1,1 @@
+"""The world of QEMU processes: processes, sockets and files; decides nothing."""

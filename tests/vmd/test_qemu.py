@@ -1,0 +1,122 @@
+"""Real QEMU processes: one outlives vmd, one that cannot boot says why, and a save that may have been used stays."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from jitsu_protocol.model.errors import BootFailed, Unavailable
+from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_vmd.hypervisors.qemu.backend import Qemu
+from jitsu_vmd.rules.events import GuestState
+from tests.support.hypervisors import Running, running
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(200), pytest.mark.usefixtures("bridge_here")]
+KIND = "qemu microvm"
+
+
+def process_of(directory: Path, made: Running) -> Path:
+    """Return the directory in /proc of a VM's process."""
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (each / "cmdline").read_bytes().split(b"\0")
+            if made.vm.uuid.encode() in words and (each / "cwd").resolve().is_relative_to(directory):
+                return each
+        except OSError:
+            continue
+    raise AssertionError("there is no such process")
+
+
+def vmd_of(made: Running) -> Qemu:
+    assert isinstance(made.hypervisor, Qemu)
+    return made.hypervisor
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the first vmd leaves its child
+async def test_a_process_outlives_vmd_and_the_next_one_finds_it_again(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        process = process_of(tmp_path, made)
+        await vmd_of(made).close()
+        assert process.exists()
+        await made.hypervisor.open()
+        assert await made.state() is GuestState.RUNNING
+        assert process_of(tmp_path, made) == process
+        await made.hypervisor.stop(made.vm, StopMode.PAUSE)
+        await vmd_of(made).close()
+        await made.hypervisor.open()
+        assert await made.state() is GuestState.PAUSED
+        with pytest.raises(Unavailable, match="paused"):
+            await made.hypervisor.stop(made.vm, StopMode.DESTROY)
+
+
+async def test_a_process_has_a_user_of_its_own_and_no_rights_of_root(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        said = dict(
+            line.split(":\t", 1)
+            for line in (process_of(tmp_path, made) / "status").read_text().splitlines()
+            if ":\t" in line
+        )
+        users = set(said["Uid"].split())
+        assert len(users) == 1
+        assert int(users.pop()) >= 1_900_000_000
+        assert int(said["CapEff"], 16) == 0
+        assert said["Seccomp"] == "2"
+        ram = tmp_path / "saved" / "qemu" / made.vm.uuid / "ram"
+        assert stat.S_IMODE(ram.stat().st_mode) == 0o600
+        assert stat.S_IMODE(ram.parent.stat().st_mode) == 0o700
+
+
+async def test_a_process_that_was_killed_is_a_crash_with_a_reason(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        os.kill(int(process_of(tmp_path, made).name), 9)
+        await made.becomes(GuestState.CRASHED)
+        guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+        assert guest.reason.startswith("QEMU was ended by SIGKILL; its serial port")
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING
+
+
+async def test_a_kernel_that_qemu_cannot_load_is_the_reason_of_the_failed_boot(tmp_path: Path) -> None:
+    kernel = Path("/proc/version")
+    async with running(KIND, tmp_path, kernel=str(kernel)) as made:
+        with pytest.raises(BootFailed, match=r"QEMU has ended with status 1: .*kernel"):
+            await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.OFF
+
+
+async def test_a_save_that_may_have_been_used_is_kept_and_never_restored(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path) as made:
+        await made.saved(KIND, "suspend")
+        kept = tmp_path / "saved" / "qemu" / made.vm.uuid
+        (kept / "state.saved").rename(kept / "state.used")
+        with pytest.raises(BootFailed, match="may have been used"):
+            await made.hypervisor.start(made.vm)
+        with pytest.raises(Unavailable, match="kept"):
+            await made.hypervisor.forget(made.vm)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
+        assert (kept / "state.used").exists()
+        await made.hypervisor.discard(made.vm)
+        await made.hypervisor.start(made.vm)
+        assert await made.state() is GuestState.RUNNING
+
+
+async def test_a_process_that_hangs_is_not_taken_for_one_that_is_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jitsu_vmd.hypervisors.qemu.wires.monitor.CALL_LIMIT_S", 0.3)
+    async with running(KIND, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        pid = int(process_of(tmp_path, made).name)
+        os.kill(pid, 19)
+        try:
+            guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+            assert "does not answer" in guest.unseen
+        finally:
+            os.kill(pid, 18)
+        assert await made.state() is GuestState.RUNNING
