@@ -3,7 +3,8 @@
     python -m guests.build DIRECTORY
 
 writes DIRECTORY/kernel and DIRECTORY/initrd: the kernel of linux-image-cloud-amd64 and an initramfs with busybox-static
-that boots in some seconds, on QEMU (virtio) and on Xen (PV, PVH). It takes what it is from the kernel's command line:
+that boots in some seconds, on QEMU (virtio, also of microvm) and on Xen (PV, PVH). It takes what it is from the
+kernel's command line:
 
     jitsu.name=www jitsu.ip=10.0.0.9/24 jitsu.ip=fd00::9/64 jitsu.listen_after=0
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from guests.initramfs import LOAD_MODULES, initramfs, kernel_of
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
-MODULES = ("virtio_pci", "virtio_net", "xen-netfront", "button", "evdev")
+MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "xen-netfront", "button", "evdev")
 """Those that it wants, beside those that they need."""
 APPLETS = (
     "sh mkdir mount insmod ip cat usleep sleep echo httpd acpid poweroff reboot dmesg ps ls".split()  # noqa: SIM905

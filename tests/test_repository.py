@@ -171,7 +171,7 @@ def test_only_the_clock_module_reads_the_time() -> None:
             assert READS_THE_CLOCK.search(path.read_text()) is None, path
 
 
-TIERS_THAT_WAIT = re.compile(r"pytest\.mark\.(wires|suite|net|libvirt|xen)\b")
+TIERS_THAT_WAIT = re.compile(r"pytest\.mark\.(wires|suite|net|libvirt|qemu|xen)\b")
 PLAYED_SLEEPS = {"test_journal.py"}
 """There `asyncio.sleep` is played on a virtual clock; in tests/simulation/ all of time is."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jitsu_runtime.world import World
 
 FOLDER = Path(hypervisors.__file__).parent
-LIBRARIES = {"aiohttp", "libvirt", "XenAPI", "pyxs", "pyroute2"}
+LIBRARIES = {"aiohttp", "libvirt", "XenAPI", "qemu", "pyxs", "pyroute2"}
 
 
 @pytest.mark.parametrize("kind", HypervisorKind)

@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import stat
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from jitsu_protocol.model.errors import BootFailed, Unavailable
+from jitsu_protocol.model.vm import from_config
 from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_vmd.hypervisors.qemu.backend import Qemu
 from jitsu_vmd.rules.events import GuestState
 from tests.support.hypervisors import Running, running
+from tests.support.lan import BRIDGE
+from tests.support.suite import http_get
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(200), pytest.mark.usefixtures("bridge_here")]
 KIND = "qemu microvm"
 
 
-def process_of(directory: Path, made: Running) -> Path:
-    """Return the directory in /proc of a VM's process."""
+def processes_of(directory: Path, made: Running) -> list[Path]:
+    """Return the directories in /proc of a VM's processes."""
+    found = []
     for each in Path("/proc").glob("[0-9]*"):
         try:
             words = (each / "cmdline").read_bytes().split(b"\0")
             if made.vm.uuid.encode() in words and (each / "cwd").resolve().is_relative_to(directory):
-                return each
+                found.append(each)
         except OSError:
             continue
-    raise AssertionError("there is no such process")
+    return found
+
+
+def process_of(directory: Path, made: Running) -> Path:
+    """Return the directory in /proc of a VM's process."""
+    (found,) = processes_of(directory, made)
+    return found
+
+
+async def served_after() -> float:
+    """Return how long it takes until the guest serves its page, in seconds."""
+    begun = SYSTEM_CLOCK.now()
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(OSError):
+                if "This is the VM" in await asyncio.to_thread(http_get, "10.77.0.9", 80):
+                    return SYSTEM_CLOCK.now() - begun
+            await asyncio.sleep(0.02)
+
+
+def ip_json(*arguments: str) -> str:
+    return subprocess.run(["ip", "-j", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def vmd_of(made: Running) -> Qemu:
@@ -106,10 +136,80 @@ async def test_a_save_that_may_have_been_used_is_kept_and_never_restored(tmp_pat
         assert await made.state() is GuestState.RUNNING
 
 
+@pytest.mark.parametrize("kind", [KIND, "qemu q35"])
+async def test_a_guest_has_all_its_disks_and_interfaces_and_no_other_vm_gets_its_disk(
+    kind: str, tmp_path: Path
+) -> None:
+    disks = [tmp_path / "a, b.img", tmp_path / "data.img"]
+    for disk in disks:
+        disk.write_bytes(bytes(1 << 20))
+        disk.chmod(0o600)
+    async with running(kind, tmp_path) as made:
+        keys = {**made.vm.config, "disk": [f"{disks[0]}@root", str(disks[1])], "nic": [BRIDGE, BRIDGE]}
+        made.vm = from_config({key: list(values) for key, values in keys.items()}, {})
+        await made.hypervisor.start(made.vm)
+        ports = json.loads(ip_json("link", "show", "master", BRIDGE))
+        guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+        assert {nic.interface for nic in guest.nics} == {port["ifname"] for port in ports}
+        assert len(guest.nics) == 2
+        (found,) = await vmd_of(made).discover()
+        assert (found.name, found.uuid, found.nics) == (made.vm.name, made.vm.uuid, guest.nics)
+        await served_after()
+        other = from_config({**{key: list(values) for key, values in keys.items()}, "name": ["other"], "uuid": []}, {})
+        with pytest.raises(BootFailed, match=r"disk: .*a, b.img is in use by another VM, jitsu-conforms"):
+            await made.hypervisor.start(other)
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
+        assert json.loads(ip_json("link", "show", "master", BRIDGE)) == []
+
+
+@pytest.mark.parametrize("kind", [KIND, "qemu q35"])
+async def test_a_guest_that_was_suspended_serves_again_without_a_boot(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        booted = await served_after()
+        for _ in range(2):
+            await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
+            assert not processes_of(tmp_path, made)
+            await made.hypervisor.start(made.vm)
+            assert await served_after() < booted / 2
+
+
+async def test_a_guest_on_standby_keeps_its_process_and_is_saved_too(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path, standby="true") as made:
+        await made.hypervisor.start(made.vm)
+        await served_after()
+        await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
+        assert await made.state() is GuestState.SUSPENDED
+        (waiting,) = processes_of(tmp_path, made)
+        await made.hypervisor.start(made.vm)
+        assert processes_of(tmp_path, made) == [waiting]
+        await served_after()
+        await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
+        os.kill(int(waiting.name), 9)
+        async with asyncio.timeout(5):
+            while processes_of(tmp_path, made):
+                await asyncio.sleep(0.02)
+        assert await made.state() is GuestState.SUSPENDED, "it is on the disk as well"
+        await made.hypervisor.start(made.vm)
+        await served_after()
+
+
+@pytest.mark.parametrize("kind", [KIND, "qemu q35"])
+async def test_a_kernel_that_panics_is_a_failed_boot_and_its_last_lines_are_the_reason(
+    kind: str, tmp_path: Path
+) -> None:
+    async with running(kind, tmp_path, cmdline="console=ttyS0 rdinit=/none root=/none") as made:
+        await made.hypervisor.start(made.vm)
+        await made.becomes(GuestState.CRASHED)
+        guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+        assert guest.reason.startswith("the guest has panicked; its serial port: ")
+        assert "Kernel panic - not syncing" in guest.reason
+
+
 async def test_a_process_that_hangs_is_not_taken_for_one_that_is_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jitsu_vmd.hypervisors.qemu.wires.monitor.CALL_LIMIT_S", 0.3)
+    monkeypatch.setattr("jitsu_vmd.hypervisors.qemu.wires.machines.LOOK_LIMIT_S", 0.3)
     async with running(KIND, tmp_path) as made:
         await made.hypervisor.start(made.vm)
         pid = int(process_of(tmp_path, made).name)

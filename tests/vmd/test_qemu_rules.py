@@ -81,12 +81,12 @@ def test_a_status_that_is_not_known_is_of_a_guest_that_does_not_run() -> None:
 
 def test_a_microvm_under_emulation_is_given_the_frequency_of_the_counter() -> None:
     words = command_line("qemu", LAUNCH, [7, 8, 9], 2_400_000, is_incoming=False)
-    assert words[words.index("-append") + 1] == "console=ttyS0 tsc_early_khz=2400000"
+    assert words[words.index("-append") + 1] == "console=ttyS0 tsc_early_khz=2400000 panic=-1"
     assert words[words.index("-machine") + 1] == "microvm,accel=tcg,memory-backend=ram,acpi=on,rtc=on"
-    said = replace(LAUNCH, cmdline="tsc_early_khz=1")
-    assert "tsc_early_khz=1" in command_line("qemu", said, [7, 8, 9], 2_400_000, is_incoming=False)
+    said = replace(LAUNCH, cmdline="tsc_early_khz=1 panic=5")
+    assert "tsc_early_khz=1 panic=5" in command_line("qemu", said, [7, 8, 9], 2_400_000, is_incoming=False)
     for other in (replace(LAUNCH, is_kvm=True), replace(LAUNCH, machine="q35")):
-        assert "console=ttyS0" in command_line("qemu", other, [7, 8, 9], 2_400_000, is_incoming=False)
+        assert "console=ttyS0 panic=-1" in command_line("qemu", other, [7, 8, 9], 2_400_000, is_incoming=False)
 
 
 def test_what_is_opened_for_qemu_is_named_by_its_descriptors_in_order() -> None:
@@ -131,6 +131,13 @@ def test_a_launch_is_the_same_after_it_was_written_and_read() -> None:
         (1, "", b"qemu: could not open disk\n", b"", "QEMU has ended with status 1: qemu: could not open disk; its"),
         (-9, "", b"", b"booting\n", "QEMU was ended by SIGKILL; its serial port: booting"),
         (0, "guest-panic", b"", b"panic\nno init\n", "the guest has panicked; its serial port: panic; no init"),
+        (
+            -9,
+            "guest-panic",
+            b"",
+            b"no root\nKernel panic - not syncing: VFS\nCPU: 0\nCall Trace:\n a\n b\n c\n",
+            "the guest has panicked; its serial port: no root; Kernel panic - not syncing: VFS",
+        ),
         (None, "", b"", b"", "QEMU has ended; its serial port printed nothing"),
     ],
 )

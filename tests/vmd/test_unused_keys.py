@@ -107,6 +107,11 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "qemu": (
         qemu,
         {"kernel": "/k"},
+        MOCK | {"guest_type", "rumprun_config", "domain_xml", "script", "wait_for_key", "handover", "standby"},
+    ),
+    "qemu, suspended": (
+        qemu,
+        {"kernel": "/k", "stop_mode": "suspend"},
         MOCK | {"guest_type", "rumprun_config", "domain_xml", "script", "wait_for_key", "handover"},
     ),
     "solo5": (

@@ -381,6 +381,11 @@ KEYS: dict[str, Key] = {
     "kernel": Key(Line, "Kernel image of the domain; solo5: the image of the unikernel."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
     "machine": Key(QemuMachine, "qemu: microvm, which needs a kernel and starts faster, or q35.", "q35"),
+    "standby": Key(
+        bool,
+        "qemu: while it is suspended, its process stays, with its memory, so that it continues at once.",
+        "false",
+    ),
     "guest_type": Key(
         GuestType, "How Xen boots the kernel: pv, pvh or hvm.", "as its ELF notes say; pv if it is not an ELF file"
     ),

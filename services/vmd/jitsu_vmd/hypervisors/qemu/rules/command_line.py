@@ -103,11 +103,12 @@ def _boot(launch: Launch, tsc_khz: int) -> Iterator[str]:
     if launch.is_microvm and not launch.is_kvm and "tsc_early_khz=" not in words:
         # A microvm has no other timer that Linux could measure the counter with, and without KVM nothing tells it.
         words = f"{words} tsc_early_khz={tsc_khz}".strip()
+    if "panic=" not in words:
+        words = f"{words} panic=-1".strip()  # a kernel that cannot go on reboots, which QEMU reports
     yield from ("-kernel", launch.kernel)
     if launch.initrd:
         yield from ("-initrd", launch.initrd)
-    if words:
-        yield from ("-append", words)
+    yield from ("-append", words)
 
 
 def _device(launch: Launch, kind: str, *properties: str) -> str:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import Refused
-from jitsu_protocol.model.vm_keys import HandoverKind
+from jitsu_protocol.model.vm_keys import HandoverKind, StopMode
 from jitsu_vmd.hypervisors.shared.rules.unused_keys import XEN_KEYS, refuse_each, refuse_mock_keys
 
 if TYPE_CHECKING:
@@ -45,3 +45,5 @@ def check_unused(vm: VM) -> None:
     if not vm.key("kernel"):
         why = "counts only beside kernel; set it in the boot loader of the disk, and remove it"
         refuse_each(vm, dict.fromkeys(("initrd", "cmdline"), why))
+    if vm.value("standby") and vm.stop_mode is not StopMode.SUSPEND:
+        raise Refused("standby: counts only with stop_mode = suspend; use that, or remove it")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jitsu_vmd.hypervisors.shared.rules.console import signal_name, tail
 
 LINES = 5
-"""Of the serial port: a kernel's panic has its reason some lines before its last one."""
+PANIC = b"Kernel panic - not syncing"
+"""What Linux prints when it cannot go on. The lines before it say why, and those after it are a trace of calls."""
 
 
 def reason(status: int | None, cause: str, errors: bytes, printed: bytes) -> str:
@@ -14,7 +15,7 @@ def reason(status: int | None, cause: str, errors: bytes, printed: bytes) -> str
     `status` is its exit status (negative: a signal; None: nobody knows), `cause` the reason in QEMU's own event of a
     shutdown, `errors` what QEMU has said, and `printed` the end of what the guest has printed.
     """
-    said, shown = tail(errors, LINES), tail(printed, LINES)
+    said, shown = tail(errors, LINES), tail(_up_to_panic(printed), LINES)
     if cause == "guest-panic":
         how = "the guest has panicked"
     elif cause:
@@ -34,3 +35,14 @@ def has_crashed(status: int | None, cause: str) -> bool:
     return cause not in ("guest-shutdown", "guest-reset", "host-qmp-quit", "host-qmp-system-reset") and not (
         status is None and not cause
     )
+
+
+def _up_to_panic(printed: bytes) -> bytes:
+    """Return what was printed up to the line of a panic, or all of it."""
+    before, panic, after = printed.partition(PANIC)
+    return before + panic + after.partition(b"\n")[0] if panic else printed
+
+
+def has_panicked(printed: bytes | bytearray) -> bool:
+    """Say whether Linux has printed that it cannot go on."""
+    return PANIC in printed

@@ -9,9 +9,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from qemu.qmp import EventListener, ExecInterruptedError, QMPClient, QMPError
-
-from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.errors import SetupFault, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +19,14 @@ CALL_LIMIT_S = 5.0
 """QEMU answers within milliseconds, unless it is stopped, or its disk hangs."""
 CONNECT_LIMIT_S = 10.0
 RETRY_S = 0.005
+
+
+def check_library() -> None:
+    """Import qemu.qmp; raises SetupFault."""
+    try:
+        import qemu.qmp  # noqa: F401
+    except ImportError:
+        raise SetupFault("qemu.qmp is not installed", hint='pip install "jitsu-vmd[qemu]"') from None
 
 
 def connected(directory: Path, name: str) -> socket.socket:
@@ -50,17 +56,22 @@ class QmpMonitor:
     """The connection to one process."""
 
     def __init__(self, name: str) -> None:
+        from qemu import qmp
+
+        self._library = qmp
         self._name = name
-        self._client = QMPClient(name)
-        self._listener = EventListener()
+        self._client = qmp.QMPClient(name)
+        self._listener = qmp.EventListener()
         self._client.register_listener(self._listener)
+        self.is_connected = False
 
     async def connect(self, made: socket.socket) -> None:
         """Greet QEMU; raises Unavailable."""
         try:
             async with asyncio.timeout(CALL_LIMIT_S):
                 await self._client.connect(made)
-        except (QMPError, OSError, EOFError, TimeoutError) as error:
+                self.is_connected = True
+        except (self._library.QMPError, OSError, EOFError, TimeoutError) as error:
             made.close()
             raise Unavailable(f"QEMU of {self._name} does not answer: {str(error) or 'no greeting'}") from None
 
@@ -71,10 +82,12 @@ class QmpMonitor:
                 return await self._client.execute(command, arguments or None)
         except TimeoutError:
             raise Unavailable(f"QEMU of {self._name} does not answer within {CALL_LIMIT_S:g} s") from None
-        except (QMPError, ExecInterruptedError, OSError, EOFError) as error:
-            raise Unavailable(
-                f"{self._name}: QEMU refuses {command}: {str(error) or 'its connection has ended'}"
-            ) from None
+        except self._library.ExecuteError as error:
+            raise Unavailable(f"{self._name}: QEMU refuses {command}: {error}") from None
+        except (self._library.QMPError, OSError, EOFError) as error:
+            self.is_connected = False
+            why = str(error) or "its connection has ended"
+            raise Unavailable(f"QEMU of {self._name} does not answer: {why}") from None
 
     async def follow(self, happened: Callable[[dict[str, Any]], None]) -> None:
         """Pass on each event, until cancelled."""
@@ -83,6 +96,7 @@ class QmpMonitor:
 
     async def close(self) -> None:
         """End the connection; QEMU goes on."""
-        with suppress(QMPError, OSError, EOFError, TimeoutError):
+        self.is_connected = False
+        with suppress(self._library.QMPError, OSError, EOFError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._client.disconnect()

@@ -19,6 +19,7 @@ from jitsu_vmd.hypervisors.qemu.rules.life import SaveState
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
     from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
 
@@ -37,6 +38,12 @@ class GuestSaves:
         """Return where the memory of a VM is, if it is in a file."""
         return self.directory / vm / "ram"
 
+    def make_ram(self, vm: str) -> None:
+        """Make an empty file for the memory of a guest that boots; raises OSError."""
+        self.make(vm)
+        self.ram(vm).unlink(missing_ok=True)
+        self.ram(vm).touch(mode=0o600)
+
     def path(self, vm: str, save: SaveState) -> Path:
         """Return where the state of a VM's devices is, or would be."""
         return self.directory / vm / f"state.{save}"
@@ -46,6 +53,13 @@ class GuestSaves:
         found = (save for save in (SaveState.USED, SaveState.SAVED, SaveState.SAVING) if self.path(vm, save).exists())
         return next(found, SaveState.NONE)
 
+    def all(self) -> set[str]:
+        """Return the VMs of which anything may be kept."""
+        try:
+            return set(os.listdir(self.directory))
+        except FileNotFoundError:
+            return set()
+
     def launch(self, vm: str) -> Launch:
         """Return the machine that a saved guest belongs to; raises OSError or ValueError."""
         try:
@@ -53,13 +67,21 @@ class GuestSaves:
         except (KeyError, TypeError) as error:
             raise ValueError(f"it is not complete: {error}") from None
 
-    def write(self, vm: str, launch: Launch, state: bytes) -> None:
-        """Have a save on the disk, complete."""
+    def begin(self, vm: str) -> BinaryIO:
+        """Return the file that the state of a guest is to be written to; raises OSError."""
         self.make(vm)
-        _write(self.directory / vm / "launch", json.dumps(launch.to_json()).encode())
-        _write(self.path(vm, SaveState.SAVING), state)
+        path = self.path(vm, SaveState.SAVING)
+        path.unlink(missing_ok=True)
+        return path.open("xb")
+
+    def complete(self, vm: str, launch: Launch) -> None:
+        """Have a save on the disk that has been written, and call it whole; raises OSError."""
+        described = self.directory / vm / "launch"
+        described.write_text(json.dumps(launch.to_json()))
+        _sync(described)
         if launch.shares_memory:
             _sync(self.ram(vm))
+        _sync(self.path(vm, SaveState.SAVING))
         self.becomes(vm, SaveState.SAVING, SaveState.SAVED)
 
     def becomes(self, vm: str, old: SaveState, new: SaveState) -> None:
@@ -75,12 +97,6 @@ class GuestSaves:
     def delete(self, vm: str) -> None:
         """Delete all that is kept of a VM."""
         shutil.rmtree(self.directory / vm, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    path.chmod(0o600)
-    _sync(path)
 
 
 def _sync(path: Path) -> None:

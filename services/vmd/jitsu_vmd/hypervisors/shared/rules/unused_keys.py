@@ -27,7 +27,13 @@ MOCK_KEYS = (
     "boot_failure",
 )
 XEN_KEYS = ("guest_type", "rumprun_config")
-KEYS_OF_KINDS = {"machine": ("qemu",), "container": ("docker",), "image": ("docker", "lxd"), "publish": ("docker",)}
+KEYS_OF_KINDS = {
+    "machine": ("qemu",),
+    "standby": ("qemu",),
+    "container": ("docker",),
+    "image": ("docker", "lxd"),
+    "publish": ("docker",),
+}
 """Keys that only some kinds have."""
 MADE_KEYS = ("initrd", "vcpus", "cmdline", "script", "disk")
 """What a domain is made of. `memory` and `nic` count for other VMs too: for max_memory, and for where a guest is."""

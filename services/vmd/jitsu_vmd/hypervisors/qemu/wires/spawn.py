@@ -1,0 +1,125 @@
+"""Starting a QEMU process: as a user of its own, with its files and taps opened for it.
+
+    DIRECTORY/          root's, and open for search: the directory that QEMU starts in
+        record          which process it is, and what it is made of; written when it has been started
+        errors          what QEMU prints
+        save            a socket, while the state of the guest is taken from it
+        own/            QEMU's, in which it makes its sockets
+
+vmd never follows a path into `own` to change anything there, and trusts a socket in it only after it has asked the
+kernel which process listens: a guest that has broken out of QEMU may have put anything there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jitsu_vmd.hypervisors.qemu.rules.command_line import QMP, SERIAL, opened
+from jitsu_vmd.hypervisors.qemu.wires.monitor import connected, peer
+from jitsu_vmd.hypervisors.shared import taps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jitsu_vmd.hypervisors.qemu.rules.command_line import Opened
+    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
+
+END_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class RunsAs:
+    """As whom a process runs."""
+
+    user: int
+    groups: list[int]
+    """That of /dev/kvm, if the guest needs it."""
+
+
+def spawn(
+    directory: Path, launch: Launch, runs_as: RunsAs, words: Callable[[list[int]], list[str]], ram: str
+) -> subprocess.Popen[bytes]:
+    """Start a process; raises OSError.
+
+    `words` makes the command line of descriptors, and `ram` is the path of the RAM file.
+    """
+    own = directory / "own"
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o711)
+    os.chown(own, runs_as.user, runs_as.user)
+    for name in (QMP, SERIAL):
+        (directory / name).unlink(missing_ok=True)
+    descriptors: list[int] = []
+    try:
+        for each in opened(launch, ram):
+            descriptors.append(_descriptor(each))
+        with (directory / "errors").open("wb") as errors:
+            return subprocess.Popen(
+                words(descriptors),
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                cwd=directory,
+                env={"PATH": "/usr/bin:/bin"},
+                pass_fds=descriptors,
+                start_new_session=True,
+                user=runs_as.user,
+                group=runs_as.user,
+                extra_groups=runs_as.groups,
+                umask=0o077,
+            )
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _descriptor(wanted: Opened) -> int:
+    """Open a file, or make a tap that is there for as long as it is open; raises OSError."""
+    if wanted.kind == "file":
+        return os.open(wanted.path, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = taps.attach(wanted.path)
+    try:
+        taps.join(wanted.path, wanted.bridge)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+async def end_orphan(directory: Path, user: int) -> None:
+    """End a process of this VM that has no record: vmd died before it could write one, so the guest never ran."""
+    try:
+        made = connected(directory, QMP)
+    except OSError:
+        return
+    with made:
+        orphan = peer(made)
+    with suppress(OSError):
+        pidfd = os.pidfd_open(orphan)
+        try:
+            if os.stat(f"/proc/{orphan}").st_uid == user:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                await _end_of(pidfd)
+        finally:
+            os.close(pidfd)
+
+
+async def _end_of(pidfd: int) -> None:
+    """Return when a process has ended, or END_LIMIT_S later."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        async with asyncio.timeout(END_LIMIT_S):
+            await ended.wait()
+    except TimeoutError:
+        pass
+    finally:
+        loop.remove_reader(pidfd)
