@@ -111,7 +111,7 @@ def test_each_process_of_a_service_has_a_port_of_its_own_for_metrics(text: str, 
     [
         ('[bus]\nhosts = ["a", "a"]', "the host a is listed twice"),
         ('[bus]\nhosts = ["a tcp://192.0.2.1:1"]', "is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT"),
-        ('[hypervisor]\nconnections = ["a qemu"]', "is neither NAME KIND nor NAME KIND URI, with one of mock"),
+        ('[hypervisor]\nconnections = ["a hyperv"]', "is neither NAME KIND nor NAME KIND URI, with one of mock"),
         ('[hypervisor]\nconnections = ["a mock user=b"]', "user has no effect with the kind mock; remove it"),
         ('[hypervisor]\nconnections = ["a xapi b user=%00"]', "user: it has characters that cannot be printed"),
         ('[hypervisor.a]\nuser = "b"', "hypervisor.a.user: it has no effect with the kind libvirt; remove it"),

@@ -191,7 +191,7 @@ def _qemu_refuses(patch: pytest.MonkeyPatch) -> None:
 
     real = QmpMonitor.call
 
-    async def call(self: QmpMonitor, command: str, **arguments: Any) -> Any:
+    async def call(self: QmpMonitor, command: str, **arguments: Any) -> dict[str, Any]:
         if command == "query-status":
             return await real(self, command, **arguments)
         raise Unavailable("Not enough free memory")

@@ -206,6 +206,14 @@ async def test_a_kernel_that_panics_is_a_failed_boot_and_its_last_lines_are_the_
         assert "Kernel panic - not syncing" in guest.reason
 
 
+async def test_a_guest_that_only_resets_is_a_failed_boot(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path, memory="49152") as made:
+        await made.hypervisor.start(made.vm)
+        await made.becomes(GuestState.CRASHED)
+        guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+        assert guest.reason.startswith("the guest has reset 5 times within 20 s, for example because its memory is")
+
+
 async def test_a_process_that_hangs_is_not_taken_for_one_that_is_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

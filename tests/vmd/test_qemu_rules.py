@@ -12,7 +12,7 @@ from jitsu_vmd.hypervisors.qemu.rules import life as life_module
 from jitsu_vmd.hypervisors.qemu.rules.command_line import Opened, command_line, opened
 from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, LaunchNic, launch_from_json
 from jitsu_vmd.hypervisors.qemu.rules.life import LIVES, Process, SaveState, Start, is_kept, life, process_of
-from jitsu_vmd.hypervisors.qemu.rules.reasons import has_crashed, reason
+from jitsu_vmd.hypervisors.qemu.rules.reasons import LOOP, has_crashed, only_resets, reason
 from jitsu_vmd.rules.events import GuestState
 
 UUID = "c3c4f1a1-2a2a-4b52-8b43-6d2a3b1d5f10"
@@ -145,6 +145,15 @@ def test_the_reason_of_an_end_has_what_qemu_and_the_guest_said_last(
     status: int | None, cause: str, errors: bytes, printed: bytes, said: str
 ) -> None:
     assert reason(status, cause, errors, printed).startswith(said)
+
+
+def test_a_guest_that_resets_all_the_time_has_failed_but_one_that_reboots_has_not() -> None:
+    assert only_resets([0.0, 1.0, 2.0, 3.0, 4.0])
+    assert not only_resets([0.0, 1.0, 2.0, 3.0])
+    assert not only_resets([0.0, 10.0, 20.0, 30.0, 40.0])
+    assert only_resets([0.0, 100.0, 101.0, 102.0, 103.0, 104.0])
+    assert has_crashed(-9, LOOP)
+    assert reason(-9, LOOP, b"", b"Probing EDD\n").startswith("the guest has reset 5 times within 20 s, for example")
 
 
 def test_a_guest_that_shut_down_has_not_crashed() -> None:

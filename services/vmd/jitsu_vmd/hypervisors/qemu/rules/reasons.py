@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jitsu_vmd.hypervisors.shared.rules.console import signal_name, tail
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 LINES = 5
+LOOP = "resets"
+"""The cause of an end that vmd has brought about, because the guest only reset."""
 PANIC = b"Kernel panic - not syncing"
 """What Linux prints when it cannot go on. The lines before it say why, and those after it are a trace of calls."""
+
+
+RESETS, WITHIN_S = 5, 20.0
+"""So many resets by the guest itself in that time are no reboots: it fails before it can print why."""
 
 
 def reason(status: int | None, cause: str, errors: bytes, printed: bytes) -> str:
@@ -18,6 +29,8 @@ def reason(status: int | None, cause: str, errors: bytes, printed: bytes) -> str
     said, shown = tail(errors, LINES), tail(_up_to_panic(printed), LINES)
     if cause == "guest-panic":
         how = "the guest has panicked"
+    elif cause == LOOP:
+        how = f"the guest has reset {RESETS} times within {WITHIN_S:g} s, for example because its memory is too small"
     elif cause:
         how = f"QEMU has ended ({cause})"
     elif status is not None and status < 0:
@@ -41,6 +54,11 @@ def _up_to_panic(printed: bytes) -> bytes:
     """Return what was printed up to the line of a panic, or all of it."""
     before, panic, after = printed.partition(PANIC)
     return before + panic + after.partition(b"\n")[0] if panic else printed
+
+
+def only_resets(resets: Sequence[float]) -> bool:
+    """Say whether a guest whose last resets were at these times, in seconds, does nothing else."""
+    return len(resets) >= RESETS and resets[-1] - resets[-RESETS] <= WITHIN_S
 
 
 def has_panicked(printed: bytes | bytearray) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jitsu_protocol.model.errors import BootFailed, Unavailable
 from jitsu_vmd.hypervisors.qemu.rules.command_line import QMP, SERIAL
 from jitsu_vmd.hypervisors.qemu.rules.launch import launch_from_json
-from jitsu_vmd.hypervisors.qemu.rules.reasons import has_panicked, reason
+from jitsu_vmd.hypervisors.qemu.rules.reasons import LOOP, RESETS, has_panicked, only_resets, reason
 from jitsu_vmd.hypervisors.qemu.wires.monitor import CONNECT_LIMIT_S, RETRY_S, QmpMonitor, connected, peer
 from jitsu_vmd.hypervisors.qemu.wires.spawn import END_LIMIT_S, end_orphan, spawn
 from jitsu_vmd.hypervisors.shared.process_ids import boot_id, process_stat
@@ -46,7 +46,8 @@ class QemuProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._changed = changed
         self._printed = bytearray()
-        self._has_reset = False
+        self._resets: list[float] = []
+        """When the guest has reset itself, in Unix time."""
         self._tasks: list[asyncio.Task[None]] = []
         self._pidfd = -1
 
@@ -130,14 +131,15 @@ class QemuProcess:
     # --- what it says ---
 
     def _happened(self, event: dict[str, Any]) -> None:
-        name, data = event.get("event"), event.get("data") or {}
+        name = event.get("event")
+        data, stamp = ({} if not isinstance(event.get(key), dict) else event[key] for key in ("data", "timestamp"))
         if name == "SHUTDOWN":
             self.cause = self.cause or str(data.get("reason") or "")
         elif name == "GUEST_PANICKED":
             self.cause = "guest-panic"
-        elif name == "RESET" and data.get("guest"):
-            self._has_reset = True
-            self._look_for_panic()
+        elif name == "RESET" and data.get("guest") and isinstance(seconds := stamp.get("seconds"), int):
+            self._resets = [*self._resets[1 - RESETS :], float(seconds)]
+            self._look_for_failure()
         if name in TOLD:
             self._changed(self.launch.uuid)
 
@@ -147,13 +149,17 @@ class QemuProcess:
             while got := await loop.sock_recv(serial, 4096):
                 self._printed += got
                 del self._printed[:-MAX_PRINTED_BYTES]
-                self._look_for_panic()
+                self._look_for_failure()
 
-    def _look_for_panic(self) -> None:
-        """End a guest whose kernel has panicked and begun to boot again: what it has printed says why it failed."""
-        if self._has_reset and has_panicked(self._printed):
+    def _look_for_failure(self) -> None:
+        """End a guest that will only fail again: what it has printed says why, and not what it prints next time."""
+        if self._resets and has_panicked(self._printed):
             self.cause = "guest-panic"
-            self._signal()
+        elif only_resets(self._resets):
+            self.cause = LOOP
+        else:
+            return
+        self._signal()
 
     def reason(self) -> str:
         """Return why it has ended."""

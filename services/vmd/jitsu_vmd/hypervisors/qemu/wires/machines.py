@@ -89,7 +89,7 @@ class QemuProcesses:
             raise Unavailable("it has ended")
         if not machine.monitor.is_connected:
             await machine.connect()
-        return process_of(str((await machine.monitor.call("query-status"))["status"]))
+        return process_of(str((await machine.monitor.call("query-status")).get("status")))
 
     async def launch(
         self, launch: Launch, runs_as: RunsAs, words: Callable[[list[int]], list[str]], ram: str

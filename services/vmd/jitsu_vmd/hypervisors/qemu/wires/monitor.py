@@ -75,11 +75,12 @@ class QmpMonitor:
             made.close()
             raise Unavailable(f"QEMU of {self._name} does not answer: {str(error) or 'no greeting'}") from None
 
-    async def call(self, command: str, **arguments: Any) -> Any:
-        """Execute a command; raises Unavailable."""
+    async def call(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Execute a command and return its answer, which is empty if it is not an object; raises Unavailable."""
         try:
             async with asyncio.timeout(CALL_LIMIT_S):
-                return await self._client.execute(command, arguments or None)
+                answer = await self._client.execute(command, arguments or None)
+                return answer if isinstance(answer, dict) else {}
         except TimeoutError:
             raise Unavailable(f"QEMU of {self._name} does not answer within {CALL_LIMIT_S:g} s") from None
         except self._library.ExecuteError as error:
