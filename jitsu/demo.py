@@ -117,10 +117,10 @@ def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
         return [
             "",
             f"Machines with a label dns below {zones} are VMs: {jitsu} status shows them, and what is refused.",
-            "Ctrl-C stops everything.",
+            _at_the_end(settings),
         ]
     if vm is None:
-        return ["", f"Serving what the store holds: {jitsu} status shows it. Ctrl-C stops everything."]
+        return ["", f"Serving what the store holds: {jitsu} status shows it. {_at_the_end(settings)}"]
     name, address = next(iter(vm.names)), vm.addresses[0]
     host = f"[{address}]" if address.version == 6 else str(address)
     is_mock = kind_of(vm, settings).about.is_mock
@@ -140,8 +140,15 @@ def next_steps(settings: Settings, jitsu: str) -> Sequence[str]:
         f"    {jitsu} tree        # the state, as Git keeps it",
         *fast_steps(settings),
         "",
-        f"A VM stops when it has been idle for {vm.idle_timeout:g} s. Ctrl-C stops everything.",
+        f"A VM stops when it has been idle for {vm.idle_timeout:g} s. {_at_the_end(settings)}",
     ]
+
+
+def _at_the_end(settings: Settings) -> str:
+    """Return what Ctrl-C does: real hypervisors go on without Jitsu, and so do their guests."""
+    if all(each.kind.about.ends_with_suite for each in settings.hypervisor.all_connections):
+        return "Ctrl-C stops everything."
+    return "Ctrl-C stops Jitsu; a VM that runs then stays up."
 
 
 def _by_first_address(vm: VM) -> tuple[int, int]:

@@ -89,3 +89,12 @@ def test_a_suite_whose_vms_come_from_labels_says_where_they_will_be_seen() -> No
     assert lines[1] == (
         "Machines with a label dns below lab.test or x.test are VMs: jitsu status shows them, and what is refused."
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("mock", "Ctrl-C stops everything."), ("docker", "Ctrl-C stops Jitsu; a VM that runs then stays up.")],
+)
+def test_what_ctrl_c_stops_depends_on_the_hypervisor(kind: str, said: str) -> None:
+    flags = {"hypervisor.kind": kind, "hypervisor.label_zones": "" if kind == "mock" else "lab.test"}
+    assert demo.next_steps(load(None, {}, flags), "jitsu")[-1].endswith(said)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FIRST_PORT, PORTS_EACH = 20_000, 4_000
 _PORTS = itertools.count(os.getpid() % PORTS_EACH)
-READY_LINE = "Ctrl-C stops everything."
+READY_LINE = "Ctrl-C stops "
 SLOWER = float(os.environ.get("JITSU_TESTS_SLOWER", "1"))
 """Under emulation all takes that many times as long."""
 START_LIMIT_S = 40.0 * SLOWER
