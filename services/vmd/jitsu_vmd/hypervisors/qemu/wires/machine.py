@@ -69,10 +69,7 @@ class QemuProcess:
             await self.connect()
             is_there = True
         except (OSError, Unavailable) as error:
-            with suppress(TimeoutError):  # its connection ends a moment before it does
-                async with asyncio.timeout(ENDING_S):
-                    await self.ended.wait()
-            said = self.reason() if self.ended.is_set() else str(error)
+            said = self.reason() if await self.ends_now() else str(error)
             await self.kill()
             raise BootFailed(said) from None
         finally:
@@ -121,6 +118,13 @@ class QemuProcess:
         self._unwatch()
         self.ended.set()
         self._changed(self.launch.uuid)
+
+    async def ends_now(self) -> bool:
+        """Say whether it has ended, or does so in a moment: its connections end before it does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_S):
+                await self.ended.wait()
+        return self.ended.is_set()
 
     def _unwatch(self) -> None:
         if self._pidfd >= 0:

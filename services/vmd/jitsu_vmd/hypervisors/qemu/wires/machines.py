@@ -74,7 +74,7 @@ class QemuProcesses:
             async with asyncio.timeout(LOOK_LIMIT_S):
                 return await self._asked(machine)
         except (TimeoutError, Unavailable) as error:
-            if not machine.ended.is_set():
+            if not await machine.ends_now():
                 why = str(error) or f"QEMU of {machine.launch.name} does not answer within {LOOK_LIMIT_S:g} s"
                 raise Unavailable(why) from None
         if self._running.get(vm) is machine:
