@@ -280,3 +280,10 @@ def test_a_stop_mode_needs_its_command() -> None:
     with pytest.raises(Refused, match=r"stop_mode: \[command.desk\] has no `pause`; use destroy, suspend, or add"):
         keys.check_stop_mode(make_vm(stop_mode="pause"), "desk", {"start", "stop", "suspend", "state"})
     keys.check_stop_mode(make_vm(stop_mode="suspend"), "desk", {"start", "stop", "suspend", "state"})
+
+
+def test_a_list_of_states_whose_end_is_missing_says_nothing_about_any_vm() -> None:
+    with pytest.raises(NotUnderstood, match="printed more than is read"):
+        reports.states(Ended(0, "web running\n", is_cut=True), {})
+    with pytest.raises(NotUnderstood, match="printed more than is read"):
+        reports.state(Ended(0, "off\n", is_cut=True), {})

@@ -47,6 +47,8 @@ class Ended:
     errors: str = ""
     killed_after_s: float | None = None
     """It took longer than this and was killed."""
+    is_cut: bool = False
+    """It printed more than is read: what is missing may be anything."""
 
 
 def failure(ended: Ended) -> str:
@@ -77,6 +79,7 @@ def state(ended: Ended, words: Mapping[str, str]) -> StateReport:
     """
     if ended.killed_after_s is not None:
         raise NotUnderstood(failure(ended))
+    _check_whole(ended)
     line = _last_line(ended.output)
     found = _of_line(line, words)
     if found is None:
@@ -91,9 +94,13 @@ def state(ended: Ended, words: Mapping[str, str]) -> StateReport:
 
 
 def states(ended: Ended, words: Mapping[str, str]) -> dict[str, StateReport]:
-    """Return what the command `states` has reported, by name or UUID of a VM; raises NotUnderstood."""
+    """Return what the command `states` has reported, by name or UUID of a VM; raises NotUnderstood.
+
+    A VM that is not listed is off, so a list whose end is missing says nothing: its VMs would be started twice.
+    """
     if why := failure(ended):
         raise NotUnderstood(why)
+    _check_whole(ended)
     found = {}
     for line in ended.output.splitlines():
         name, _, rest = line.strip().partition(" ")
@@ -112,6 +119,11 @@ def watched(line: str, words: Mapping[str, str]) -> tuple[str, StateReport | Non
     """Return the VM that a line of `watch` names, "" for all, and its state if the line says that."""
     name, _, rest = line.strip().partition(" ")
     return name[:MAX_NAME_CHARACTERS], _of_line(rest.strip(), words)
+
+
+def _check_whole(ended: Ended) -> None:
+    if ended.is_cut:
+        raise NotUnderstood("it printed more than is read")
 
 
 def _last_line(text: str) -> str:

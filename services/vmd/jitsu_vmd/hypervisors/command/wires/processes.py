@@ -64,7 +64,8 @@ async def run(
         finally:
             checking.stop()
             _seal(out, errors)
-        return Ended(process.wait(), _text(out), _text(errors), killed_after)
+        is_cut = os.fstat(out.fileno()).st_size > MAX_OUTPUT_BYTES
+        return Ended(process.wait(), _text(out), _text(errors), killed_after, is_cut)
 
 
 def _started(
