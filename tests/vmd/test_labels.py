@@ -71,6 +71,15 @@ def test_how_it_is_stopped_is_its_label_else_what_its_hypervisor_can_do() -> Non
     assert only(reading(machine(labels={"dns": "a.lab.test", "stop_mode": "pause"}))).stop_mode == "pause"
 
 
+def test_more_unusable_machines_than_a_message_can_name_leave_all_vms_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jitsu_vmd.rules.labels.MAX_KEPT", 2)
+    found = reading(machine("good"), *(machine(f"bad{n}", "lxd", labels={"kernel": "x"}) for n in range(3)))
+    assert only(found).name == "good"
+    assert (found.kept, found.silent) == ((), ("", "lxd"))
+
+
 def test_a_machine_without_labels_is_nobodys_business() -> None:
     assert not reading(machine(labels={}), machine("b", labels={}, is_running=True))
 

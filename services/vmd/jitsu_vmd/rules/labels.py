@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import Refused
-from jitsu_protocol.model.labels import LABEL_KEYS, MAX_LABELLED, is_below, values_of
+from jitsu_protocol.model.labels import LABEL_KEYS, MAX_KEPT, MAX_LABELLED, is_below, values_of
 from jitsu_protocol.model.vm import VM_ROOT, InvalidVm, from_config, nearest, to_tree, uuid_for
 from jitsu_protocol.model.vm_keys import KEYS, MAX_TEXT_CHARACTERS
 from jitsu_vmd.rules.interfaces import check_addresses
@@ -106,6 +106,8 @@ def read(answers: Answers, rules: LabelRules, known: Mapping[str, VM]) -> tuple[
             reason = f"{len(others)} other machines of that name are not used: {_places(others)}"
             faults[vm] = LabelFault(machine.name, machine.hypervisor, reason)
     silent = tuple(sorted(name for name, answer in answers.items() if isinstance(answer, str)))
+    if len(kept) > MAX_KEPT:  # no message can name them all: every VM that is not described stays as it is
+        return LabelReading(vms, (), tuple(sorted(rules.connections))), faults
     return LabelReading(vms, tuple(sorted(kept)), silent), faults
 
 
