@@ -225,3 +225,10 @@ def test_where_a_server_listens_is_read_from_the_setting() -> None:
     for bad in ("http://h1", "h1", "https://u@h1", "https://h1/x", "https://h1:99999", "/s?project=a/b"):
         with pytest.raises(SetupFault):
             address_of(bad, "")
+
+
+def test_no_label_of_an_instance_is_dropped_before_it_can_be_refused() -> None:
+    labels = {f"k{number:02}": "x" for number in range(64)} | {"stop_mode": "y" * 1001}
+    config = {f"user.jitsu.{key}": text for key, text in labels.items()}
+    found = instances.discovered(record(config=config), is_here=True)
+    assert found.keys == labels

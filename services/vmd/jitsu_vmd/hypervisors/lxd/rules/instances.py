@@ -23,8 +23,6 @@ OWNER, MADE_FROM, PARTS = "user.jitsu.uuid", "user.jitsu.image", "user.jitsu.par
 KEYS_PREFIX = "user.jitsu."
 NOT_KEYS = frozenset({"uuid", "image", "parts", "restoring", "discarded"})
 """Keys below the prefix that are Jitsu's own."""
-MAX_KEYS, MAX_VALUE_CHARACTERS = 64, 1000
-"""Of one instance, what is passed on of its labels."""
 NEVER_STARTED = "1970-01-01"
 """How the time begins at which an instance that has never run was last used; Incus writes the year 1."""
 
@@ -76,14 +74,15 @@ def discovered(instance: Mapping[str, Any], *, is_here: bool) -> Discovered:
         is_running=instance.get("status") in ("Running", "Ready", "Frozen"),
         nics=found,
         addresses=tuple(addresses),
-        keys=dict(list(_labels(config))[:MAX_KEYS]),
+        keys=dict(_labels(config)),
     )
 
 
 def _labels(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield all labels: vmd refuses those that are too many or too long, and none may be dropped silently before."""
     for name, value in sorted(config.items()):
         key = name.removeprefix(KEYS_PREFIX)
-        if key != name and key not in NOT_KEYS and isinstance(value, str) and len(value) <= MAX_VALUE_CHARACTERS:
+        if key != name and key not in NOT_KEYS and isinstance(value, str):
             yield key, value
 
 
