@@ -93,6 +93,11 @@ class Labels:
         machine = self.machine
         described = len(machine.reading.vms)
         notes = [f"labels describe {described} VM{'' if described == 1 else 's'}"] if machine.rules.connections else []
+        notes += [
+            f"labels of {name or 'the first hypervisor'} are not used: this kind of hypervisor cannot list its machines"
+            for name in machine.rules.connections
+            if not self._discovery.lists(name)
+        ]
         if machine.trouble and (machine.rules.connections or machine.reading):
             notes.append(f"the store does not have what labels say: {machine.trouble}")
         shown = sorted(machine.faults.values(), key=lambda fault: (fault.machine, fault.connection))
