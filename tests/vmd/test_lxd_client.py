@@ -190,7 +190,9 @@ async def test_events_are_heard_again_after_a_restart_and_nonsense_among_them_is
     async with incus(fake, vm, tmp_path) as made:
         await made.state()
         made.told.clear()
-        for text in ("", "[]", "{}", '{"metadata": 4}', '{"metadata": {"action": "instance-started"}}', "x" * 1000):
+        no_url = '{"metadata": {"action": "instance-started", "source": "http://[/web"}}'
+        no_source = '{"metadata": {"action": "instance-started"}}'
+        for text in ("", "[]", "{}", '{"metadata": 4}', no_source, no_url, "x" * 1000):
             await fake.listeners[0].send_str(text)
         await fake.listeners[0].close()
         await made.tells(lambda: fake.listeners and "" in made.told)

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import structlog
 
@@ -129,7 +129,7 @@ class Lxd:
         if action.startswith("cluster-member-"):
             changed("")
         elif action.startswith("instance-"):
-            name = unquote(urlsplit(str(metadata.get("source") or "")).path.rpartition("/")[2])
+            name = unquote(str(metadata.get("source") or "").partition("?")[0].rpartition("/")[2])
             self._cluster.located(name, event.get("location"))
             changed(self._uuids.get(name, OTHERS))
 

@@ -268,7 +268,8 @@ def _checked(text: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise Unavailable(f"the server has answered what is not a record: {text[:100]!r}")
     if answer.get("type") == "error":
-        raise LxdError(int(answer.get("error_code") or 500), str(answer.get("error") or ""))
+        code = answer.get("error_code")
+        raise LxdError(code if isinstance(code, int) and code else 500, str(answer.get("error") or ""))
     return answer
 
 
