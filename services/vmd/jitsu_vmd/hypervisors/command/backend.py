@@ -58,7 +58,7 @@ class Commands:
     # --- before a VM starts ---
 
     def check(self, vm: VM) -> None:
-        """Raise Refused if there is no section for a VM, or none that can stop it as it says."""
+        """Raise Refused if the section that a VM names does not exist, or has no command for its stop mode."""
         keys.check_section(vm, self._sections)
         name = vm.key("command")
         keys.check_stop_mode(vm, name, self._sections[name].commands)

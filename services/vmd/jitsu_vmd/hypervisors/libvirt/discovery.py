@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LIST_LIMIT_S = 3.0
 AGENT_LIMIT_S = 1.0
 MAX_AGENTS = 16
-"""So many agents are asked at the same time, each on a thread of its own; an agent that hangs holds it for seconds."""
+"""How many guest agents are asked at once. Each takes a thread; an agent that hangs keeps it for seconds."""
 
 
 async def discover(uri: str, connections: Connections, threads: Threads) -> Sequence[Discovered]:

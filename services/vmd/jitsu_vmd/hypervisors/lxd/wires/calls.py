@@ -217,7 +217,7 @@ class InstanceCalls:
         wanted = Meaning.IS_STOPPED if action == "stop" else Meaning.IS_RUNNING
         try:
             await self._client.change(
-                "PUT", instance_path(vm.name, "state"), body, meanwhile=partial(self._cluster.check_heard, vm.name)
+                "PUT", instance_path(vm.name, "state"), body, between_waits=partial(self._cluster.check_heard, vm.name)
             )
         except LxdError as error:
             if error.meaning is not wanted:

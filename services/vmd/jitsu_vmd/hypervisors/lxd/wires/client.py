@@ -156,11 +156,11 @@ class LxdClient:
         path: str,
         body: object,
         limit: float = OPERATION_LIMIT_S,
-        meanwhile: Callable[[], Awaitable[None]] | None = None,
+        between_waits: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
         """Have something changed, and return when that is done; raises LxdError, or Unavailable.
 
-        While it lasts, `meanwhile` is called now and then, and may raise Unavailable: whoever should do it may be gone.
+        Until then, `between_waits` is called every few seconds. It raises Unavailable if the member at work is gone.
         """
         answer = await self._exchange(method, path, {}, body, REQUEST_LIMIT_S)
         operation = str(answer.get("operation") or "")
@@ -168,12 +168,14 @@ class LxdClient:
             return answer.get("metadata")
         if not operation.startswith("/1.0/operations/"):
             raise Unavailable(f"{self.where} has answered with an operation that is not one")
-        done = await self._ended(operation.partition("?")[0] + "/wait", limit, meanwhile)
+        done = await self._ended(operation.partition("?")[0] + "/wait", limit, between_waits)
         if done.get("status") != "Success":
             raise LxdError(400, str(done.get("err") or f"the operation is {done.get('status')}"))
         return done.get("metadata")
 
-    async def _ended(self, path: str, limit: float, meanwhile: Callable[[], Awaitable[None]] | None) -> dict[str, Any]:
+    async def _ended(
+        self, path: str, limit: float, between_waits: Callable[[], Awaitable[None]] | None
+    ) -> dict[str, Any]:
         """Return the record of an operation that has ended; each wait is short, in case its member does not answer."""
         for _ in range(max(1, round(limit / WAIT_S))):
             with suppress(TimedOut):
@@ -181,8 +183,8 @@ class LxdClient:
                 found = answer.get("metadata") or {}
                 if found.get("status") not in UNDER_WAY:
                     return dict(found)
-            if meanwhile is not None:
-                await meanwhile()
+            if between_waits is not None:
+                await between_waits()
         raise TimedOut(f"{self.where} has not ended an operation within {limit:g} s")
 
     async def _exchange(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RECENT_S = 60.0
 """pvestatd publishes every 10 s, and may take a few times as long when a storage hangs."""
 FEW = 4
-"""So many machines are always looked at one by one."""
+"""Each of this many machines is asked about by itself; of more, the cluster's list is believed where it is certain."""
 AT_ONCE = 6
 """Calls to a cluster whose pveproxy has three workers by default (pveproxy(8))."""
 LOOK_LIMIT_S = 10.0

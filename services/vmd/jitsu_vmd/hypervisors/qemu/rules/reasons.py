@@ -17,7 +17,7 @@ PANIC = b"Kernel panic - not syncing"
 
 
 RESETS, WITHIN_S = 5, 20.0
-"""So many resets by the guest itself in that time are no reboots: it fails before it can print why."""
+"""A guest that resets itself this often in that time does not reboot: it fails before it can print why."""
 
 
 def reason(status: int | None, cause: str, errors: bytes, printed: bytes) -> str:
