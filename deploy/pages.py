@@ -34,11 +34,16 @@ def metrics() -> str:
         "`/healthz`, which answers 200 while its event loop turns. This page is made from the services' READMEs by",
         "`make docs`.",
     ]
+    lines += ["", "## Every service", "", *_metrics_of(ROOT / "runtime")]
     for service in SECTION_OF:
-        text = (ROOT / "services" / service / "README.md").read_text()
-        table = re.findall(r"^\|.*\|$", text.partition("\n## Metrics\n")[2].partition("\n## ")[0], re.MULTILINE)
-        lines += ["", f"## jitsu-{service}", "", *table]
+        lines += ["", f"## jitsu-{service}", "", *_metrics_of(ROOT / "services" / service)]
     return "\n".join([*lines, ""])
+
+
+def _metrics_of(folder: Path) -> list[str]:
+    """Return the table of metrics in a folder's README."""
+    text = (folder / "README.md").read_text()
+    return re.findall(r"^\|.*\|$", text.partition("\n## Metrics\n")[2].partition("\n## ")[0], re.MULTILINE)
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -9,6 +9,7 @@ however its client spreads its bytes. There are at most MAX_CONNECTIONS; when on
 
 from __future__ import annotations
 
+import platform
 import socket
 import threading
 from contextlib import suppress
@@ -17,10 +18,12 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, ClassVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
+from jitsu_protocol import __version__
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.clock import SYSTEM_CLOCK
 
@@ -74,6 +77,10 @@ class Metrics:
         """Return a new histogram of durations in seconds."""
         return Histogram(self._prefix + name, about, registry=self.registry, buckets=BUCKETS_S)
 
+    def gathered(self, read: Callable[[], Iterable[Metric]]) -> None:
+        """Expose whole families, which `read` makes at each scrape, on the thread of the scrape."""
+        self.registry.register(_Gathered(read))
+
     def dropped(self, reason: str) -> None:
         """Count a message of the bus that was dropped or refused."""
         self._dropped.labels(reason).inc()
@@ -88,6 +95,7 @@ class Metrics:
 
     def serve(self, listen: ListenAddress) -> Callable[[], None]:
         """Serve on an address and return a function that stops it; raises SetupFault if the port cannot be bound."""
+        self._describe_process()
         exposition: Any = make_wsgi_app(self.registry)
 
         def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -113,6 +121,49 @@ class Metrics:
             server.server_close()
 
         return stop
+
+    def _describe_process(self) -> None:
+        """Expose what Prometheus knows of every process, and which build this is: only a scrape costs anything."""
+        ProcessCollector(registry=self.registry)
+        build = ("service", self._prefix.split("_")[1]), ("version", __version__), ("python", platform.python_version())
+        family = GaugeMetricFamily(
+            "jitsu_build_info", "1; the labels say which build runs.", labels=[label for label, _ in build]
+        )
+        family.add_metric([value for _, value in build], 1.0)
+        self.gathered(lambda: (family,))
+
+
+def gauge_of(name: str, about: str, labels: Sequence[str]) -> GaugeMetricFamily:
+    """Return an empty family of gauges for `gathered`."""
+    return GaugeMetricFamily(name, about, labels=labels)
+
+
+def counter_of(name: str, about: str, labels: Sequence[str]) -> CounterMetricFamily:
+    """Return an empty family of counters for `gathered`."""
+    return CounterMetricFamily(name, about, labels=labels)
+
+
+def histogram_of(name: str, about: str, labels: Sequence[str]) -> HistogramMetricFamily:
+    """Return an empty family of histograms for `gathered`."""
+    return HistogramMetricFamily(name, about, labels=labels)
+
+
+def exemplar_of(summon: str, seconds: float, wall: float) -> Exemplar:
+    """Return the exemplar of a bucket: the id of a summon, how long it took, and when it ended in Unix time."""
+    return Exemplar({"summon": summon}, seconds, wall)
+
+
+class _Gathered(Collector):
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families as they are now."""
+        return self._read()
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: what it would describe is not known yet."""
+        return ()
 
 
 class _Counted(Collector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -54,6 +55,23 @@ def test_metrics_and_health_are_served(served: tuple[Metrics, str]) -> None:
     assert get(url + "/healthz") == (503, "stuck\n")
     metrics.beat()
     assert get(url + "/healthz") == (200, "ok\n")
+
+
+def test_a_scraper_that_asks_for_openmetrics_gets_it_with_exemplars(served: tuple[Metrics, str]) -> None:
+    metrics, url = served
+    metrics.histogram("summon_seconds", "From the summon to ready.").observe(0.02, {"summon": "0123456789ab"})
+    wanted = "application/openmetrics-text; version=1.0.0"
+    with urllib.request.urlopen(urllib.request.Request(url + "/metrics", headers={"Accept": wanted})) as response:
+        assert response.headers["Content-Type"].startswith(wanted)
+        assert '_bucket{le="0.025"} 1.0 # {summon="0123456789ab"} 0.02' in response.read().decode()
+    assert "0123456789ab" not in get(url + "/metrics")[1]
+
+
+def test_every_process_describes_itself_and_its_build(served: tuple[Metrics, str]) -> None:
+    _, url = served
+    _, text = get(url + "/metrics")
+    assert re.search(r'^jitsu_build_info{python="3\..*",service="x",version=".*"} 1\.0$', text, re.MULTILINE)
+    assert re.search(r"^process_resident_memory_bytes \d", text, re.MULTILINE)
 
 
 def test_a_port_in_use_is_reported_as_a_setup_fault(served: tuple[Metrics, str]) -> None:

@@ -64,6 +64,12 @@ def runtime_directory() -> str:
 METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
 
 
+def _vm_metrics() -> Any:
+    """Return the setting that bounds the metrics with a label `vm`."""
+    about = "With at most so many VMs there are metrics of each VM, some 25 lines of every scrape; with more, none."
+    return Field(100, ge=0, le=10_000, description=about, json_schema_extra={"unit": "VMs", **LIVE})
+
+
 class BusSettings(Section):
     """How the processes reach each other; the same in all of them."""
 
@@ -337,6 +343,7 @@ class HypervisorSettings(Section):
         json_schema_extra={"unit": "KiB", **LIVE},
     )
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
+    vm_metrics: int = _vm_metrics()
 
     @property
     def all_connections(self) -> tuple[HypervisorConnection, ...]:
@@ -413,6 +420,7 @@ class ReaperSettings(Section):
         json_schema_extra={"unit": "s", **LIVE},
     )
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
+    vm_metrics: int = _vm_metrics()
 
 
 class StoreSettings(Section):

@@ -115,6 +115,11 @@ class UsageStatistics:
             self._names.setdefault(vm, []).append(name)
         return total
 
+    def requests(self, vm: str) -> int:
+        """Return how often the names of a VM were asked for."""
+        totals = (self.totals.get((vm, name)) for name in tuple(self._names.get(vm, ())))
+        return sum(total.requests for total in totals if total is not None)
+
     def forget(self, vm: str) -> None:
         """Forget a VM that is no longer configured."""
         self._configured.pop(vm, None)

@@ -24,6 +24,7 @@ from jitsu_reaper.rules.events import (
 )
 from jitsu_reaper.rules.reaper import Reaper, ReaperAction, Save
 from jitsu_reaper.wires.keeping import CALL_TIMEOUT_S, Keeper
+from jitsu_reaper.wires.vm_metrics import UsageMetrics
 from jitsu_runtime.bus.follow import fetch_leaves, follow_states, follow_vms
 from jitsu_runtime.driver import Driver
 
@@ -69,6 +70,7 @@ class ReaperServer:
         self._reports = world.metrics.counter("reports", "Reports taken from replicas.")
         self._drained = world.metrics.counter("drains", "Drains, by their end.", ["end"])
         world.metrics.gauge("replicas", "dns replicas known.", lambda: float(len(reporters.known)))
+        self._usage_metrics = UsageMetrics(world, self.reaper)
 
     async def start(self) -> None:
         """Learn what earlier reapers knew, then serve."""
@@ -93,11 +95,12 @@ class ReaperServer:
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
-        return self.reaper.notes(self._world.clock.now())
+        return self.reaper.notes(self._world.clock.now()) + self._usage_metrics.notes()
 
     def reload(self, settings: Settings) -> None:
         """Adopt other limits, for drains that begin from now on."""
         self.reaper.policy.drain_limit_s = settings.reaper.drain_limit
+        self._usage_metrics.limit = settings.reaper.vm_metrics
 
     async def stop(self) -> None:
         """Save what is not saved, as far as there is time."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from jitsu_protocol.model.states import VmState
+from jitsu_protocol.model.states import AT_REST, VmState
 
 BOOTING = frozenset({VmState.STARTING, VmState.BOOTING})
 RUNNING = BOOTING | {VmState.READY, VmState.DRAINING, VmState.STOPPING}
 IN_MEMORY = RUNNING | {VmState.PAUSED}
+SAVES_MEMORY = AT_REST - {VmState.PAUSED}
+"""The states in which a VM has no guest that holds memory; of an unknown one nobody can say."""
 
 
 @dataclass
@@ -20,6 +22,8 @@ class Tally:
     booting: int = 0
     running: int = 0
     memory: int = 0
+    saved_memory: int = 0
+    """What the VMs without a guest would hold."""
     _known: dict[str, tuple[VmState, int]] = field(default_factory=dict)
 
     def note(self, vm: str, state: VmState, memory: int) -> None:
@@ -44,3 +48,4 @@ class Tally:
         self.booting += sign * (state in BOOTING)
         self.running += sign * (state in RUNNING)
         self.memory += sign * memory * (state in IN_MEMORY)
+        self.saved_memory += sign * memory * (state in SAVES_MEMORY)

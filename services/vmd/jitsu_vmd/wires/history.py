@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jitsu_runtime.clock import Clock
     from jitsu_runtime.metrics import Metrics
     from jitsu_vmd.rules.summon import VmMachine
+    from jitsu_vmd.wires.vm_metrics import VmMetrics
 
 KEPT = 1000
 
@@ -24,8 +25,9 @@ log = structlog.get_logger("vmd")
 class SummonHistory:
     """Summons that have ended."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, vm_metrics: VmMetrics) -> None:
         self._clock = clock
+        self._vm_metrics = vm_metrics
         self._timelines: deque[Timeline] = deque(maxlen=KEPT)
         self._summons = metrics.counter("summons", "Summons that ended.", ["trigger", "outcome"])
         self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
@@ -35,19 +37,19 @@ class SummonHistory:
         for done in machine.summons.finished:
             begun, ended = dict(done.stages)["summon"], done.stages[-1][1]
             self._summons.labels(done.trigger, "ready" if done.outcome == "ready" else "failed").inc()
-            self._boot.observe(ended - begun)
-            self._timelines.append(
-                Timeline(
-                    summon=uuid.uuid4().hex[:12],
-                    vm=machine.vm.uuid,
-                    name=machine.vm.name,
-                    trigger=done.trigger,
-                    ts=self._clock.wall() - (self._clock.now() - begun),
-                    joined=done.joined,
-                    stages=done.stages,
-                    outcome=done.outcome,
-                )
+            timeline = Timeline(
+                summon=uuid.uuid4().hex[:12],
+                vm=machine.vm.uuid,
+                name=machine.vm.name,
+                trigger=done.trigger,
+                ts=self._clock.wall() - (self._clock.now() - begun),
+                joined=done.joined,
+                stages=done.stages,
+                outcome=done.outcome,
             )
+            self._boot.observe(ended - begun, {"summon": timeline.summon})
+            self._vm_metrics.booted(timeline, ended - begun)
+            self._timelines.append(timeline)
         machine.summons.finished.clear()
 
     def trace(self, request: Trace) -> Timelines:

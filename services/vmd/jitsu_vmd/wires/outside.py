@@ -13,6 +13,7 @@ from jitsu_vmd.wires.history import SummonHistory
 from jitsu_vmd.wires.hypervisors import failure
 from jitsu_vmd.wires.seen import Sightings
 from jitsu_vmd.wires.statistics import Statistics
+from jitsu_vmd.wires.vm_metrics import VmMetrics
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -33,7 +34,8 @@ class OutsideCalls:
         self.world = world
         self.hypervisors = hypervisors
         self.seen = Sightings()
-        self.history = SummonHistory(world.metrics, world.clock)
+        self.vm_metrics = VmMetrics(world)
+        self.history = SummonHistory(world.metrics, world.clock, self.vm_metrics)
         self.statistics = Statistics(store, world.spawn, world.clock)
         self.joined = world.metrics.counter("joined_summons", "Requests that joined a summon under way.")
         self.stops = world.metrics.counter("stops", "Stop calls to the hypervisor.", ["mode"])

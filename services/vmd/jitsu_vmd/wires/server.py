@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -100,10 +99,7 @@ class VmDaemon:
         self._statuses = Statuses(world, feed, self.fleet, self.outside.seen)
         self._complete = asyncio.Event()
         self._configured = asyncio.Event()
-        admission, metrics = self.fleet.admission, world.metrics
-        metrics.gauge("queued", "VMs that wait for room to start.", lambda: float(len(admission)))
-        for state in VmState:
-            metrics.gauge(f"vms_{state}", f"VMs that are {state}.", partial(admission.tally.count, state))
+        self.outside.vm_metrics.watch(self.fleet)
 
     def handlers(self) -> dict[type[Request], Handler]:
         """Return what replies to each request."""
@@ -124,7 +120,7 @@ class VmDaemon:
         """Return what an operator should know."""
         waiting = len(self.fleet.admission)
         waits = [f"{waiting} VMs wait for room to start"] if waiting else []
-        return self.outside.hypervisors.notes() + self.holds.notes() + waits
+        return self.outside.hypervisors.notes() + self.holds.notes() + waits + self.outside.vm_metrics.notes()
 
     # --- requests ---
 
@@ -240,6 +236,7 @@ class VmDaemon:
     def reload(self, settings: Settings) -> None:
         """Adopt other limits."""
         self._report(_limits(settings))
+        self.outside.vm_metrics.limit(settings.hypervisor.vm_metrics)
 
     def configure(self, changes: Sequence[VmChanged]) -> None:
         """Take VMs that came, went or are configured differently."""
@@ -296,6 +293,7 @@ class VmDaemon:
                     self._files.save(vm, started)  # the start call is made by a task, which comes after this
                 case fleet.AddVm(machine):
                     self.vms[machine.vm.uuid] = Vm(machine, self.outside, self._statuses, self._report)
+                    self.outside.vm_metrics.moved(machine)
                 case fleet.DropVm(machine):
                     self._drop(machine, forget_guest=action.forget_guest)
                 case fleet.Warn(event, vm, reason, hint):
@@ -305,6 +303,7 @@ class VmDaemon:
         uuid = machine.vm.uuid
         self.vms.pop(uuid).close()
         self.outside.statistics.removed(machine)
+        self.outside.vm_metrics.forget(uuid)
         self.outside.seen.forget(uuid)
         if forget_guest:
             self._world.spawn(self.outside.forget(machine.guest))

@@ -149,6 +149,7 @@ class Vm:
         if published:
             self._publish()
         outside.history.take(self.machine)
+        outside.vm_metrics.moved(self.machine)
         self._report(VmActed(self.machine, published))
         if again is not None:
             self._report(SummonRepeated(uuid, again))
