@@ -188,6 +188,14 @@ COMMANDS = {
             ("jitsu hold --release", "Let all VMs start and stop automatically again."),
         ),
     ),
+    "keep": More(
+        CHANGE,
+        "docs/how-to/operate.md",
+        (
+            ("jitsu keep www 2h --reason demo", "Start www, and keep it up for two hours, used or not."),
+            ("jitsu keep www --release", "Let it be stopped again when it is idle."),
+        ),
+    ),
     "diff": More(
         BRANCHES,
         "docs/explanation/store.md",

@@ -30,9 +30,10 @@ from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.service import EXIT_FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jitsu.link import Link
+    from jitsu_protocol.messages import VmStatus
 
 CONFIRM_S = 3.0
 """A vmd that has not applied a hold by then does not run, or is too old to know holds."""
@@ -50,17 +51,22 @@ def until_of(duration: str, now: float) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= MAX_HOLD_S:
-        raise BadRequest(f"--for: {duration!r} is not a duration; use seconds or a unit, for example 30m or 2h")
+        raise BadRequest(f"{duration!r} is not a duration; use seconds or a unit, for example 30m or 2h")
     return now + seconds
 
 
-def changes_for(leaves: Mapping[str, str], known: VmNames, vm: str, hold: Hold | None, now: float) -> list[Change]:
-    """Return the changes that set a hold, or release it if it is None, and remove holds that are over or of no VM."""
+def changes_for(
+    leaves: Mapping[str, str], known: VmNames, vm: str, hold: Hold | None, now: float, root: str = HOLD_ROOT
+) -> list[Change]:
+    """Return the changes that set a hold or a keep, or release it if it is None.
+
+    What is over below the same root is removed as well, and what belongs to no VM. `leaves` are those below the root.
+    """
     uuids = {each.uuid for each in known.vms} | {ALL}
-    there = holds_in(leaves, now)
-    stale = [path for path in leaves if (name := path.removeprefix(HOLD_ROOT + "/")) not in there or name not in uuids]
+    there = holds_in(leaves, now, root)
+    stale = [path for path in leaves if (name := path.removeprefix(root + "/")) not in there or name not in uuids]
     wanted: dict[str, str | None] = dict.fromkeys(stale)
-    wanted[path_of(vm)] = None if hold is None else hold.text()
+    wanted[path_of(vm, root)] = None if hold is None else hold.text()
     return [
         Change(path=path, value=value, old=leaves.get(path))
         for path, value in wanted.items()
@@ -68,14 +74,14 @@ def changes_for(leaves: Mapping[str, str], known: VmNames, vm: str, hold: Hold |
     ]
 
 
-def hold_lines(holds: Mapping[str, Hold], names: Mapping[str, str], now: float) -> list[str]:
-    """Return the holds for people, that of all VMs first."""
+def hold_lines(holds: Mapping[str, Hold], names: Mapping[str, str], now: float, verb: str = "held") -> list[str]:
+    """Return the holds or keeps for people, that of all VMs first; `verb` says what is done to the VMs."""
     lines = []
     for vm, hold in sorted(holds.items(), key=lambda each: (each[0] != ALL, names.get(each[0], each[0]))):
         who = "all VMs" if vm == ALL else names.get(vm, f"{vm}, which is no longer configured,")
         left = f"for {max(hold.until - now, 0.0) / 60:.0f} min more" if hold.until else "until it is released"
         by = f", by {hold.by}" if hold.by else ""
-        lines.append(f"{who}: held {left}{by}{f': {hold.reason}' if hold.reason else ''}")
+        lines.append(f"{who}: {verb} {left}{by}{f': {hold.reason}' if hold.reason else ''}")
     return lines
 
 
@@ -86,17 +92,33 @@ def not_held(name: str, *, is_held_with_all: bool) -> NotFound:
     return NotFound(f"{name} is not held" if name else "there is no hold on all VMs", hint="see `jitsu hold --list`")
 
 
-async def unconfirmed(link: Link, vm: str, *, held: bool) -> list[str]:
-    """Return the hosts whose vmd has not applied a hold, or a release, within CONFIRM_S."""
+async def unconfirmed(link: Link, vm: str, reason: Callable[[VmStatus], str], *, wanted: bool) -> list[str]:
+    """Return the hosts whose vmd has not applied a hold or a keep, or its release, within CONFIRM_S.
+
+    `reason` tells it from the status of a VM: "" if the VM is not held, or not kept up.
+    """
     deadline = SYSTEM_CLOCK.now() + CONFIRM_S
     while True:
         vms, silent = await link.vms_of_all_hosts()
-        late = {each.host for each in vms if vm in (ALL, each.uuid) and bool(each.hold) is not held}
+        late = {each.host for each in vms if vm in (ALL, each.uuid) and bool(reason(each)) is not wanted}
         if not late and not silent:
             return []
         if SYSTEM_CLOCK.now() >= deadline:
             return sorted(late | set(silent))
         await asyncio.sleep(LOOK_S)
+
+
+def report_late(hosts: list[str]) -> int:
+    """Name the hosts whose vmd has not applied it; returns the exit status."""
+    for host in hosts:
+        print(f"jitsu: the vmd{f' of {host}' if host else ''} has not applied it yet", file=sys.stderr)
+    return EXIT_FAILED if hosts else 0
+
+
+def check_reason(reason: str) -> None:
+    """Raise BadParameter if a reason is too long."""
+    if len(reason) > MAX_REASON_CHARACTERS:
+        raise typer.BadParameter(f"at most {MAX_REASON_CHARACTERS} characters", param_hint="--reason")
 
 
 @app.command()
@@ -135,16 +157,13 @@ def hold(
         await commit(link, changes, what, author(), expect=expectations(changes))
         holds = holds_in(await link.leaves(HOLD_ROOT), now)
         is_held = hold_of(holds, vm) is not None
-        late = await unconfirmed(link, vm, held=True) if is_held else []
+        late = await unconfirmed(link, vm, lambda status: status.hold, wanted=True) if is_held else []
         if as_json:
             print(json.dumps({names.get(vm, vm): asdict(each) for vm, each in holds.items()}, indent=2))
         else:
             lines = hold_lines(holds, names, now)
             print_lines([*([f"{shown} {'is' if name else 'are'} released"] if release else []), *lines])
-        for host in late:
-            print(f"jitsu: the vmd{f' of {host}' if host else ''} has not taken it yet", file=sys.stderr)
-        return EXIT_FAILED if late else 0
+        return report_late(late)
 
-    if len(reason) > MAX_REASON_CHARACTERS:
-        raise typer.BadParameter(f"at most {MAX_REASON_CHARACTERS} characters", param_hint="--reason")
+    check_reason(reason)
     with_link(work)

@@ -12,6 +12,7 @@ import jitsu.discover
 import jitsu.doctor.command
 import jitsu.hold
 import jitsu.is_ready
+import jitsu.keep
 import jitsu.keys
 import jitsu.running
 import jitsu.state

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jitsu.rows import below
 from jitsu.vm_names import VmNames
 from jitsu_protocol.model.errors import BadRequest, Invalid, NotFound
-from jitsu_protocol.model.holds import HOLD_ROOT
+from jitsu_protocol.model.holds import HOLD_ROOT, KEEP_ROOT
 from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf, plain_value, value_reasons
 from jitsu_protocol.model.vm_keys import KEYS
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DNS_ROOT = "jitsu/dns"
 """A change below it makes a new version of the zones (docs/explanation/dns.md)."""
-ROOTS = (VM_ROOT, STATS_ROOT, REPLICA_ROOT, DNS_ROOT, HOLD_ROOT)
+ROOTS = (VM_ROOT, STATS_ROOT, REPLICA_ROOT, DNS_ROOT, HOLD_ROOT, KEEP_ROOT)
 OF_NAMES = frozenset({"dns", "name", "uuid", "alias"})
 """Keys that identify or name a VM: only `jitsu apply` changes these."""
 LEAVES = frozenset(key for key in KEYS if key_of_leaf(key) == key)
@@ -174,6 +174,8 @@ def _fault_below(root: str, path: str, leaves: Mapping[str, str]) -> str:
         return ""
     if root == HOLD_ROOT:
         return f"{path} is written by `jitsu hold` only"
+    if root == KEEP_ROOT:
+        return f"{path} is written by `jitsu keep` only"
     if root == REPLICA_ROOT:
         return f"{path} is written by the reaper only; `jitsu status` shows the replicas"
     own = below(leaves, VM_ROOT).get(uuid)

@@ -80,6 +80,7 @@ class OneVm:
             yield "when idle", f"{vm.stop_mode} after {duration(vm.idle_timeout)} without use"
         yield "waits", row["waits_for"]
         yield "hold", row["hold"]
+        yield "keep", row["kept"]
         again = row["retry_after_s"]
         yield "last error", row["last_error"]
         yield "", "" if again is None else f"a query can start it again in {duration(max(again, 0.0))}"

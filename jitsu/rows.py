@@ -56,6 +56,7 @@ def _row(vm: VmStatus, own: Mapping[str, str], stats: Mapping[str, str], now: fl
         "retry_after_s": vm.retry_after_s,
         "waits_for": vm.waits_for,
         "hold": vm.hold,
+        "kept": vm.kept,
     }
 
 
@@ -82,6 +83,7 @@ def _row_of_unknown(
         "retry_after_s": None,
         "waits_for": "",
         "hold": "",
+        "kept": "",
     }
 
 

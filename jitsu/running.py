@@ -222,15 +222,18 @@ def start(
 
     async def summon(link: Link) -> None:
         vm = await link.find_vm(name)
-        request: Summon | StartDiscarding = Summon(vm=vm.uuid, trigger="operator")
-        if discard_saved_state:
-            request = StartDiscarding(vm=vm.uuid)
-        summoned = await link.call("vmd", request, Summoned, OPERATOR_TIMEOUT_S, vm.host)
-        if summoned.armed:
-            await _until_it_is_there(link, vm)
+        await start_vm(link, vm, discard=discard_saved_state)
         print(f"{vm.name} is ready")
 
     with_link(summon)
+
+
+async def start_vm(link: Link, vm: NamedVm, *, discard: bool = False) -> None:
+    """Start a VM as an operator, and return when it is ready; raises what keeps it from that."""
+    request = StartDiscarding(vm=vm.uuid) if discard else Summon(vm=vm.uuid, trigger="operator")
+    summoned = await link.call("vmd", request, Summoned, OPERATOR_TIMEOUT_S, vm.host)
+    if summoned.armed:
+        await _until_it_is_there(link, vm)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from jitsu.status_lines import status_lines
 from jitsu.vm_names import NamedVm, VmNames
 from jitsu_protocol.messages import Change
 from jitsu_protocol.model.errors import BadRequest
-from jitsu_protocol.model.holds import ALL, Hold, path_of
+from jitsu_protocol.model.holds import ALL, KEEP_ROOT, Hold, path_of
 
 KNOWN = VmNames([NamedVm("u-www", "www"), NamedVm("u-api", "api")])
 ANNA = Hold(0.0, "operator:anna", "new disk")
@@ -56,7 +56,25 @@ def test_holds_are_listed_with_who_asked_why_and_for_how_long() -> None:
 def test_status_says_that_a_vm_is_held() -> None:
     row: dict[str, Any] = {"name": "www", "state": "off", "host": "", "names": ["www.test"], "address": "192.0.2.1"}
     row |= {"uptime_s": None, "starts": 1, "queries": 1, "idle_s": None, "last_error": "", "retry_after_s": None}
-    row |= {"waits_for": "", "hold": "held by operator:anna"}
+    row |= {"waits_for": "", "hold": "held by operator:anna", "kept": ""}
     assert status_lines([row], None)[1].endswith("held by operator:anna")
     row["last_error"] = "boot failed"
     assert status_lines([row], None)[1].endswith("held by operator:anna; boot failed")
+
+
+def test_a_keep_is_a_leaf_of_its_own_that_clears_away_those_that_are_over() -> None:
+    path, other = path_of("u-www", KEEP_ROOT), path_of("u-api", KEEP_ROOT)
+    keep = Hold(9000.0, "operator:anna", "demo")
+    changes = changes_for({other: "4 operator:bert"}, KNOWN, "u-www", keep, 5.0, KEEP_ROOT)
+    assert {change.path: change.value for change in changes} == {other: None, path: "9000 operator:anna demo"}
+    assert path != path_of("u-www")
+    assert hold_lines({"u-www": keep}, {"u-www": "www"}, 0.0, "kept up") == [
+        "www: kept up for 150 min more, by operator:anna: demo"
+    ]
+
+
+def test_status_says_that_a_vm_is_kept_up() -> None:
+    row: dict[str, Any] = {"name": "www", "state": "ready", "host": "", "names": ["www.test"], "address": "192.0.2.1"}
+    row |= {"uptime_s": 1, "starts": 1, "queries": 1, "idle_s": 900, "last_error": "", "retry_after_s": None}
+    row |= {"waits_for": "", "hold": "", "kept": "kept up by operator:anna"}
+    assert status_lines([row], None)[1].endswith("kept up by operator:anna")

@@ -27,6 +27,7 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "retry_after_s": None,
         "waits_for": "",
         "hold": "",
+        "kept": "",
         **fields,
     }
 

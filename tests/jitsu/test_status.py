@@ -45,6 +45,7 @@ def test_a_row_joins_what_vmd_says_with_the_names_and_statistics_of_the_store() 
         "retry_after_s": None,
         "waits_for": "",
         "hold": "",
+        "kept": "",
     }
 
 
@@ -93,6 +94,7 @@ ROW = {
     "retry_after_s": None,
     "waits_for": "",
     "hold": "",
+    "kept": "",
 }
 
 

@@ -435,3 +435,23 @@ def test_a_vm_that_is_held_does_not_give_way() -> None:
     assert reaper.policy.vms.evictable_at(V) is not None
     reaper.policy.state(VmStatus(uuid=V, name="www", state=VmState.READY, hold="held"), 2.0)
     assert reaper.policy.vms.evictable_at(V) is None
+
+
+def test_a_vm_that_is_kept_up_is_not_drained_for_idleness() -> None:
+    reaper = Reaper()
+    reaper.report(0.1, used=True)
+    kept = VmStatus(uuid=V, name="www", state=VmState.READY, kept="kept up by operator:anna")
+    reaper.policy.state(kept, 1.0)
+    for second in range(2, 200):
+        reaper.report(float(second))
+        assert reaper.policy.tick(float(second)) == []
+    reaper.say_state(VmState.READY, 200.0)
+    assert AskDrain(V) in reaper.policy.tick(200.1)
+
+
+def test_a_vm_that_is_kept_up_still_gives_way() -> None:
+    reaper = Reaper()
+    reaper.policy.configure([VmChanged(VM_WWW, make_vm(ttl="10", evict="true"))])
+    reaper.policy.state(VmStatus(uuid=V, name="www", state=VmState.READY, kept="kept up"), 2.0)
+    assert reaper.policy.vms.evictable_at(V) is not None
+    assert reaper.policy.vms.idle_at(V) == float("inf"), "its drain for room is not taken for one of idleness"

@@ -55,3 +55,31 @@ async def test_a_held_vm_is_neither_started_nor_stopped_and_a_hold_outlives_vmd(
         assert (await ask("api.jitsu.test", suite.port)).addresses == ["127.4.20.2"]
         assert suite.jitsu("hold", "--list") == "nothing is held\n"
         assert "is not held" in suite.jitsu("hold", "www", "--release", check=False)
+
+
+async def test_a_vm_that_is_kept_up_outlives_its_idle_timeout_and_the_services(tmp_path: Path) -> None:
+    quick = {"ttl": 1, "idle_timeout": 1, "response_delay": 0}
+    toml = vm_toml("www", "127.4.20.3", **quick) + vm_toml("api", "127.4.20.4", **quick)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+
+        def states() -> dict[str, str]:
+            return {name: row["state"] for name, row in suite.status().items()}
+
+        said = suite.jitsu("--as", "operator:anna", "keep", "www", "2h", "--reason", "demo")
+        assert said == "www: kept up for 120 min more, by operator:anna: demo\n"
+        assert states() == {"www": "ready", "api": "off"}, "it was started"
+        assert (await ask("api.jitsu.test", suite.port)).addresses == ["127.4.20.4"]
+        for service in ("vmd", "reaper"):
+            pid = suite.pid(service)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: suite.pid(service) not in (None, pid), 20, f"{service} is started again")  # noqa: B023
+        wait_for(lambda: states() == {"www": "ready", "api": "off"}, 20, "the other one is idle")
+        assert "kept up until" in suite.jitsu("status")
+        assert suite.jitsu("keep", "www", "--release") == "www is released\n"
+        wait_for(lambda: states()["www"] == "off", 20, "it is idle as any other")
+        assert suite.jitsu("keep", "--list") == "no VM is kept up\n"
+        assert "is not kept up by an operator" in suite.jitsu("keep", "www", "--release", check=False)
+        assert suite.jitsu("keep", "www", "1h", "--no-start").startswith("www: kept up for 60 min more, by ")
+        assert states()["www"] == "off"
+        assert "is not a duration" in suite.jitsu("keep", "www", "soon", check=False)

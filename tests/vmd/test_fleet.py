@@ -73,6 +73,7 @@ class FleetWorld:
         self.silent = ""
         self.left: dict[str, VM] = {}
         self.holds: dict[str, str] = {}
+        self.keeps: dict[str, str] = {}
         self.now = 0.0
         self.done: list[FleetAction] = []
         """What the fleet wanted done, without what was passed on."""
@@ -106,6 +107,9 @@ class FleetWorld:
 
     def hold_reason(self, vm: str) -> str:
         return self.holds.get(vm, "")
+
+    def kept_reason(self, vm: str) -> str:
+        return self.keeps.get(vm, "")
 
     # --- what performs its actions ---
 

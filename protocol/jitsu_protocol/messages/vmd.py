@@ -238,6 +238,9 @@ class VmStatus(BaseModel):
     """It waits for memory or a slot that another VM on its host holds (`evict`)."""
     hold: str = ""
     """The hold that keeps it from being started or stopped automatically (`jitsu hold`); "" if it is not held."""
+    kept: str = ""
+    """Why it is not stopped although it may be idle (`jitsu keep`); "" if it may be. Always "" from a vmd of protocol
+    1.3 or earlier."""
 
 
 class VmList(Message):

@@ -1,12 +1,13 @@
-"""Holds: as long as a VM is held, it is neither started nor stopped automatically.
+"""Holds and keeps: what an operator asks of vmd for a time, beside the configuration.
 
     jitsu/hold/all       holds all VMs
-    jitsu/hold/<uuid>    holds one VM
+    jitsu/hold/<uuid>    holds one VM: it is neither started nor stopped automatically
+    jitsu/keep/<uuid>    keeps one VM up: it is not stopped because it is idle
 
-Each hold is one leaf of the state tree, `UNTIL BY REASON`: a Unix time in seconds, or 0 for a hold that lasts until it
-is released; the identity that asked for it; and the reason, which may be empty. Holds are kept apart from the
+Each of them is one leaf of the state tree, `UNTIL BY REASON`: a Unix time in seconds, or 0 for a hold that lasts until
+it is released; the identity that asked for it; and the reason, which may be empty. They are apart from the
 configuration of VMs, so that `jitsu apply` and `jitsu export` do not touch them, and older releases do not see them. A
-leaf that cannot be parsed holds until it is removed, because its author meant to hold something.
+leaf that cannot be parsed counts until it is removed, because its author meant to hold or to keep something.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HOLD_ROOT = "jitsu/hold"
+KEEP_ROOT = "jitsu/keep"
 ALL = "all"
 MAX_REASON_CHARACTERS = 200
 """The reason is part of a DNS answer, which has little room for text (RFC 8914, section 2)."""
@@ -26,7 +28,7 @@ MAX_REASON_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Hold:
-    """One hold."""
+    """One hold, or one keep."""
 
     until: float = 0.0
     """Unix time in seconds; 0 if it lasts until it is released."""
@@ -54,14 +56,14 @@ class Hold:
         return 0 < self.until <= now
 
 
-def path_of(vm: str) -> str:
-    """Return the path of the hold of one VM, or of the hold of all VMs (ALL)."""
-    return f"{HOLD_ROOT}/{vm}"
+def path_of(vm: str, root: str = HOLD_ROOT) -> str:
+    """Return the path of the hold of one VM, or of the hold of all VMs (ALL); with KEEP_ROOT, of the keep of a VM."""
+    return f"{root}/{vm}"
 
 
-def holds_in(leaves: Mapping[str, str], now: float) -> dict[str, Hold]:
-    """Return the holds in the leaves below jitsu/hold that have not ended, by UUID or ALL."""
-    start = HOLD_ROOT + "/"
+def holds_in(leaves: Mapping[str, str], now: float, root: str = HOLD_ROOT) -> dict[str, Hold]:
+    """Return the holds in the leaves below a root that have not ended, by UUID or ALL."""
+    start = root + "/"
     found = {path[len(start) :]: Hold.read(text) for path, text in leaves.items() if path.startswith(start)}
     return {vm: hold for vm, hold in found.items() if not hold.is_over(now)}
 

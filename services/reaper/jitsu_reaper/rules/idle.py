@@ -175,11 +175,15 @@ class Policy:
         else:
             host.evictions.wait_no_longer(vm)
         if known.state is VmState.READY and not known.hold and configured is not None and vm not in self._drains:
-            host.idle.set(vm, self.vms.idle_from(vm))
             host.evictions.consider(vm)
         else:
-            host.idle.discard(vm)
             host.evictions.forget(vm)
+            host.idle.discard(vm)
+            return
+        if known.kept:
+            host.idle.discard(vm)
+        else:
+            host.idle.set(vm, self.vms.idle_from(vm))
 
     def _leave(self, vm: str, now: float) -> None:
         """Forget the state of a VM that is gone, or that another host has now."""

@@ -1,8 +1,9 @@
 """What is known of each VM: how it is configured, in which state it is, and from when on it may be drained.
 
-A VM that is held (`VmStatus.hold`) is never idle. Any other is idle when its last use is `idle_timeout` ago and no
-answer for it is within the TTL that it had when it was given: the TTL may have been lowered since (usage.py). A drain
-that came to nothing is not tried again at once.
+A VM that is held (`VmStatus.hold`) is never idle. One that is kept up (`kept`) is stopped only for another that waits
+for room, if it has `evict`. Any other is idle when its last use is `idle_timeout` ago and no answer for it is within
+the TTL that it had when it was given: the TTL may have been lowered since (usage.py). A drain that came to nothing is
+not tried again at once.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class KnownVms:
         return vm if known is None else known.name
 
     def idle_at(self, vm: str) -> float:
-        """Return when a VM is idle."""
+        """Return when a VM is idle; never, if it is kept up."""
+        known = self.states.get(vm)
+        if known is not None and known.kept:
+            return NEVER
         return self._unused_for(vm, self.configured[vm].idle_timeout) if vm in self.configured else NEVER
 
     def idle_from(self, vm: str) -> float:

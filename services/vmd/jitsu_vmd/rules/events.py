@@ -154,6 +154,13 @@ class HoldChanged:
     reason: str
 
 
+@dataclass(frozen=True)
+class KeepChanged:
+    """The VM is not stopped for idleness now, for this reason; "": it may be again."""
+
+    reason: str
+
+
 Event = (
     SummonRequested
     | ArmReturned
@@ -170,6 +177,7 @@ Event = (
     | Reconfigured
     | Removed
     | HoldChanged
+    | KeepChanged
 )
 
 

@@ -10,7 +10,7 @@ guest is gone.
     tick                one VM that is admitted now, until there is none; then what the others wait for is published
     FleetConfigured     a new VM gets a machine; one that is removed keeps it until its guest has stopped
     LeftoversFound      a guest that nobody configures any longer gets a machine too, and is stopped by it
-    HoldsChanged        passed on; a held VM no longer waits for admission
+    HoldsChanged        passed on, for holds and keeps; a held VM no longer waits for admission
     GuestFound          passed on, after a VM that could not run was checked again: what was missing may be there now
     HintReceived        LookAt; but while a call is under way its machine would not believe what is seen, so later
     CallEnded           LookAt, if the call failed or a hint came during it
@@ -86,6 +86,9 @@ class PriorKnowledge(Protocol):
 
     def hold_reason(self, vm: str) -> str:
         """Return why it is held; "" if it is not."""
+
+    def kept_reason(self, vm: str) -> str:
+        """Return why it is kept up; "" if it is not."""
 
 
 class Fleet:
@@ -214,7 +217,8 @@ class Fleet:
     def _put(self, vm: VM) -> list[FleetAction]:
         if (machine := self.machines.get(vm.uuid)) is None:
             started = self._memory.started(vm.uuid)
-            machine = VmMachine(Terms(vm, started, hold=self._memory.hold_reason(vm.uuid)))
+            hold, kept = self._memory.hold_reason(vm.uuid), self._memory.kept_reason(vm.uuid)
+            machine = VmMachine(Terms(vm, started, hold=hold, kept=kept))
             machine.summons.starts = self._memory.starts(vm.uuid)
             return [*self._check(machine, vm), *self._add(machine)]
         warnings = [*_differs(machine, vm), *self._check(machine, vm)]
@@ -242,6 +246,8 @@ class Fleet:
                 actions.append(PassOn(vm, events.HoldChanged(reason)))
                 if reason and (event := self.admission.withdraw(vm)) is not None:
                     actions.append(PassOn(vm, event))
+            if machine.terms.kept != (kept := self._memory.kept_reason(vm)):
+                actions.append(PassOn(vm, events.KeepChanged(kept)))
         return actions
 
     def _check(self, machine: VmMachine, vm: VM) -> list[FleetAction]:

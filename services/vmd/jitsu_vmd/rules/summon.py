@@ -39,7 +39,7 @@ for this event.
     ready, draining    GuestSeen         same, gone                  one that dies soon after its boot backs off
     ready, draining    GuestUnseen       same, unknown               whether it runs is no longer known: a query
                                                                      is refused with the reason until it is seen
-    ready              DrainRequested    draining                    refused while it is in use or held
+    ready              DrainRequested    draining                    refused while it is in use, held, or kept up
     draining           DrainRequested    same                        the drain under way is the reply
     draining           DrainCancelled    same, ready                 ready, if it is this drain
     draining           StopApproved      stopping                    refused, if it is another drain
@@ -53,14 +53,14 @@ for this event.
                                                                      as what it was started as, and asked for
                                                                      again if a summon waits for it
     up                 Removed           same, stopping              the same; everybody who waits is told
-    draining           HoldChanged       same, ready                 a VM that is held does not drain
+    draining           HoldChanged, KeepChanged  same, ready         a VM that is held or kept up does not drain
     starting           Tick              failed                      boot_limit has passed
     booting            Tick              ready, failed, stopping     ready, if the delay of the mask is over; if
                                                                      boot_limit has passed, failed and destroyed
     ready              Tick              same, stopping              as Reconfigured, after a stop has failed
     draining           Tick              ready, stopping             DRAIN_LIMIT_S has passed
     stopping           Tick              failed                      STOP_LIMIT_S has passed
-    others             Reconfigured, Removed, HoldChanged  same      noted
+    others             Reconfigured, Removed, HoldChanged, KeepChanged  same  noted
     others             StartReturned, StopReturned  same             a result that comes late: noted
     others             DrainRequested, StopApproved, StopRequested  same     refused
     others             ArmReturned, MaskSignalled, GuestHandedOver, DrainCancelled  same  ignored
@@ -85,6 +85,7 @@ from jitsu_vmd.rules.events import (
     GuestSeen,
     GuestUnseen,
     HoldChanged,
+    KeepChanged,
     MaskSignalled,
     Reconfigured,
     Removed,
@@ -174,6 +175,7 @@ _row([_S.STOPPING], StopReturned, stops.stopped, *GONE, _S.BOOTING, _S.READY)
 _row(UP, Reconfigured, stops.reconfigure, _S.STOPPING)
 _row(UP, Removed, stops.remove, _S.STOPPING)
 _row([_S.DRAINING], HoldChanged, stops.hold, _S.READY)
+_row([_S.DRAINING], KeepChanged, stops.keep, _S.READY)
 _row([_S.STARTING], Tick, boots.start_is_late, _S.FAILED, stays=False)
 _row([_S.BOOTING], Tick, boots.boot_is_late, _S.READY, _S.FAILED, _S.STOPPING, stays=False)
 _row([_S.READY], Tick, stops.stop_if_unwanted, _S.STOPPING)
@@ -182,6 +184,7 @@ _row([_S.STOPPING], Tick, stops.stop_is_late, _S.FAILED, stays=False)
 _row(VmState, Reconfigured, stops.reconfigure)
 _row(VmState, Removed, stops.remove)
 _row(VmState, HoldChanged, stops.hold)
+_row(VmState, KeepChanged, stops.keep)
 _row(VmState, StartReturned, stops.note_late_result)
 _row(VmState, StopReturned, stops.note_late_result)
 _row(VmState, DrainRequested, stops.refuse_drain)

@@ -1,6 +1,6 @@
-"""Which VMs are held (jitsu_protocol/holds.py): follows jitsu/hold in the store, and notices when a hold is over.
+"""Which VMs are held and kept up (protocol's model/holds.py): follows the store, and notices when one of them is over.
 
-The store's feed `heads` says that a branch has moved. The holds are a handful of leaves, so all are read again then.
+The store's feed `heads` says that a branch has moved. They are a handful of leaves, so all are read again then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import structlog
 
 from jitsu_protocol.messages import Leaves, List
 from jitsu_protocol.model.errors import BadRequest, JitsuError
-from jitsu_protocol.model.holds import ALL, HOLD_ROOT, Hold, hold_of, holds_in
+from jitsu_protocol.model.holds import ALL, HOLD_ROOT, KEEP_ROOT, Hold, hold_of, holds_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +31,15 @@ log = structlog.get_logger("vmd")
 
 
 class Holds:
-    """The holds that are there now."""
+    """The holds and keeps that are there now."""
 
     def __init__(self, store: Caller, changed: Callable[[], None], clock: Clock) -> None:
-        """`changed` is called when other VMs are held than before."""
+        """`changed` is called when other VMs are held or kept up than before."""
         self._store, self._changed, self._clock = store, changed, clock
         self._timer: Timer | None = None
         self._leaves: dict[str, str] = {}
         self._holds: dict[str, Hold] = {}
+        self._keeps: dict[str, Hold] = {}
         self._moved = asyncio.Event()
         self.known = asyncio.Event()
         """The store has said which there are: before that, nothing may be started automatically."""
@@ -46,12 +47,17 @@ class Holds:
     def reason(self, vm: str) -> str:
         """Return why a VM is held, as a client and an operator are told; "" if it is not."""
         hold = hold_of(self._holds, vm)
-        return "" if hold is None else _told(hold)
+        return "" if hold is None else _described("held", hold)
+
+    def kept_reason(self, vm: str) -> str:
+        """Return why a VM is kept up, as an operator is told; "" if it is not."""
+        keep = self._keeps.get(vm)
+        return "" if keep is None else _described("kept up", keep)
 
     def notes(self) -> list[str]:
         """Return what an operator should know."""
         if ALL in self._holds:
-            return [f"all VMs are {_told(self._holds[ALL])}"]
+            return [f"all VMs are {_described('held', self._holds[ALL])}"]
         return []
 
     def follow(self, world: World) -> None:
@@ -62,13 +68,14 @@ class Holds:
     async def _ask(self) -> Snapshot:
         try:
             listed = await self._store.call(List(prefix=HOLD_ROOT, topic="heads"), Leaves, CALL_LIMIT_S)
+            keeps = await self._store.call(List(prefix=KEEP_ROOT), Leaves, CALL_LIMIT_S)
         except BadRequest:  # a store of an older release: without holds, VMs start as they did
             self.known.set()
             raise
-        return listed.epoch, listed.number, listed.leaves
+        return listed.epoch, listed.number, listed.leaves | keeps.leaves
 
     def heard(self, leaves: dict[str, str]) -> None:
-        """Take what is below jitsu/hold now."""
+        """Take what is below jitsu/hold and jitsu/keep now."""
         self._leaves = dict(leaves)
         self.look()
         self.known.set()
@@ -83,26 +90,28 @@ class Holds:
             try:
                 self.heard((await self._ask())[2])
             except JitsuError as error:
-                log.warning("it is not known which VMs are held", reason=str(error))
+                log.warning("it is not known which VMs are held or kept up", reason=str(error))
                 self._clock.call_in(RETRY_S, self._moved.set)
 
     def _next_look_s(self) -> float:
         now = self._clock.wall()
-        ends = [hold.until - now for hold in self._holds.values() if hold.until]
+        both = (*self._holds.values(), *self._keeps.values())
+        ends = [hold.until - now for hold in both if hold.until]
         return max(0.0, min([MAX_SLEEP_S, *ends]))
 
     def look(self) -> None:
-        """See which VMs are held now, and look again when a hold may be over."""
-        before, self._holds = self._holds, holds_in(self._leaves, self._clock.wall())
+        """See which VMs are held and kept up now, and look again when that may be over."""
+        before, now = (self._holds, self._keeps), self._clock.wall()
+        self._holds, self._keeps = holds_in(self._leaves, now), holds_in(self._leaves, now, KEEP_ROOT)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._clock.call_in(self._next_look_s(), self.look)
-        if before != self._holds:
+        if before != (self._holds, self._keeps):
             self._changed()
 
 
-def _told(hold: Hold) -> str:
-    """Return `held until 2026-11-28 14:00:00 CET by operator:anna: new disk`."""
+def _described(what: str, hold: Hold) -> str:
+    """Return `held until 2026-11-28 14:00:00 CET by operator:anna: new disk`; `what` is its first word."""
     until = time.strftime(" until %Y-%m-%d %H:%M:%S %Z", time.localtime(min(hold.until, 2**40))) if hold.until else ""
     by = f" by {hold.by}" if hold.by else ""
-    return f"held{until}{by}{f': {hold.reason}' if hold.reason else ''}"
+    return f"{what}{until}{by}{f': {hold.reason}' if hold.reason else ''}"

@@ -79,6 +79,10 @@ class Recollection:
         """Return why it is held; "" if it is not."""
         return self._holds.reason(vm)
 
+    def kept_reason(self, vm: str) -> str:
+        """Return why it is kept up; "" if it is not."""
+        return self._holds.kept_reason(vm)
+
 
 class VmDaemon:
     """All VMs of one vmd."""

@@ -72,4 +72,5 @@ class Statuses:
             waits_for="" if shortage is None else shortage.reason,
             wants_room=shortage is not None and shortage.needs_stop,
             hold=machine.terms.hold,
+            kept=machine.terms.kept,
         )

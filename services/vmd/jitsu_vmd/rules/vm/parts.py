@@ -27,6 +27,8 @@ class Terms:
     """It is no longer configured."""
     hold: str = ""
     """Why only operators may start and stop it now (`jitsu hold`); "" if everybody may."""
+    kept: str = ""
+    """Why it is not stopped for idleness now (`jitsu keep`); "" if it may be."""
     watches_keys: bool = False
     """Its hypervisor can wait for a Xenstore key of the guest."""
 

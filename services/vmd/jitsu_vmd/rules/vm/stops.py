@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         DrainCancelled,
         DrainRequested,
         HoldChanged,
+        KeepChanged,
         Reconfigured,
         Removed,
         StartReturned,
@@ -38,6 +39,8 @@ def drain(machine: VmCore, event: DrainRequested, now: float) -> None:
     name, vm = machine.vm.name, machine.vm
     if machine.terms.hold:
         raise Refused(f"{name} is {machine.terms.hold}")
+    if machine.terms.kept and not event.for_room:
+        raise Refused(f"{name} is {machine.terms.kept}")
     idle = now - machine.usage.used_at
     if idle < (vm.evict_timeout if event.for_room else vm.idle_timeout):
         raise Refused(f"{name} is not idle: it was summoned {idle:.1f} s ago")
@@ -154,6 +157,14 @@ def remove(machine: VmCore, _: Removed, now: float) -> None:
 def hold(machine: VmCore, event: HoldChanged, now: float) -> None:
     """Only operators may start and stop the VM from now on, or everybody may again."""
     machine.terms.hold = event.reason
+    machine.actions.append(PublishState())
+    if event.reason and machine.state is _S.DRAINING:
+        machine.become_ready(now)
+
+
+def keep(machine: VmCore, event: KeepChanged, now: float) -> None:
+    """The VM is not stopped for idleness from now on, or may be again."""
+    machine.terms.kept = event.reason
     machine.actions.append(PublishState())
     if event.reason and machine.state is _S.DRAINING:
         machine.become_ready(now)
