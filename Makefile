@@ -6,7 +6,7 @@ GUESTS := build/guests
 TOOLS := build/tools
 DIST ?= dist
 
-.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt install deb dist docs pins clean
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt install deb dist docs pins clean
 # Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
@@ -60,7 +60,7 @@ guests-if-possible:
 up: setup-run guests-if-possible
 	@$(BIN)/jitsu up $(ARGS)
 
-ROOT_TIERS := test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose
+ROOT_TIERS := test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus
 # Every tier; at the end of each stands what was left out and why, which in CI is a failure.
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
@@ -70,7 +70,7 @@ test: setup
 	elif ! command -v apt-get >/dev/null; then echo "left out: $(ROOT_TIERS): they need Debian" && [ -z "$$CI" ]; \
 	else for tier in $(ROOT_TIERS); do $(MAKE) --no-print-directory $$tier || exit; done; fi
 
-OTHER_TIERS := suite or net or libvirt or lxd or docker or qemu or xen or systemd or compose or newcomer
+OTHER_TIERS := suite or net or libvirt or lxd or docker or qemu or xen or systemd or compose or prometheus or newcomer
 # None of tests/system is a unit test (tests/conftest.py holds to that), so its modules are not even read.
 test-unit: setup
 	$(BIN)/pytest -q --ignore=tests/system -m "not (wires or exhaustive or $(OTHER_TIERS))" -n 2
@@ -125,6 +125,11 @@ test-systemd: setup-libvirt
 # As root: compose.yaml, with a dockerd of its own; docker.io, docker-compose and debootstrap are installed when absent.
 test-compose: setup
 	$(BIN)/pytest -q -s -m compose -o faulthandler_timeout=0 --durations=5
+
+# As root if Debian's prometheus is not installed yet: deploy/prometheus and deploy/grafana with a real Prometheus and suite.
+test-prometheus: setup
+	dpkg -s prometheus >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install --no-install-recommends prometheus >/dev/null </dev/null; }
+	$(BIN)/pytest -q -m prometheus --durations=5
 
 # As root: README.md's two commands, the second of which is `make test`, by somebody who is not root in a bare Debian.
 test-newcomer: setup
@@ -221,7 +226,7 @@ install: setup-run
 	@for each in wake answers; do \
 	  printf '#!/bin/sh\nexec /usr/lib/jitsu/bin/python3 -I -m jitsu_vmd.hypervisors.command.programs.%s "$$@"\n' $$each \
 	    > $(PREFIX)/bin/jitsu-$$each && chmod 755 $(PREFIX)/bin/jitsu-$$each; done
-	@mkdir -p $(PREFIX)/share/jitsu && cp -r deploy/examples $(PREFIX)/share/jitsu
+	@mkdir -p $(PREFIX)/share/jitsu && cp -r deploy/examples deploy/prometheus deploy/grafana $(PREFIX)/share/jitsu
 	@echo "Installing units, manual pages and completions ..."
 	@install -m 644 deploy/systemd/jitsu*.service deploy/systemd/jitsu*.socket deploy/systemd/jitsu.target $(PREFIX)/lib/systemd/system
 	@install -m 644 deploy/systemd/jitsu.sysusers $(PREFIX)/lib/sysusers.d/jitsu.conf

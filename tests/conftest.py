@@ -36,6 +36,7 @@ TIERS = {
     "docker": "a real dockerd and Podman, and their containers, as root",
     "systemd": "what is installed on a machine, as root",
     "compose": "containers, as root",
+    "prometheus": "a real Prometheus that scrapes a real suite",
     "newcomer": "README.md's commands in a bare Debian",
     "xen": "a real dom0, which QEMU emulates",
 }

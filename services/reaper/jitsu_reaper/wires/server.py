@@ -69,6 +69,8 @@ class ReaperServer:
         reporters = self.reaper.usage.reporters
         self._reports = world.metrics.counter("reports", "Reports taken from replicas.")
         self._drained = world.metrics.counter("drains", "Drains, by their end.", ["end"])
+        for end in ("stopped", "cancelled", "refused"):
+            self._drained.labels(end)  # a rate needs the 0 before the first one
         world.metrics.gauge("replicas", "dns replicas known.", lambda: float(len(reporters.known)))
         self._usage_metrics = UsageMetrics(world, self.reaper)
 

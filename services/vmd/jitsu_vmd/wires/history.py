@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import structlog
 
-from jitsu_protocol.messages import Timeline, Timelines, Trace
+from jitsu_protocol.messages import Timeline, Timelines, Trace, Trigger
 from jitsu_protocol.model.states import VmState
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ class SummonHistory:
         self._vm_metrics = vm_metrics
         self._timelines: deque[Timeline] = deque(maxlen=KEPT)
         self._summons = metrics.counter("summons", "Summons that ended.", ["trigger", "outcome"])
+        for trigger in get_args(Trigger):
+            for outcome in ("ready", "failed"):
+                self._summons.labels(trigger, outcome)  # a rate needs the 0 before the first one
         self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
 
     def take(self, machine: VmMachine) -> None:
