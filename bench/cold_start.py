@@ -1,12 +1,12 @@
 """Cold starts on the mock hypervisor with a boot time and a delay of 0: what Jitsu itself costs.
 
 Prints, over 200 VMs asked for one after the other, the time from sending the query to the hypervisor's start call
-and to the reply: median and 99th percentile. Client, suite and guests share the machine.
+and to the reply: median and 99th percentile, in ms and in idle round trips over ZeroMQ that are measured in the same
+run (round_trip.py), and the processor time of each process. Client, suite and guests share the machine.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import statistics
@@ -17,6 +17,8 @@ from time import monotonic, sleep
 
 import dns.message
 
+from bench.cpu import Meter
+from bench.round_trip import print_rows
 from bench.size import sized
 from tests.support.suite import RunningSuite, vm_toml
 
@@ -49,24 +51,30 @@ def ask_each(port: int) -> dict[str, tuple[float, float]]:
     return times
 
 
-def row(name: str, values: list[float]) -> str:
-    """Return a line of the table, in milliseconds."""
-    cuts = statistics.quantiles(values, n=100)
-    return f"{name:<34}{1000 * statistics.median(values):>10.2f}{1000 * cuts[98]:>10.2f}{1000 * max(values):>10.2f}"
+def row(name: str, values: list[float], floor_ms: float) -> str:
+    """Return a line of the table, in milliseconds and in round trips."""
+    median, p99 = 1000 * statistics.median(values), 1000 * statistics.quantiles(values, n=100)[98]
+    shown = f"{name:<34}{median:>10.2f}{p99:>10.2f}{1000 * max(values):>10.2f}"
+    return f"{shown}{median / floor_ms:>12.1f} x{p99 / floor_ms:>9.1f} x"
 
 
-async def main() -> int:
+def main() -> int:
     """Run the benchmark."""
+    floor_ms = print_rows()
     with tempfile.TemporaryDirectory() as directory, RunningSuite(Path(directory), toml=toml()) as suite:
-        times = ask_each(suite.port)
+        meter = Meter(suite.processes())
+        with meter.running():
+            times = ask_each(suite.port)
+        meter.print_per("cold query", VMS)
         traced = json.loads(suite.jitsu("trace", "--json", "-n", "1000"))
     # CLOCK_MONOTONIC is one clock for all processes of a host (clock_gettime(2)).
     called = {each["name"]: dict(each["stages"])["start call"] for each in traced}
-    print(f"{VMS} cold starts, boot time 0, delay 0 (ms){'median':>8}{'p99':>10}{'max':>10}")
-    print(row("query to the start call", [called[vm] - sent for vm, (sent, _) in times.items()]))
-    print(row("query to the reply", [came - sent for sent, came in times.values()]))
+    title = f"{VMS} cold starts (ms)"
+    print(f"{title:<34}{'median':>10}{'p99':>10}{'max':>10}{'median':>14}{'p99':>11}")
+    print(row("query to the start call", [called[vm] - sent for vm, (sent, _) in times.items()], floor_ms))
+    print(row("query to the reply", [came - sent for sent, came in times.values()], floor_ms))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(main())

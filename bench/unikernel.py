@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import dns.message
 import dns.query
 
+from bench.cpu import Meter
 from bench.size import sized
 from jitsu.link import connect
 from jitsu_protocol.messages import Done, OperatorStop, Timelines, Trace
@@ -130,6 +131,7 @@ class Suite:
 
     def __init__(self, suite: RunningSuite, runner: asyncio.Runner, link: Link) -> None:
         self.port = suite.port
+        self.processes = suite.processes
         self._runner = runner
         self._link = link
 
@@ -177,15 +179,16 @@ def uuids(suite: Suite) -> dict[str, str]:
     return {each.name: each.vm for each in suite.timelines(1000).timelines}
 
 
-def through_jitsu(lan: Lan, suite: Suite) -> tuple[list[float], list[float]]:
-    """Return how long answers and pages took, in ms since the query."""
+def through_jitsu(lan: Lan, suite: Suite, meter: Meter) -> tuple[list[float], list[float]]:
+    """Return how long answers and pages took, in ms since the query; the meter runs until SERVED_S after the page."""
     answers, pages = [], []
     uuid = ""
     for _ in range(BOOTS):
-        answer, page = lan.run(0, lambda: asked(suite.port, "n0"))
+        with meter.running():
+            answer, page = lan.run(0, lambda: asked(suite.port, "n0"))
+            sleep(SERVED_S)
         answers.append(answer)
         pages.append(page)
-        sleep(SERVED_S)
         uuid = uuid or uuids(suite)["n0"]
         suite.stop(uuid)
         sleep(STOPPED_S)
@@ -214,10 +217,14 @@ def all_at_once(lan: Lan, suite: Suite, ask: Callable[[str], tuple[float, float]
             list(threads.map(lambda name: lan.run(0, lambda: ask(name)), names))
         return 1000 * (monotonic() - begun)
 
+    meter = Meter(suite.processes())
     for _ in range(TRIES_AT_ONCE):
-        print(f"{len(names)} names at once: the last page after {all_of_them():.0f} ms", flush=True)
+        with meter.running():
+            took = all_of_them()
+        print(f"{len(names)} names at once: the last page after {took:.0f} ms", flush=True)
         suite.stop(*uuids(suite).values())
         sleep(1.0)
+    meter.print_per("boot", TRIES_AT_ONCE * AT_ONCE)
 
 
 def main() -> int:
@@ -239,10 +246,12 @@ def main() -> int:
             if name not in ROWS:
                 continue
             with suite_of(lan, Path(tempfile.mkdtemp(dir=scratch)), image, tender, taps, how, 1) as suite:
-                answers, pages = through_jitsu(lan, suite)
+                meter = Meter(suite.processes())
+                answers, pages = through_jitsu(lan, suite, meter)
                 row(f"{way}: answer", answers)
                 row(f"{way}: page", pages)
                 report_parts(suite)
+                meter.print_per("boot", BOOTS)
         if "at-once" in ROWS:
             directory = Path(tempfile.mkdtemp(dir=scratch))
             with suite_of(lan, directory, image, tender, AT_ONCE, SYNJITSU, AT_ONCE) as suite:
