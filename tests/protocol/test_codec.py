@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import msgpack
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from jitsu_protocol.messages import Failure, Report, Summon, Use
 from jitsu_protocol.model.errors import BackingOff, BadRequest, Bug, MalformedMessage, UnknownKind, WrongVersion
 from jitsu_protocol.wire.codec import MAX_FRAME_BYTES, body_as, decode, encode, id_of
 from tests.support.examples import examples
+from tests.support.sample_messages import message_classes, sample
 
 SUMMON = Summon(vm="x", trigger="dns", waited_s=0.5)
 
@@ -31,13 +34,7 @@ def test_the_bytes_of_this_protocol_version_do_not_change() -> None:
 
 
 def test_every_kind_belongs_to_one_message_class() -> None:
-    found: list[type[messages.Message]] = []
-    todo: list[type[messages.Message]] = [messages.Message]
-    while todo:
-        for cls in todo.pop().__subclasses__():
-            todo.append(cls)
-            if cls.__module__.startswith(messages.__name__) and "kind" in vars(cls):
-                found.append(cls)
+    found = message_classes()
     kinds = [cls.kind for cls in found]
     assert len(kinds) == len(set(kinds)) >= 30
     assert all(cls.__doc__ for cls in found)
@@ -115,3 +112,40 @@ def test_g9_a_frame_with_a_changed_byte_is_a_message_or_a_typed_error(at: int, v
     frame = bytearray(encode(SUMMON, id=b"id", timeout=1.0))
     frame[at % len(frame)] = value
     _refused_or_sound(bytes(frame))
+
+
+def _outcome(frame: bytes) -> object:
+    try:
+        return decode(frame)
+    except BadRequest as error:
+        return type(error), str(error)
+
+
+@settings(max_examples=examples(1000))
+@given(
+    kind=st.text(max_size=40) | st.just(Summon.kind),
+    id=st.binary(max_size=70),
+    timeout=st.floats() | st.integers(-5, 5),
+    body=st.dictionaries(st.text(max_size=5), values, max_size=3) | values,
+    cut=st.integers(0, 40),
+)
+def test_a_header_is_read_the_same_whichever_way_its_kind_is_packed(
+    kind: str, id: bytes, timeout: float, body: object, cut: int
+) -> None:
+    rest = msgpack.packb(id) + msgpack.packb(timeout) + msgpack.packb(body)
+    rest = rest[: len(rest) - cut] if cut < 20 else rest
+    quick = msgpack.packb([1, 2]) + msgpack.packb(kind) + rest
+    encoded = kind.encode()
+    by_msgpack = msgpack.packb([1, 2]) + b"\xda" + len(encoded).to_bytes(2, "big") + encoded + rest  # str 16
+    assert repr(_outcome(b"\x95" + quick)) == repr(_outcome(b"\x95" + by_msgpack))  # a NaN differs from itself
+
+
+@pytest.mark.parametrize("cls", message_classes(), ids=lambda cls: cls.kind)
+def test_every_message_is_packed_as_its_dump_would_be(cls: type[messages.Message]) -> None:
+    chance = random.Random(cls.kind)
+    for _ in range(20):
+        message = sample(cls, chance)
+        assert isinstance(message, cls)
+        dump = message.model_dump(mode="python", warnings=False)
+        expected = msgpack.packb([messages.VERSION, cls.kind, b"i", 1.5, dump])
+        assert encode(message, id=b"i", timeout=1.5) == expected

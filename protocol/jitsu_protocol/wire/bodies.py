@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 
 from jitsu_protocol.messages import Request
 from jitsu_protocol.model.errors import MalformedMessage
-from jitsu_protocol.wire.codec import UNREADABLE, is_array, is_map, unpacked, validated
+from jitsu_protocol.wire.codec import UNREADABLE, body_as, decoded, is_array, is_map, unpacked, validated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,8 +203,7 @@ def _bounded(packed: memoryview) -> Any:
 def read(cls: type[R], body: memoryview) -> R:
     """Read a whole body at once; raises MalformedMessage."""
     if len(body) <= SMALL_BYTES:
-        fields = unpacked(lambda: msgpack.unpackb(body, raw=False))
-        return validated(cls.kind, lambda: cls.model_validate(fields))
+        return body_as(cls, cls.kind, decoded(body))
     reading = Reading(cls, body)
     for _ in reading.steps():
         pass

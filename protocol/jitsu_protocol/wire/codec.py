@@ -8,15 +8,18 @@ Decoding has two steps, because a hostile body may need a hundred times its size
 sender may send that kind, and whether a message of that kind may be so long. Only then is the body decoded. The body of
 a request is read in steps and within limits (bodies.py). The body of a reply or of a feed's item comes from an owner
 that this process has chosen, and `decode` reads it at once.
+
+Every summon passes here some twenty times. So a header as this version writes it is read by its offsets, and a message
+is packed from its fields as they are. Any other header is read by msgpack, which also finds out what is wrong with it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgpack
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jitsu_protocol.messages import VERSION, Failure, Message
 from jitsu_protocol.model.errors import MalformedMessage, UnknownKind, WrongVersion, from_wire
@@ -38,12 +41,20 @@ UNREADABLE = (msgpack.UnpackException, ValueError, TypeError, ArithmeticError, R
 errors are ValueErrors. TypeError comes from the key of a map that cannot be hashed, ArithmeticError from a timestamp,
 and MemoryError from the length of a list."""
 
+_OURS = bytes(msgpack.packb([VERSION, "", b"", 0.0, {}]))[:4]
+"""How each frame of this version begins: an array of five parts, and the version."""
+_MOST_QUICK = 128
+"""Enough for a header with a kind of 31 characters (fixstr of msgpack) and an id of MAX_ID_BYTES."""
+_FIXSTR, _FIXSTR_MASK, _BIN8, _FLOAT64 = 0xA0, 0xE0, 0xC4, 0xCB
+_DOUBLE = Struct(">d")
+_PACK_BYTES = 2048
+"""What a packer begins with, instead of msgpack's 256 KiB: the C library asks the kernel for those each time."""
+
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The part of a frame before its body."""
 
     kind: str
@@ -54,8 +65,7 @@ class Header:
     """The offset of the body, which is a msgpack map."""
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The content of a frame; its body has not been validated."""
 
     kind: str
@@ -67,12 +77,43 @@ class Envelope:
 
 def encode(message: Message, *, id: bytes = b"", timeout: float = 0.0) -> bytes:
     """Return the frame for a message."""
-    body = message.model_dump(mode="python")
-    return bytes(msgpack.packb([VERSION, message.kind, id, timeout, body]))
+    packer = msgpack.Packer(default=_fields, buf_size=_PACK_BYTES)
+    return bytes(packer.pack((VERSION, message.kind, id, timeout, message)))
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """Return the fields of a message, or of a model within one, for msgpack."""
+    if not isinstance(value, BaseModel):
+        raise TypeError(f"cannot pack {type(value).__name__}")
+    return value.__dict__
 
 
 def open_frame(frame: bytes | memoryview) -> Header:
     """Return the header of a frame; raises MalformedMessage or WrongVersion."""
+    return _quickly_opened(bytes(frame[:_MOST_QUICK])) or _opened(frame)
+
+
+def _quickly_opened(head: bytes) -> Header | None:
+    """Return a header that is sound and written as `encode` writes it; None for any other."""
+    if head[:4] != _OURS or len(head) < 5 or head[4] & _FIXSTR_MASK != _FIXSTR:
+        return None
+    id_at = 5 + (head[4] & ~_FIXSTR_MASK)
+    timeout_at = id_at + 2 + head[id_at + 1] if len(head) > id_at + 1 else len(head)
+    body_at = timeout_at + 1 + _DOUBLE.size
+    if len(head) <= body_at or head[id_at] != _BIN8 or head[timeout_at] != _FLOAT64 or not is_map(head, body_at):
+        return None
+    id = head[id_at + 2 : timeout_at]
+    (timeout,) = _DOUBLE.unpack_from(head, timeout_at + 1)
+    if len(id) > MAX_ID_BYTES or not 0 <= timeout < 1e9:
+        return None
+    try:
+        return Header(head[5:id_at].decode(), id, timeout, body_at)
+    except UnicodeDecodeError:
+        return None
+
+
+def _opened(frame: bytes | memoryview) -> Header:
+    """Return any header, as msgpack reads it; raises MalformedMessage or WrongVersion."""
     unpacker = msgpack.Unpacker(raw=False, max_buffer_size=HEADER_BYTES)
     unpacker.feed(frame[:HEADER_BYTES])
     count = unpacked(unpacker.read_array_header)
@@ -103,8 +144,15 @@ def decode(frame: bytes) -> Envelope:
     if len(frame) > MAX_FRAME_BYTES:
         raise MalformedMessage(f"the frame has {len(frame)} bytes, {MAX_FRAME_BYTES} are allowed")
     header = open_frame(frame)
-    body = unpacked(lambda: msgpack.unpackb(memoryview(frame)[header.body_at :], raw=False))
-    return Envelope(header.kind, header.id, header.timeout, body)
+    return Envelope(header.kind, header.id, header.timeout, decoded(memoryview(frame)[header.body_at :]))
+
+
+def decoded(packed: memoryview) -> Any:
+    """Return what was packed; raises MalformedMessage."""
+    try:
+        return msgpack.unpackb(packed, raw=False)
+    except UNREADABLE as error:
+        raise _unreadable(error) from None
 
 
 def id_of(frame: bytes | memoryview) -> bytes | None:
@@ -127,7 +175,10 @@ def body_as(cls: type[M], kind: str, body: dict[str, Any]) -> M:
         raise from_wire(failure.code, failure.message, failure.hint, failure.retry_after, failure.details)
     if kind != cls.kind:
         raise UnknownKind(f"expected a message of kind {cls.kind}, got {kind[:MAX_KIND_CHARACTERS]!r}")
-    return validated(kind, lambda: cls.model_validate(body))
+    try:
+        return cls.model_validate(body)
+    except (ValidationError, RecursionError) as error:
+        raise _malformed(kind, error) from None
 
 
 def validated(kind: str, validate: Callable[[], T]) -> T:
@@ -135,7 +186,11 @@ def validated(kind: str, validate: Callable[[], T]) -> T:
     try:
         return validate()
     except (ValidationError, RecursionError) as error:
-        raise MalformedMessage(f"a message of kind {kind} is malformed: {_reasons(error)}") from None
+        raise _malformed(kind, error) from None
+
+
+def _malformed(kind: str, error: ValidationError | RecursionError) -> MalformedMessage:
+    return MalformedMessage(f"a message of kind {kind} is malformed: {_reasons(error)}")
 
 
 def _reasons(error: ValidationError | RecursionError) -> str:
@@ -152,8 +207,12 @@ def unpacked(unpack: Callable[[], Any]) -> Any:
     try:
         return unpack()
     except UNREADABLE as error:
-        reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS]
-        raise MalformedMessage(f"the frame is not msgpack: {reason}") from None
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: BaseException) -> MalformedMessage:
+    reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS]
+    return MalformedMessage(f"the frame is not msgpack: {reason}")
 
 
 def is_map(frame: bytes | memoryview, at: int) -> bool:

@@ -65,6 +65,7 @@ FIND_TRIES, FIND_S = 100, 0.005
 EPOLL_CTL_MOD, EPOLLIN, EPOLLONESHOT = 3, 0x1, 1 << 30
 _EVENT = Struct("=IQ" if os.uname().machine == "x86_64" else "@IQ")
 """struct epoll_event (epoll_event(3type)), which is packed on x86-64 only."""
+_SRCFD = int(zmq.SRCFD)
 _REPORT = Struct("=HI")
 _NUMBERS = itertools.count()
 _LIBC: Any = ctypes.CDLL(None, use_errno=True)
@@ -109,7 +110,7 @@ class Door:
     def heard(self, frame: zmq.Frame) -> int:
         """Note that the sender of a frame is known; return its descriptor, or -1 if it has gone."""
         try:
-            descriptor = int(frame.get(zmq.SRCFD))
+            descriptor = int(frame.get(_SRCFD))
         except zmq.ZMQError:
             return -1
         if descriptor not in self._known:

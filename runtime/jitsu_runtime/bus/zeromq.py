@@ -72,7 +72,7 @@ class ZmqCaller:
 
     def send(self, frame: bytes) -> bool:
         """Send without waiting; False if there is no owner to take it."""
-        is_sent = send(self._socket, [frame])
+        is_sent = send(self._socket, frame)
         if self._reader is not None:
             self._reader.look()
         return is_sent
@@ -190,7 +190,7 @@ class ZmqFeed:
     def publish(self, topic: str, frame: bytes) -> None:
         """Send to all subscribers of a topic."""
         if not self._socket.closed:
-            send(self._socket, [_on_the_wire(topic), frame])
+            send(self._socket, _on_the_wire(topic), frame)
             if self._reader is not None:
                 self._reader.look()
 
