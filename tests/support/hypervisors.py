@@ -80,10 +80,13 @@ async def domain_id(hypervisor: Hypervisor, vm: VM) -> int | None:
 class Running:
     """A hypervisor, a VM of it, and what it has told."""
 
-    def __init__(self, hypervisor: Hypervisor, vm: VM) -> None:
+    def __init__(self, hypervisor: Hypervisor, vm: VM, spawn: Callable[..., asyncio.Task[None]]) -> None:
         self.hypervisor = hypervisor
         self.vm = vm
         self.told: list[str] = []
+        self._spawn = spawn
+        self.follows = self._followed()
+        """Runs its event loop."""
         self.xapi: FakeXapi | None = None
         self.pve: FakePve | None = None
         self.machines: CommandMachines | None = None
@@ -98,6 +101,17 @@ class Running:
         if kind == "libxl xen" and how == "suspend":
             await self.boots()
         await self.hypervisor.stop(self.vm, StopMode(how))
+
+    def _followed(self) -> asyncio.Task[None]:
+        return self._spawn(self.hypervisor.run(self.told.append))
+
+    async def opened_again(self) -> None:
+        """Have its event loop ended, as by a fault, and what vmd does then."""
+        self.follows.cancel()
+        await asyncio.wait([self.follows])
+        await self.hypervisor.open()
+        self.follows = self._followed()
+        self.told.clear()
 
     async def start_fails(self, kind: str) -> None:
         """Start the VM, which its hypervisor refuses this time."""
@@ -413,15 +427,14 @@ async def _running(vm: VM, directory: Path, **settings: str) -> AsyncIterator[Ru
 
         hypervisor = hypervisors_for(process)[""]
         await hypervisor.open()
-        made = Running(hypervisor, vm)
+        made = Running(hypervisor, vm, process.spawn)
         made.xenstore = process.settings.hypervisor.xenstore
-        follows = process.spawn(hypervisor.run(made.told.append))
         await hypervisor.guests([made.vm])
         await asyncio.sleep(0.3)  # the feed of the mock connects
         try:
             yield made
         finally:
-            follows.cancel()
+            made.follows.cancel()
 
 
 async def key_comes(made: Running) -> None:

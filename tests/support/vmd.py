@@ -66,6 +66,7 @@ class PlayedHypervisor:
 
     async def run(self, changed: Callable[[str], None]) -> None:
         self.changed = changed
+        await asyncio.Event().wait()
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         self.looks.append([vm.name for vm in vms])
@@ -203,7 +204,7 @@ async def running_vmd(
     if runs:
         hypervisor.states[runs] = Guest(GuestState.RUNNING)
     async with played_world(directory, **settings) as world:
-        hypervisors = Hypervisors({"": hypervisor}, world.spawn)
+        hypervisors = Hypervisors({"": hypervisor}, world.spawn, world.clock)
         made = PlayedVmd(world, hypervisors, hypervisor)
         made.daemon.holds.known.set()
         await hypervisors.open()

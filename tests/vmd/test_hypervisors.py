@@ -76,6 +76,16 @@ async def test_a_vm_is_started_and_destroyed_and_that_is_told(kind: str, tmp_pat
         assert await made.state() is GuestState.RUNNING, "and again"
 
 
+async def test_a_connection_that_is_opened_again_goes_on_where_it_was(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        await made.opened_again()
+        assert await made.state() is GuestState.RUNNING
+        await made.hypervisor.stop(made.vm, StopMode.DESTROY)
+        assert await made.state() is GuestState.OFF
+        await made.tells(lambda: {made.vm.uuid, ""} & set(made.told))
+
+
 async def test_a_vm_is_paused_and_runs_on(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path) as made:
         await made.hypervisor.start(made.vm)

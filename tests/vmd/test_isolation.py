@@ -129,7 +129,7 @@ async def test_vms_of_which_the_hypervisor_says_that_nothing_is_known_cost_no_fu
         made.check_answers(VMS[3])
     guests, heard = await made.guests(VMS[:3])
     assert not heard, "and it is not taken for a hypervisor that is silent"
-    assert not made.troubles
+    assert not made.connections[""].trouble
     backend.odd.clear()
     assert (await made.guests(VMS))[1] == {vm.uuid for vm in VMS}
     made.check_answers(VMS[3])

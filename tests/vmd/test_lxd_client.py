@@ -41,11 +41,20 @@ async def incus(fake: FakeLxd, vm: VM, directory: Path) -> AsyncIterator[Running
 
             hypervisor = hypervisors_for(process)[""]
             await hypervisor.open()
-            made = Running(hypervisor, vm)
-            follows = process.spawn(hypervisor.run(made.told.append))
+            made = Running(hypervisor, vm, process.spawn)
             await made.tells(lambda: "" in made.told)
             yield made
-            follows.cancel()
+            made.follows.cancel()
+
+
+async def test_a_connection_that_is_opened_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    fake, vm = FakeLxd(), make_vm("web")
+    fake.add("web", VM_TYPE)
+    async with incus(fake, vm, tmp_path) as made:
+        await made.opened_again()
+        await made.tells(lambda: "" in made.told)
+        await made.hypervisor.start(vm)
+        assert await made.state() is GuestState.RUNNING
 
 
 async def test_a_virtual_machine_is_suspended_and_restored_once(tmp_path: Path) -> None:

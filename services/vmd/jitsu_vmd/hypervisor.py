@@ -80,10 +80,15 @@ class Hypervisor(Protocol):
         """Look for mistakes in VMs that are about to be configured, by uuid. No start depends on what is found."""
 
     async def open(self) -> None:
-        """Connect. Raises SetupFault if that can never succeed, Unavailable if it may succeed later."""
+        """Connect. Raises SetupFault if that can never succeed, Unavailable if it may succeed later.
+
+        Called again after `run` has ended.
+        """
 
     async def run(self, changed: Callable[[str], None]) -> None:
         """Until cancelled, call `changed` with the uuid of a VM to look at again, or with "" for all VMs.
+
+        If it raises, it is called again after `open`, with the same `changed`.
 
         A kind that can list its machines calls it with OTHERS if something has happened to a machine of which no VM is
         known: its labels may describe one.

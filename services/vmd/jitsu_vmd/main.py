@@ -54,7 +54,7 @@ async def start(world: World, backends: Mapping[str, Hypervisor] | None = None) 
     learnt of by itself (VmDaemon.summon).
     """
     backends = hypervisors_for(world) if backends is None else backends
-    hypervisors = Hypervisors(backends, world.spawn)
+    hypervisors = Hypervisors(backends, world.spawn, world.clock)
     kinds = {each.name: each.kind for each in world.settings.hypervisor.all_connections}
     discovery = Discovery(backends, kinds, zones=world.settings.dns.zones)
     daemon = VmDaemon(world, hypervisors, world.publish("vm"))

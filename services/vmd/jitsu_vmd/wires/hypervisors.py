@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
+from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_vmd.hypervisor import DomainIds, Examined, HasNotes, ReservesInterfaces, XenstoreKeys
 from jitsu_vmd.rules.interfaces import check_addresses
-from jitsu_vmd.wires.isolation import OddVms, isolated
+from jitsu_vmd.wires.connection import Connection
+from jitsu_vmd.wires.isolation import Broken, isolated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.model.vm import VM
     from jitsu_protocol.model.vm_keys import StopMode
+    from jitsu_runtime.clock import Clock
     from jitsu_vmd.hypervisor import Guest, Hypervisor
 
-RETRY_S = 1.0
 EXAMINE_LIMIT_S = 5.0
 """Half of what `jitsu apply` waits."""
 FIRST_OPEN_S = 3.0
@@ -40,23 +42,23 @@ class Hypervisors:
     """Opens the hypervisors, looks at their guests, and calls the one that a VM belongs to."""
 
     def __init__(
-        self, backends: Mapping[str, Hypervisor], spawn: Callable[[Coroutine[Any, Any, None]], object]
+        self,
+        backends: Mapping[str, Hypervisor],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._backends = backends
         self._spawn = spawn
-        self.troubles: dict[str, str] = dict.fromkeys(backends, "it is not connected yet")
-        """Name of a connection -> why it does not answer, for those that do not."""
+        self.connections = {name: Connection(each, spawn, clock) for name, each in backends.items()}
         self._with_keys = {name for name, each in backends.items() if isinstance(each, XenstoreKeys)}
         """Those that can watch keys. isinstance with a protocol takes 30 us, and it is asked of each VM."""
-        self._odd = {name: OddVms() for name in backends}
         self._under_way: set[asyncio.Future[None]] = set()
 
     def _of(self, vm: VM) -> Hypervisor:
         """Return a VM's hypervisor; raises Refused if there is none of that name."""
         name = hypervisor_name(vm)
-        if name not in self._backends:
+        if name not in self.connections:
             raise Refused(f"hypervisor: {name} is not listed in hypervisor.connections")
-        return self._backends[name]
+        return self.connections[name].backend
 
     # --- before a VM starts ---
 
@@ -68,9 +70,10 @@ class Hypervisors:
         """
         hypervisor = self._of(vm)
         try:
-            hypervisor.check(vm)
-        except (ValueError, LookupError, ArithmeticError, OSError, RecursionError) as error:
-            raise Refused(f"its configuration cannot be used: {error}") from None
+            with isolated(logs=False):
+                hypervisor.check(vm)
+        except Broken as broken:
+            raise Refused(f"its configuration cannot be used: {broken.__cause__}") from None
 
     def refusal(self, vm: VM) -> str:
         """Return why `check` refuses a VM, as vmd keeps it of VMs that cannot run; "" if it does not."""
@@ -82,25 +85,29 @@ class Hypervisors:
 
     def check_answers(self, vm: VM) -> None:
         """Raise Unavailable if a VM's hypervisor is silent, or cannot look at this VM."""
-        name = hypervisor_name(vm)
-        if self.is_unseen(vm):
-            raise Unavailable(f"{vm.name}: {self._odd[name].unseen(vm)}")
-        trouble = self.troubles.get(name, "") or (self._odd[name].fault(vm) if name in self._odd else "")
-        if trouble:
+        connection = self.connections.get(hypervisor_name(vm))
+        if connection is None:
+            return  # `check` refuses it
+        trouble = connection.trouble
+        if not trouble and (unseen := connection.odd.unseen(vm)):
+            raise Unavailable(f"{vm.name}: {unseen}")
+        if trouble := trouble or connection.odd.fault(vm):
             raise Unavailable(f"{vm.name}: its hypervisor does not answer: {trouble}")
 
     def is_unseen(self, vm: VM) -> bool:
         """Say whether a VM's hypervisor answers, and says that nothing is known of this VM."""
-        name = hypervisor_name(vm)
-        return name not in self.troubles and name in self._odd and bool(self._odd[name].unseen(vm))
+        connection = self.connections.get(hypervisor_name(vm))
+        return connection is not None and not connection.trouble and bool(connection.odd.unseen(vm))
 
     async def examine(self, vms: Iterable[VM]) -> dict[str, Examined]:
         """Return what is found out about VMs as they would be configured, by uuid; nothing where none can tell now."""
         theirs: dict[str, list[VM]] = {}
         for vm in vms:
-            if hypervisor_name(vm) in self._backends:
+            if hypervisor_name(vm) in self.connections:
                 theirs.setdefault(hypervisor_name(vm), []).append(vm)
-        answers = await asyncio.gather(*(self._examine(self._backends[name], theirs[name]) for name in theirs))
+        answers = await asyncio.gather(
+            *(self._examine(self.connections[name].backend, theirs[name]) for name in theirs)
+        )
         found = {vm: examined for answer in answers for vm, examined in answer.items()}
         for vm in (vm for each in theirs.values() for vm in each):
             try:
@@ -114,7 +121,8 @@ class Hypervisors:
     async def _examine(backend: Hypervisor, vms: list[VM]) -> dict[str, Examined]:
         try:
             async with asyncio.timeout(EXAMINE_LIMIT_S):
-                return await backend.examine(vms)
+                with isolated():
+                    return await backend.examine(vms)
         except (JitsuError, TimeoutError) as error:
             log.warning("cannot examine VMs before they are configured", hypervisor=backend.name, reason=str(error))
             return {}
@@ -124,8 +132,9 @@ class Hypervisors:
     def notes(self) -> list[str]:
         """Return a line about each."""
         notes = []
-        for name, backend in self._backends.items():
-            trouble = f" does not answer: {self.troubles[name]}" if name in self.troubles else ""
+        for name, connection in self.connections.items():
+            backend, reason = connection.backend, connection.trouble
+            trouble = f" does not answer: {reason}" if reason else ""
             notes.append(f"hypervisor {f'{name}: ' if name else ''}{backend.name}{trouble}")
             if isinstance(backend, HasNotes):
                 notes += backend.notes()
@@ -133,31 +142,21 @@ class Hypervisors:
 
     async def open(self) -> None:
         """Connect to all, as far as that can be done now; raises SetupFault."""
-        opening = [asyncio.ensure_future(self._open(backend)) for backend in self._backends.values()]
-        done, pending = await asyncio.wait(opening, timeout=FIRST_OPEN_S)
+        opening = [connection.open() for connection in self.connections.values()]
+        done, pending = await asyncio.wait(opening, timeout=FIRST_OPEN_S) if opening else (set(), set())
         for each in done:
             each.result()
         for each in pending:
             self._spawn(_finished(each))
 
-    @staticmethod
-    async def _open(backend: Hypervisor) -> None:
-        waits = False
-        while True:
-            try:
-                await backend.open()
-            except Unavailable as error:
-                if not waits:
-                    log.warning("waiting for the hypervisor", hypervisor=backend.name, reason=str(error))
-                waits = True
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
-
     def run(self, changed: Callable[[str], None]) -> None:
-        """Have each report what changes."""
-        for backend in self._backends.values():
-            self._spawn(backend.run(changed))
+        """Have each report what changes, as soon as it is open."""
+        for connection in self.connections.values():
+            connection.follow(changed)
+
+    def faults(self) -> dict[tuple[str, ...], float]:
+        """Return how often each connection has broken, by its name."""
+        return {(name,): float(each.machine.faults) for name, each in self.connections.items()}
 
     # --- calls: each raises a JitsuError if it fails ---
 
@@ -180,7 +179,7 @@ class Hypervisors:
         """Remove what was made for a VM that is no longer configured, and is off."""
         with isolated():
             await self._of(vm).forget(vm)
-        self._odd[hypervisor_name(vm)].forget(vm)
+        self.connections[hypervisor_name(vm)].odd.forget(vm)
 
     def watches_keys(self, vm: VM) -> bool:
         """Say whether a VM's `wait_for_key` can be watched; raises Refused if it has no hypervisor."""
@@ -236,29 +235,17 @@ class Hypervisors:
 
     async def guests(self, vms: Collection[VM]) -> tuple[dict[str, Guest], set[str]]:
         """Return what is known of these VMs, and the uuids of those whose hypervisor has answered."""
-        theirs: dict[str, list[VM]] = {name: [] for name in self._backends}
+        theirs: dict[str, list[VM]] = {name: [] for name in self.connections}
         for vm in vms:
             theirs.get(hypervisor_name(vm), []).append(vm)
-        asked = [name for name in theirs if theirs[name] or name in self.troubles]
-        answers = await asyncio.gather(*(self._guests(name, theirs[name]) for name in asked))
+        asked = [name for name, each in self.connections.items() if theirs[name] or each.trouble]
+        answers = await asyncio.gather(*(self.connections[name].guests(theirs[name]) for name in asked))
         found: dict[str, Guest] = {}
         heard: set[str] = set()
         for guests, seen in answers:
             found |= guests
             heard |= seen
         return found, heard
-
-    async def _guests(self, name: str, vms: list[VM]) -> tuple[dict[str, Guest], set[str]]:
-        backend = self._backends[name]
-        try:
-            answer = await self._odd[name].guests(backend, vms)
-        except JitsuError as error:
-            if self.troubles.get(name) != str(error):
-                log.error("the hypervisor does not answer", hypervisor=backend.name, reason=str(error))
-            self.troubles[name] = str(error)
-            return {}, set()
-        self.troubles.pop(name, None)
-        return answer
 
 
 async def failure(call: Awaitable[None]) -> str:

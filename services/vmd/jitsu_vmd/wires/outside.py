@@ -39,6 +39,8 @@ class OutsideCalls:
         self.statistics = Statistics(store, world.spawn, world.clock)
         self.joined = world.metrics.counter("joined_summons", "Requests that joined a summon under way.")
         self.stops = world.metrics.counter("stops", "Stop calls to the hypervisor.", ["mode"])
+        about = "How often a connection broke because of a fault in the code for its kind."
+        world.metrics.counted_by("connection_faults", about, ["connection"], hypervisors.faults)
         self._synjitsu = world.client("synjitsu")
         self._patience = ArmPatience()
 

@@ -82,9 +82,12 @@ class Commands:
         """Report what changes, and keep the `watch` commands running."""
         self._report = changed
         watched = [section for section in self._sections.values() if "watch" in section.commands]
-        await asyncio.gather(
-            *(section.watch(partial(self._watched, section)) for section in watched), asyncio.Event().wait()
-        )
+        tasks = [asyncio.ensure_future(each.watch(partial(self._watched, each))) for each in watched]
+        try:
+            await asyncio.gather(*tasks, asyncio.Event().wait())
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def _changed(self, uuid: str) -> None:
         if self._report is not None:

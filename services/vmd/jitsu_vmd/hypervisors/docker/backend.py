@@ -61,6 +61,7 @@ class Docker:
         self._where = endpoint(self._uri, uses_tls=bool(connection.credentials.files))
         self._engine = Engine(self._where, self.name)
         self._view = EngineView(self._engine, world.clock)
+        self._is_closed_at_end = False
         self._asked: set[str] = set()
         """Ids of containers that have surely heard that they should end."""
         self._vms: dict[str, str] = {}
@@ -104,7 +105,9 @@ class Docker:
 
     async def open(self) -> None:
         """Connect."""
-        self._world.spawn(self._closing(), f"connections with {self.name}")
+        if not self._is_closed_at_end:
+            self._is_closed_at_end = True
+            self._world.spawn(self._closing(), f"connections with {self.name}")
         await self._connect()
 
     async def _connect(self) -> None:

@@ -109,6 +109,7 @@ class Libvirt:
         """Connect."""
         self._loop = asyncio.get_running_loop()
         self._connections.load()
+        self._connections.lose()  # that of an earlier opening, with its events
         await self._connect()
 
     async def _connect(self) -> None:

@@ -63,6 +63,7 @@ class Libxl:
         self._directory = world.settings.bus.directory / "xl"
         self._images = XenImages()
         self.saves = Saves(Path(settings.save_directory))
+        self._watched: set[str] = set()
         self._changes: Counter[str] = Counter()
         """uuid of a VM -> how often its saves were changed here: a look that began before that removes none of them."""
         self.xenstore = Xenstore(settings.xenstore, world.spawn)
@@ -99,7 +100,9 @@ class Libxl:
     async def run(self, changed: Callable[[str], None]) -> None:
         """Report when domains come and go."""
         for path in DOMAINS:
-            await self.xenstore.watch(path, lambda: changed(""))
+            if path not in self._watched:  # a watch lasts, also when this is called again
+                await self.xenstore.watch(path, lambda: changed(""))
+                self._watched.add(path)
         await asyncio.Event().wait()
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:

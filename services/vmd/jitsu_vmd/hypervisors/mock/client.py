@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.messages import FeedItem, Request
     from jitsu_protocol.model.vm import VM
-    from jitsu_runtime.world import Snapshot, World
+    from jitsu_runtime.world import Followed, Snapshot, World
     from jitsu_vmd.hypervisors.mock.messages import StopHow
     from jitsu_vmd.hypervisors.shared.rules.spec import MockSpec
 
@@ -68,6 +68,7 @@ class MockHypervisor(ABC):
         self._is_others = uri.startswith("/")
         self.directory = Path(uri) if self._is_others else world.settings.bus.directory
         self._client = world.connect(f"ipc://{self.directory}/{SOCKET}.rpc", "mock hypervisor")
+        self._feed: Followed | None = None
         self.host_process: subprocess.Popen[bytes] | None = None
 
     async def open(self) -> None:
@@ -95,11 +96,12 @@ class MockHypervisor(ABC):
         def apply(item: FeedItem) -> None:
             changed(str((item.body or {}).get("uuid", "")))
 
-        endpoint = f"ipc://{self.directory}/{SOCKET}.feed"
-        feed = self._world.subscribe(endpoint, TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply)
+        if self._feed is None:
+            endpoint = f"ipc://{self.directory}/{SOCKET}.feed"
+            self._feed = self._world.subscribe(endpoint, TOPIC, ask=ask, reset=lambda _: changed(""), apply=apply)
         while True:
             await asyncio.sleep(WATCH_S)
-            if not self._is_others and not feed.is_live() and not await self._answers():
+            if not self._is_others and not self._feed.is_live() and not await self._answers():
                 log.warning("mock hypervisor is gone, and its guests with it; starting it again")
                 self._spawn()
                 await self._prepare_again()

@@ -30,6 +30,7 @@ from jitsu_vmd.hypervisors.command.rules.keys import NEEDS
 from jitsu_vmd.hypervisors.command.wires import processes
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
 from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.wires.isolation import isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,7 +107,8 @@ class CommandGuest:
     async def _ask(self) -> None:
         """Ask for its state, as its machine wants."""
         try:
-            await self.find()
+            with isolated():
+                await self.find()
         except JitsuError as error:
             self._driver.handle(StateNotFound(str(error)))
         self.seen.set()

@@ -18,6 +18,7 @@ from jitsu_vmd.hypervisors.lxd.rules.keys import check, is_made
 from jitsu_vmd.hypervisors.lxd.rules.states import config_of, state_of
 from jitsu_vmd.hypervisors.lxd.wires.client import instance_path, path_of
 from jitsu_vmd.rules.events import GuestState
+from jitsu_vmd.wires.isolation import isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -60,7 +61,8 @@ class Making:
     async def _try(self, vm: VM, instance: dict[str, Any] | None) -> None:
         try:
             async with self._at_once:
-                await self.ready(vm, instance)
+                with isolated():
+                    await self.ready(vm, instance)
         except JitsuError as error:
             log.warning("the instance of a VM could not be made: its start tries again", vm=vm.name, reason=str(error))
 
