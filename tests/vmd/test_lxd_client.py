@@ -185,6 +185,20 @@ async def test_a_healed_member_is_followed_and_an_offline_one_proves_nothing(tmp
         await made.tells(lambda: vm.uuid in made.told)
 
 
+async def test_machines_that_come_and_go_beside_the_configured_ones_fill_no_memory(tmp_path: Path) -> None:
+    fake, vm = FakeLxd("h1", "h2"), make_vm("web")
+    fake.add("web", location="h2", status="Running")
+    async with incus(fake, vm, tmp_path) as made:
+        assert await made.state() is GuestState.RUNNING
+        made.told.clear()
+        for n in range(50):
+            await fake.tell("instance-created", f"made-up-{n}", "h1")
+        await fake.tell("instance-started", "web", "h1")
+        await made.tells(lambda: vm.uuid in made.told)
+        assert isinstance(made.hypervisor, Lxd)
+        assert made.hypervisor.cluster.locations == {"web": "h1"}
+
+
 async def test_a_client_that_is_not_trusted_waits_to_be_let_in(tmp_path: Path) -> None:
     fake, vm = FakeLxd(), make_vm("web")
     async with incus(fake, vm, tmp_path) as made:

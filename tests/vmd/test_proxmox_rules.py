@@ -10,6 +10,7 @@ from jitsu_protocol.model.errors import NotFound, Refused, SetupFault, Unavailab
 from jitsu_vmd.hypervisors.proxmox.rules import answers, hardware
 from jitsu_vmd.hypervisors.proxmox.rules.connect import authorization, urls_of
 from jitsu_vmd.hypervisors.proxmox.rules.machines import PveMachine, check_mode, cluster_of, is_certain, state_of
+from jitsu_vmd.hypervisors.shared.rules.texts import MAX_CHARACTERS
 from jitsu_vmd.rules.events import GuestState
 from tests.support.vms import make_vm
 
@@ -129,7 +130,7 @@ def test_an_error_says_what_the_server_says_on_one_line() -> None:
     assert not isinstance(unreachable, answers.PveFault)
     hostile = str(answers.fault(500, "a\x1b[2Jb\r\nc" + "x" * 9999, {"message": None}))
     assert hostile.startswith("a?[2Jb c")
-    assert len(hostile) == answers.MAX_REASON_CHARACTERS
+    assert len(hostile) == MAX_CHARACTERS
 
 
 def test_only_the_id_of_a_task_becomes_part_of_a_path() -> None:

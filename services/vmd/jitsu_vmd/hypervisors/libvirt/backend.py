@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import structlog
 
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, Unavailable
-from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.hypervisor import OTHERS, Examined
 from jitsu_vmd.hypervisors.libvirt import rules
@@ -24,7 +23,7 @@ from jitsu_vmd.hypervisors.libvirt.discovery import discover
 from jitsu_vmd.hypervisors.libvirt.domains import Domains, is_paused
 from jitsu_vmd.hypervisors.shared.kvm import kvm_works
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec, is_made
-from jitsu_vmd.hypervisors.shared.shutdown import shut_down
+from jitsu_vmd.hypervisors.shared.shutdown import stop
 from jitsu_vmd.hypervisors.shared.this_host import check_boot_files, check_parts
 from jitsu_vmd.hypervisors.shared.threads import Threads
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
+    from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisor import Discovered, Guest
 
@@ -187,15 +187,15 @@ class Libvirt:
 
     async def stop(self, vm: VM, how: StopMode) -> None:
         """Stop a domain; suspend is `virsh managedsave`, pause is `virsh suspend`."""
-        match how:
-            case StopMode.DESTROY:
-                await self.destroy(vm)
-            case StopMode.SHUTDOWN:
-                await shut_down(vm, self, self._world.clock)
-            case StopMode.SUSPEND:
-                await self._on_domain(vm, lambda domain: domain.managedSave(0))
-            case StopMode.PAUSE:
-                await self._on_domain(vm, lambda domain: domain.suspend())
+        await stop(vm, how, self, self._world.clock)
+
+    async def suspend(self, vm: VM) -> None:
+        """Save a domain's memory to disk."""
+        await self._on_domain(vm, lambda domain: domain.managedSave(0))
+
+    async def pause(self, vm: VM) -> None:
+        """Stop a domain's processors."""
+        await self._on_domain(vm, lambda domain: domain.suspend())
 
     async def is_off(self, vm: VM) -> bool:
         """Say whether a domain has shut down."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.model.errors import BootFailed, Refused, SetupFault, Unavailable
-from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_runtime.xenstore import Xenstore
 from jitsu_vmd.hypervisor import Discovered, Examined, Guest, Nic
 from jitsu_vmd.hypervisors.libxl import rules
@@ -23,7 +22,7 @@ from jitsu_vmd.hypervisors.libxl.xl import destroy, domains, existing, find, run
 from jitsu_vmd.hypervisors.shared import commands
 from jitsu_vmd.hypervisors.shared.examine import examined
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
-from jitsu_vmd.hypervisors.shared.shutdown import shut_down
+from jitsu_vmd.hypervisors.shared.shutdown import stop
 from jitsu_vmd.hypervisors.shared.this_host import check_boot_files, check_parts
 from jitsu_vmd.hypervisors.shared.xen_images import XenImages
 from jitsu_vmd.rules.events import GuestState
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
+    from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.shared.rules.spec import DomainSpec
 
@@ -211,15 +211,11 @@ class Libxl:
 
     async def stop(self, vm: VM, how: StopMode) -> None:
         """Stop a domain."""
-        match how:
-            case StopMode.DESTROY:
-                await self.destroy(vm)
-            case StopMode.SHUTDOWN:
-                await shut_down(vm, self, self._clock)
-            case StopMode.SUSPEND:
-                await self._suspend(vm)
-            case StopMode.PAUSE:
-                await xl("pause", str((await existing(vm)).id))
+        await stop(vm, how, self, self._clock)
+
+    async def pause(self, vm: VM) -> None:
+        """Stop a domain's processors."""
+        await xl("pause", str((await existing(vm)).id))
 
     async def is_off(self, vm: VM) -> bool:
         """Say whether a domain is gone."""
@@ -239,7 +235,7 @@ class Libxl:
             raise Unavailable(f"{vm.name} is paused: it is not destroyed, because its memory would be lost")
         await destroy(domain, self._clock)
 
-    async def _suspend(self, vm: VM) -> None:
+    async def suspend(self, vm: VM) -> None:
         """Save a domain to its file; it is destroyed only when the file is complete and on the disk."""
         domain = await existing(vm)
         if not runs(domain):

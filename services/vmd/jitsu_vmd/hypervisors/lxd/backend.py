@@ -23,7 +23,7 @@ from jitsu_vmd.hypervisors.lxd.wires.calls import InstanceCalls
 from jitsu_vmd.hypervisors.lxd.wires.client import LxdClient
 from jitsu_vmd.hypervisors.lxd.wires.cluster import Cluster
 from jitsu_vmd.hypervisors.lxd.wires.making import Making
-from jitsu_vmd.hypervisors.shared.shutdown import shut_down
+from jitsu_vmd.hypervisors.shared.shutdown import stop
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class Lxd:
         self._address = connect.address_of(connection.uri, usual_socket(kind))
         self.name = f"{'Incus' if kind == 'incus' else 'LXD'} ({self._address})"
         self._client = LxdClient(connection, self._address)
-        self._cluster = Cluster(self._client)
-        self._making = Making(self._client, self._cluster, world.spawn)
-        self._calls = InstanceCalls(self._client, self._cluster, self._making, world.clock)
+        self.cluster = Cluster(self._client)
+        self._making = Making(self._client, self.cluster, world.spawn)
+        self._calls = InstanceCalls(self._client, self.cluster, self._making, world.clock)
         self._uuids: dict[str, str] = {}
         """Name of an instance -> uuid of the VM that was looked at last under this name."""
 
@@ -99,11 +99,11 @@ class Lxd:
         """Connect."""
         self._client.load()
         try:
-            await self._cluster.greet()
+            await self.cluster.greet()
         except JitsuError:
             await self._client.close()
             raise
-        log.info("connected", hypervisor=self.name, server=self._cluster.server, members=len(self._cluster.members))
+        log.info("connected", hypervisor=self.name, server=self.cluster.server, members=len(self.cluster.members))
 
     async def run(self, changed: Callable[[str], None]) -> None:
         """Follow the events of all members, and connect again when the connection ends."""
@@ -116,7 +116,7 @@ class Lxd:
                     log.debug("no events from LXD", reason=str(error))
                 await asyncio.sleep(RETRY_S)
                 with suppress(JitsuError):
-                    await self._cluster.greet()
+                    await self.cluster.greet()
         finally:
             await self._client.close()
 
@@ -130,13 +130,14 @@ class Lxd:
             changed("")
         elif action.startswith("instance-"):
             name = unquote(str(metadata.get("source") or "").partition("?")[0].rpartition("/")[2])
-            self._cluster.located(name, event.get("location"))
+            if name in self._uuids:  # nothing is kept of others, which may come and go all the time
+                self.cluster.located(name, event.get("location"))
             changed(self._uuids.get(name, OTHERS))
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Look at the instances of these VMs."""
         self._uuids |= {vm.name: vm.uuid for vm in vms}
-        await self._cluster.refresh_members()
+        await self.cluster.refresh_members()
         found: dict[str, dict[str, Any]] = {}
         unseen: dict[str, str] = {}
 
@@ -146,13 +147,13 @@ class Lxd:
             else:
                 found[name] = record
 
-        await self._cluster.each([vm.name for vm in vms], take)
+        await self.cluster.each([vm.name for vm in vms], take)
         self._making.wanted([vm for vm in vms if vm.name not in unseen], found)
         guests = {vm.uuid: self._guest(vm, found[vm.name]) for vm in vms if vm.name in found}
         return guests | {vm.uuid: Guest(unseen=unseen[vm.name]) for vm in vms if vm.name in unseen}
 
     def _guest(self, vm: VM, instance: dict[str, Any]) -> Guest:
-        state = state_of(instance, self._cluster.members)
+        state = state_of(instance, self.cluster.members)
         nics = instances.nics(instance, is_here=self._is_here(instance))
         if state.guest is None:
             return Guest(nics=nics, unseen=state.unseen)
@@ -160,7 +161,7 @@ class Lxd:
         return Guest(state.guest, note=note, nics=nics)
 
     def _is_here(self, instance: dict[str, Any]) -> bool:
-        return self._cluster.is_here(instance, by_socket=bool(self._address.socket))
+        return self.cluster.is_here(instance, by_socket=bool(self._address.socket))
 
     async def _records(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -169,12 +170,12 @@ class Lxd:
             if not isinstance(record, Unavailable):
                 found[name] = record
 
-        await self._cluster.each(names, take)
+        await self.cluster.each(names, take)
         return found
 
     def notes(self) -> list[str]:
         """Return which members of the cluster are not heard."""
-        return not_heard(self._cluster.members)
+        return not_heard(self.cluster.members)
 
     async def discover(self) -> Sequence[Discovered]:
         """Return all instances, with the addresses that they have now."""
@@ -184,7 +185,7 @@ class Lxd:
             if isinstance(record.get("name"), str):
                 found.append(instances.discovered(record, is_here=self._is_here(record)))
 
-        await self._cluster.list_all(DISCOVER_LIMIT_S, take)
+        await self.cluster.list_all(DISCOVER_LIMIT_S, take)
         return found
 
     # --- calls ---
@@ -195,15 +196,7 @@ class Lxd:
 
     async def stop(self, vm: VM, how: StopMode) -> None:
         """Stop an instance."""
-        match how:
-            case StopMode.DESTROY:
-                await self._calls.destroy(vm)
-            case StopMode.SHUTDOWN:
-                await shut_down(vm, self._calls, self._clock)
-            case StopMode.SUSPEND:
-                await self._calls.suspend(vm)
-            case StopMode.PAUSE:
-                await self._calls.pause(vm)
+        await stop(vm, how, self._calls, self._clock)
 
     async def discard(self, vm: VM) -> None:
         """Delete what an instance keeps of its memory."""

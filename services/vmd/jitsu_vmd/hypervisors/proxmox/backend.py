@@ -23,7 +23,7 @@ from jitsu_vmd.hypervisors.proxmox.wires.discovery import discovered
 from jitsu_vmd.hypervisors.proxmox.wires.looks import PveLooks
 from jitsu_vmd.hypervisors.proxmox.wires.marks import RestoreMarks
 from jitsu_vmd.hypervisors.shared.examine import examined
-from jitsu_vmd.hypervisors.shared.shutdown import shut_down
+from jitsu_vmd.hypervisors.shared.shutdown import stop
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
@@ -161,15 +161,15 @@ class Proxmox:
 
     async def stop(self, vm: VM, how: StopMode) -> None:
         """Stop a VM."""
-        match how:
-            case StopMode.DESTROY:
-                await self.destroy(vm)
-            case StopMode.SHUTDOWN:
-                await shut_down(vm, self, self._clock)
-            case StopMode.SUSPEND:
-                await self._save(vm, how, GuestState.SUSPENDED, todisk="1")
-            case StopMode.PAUSE:
-                await self._save(vm, how, GuestState.PAUSED)
+        await stop(vm, how, self, self._clock)
+
+    async def suspend(self, vm: VM) -> None:
+        """Save a machine's memory to disk."""
+        await self._save(vm, StopMode.SUSPEND, GuestState.SUSPENDED, todisk="1")
+
+    async def pause(self, vm: VM) -> None:
+        """Stop a machine's processors."""
+        await self._save(vm, StopMode.PAUSE, GuestState.PAUSED)
 
     async def _save(self, vm: VM, how: StopMode, wanted: GuestState, **form: str) -> None:
         machine = await self._machine(vm)

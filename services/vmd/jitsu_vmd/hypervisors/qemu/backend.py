@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused, SetupFault, Unavailable
-from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisor import Discovered, Examined, Guest, Nic
 from jitsu_vmd.hypervisors.qemu.rules import keys
 from jitsu_vmd.hypervisors.qemu.rules.command_line import command_line
@@ -30,7 +29,7 @@ from jitsu_vmd.hypervisors.shared.examine import examined
 from jitsu_vmd.hypervisors.shared.kvm import QEMU, kvm_works
 from jitsu_vmd.hypervisors.shared.process_ids import process_stat
 from jitsu_vmd.hypervisors.shared.rules.spec import domain_spec
-from jitsu_vmd.hypervisors.shared.shutdown import shut_down
+from jitsu_vmd.hypervisors.shared.shutdown import stop
 from jitsu_vmd.hypervisors.shared.this_host import check_boot_files, check_parts, closed_to_others
 from jitsu_vmd.hypervisors.shared.threads import Threads
 from jitsu_vmd.hypervisors.shared.user_file import UserFile
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
+    from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
     from jitsu_vmd.hypervisors.qemu.wires.machine import QemuProcess
@@ -226,15 +226,7 @@ class Qemu:
 
     async def stop(self, vm: VM, how: StopMode) -> None:
         """Stop a VM."""
-        match how:
-            case StopMode.DESTROY:
-                await self.destroy(vm)
-            case StopMode.SHUTDOWN:
-                await shut_down(vm, self, self._clock)
-            case StopMode.PAUSE:
-                await self._pause(vm)
-            case StopMode.SUSPEND:
-                await self._suspend(vm)
+        await stop(vm, how, self, self._clock)
 
     async def is_off(self, vm: VM) -> bool:
         """Say whether there is nothing that could shut down."""
@@ -253,18 +245,20 @@ class Qemu:
         if process is not Process.STOPPED:
             await self._processes.kill(vm.uuid)
 
-    async def _pause(self, vm: VM) -> None:
+    async def pause(self, vm: VM) -> None:
+        """Stop a guest's processors."""
         process = await self._processes.process(vm.uuid)
         machine = self._processes.get(vm.uuid)
         if machine is not None and process is Process.RUNNING:
             self._saves.drop_state(vm.uuid)  # it is older than the guest, which has run since
             await machine.monitor.call("stop")
 
-    async def _suspend(self, vm: VM) -> None:
+    async def suspend(self, vm: VM) -> None:
+        """Save a guest's memory to disk, and end its process."""
         process, saved = await self._now(vm)
         if life(process, saved).state is GuestState.SUSPENDED:
             return
-        await self._pause(vm)
+        await self.pause(vm)
         machine = self._processes.get(vm.uuid)
         if machine is None or process not in (Process.RUNNING, Process.STOPPED):
             raise Unavailable(f"{vm.name} does not run: it cannot be suspended")

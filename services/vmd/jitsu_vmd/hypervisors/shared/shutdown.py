@@ -1,5 +1,6 @@
-"""Shutting a guest down with a limit: it is asked, and asked again, until it is off or its time is over.
+"""Stopping a guest in the way that its `stop_mode` says.
 
+Shutting down has a limit: the guest is asked, and asked again, until it is off or its time is over.
 A guest that still boots, or that has just been let run, does not hear that it should shut down. So it is asked every
 `ASK_AGAIN_S`. A guest that is not off when its `shutdown_limit` is over is destroyed.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from jitsu_protocol.model.errors import Refused, Unavailable
+from jitsu_protocol.model.vm_keys import StopMode
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
@@ -34,6 +36,29 @@ class PowerButton(Protocol):
 
     async def destroy(self, vm: VM) -> None:
         """Stop the guest at once."""
+
+
+class Stoppable(PowerButton, Protocol):
+    """What a hypervisor can do that has all stop modes. Each call raises JitsuError."""
+
+    async def suspend(self, vm: VM) -> None:
+        """Save the guest's memory to disk."""
+
+    async def pause(self, vm: VM) -> None:
+        """Stop the guest's processors, and keep its memory."""
+
+
+async def stop(vm: VM, how: StopMode, guests: Stoppable, clock: Clock) -> None:
+    """Stop a guest, and return when that is done."""
+    match how:
+        case StopMode.DESTROY:
+            await guests.destroy(vm)
+        case StopMode.SHUTDOWN:
+            await shut_down(vm, guests, clock)
+        case StopMode.SUSPEND:
+            await guests.suspend(vm)
+        case StopMode.PAUSE:
+            await guests.pause(vm)
 
 
 async def shut_down(vm: VM, button: PowerButton, clock: Clock) -> None:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, Unavailable
-from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.hypervisor import OTHERS, Examined
-from jitsu_vmd.hypervisors.shared.shutdown import shut_down
+from jitsu_vmd.hypervisors.shared.shutdown import stop
 from jitsu_vmd.hypervisors.shared.threads import Threads
 from jitsu_vmd.hypervisors.xapi import rules
 from jitsu_vmd.hypervisors.xapi.discovery import machines
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_protocol.model.vm import VM
+    from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisor import Discovered, Guest
 
@@ -132,15 +132,15 @@ class Xapi:
 
     async def stop(self, vm: VM, how: StopMode) -> None:
         """Stop a VM."""
-        match how:
-            case StopMode.DESTROY:
-                await self.destroy(vm)
-            case StopMode.SHUTDOWN:
-                await shut_down(vm, self, self._clock)
-            case StopMode.SUSPEND:
-                await self._on_vm(vm, lambda calls, ref: calls.suspend(ref))
-            case StopMode.PAUSE:
-                await self._on_vm(vm, lambda calls, ref: calls.pause(ref))
+        await stop(vm, how, self, self._clock)
+
+    async def suspend(self, vm: VM) -> None:
+        """Save a VM's memory to disk."""
+        await self._on_vm(vm, lambda calls, ref: calls.suspend(ref))
+
+    async def pause(self, vm: VM) -> None:
+        """Stop a VM's processors."""
+        await self._on_vm(vm, lambda calls, ref: calls.pause(ref))
 
     async def is_off(self, vm: VM) -> bool:
         """Say whether a VM is halted."""

@@ -6,14 +6,16 @@ hangs. Each call has a limit, and no more of an answer is read than there may re
 
 from __future__ import annotations
 
-import asyncio
 import json
+from contextlib import aclosing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from jitsu_protocol.model.errors import NotFound, Refused, SetupFault, Unavailable
+from jitsu_protocol.model.errors import NotFound, Refused, Unavailable
 from jitsu_vmd.hypervisors.docker.rules.endpoint import api_version, is_podman
+from jitsu_vmd.hypervisors.shared.http import HttpServers
+from jitsu_vmd.hypervisors.shared.rules.texts import one_line
 
 if TYPE_CHECKING:
     import ssl
@@ -28,7 +30,6 @@ MAX_LOOKS = 16
 MAX_ANSWER_BYTES = 128 << 20
 """The list of ten thousand containers has 20 MB."""
 MAX_EVENT_BYTES = 1 << 20
-MAX_MESSAGE_CHARACTERS = 500
 NO_QUERY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -38,37 +39,22 @@ class Engine:
     def __init__(self, where: Endpoint, name: str) -> None:
         self.version = (0, 0)
         self.is_podman = False
-        self._where = where
         self._name = name
-        self._looks: Any = None
-        self._calls: Any = None
+        self._looks, self._calls = (HttpServers([where.base], where.socket, name) for _ in range(2))
 
     async def connect(self, tls: ssl.SSLContext | None = None) -> None:
         """Find out which version is spoken; raises SetupFault if none can be, Unavailable if the engine is away."""
-        try:
-            import aiohttp
-        except ImportError:
-            raise SetupFault("aiohttp is not installed", hint='pip install "jitsu-vmd[docker]"') from None
-        if self._looks is None:
-            self._looks, self._calls = (self._session(aiohttp, limit, tls) for limit in (MAX_LOOKS, MAX_CALLS))
+        for servers, limit in ((self._looks, MAX_LOOKS), (self._calls, MAX_CALLS)):
+            servers.open("docker", tls, limit)
         answer = self._decoded(await self._send(self._looks, "GET", "/version", LOOK_LIMIT_S, NO_QUERY))
         if not isinstance(answer, dict):
             raise Unavailable(f"{self._name} does not answer as an engine does")
         self.version, self.is_podman = api_version(answer), is_podman(answer)
 
-    def _session(self, aiohttp: Any, limit: int, tls: ssl.SSLContext | None) -> Any:
-        if self._where.socket:
-            connector = aiohttp.UnixConnector(self._where.socket, limit=limit)
-        else:
-            connector = aiohttp.TCPConnector(limit=limit, ssl=tls if tls is not None else True)
-        return aiohttp.ClientSession(connector=connector, trust_env=False)
-
     async def close(self) -> None:
         """Close all connections."""
-        sessions = [each for each in (self._looks, self._calls) if each is not None]
-        self._looks = self._calls = None
-        for session in sessions:
-            await session.close()
+        for servers in (self._looks, self._calls):
+            await servers.close()
 
     async def get(self, path: str, query: Mapping[str, str] = NO_QUERY) -> Any:
         """Ask for something; raises NotFound or Unavailable."""
@@ -92,26 +78,16 @@ class Engine:
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Yield what happens to containers and networks, with {} as soon as that is heard; ends when it is not."""
-        import aiohttp
-
-        if self._looks is None:
-            return
         wanted = json.dumps({"type": ["container", "network"]})
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=LOOK_LIMIT_S)
-        url = self._where.base + self._path("/events")
-        try:
-            async with self._looks.get(
-                url, params={"filters": wanted}, timeout=limits, read_bufsize=MAX_EVENT_BYTES
-            ) as answer:
-                if answer.status != 200:
+        heard = self._looks.lines(self._path("/events"), LOOK_LIMIT_S, MAX_EVENT_BYTES, params={"filters": wanted})
+        async with aclosing(heard) as lines:
+            async for line in lines:
+                try:
+                    event = json.loads(line or b"{}")
+                except (ValueError, RecursionError):
                     return
-                yield {}
-                async for line in answer.content:
-                    event = json.loads(line)
-                    if isinstance(event, dict):
-                        yield event
-        except (aiohttp.ClientError, OSError, ValueError):
-            return
+                if isinstance(event, dict):
+                    yield event
 
     def _path(self, path: str) -> str:
         if path.startswith("/libpod/"):
@@ -120,51 +96,23 @@ class Engine:
 
     async def _send(
         self,
-        session: Any,
+        servers: HttpServers,
         method: str,
         path: str,
         limit_s: float,
         query: Mapping[str, str],
         body: dict[str, Any] | None = None,
     ) -> bytes:
-        import aiohttp
-
-        if session is None:
-            raise Unavailable(f"{self._name} is not connected")
-        try:
-            async with (
-                asyncio.timeout(limit_s),
-                session.request(method, self._where.base + path, params=query, json=body) as answer,
-            ):
-                data, status = await self._read(answer), int(answer.status)
-        except TimeoutError:
-            raise Unavailable(f"{self._name} has not answered within {limit_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{self._name} cannot be reached: {_reason(error)}") from None
-        if status >= 400:
-            raise _refusal(status, data)
-        return data  # 304, "not modified", is a success: the container is in that state already
+        answer = await servers.request(method, path, limit_s, MAX_ANSWER_BYTES, params=query, json=body)
+        if answer.status >= 400:
+            raise _refusal(answer.status, answer.data)
+        return answer.data  # 304, "not modified", is a success: the container is in that state already
 
     def _decoded(self, data: bytes) -> Any:
         try:
             return json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unavailable(f"{self._name} does not answer as an engine does") from None
-
-    async def _read(self, answer: Any) -> bytes:
-        parts, size = [], 0
-        async for part in answer.content.iter_any():
-            size += len(part)
-            if size > MAX_ANSWER_BYTES:
-                raise Unavailable(f"{self._name} answers with more than {MAX_ANSWER_BYTES >> 20} MiB")
-            parts.append(part)
-        return b"".join(parts)
-
-
-def _reason(error: Exception) -> str:
-    cause = error if isinstance(error, OSError) or error.__cause__ is None else error.__cause__
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return (text or type(error).__name__)[:MAX_MESSAGE_CHARACTERS]
 
 
 def _refusal(status: int, data: bytes) -> NotFound | Refused | Unavailable:
@@ -172,9 +120,9 @@ def _refusal(status: int, data: bytes) -> NotFound | Refused | Unavailable:
     try:
         said = json.loads(data)
         text = str(said.get("message") or said.get("cause") or said)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         text = data.decode("utf-8", "replace")
-    text = "".join(each if each.isprintable() else " " for each in text).strip()[:MAX_MESSAGE_CHARACTERS]
+    text = one_line(text)
     if status == 404:
         return NotFound(text or "there is no such thing")
     if status in (400, 401, 403):

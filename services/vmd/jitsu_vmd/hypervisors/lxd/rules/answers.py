@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from jitsu_vmd.hypervisors.shared.rules.texts import one_line
+
 
 class Meaning(StrEnum):
     """What follows from an error."""
@@ -22,8 +24,6 @@ class Meaning(StrEnum):
     OTHER = "other"
 
 
-MAX_CHARACTERS = 500
-"""Of a server's text in a message."""
 _TEXTS: tuple[tuple[Meaning, tuple[str, ...]], ...] = (
     (Meaning.IS_RUNNING, ("already running", "already frozen")),
     (Meaning.IS_STOPPED, ("already stopped", "isn't running", "is not running")),
@@ -82,13 +82,7 @@ class LxdError(Exception):
 
     def __str__(self) -> str:
         """Return LXD's words on one line."""
-        return line(self.message) or f"LXD has answered with status {self.status}"
-
-
-def line(text: str) -> str:
-    """Return a server's text as one line that a terminal can show."""
-    words = " ".join(text[:MAX_CHARACTERS].split())
-    return "".join(character if character.isprintable() else "?" for character in words)
+        return one_line(self.message) or f"LXD has answered with status {self.status}"
 
 
 def first_error(log: str) -> str:
@@ -97,7 +91,7 @@ def first_error(log: str) -> str:
     A line is `lxc NAME TIME ERROR    module - file:function:line - TEXT`.
     """
     errors = (each.partition(" ERROR ")[2] for each in log.splitlines() if " ERROR " in each)
-    return next((line(" - ".join(parts[2:])) for each in errors if len(parts := each.split(" - ")) > 2), "")
+    return next((one_line(" - ".join(parts[2:])) for each in errors if len(parts := each.split(" - ")) > 2), "")
 
 
 def meaning_of(text: str) -> Meaning:

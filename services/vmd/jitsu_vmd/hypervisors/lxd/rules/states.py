@@ -39,7 +39,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jitsu_vmd.hypervisors.lxd.rules.answers import line
+from jitsu_vmd.hypervisors.shared.rules.texts import one_line
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def offline(member: Member) -> str:
 
 def _short(message: str) -> str:
     """Return LXD's message about a member without the time of day: `No heartbeat for 27.1s (2026-11-28 ...)`."""
-    return line(re.sub(r"\.\d+s\b", " s", message.partition(" (")[0]))
+    return one_line(re.sub(r"\.\d+s\b", " s", message.partition(" (")[0]))
 
 
 def config_of(instance: Mapping[str, Any]) -> Mapping[str, Any]:

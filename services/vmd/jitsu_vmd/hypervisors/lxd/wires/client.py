@@ -13,17 +13,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-import structlog
-
 from jitsu_protocol.model.errors import SetupFault, TimedOut, Unavailable
 from jitsu_vmd.hypervisors.lxd.rules.answers import LxdError
 from jitsu_vmd.hypervisors.lxd.rules.connect import url_of
+from jitsu_vmd.hypervisors.shared.http import MAX_SERVERS, HttpServers
 from jitsu_vmd.hypervisors.shared.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-
-    import aiohttp
 
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_vmd.hypervisors.lxd.rules.connect import Address
@@ -38,14 +35,11 @@ MAX_ANSWER_BYTES = 256 << 20
 """Ten thousand instances are 25 MB."""
 MAX_TEXT_BYTES = 4 << 20
 MAX_EVENT_BYTES = 4 << 20
-MAX_MEMBERS = 64
 HEARTBEAT_S = 15.0
 IN_A_ROW = 50
 """This many records are parsed before others have their turn: ten thousand would take a third of a second."""
 LIST_BEGINS = '"metadata":['
 _DECODER = json.JSONDecoder()
-
-log = structlog.get_logger("vmd")
 
 
 class LxdClient:
@@ -53,64 +47,37 @@ class LxdClient:
 
     def __init__(self, connection: HypervisorConnection, address: Address) -> None:
         self._connection = connection
-        self._address = address
-        self._urls = list(address.urls)
-        self._session: aiohttp.ClientSession | None = None
-        self._library: Any = None
+        self._project = address.project
+        self._servers = HttpServers(address.urls, address.socket)
 
     # --- the connection ---
 
     def load(self) -> None:
         """Import aiohttp and read the certificates; raises SetupFault."""
-        try:
-            import aiohttp
-        except ImportError:
-            raise SetupFault("aiohttp is not installed", hint='pip install "jitsu-vmd[lxd]"') from None
-        self._library = aiohttp
-        if self._session is not None:
-            return
-        if self._address.socket:
-            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path=self._address.socket, limit=0)
-        else:
-            connector = aiohttp.TCPConnector(ssl=client_context(self._connection), limit=0)
-        self._session = aiohttp.ClientSession(
-            connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20
-        )
+        tls = None if self._servers.socket else client_context(self._connection)
+        self._servers.open("lxd", tls, most_at_once=0)
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._servers.close()
 
     def know(self, urls: list[str]) -> None:
         """Note where the members of the cluster listen; the one that is asked now stays the first."""
-        if self._address.socket:
-            return
-        for text in urls[:MAX_MEMBERS]:
-            try:
-                url = url_of(text)
-            except SetupFault:
-                continue
-            if url not in self._urls:
-                self._urls.append(url)
+        found = []
+        for text in urls[:MAX_SERVERS]:
+            with suppress(SetupFault):
+                found.append(url_of(text))
+        self._servers.know(found)
 
     @property
     def where(self) -> str:
         """Whom the next request goes to."""
-        return self._address.socket or self._urls[0]
+        return self._servers.where
 
-    def _another(self, url: str) -> None:
-        """Have the next request go to another member than this one."""
-        if len(self._urls) > 1 and self._urls[0] == url:
-            self._urls.append(self._urls.pop(0))
-            log.warning("this member of the cluster does not answer: another is asked", was=url, now=self._urls[0])
-
-    def _url(self, path: str, query: Mapping[str, str]) -> tuple[str, str]:
-        base = "http://lxd" if self._address.socket else self._urls[0]
-        asked = dict(query) | ({"project": self._address.project} if self._address.project else {})
+    def _path(self, path: str, query: Mapping[str, str]) -> str:
+        asked = dict(query) | ({"project": self._project} if self._project else {})
         joined = "&" if "?" in path else "?"
-        return base, f"{base}{path}{joined + urlencode(asked) if asked else ''}"
+        return f"{path}{joined + urlencode(asked) if asked else ''}"
 
     # --- requests ---
 
@@ -193,23 +160,10 @@ class LxdClient:
         return _checked(await self._text(method, path, query, body, limit))
 
     async def _text(self, method: str, path: str, query: Mapping[str, str], body: object, limit: float) -> str:
-        if self._session is None:
-            raise Unavailable(f"{self.where} is not connected")
-        base, url = self._url(path, query)
+        most = MAX_TEXT_BYTES if "/logs/" in path else MAX_ANSWER_BYTES
+        answer = await self._servers.request(method, self._path(path, query), limit, most, json=body)
         try:
-            async with (
-                asyncio.timeout(limit),
-                self._session.request(method, url, json=body, allow_redirects=False) as answer,
-            ):
-                data = await _read(answer.content, MAX_TEXT_BYTES if "/logs/" in path else MAX_ANSWER_BYTES)
-        except TimeoutError:
-            self._another(base)
-            raise TimedOut(f"{base if self._urls else self.where} has not answered within {limit:g} s") from None
-        except (self._library.ClientError, OSError) as error:
-            self._another(base)
-            raise Unavailable(f"{base if self._urls else self.where} cannot be reached: {error}") from None
-        try:
-            return data.decode()
+            return answer.data.decode()
         except UnicodeDecodeError:
             raise Unavailable(f"{self.where} has answered what is not text") from None
 
@@ -220,25 +174,12 @@ class LxdClient:
 
         Ends when the connection ends; raises Unavailable if there is none.
         """
-        if self._session is None:
-            raise Unavailable(f"{self.where} is not connected")
-        base, url = self._url("/1.0/events", {"type": "lifecycle"})
-        heartbeat = None if self._address.socket else HEARTBEAT_S
-        try:
-            async with asyncio.timeout(REQUEST_LIMIT_S):
-                socket = await self._session.ws_connect(url, heartbeat=heartbeat, max_msg_size=MAX_EVENT_BYTES)
-            async with socket:
-                yield {}
-                async for message in socket:
-                    event = _event(message.data)
-                    if event:
-                        yield event
-        except TimeoutError:
-            self._another(base)
-            raise Unavailable(f"{self.where} has not answered within {REQUEST_LIMIT_S:g} s") from None
-        except (self._library.ClientError, OSError) as error:
-            self._another(base)
-            raise Unavailable(f"{self.where} cannot be reached: {error}") from None
+        heartbeat = None if self._servers.socket else HEARTBEAT_S
+        path = self._path("/1.0/events", {"type": "lifecycle"})
+        async for message in self._servers.messages(path, REQUEST_LIMIT_S, MAX_EVENT_BYTES, heartbeat):
+            event = {} if message is None else _event(message)
+            if message is None or event:
+                yield event
 
 
 def path_of(collection: str, name: str, *more: str) -> str:
@@ -249,16 +190,6 @@ def path_of(collection: str, name: str, *more: str) -> str:
 def instance_path(name: str, *more: str) -> str:
     """Return the path of an instance, or of a part of it."""
     return path_of("instances", name, *more)
-
-
-async def _read(content: aiohttp.StreamReader, most: int) -> bytes:
-    parts, size = [], 0
-    async for part in content.iter_any():
-        size += len(part)
-        if size > most:
-            raise OSError(f"the answer has more than {most >> 20} MiB")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _checked(text: str) -> dict[str, Any]:

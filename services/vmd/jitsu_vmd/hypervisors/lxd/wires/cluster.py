@@ -40,7 +40,7 @@ class Cluster:
         self.server = "LXD"
         """What it is, and its version."""
         self.members: dict[str, Member] = {}
-        self._locations: dict[str, str] = {}
+        self.locations: dict[str, str] = {}
         """Name of an instance -> the member that had it."""
 
     async def greet(self) -> None:
@@ -102,7 +102,7 @@ class Cluster:
             found = await self._client.get(instance_path(name), limit)
         except LxdError as error:
             if error.is_absence:
-                self._locations.pop(name, None)
+                self.locations.pop(name, None)
                 return None
             raise
         if not isinstance(found, dict):
@@ -111,19 +111,19 @@ class Cluster:
         return found
 
     def _is_offline(self, name: str) -> bool:
-        member = self.members.get(self._locations.get(name, ""))
+        member = self.members.get(self.locations.get(name, ""))
         return member is not None and not member.is_heard
 
     async def check_heard(self, name: str) -> None:
         """Raise Unavailable if the member that has an instance is offline."""
         await self.refresh_members()
         if self._is_offline(name):
-            raise Unavailable(offline(self.members[self._locations[name]]))
+            raise Unavailable(offline(self.members[self.locations[name]]))
 
     def located(self, name: str, location: object) -> None:
         """Note where an instance is."""
         if self.is_clustered and isinstance(location, str) and location:
-            self._locations[name] = location
+            self.locations[name] = location
 
     async def why(self, name: str, error: Exception) -> Unavailable:
         """Return what is said of an instance that could not be asked for: is its member gone?"""
@@ -132,7 +132,7 @@ class Cluster:
                 await self.refresh_members()
             except Unavailable as away:
                 return Unsure(str(away))
-        member = self.members.get(self._locations.get(name, ""))
+        member = self.members.get(self.locations.get(name, ""))
         if member is not None and not member.is_heard:
             return Unavailable(offline(member))
         if isinstance(error, LxdError) and error.meaning is not Meaning.UNREACHABLE:
@@ -163,7 +163,7 @@ class Cluster:
 
         limit = (MEMBER_LIMIT_S if self.is_clustered else LOOK_LIMIT_S) + PER_INSTANCE_S * len(names)
         await self.list_all(limit, listed, recursion="1")
-        self._locations = {name: location for name, location in self._locations.items() if name in there}
+        self.locations = {name: location for name, location in self.locations.items() if name in there}
 
     async def list_all(self, limit: float, take: Callable[[dict[str, Any]], None], recursion: str = "2") -> None:
         """Pass on the records of all instances; with recursion 2 they have the addresses of each."""

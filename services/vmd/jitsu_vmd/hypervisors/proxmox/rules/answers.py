@@ -10,11 +10,11 @@ import re
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import Unavailable
+from jitsu_vmd.hypervisors.shared.rules.texts import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_REASON_CHARACTERS = 500
 UPID = re.compile(r"UPID:([A-Za-z0-9-]{1,63})(:[^:/?#\s]*){6,7}:?", re.ASCII)
 """UPID:NODE:PID:PSTART:STARTTIME:TYPE:ID:USER: (PVE::Tools::upid_decode)."""
 UNREACHABLE = (595, 596, 599)
@@ -41,12 +41,6 @@ class PveFault(Unavailable):
         return "can't lock file" in self.message or "got timeout" in self.message
 
 
-def plain(text: object) -> str:
-    """Return a text of the server as it may be logged and shown: one line, and not longer than anybody reads."""
-    words = " ".join(str(text or "").split())
-    return "".join(each if each.isprintable() else "?" for each in words)[:MAX_REASON_CHARACTERS]
-
-
 def fault(status: int, reason: str, body: object) -> Unavailable:
     """Return the error that an answer other than 200 stands for.
 
@@ -56,7 +50,7 @@ def fault(status: int, reason: str, body: object) -> Unavailable:
     record = body if isinstance(body, dict) else {}
     errors = record.get("errors")
     listed = "; ".join(f"{key}: {value}" for key, value in errors.items()) if isinstance(errors, dict) else ""
-    text = plain(f"{record.get('message') or reason} {listed}")
+    text = one_line(f"{record.get('message') or reason} {listed}")
     if status == 401:
         return Unavailable(f"Proxmox VE does not accept the token: {text}", hint="see token_file")
     if status == 403:
@@ -70,7 +64,7 @@ def upid_of(data: object) -> tuple[str, str]:
     """Return a task's node and id; raises PveFault if it is none."""
     found = UPID.fullmatch(str(data))
     if found is None:
-        raise PveFault(f"Proxmox VE has answered {plain(data)[:100]!r}, which is not the id of a task")
+        raise PveFault(f"Proxmox VE has answered {one_line(data)[:100]!r}, which is not the id of a task")
     return found[1], str(data)
 
 
@@ -80,14 +74,14 @@ def failure_of(task: object) -> str | None:
     if record.get("status") != "stopped":
         return None
     exit_status = str(record.get("exitstatus") or "it has ended without an exit status")
-    return "" if exit_status == "OK" or exit_status.startswith("WARNINGS") else plain(exit_status)
+    return "" if exit_status == "OK" or exit_status.startswith("WARNINGS") else one_line(exit_status)
 
 
 def reason_of(failure: str, log: object) -> str:
     """Return why a task has failed, with what its log says besides."""
-    lines = [plain(each.get("t")) for each in log if isinstance(each, dict)] if isinstance(log, list) else []
+    lines = [one_line(each.get("t")) for each in log if isinstance(each, dict)] if isinstance(log, list) else []
     more = [line for line in lines if line and not line.startswith("TASK ") and line not in failure]
-    return plain(f"{failure} ({'; '.join(more[-3:])})" if more else failure)
+    return one_line(f"{failure} ({'; '.join(more[-3:])})" if more else failure)
 
 
 def changed_machines(tasks: object, known: Iterable[str]) -> tuple[set[str], set[int]]:

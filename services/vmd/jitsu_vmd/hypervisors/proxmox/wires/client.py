@@ -6,23 +6,19 @@ if one does not answer, the next request goes to another of those that `hypervis
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import structlog
 
 from jitsu_protocol.model.errors import SetupFault, Unavailable
 from jitsu_runtime.clock import sleep
 from jitsu_runtime.credentials import read_secret
 from jitsu_vmd.hypervisors.proxmox.rules.answers import PveFault, failure_of, fault, reason_of, upid_of
 from jitsu_vmd.hypervisors.proxmox.rules.connect import authorization, urls_of
+from jitsu_vmd.hypervisors.shared.http import HttpServers, library
 from jitsu_vmd.hypervisors.shared.tls import client_context
 
 if TYPE_CHECKING:
-    import aiohttp
-
     from jitsu_protocol.model.hypervisors import HypervisorConnection
     from jitsu_runtime.clock import Clock
 
@@ -35,9 +31,8 @@ TASK_SILENCE_S = 15.0
 """A task is still waited for after that long without an answer: pveproxy may be restarting."""
 MAX_ANSWER_BYTES = 64 << 20
 """Ten thousand machines are 6 MB."""
+MAX_AT_ONCE = 16
 BASE = "/api2/json"
-
-log = structlog.get_logger("vmd")
 
 
 class PveClient:
@@ -46,35 +41,28 @@ class PveClient:
     def __init__(self, connection: HypervisorConnection, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
-        self._urls = list(urls_of(connection.uri, connection.setting("connect")))
-        self._session: aiohttp.ClientSession | None = None
-        self._library: Any = None
+        self._servers = HttpServers(urls_of(connection.uri, connection.setting("connect")))
 
     # --- the connection ---
 
     def load(self) -> None:
         """Import aiohttp, and read the token and the certificates; raises SetupFault."""
-        try:
-            import aiohttp
-        except ImportError:
-            raise SetupFault("aiohttp is not installed", hint='pip install "jitsu-vmd[proxmox]"') from None
-        self._library = aiohttp
+        library("proxmox")  # what is missing comes first
         self._authorization()
-        if self._session is not None:
-            return
-        connector = aiohttp.TCPConnector(ssl=client_context(self._connection), limit=16)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        self._servers.open("proxmox", client_context(self._connection), MAX_AT_ONCE)
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._servers.close()
 
     @property
     def where(self) -> str:
         """Whom the next request goes to."""
-        return self._urls[0]
+        return self._servers.where
+
+    def another(self, url: str) -> None:
+        """Have the next request go to another node than this one."""
+        self._servers.another(url)
 
     def _authorization(self) -> str:
         """Return what the file says now: a token may be replaced while vmd runs."""
@@ -82,12 +70,6 @@ class PveClient:
         if not own.token_file:
             raise SetupFault(f"{setting}: Proxmox VE needs a token", hint="`pveum user token add` makes one")
         return authorization(own.user, read_secret(own.token_file, setting), setting)
-
-    def another(self, url: str) -> None:
-        """Have the next request go to another node than this one."""
-        if len(self._urls) > 1 and self._urls[0] == url:
-            self._urls.append(self._urls.pop(0))
-            log.warning("this node does not answer: another is asked", was=url, now=self._urls[0])
 
     # --- requests ---
 
@@ -130,42 +112,16 @@ class PveClient:
             return None  # the exit status is enough
 
     async def _exchange(self, method: str, path: str, limit: float, **more: Any) -> Any:
-        if self._session is None:
-            raise Unavailable(f"{self.where} is not connected")
-        url = self._urls[0]
-        headers = {"Authorization": self._authorization()}
+        where, headers = self.where, {"Authorization": self._authorization()}
+        answer = await self._servers.request(method, BASE + path, limit, MAX_ANSWER_BYTES, headers=headers, **more)
         try:
-            async with (
-                asyncio.timeout(limit),
-                self._session.request(
-                    method, url + BASE + path, headers=headers, allow_redirects=False, **more
-                ) as reply,
-            ):
-                status, reason, data = reply.status, reply.reason or "", await _read(reply.content)
-        except TimeoutError:
-            self.another(url)
-            raise Unavailable(f"{url} has not answered within {limit:g} s") from None
-        except (self._library.ClientError, OSError) as error:
-            self.another(url)
-            raise Unavailable(f"{url} cannot be reached: {error}") from None
-        try:
-            body = json.loads(data) if data else None
+            body = json.loads(answer.data) if answer.data else None
         except (ValueError, RecursionError):
             body = None
-            if status == 200:
-                raise Unavailable(f"{url} has answered what is not JSON") from None
-        if status != 200:
-            raise fault(status, reason, body)
+            if answer.status == 200:
+                raise Unavailable(f"{where} has answered what is not JSON") from None
+        if answer.status != 200:
+            raise fault(answer.status, answer.reason, body)
         if not isinstance(body, dict):
-            raise Unavailable(f"{url} has answered what is not a record")
+            raise Unavailable(f"{where} has answered what is not a record")
         return body.get("data")
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    parts, size = [], 0
-    async for part in content.iter_any():
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise OSError(f"the answer has more than {MAX_ANSWER_BYTES >> 20} MiB")
-        parts.append(part)
-    return b"".join(parts)
