@@ -1,4 +1,4 @@
-# One image per service: docker build --build-arg SERVICE=dns .      (store, vmd, dns, synjitsu, reaper, tool)
+# One image per service: docker build --build-arg SERVICE=dns .      (store, vmd, dns, synjitsu, reaper, web, tool)
 #
 # All of them share one layer with Python and the libraries that every service needs; what a service needs itself is a layer
 # on top of that. The versions of the libraries are those of requirements.txt.

@@ -1,6 +1,6 @@
 BIN := .venv/bin
-SERVICES := store vmd dns synjitsu reaper
-MEMBERS := protocol runtime services/store services/vmd services/dns services/synjitsu services/reaper .
+SERVICES := store vmd dns synjitsu reaper web
+MEMBERS := protocol runtime services/store services/vmd services/dns services/synjitsu services/reaper services/web .
 
 GUESTS := build/guests
 TOOLS := build/tools

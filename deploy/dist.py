@@ -17,6 +17,7 @@ MEMBERS = (
     "services/dns",
     "services/synjitsu",
     "services/reaper",
+    "services/web",
     ".",
 )
 

@@ -7,11 +7,9 @@ import sys
 import uuid
 from typing import TYPE_CHECKING
 
-from jitsu.effect import effect
-from jitsu.rows import below
 from jitsu_protocol.messages import MASTER, Applied, Apply, Change, Check, Checked
 from jitsu_protocol.model.errors import Refused, Unavailable, UnknownKind
-from jitsu_protocol.model.vm import VM_ROOT, InvalidVm, from_tree, to_tree
+from jitsu_protocol.model.vm import VM_ROOT, to_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -30,51 +28,6 @@ def operator() -> str:
         return f"operator:{getpass.getuser()}"
     except (KeyError, OSError):
         return "operator:unknown"  # a container's user without a name
-
-
-def changes_for(
-    vms: Iterable[VM], leaves: Mapping[str, str], *, exact: bool = False, of_labels: Mapping[str, str] | None = None
-) -> list[Change]:
-    """Return the changes that make the tree describe these VMs; `exact` removes other VMs.
-
-    A VM that is there already with the same effect is left as it is written. One that is not given and that labels
-    describe (`of_labels`, by path) becomes what they say instead of being removed.
-    """
-    there = below(leaves, VM_ROOT)
-    changes, given = [], set()
-    for vm in vms:
-        given.add(vm.uuid)
-        start = f"{VM_ROOT}/{vm.uuid}/"
-        own = {start + path: value for path, value in there.get(vm.uuid, {}).items()}
-        wanted = to_tree(vm)
-        if own == wanted or (own and _has_effect(vm, there[vm.uuid])):
-            continue
-        changes += [Change(path=path, value=value, old=own.get(path)) for path, value in wanted.items()]
-        changes += [Change(path=path, value=None, old=value) for path, value in own.items() if path not in wanted]
-    described = below(of_labels or {}, VM_ROOT)
-    for gone in there.keys() - given if exact else ():
-        start, own, to = f"{VM_ROOT}/{gone}/", there[gone], described.get(gone, {})
-        changes += [Change(path=start + path, value=to.get(path), old=own.get(path)) for path in {**own, **to}]
-    return [change for change in changes if change.value != change.old]
-
-
-def _has_effect(vm: VM, own: Mapping[str, str]) -> bool:
-    try:
-        return effect(from_tree(vm.uuid, own)) == effect(vm)
-    except InvalidVm:
-        return False
-
-
-def expectations(changes: Iterable[Change]) -> dict[str, str | None]:
-    """Return the preconditions of changes: the values that they were made from, and that new VMs are still not there.
-
-    What nobody has looked at, such as statistics, may change in the meantime.
-    """
-    return {
-        change.path: change.old
-        for change in changes
-        if change.old is not None or (change.path.startswith(VM_ROOT + "/") and change.path.endswith("/ip"))
-    }
 
 
 def change_lines(changes: Iterable[Change]) -> list[str]:

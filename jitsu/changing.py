@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jitsu.apply import APPLY_TIMEOUT_S, change_lines, changes_for, check, commit, expectations
+from jitsu.apply import APPLY_TIMEOUT_S, change_lines, check, commit
 from jitsu.cli import DryRunOption, ForceOption, JsonOption, YesOption, app, author, with_link
 from jitsu.consent import agreed, stopped_by, summary_of
-from jitsu.export import keys_of, vms_in
 from jitsu.labelled import comes_back, labelled, untouched
 from jitsu.legacy import parse_strings
 from jitsu.meant import meant_path, meant_paths, paths_to_remove, plain_text
@@ -36,8 +35,10 @@ from jitsu.state import (
 from jitsu.stop_modes import with_stop_modes
 from jitsu.summary import Summary
 from jitsu.trial import commit_of, fetched, tried, unmoved
+from jitsu_protocol.changes import changes_for, expectations
 from jitsu_protocol.messages import MASTER, Applied, Change, Leaves, List, Merge, Pull, Read, Value
 from jitsu_protocol.model.errors import JitsuError, Refused, UnknownKind
+from jitsu_protocol.model.export import keys_of, vms_in
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
 from jitsu_runtime.settings.load import SettingsFault, load

@@ -7,11 +7,11 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from jitsu.rows import below
 from jitsu.summary import Summary, consent, question, summarize, summary_lines
 from jitsu_protocol.messages import MASTER
 from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.rows import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jitsu.apply import changes_for, check, commit, expectations, mistakes_of
+from jitsu.apply import check, commit, mistakes_of
 from jitsu.cli import DryRunOption, ForceOption, JsonOption, YesOption, app, author, completing, settings, with_link
 from jitsu.consent import agreed, summary_of
-from jitsu.export import keys_of
 from jitsu.machines import AskedKeys, FoundMachines, VmDraft, as_json, chosen, draft, machine_lines
 from jitsu.printable import print_lines, printable
+from jitsu_protocol.changes import changes_for, expectations
 from jitsu_protocol.messages import Discover, Discoveries
 from jitsu_protocol.model.errors import JitsuError, Unavailable, UnknownKind
+from jitsu_protocol.model.export import keys_of
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.service import EXIT_FAILED
 

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jitsu.apply import commit, expectations
+from jitsu.apply import commit
 from jitsu.cli import JsonOption, app, author, with_link
 from jitsu.printable import print_lines
 from jitsu.running import complete_vm
-from jitsu.vm_names import VmNames
+from jitsu_protocol.changes import expectations
 from jitsu_protocol.messages import Change
 from jitsu_protocol.model.errors import BadRequest, NotFound
 from jitsu_protocol.model.holds import ALL, HOLD_ROOT, MAX_REASON_CHARACTERS, Hold, hold_of, holds_in, path_of
 from jitsu_protocol.model.units import plain
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.vm_names import VmNames
 from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.service import EXIT_FAILED
 

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jitsu.apply import commit, expectations
+from jitsu.apply import commit
 from jitsu.cli import JsonOption, app, author, with_link
 from jitsu.hold import changes_for, check_reason, hold_lines, report_late, unconfirmed, until_of
 from jitsu.printable import print_lines
 from jitsu.running import complete_vm, start_vm
-from jitsu.vm_names import VmNames
+from jitsu_protocol.changes import expectations
 from jitsu_protocol.model.errors import NotFound
 from jitsu_protocol.model.holds import KEEP_ROOT, Hold, holds_in
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.vm_names import VmNames
 from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu.rows import below
 from jitsu_protocol.messages import BranchList, Leaves, List, ListBranches
 from jitsu_protocol.model.labels import is_label_branch
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.rows import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jitsu.vm_names import VmNames
 from jitsu_protocol.messages import Leaves, List, ListVms, Message, Ping, Pong, VmList
 from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.vm_names import VmNames
 from jitsu_runtime.bus.curve import Curve
 from jitsu_runtime.bus.feed_client import FeedClient
 from jitsu_runtime.bus.libzmq import Context
@@ -24,8 +24,8 @@ from jitsu_runtime.settings.schema import MACHINE_DIRECTORY
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Coroutine
 
-    from jitsu.vm_names import NamedVm
     from jitsu_protocol.messages import CommitChanges, Request, VmStatus
+    from jitsu_protocol.vm_names import NamedVm
     from jitsu_runtime.bus.rpc_client import RpcClient
     from jitsu_runtime.settings.schema import BusSettings
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from jitsu.rows import below
-from jitsu.vm_names import VmNames
 from jitsu_protocol.model.errors import BadRequest, Invalid, NotFound
 from jitsu_protocol.model.holds import HOLD_ROOT, KEEP_ROOT
 from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT, key_of_leaf, plain_value, value_reasons
 from jitsu_protocol.model.vm_keys import KEYS
+from jitsu_protocol.rows import below
+from jitsu_protocol.vm_names import VmNames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

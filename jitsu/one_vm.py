@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from jitsu import show
 from jitsu.durations import duration
-from jitsu.export import keys_of
-from jitsu.rows import below, status_rows
 from jitsu_protocol.messages import History, Leaves, List, ListVms, Log, Timelines, Trace, VmList
 from jitsu_protocol.model.errors import JitsuError, Unavailable
+from jitsu_protocol.model.export import keys_of
 from jitsu_protocol.model.vm import STATS_ROOT, VM_ROOT, InvalidVm, from_tree
+from jitsu_protocol.rows import below, status_rows
 from jitsu_runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from jitsu import demo, legacy, show
 from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, with_link, written
 from jitsu.printable import print_lines
 from jitsu.up import LocalSuite
-from jitsu.vm_names import VmNames
 from jitsu_protocol.messages import (
     Done,
     ListVms,
@@ -31,13 +30,14 @@ from jitsu_protocol.messages import (
 from jitsu_protocol.model.errors import BootFailed, SetupFault
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import VM_ROOT
+from jitsu_protocol.vm_names import VmNames
 from jitsu_runtime.logs import STANDARD_OUTPUT, configure_logging, stream_to
 from jitsu_runtime.service import EXIT_SETUP
 from jitsu_runtime.settings.load import SettingsFault
 
 if TYPE_CHECKING:
     from jitsu.link import Link
-    from jitsu.vm_names import NamedVm
+    from jitsu_protocol.vm_names import NamedVm
 
 LOOK_S = 0.1
 """How often it is looked whether a VM that is started is there."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from jitsu.rows import INVALID
 from jitsu_protocol.model.errors import BadRequest, NotFound
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import nearest
+from jitsu_protocol.rows import INVALID
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -24,13 +24,13 @@ from jitsu.dig import (
 from jitsu.link import OWNERS
 from jitsu.one_vm import describe
 from jitsu.printable import print_lines, printable
-from jitsu.rows import UNKNOWN, status_rows
 from jitsu.running import complete_vm
 from jitsu.selection import COLUMNS, Selection, words_in
 from jitsu.status_lines import service_lines, status_lines
-from jitsu.vm_names import VmNames
 from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_protocol.rows import UNKNOWN, status_rows
+from jitsu_protocol.vm_names import VmNames
 from jitsu_runtime.clock import SYSTEM_CLOCK
 from jitsu_runtime.service import EXIT_FAILED
 from jitsu_runtime.settings.help import wants_color

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu.apply import changes_for, check
+from jitsu.apply import check
 from jitsu.kinds import kind_of
+from jitsu_protocol.changes import changes_for
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_protocol.model.vm_keys import StopMode
 

@@ -17,12 +17,12 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jitsu.effect import differences
 from jitsu.printable import printable
-from jitsu.rows import below, configured_name
+from jitsu_protocol.model.effect import differences
 from jitsu_protocol.model.guests import difference
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import VM, VM_ROOT, InvalidVm, from_tree
+from jitsu_protocol.rows import below, configured_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

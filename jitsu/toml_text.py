@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import tomlkit
 
-from jitsu.export import keys_of
+from jitsu_protocol.model.export import keys_of
 from jitsu_protocol.model.vm import VM, as_text
 
 if TYPE_CHECKING:

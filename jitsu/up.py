@@ -20,12 +20,13 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from jitsu.apply import changes_for, commit, mistakes_of, operator
+from jitsu.apply import commit, mistakes_of, operator
 from jitsu.kinds import kind_of
 from jitsu.link import connect
 from jitsu.restart import record
 from jitsu.runtime_directory import FIRST_STORE, RuntimeDirectory
 from jitsu.stop_modes import stop_modes_at_up
+from jitsu_protocol.changes import changes_for
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.service import EXIT_SETUP

@@ -29,13 +29,13 @@ from jitsu.doctor import (
     versions,
 )
 from jitsu.doctor.finding import Suite, lines
-from jitsu.export import vms_in
 from jitsu.link import OWNERS, connect
 from jitsu.printable import print_lines
-from jitsu.rows import status_rows
 from jitsu_protocol.messages import History, Log
 from jitsu_protocol.model.errors import JitsuError, SetupFault
+from jitsu_protocol.model.export import vms_in
 from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT, VM_ROOT
+from jitsu_protocol.rows import status_rows
 from jitsu_runtime.logs import configure_logging
 from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
 from jitsu_runtime.settings.load import SettingsFault

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TOPIC = "ports"
 LISTENING = {"tcp": "0A", "udp": "07"}
 """The states of sockets that others can reach (include/net/tcp_states.h; a UDP socket that is not connected)."""
-OWN = re.compile(r"\bjitsu[-_](dns|store|vmd|synjitsu|reaper|solo5)\b|\bjitsu(\.main)? up\b")
+OWN = re.compile(r"\bjitsu[-_](dns|store|vmd|synjitsu|reaper|web|solo5)\b|\bjitsu(\.main)? up\b")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jitsu.doctor.finding import Suite
 
 TOPIC = "versions"
-OURS = ("protocol", "runtime", "store", "vmd", "dns", "synjitsu", "reaper")
+OURS = ("protocol", "runtime", "store", "vmd", "dns", "synjitsu", "reaper", "web")
 """The distributions beside the tool's own, jitsu-NAME; on a machine that runs only some services others are absent."""
 PACKAGES = (
     "pyzmq",

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jitsu.apply import changes_for
-from jitsu.effect import effect
-from jitsu.export import vms_in
 from jitsu.toml_text import toml
+from jitsu_protocol.changes import changes_for
+from jitsu_protocol.model.effect import effect
+from jitsu_protocol.model.export import vms_in
 from jitsu_protocol.model.vm import VM, VM_ROOT, InvalidVm, from_config, from_tree, key_of_leaf, to_tree
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.settings.load import load

@@ -8,10 +8,10 @@ import pytest
 
 from jitsu.hold import changes_for, hold_lines, until_of
 from jitsu.status_lines import status_lines
-from jitsu.vm_names import NamedVm, VmNames
 from jitsu_protocol.messages import Change
 from jitsu_protocol.model.errors import BadRequest
 from jitsu_protocol.model.holds import ALL, KEEP_ROOT, Hold, path_of
+from jitsu_protocol.vm_names import NamedVm, VmNames
 
 KNOWN = VmNames([NamedVm("u-www", "www"), NamedVm("u-api", "api")])
 ANNA = Hold(0.0, "operator:anna", "new disk")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from jitsu.apply import changes_for
 from jitsu.consent import after
 from jitsu.labelled import comes_back, labelled, untouched
+from jitsu_protocol.changes import changes_for
 from jitsu_protocol.messages import Branch, BranchList, Commit, Leaves
 from jitsu_protocol.model.vm import VM_ROOT, to_tree
 from tests.support.vms import make_vm

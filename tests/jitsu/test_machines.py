@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from jitsu.export import keys_of
 from jitsu.machines import AskedKeys, FoundMachines, as_json, chosen, draft, machine_lines
 from jitsu.toml_text import toml
 from jitsu_protocol.messages import AskedHypervisor, DiscoveredMachine, Discoveries
 from jitsu_protocol.model.errors import BadRequest, NotFound, Refused
+from jitsu_protocol.model.export import keys_of
 
 WEB: dict[str, Any] = {"name": "web", "addresses": ["192.0.2.1"], "is_running": True}
 FIRST = AskedHypervisor(connection="", name="libvirt (qemu:///system)", kind="libvirt")

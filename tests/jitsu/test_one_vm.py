@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from jitsu.one_vm import OneVm, describe
-from jitsu.vm_names import VmNames
 from jitsu_protocol.messages import Commit, History, Leaves, List, ListVms, Log, Timeline, Timelines, VmList, VmStatus
 from jitsu_protocol.model.errors import Unavailable
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import STATS_ROOT, to_tree
+from jitsu_protocol.vm_names import VmNames
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:

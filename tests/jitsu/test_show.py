@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from jitsu.apply import change_lines, changes_for
+from jitsu.apply import change_lines
 from jitsu.durations import duration
 from jitsu.legacy import parse_strings
 from jitsu.show import trace_lines, tree_lines
+from jitsu_protocol.changes import changes_for
 from jitsu_protocol.messages import Timeline
 from jitsu_protocol.model.vm import from_config, to_tree
 from jitsu_runtime.settings.load import SettingsFault

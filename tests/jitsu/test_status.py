@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from jitsu.printable import printable
-from jitsu.rows import status_rows
 from jitsu.status_lines import status_lines
 from jitsu_protocol.messages import VmStatus
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import STATS_ROOT, VM, to_tree
+from jitsu_protocol.rows import status_rows
 from tests.support.vms import make_vm
 
 NOW = 1_000_000.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jitsu.apply import changes_for, expectations
 from jitsu.consent import after
 from jitsu.summary import ChangedVm, RemovedVm, Summary, consent, question, summarize, summary_lines
+from jitsu_protocol.changes import changes_for, expectations
 from jitsu_protocol.messages import Change
 from jitsu_protocol.model.vm import to_tree
 from tests.support.vms import make_vm

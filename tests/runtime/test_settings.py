@@ -90,10 +90,11 @@ def test_a_refused_duration_or_size_says_where_it_stands_and_what_to_write(tmp_p
         ('[a]\ndns = "a.test"\nip = "10.0.0.1"\n', "j.toml:1: a: unknown section; did you mean [vm.a]?"),
         ('[log1]\nip = "10.0.0.1"\nnonsense = 1\n', "j.toml:1: log1: unknown section; did you mean [vm.log1]?"),
         ('[a.test]\ndns = "a.test"\n', 'j.toml:1: a: unknown section; did you mean [vm."a.test"]?'),
-        ("[web]\nstop_mode = 'pause'\n", "j.toml:1: web: unknown section; did you mean [vm.web]?"),
+        ("[shop]\nstop_mode = 'pause'\n", "j.toml:1: shop: unknown section; did you mean [vm.shop]?"),
+        ("[web]\nstop_mode = 'pause'\n", "j.toml:2: web.stop_mode: unknown key; did you mean [vm.web]?"),
         ("[dnss]\nport = 5\n", 'j.toml:1: dnss: unknown section; did you mean "dns"?'),
-        ("[web]\nport = 5\nother = 6\n", "j.toml:1: web: unknown section"),
-        ("[web]\n", "j.toml:1: web: unknown section"),
+        ("[shop]\nport = 5\nother = 6\n", "j.toml:1: shop: unknown section"),
+        ("[shop]\n", "j.toml:1: shop: unknown section"),
     ],
 )
 def test_a_section_with_the_keys_of_a_vm_is_said_to_be_one(tmp_path: Path, text: str, said: str) -> None:

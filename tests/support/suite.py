@@ -19,7 +19,7 @@ from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
 from jitsu.link import connect
-from jitsu.rows import status_rows
+from jitsu_protocol.rows import status_rows
 from jitsu_runtime.settings.schema import BusSettings
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.suite, pytest.mark.alone, pytest.mark.timeout(400)]
-OURS = ("protocol", "runtime", "store", "vmd", "dns", "synjitsu", "reaper", "suite")
+OURS = ("protocol", "runtime", "store", "vmd", "dns", "synjitsu", "reaper", "web", "suite")
 LIMIT_S = 300
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu.apply import changes_for, commit
+from jitsu.apply import commit
 from jitsu.link import connect
+from jitsu_protocol.changes import changes_for
 from jitsu_protocol.messages import Change
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.settings.load import load

@@ -14,7 +14,7 @@ from jitsu_protocol.model.errors import Forbidden
 if TYPE_CHECKING:
     from jitsu_protocol.messages import Request
 
-Role = Literal["store", "vmd", "dns", "synjitsu", "reaper", "operator"]
+Role = Literal["store", "vmd", "dns", "synjitsu", "reaper", "web", "operator"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 EVERYBODY = frozenset(ROLES)

@@ -50,6 +50,7 @@ from jitsu_runtime.settings.schema import (
 )
 from jitsu_runtime.settings.section import Section, is_live, unit_of
 from jitsu_runtime.settings.toml_positions import TomlFault, TomlFile
+from jitsu_runtime.settings.web import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,6 +71,7 @@ class Settings(BaseModel):
     synjitsu: SynjitsuSettings
     reaper: ReaperSettings
     store: StoreSettings
+    web: WebSettings
     bus: BusSettings
     defaults: DefaultsSettings
     log: LogSettings
@@ -80,12 +82,15 @@ class Settings(BaseModel):
 
     def metrics(self, service: str) -> ListenAddress:
         """Return where a service's metrics are, if they are anywhere."""
-        sections: dict[str, DnsSettings | HypervisorSettings | SynjitsuSettings | ReaperSettings | StoreSettings] = {
+        sections: dict[
+            str, DnsSettings | HypervisorSettings | SynjitsuSettings | ReaperSettings | StoreSettings | WebSettings
+        ] = {
             "dns": self.dns,
             "vmd": self.hypervisor,
             "synjitsu": self.synjitsu,
             "reaper": self.reaper,
             "store": self.store,
+            "web": self.web,
         }
         return sections[service].metrics
 
@@ -321,7 +326,8 @@ def _section(name: str, model: type[Section], sources: _Sources) -> Section | No
 
     unknown = [key for key in values if key not in model.model_fields]
     for key in unknown[:MAX_FAULTS_SHOWN]:
-        faults.append(f"{place(key)}: unknown key{nearest(key, model.model_fields)}")
+        vm_meant = f"; did you mean [vm.{name}]?" if key in KEYS else ""
+        faults.append(f"{place(key)}: unknown key{nearest(key, model.model_fields) or vm_meant}")
     faults += [f"{name}: unknown key"] * len(unknown[MAX_FAULTS_SHOWN:])
     try:
         read = model.model_validate({key: value for key, value in values.items() if key in model.model_fields})

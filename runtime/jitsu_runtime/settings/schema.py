@@ -22,7 +22,7 @@ from jitsu_protocol.model.vm_keys import (
     Ttl,
     default_of_key,
 )
-from jitsu_runtime.settings.section import LIVE, Section
+from jitsu_runtime.settings.section import LIVE, METRICS, Section
 from jitsu_runtime.settings.values import (
     BridgeNames,
     Connections,
@@ -43,6 +43,7 @@ from jitsu_runtime.settings.values import (
     Servers,
     network,
 )
+from jitsu_runtime.settings.web import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,9 +60,6 @@ def runtime_directory() -> str:
     if base and os.access(base, os.W_OK):
         return f"{base}/jitsu"
     return f"{tempfile.gettempdir()}/jitsu-{os.geteuid()}"
-
-
-METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
 
 
 def _vm_metrics() -> Any:
@@ -465,6 +463,7 @@ SECTIONS: dict[str, type[Section]] = {
     "synjitsu": SynjitsuSettings,
     "reaper": ReaperSettings,
     "store": StoreSettings,
+    "web": WebSettings,
     "bus": BusSettings,
     "defaults": DefaultsSettings,
     "log": LogSettings,
@@ -476,5 +475,6 @@ SECTION_OF = {
     "synjitsu": "synjitsu",
     "reaper": "reaper",
     "store": "store",
+    "web": "web",
 }
 """Which section is a service's own."""

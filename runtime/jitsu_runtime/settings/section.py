@@ -13,6 +13,7 @@ from jitsu_runtime.settings.values import usable
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+METRICS = "HOST:PORT of /metrics and /healthz; empty: none."
 LIVE: dict[str, JsonValue] = {"live": True}
 """A running process applies a new value at SIGHUP."""
 

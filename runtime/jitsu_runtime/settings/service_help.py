@@ -68,4 +68,12 @@ SERVICES = {
         ),
         "docs/how-to/operate.md",
     ),
+    "web": ServiceHelp(
+        "serves the HTTP API and the web page",
+        (
+            ("jitsu-web --listen 127.0.0.1:8080", "Serve programs and browsers of this machine."),
+            ("jitsu-web --listen unix:/run/jitsu/web.http", "Serve local users, who need no token."),
+        ),
+        "docs/how-to/web.md",
+    ),
 }

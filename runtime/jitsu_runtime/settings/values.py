@@ -7,7 +7,7 @@ settings pass to a child of `jitsu up`, and how the reference shows a default.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -28,6 +28,8 @@ from jitsu_protocol.model.vm_keys import DnsName, dns_name, host_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 (unix(7))
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,28 @@ class ListenAddress:
     def numbered(self, number: int) -> ListenAddress:
         """Return where the process with that number listens, if number 0 listens here."""
         return replace(self, port=self.port + number) if self.port else self
+
+
+@dataclass(frozen=True)
+class WebAddress:
+    """Where jitsu-web listens: an address, or the path of a Unix socket; it is false if it does not."""
+
+    tcp: ListenAddress = field(default_factory=ListenAddress)
+    path: str = ""
+
+    def __bool__(self) -> bool:
+        """Return whether it listens."""
+        return bool(self.tcp) or bool(self.path)
+
+    def __str__(self) -> str:
+        """Return HOST:PORT, unix:/PATH, or nothing."""
+        return f"unix:{self.path}" if self.path else str(self.tcp)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Return whether nothing beyond this machine can reach it."""
+        host = self.tcp.host
+        return bool(self.path) or host in ("localhost", "::1") or host.startswith("127.")
 
 
 @dataclass(frozen=True)
@@ -95,6 +119,19 @@ def listen_address(text: str) -> ListenAddress:
     if not (colon and host and port.isdecimal() and 0 <= int(port) <= 65535):
         raise ValueError(f"{text!r} is not HOST:PORT")
     return ListenAddress(host.strip("[]"), int(port))
+
+
+def web_address(text: str) -> WebAddress:
+    """Read HOST:PORT or unix:/PATH; nothing is no address."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/") or len(path.encode()) > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(
+                f"{text!r} is not unix: and an absolute path of at most {MAX_SOCKET_PATH_BYTES} bytes; "
+                "for example unix:/run/jitsu/web.http"
+            )
+        return WebAddress(path=path)
+    return WebAddress(tcp=listen_address(text))
 
 
 def vm_host(text: str) -> VmHost:
@@ -207,6 +244,8 @@ _SPLIT = BeforeValidator(_split)
 IpText = Annotated[str, AfterValidator(_ip_text)]
 OwnHost = Annotated[str, AfterValidator(_own_host)]
 Listen = Annotated[ListenAddress, _read_with(listen_address), _AS_TEXT]
+WebListen = Annotated[WebAddress, _read_with(web_address), _AS_TEXT]
+HostHeaders = Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]-]{1,255}$")]], _SPLIT]
 Names = Annotated[list[DnsName], _SPLIT]
 Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], _SPLIT]
 Servers = Annotated[list[str], _SPLIT, AfterValidator(_servers)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jitsu.rows import below, configured_name, dns_names
 from jitsu_protocol.model.errors import BadRequest, NotFound
 from jitsu_protocol.model.vm import VM_ROOT, nearest
+from jitsu_protocol.rows import below, configured_name, dns_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from jitsu.effect import FIELDS, IN_THE_MODEL, default_of
+from jitsu_protocol.model.effect import FIELDS, IN_THE_MODEL, default_of
 from jitsu_protocol.model.inventory import Inventory
 from jitsu_protocol.model.vm import VM, as_text, uuid_for
 from jitsu_protocol.model.vm_keys import KEYS

@@ -26,9 +26,9 @@ def status_rows(
     `leaves` are those below jitsu/vm and jitsu/stats. A VM that no vmd knows has a row that says why.
     """
     configured, statistics = below(leaves, VM_ROOT), below(leaves, STATS_ROOT)
-    rows = [_row(vm, configured.get(vm.uuid, {}), statistics.get(vm.uuid, {}), now) for vm in vms]
+    rows = [row_of(vm, configured.get(vm.uuid, {}), statistics.get(vm.uuid, {}), now) for vm in vms]
     for uuid in configured.keys() - {vm.uuid for vm in vms}:
-        rows.append(_row_of_unknown(uuid, configured[uuid], statistics.get(uuid, {}), now, silent_hosts))
+        rows.append(row_of_unknown(uuid, configured[uuid], statistics.get(uuid, {}), now, silent_hosts))
     return sorted(rows, key=lambda row: (row["name"], row["uuid"]))
 
 
@@ -43,7 +43,8 @@ def below(leaves: Mapping[str, str], root: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _row(vm: VmStatus, own: Mapping[str, str], stats: Mapping[str, str], now: float) -> dict[str, Any]:
+def row_of(vm: VmStatus, own: Mapping[str, str], stats: Mapping[str, str], now: float) -> dict[str, Any]:
+    """Return the row of a VM that its vmd knows, from the leaves below its paths; `now` is Unix time."""
     return {
         "name": vm.name,
         "uuid": vm.uuid,
@@ -60,9 +61,10 @@ def _row(vm: VmStatus, own: Mapping[str, str], stats: Mapping[str, str], now: fl
     }
 
 
-def _row_of_unknown(
+def row_of_unknown(
     uuid: str, own: Mapping[str, str], stats: Mapping[str, str], now: float, silent_hosts: Collection[str]
 ) -> dict[str, Any]:
+    """Return the row of a VM that the store knows and no vmd; it says why."""
     host, state = own.get("host", own.get("config/host/0", "")), UNKNOWN
     try:
         from_tree(uuid, own)

@@ -1,0 +1,65 @@
+"""jitsu-web: settings -> wires -> run."""
+
+from __future__ import annotations
+
+import jitsu_runtime.lean  # noqa: F401  before all that loads structlog
+
+# isort: split
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from jitsu_protocol.model.errors import SetupFault
+from jitsu_runtime.service import run
+from jitsu_web.rules.sessions import PageSessions
+from jitsu_web.rules.tokens import TokenTable
+from jitsu_web.wires.api import Api
+from jitsu_web.wires.app import make_app
+from jitsu_web.wires.files import OwnFiles
+from jitsu_web.wires.live import Live
+from jitsu_web.wires.serving import context_of, listening_socket, serve
+
+if TYPE_CHECKING:
+    from jitsu_runtime.world import World
+
+
+async def start(world: World) -> None:
+    """Bind the address, begin to follow the others, then serve."""
+    settings = world.settings.web
+    if not settings.listen:
+        raise SetupFault(
+            "web.listen is empty, so jitsu-web has nothing to do",
+            hint='set listen = "127.0.0.1:8080" in [web] of jitsu.toml',
+        )
+    context = context_of(settings)
+    bound = listening_socket(settings.listen)
+    files = OwnFiles.of(world.settings)
+    live = Live(world, epoch=secrets.token_hex(4))
+    api = Api(live, TokenTable(), PageSessions(files.session_key()), world.clock, settings)
+    stop = asyncio.Event()
+    stopped = asyncio.Event()
+
+    async def serving() -> None:
+        await serve(make_app(world, api), bound, context, stop)
+        stopped.set()
+
+    async def stopping() -> None:
+        live.hub.close()
+        stop.set()
+        await stopped.wait()
+
+    live.start()
+    world.on_stop = stopping
+    world.notes = live.notes
+    world.spawn(serving(), "http")
+    world.ready()
+
+
+def main() -> None:
+    """Run jitsu-web."""
+    run("web", start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What jitsu-web decides; pure."""

@@ -1,0 +1,1 @@
+"""How jitsu-web reaches the outside: the bus, HTTP, files."""
