@@ -6,7 +6,7 @@ GUESTS := build/guests
 TOOLS := build/tools
 DIST ?= dist
 
-.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt install deb dist docs pins clean
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus test-browser test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt bench-web docs-screenshots install deb dist docs pins clean
 # Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
@@ -60,7 +60,7 @@ guests-if-possible:
 up: setup-run guests-if-possible
 	@$(BIN)/jitsu up $(ARGS)
 
-ROOT_TIERS := test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus
+ROOT_TIERS := test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus test-browser
 # Every tier; at the end of each stands what was left out and why, which in CI is a failure.
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j2 lint test-unit
@@ -70,7 +70,7 @@ test: setup
 	elif ! command -v apt-get >/dev/null; then echo "left out: $(ROOT_TIERS): they need Debian" && [ -z "$$CI" ]; \
 	else for tier in $(ROOT_TIERS); do $(MAKE) --no-print-directory $$tier || exit; done; fi
 
-OTHER_TIERS := suite or net or libvirt or lxd or docker or qemu or xen or systemd or compose or prometheus or newcomer
+OTHER_TIERS := suite or net or libvirt or lxd or docker or qemu or xen or systemd or compose or prometheus or newcomer or browser
 # None of tests/system is a unit test (tests/conftest.py holds to that), so its modules are not even read.
 test-unit: setup
 	$(BIN)/pytest -q --ignore=tests/system -m "not (wires or exhaustive or $(OTHER_TIERS))" -n 2
@@ -131,6 +131,20 @@ test-prometheus: setup
 	dpkg -s prometheus >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install --no-install-recommends prometheus >/dev/null </dev/null; }
 	$(BIN)/pytest -q -m prometheus --durations=5
 
+# As root if Debian's Chromium is not installed yet: every function of the web page, in that browser.
+CHROMIUM_PACKAGES := chromium fonts-dejavu-core
+test-browser: setup
+	@$(chromium)
+	$(BIN)/pytest -q -m browser --durations=5
+define chromium
+dpkg -s $(CHROMIUM_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install --no-install-recommends $(CHROMIUM_PACKAGES) >/dev/null </dev/null; }
+endef
+
+# The pictures of the tour, made by the test that looks at them.
+docs-screenshots: setup
+	@$(chromium)
+	JITSU_SCREENSHOTS=docs/pictures $(BIN)/pytest -q tests/system/browser/test_pictures.py
+
 # As root: README.md's two commands, the second of which is `make test`, by somebody who is not root in a bare Debian.
 test-newcomer: setup
 	$(BIN)/pytest -q -s -m newcomer -o faulthandler_timeout=0
@@ -190,6 +204,11 @@ bench-synjitsu: setup
 # Some minutes, as root: each kind of which the engine is installed. KINDS="command solo5" measures only these.
 bench-engines: setup guests
 	$(BIN)/python -m bench.engines $(KINDS)
+
+# Two minutes: a page with 2,000 VMs, and how long a change takes until it is seen.
+bench-web: setup
+	@$(chromium)
+	$(BIN)/python -m bench.web
 
 # A minute, as root.
 bench-libvirt: setup-libvirt

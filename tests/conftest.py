@@ -33,6 +33,7 @@ TIERS = {
     "libvirt": "libvirt's drivers and real guests, as root",
     "lxd": "a real LXD and its containers, as root",
     "qemu": "real QEMU processes without libvirt, as root",
+    "browser": "the web page in a real Chromium",
     "docker": "a real dockerd and Podman, and their containers, as root",
     "systemd": "what is installed on a machine, as root",
     "compose": "containers, as root",

@@ -12,20 +12,7 @@ owner's host, for timelines.
 from __future__ import annotations
 
 from jitsu_protocol.messages.base import VERSION, Done, Failure, FeedItem, Message, Ping, Pong, Request
-from jitsu_protocol.messages.reaper import (
-    Asked,
-    Connected,
-    ForgetClients,
-    Peer,
-    Report,
-    Use,
-    Why,
-    WhyClient,
-    WhyEvent,
-    WhyPeer,
-    WhyReason,
-    WhyReport,
-)
+from jitsu_protocol.messages.reaper import Report, Use
 from jitsu_protocol.messages.store import (
     MASTER,
     Applied,
@@ -81,11 +68,9 @@ from jitsu_protocol.messages.vmd import (
     Timelines,
     Trace,
     Trigger,
-    VmBoot,
     VmList,
     VmStateChanged,
     VmStatus,
-    VmStop,
 )
 
 __all__ = [
@@ -94,7 +79,6 @@ __all__ = [
     "Applied",
     "Apply",
     "Arm",
-    "Asked",
     "AskedHypervisor",
     "Branch",
     "BranchList",
@@ -107,7 +91,6 @@ __all__ = [
     "Commit",
     "CommitChanges",
     "Committed",
-    "Connected",
     "CreateBranch",
     "DeleteBranch",
     "Describe",
@@ -124,7 +107,6 @@ __all__ = [
     "Failure",
     "FeedItem",
     "Fetch",
-    "ForgetClients",
     "HandedOver",
     "HeadMoved",
     "History",
@@ -136,7 +118,6 @@ __all__ = [
     "Merge",
     "Message",
     "OperatorStop",
-    "Peer",
     "Ping",
     "Pong",
     "Pull",
@@ -156,15 +137,7 @@ __all__ = [
     "Trigger",
     "Use",
     "Value",
-    "VmBoot",
     "VmList",
     "VmStateChanged",
     "VmStatus",
-    "VmStop",
-    "Why",
-    "WhyClient",
-    "WhyEvent",
-    "WhyPeer",
-    "WhyReason",
-    "WhyReport",
 ]

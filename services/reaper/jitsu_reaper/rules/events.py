@@ -27,8 +27,6 @@ class StatesListed:
 
     statuses: Sequence[VmStatus]
     host: str = ""
-    wall: float = 0.0
-    """Unix time."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,6 @@ class StateChanged:
 
     status: VmStatus
     gone: bool = False
-    wall: float = 0.0
-    """Unix time."""
 
 
 @dataclass(frozen=True)
