@@ -39,7 +39,7 @@ STOP_LIMIT_S = 1
 _UCRED = struct.Struct("3i")
 
 
-class Connection(H11Protocol):
+class PeerConnection(H11Protocol):
     """A connection that knows the user at its other end, and does not wait for a request for ever."""
 
     def connection_made(self, transport: Any) -> None:
@@ -151,7 +151,7 @@ async def serve(
     """Serve until `stop` is set."""
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=PeerConnection,
         ws="none",
         lifespan="off",
         loop="none",
