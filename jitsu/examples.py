@@ -65,6 +65,22 @@ COMMANDS = {
             ("jitsu is-ready www --wait 30", "Wait up to 30 seconds until somebody's query has made it ready."),
         ),
     ),
+    "why": More(
+        LOOK,
+        "docs/how-to/still-up.md",
+        (
+            ("jitsu why www", "Show who woke www, what keeps it up now, and when it stops."),
+            ("jitsu why www --json", "The same facts for a script."),
+        ),
+    ),
+    "forget-clients": More(
+        ADMINISTRATION,
+        "docs/explanation/security.md",
+        (
+            ("jitsu forget-clients", "Delete what is recorded of clients, boots and stops."),
+            ("jitsu forget-clients www", "Delete what is recorded of www only."),
+        ),
+    ),
     "trace": More(
         LOOK,
         "docs/explanation/how-it-works.md",

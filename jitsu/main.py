@@ -16,7 +16,8 @@ import jitsu.keep
 import jitsu.keys
 import jitsu.running
 import jitsu.state
-import jitsu.status  # noqa: F401  they register their commands
+import jitsu.status
+import jitsu.why  # noqa: F401  they register their commands
 from jitsu.cli import app
 from jitsu.help import run
 from jitsu_runtime.service import collect_rarely

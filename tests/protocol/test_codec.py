@@ -28,8 +28,8 @@ def test_a_message_survives_encoding_and_decoding() -> None:
 
 def test_the_bytes_of_this_protocol_version_do_not_change() -> None:
     assert encode(SUMMON, id=b"\x01", timeout=1.0).hex() == (
-        "95920102aa766d642e73756d6d6f6ec40101cb3ff000000000000084a276"
-        "6da178a774726967676572a3646e73a87761697465645f73cb3fe0000000000000a374746cc0"
+        "95920103aa766d642e73756d6d6f6ec40101cb3ff000000000000085a276"
+        "6da178a774726967676572a3646e73a87761697465645f73cb3fe0000000000000a374746cc0a26279a0"
     )
 
 

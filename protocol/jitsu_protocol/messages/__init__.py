@@ -12,7 +12,20 @@ owner's host, for timelines.
 from __future__ import annotations
 
 from jitsu_protocol.messages.base import VERSION, Done, Failure, FeedItem, Message, Ping, Pong, Request
-from jitsu_protocol.messages.reaper import Report, Use
+from jitsu_protocol.messages.reaper import (
+    Asked,
+    Connected,
+    ForgetClients,
+    Peer,
+    Report,
+    Use,
+    Why,
+    WhyClient,
+    WhyEvent,
+    WhyPeer,
+    WhyReason,
+    WhyReport,
+)
 from jitsu_protocol.messages.store import (
     MASTER,
     Applied,
@@ -68,9 +81,11 @@ from jitsu_protocol.messages.vmd import (
     Timelines,
     Trace,
     Trigger,
+    VmBoot,
     VmList,
     VmStateChanged,
     VmStatus,
+    VmStop,
 )
 
 __all__ = [
@@ -79,6 +94,7 @@ __all__ = [
     "Applied",
     "Apply",
     "Arm",
+    "Asked",
     "AskedHypervisor",
     "Branch",
     "BranchList",
@@ -91,6 +107,7 @@ __all__ = [
     "Commit",
     "CommitChanges",
     "Committed",
+    "Connected",
     "CreateBranch",
     "DeleteBranch",
     "Describe",
@@ -107,6 +124,7 @@ __all__ = [
     "Failure",
     "FeedItem",
     "Fetch",
+    "ForgetClients",
     "HandedOver",
     "HeadMoved",
     "History",
@@ -118,6 +136,7 @@ __all__ = [
     "Merge",
     "Message",
     "OperatorStop",
+    "Peer",
     "Ping",
     "Pong",
     "Pull",
@@ -137,7 +156,15 @@ __all__ = [
     "Trigger",
     "Use",
     "Value",
+    "VmBoot",
     "VmList",
     "VmStateChanged",
     "VmStatus",
+    "VmStop",
+    "Why",
+    "WhyClient",
+    "WhyEvent",
+    "WhyPeer",
+    "WhyReason",
+    "WhyReport",
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-VERSION = (1, 2)
+VERSION = (1, 3)
 """The protocol version, major and minor: processes of the same major version understand each other.
 
 With a peer of an older minor version, a process can do everything that the older one can. A field that only one of the
@@ -14,6 +14,8 @@ two knows is ignored or has a default. A caller that gets UnknownKind for a new 
 
 1.1 added store.register (the fallback is store.apply) and vmd.check (without it, nothing is checked).
 1.2 added the TTL of answers to reaper.report and vmd.summon (without it, the larger of the old and the new TTL counts).
+1.3 added vmd.discover, reaper.why and reaper.forget-clients, and to other messages who asked for a VM and why it was
+    started or stopped (without that, `jitsu why` knows less).
 """
 
 

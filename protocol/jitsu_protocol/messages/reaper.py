@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from jitsu_protocol.messages.base import Request, VmId
+from jitsu_protocol.messages.base import Message, Request, VmId
 
 MAX_REPORTED = 20_000
 """How many uses, and how many drains, a report may have: twice the number of VMs of a large suite. dns sends a few
@@ -14,6 +14,16 @@ hundred at a time."""
 MAX_COUNT = 2**53
 """The largest number of queries for one name in one report."""
 MAX_TTL = 2**31 - 1  # RFC 2181, section 8
+MAX_ASKED = 1000
+"""How many facts about clients, and how many VMs with their connections, a report may have."""
+MAX_PEERS = 16
+"""How many peers of one VM a report names; it says how many connections there are in all."""
+
+ShortText = Annotated[str, Field(max_length=255)]
+Network = Annotated[str, Field(max_length=64)]
+"""A client as it is recorded: an address, a network, or "", as `log.privacy` has it (model/privacy.py)."""
+Age = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Seconds since something happened."""
 
 
 class Use(NamedTuple):
@@ -25,6 +35,39 @@ class Use(NamedTuple):
     count: Annotated[int, Field(ge=0, le=MAX_COUNT)]  # type: ignore[assignment]  # not the method of tuple
     age_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """Seconds since the latest use."""
+
+
+class Asked(NamedTuple):
+    """A client that asked for a VM, or sent it a packet; only a list on the bus, because there may be many."""
+
+    vm: VmId
+    token: ShortText
+    """The `by` of the summon that this client caused; "" for one that caused none."""
+    what: Literal["query", "packet", "magic packet"]
+    about: ShortText
+    """Which name and type was asked for (`www.example.org A`), or where the packet went (`tcp/22`)."""
+    client: Network
+    age_s: Age
+
+
+class Peer(NamedTuple):
+    """Connections of one client network to one port of a VM."""
+
+    client: Network
+    about: Annotated[str, Field(max_length=32)]
+    """`tcp/22`"""
+    count: Annotated[int, Field(ge=0, le=MAX_COUNT)]  # type: ignore[assignment]  # not the method of tuple
+
+
+class Connected(NamedTuple):
+    """The connections to a VM that are open now."""
+
+    vm: VmId
+    open: Annotated[int, Field(ge=0, le=MAX_COUNT)]
+    unseen: bool
+    """There may be others: Synjitsu did not see all connections begin."""
+    peers: Annotated[list[Peer], Field(max_length=MAX_PEERS)]
+    """Those with the most connections."""
 
 
 class Report(Request):
@@ -64,3 +107,123 @@ class Report(Request):
     """What an operator should repair, for `jitsu status`."""
     leaving: bool = False
     """The reporter stops in an orderly way, and sends no further report."""
+    asked: list[Asked] = Field(default_factory=list, max_length=MAX_ASKED)
+    """Facts for `jitsu why`: who caused a summon, and now and then one of the clients that are answered at once. They
+    decide nothing. Empty from a reporter of protocol 1.2 or earlier."""
+    connected: list[Connected] = Field(default_factory=list, max_length=MAX_ASKED)
+    """For `jitsu why`: the connections to VMs of which they have changed, or were not reported for a while."""
+
+
+class Why(Request):
+    """jitsu and jitsu-web to reaper: why did this VM boot, why is it up, and when does it stop? Answer: WhyReport.
+
+    The answer is NotFound if the VM is not configured and nothing is recorded of it. New after protocol 1.2.
+    """
+
+    kind: ClassVar[str] = "reaper.why"
+
+    vm: VmId
+
+
+class WhyClient(BaseModel):
+    """A client that used a VM, as far as it is recorded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    what: str
+    """`query`, `packet` or `magic packet`."""
+    about: str
+    """The name and type, or the protocol and port: `www.example.org A`, `tcp/22`."""
+    client: str
+    """A network, an address, or "" if clients are not recorded."""
+    reporter: str
+    """The dns replica or the Synjitsu that saw it."""
+    ts: float
+    """When it was seen last, in Unix time."""
+    count: int
+    """How often it was noticed. Of clients that are answered at once, only samples are."""
+
+
+class WhyPeer(BaseModel):
+    """Connections that are open."""
+
+    model_config = ConfigDict(frozen=True)
+
+    client: str
+    about: str
+    count: int
+
+
+class WhyReason(BaseModel):
+    """One reason why a VM is not stopped now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    """`held`, `kept`, `not-ready`, `draining`, `answers`, `connections`, `used`, `silence`, `started`, `unconfigured`,
+    `retry` or `turn` (the reaper's rules/why.py says what each means)."""
+    text: str
+    """A clause for people: `an answer that was given for it is valid for 40 s more`."""
+    until_ts: float | None = None
+    """When it is over unless something happens, in Unix time; None if nobody knows."""
+
+
+class WhyEvent(BaseModel):
+    """A boot or a stop."""
+
+    model_config = ConfigDict(frozen=True)
+
+    what: Literal["boot", "stop"]
+    ts: float
+    """When it began, in Unix time."""
+    cause: str
+    """Of a boot: `query`, `packet`, `magic packet`, `operator`, `traffic`, `dns`, `changed` or `found`. Of a stop:
+    `idle`, `room`, `operator`, `changed`, `removed`, `failed`, `ended`, `crashed` or `unknown`."""
+    decided_by: str
+    """A service or an operator: `dns-0`, `operator:alice`, `the reaper`, `vmd`, `the VM itself`."""
+    about: str = ""
+    """What was asked for, as of a WhyClient; or why it was stopped."""
+    client: str = ""
+    took_s: float | None = None
+    """Until it was ready, or had stopped; None if that is not over, or not known."""
+    outcome: str = ""
+    """`ready`, `stopped`, `failed: REASON`, or "" as long as it is not over."""
+
+
+class WhyReport(Message):
+    """The answer to Why. `jitsu why --json` prints it, and the HTTP API returns it."""
+
+    kind: ClassVar[str] = "reaper.why-report"
+
+    vm: str
+    name: str
+    state: str
+    why_booted: str
+    """A paragraph for people, and so are the next two."""
+    why_up: str
+    when_stops: str
+    reasons: list[WhyReason] = Field(default_factory=list)
+    """Why it is not stopped now; empty if it does not run."""
+    stops_ts: float | None = None
+    """When it is stopped unless it is used, in Unix time; None if that is not known, or never."""
+    clients: list[WhyClient] = Field(default_factory=list)
+    """Those that were noticed last, the latest first."""
+    connections: list[WhyPeer] = Field(default_factory=list)
+    connections_open: int = 0
+    """How many connections are open in all."""
+    events: list[WhyEvent] = Field(default_factory=list)
+    """The last boots and stops, the latest first."""
+    last_error: str = ""
+    last_error_ts: float | None = None
+
+
+class ForgetClients(Request):
+    """jitsu to reaper: delete all recorded boots, stops and clients, in the file and in memory. Answer: Done.
+
+    New after protocol 1.2.
+    """
+
+    kind: ClassVar[str] = "reaper.forget-clients"
+
+    vm: VmId = ""
+    """Only those of this VM; "" for all VMs."""

@@ -28,6 +28,8 @@ class Summon(Request):
     ttl: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """The longest TTL with which the sender answers queries for the VM, in seconds. None if it answers no queries, or
     does not send its TTL (protocol 1.1)."""
+    by: str = Field("", max_length=255)
+    """Who asks, for `jitsu why`: an operator, or a token that the sender's next report to the reaper explains."""
 
 
 class Summoned(Message):
@@ -52,6 +54,8 @@ class StartDiscarding(Request):
     kind: ClassVar[str] = "vmd.start-discarding"
 
     vm: VmId
+    by: str = Field("", max_length=255)
+    """The operator, for `jitsu why`."""
 
 
 class Drain(Request):
@@ -102,6 +106,8 @@ class OperatorStop(Request):
     kind: ClassVar[str] = "vmd.stop"
 
     vm: VmId
+    by: str = Field("", max_length=255)
+    """The operator, for `jitsu why`."""
 
 
 class HandedOver(Request):
@@ -204,6 +210,42 @@ class ListVms(Request):
     kind: ClassVar[str] = "vmd.list"
 
 
+class VmBoot(BaseModel):
+    """Why a VM was started the last time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trigger: Trigger
+    by: str = ""
+    """The `by` of the first request; "" if it did not say."""
+    begun_mono: float
+    """When it was summoned: together with the VM, this identifies the boot."""
+    age_s: float
+    took_s: float | None = None
+    """From the summon until it was ready; None if it was not."""
+    joined: int = 0
+    """How many further requests have joined it."""
+    note: str = ""
+    """Why vmd itself has started it again; "" if somebody asked."""
+
+
+class VmStop(BaseModel):
+    """Why a VM was stopped the last time, or has ended."""
+
+    model_config = ConfigDict(frozen=True)
+
+    why: str
+    """`idle`, `operator`, `changed`, `removed`, `failed`, `ended` or `crashed`; others may follow."""
+    by: str = ""
+    """The operator."""
+    note: str = ""
+    """What has changed, or how it failed."""
+    begun_mono: float
+    age_s: float
+    took_s: float | None = None
+    """Until it had stopped; None as long as it has not."""
+
+
 class VmStatus(BaseModel):
     """The state of one VM, as far as vmd knows."""
 
@@ -240,7 +282,10 @@ class VmStatus(BaseModel):
     """The hold that keeps it from being started or stopped automatically (`jitsu hold`); "" if it is not held."""
     kept: str = ""
     """Why it is not stopped although it may be idle (`jitsu keep`); "" if it may be. Always "" from a vmd of protocol
-    1.3 or earlier."""
+    1.2 or earlier."""
+    boot: VmBoot | None = None
+    """None if this vmd has not started it, or is of protocol 1.2 or earlier."""
+    stop: VmStop | None = None
 
 
 class VmList(Message):

@@ -43,6 +43,8 @@ _CALLERS: dict[type[Request], frozenset[str]] = {
     messages.Disarm: frozenset({"vmd"}),
     # the reaper
     messages.Report: frozenset({"dns", "synjitsu"}),
+    messages.Why: OPERATOR,
+    messages.ForgetClients: OPERATOR,
 }
 
 

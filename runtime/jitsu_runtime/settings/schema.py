@@ -140,6 +140,10 @@ class LogSettings(Section):
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
     format: Literal["auto", "human", "json"] = Field("auto", description="auto: human on a terminal, else json.")
+    privacy: Literal["network", "full", "none"] = Field(
+        "network",
+        description="What `jitsu why` may record of a client: its network (/24, /56), its full address, or nothing.",
+    )
 
 
 class DnsSettings(Section):
@@ -411,6 +415,10 @@ class SynjitsuSettings(Section):
 
 class ReaperSettings(Section):
     """The idle reaper."""
+
+    directory: str = Field(
+        "", description="Where it keeps the boots, stops and clients for `jitsu why`; empty: with the ipc sockets."
+    )
 
     drain_limit: Limit = Field(
         3.0,

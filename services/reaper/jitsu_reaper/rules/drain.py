@@ -54,11 +54,15 @@ class DrainEnded:
     """A drain is over: vmd has stopped the VM, or refused to drain or to stop it, or a query has saved it."""
 
     vm: str
+    reason: str = field(default="", compare=False)
+    """Why it came to nothing; "" if vmd has stopped the VM, or has published that the drain is over."""
 
 
 @dataclass(frozen=True)
 class Used:
     """The VM that drains was used, or so little is heard that it may have been."""
+
+    reason: str = field(default="it was used while it was being drained", compare=False)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class TakeBackDrain:
 
     vm: str
     drain: str
+    reason: str = field(default="", compare=False)
+    """Why, for people."""
 
 
 DrainEvent = DrainBegun | DrainEnded | Used | Acknowledged
@@ -129,10 +135,11 @@ class DrainMachine:
         """Be over."""
         self.state = DrainState.OVER
 
-    def take_back(self, _: Used | Tick, __: float) -> None:
+    def take_back(self, event: Used | Tick, _: float) -> None:
         """Let the VM run on."""
         self.state = DrainState.OVER
-        self._actions.append(TakeBackDrain(self.vm, self.drain))
+        late = f"not everybody has acknowledged it within {self.limit_s:g} s"
+        self._actions.append(TakeBackDrain(self.vm, self.drain, event.reason if isinstance(event, Used) else late))
 
     def take_back_if_late(self, event: Tick, now: float) -> None:
         """Let the VM run on if the replicas take too long."""

@@ -27,6 +27,8 @@ class StatesListed:
 
     statuses: Sequence[VmStatus]
     host: str = ""
+    wall: float = 0.0
+    """Unix time."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class StateChanged:
 
     status: VmStatus
     gone: bool = False
+    wall: float = 0.0
+    """Unix time."""
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,9 @@ class Policy:
         match event:
             case VmsConfigured(changes):
                 self._configure(changes, now)
-            case StatesListed(statuses, host):
+            case StatesListed(statuses, host, _):
                 self._list(statuses, host, now)
-            case StateChanged(status, gone):
+            case StateChanged(status, gone, _):
                 self._change(status, now, gone=gone)
             case DrainBegun(vm):
                 if vm in self._drains:
@@ -232,6 +232,14 @@ class Policy:
         free = max(0, MAX_DRAINS - len(host.drains))
         return [self._begin(vm, host, for_room=True) for vm in islice(host.evictions.chosen(now), free)]
 
+    def is_busy(self, host: str) -> bool:
+        """Say whether as many VMs of a host are drained as may be at once."""
+        return len(self._host(host).drains) >= MAX_DRAINS
+
+    def is_for_room(self, vm: str) -> bool:
+        """Say whether a VM is drained only because another one waits for its room."""
+        return vm in self._drains and self._drains[vm].for_room
+
     # --- drains ---
 
     def _begin(self, vm: str, host: _Host, *, for_room: bool = False) -> AskDrain:
@@ -247,7 +255,9 @@ class Policy:
     def _follow(self, vm: str, drain: DrainMachine, now: float) -> list[DrainAction]:
         """Feed a drain what is known now."""
         host = self.vms.host_of(vm)
-        if drain.state is DrainState.WAITING and not (self._is_heard(host) and self._idle_at(vm, drain) <= now):
+        if drain.state is DrainState.WAITING and not self._is_heard(host):
+            return drain.handle(Used("not enough was heard any longer to know that it is unused"), now)
+        if drain.state is DrainState.WAITING and self._idle_at(vm, drain) > now:
             return drain.handle(Used(), now)
         actions = drain.tick(now)
         if drain.state is DrainState.WAITING and self.usage.reporters.all_acknowledge(drain.drain, host):

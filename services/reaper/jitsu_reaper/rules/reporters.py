@@ -103,6 +103,8 @@ class Reporters:
     """Some dns replica has been heard of, ever."""
     _floors: dict[str | None, float] = field(default_factory=dict)
     """Until when all VMs of a host, or (None) of all hosts, count as used."""
+    _why: dict[str | None, str] = field(default_factory=dict)
+    """The same hosts -> what happened then, for `jitsu why`."""
     _ticked_at: float = 0.0
     _listens_until: float = 0.0
 
@@ -120,7 +122,7 @@ class Reporters:
         gone = {}
         for name, reporter in self.silent(now).items():
             ends = reporter.heard_at + reporter.lease_s
-            self._used_until(reporter, min(now, ends))
+            self._used_until(reporter, min(now, ends), f"{name} was not heard")
             if now >= ends:
                 gone[name] = self.known.pop(name)  # it answers nothing warm until it has registered again
         return gone
@@ -153,7 +155,7 @@ class Reporters:
             known.heard_at = now  # it was sent again because the reply was lost
             return False
         if known is not None and known.instance != report.instance:
-            self._used_until(known, now)
+            self._used_until(known, now, f"{report.replica} was started again")
         if report.leaving:
             self.known.pop(report.replica, None)
             return True
@@ -172,6 +174,11 @@ class Reporters:
     def used_until(self, host: str) -> float:
         """Return until when all VMs of a host count as used, whatever is known of each of them."""
         return max(self._floor(None), self._floor(host))
+
+    def why_used(self, host: str) -> str:
+        """Return what happened at `used_until`, as the beginning of a sentence."""
+        latest = max((None, host), key=self._floor)
+        return self._why.get(latest, "the reaper started")
 
     def silent(self, now: float) -> dict[str, Reporter]:
         """Return those that are not heard."""
@@ -209,12 +216,13 @@ class Reporters:
         """Return for `jitsu status` what the reporters warn of."""
         return [f"{name}: {warning}" for name, each in sorted(self.known.items()) for warning in each.warnings]
 
-    def _used_until(self, reporter: Reporter, at: float) -> None:
+    def _used_until(self, reporter: Reporter, at: float, why: str) -> None:
         """Count the VMs that a reporter is about as used until then; all VMs, if there are too many hosts."""
         host = reporter.host
         if host not in self._floors and len(self._floors) >= MAX_FLOORS:
             host = None
-        self._floors[host] = max(self._floor(host), at)
+        if at >= self._floor(host):
+            self._floors[host], self._why[host] = at, why
 
     def _floor(self, host: str | None) -> float:
         return max(self.floor, self._floors.get(host, self.floor))

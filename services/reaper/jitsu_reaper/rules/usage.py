@@ -105,6 +105,14 @@ class Usage:
         floor = self.reporters.used_until(host)
         return max(floor, self._used.get(vm, floor))
 
+    def used_at(self, vm: str) -> float | None:
+        """Return when a use of a VM was reported last; None if that never was."""
+        return self._used.get(vm)
+
+    def answers_until(self, vm: str) -> float:
+        """Return until when an answer that was reported is within its TTL."""
+        return self._lifetimes(vm).until
+
     def valid_until(self, vm: str, host: str) -> float:
         """Return the latest time at which an answer may still be within its TTL, given who was silent."""
         lifetimes = self._lifetimes(vm)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from jitsu_protocol.messages import CancelDrain, Done, Drain, Draining, Report, StopDrained
+from jitsu_protocol.messages import CancelDrain, Done, Drain, Draining, ForgetClients, Report, StopDrained, Why
 from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.inventory import check_durations
 from jitsu_protocol.model.vm import REPLICA_ROOT, STATS_ROOT
@@ -22,7 +22,7 @@ from jitsu_reaper.rules.events import (
     UsageReported,
     VmsConfigured,
 )
-from jitsu_reaper.rules.reaper import Reaper, ReaperAction, Save
+from jitsu_reaper.rules.reaper import Reaper, ReaperAction, Save, WriteRecord
 from jitsu_reaper.wires.keeping import CALL_TIMEOUT_S, Keeper
 from jitsu_reaper.wires.vm_metrics import UsageMetrics
 from jitsu_runtime.bus.follow import fetch_leaves, follow_states, follow_vms
@@ -31,6 +31,7 @@ from jitsu_runtime.driver import Driver
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jitsu_protocol.messages import WhyReport
     from jitsu_runtime.settings.load import Settings
     from jitsu_runtime.world import Caller, Followed, World
 
@@ -89,10 +90,10 @@ class ReaperServer:
         self._ears.vmds = follow_states(
             self._world,
             self._vmds,
-            lambda statuses, host: self._driver.handle(StatesListed(statuses, host)),
-            lambda status, gone: self._driver.handle(StateChanged(status, gone)),
+            lambda statuses, host: self._driver.handle(StatesListed(statuses, host, self._world.clock.wall())),
+            lambda status, gone: self._driver.handle(StateChanged(status, gone, self._world.clock.wall())),
         )
-        self._world.serve({Report: self.report})
+        self._world.serve({Report: self.report, Why: self.why, ForgetClients: self.forget_clients})
         self._driver.tick()
 
     def notes(self) -> list[str]:
@@ -120,6 +121,18 @@ class ReaperServer:
         self._reports.inc()
         return Done()
 
+    def why(self, request: Why) -> WhyReport:
+        """Reply to Why."""
+        return self.reaper.why(request.vm, self._world.clock.now(), self._world.clock.wall())
+
+    def forget_clients(self, request: ForgetClients) -> Done:
+        """Reply to ForgetClients."""
+        if request.vm:
+            self.reaper.recorded.forget(request.vm)
+        else:
+            self.reaper.recorded.clear()
+        return Done()
+
     def _perform(self, actions: Sequence[ReaperAction]) -> None:
         for action in actions:
             match action:
@@ -127,8 +140,10 @@ class ReaperServer:
                     self._world.spawn(self._drain(vm))
                 case AskStop(vm, drain):
                     self._world.spawn(self._stop(vm, drain))
-                case TakeBackDrain(vm, drain):
+                case TakeBackDrain(vm, drain, _):
                     self._world.spawn(self._take_back(vm, drain))
+                case WriteRecord():
+                    pass
                 case Save():
                     self._world.spawn(self._save())
 
@@ -138,19 +153,21 @@ class ReaperServer:
         except JitsuError as error:
             log.info("not drained", vm=self.reaper.policy.vms.name_of(vm), reason=str(error))
             self._drained.labels("refused").inc()
-            self._driver.handle(DrainEnded(vm))
+            self._driver.handle(DrainEnded(vm, str(error) or "vmd refused it"))
         else:
             self._driver.handle(DrainBegun(vm, begun.drain))
 
     async def _stop(self, vm: str, drain: str) -> None:
+        refusal = ""
         try:
             await self._vmd_of(vm).call(StopDrained(vm=vm, drain=drain), Done, CALL_TIMEOUT_S)
             log.info("idle, stopped", vm=self.reaper.policy.vms.name_of(vm))
             self._drained.labels("stopped").inc()
         except JitsuError as error:
-            log.info("not stopped", vm=self.reaper.policy.vms.name_of(vm), reason=str(error))
+            refusal = str(error) or "vmd refused it"
+            log.info("not stopped", vm=self.reaper.policy.vms.name_of(vm), reason=refusal)
             self._drained.labels("refused").inc()
-        self._driver.handle(DrainEnded(vm))
+        self._driver.handle(DrainEnded(vm, refusal))
 
     async def _take_back(self, vm: str, drain: str) -> None:
         self._drained.labels("cancelled").inc()
