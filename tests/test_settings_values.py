@@ -7,7 +7,6 @@ directory. What dns makes of its settings, and [defaults], are in test_values.py
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +37,7 @@ from jitsu_vmd.rules.admission import Admission
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from tests.support.hypervisors import refusal_of
 from tests.support.reaper import HearingPolicy
+from tests.support.tasks import task_group
 from tests.support.vms import make_vm
 from tests.test_values import EDGES
 
@@ -85,22 +85,14 @@ KEYS = [
 VM = make_vm("www", "10.0.0.1", hypervisor="one")
 
 
-class _Over(Exception):
-    """The process has done what it was made for."""
-
-
 async def start(service: str, settings: Settings, work: Callable[[RealWorld], None]) -> None:
     """Make a service's process and have it begin its work; raises what that raises."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            process = RealWorld(service, settings, group)
-            try:
-                work(process)
-            finally:
-                process.close()
-            raise _Over
-    except* _Over:
-        pass
+    async with task_group() as group:
+        process = RealWorld(service, settings, group)
+        try:
+            work(process)
+        finally:
+            process.close()
 
 
 def connects(process: RealWorld) -> None:

@@ -32,14 +32,15 @@ from jitsu_protocol.model.errors import BootFailed, JitsuError, Unavailable
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import VM_ROOT, to_tree
 from jitsu_runtime.settings.load import load
+from tests.support.dns_replica import serving
 from tests.support.dns_sockets import CLIENT
-from tests.support.dns_world import serving, settled
 from tests.support.vms import make_vm
+from tests.support.world import settled
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.dns_world import Serving
+    from tests.support.dns_replica import Serving
 
 WWW = make_vm(ttl="10")
 OTHER = make_vm("other", "127.0.1.2", ttl="10")
@@ -49,7 +50,7 @@ SECONDARY = ("192.0.2.53", 53)
 
 async def ready(made: Serving) -> None:
     """Let the reaper acknowledge a report, and the VM be ready."""
-    await made.world.reaper.answer(Done())
+    await made.reaper.answer(Done())
     made.state(WWW, VmState.READY)
 
 
@@ -69,7 +70,7 @@ async def test_a_cold_query_is_answered_when_vmd_has_summoned_the_vm(tmp_path: P
         assert made.world.is_ready
         made.ask("www.jitsu.test")
         assert made.answered() == []
-        assert await made.world.hosts[""].answer(Summoned()) == Summon(vm=WWW.uuid, ttl=10)
+        assert await made.vmd.answer(Summoned()) == Summon(vm=WWW.uuid, ttl=10)
         (answer,) = made.answered()
         assert address_in(answer) == "127.0.1.1"
 
@@ -78,17 +79,17 @@ async def test_a_cold_query_over_tcp_is_answered_and_one_whose_client_left_is_no
     async with serving(tmp_path, WWW) as made:
         made.ask("www.jitsu.test", udp=False)
         made.sockets.close(CLIENT)
-        await made.world.hosts[""].answer(Summoned())
+        await made.vmd.answer(Summoned())
         assert made.answered() == []
         made.ask("www.jitsu.test", id=2, udp=False)
-        await made.world.hosts[""].answer(Summoned())
+        await made.vmd.answer(Summoned())
         assert [message.id for message in made.answered()] == [2]
 
 
 async def test_a_cold_query_is_told_why_its_vm_does_not_boot(tmp_path: Path) -> None:
     async with serving(tmp_path, WWW) as made:
         made.ask("www.jitsu.test")
-        await made.world.hosts[""].answer(BootFailed("www: no memory"))
+        await made.vmd.answer(BootFailed("www: no memory"))
         (answer,) = made.answered()
         assert (answer.rcode(), "no memory" in reason_in(answer)) == (dns.rcode.SERVFAIL, True)
 
@@ -104,7 +105,7 @@ async def test_g2_a_cold_query_is_answered_when_its_time_is_over_whatever_vmd_do
         made.world.time.advance(WWW.max_wait)
         (answer,) = made.answered()
         assert address_in(answer) == "127.0.1.1"
-        made.world.feeds["vmd", ""].heard = False
+        made.world.followed["vmd vm"].heard = False
         made.ask("www.jitsu.test", id=3)
         made.world.time.advance(WWW.max_wait)
         (answer,) = made.answered()
@@ -124,10 +125,10 @@ async def test_vmd_is_asked_again_while_its_guest_has_other_addresses_than_are_c
 ) -> None:
     async with serving(tmp_path, WWW) as made:
         made.ask("www.jitsu.test")
-        await made.world.hosts[""].answer(Summoned(addresses=["127.0.9.9"]))
+        await made.vmd.answer(Summoned(addresses=["127.0.9.9"]))
         assert made.answered() == []
         made.world.time.advance(SUMMON_AGAIN_S)
-        await made.world.hosts[""].answer(Summoned(addresses=["127.0.1.1"]))
+        await made.vmd.answer(Summoned(addresses=["127.0.1.1"]))
         assert [address_in(message) for message in made.answered()] == ["127.0.1.1"]
 
 
@@ -173,16 +174,16 @@ async def test_g3_it_answers_warm_only_after_the_reaper_has_acknowledged_a_repor
         made.state(WWW, VmState.READY)
         made.ask("www.jitsu.test")
         assert made.answered() == []
-        await made.world.hosts[""].answer(Summoned())
+        await made.vmd.answer(Summoned())
         made.answered()
-        report = await made.world.reaper.answer(Done())
+        report = await made.reaper.answer(Done())
         assert isinstance(report, Report)
         assert (report.replica, report.address) == ("dns-0", "127.0.0.1:53")
         made.ask("www.jitsu.test", id=2)
         (answer,) = made.answered()
         assert answer.id == 2
         await settled()
-        assert made.world.hosts[""].requests == []
+        assert made.vmd.waiting == []
 
 
 async def test_g3_it_answers_warm_no_longer_than_its_lease(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ async def test_the_use_of_a_warm_answer_is_in_the_next_report(tmp_path: Path) ->
         for id in range(3):
             made.ask("www.jitsu.test", id=id)
         made.world.time.advance(1.0)
-        report = await made.world.reaper.answer(Done())
+        report = await made.reaper.answer(Done())
         assert [(use.vm, use.count, use.age_s) for use in report.uses] == [(WWW.uuid, 3, 1.0)]
 
 
@@ -210,18 +211,18 @@ async def test_a_drain_is_reported_at_once(tmp_path: Path) -> None:
     async with serving(tmp_path, WWW) as made:
         await ready(made)
         made.state(WWW, VmState.DRAINING, drain="d1")
-        report = await made.world.reaper.answer(Done())
+        report = await made.reaper.answer(Done())
         assert report.drains == ["d1"]
 
 
 async def test_warnings_are_reported_each_time_and_logged_once(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with serving(tmp_path, WWW) as made:
-            await made.world.reaper.answer(Done())
+            await made.reaper.answer(Done())
             made.sockets.warnings.append("too few files")
             for _ in range(2):
                 made.world.time.advance(1.0)
-                report = await made.world.reaper.answer(Done())
+                report = await made.reaper.answer(Done())
                 assert "too few files" in report.warnings
     assert [line["event"] for line in logs].count("too few files") == 1
 
@@ -230,10 +231,9 @@ async def test_a_replica_that_stops_reports_what_is_left_and_that_it_leaves(tmp_
     async with serving(tmp_path, WWW) as made:
         await ready(made)
         made.ask("www.jitsu.test")
-        assert made.world.on_stop is not None
-        stopping = made.world.spawn(made.world.on_stop())  # type: ignore[arg-type]
-        assert [use.count for use in (await made.world.reaper.answer(Done())).uses] == [1]
-        assert (await made.world.reaper.answer(Done())).leaving
+        stopping = made.world.spawn(made.world.stop())
+        assert [use.count for use in (await made.reaper.answer(Done())).uses] == [1]
+        assert (await made.reaper.answer(Done())).leaving
         await stopping
 
 
@@ -241,9 +241,8 @@ async def test_a_replica_that_stops_while_the_reaper_is_away_says_so(tmp_path: P
     with capture_logs() as logs:
         async with serving(tmp_path, WWW) as made:
             await ready(made)
-            assert made.world.on_stop is not None
-            stopping = made.world.spawn(made.world.on_stop())  # type: ignore[arg-type]
-            await made.world.reaper.answer(Unavailable("away"))
+            stopping = made.world.spawn(made.world.stop())
+            await made.reaper.answer(Unavailable("away"))
             await stopping
     (line,) = [line for line in logs if line["event"].startswith("cannot report to the reaper")]
     assert line["reason"] == "away"
@@ -253,18 +252,17 @@ async def test_a_replica_on_sockets_of_the_service_manager_answers_what_it_has_r
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path, WWW) as made:
-        await made.world.reaper.answer(Done())
+        await made.reaper.answer(Done())
         made.sockets.is_inherited = True
         made.ask("www.jitsu.test")
-        assert made.world.on_stop is not None
-        stopping = made.world.spawn(made.world.on_stop())  # type: ignore[arg-type]
+        stopping = made.world.spawn(made.world.stop())
         await settled()
         assert not made.sockets.is_reading
-        assert made.world.reaper.requests == [], "it still has a query to answer"
-        await made.world.hosts[""].answer(Summoned())
+        assert made.reaper.waiting == [], "it still has a query to answer"
+        await made.vmd.answer(Summoned())
         assert len(made.answered()) == 1
         while not stopping.done():
-            await made.world.reaper.answer(Done())
+            await made.reaper.answer(Done())
 
 
 # --- settings and surroundings ---
@@ -407,10 +405,9 @@ async def test_a_store_that_has_what_the_file_has_is_asked_for_nothing_else(
     await kept_by_an_earlier_run(tmp_path, monkeypatch)
     async with serving(tmp_path, learns=False) as made:
         await settled()
-        snapshot = made.world.spawn(made.world.feeds["store", ""].snapshot())
-        head = await made.world.store.answer(Leaves(leaves={}, commit="c1", epoch="e", number=3, serial=7))
+        head = await made.store.answer(Leaves(leaves={}, commit="c1", epoch="e", number=3, serial=7))
         assert head == List(prefix=VM_ROOT, topic="vm", limit=1)
-        await snapshot
+        await made.world.followed["store vm"].synced.wait()
         made.ask("nobody.jitsu.test")
         assert [message.rcode() for message in made.answered()] == [dns.rcode.REFUSED]
 
@@ -422,18 +419,17 @@ async def test_a_store_that_has_something_else_is_asked_for_the_changes_or_else_
     await kept_by_an_earlier_run(tmp_path, monkeypatch)
     async with serving(tmp_path, learns=False) as made:
         await settled()
-        snapshot = made.world.spawn(made.world.feeds["store", ""].snapshot())
-        await made.world.store.answer(Leaves(leaves={}, commit="c2", epoch="e", number=3, serial=8))
+        await made.store.answer(Leaves(leaves={}, commit="c2", epoch="e", number=3, serial=8))
         gone = [Change(path=path, value=None) for path in of(OTHER)]
         commit = CommitChanges(commit=Commit(id="c2", author="", message="", ts=1.0), changes=gone)
         changes = ChangesList(commits=[commit], upto="c2", more=False)
-        asked = await made.world.store.answer(changes if is_known else JitsuError("no such commit"))
+        asked = await made.store.answer(changes if is_known else JitsuError("no such commit"))
         assert (type(asked), asked.since) == (ChangesSince, "c1")
         if not is_known:
             first = Leaves(leaves={}, commit="c2", epoch="e", number=3, serial=8, upto="x")
-            await made.world.store.answer(first)
-            await made.world.store.answer(Leaves(leaves=of(WWW), commit="c2", epoch="e", number=3, serial=8))
-        await snapshot
+            await made.store.answer(first)
+            await made.store.answer(Leaves(leaves=of(WWW), commit="c2", epoch="e", number=3, serial=8))
+        await made.world.followed["store vm"].synced.wait()
         made.ask("other.jitsu.test")
         assert [message.rcode() for message in made.answered()] == [dns.rcode.REFUSED]
 
@@ -444,4 +440,4 @@ async def test_many_vms_are_made_between_queries(tmp_path: Path) -> None:
         await settled()
         assert made.replica.names.completed.is_set()
         made.ask("n99.jitsu.test")
-        assert isinstance(await made.world.hosts[""].answer(Summoned()), Summon)
+        assert isinstance(await made.vmd.answer(Summoned()), Summon)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ from jitsu_reaper.wires import server
 from jitsu_store.rules.access import record_refusal
 from tests.support.odd_vms import GOOD, told_of
 from tests.support.vms import make_vm
-from tests.support.world import PlayedWorld
+from tests.support.world import PlayedWorld, played_world, settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -59,7 +58,7 @@ class OtherServices:
         self.tree: dict[str, str] = to_tree(WWW)
         self.status = VmStatus(uuid=WWW.uuid, name="www", state=VmState.READY)
         self.batch = 0
-        world.answers = {
+        world.answers |= {
             List: self.listed,
             ListVms: lambda _: VmList(vms=[self.status], epoch="e", number=0),
             Register: self.registered,
@@ -103,23 +102,15 @@ class OtherServices:
             await self.world.pass_time(1.0)
 
 
-class _Over(Exception):
-    """The test is over."""
-
-
 @asynccontextmanager
 async def reaper(tree: dict[str, str] | None = None) -> AsyncIterator[OtherServices]:
     """Run a reaper."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            others = OtherServices(PlayedWorld("reaper", group))
-            others.tree |= tree or {}
-            await start(others.world)
-            await others.world.settle()
-            yield others
-            raise _Over
-    except* _Over:
-        pass
+    async with played_world("reaper") as world:
+        others = OtherServices(world)
+        others.tree |= tree or {}
+        await start(world)
+        await settled()
+        yield others
 
 
 async def test_an_idle_vm_is_drained_and_stopped_once_the_replica_has_acknowledged() -> None:
@@ -253,7 +244,7 @@ async def test_a_store_that_returns_is_sent_everything_again() -> None:
         del others.tree[f"{PLACE}/total_requests"]
         await others.seconds(2)
         assert f"{PLACE}/total_requests" not in others.tree
-        await others.world.followed["store vm"].begin()
+        await others.world.followed["store vm"].snapshot()
         await others.seconds(2)
         assert others.tree[f"{PLACE}/total_requests"] == "3"
 
@@ -328,7 +319,8 @@ async def test_one_that_an_earlier_reaper_knew_is_removed_when_its_lease_has_run
 async def test_a_vm_whose_host_is_no_longer_configured_is_not_drained() -> None:
     async with reaper() as others:
         await others.seconds(10)
-        others.world.followed["vmd vm"].reset([others.status.model_copy(update={"host": "gone"})])
+        others.status = others.status.model_copy(update={"host": "gone"})
+        await others.world.followed["vmd vm"].snapshot()
         await others.seconds(12)
         assert others.asked(Drain) == []
 

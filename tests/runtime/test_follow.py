@@ -25,7 +25,7 @@ from jitsu_protocol.model.errors import NotFound, TimedOut
 from jitsu_protocol.model.vm import VM_ROOT
 from jitsu_runtime.bus.follow import PATIENCE_S, fetch_leaves, follow_vms
 from jitsu_runtime.bus.watch import Watch
-from tests.support.world import PlayedPeer, PlayedWorld
+from tests.support.world import PlayedPeer, PlayedWorld, settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,8 @@ async def test_vms_come_from_a_snapshot_in_pages_and_then_from_each_commit() -> 
         )
         assert order == ["serial 5", "a b", "returned"]
         changes = [{"path": path, "value": value} for path, value in vm_leaves(C, "c").items()]
-        body = Committed.model_validate({"commit": "c3", "changes": changes, "serial": 7}).model_dump()
-        world.followed["store vm"].apply(FeedItem(epoch="e", number=2, body_kind=Committed.kind, body=body))
+        committed = Committed.model_validate({"commit": "c3", "changes": changes, "serial": 7})
+        world.followed["store vm"].publish(committed)
         assert order[3:] == ["serial 7", ""]
         assert sorted(inventory.vms) == [A, B]
         assert world.left_out() == [f"VM c ({C}) is left out: c is not wanted here"]
@@ -82,13 +82,13 @@ async def test_a_service_that_waits_for_the_store_reports_that_once_and_goes_on_
         world = PlayedWorld("reaper", group)
         with structlog.testing.capture_logs() as logged:
             fetching = group.create_task(fetch_leaves(world, world.client("store"), "jitsu/stats"))
-            await world.settle()
+            await settled()
             assert [line["event"] for line in logged if line["log_level"] == "info"] == []
-            world.time.advance(3 * PATIENCE_S)
-            await world.settle()
+            await world.advance(3 * PATIENCE_S)
             world.answers[List] = lambda request: Leaves(
                 leaves={f"{request.prefix}/x": "1"}, commit="c", epoch="e", number=1
             )
+            await world.advance(PATIENCE_S)
             assert await fetching == {"jitsu/stats/x": "1"}
             world.time.advance(3 * PATIENCE_S)
         assert [line["event"] for line in logged if line["log_level"] == "info"] == ["waiting for the store"]

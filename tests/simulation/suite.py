@@ -29,11 +29,12 @@ from jitsu_protocol.model.vm import to_tree
 from tests.simulation.guests import GuestHost, SimulatedHypervisor
 from tests.simulation.lan import BRIDGE, ClientOnLan, LanOfProcess, OutsideClock
 from tests.simulation.simulation import UNIX_S, Simulation
-from tests.simulation.world import SimulatedWorld, settings_of
+from tests.simulation.world import SimulatedWorld
 from tests.support.dns_sockets import FakeSockets
 from tests.support.memory_lan import MemoryLan
 from tests.support.store_memory import MemoryDisk, MemoryStorage
 from tests.support.vms import make_vm
+from tests.support.world import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol import __version__
@@ -12,7 +11,6 @@ from jitsu_runtime.bus.feed_server import FeedServer
 from jitsu_runtime.bus.rpc_client import RpcClient
 from jitsu_runtime.bus.rpc_server import RpcServer
 from jitsu_runtime.metrics import Metrics
-from jitsu_runtime.settings.load import load
 from tests.simulation.simulation import UNIX_S
 
 if TYPE_CHECKING:
@@ -116,13 +114,3 @@ class SimulatedWorld:
             uptime_s=self.clock.now() - self._started,
             notes=self.notes() + self.left_out(),
         )
-
-
-def settings_of(flags: Mapping[str, str]) -> Settings:
-    """Return settings, as from flags by their full names."""
-    return _loaded(tuple(sorted(flags.items())))
-
-
-@cache
-def _loaded(flags: tuple[tuple[str, str], ...]) -> Settings:
-    return load(None, {}, dict(flags))

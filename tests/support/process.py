@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -13,13 +12,10 @@ from typing import TYPE_CHECKING
 
 from jitsu_runtime.service import RealWorld
 from jitsu_runtime.settings.load import load
+from tests.support.tasks import task_group
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
-
-
-class _Over(Exception):
-    """The test is over."""
 
 
 @asynccontextmanager
@@ -28,16 +24,12 @@ async def running_process(service: str, directory: Path, **settings: str) -> Asy
     file = settings.pop("toml", "")
     flags = {key.replace("__", "."): value for key, value in settings.items()}
     loaded = load(Path(file) if file else None, {}, {"bus.runtime_dir": str(directory)} | flags)
-    try:
-        async with asyncio.TaskGroup() as group:
-            process = RealWorld(service, loaded, group)
-            try:
-                yield process
-            finally:
-                process.close()
-            raise _Over
-    except* _Over:
-        pass
+    async with task_group() as group:
+        process = RealWorld(service, loaded, group)
+        try:
+            yield process
+        finally:
+            process.close()
 
 
 @contextmanager

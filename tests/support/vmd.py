@@ -15,7 +15,7 @@ from jitsu_vmd.hypervisor import Examined, Guest, Nic
 from jitsu_vmd.rules.events import GuestState
 from jitsu_vmd.wires.hypervisors import Hypervisors
 from jitsu_vmd.wires.server import VmDaemon
-from tests.support.world import PlayedWorld
+from tests.support.world import PlayedWorld, played_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -172,21 +172,12 @@ class PlayedVmd:
             await asyncio.sleep(0)
 
 
-class _Over(Exception):
-    """The test is over."""
-
-
 @asynccontextmanager
-async def played_world(directory: Path, **settings: str) -> AsyncIterator[PlayedWorld]:
+async def vmd_world(directory: Path, **settings: str) -> AsyncIterator[PlayedWorld]:
     """Play the world of a vmd whose files are in a directory; time passes as fast as everybody works."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            world = PlayedWorld("vmd", group, bus__runtime_dir=str(directory), **settings)
-            world.spawn(_pass_time(world))
-            yield world
-            raise _Over
-    except* _Over:
-        pass
+    async with played_world("vmd", bus__runtime_dir=str(directory), **settings) as world:
+        world.spawn(_pass_time(world))
+        yield world
 
 
 async def _pass_time(world: PlayedWorld) -> None:
@@ -203,7 +194,7 @@ async def running_vmd(
     hypervisor = plays()
     if runs:
         hypervisor.states[runs] = Guest(GuestState.RUNNING)
-    async with played_world(directory, **settings) as world:
+    async with vmd_world(directory, **settings) as world:
         hypervisors = Hypervisors({"": hypervisor}, world.spawn, world.clock)
         made = PlayedVmd(world, hypervisors, hypervisor)
         made.daemon.holds.known.set()

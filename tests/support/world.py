@@ -1,43 +1,110 @@
 """A world for one service alone, in a test's own event loop: a clock that the test moves, and peers that it plays.
 
-It has no bus. A call is answered at once by what the test has put into `answers`, or is not answered at all; a feed is
-followed by taking one snapshot. tests/simulation/ has a world in which all services meet.
+It has no bus. What the test has put into `answers` answers a call at once. Any other call waits until the test answers
+it, and times out like a real one when that much virtual time has passed. A feed that is followed begins with a
+snapshot, and the test publishes what comes after it.
+
+What one service needs beside its world is layered on this one: vmd.py plays a hypervisor, dns_replica.py sockets, and
+synjitsu_host.py bridges. tests/simulation/ has the other world, in which all services meet on a bus.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.model.errors import TimedOut
+from jitsu_protocol.messages import FeedItem
+from jitsu_protocol.model.errors import JitsuError, TimedOut
 from jitsu_protocol.wire.feed import Publisher
+from jitsu_runtime.clock import sleep
 from jitsu_runtime.metrics import Metrics
 from jitsu_runtime.settings.load import load
 from tests.support.clock import VirtualClock
+from tests.support.tasks import task_group
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 
-    from jitsu_protocol.messages import FeedItem, Message, Request
+    from jitsu_protocol.messages import Message, Request
     from jitsu_runtime.clock import Clock
     from jitsu_runtime.settings.load import Settings
     from jitsu_runtime.world import Handler, Snapshot
 
+    Answers = dict[type[Request], Callable[[Any], Message]]
+
+TURNS = 20
+"""Of the event loop: as many as anything that a test plays takes until it waits for something that has not happened."""
+STEP_S = 0.25
+AGAIN_S = 1.0
+"""So long a follower waits before it asks again for a snapshot that it did not get."""
+
+
+async def settled() -> None:
+    """Return when everything has run that waits for no clock and no answer."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+@cache
+def _loaded(flags: tuple[tuple[str, str], ...]) -> Settings:
+    return load(None, {}, dict(flags))
+
+
+def settings_of(flags: Mapping[str, str]) -> Settings:
+    """Return settings, as from flags by their full names: {"dns.forward": "off"}."""
+    return _loaded(tuple(sorted(flags.items())))
+
 
 class PlayedPeer:
-    """Another service, as the test plays it."""
+    """Another service's rpc, as the test plays it."""
 
-    def __init__(self, answers: Mapping[type[Request], Callable[[Any], Message]]) -> None:
-        self._answers = answers
+    def __init__(self, answers: Answers, clock: Clock | None = None) -> None:
+        self._answers, self._clock = answers, clock or VirtualClock()
         self.asked: list[Any] = []
+        """Every request so far."""
+        self.waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+        """The requests without an answer, the oldest first."""
+        self.refuses: Exception | None = None
+        """Raised by each further call, if it is set."""
 
-    async def call(self, request: Request, _: Any, timeout: float) -> Any:
+    async def call(self, request: Request, reply: type[Any], timeout: float) -> Any:
         self.asked.append(request)
         await asyncio.sleep(0)
-        answer = self._answers.get(type(request))
-        if answer is None:
-            raise TimedOut(f"no reply within {timeout:g} s")
-        return answer(request)
+        if self.refuses is not None:
+            raise self.refuses
+        if type(request) in self._answers:
+            return self._answers[type(request)](request)
+        return await self._answered(request, timeout)
+
+    async def _answered(self, request: Request, timeout: float) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        entry = (request, answer)
+        self.waiting.append(entry)
+        timer = self._clock.call_in(timeout, lambda: _fail(answer, TimedOut(f"no reply within {timeout:g} s")))
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            if entry in self.waiting:
+                self.waiting.remove(entry)
+
+    async def answer(self, reply: Message | Exception) -> Any:
+        """Answer the oldest request that waits, and return it."""
+        await settled()
+        request, answer = self.waiting.pop(0)
+        if isinstance(reply, Exception):
+            answer.set_exception(reply)
+        else:
+            answer.set_result(reply)
+        await settled()
+        return request
+
+
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
 
 
 class PlayedFeed:
@@ -56,25 +123,43 @@ class PlayedFeed:
 
 
 class PlayedFollowed:
-    """A feed that the service follows."""
+    """A feed that the service follows, which the test publishes."""
 
     def __init__(
-        self, ask: Callable[[], Awaitable[Snapshot]], reset: Callable[[Any], None], apply: Callable[[FeedItem], None]
+        self,
+        ask: Callable[[], Awaitable[Snapshot]],
+        reset: Callable[[Any], None],
+        apply: Callable[[FeedItem], None],
+        clock: Clock,
     ) -> None:
         self.synced = asyncio.Event()
-        self.ask, self.reset, self.apply = ask, reset, apply
-        self.live = True
+        self.live = self.heard = True
+        self._ask, self._reset, self._apply, self._clock = ask, reset, apply, clock
+        self._number = 0
 
-    async def begin(self) -> None:
-        """Take a snapshot, as after a gap."""
-        _, _, state = await self.ask()
-        self.reset(state)
+    async def snapshot(self) -> None:
+        """Take a snapshot, as at the beginning and after a gap."""
+        while True:
+            try:
+                _, _, state = await self._ask()
+            except JitsuError:
+                await sleep(self._clock, AGAIN_S)
+            else:
+                break
+        self._reset(state)
         self.synced.set()
+
+    def publish(self, body: Message) -> None:
+        """Let the owner publish a change."""
+        self._number += 1
+        fields = body.model_dump(mode="json")
+        self._apply(FeedItem(epoch="e", number=self._number, body_kind=type(body).kind, body=fields))
 
     def is_live(self) -> bool:
         return self.live and self.synced.is_set()
 
-    is_heard = is_live
+    def is_heard(self) -> bool:
+        return self.heard and self.synced.is_set()
 
 
 class PlayedWorld:
@@ -85,7 +170,7 @@ class PlayedWorld:
         self.service = service
         self.host = ""
         flags = {key.replace("__", "."): value for key, value in settings.items()}
-        self.settings: Settings = load(None, {}, {"bus.runtime_dir": "/nonexistent"} | flags)
+        self.settings = settings_of({"bus.runtime_dir": "/nonexistent"} | flags)
         self.metrics = Metrics(service)
         self.time = VirtualClock()
         self.clock: Clock = self.time
@@ -94,10 +179,11 @@ class PlayedWorld:
         self.on_stop: Callable[[], Awaitable[None]] | None = None
         self.on_reload: Callable[[Settings], None] = lambda _: None
         self.on_hangup: Callable[[], None] = lambda: None
-        self.answers: dict[type[Request], Callable[[Any], Message]] = {}
+        self.answers: Answers = {}
         self.peers: dict[str, PlayedPeer] = {}
+        """By owner and host, as "vmd" or "vmd beta"."""
         self.followed: dict[str, PlayedFollowed] = {}
-        """By owner and topic, as "vmd vm"."""
+        """By owner, topic and host, as "vmd vm" or "vmd vm beta"."""
         self.handlers: dict[type[Request], Handler] = {}
         self.is_ready = False
         self._group = group
@@ -118,7 +204,7 @@ class PlayedWorld:
         return {host: self.client("vmd", host) for host in self.settings.bus.vmds}
 
     def connect(self, _: str, owner: str, host: str = "") -> PlayedPeer:
-        return self.peers.setdefault(f"{owner} {host}".strip(), PlayedPeer(self.answers))
+        return self.peers.setdefault(f"{owner} {host}".strip(), PlayedPeer(self.answers, self.clock))
 
     def subscribe(
         self,
@@ -130,21 +216,32 @@ class PlayedWorld:
         apply: Callable[[FeedItem], None],
         host: str = "",
     ) -> PlayedFollowed:
-        del host
-        followed = self.followed[f"{owner} {topic}"] = PlayedFollowed(ask, reset, apply)
-        self.spawn(followed.begin())
+        followed = PlayedFollowed(ask, reset, apply, self.clock)
+        self.followed[f"{owner} {topic} {host}".strip()] = followed
+        self.spawn(followed.snapshot())
         return followed
 
     def ready(self) -> None:
         self.is_ready = True
 
-    async def settle(self) -> None:
-        """Let everything run that waits for no clock."""
-        for _ in range(8):
-            await asyncio.sleep(0)
+    async def stop(self) -> None:
+        """Do what the service does when it is told to stop."""
+        if self.on_stop is not None:
+            await self.on_stop()
+
+    async def advance(self, seconds: float) -> None:
+        """Let that much time pass at once, and everybody work who has something to do then."""
+        self.time.advance(seconds)
+        await settled()
 
     async def pass_time(self, seconds: float) -> None:
         """Let that much time pass, in steps in which everybody works who has something to do."""
-        for _ in range(round(seconds * 4)):
-            self.time.advance(0.25)
-            await self.settle()
+        for _ in range(round(seconds / STEP_S)):
+            await self.advance(STEP_S)
+
+
+@asynccontextmanager
+async def played_world(service: str, **settings: str) -> AsyncIterator[PlayedWorld]:
+    """Make a world whose tasks end with it; one that fails ends the test."""
+    async with task_group() as group:
+        yield PlayedWorld(service, group, **settings)

@@ -12,10 +12,11 @@ from jitsu_protocol.model.errors import Unavailable
 from jitsu_synjitsu.rules.layout import MANAGED, address_path
 from jitsu_synjitsu.wires import entries as module
 from jitsu_synjitsu.wires.entries import OWN, Entries
-from tests.synjitsu.test_whole import Host, PlayedWorld
+from tests.support.synjitsu_host import SynjitsuHost, synjitsu_world
+from tests.support.world import PlayedWorld, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
 V4, V6 = "10.0.0.1", "fd00::1"
@@ -70,21 +71,16 @@ def xenstore(monkeypatch: pytest.MonkeyPatch) -> FakeXenstore:
 class Made:
     """The entries of one Synjitsu."""
 
-    def __init__(self, directory: Path) -> None:
-        self.world = PlayedWorld(directory)
+    def __init__(self, world: PlayedWorld) -> None:
+        self.world = world
         self.managed: list[str] = []
-        world: Any = self.world
         self.entries = Entries(world, self.managed.append)
-
-    async def passes(self, seconds: float = 0.0) -> None:
-        self.world.clock.advance(seconds)
-        for _ in range(20):
-            await asyncio.sleep(0)
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    return Made(tmp_path)
+async def made(tmp_path: Path) -> AsyncIterator[Made]:
+    async with synjitsu_world(tmp_path) as world:
+        yield Made(world)
 
 
 async def test_each_ipv4_address_gets_an_empty_node_and_nothing_of_an_earlier_boot(
@@ -114,16 +110,16 @@ async def test_entries_are_written_in_their_order_and_one_that_fails_is_logged(
     made: Made, xenstore: FakeXenstore, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made.entries.write("v", {PATH: "before anything is armed"})
-    await made.passes()
+    await settled()
     assert xenstore.values == {}
     await made.entries.arm("v", [V4], None)
     made.entries.write("v", {f"{PATH}/a": "1"})
     made.entries.write("v", {f"{PATH}/a": "2", f"{PATH}/b": "1"})
-    await made.passes()
+    await settled()
     assert xenstore.values == {PATH: "", f"{PATH}/a": "2", f"{PATH}/b": "1"}
     xenstore.is_away = True
     made.entries.write("v", {f"{PATH}/c": "1"})
-    await made.passes()
+    await settled()
     assert "a connection is not handed over through Xenstore" in capfd.readouterr().out
 
 
@@ -131,16 +127,16 @@ async def test_all_of_a_vm_is_removed_after_its_last_write_unless_it_is_armed_ag
     made: Made, xenstore: FakeXenstore
 ) -> None:
     made.entries.clear("v", [bytes((10, 0, 0, 1))], 0.0)
-    await made.passes()
+    await settled()
     for again in (False, True):
         await made.entries.arm("v", [V4], 7)
         made.entries.write("v", {f"{PATH}/a": "1"})
         made.entries.clear("v", [bytes((10, 0, 0, 1))], 0.01)
-        await made.passes()
+        await settled()
         assert (xenstore.watches, xenstore.values) == ({}, {PATH: "", f"{PATH}/a": "1"})
         if again:
             await made.entries.arm("v", [V4], 7)
-        await made.passes(0.02)
+        await made.world.advance(0.02)
         assert xenstore.values == ({PATH: ""} if again else {})
 
 
@@ -150,18 +146,17 @@ async def test_a_guest_that_looks_after_its_address_itself_is_reported(made: Mad
     for value, reported in (("", []), ("other", []), (MANAGED, ["v"])):
         xenstore.values[PATH] = value
         changed()
-        await made.passes()
+        await settled()
         assert made.managed == reported
     xenstore.is_away = True
     changed()
-    await made.passes()
+    await settled()
     assert made.managed == ["v"]
 
 
 async def test_without_xenstore_what_is_kept_is_sent_to_the_guest_as_to_any_other(
-    tmp_path: Path, xenstore: FakeXenstore, capfd: pytest.CaptureFixture[str]
+    host: SynjitsuHost, xenstore: FakeXenstore, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    host = Host(PlayedWorld(tmp_path))
     order = {"vm": "v", "addresses": [V4], "mac": "02:00:5e:00:53:01", "bridge": "br0", "limit_s": 60.0}
     arm = Arm.model_validate(order | {"handover": "xenstore", "domain_id": 7})
     for is_away in (True, False):

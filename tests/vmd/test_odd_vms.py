@@ -18,7 +18,7 @@ from jitsu_vmd import main
 from jitsu_vmd.wires.learn import check
 from tests.support.examples import examples
 from tests.support.odd_vms import FIRST, GOOD, odd_vms, told_of
-from tests.support.vmd import PlayedHypervisor, PlayedStore, played_world, running_vmd
+from tests.support.vmd import PlayedHypervisor, PlayedStore, running_vmd, vmd_world
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def test_vmd_leaves_out_a_vm_of_its_own_host_with_which_it_cannot_work(
 
     monkeypatch.setattr(main, "follow_vms", follow)
     monkeypatch.setattr(main, "hypervisors_for", lambda _: {"": PlayedHypervisor()})
-    async with played_world(tmp_path) as world:
+    async with vmd_world(tmp_path) as world:
         PlayedStore(world, {})
         with pytest.raises(Followed):
             await main.start(world)

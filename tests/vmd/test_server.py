@@ -19,8 +19,9 @@ from jitsu_vmd.wires.passing import PASSING_S
 from jitsu_vmd.wires.server import VmDaemon
 from jitsu_vmd.wires.statistics import GATHER_S
 from jitsu_vmd.wires.vm import LOOK_LATER_S
-from tests.support.vmd import PlayedHypervisor, PlayedStore, played_world, running_vmd
+from tests.support.vmd import PlayedHypervisor, PlayedStore, running_vmd, vmd_world
 from tests.support.vms import make_vm
+from tests.support.world import settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -179,7 +180,7 @@ async def test_a_guest_is_looked_at_when_it_has_started_or_later_if_its_interfac
 
 async def test_g7_a_vm_is_summoned_before_a_vmd_that_returns_has_read_all_others(tmp_path: Path) -> None:
     vm, other = make_vm("www", response_delay="0"), make_vm("other", "127.0.4.2")
-    async with played_world(tmp_path) as world:
+    async with vmd_world(tmp_path) as world:
         store = PlayedStore(world, {vm.uuid: 41}, vm, other)
         hypervisors = Hypervisors({"": PlayedHypervisor()}, world.spawn)
         daemon = VmDaemon(world, hypervisors, world.publish("vm"))
@@ -192,7 +193,7 @@ async def test_g7_a_vm_is_summoned_before_a_vmd_that_returns_has_read_all_others
         await answer(daemon.summon(Summon(vm=vm.uuid)))
         assert not listing.done(), "a list without the others would say that these are gone"
         world.time.advance(GATHER_S)
-        await world.settle()
+        await settled()
         assert store.recorded[f"jitsu/stats/{vm.uuid}/total_starts"] == "42"
         daemon.configure([VmChanged(None, vm), VmChanged(None, other)])
         await daemon.looks.at_all()

@@ -27,6 +27,7 @@ from jitsu_vmd.hypervisor import Guest, Nic
 from jitsu_vmd.rules.events import GuestState
 from tests.support.vmd import running_vmd
 from tests.support.vms import make_vm
+from tests.support.world import settled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,7 +223,7 @@ async def test_what_cannot_be_removed_is_logged(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(vmd.hypervisor, "forget", forget)
         with structlog.testing.capture_logs() as logged:
             vmd.configure()
-            await vmd.world.settle()
+            await settled()
         assert ("cannot remove what was made for a VM", "its save is in /var/lib/xen/save") in [
             (line["event"], line.get("reason")) for line in logged
         ]
