@@ -185,6 +185,41 @@ def test_unit_tests_do_not_sleep() -> None:
             assert re.search(r"\bsleep\((?!0\))", text) is None, path
 
 
+PRIVATE = re.compile(r"_[a-z]\w*")
+SELF = {"self", "cls"}
+OF_PYTHON = {
+    "tests/simulation/loop.py",  # runs callbacks as asyncio does, in which there is no public way to do so
+    "tests/vmd/test_commands.py",  # a machine on which tempfile finds no directory
+}
+"""Tests that use what Python itself keeps private."""
+
+
+def private_uses(tree: ast.Module) -> Iterator[str]:
+    """Yield the private names of other objects and modules that a file reads, sets, imports or patches."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=owner, attr=name) if PRIVATE.fullmatch(name):
+                if ast.unparse(owner) not in SELF and (ast.unparse(owner), name) != ("os", "_exit"):
+                    yield ast.unparse(node)
+            case ast.ImportFrom(names=names):
+                yield from (each.name for each in names if PRIVATE.fullmatch(each.name))
+            case ast.Call(func=ast.Attribute(attr="setattr" | "delattr"), args=arguments):
+                for each in arguments[:2]:
+                    if isinstance(each, ast.Constant) and PRIVATE.fullmatch(str(each.value).rpartition(".")[2]):
+                        yield ast.unparse(node)
+
+
+def test_no_test_uses_what_is_private_to_a_module() -> None:
+    """Then the code behind an interface may change, and only a test of the interface fails."""
+    found = {
+        path.relative_to(ROOT).as_posix(): uses
+        for path in tracked("tests/**/*.py", "bench/**/*.py")
+        if (uses := sorted(set(private_uses(ast.parse(path.read_text())))))
+    }
+    assert {path: uses for path, uses in found.items() if path not in OF_PYTHON} == {}
+    assert found.keys() >= OF_PYTHON, "remove those that need it no longer"
+
+
 def test_requirements_are_hashed_and_name_no_index() -> None:
     text = (ROOT / "requirements-dev.txt").read_text()
     assert "--hash=sha256:" in text

@@ -263,11 +263,12 @@ def _connect(path: str, on_event: Callable[[bytes], object], ended: Callable[[An
 
 NUL = b"\0"
 
-_numbers = itertools.count(1)
+request_numbers = itertools.count(1)
+"""Shared by all connections."""
 
 
 def _next_number() -> int:
-    return next(_numbers) % 2**32 or 1  # 0 is reserved: the kernel's device puts it into replies to WATCH
+    return next(request_numbers) % 2**32 or 1  # 0 is reserved: the kernel's device puts it into replies to WATCH
 
 
 def _errors_of_a_broken_connection() -> tuple[type[Exception], ...]:

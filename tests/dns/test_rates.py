@@ -58,7 +58,8 @@ def test_buckets_are_apart_and_bounded() -> None:
     assert buckets.take("b", 0.0)
     for number in range(MAX_BUCKETS + 10):
         buckets.take(number, 0.0)
-    assert len(buckets._levels) == MAX_BUCKETS
+    assert not buckets.take(10, 0.0), "those that were used last are remembered"
+    assert buckets.take(9, 0.0)
 
 
 def test_g10_responses_beyond_the_rate_are_dropped_and_every_second_one_truncated() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import socket
 import subprocess
 import sys
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -178,7 +179,15 @@ def test_where_the_interfaces_are_not_known_an_address_that_can_be_bound_is_loca
     given = settings(bind="0.0.0.0", forward=["127.0.0.1", "192.0.2.77"], forward_port=53, forward_for=["::1"])
     with pytest.raises(SetupFault, match=r"127\.0\.0\.1 port 53 is this server itself"):
         servers_of(given, 53, interfaces=fails)
-    monkeypatch.setattr(servers, "_can_be_bound", lambda address: address == "192.0.2.78")
+
+    class Here(socket.socket):
+        """One of a host that has an address of the documentation."""
+
+        def bind(self, address: Any) -> None:
+            if address != ("192.0.2.78", 0):
+                raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "socket", Here)
     made = servers_of(
         settings(bind="0.0.0.0", forward=["192.0.2.77", "192.0.2.78"], forward_for=["::1"]), 53, interfaces=fails
     )

@@ -194,7 +194,7 @@ async def test_g9_a_xenstored_that_hangs_fails_each_call_at_its_deadline_and_blo
 
 async def test_request_numbers_begin_again_after_the_last(store: Xenstore, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.read("/")
-    monkeypatch.setattr(module, "_numbers", iter(range(2**32 - 2, 2**32 + 50)))
+    monkeypatch.setattr(module, "request_numbers", iter(range(2**32 - 2, 2**32 + 50)))
     for n in range(5):
         await store.change({"/n": str(n)})
     assert await store.read("/n") == "4"

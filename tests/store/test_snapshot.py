@@ -10,6 +10,7 @@ import pytest
 from jitsu_protocol.messages import List
 from jitsu_protocol.model.errors import Invalid
 from jitsu_protocol.model.vm import to_tree
+from jitsu_store.git.object_store import DiskObjectStore
 from jitsu_store.rules.snapshot import Snapshot, decode, encode
 from jitsu_store.rules.tree import LeafTree
 from jitsu_store.rules.validate import State
@@ -22,19 +23,22 @@ from tests.support.vms import make_vm
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jitsu_store.git.objects import Id, ObjectKind
+
 
 def counted(path: Path) -> tuple[dict[str, str], int, int]:
     """Return the leaves of master, how many the snapshot did not have, and how many objects were read for that."""
-    repository = open_repository(path)
-    reads, load = 0, repository._load
+    reads, read = 0, DiskObjectStore.read
 
-    def counting(*arguments: object) -> bytes:
+    def counting(store: DiskObjectStore, id: Id, kind: ObjectKind) -> bytes:
         nonlocal reads
         reads += 1
-        return load(*arguments)  # type: ignore[arg-type]
+        return read(store, id, kind)
 
-    repository._load = counting  # type: ignore[method-assign, assignment]
-    tree, missing = read_leaves(repository, DirectoryFiles(path), repository.head("master"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiskObjectStore, "read", counting)
+        repository = open_repository(path)
+        tree, missing = read_leaves(repository, DirectoryFiles(path), repository.head("master"))
     return tree.below(), missing, reads
 
 

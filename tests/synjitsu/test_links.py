@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from jitsu_synjitsu.wires import links
 from jitsu_synjitsu.wires.links import Links
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from jitsu_synjitsu.rules.ports import Port
 
@@ -34,75 +35,96 @@ def message(kind: int, body: bytes) -> bytes:
 
 
 class Events:
-    """A netlink socket that hands out what it is told to, and nothing after that."""
+    """The netlink socket of a Links: hands out what the kernel is to report, and has nothing to read after that."""
 
-    def __init__(self, *items: bytes | OSError) -> None:
-        self.items = list(items)
+    def __init__(self, *_: object) -> None:
+        self.items: list[bytes | OSError] = []
+        self._ready = os.eventfd(0, os.EFD_NONBLOCK)
+
+    def reports(self, *items: bytes | OSError) -> None:
+        self.items += items
+        os.eventfd_write(self._ready, 1)
 
     def recv(self, _: int) -> bytes:
-        item = self.items.pop(0) if self.items else EMPTY
+        if not self.items:
+            os.eventfd_read(self._ready)  # which raises BlockingIOError the second time
+            raise EMPTY
+        item = self.items.pop(0)
         if isinstance(item, OSError):
             raise item
         return item
 
+    async def are_read(self) -> None:
+        """Return when everything has been read."""
+        while self.items:
+            await asyncio.sleep(0)
+
+    def fileno(self) -> int:
+        return self._ready
+
+    def close(self) -> None:
+        os.close(self._ready)
+
+    def setsockopt(self, *_: object) -> None:
+        """Accept any option."""
+
+    bind = setsockopt
+
+
+class Followed:
+    """The ports of a bridge, as a Links reports them."""
+
+    def __init__(self, events: Events, listed: Callable[[], list[tuple[int, bytes]]]) -> None:
+        self.events, self.listed = events, listed
+        self.known: dict[int, bool] = {}
+        """Index -> whether it is up."""
+
+    def appeared(self, port: Port) -> None:
+        self.known[port.index] = port.is_up
+
+    def gone(self, index: int) -> None:
+        del self.known[index]
+
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Links, dict[int, bool]]]:
-    """Return what makes a Links that reads these items, and the ports that it knows: index -> whether it is up."""
+async def followed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Followed]:
+    """Follow a bridge that has the port 4 at the beginning."""
     monkeypatch.setattr(socket, "if_nametoindex", lambda _: BRIDGE)
-
-    def make(*items: bytes | OSError) -> tuple[Links, dict[int, bool]]:
-        ports: dict[int, bool] = {}
-
-        def appeared(port: Port) -> None:
-            ports[port.index] = port.is_up
-
-        def gone(index: int) -> None:
-            del ports[index]
-
-        made = Links("br0", appeared, gone)
-        made._events.close()
-        made._events = Events(*items)  # type: ignore[assignment]
-        return made, ports
-
-    return make
+    monkeypatch.setattr(links, "RETRY_S", 0.0)
+    made = Followed(Events(), lambda: [link(4, is_up=True)])
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", lambda *_: made.events)
+        ports = Links("br0", made.appeared, made.gone)
+    monkeypatch.setattr(links, "request", lambda *_: made.listed())
+    ports.open()
+    yield made
+    ports.close()
 
 
-def test_after_an_overrun_what_the_socket_still_holds_does_not_undo_the_list(
-    made: Callable[..., tuple[Links, dict[int, bool]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_after_an_overrun_what_the_socket_still_holds_does_not_undo_the_list(followed: Followed) -> None:
+    assert followed.known == {4: True}
     stale = message(*link(3, is_up=False))
-    late = message(*link(5, is_up=True))
-    ports_of, known = made(message(*link(4, is_up=True)), FULL, stale, FULL, stale, EMPTY, late)
-    monkeypatch.setattr(links, "request", lambda *_: [link(3, is_up=True), link(9, is_up=True, is_port=False)])
-    ports_of._read()
-    assert known == {3: True}, "4 is gone, and 3 is up: the messages are older than the list"
-    ports_of._read()
-    assert known == {3: True, 5: True}
+    followed.listed = lambda: [link(3, is_up=True), link(9, is_up=True, is_port=False)]
+    followed.events.reports(FULL, stale, FULL, stale)
+    await followed.events.are_read()
+    assert followed.known == {3: True}, "4 is gone, and 3 is up: the messages are older than the list"
+    followed.events.reports(message(*link(5, is_up=True)))
+    await followed.events.are_read()
+    assert followed.known == {3: True, 5: True}
 
 
-def test_a_list_that_fails_is_asked_for_again_and_what_was_known_stays(
-    made: Callable[..., tuple[Links, dict[int, bool]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = 0
+async def test_a_list_that_fails_is_asked_for_again_and_what_was_known_stays(followed: Followed) -> None:
+    known = []
 
-    def request(*_: object) -> list[tuple[int, bytes]]:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
+    def listed() -> list[tuple[int, bytes]]:
+        known.append(dict(followed.known))
+        if len(known) == 1:
             raise OSError(errno.ETIMEDOUT, "timed out")
         return [link(3, is_up=True)]
 
-    monkeypatch.setattr(links, "request", request)
-    monkeypatch.setattr(links, "RETRY_S", 0.0)
-
-    async def reads() -> None:
-        ports_of, known = made(message(*link(4, is_up=True)), FULL)
-        ports_of._read()
-        assert known == {4: True}
-        for _ in range(3):
+    followed.listed = listed
+    followed.events.reports(FULL)
+    async with asyncio.timeout(5.0):
+        while followed.known != {3: True}:
             await asyncio.sleep(0)
-        assert known == {3: True}
-
-    asyncio.run(reads())
-    assert asked == 2
+    assert known == [{4: True}, {4: True}]

@@ -9,11 +9,12 @@ from jitsu_synjitsu.rules import frames
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.attention import FLOOD_FRAMES, MAX_LISTENED
 from jitsu_synjitsu.rules.kept import Kept
-from jitsu_synjitsu.rules.ports import Open, Port, Ports, Shut
+from jitsu_synjitsu.rules.ports import Open, Port, PortAction, Ports, Shut
 from jitsu_synjitsu.rules.running import Running
 from tests.support.frames import ACK, CLIENT_MAC, SYN, V4, tcp, udp
 from tests.support.synjitsu import armed, made_addresses, made_bridge, wake_limit
 from tests.support.vms import make_vm
+from tests.support.work import instructions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,23 +168,32 @@ def test_a_bridge_makes_no_filter_when_nothing_has_changed(monkeypatch: pytest.M
 
 
 def test_who_is_flooded_is_found_without_a_look_at_all_that_are_held() -> None:
-    addresses = made_addresses(Kept(10, 1000), wake_limit())
-    for n in range(100):
-        armed(addresses, f"v{n}", [f"10.0.0.{n}"], mac(n), 60.0, 0.0)
-    addresses.held._by_mac._owner = NeverAll(addresses.held._by_mac._owner)
-    addresses.floods.flooded = {"v7"}
-    assert addresses.flooded() == {mac(7)}
+    def work(vms: int) -> int:
+        addresses = made_addresses(Kept(10, 1000), wake_limit())
+        for n in range(vms):
+            armed(addresses, f"v{n}", [f"10.0.0.{n}"], mac(n), 60.0, 0.0)
+        addresses.floods.flooded = {"v7"}
+        assert addresses.flooded() == {mac(7)}
+        return instructions(addresses.flooded)
+
+    assert work(100) == work(10)
 
 
 def test_a_port_that_appears_is_not_compared_with_all_vms() -> None:
-    ports = Ports()
-    for n in range(1000):
-        ports.arm(f"v{n}", mac(n))
-        ports.named(f"v{n}", f"vnet{n}")
-    ports.named("v8", "")
-    ports._names, ports._macs = NeverAll(ports._names), NeverAll(ports._macs)
     named, by_mac = (Port(n, f"vnet{n}", b"\xfe" + mac(n)[1:], is_up=True, floods=True) for n in (7, 8))
-    assert ports.appeared(named) == [Shut(named)]
-    assert ports.settled("v7") == [Open(named)]
-    assert ports.appeared(by_mac) == [Shut(by_mac)]
-    assert ports.settled("v8") == [Open(by_mac)]
+
+    def work(vms: int) -> list[int]:
+        ports = Ports()
+        for n in range(vms):
+            ports.arm(f"v{n}", mac(n))
+            ports.named(f"v{n}", f"vnet{n}")
+        ports.named("v8", "")
+        counts = []
+        for vm, port in (("v7", named), ("v8", by_mac)):
+            actions: list[PortAction] = []
+            counts.append(instructions(lambda port=port, actions=actions: actions.extend(ports.appeared(port))))  # type: ignore[misc]
+            assert actions == [Shut(port)]
+            assert ports.settled(vm) == [Open(port)]
+        return counts
+
+    assert work(1000) == work(10)

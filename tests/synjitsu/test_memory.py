@@ -94,17 +94,15 @@ def test_a_file_whose_last_change_was_cut_short_is_known_up_to_there(tmp_path: P
     assert Memory(path, SYSTEM_CLOCK).take("b", 0.0) == NONE
 
 
-def test_what_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_written_is_written_later(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "connections"
     memory = Memory(path, SYSTEM_CLOCK)
     memory.save({"a": NONE})
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Memory, "_append", full)
+    path.rename(tmp_path / "kept")
+    path.symlink_to("/dev/full")
     memory.save({"a": ([CONNECTION], False, [])})
-    monkeypatch.undo()
+    assert "No space left on device" in capfd.readouterr().out
+    (tmp_path / "kept").rename(path)
     memory.save({})
     assert Memory(path, SYSTEM_CLOCK).take("a", 0.0) == ([CONNECTION], False, [])
 

@@ -10,8 +10,9 @@ from jitsu_protocol.messages import Arm, Disarm, Done, HandedOver, Report, Summo
 from jitsu_protocol.model.errors import Unavailable
 from jitsu_protocol.model.states import VmState
 from jitsu_synjitsu.main import start
+from jitsu_synjitsu.wires.focus import FOCUS_S
 from jitsu_synjitsu.wires.status import SynjitsuStatus
-from tests.support.frames import RST, VM_MAC, arp, tcp
+from tests.support.frames import RST, V4, VM_MAC, arp, tcp
 from tests.support.memory_lan import MemoryLan
 from tests.support.synjitsu_host import VM, SynjitsuHost, synjitsu_world
 from tests.support.world import settled
@@ -63,11 +64,19 @@ async def test_a_vm_that_was_armed_when_vmd_died_is_summoned_and_refused_if_that
 
 async def test_a_vmd_that_does_not_answer_is_logged(host: SynjitsuHost, capfd: pytest.CaptureFixture[str]) -> None:
     host.vmd.refuses = Unavailable("vmd is away")
-    host.server._outlet.handed_over("v")
-    host.server._outlet.save("v")
-    await host.world.advance(0.0)
-    assert host.vmd.asked == [HandedOver(vm="v"), Summon(vm="v", trigger="traffic")]
+    host.configured(VM)
+    host.arm()
+    host.boots()
+    await host.world.advance(0.01)
+    host.tap.send(arp(1, VM_MAC, V4[1], V4[1]))
+    await host.world.advance(0.01)
+    assert host.vmd.asked == [HandedOver(vm=VM.uuid)]
     assert "cannot report to vmd that the guest is there" in capfd.readouterr().out
+    host.state(VmState.DRAINING, drain="d")
+    await host.world.advance(FOCUS_S)
+    host.client.send(tcp(40_000, 80))
+    await host.world.advance(0.1)
+    assert host.vmd.asked[1:] == [Summon(vm=VM.uuid, trigger="traffic")]
 
 
 async def test_rivals_are_warned_of_and_a_mac_address_of_a_vm_that_is_off_is_noticed_once(

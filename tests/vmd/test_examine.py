@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
+import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,7 @@ from jitsu_vmd.hypervisors.libvirt import rules as libvirt_rules
 from jitsu_vmd.hypervisors.libxl import rules as libxl_rules
 from jitsu_vmd.hypervisors.libxl.backend import Libxl
 from jitsu_vmd.hypervisors.shared.rules.unused_keys import MOCK_KEYS
-from jitsu_vmd.hypervisors.shared.this_host import check_bridges, check_parts, is_absent
+from jitsu_vmd.hypervisors.shared.this_host import SIOCETHTOOL, check_bridges, check_parts, is_absent
 from jitsu_vmd.hypervisors.solo5.backend import Solo5
 from jitsu_vmd.hypervisors.xapi import rules as xapi_rules
 from jitsu_vmd.wires import hypervisors as hypervisors_module
@@ -124,7 +127,16 @@ def test_files_and_bridges_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("driver", "said"), [("virtio_net", "nic: lo is not a bridge; "), ("bridge", ""), ("", "")])
 def test_an_interface_that_is_not_a_bridge(monkeypatch: pytest.MonkeyPatch, driver: str, said: str) -> None:
-    monkeypatch.setattr("jitsu_vmd.hypervisors.shared.this_host._driver", lambda _: driver)
+    def ioctl(_: object, request: int, argument: bytes) -> None:
+        """Tell the driver of an interface as the kernel does (linux/ethtool.h, struct ethtool_drvinfo)."""
+        assert request == SIOCETHTOOL
+        name, pointer = struct.unpack("16sP", argument)
+        assert name.rstrip(b"\0") == b"lo"
+        if not driver:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        ctypes.memmove(pointer + 4, driver.encode() + b"\0", len(driver) + 1)
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
 
     def check(_: VM) -> None:
         check_bridges(["lo"])

@@ -141,10 +141,10 @@ class World:
             world.waiting.append(event.trigger)
         if isinstance(event, DrainRequested):
             world.now += 1000.0  # long after the last use
-        world._do(event)
+        world.do(event)
         return world
 
-    def _do(self, event: Event | None) -> None:
+    def do(self, event: Event | None) -> None:
         machine = self.machine
         try:
             if event is None:
@@ -172,7 +172,7 @@ class World:
                 case AnswerSummons(error, armed, early):
                     self._answered(error, armed=armed, early=early)
                 case SummonAgain(again):
-                    self._do(again)
+                    self.do(again)
                 case _:
                     pass
 
