@@ -37,6 +37,12 @@ class VirtualClock:
         heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._count), timer))
         return timer
 
+    def deadline(self) -> float:
+        """Return when the next timer rings; infinity if none is set."""
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else float("inf")
+
     def advance(self, seconds: float) -> None:
         """Let time pass, and call back whatever is due, each at its own time."""
         until = self._now + seconds

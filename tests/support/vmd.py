@@ -167,9 +167,7 @@ class PlayedVmd:
 
     async def pass_time(self, seconds: float) -> None:
         """Wait until that much time has passed."""
-        ends = self.world.time.now() + seconds
-        while self.world.time.now() < ends:
-            await asyncio.sleep(0)
+        await self.world.pass_time(seconds)
 
 
 @asynccontextmanager

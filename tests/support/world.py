@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 TURNS = 20
 """Of the event loop: as many as anything that a test plays takes until it waits for something that has not happened."""
-STEP_S = 0.25
 AGAIN_S = 1.0
 """So long a follower waits before it asks again for a snapshot that it did not get."""
 
@@ -235,9 +234,11 @@ class PlayedWorld:
         await settled()
 
     async def pass_time(self, seconds: float) -> None:
-        """Let that much time pass, in steps in which everybody works who has something to do."""
-        for _ in range(round(seconds / STEP_S)):
-            await self.advance(STEP_S)
+        """Let that much time pass, and everybody work at each moment at which somebody has something to do."""
+        ends = self.time.now() + seconds
+        await settled()
+        while (now := self.time.now()) < ends:
+            await self.advance(max(0.0, min(self.time.deadline(), ends) - now))
 
 
 @asynccontextmanager

@@ -32,14 +32,28 @@ def test_every_folder_with_a_backend_belongs_to_a_kind() -> None:
     assert {path.parent.name for path in FOLDER.glob("*/backend.py")} == {kind.folder for kind in HypervisorKind}
 
 
-@pytest.mark.parametrize("kind", sorted({kind.folder for kind in HypervisorKind}))
-def test_importing_a_kind_loads_no_other_kind_and_no_library(kind: str) -> None:
-    code = f"import sys, jitsu_vmd.main, jitsu_vmd.hypervisors.{kind}.backend; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+KINDS = sorted({kind.folder for kind in HypervisorKind})
+IMPORTS_EACH = """
+import importlib, os, sys, jitsu_vmd.main
+for kind in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        importlib.import_module(f"jitsu_vmd.hypervisors.{kind}.backend")
+        print(kind, *sys.modules, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+"""Each kind in a process of its own, which the fork of one that has imported vmd is."""
+
+
+def test_importing_a_kind_loads_no_other_kind_and_no_library() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS_EACH, *KINDS], capture_output=True, text=True, check=True)
+    loaded = {kind: set(modules) for kind, *modules in map(str.split, done.stdout.splitlines())}
+    assert sorted(loaded) == KINDS, done.stderr
     prefix = "jitsu_vmd.hypervisors."
-    folders = {name.removeprefix(prefix).split(".")[0] for name in loaded if name.startswith(prefix)}
-    assert folders - {"mock", "shared"} == {kind}
-    assert not LIBRARIES & set(loaded)
+    for kind, modules in loaded.items():
+        folders = {name.removeprefix(prefix).split(".")[0] for name in modules if name.startswith(prefix)}
+        assert folders - {"mock", "shared"} == {kind}
+        assert not LIBRARIES & modules
 
 
 async def test_a_further_mock_connection_goes_to_the_host_process_that_its_own_uri_names(tmp_path: Path) -> None:
