@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from jitsu_protocol.model.inventory import VmChanged
 from tests.dns.test_table import answer, table, texts
 from tests.support.front import front
 from tests.support.vms import make_vm
+from tests.support.work import instructions
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
@@ -116,23 +116,13 @@ def test_the_longest_names_can_be_zones_and_names_of_vms() -> None:
 
 
 def work_for_one_change(vms: int, zones: tuple[str, ...]) -> int:
-    """Return how many functions are called while one VM of so many changes its TTL."""
+    """Return how much work it is when one VM of so many changes its TTL."""
     many = [make_vm(f"vm{n}", f"10.{n // 62500}.{n // 250 % 250}.{n % 250}") for n in range(vms)]
     made = front(*many, zones=zones)
     change = VmChanged(many[7], make_vm("vm7", "10.0.0.7", ttl="61"))
-    calls = 0
-
-    def count(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-
-    sys.setprofile(count)
-    try:
-        made.configure([change], 9, 1.0)
-    finally:
-        sys.setprofile(None)
+    work = instructions(lambda: made.configure([change], 9, 1.0))
     assert made.table.held_by(many[7].uuid)[0].vm.ttl == 61
-    return calls
+    return work
 
 
 @pytest.mark.parametrize("zones", [(), ("jitsu.test", "10.in-addr.arpa")])

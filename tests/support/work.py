@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import tracemalloc
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,13 @@ def instructions(call: Callable[[], object]) -> int:
         return each
 
     before = sys.gettrace()
+    gc.disable()  # others' callbacks would be counted
     sys.settrace(called)
     try:
         call()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 
