@@ -19,7 +19,7 @@ class Shape(BaseModel):
     """What the API returns."""
 
 
-class Asked(BaseModel):
+class AskedShape(BaseModel):
     """What the API takes: a member that it does not know is a mistake."""
 
     model_config = ConfigDict(extra="forbid", str_max_length=MAX_VALUE)
@@ -247,13 +247,13 @@ class TokensShape(Shape):
     items: list[TokenShape]
 
 
-class AskedSession(Asked):
+class AskedSession(AskedShape):
     """Log in."""
 
     token: str = Field(max_length=200)
 
 
-class AskedToken(Asked):
+class AskedToken(AskedShape):
     """Make a token."""
 
     name: str = Field(min_length=1, max_length=64)
@@ -261,7 +261,7 @@ class AskedToken(Asked):
     expires_s: float | None = Field(default=None, gt=0, le=10 * 365 * 86_400)
 
 
-class AskedKeep(Asked):
+class AskedKeep(AskedShape):
     """Keep a VM up: until a moment (ISO 8601), or for some seconds."""
 
     until: str | None = Field(default=None, max_length=64)
@@ -271,7 +271,7 @@ class AskedKeep(Asked):
 KeyValue = str | int | float | bool | list[str] | list[int]
 
 
-class AskedVm(Asked):
+class AskedVm(AskedShape):
     """The keys of a VM, as in [vm.NAME]."""
 
     keys: dict[str, KeyValue] = Field(max_length=200)
@@ -284,28 +284,28 @@ class AskedNewVm(AskedVm):
     name: str = Field(min_length=1, max_length=253)
 
 
-class AskedChangedVm(Asked):
+class AskedChangedVm(AskedShape):
     """Keys to change; null takes one away."""
 
     keys: dict[str, KeyValue | None] = Field(max_length=200)
     message: str = Field(default="", max_length=2000)
 
 
-class AskedRevert(Asked):
+class AskedRevert(AskedShape):
     """Go back to how it was at a commit."""
 
     to: str = Field(min_length=4, max_length=64, pattern=r"^[0-9a-f]+$")
     message: str = Field(default="", max_length=2000)
 
 
-class AskedBranch(Asked):
+class AskedBranch(AskedShape):
     """Make a branch."""
 
     name: str = Field(min_length=1, max_length=200)
     start: str = Field(default="master", min_length=1, max_length=200)
 
 
-class AskedMerge(Asked):
+class AskedMerge(AskedShape):
     """Merge a branch into another."""
 
     branch: str = Field(min_length=1, max_length=200)
@@ -313,7 +313,7 @@ class AskedMerge(Asked):
     message: str = Field(default="", max_length=2000)
 
 
-class AskedValue(Asked):
+class AskedValue(AskedShape):
     """A value for a path."""
 
     value: str
