@@ -174,6 +174,51 @@ async def test_a_guest_that_was_suspended_serves_again_without_a_boot(kind: str,
             assert await served_after() < booted / 2
 
 
+async def test_a_tap_is_a_port_of_its_bridge_before_the_start_that_it_is_for(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path) as made:
+        qemu = vmd_of(made)
+        tap = await qemu.reserve(made.vm)
+        assert [port["ifname"] for port in json.loads(ip_json("link", "show", "master", BRIDGE))] == [tap]
+        await qemu.start(made.vm)
+        (nic,) = (await qemu.guests([made.vm]))[made.vm.uuid].nics
+        assert nic.interface == tap
+        await served_after()
+        assert await qemu.reserve(made.vm) == tap, "of the process that is there"
+        await qemu.stop(made.vm, StopMode.SUSPEND)
+        assert await qemu.reserve(made.vm) == tap, "of the machine that was saved"
+        await qemu.start(made.vm)
+        await served_after()
+
+
+async def test_a_disk_is_given_to_one_of_two_vms_that_start_at_the_same_moment(tmp_path: Path) -> None:
+    disk = tmp_path / "data.img"
+    disk.write_bytes(bytes(1 << 20))
+    async with running(KIND, tmp_path, disk=str(disk)) as made:
+        keys = {key: list(values) for key, values in made.vm.config.items()}
+        other = from_config({**keys, "name": ["other"], "uuid": []}, {})
+        starts = await asyncio.gather(*map(made.hypervisor.start, (made.vm, other)), return_exceptions=True)
+        assert [str(each).partition("data.img ")[2] for each in starts if each is not None] == [
+            "is in use by another VM, jitsu-conforms"
+        ]
+        await made.hypervisor.forget(other)
+
+
+async def test_a_machine_with_uefi_firmware_boots_and_keeps_variables_of_its_own(tmp_path: Path) -> None:
+    async with running("qemu q35", tmp_path, firmware="uefi", memory="262144", stop_mode="suspend") as made:
+        await made.hypervisor.start(made.vm)
+        await served_after()
+        variables = tmp_path / "saved" / "qemu" / made.vm.uuid / "variables"
+        assert stat.S_IMODE(variables.stat().st_mode) == 0o600
+        written = variables.read_bytes()
+        assert written != Path("/usr/share/OVMF/OVMF_VARS_4M.fd").read_bytes(), "the firmware has written them"
+        await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
+        await made.hypervisor.start(made.vm)
+        assert await served_after() < 5
+        await made.hypervisor.stop(made.vm, StopMode.SUSPEND)
+        await made.hypervisor.discard(made.vm)
+        assert variables.read_bytes() == written, "as a disk, they are no saved state"
+
+
 async def test_a_guest_on_standby_keeps_its_process_and_is_saved_too(tmp_path: Path) -> None:
     async with running(KIND, tmp_path, standby="true") as made:
         await made.hypervisor.start(made.vm)

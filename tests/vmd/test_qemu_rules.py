@@ -10,7 +10,8 @@ import pytest
 
 from jitsu_vmd.hypervisors.qemu.rules import life as life_module
 from jitsu_vmd.hypervisors.qemu.rules.command_line import Opened, command_line, opened
-from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, LaunchNic, launch_from_json
+from jitsu_vmd.hypervisors.qemu.rules.firmware import Firmware, firmware_of
+from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, LaunchNic, MadeFiles, launch_from_json
 from jitsu_vmd.hypervisors.qemu.rules.life import LIVES, Process, SaveState, Start, is_kept, life, process_of
 from jitsu_vmd.hypervisors.qemu.rules.reasons import LOOP, has_crashed, only_resets, reason
 from jitsu_vmd.rules.events import GuestState
@@ -30,6 +31,7 @@ LAUNCH = Launch(
     disks=(LaunchDisk("/images/a,b.qcow2", "qcow2", False, "root"),),
     shares_memory=True,
 )
+FILES = MadeFiles("/saved/ram", "/saved/variables")
 WORDS = {
     "boots": Start.BOOT,
     "loads the save, marks it as used, and continues": Start.LOAD,
@@ -90,9 +92,9 @@ def test_a_microvm_under_emulation_is_given_the_frequency_of_the_counter() -> No
 
 
 def test_what_is_opened_for_qemu_is_named_by_its_descriptors_in_order() -> None:
-    assert opened(LAUNCH, "/saved/ram") == (
+    assert opened(LAUNCH, FILES) == (
         Opened("file", "/saved/ram"),
-        Opened("tap", "jq0", "br0"),
+        Opened("tap", "jq0"),
         Opened("file", "/images/a,b.qcow2"),
     )
     words = " ".join(command_line("qemu", LAUNCH, [17, 18, 29], 1, is_incoming=True))
@@ -101,8 +103,46 @@ def test_what_is_opened_for_qemu_is_named_by_its_descriptors_in_order() -> None:
     assert "-add-fd fd=29,set=1" in words
     assert "-incoming defer" in words
     private = replace(LAUNCH, shares_memory=False)
-    assert opened(private, "/saved/ram")[0].kind == "tap"
+    assert opened(private, FILES)[0].kind == "tap"
     assert "memory-backend-ram" in " ".join(command_line("qemu", private, [18, 29], 1, is_incoming=False))
+
+
+def test_uefi_firmware_is_two_chips_and_only_the_variables_are_the_vms_own() -> None:
+    uefi = replace(LAUNCH, machine="q35", firmware="/usr/share/OVMF/CODE,4M.fd")
+    assert opened(uefi, FILES)[1] == Opened("file", "/saved/variables")
+    words = command_line("qemu", uefi, [17, 18, 19, 29], 1, is_incoming=False)
+    assert ",pflash0=code,pflash1=variables," in words[words.index("-machine") + 1]
+    said = " ".join(words)
+    assert "driver=file,node-name=code-file,read-only=on,filename=/usr/share/OVMF/CODE,,4M.fd" in said
+    assert "driver=raw,node-name=code,file=code-file,read-only=on" in said
+    assert "-add-fd fd=18,set=1000 " in said
+    assert "driver=raw,node-name=variables,file=variables-file -" in said
+    assert "-netdev tap,id=net0,fd=19" in said
+
+
+def described(**changes: object) -> dict[str, object]:
+    """Return a description of UEFI firmware as Debian's package ovmf has it."""
+    flash = {"filename": "/code.fd", "format": "raw"}
+    return {
+        "interface-types": ["uefi"],
+        "mapping": {
+            "device": "flash",
+            "executable": flash,
+            "nvram-template": {"filename": "/vars.fd", "format": "raw"},
+        },
+        "targets": [{"architecture": "x86_64", "machines": ["pc-i440fx-*", "pc-q35-*"]}],
+        "features": ["acpi-s3", "amd-sev", "verbose-dynamic"],
+    } | changes
+
+
+def test_the_first_firmware_that_needs_no_secure_boot_is_used() -> None:
+    secure = described(features=["acpi-s3", "requires-smm", "secure-boot"])
+    arm = described(targets=[{"architecture": "aarch64", "machines": ["virt-*"]}])
+    stateless = described(mapping={"device": "flash", "mode": "stateless", "executable": {"filename": "/x"}})
+    seabios = described(**{"interface-types": ["bios"], "mapping": {"device": "memory", "filename": "/bios.bin"}})
+    found = {"10.json": secure, "20.json": arm, "30.json": stateless, "40.json": seabios, "45.json": None, "46.json": 7}
+    assert firmware_of(found) is None
+    assert firmware_of({**found, "60.json": described()}) == Firmware("/code.fd", "/vars.fd")
 
 
 def test_a_comma_in_a_value_adds_no_option_and_no_path_of_a_disk_is_on_the_command_line() -> None:

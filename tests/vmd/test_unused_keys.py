@@ -38,6 +38,7 @@ VALUES = {
     "uuid": "4d47be4e-9cd2-5d84-a20e-7b966138fbe2",
     "guest_type": "pv",
     "machine": "microvm",
+    "firmware": "uefi",
     "boot_failure": "hang",
     "mac": "02:00:5e:00:53:01",
     "boot_mac": "02:00:5e:00:53:01",

@@ -235,6 +235,7 @@ VmId = Annotated[str, BeforeValidator(_uuid)]
 VmName = Annotated[str, AfterValidator(_vm_name)]
 Line = Annotated[str, AfterValidator(_line)]
 QemuMachine = Literal["microvm", "q35"]
+QemuFirmware = Literal["bios", "uefi"]
 GuestType = Literal["pv", "pvh", "hvm"]
 BridgeName = Annotated[str, AfterValidator(_bridge_name)]
 CommandName = Annotated[str, AfterValidator(command_name)]
@@ -381,6 +382,7 @@ KEYS: dict[str, Key] = {
     "kernel": Key(Line, "Kernel image of the domain; solo5: the image of the unikernel."),
     "initrd": Key(Line, "Initial RAM disk of the domain."),
     "machine": Key(QemuMachine, "qemu: microvm, which needs a kernel and starts faster, or q35.", "q35"),
+    "firmware": Key(QemuFirmware, "qemu: with q35, bios, or uefi: the host's firmware, without Secure Boot.", "bios"),
     "standby": Key(
         bool,
         "qemu: while it is suspended, its process stays, with its memory, so that it continues at once.",

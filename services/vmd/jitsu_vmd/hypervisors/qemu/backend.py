@@ -19,11 +19,15 @@ from jitsu_vmd.hypervisor import Discovered, Examined, Guest, Nic
 from jitsu_vmd.hypervisors.qemu.rules import keys
 from jitsu_vmd.hypervisors.qemu.rules.command_line import command_line
 from jitsu_vmd.hypervisors.qemu.rules.life import Process, SaveState, Start, is_kept, life
-from jitsu_vmd.hypervisors.qemu.rules.plan import launch_of
+from jitsu_vmd.hypervisors.qemu.rules.plan import launch_of, nics_of
+from jitsu_vmd.hypervisors.qemu.wires.firmware import give_variables, host_firmware
+from jitsu_vmd.hypervisors.qemu.wires.machine import Around
 from jitsu_vmd.hypervisors.qemu.wires.machines import QemuProcesses
 from jitsu_vmd.hypervisors.qemu.wires.monitor import check_library
+from jitsu_vmd.hypervisors.qemu.wires.reserved_taps import ReservedTaps
 from jitsu_vmd.hypervisors.qemu.wires.saves import GuestSaves
-from jitsu_vmd.hypervisors.qemu.wires.spawn import RunsAs
+from jitsu_vmd.hypervisors.qemu.wires.scopes import Scopes
+from jitsu_vmd.hypervisors.qemu.wires.spawn import RunsAs, Spawned
 from jitsu_vmd.hypervisors.qemu.wires.state import load, save
 from jitsu_vmd.hypervisors.shared.examine import examined
 from jitsu_vmd.hypervisors.shared.kvm import QEMU, kvm_works
@@ -64,7 +68,9 @@ class Qemu:
         self._users = UserFile(self._directory, "hypervisor.uids")
         self._saves = GuestSaves(Path(self._settings.save_directory) / name)
         self._threads = Threads(name)
-        self._processes = QemuProcesses(self._directory, self._changed)
+        self._taps = ReservedTaps(world.clock.now)
+        around = Around(self._taps, Scopes(name))
+        self._processes = QemuProcesses(self._directory, self._changed, around)
         self._report: Callable[[str], None] | None = None
         self._is_kvm = False
         self._qemu = ""
@@ -117,6 +123,7 @@ class Qemu:
 
     async def close(self) -> None:
         """End all connections; the processes go on."""
+        self._taps.close()
         await self._processes.close()
 
     def _changed(self, vm: str) -> None:
@@ -125,6 +132,7 @@ class Qemu:
 
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Ask all processes at the same time; a VM without a process costs at most a look at its save."""
+        self._taps.release_unused()
         kept = self._saves.all()
         running = [vm for vm in vms if self._processes.get(vm.uuid) is not None]
         looks = await asyncio.gather(*(self._look(vm) for vm in running))
@@ -183,13 +191,32 @@ class Qemu:
             case Start.NOTHING:
                 self._saves.drop_state(vm.uuid)
 
+    async def reserve(self, vm: VM) -> str:
+        """Make the taps of the next start, and return the name of the first."""
+        if (machine := self._processes.get(vm.uuid)) is not None:
+            nics = machine.launch.nics
+            return nics[0].tap if nics else ""
+        if self._saves.of(vm.uuid) is SaveState.NONE:
+            nics = nics_of(domain_spec(vm, self._settings.bridge), str(self._directory))
+        else:
+            try:
+                nics = self._saves.launch(vm.uuid).nics
+            except (OSError, ValueError):
+                return ""  # the start meets the same fault, and reports it
+        return self._taps.reserve(vm.uuid, nics)
+
     async def _boot(self, vm: VM) -> None:
+        firmware = host_firmware() if vm.value("firmware") == "uefi" else None
         spec = domain_spec(vm, self._settings.bridge)
-        launch = launch_of(vm, spec, str(self._directory), is_kvm=self._is_kvm)
+        program = firmware.program if firmware is not None else ""
+        launch = launch_of(vm, spec, str(self._directory), is_kvm=self._is_kvm, firmware=program)
         await self._processes.kill(vm.uuid)
         self._saves.drop_state(vm.uuid)
         if launch.shares_memory:
             self._saves.make_ram(vm.uuid)
+        if firmware is not None:
+            self._saves.make(vm.uuid)
+            give_variables(firmware, self._saves.variables(vm.uuid))
         machine = await self._launched(launch, is_incoming=False)
         await machine.monitor.call("cont")
 
@@ -220,7 +247,7 @@ class Qemu:
             os.chown(ram, user, user)
         runs_as = RunsAs(user, [os.stat("/dev/kvm").st_gid] if launch.is_kvm else [])
         words = partial(command_line, self._qemu, launch, tsc_khz=_tsc_khz(), is_incoming=is_incoming)
-        return await self._processes.launch(launch, runs_as, words, str(ram))
+        return await self._processes.launch(Spawned(launch, runs_as, self._saves.files(launch.uuid), words))
 
     # --- stopping ---
 
@@ -279,7 +306,7 @@ class Qemu:
         if await self._processes.process(vm.uuid) is Process.RUNNING:
             raise Refused(f"{vm.name} runs: its saved state is not discarded", hint="stop it first")
         await self._processes.kill(vm.uuid)
-        self._saves.delete(vm.uuid)
+        self._saves.discard(vm.uuid)
 
     async def forget(self, vm: VM) -> None:
         """Remove what was made for a VM."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
+    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, MadeFiles
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 """What QEMU's seccomp filter forbids beside what it always does: to run programs, and to become somebody else."""
+VARIABLES_SET = 1000
+"""The number of a set of descriptors; those of disks begin at 1."""
 QMP, SERIAL = "own/qmp", "own/serial"
 """The sockets, relative to the directory of the VM, in which QEMU is started."""
 
@@ -28,15 +30,14 @@ class Opened:
     """file, or tap."""
     path: str
     """Of the file; of a tap, its name."""
-    bridge: str = ""
-    """Which a tap is to be a port of."""
 
 
-def opened(launch: Launch, ram: str) -> tuple[Opened, ...]:
-    """Return what is opened for QEMU; `ram` is the path of the RAM file."""
+def opened(launch: Launch, files: MadeFiles) -> tuple[Opened, ...]:
+    """Return what is opened for QEMU."""
     return (
-        *([Opened("file", ram)] if launch.shares_memory else ()),
-        *(Opened("tap", nic.tap, nic.bridge) for nic in launch.nics),
+        *([Opened("file", files.ram)] if launch.shares_memory else ()),
+        *([Opened("file", files.variables)] if launch.firmware else ()),
+        *(Opened("tap", nic.tap) for nic in launch.nics),
         *(Opened("file", disk.path) for disk in launch.disks),
     )
 
@@ -58,6 +59,7 @@ def command_line(
         *("-name", f"guest={escaped(launch.name)}", "-uuid", launch.uuid),
         *_machine(launch),
         *_memory(launch, numbers),
+        *_firmware(launch, numbers),
         *("-smp", str(launch.vcpus)),
         *_boot(launch, tsc_khz),
         *("-chardev", f"socket,id=qmp,path={QMP},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
@@ -77,6 +79,8 @@ def escaped(value: str) -> str:
 def _machine(launch: Launch) -> Iterator[str]:
     accelerator = "kvm" if launch.is_kvm else "tcg"
     kind = f"{escaped(launch.machine)},accel={accelerator},memory-backend=ram"
+    if launch.firmware:
+        kind += ",pflash0=code,pflash1=variables"
     # acpi: without it, Debian's kernel finds no device, and no guest could be asked to shut down.
     yield from ("-machine", f"{kind},acpi=on,rtc=on" if launch.is_microvm else f"{kind},usb=off")
     if launch.is_kvm:
@@ -94,6 +98,19 @@ def _memory(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
         yield from ("-object", f"memory-backend-file,id=ram,mem-path={path},share=on,{size}")
     else:
         yield from ("-object", f"memory-backend-ram,id=ram,{size}")
+
+
+def _firmware(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
+    """Yield two chips of flash memory: the first is the same for all VMs, and the second is the VM's own."""
+    if not launch.firmware:
+        return
+    yield from ("-add-fd", f"fd={next(numbers)},set={VARIABLES_SET}")
+    files = {"code": f"read-only=on,filename={escaped(launch.firmware)}"}
+    files["variables"] = f"filename=/dev/fdset/{VARIABLES_SET}"
+    for name, file in files.items():
+        yield from ("-blockdev", f"driver=file,node-name={name}-file,{file}")
+        read_only = ",read-only=on" if name == "code" else ""
+        yield from ("-blockdev", f"driver=raw,node-name={name},file={name}-file{read_only}")
 
 
 def _boot(launch: Launch, tsc_khz: int) -> Iterator[str]:

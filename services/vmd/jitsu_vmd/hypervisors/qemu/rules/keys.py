@@ -29,6 +29,8 @@ def check_possible(vm: VM, spec: DomainSpec) -> None:
     is_microvm = vm.value("machine") == "microvm"
     if is_microvm and not spec.kernel:
         raise Refused("kernel: is required with machine = microvm, which has no BIOS to boot a disk; use machine = q35")
+    if is_microvm and vm.value("firmware") == "uefi":
+        raise Refused("firmware: a microvm has no place for UEFI firmware; use machine = q35, or remove it")
     if not spec.kernel and not spec.disks:
         raise Refused("kernel: a VM needs a kernel, or a disk to boot from; use kernel or disk")
     for key, path in (("kernel", spec.kernel), ("initrd", spec.initrd), *(("disk", d.source) for d in spec.disks)):

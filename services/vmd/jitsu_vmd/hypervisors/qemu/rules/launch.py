@@ -36,6 +36,16 @@ class LaunchDisk:
 
 
 @dataclass(frozen=True)
+class MadeFiles:
+    """Where the files of a VM are that vmd makes for it."""
+
+    ram: str
+    """Its memory, if that is in a file."""
+    variables: str
+    """The variables of its UEFI firmware, for example what it boots from."""
+
+
+@dataclass(frozen=True)
 class Launch:
     """One QEMU process."""
 
@@ -53,6 +63,8 @@ class Launch:
     disks: tuple[LaunchDisk, ...]
     shares_memory: bool
     """Its memory is in a file, so that suspending it writes only the state of its devices."""
+    firmware: str = ""
+    """The program of its UEFI firmware; "": its BIOS."""
 
     @property
     def is_microvm(self) -> bool:

@@ -18,8 +18,13 @@ def tap_of(directory: str, vm: str, n: int) -> str:
     return f"jq{zlib.crc32(f'{directory} {vm}'.encode()):08x}-{n}"[:15]
 
 
-def launch_of(vm: VM, spec: DomainSpec, directory: str, *, is_kvm: bool) -> Launch:
-    """Return the process of a VM that boots now."""
+def nics_of(spec: DomainSpec, directory: str) -> tuple[LaunchNic, ...]:
+    """Return the interfaces of a VM that boots now; `directory` is the connection's in the runtime directory."""
+    return tuple(LaunchNic(nic.mac, nic.bridge, tap_of(directory, spec.uuid, n)) for n, nic in enumerate(spec.nics))
+
+
+def launch_of(vm: VM, spec: DomainSpec, directory: str, *, is_kvm: bool, firmware: str = "") -> Launch:
+    """Return the process of a VM that boots now; `firmware` is the program of its UEFI firmware."""
     return Launch(
         name=spec.name,
         uuid=spec.uuid,
@@ -30,7 +35,8 @@ def launch_of(vm: VM, spec: DomainSpec, directory: str, *, is_kvm: bool) -> Laun
         cmdline=spec.cmdline,
         memory_mib=-(-spec.memory_kib // 1024),
         vcpus=spec.vcpus,
-        nics=tuple(LaunchNic(nic.mac, nic.bridge, tap_of(directory, spec.uuid, n)) for n, nic in enumerate(spec.nics)),
+        nics=nics_of(spec, directory),
         disks=tuple(LaunchDisk(d.source, d.format, d.is_device, d.target or "") for d in spec.disks),
         shares_memory=vm.stop_mode is StopMode.SUSPEND,
+        firmware=firmware,
     )

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.model.errors import BootFailed, Unavailable
@@ -24,12 +25,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
-    from jitsu_vmd.hypervisors.qemu.wires.spawn import RunsAs
+    from jitsu_vmd.hypervisors.qemu.wires.reserved_taps import ReservedTaps
+    from jitsu_vmd.hypervisors.qemu.wires.scopes import Scopes
+    from jitsu_vmd.hypervisors.qemu.wires.spawn import Spawned
 
 MAX_PRINTED_BYTES = 16 << 10
 ENDING_S = 0.5
 TOLD = ("STOP", "RESUME", "SHUTDOWN", "GUEST_PANICKED", "BLOCK_IO_ERROR")
 """The events of QMP after which a VM is to be looked at."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """What processes get from outside of QEMU."""
+
+    taps: ReservedTaps
+    scopes: Scopes
 
 
 class QemuProcess:
@@ -53,11 +64,11 @@ class QemuProcess:
 
     # --- starting and finding ---
 
-    async def start(self, runs_as: RunsAs, words: Callable[[list[int]], list[str]], ram: str) -> None:
+    async def start(self, spawned: Spawned, around: Around) -> None:
         """Start the process, as `spawn` does, and connect to it; raises BootFailed."""
         try:
-            await end_orphan(self.directory, runs_as.user)
-            self._process = spawn(self.directory, self.launch, runs_as, words, ram)
+            await end_orphan(self.directory, spawned.runs_as.user)
+            self._process = spawn(self.directory, spawned, around.taps.take(self.launch.uuid, self.launch.nics))
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
             raise BootFailed(f"QEMU cannot be started: {what}{error.strerror}") from None
@@ -66,6 +77,7 @@ class QemuProcess:
         try:
             self._write_record(process_stat(self.pid)[1])
             self.watch()
+            await around.scopes.place(self.launch.uuid, self.launch.name, self.pid)
             await self.connect()
             is_there = True
         except (OSError, Unavailable) as error:

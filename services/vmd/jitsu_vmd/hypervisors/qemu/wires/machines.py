@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
-    from jitsu_vmd.hypervisors.qemu.wires.spawn import RunsAs
+    from jitsu_vmd.hypervisors.qemu.wires.machine import Around
+    from jitsu_vmd.hypervisors.qemu.wires.spawn import Spawned
 
 LOOK_LIMIT_S = 2.0
 
@@ -28,9 +29,12 @@ log = structlog.get_logger("vmd")
 class QemuProcesses:
     """The processes that run, and how the last one of each VM has ended."""
 
-    def __init__(self, directory: Path, changed: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, changed: Callable[[str], None], around: Around) -> None:
         self.directory = directory
         self._changed = changed
+        self._around = around
+        self._starting: list[Launch] = []
+        """Of processes that are being started, whose disks nobody else may have either."""
         self._running: dict[str, QemuProcess] = {}
         self._ends: dict[str, tuple[GuestState, str]] = {}
 
@@ -91,18 +95,20 @@ class QemuProcesses:
             await machine.connect()
         return process_of(str((await machine.monitor.call("query-status")).get("status")))
 
-    async def launch(
-        self, launch: Launch, runs_as: RunsAs, words: Callable[[list[int]], list[str]], ram: str
-    ) -> QemuProcess:
+    async def launch(self, spawned: Spawned) -> QemuProcess:
         """Start the process of a VM that has none; raises BootFailed."""
-        for disk in launch.disks:
-            for other in self._running.values():
-                if disk.path in [each.path for each in other.launch.disks]:
-                    raise BootFailed(f"disk: {disk.path} is in use by another VM, {other.launch.name}")
+        launch = spawned.launch
+        for other in (*self._starting, *self.launches()):
+            if shared := {disk.path for disk in launch.disks} & {disk.path for disk in other.disks}:
+                raise BootFailed(f"disk: {min(shared)} is in use by another VM, {other.name}")
         machine = QemuProcess(self.directory / launch.uuid, launch, self._changed)
         self._ends.pop(launch.uuid, None)
-        await machine.start(runs_as, words, ram)
-        self._running[launch.uuid] = machine
+        self._starting.append(launch)
+        try:
+            await machine.start(spawned, self._around)
+            self._running[launch.uuid] = machine
+        finally:
+            self._starting.remove(launch)
         return machine
 
     async def kill(self, vm: str) -> None:

@@ -5,6 +5,7 @@
     state.used      the guest may have run since: never restored
 
 Beside it are `ram`, the guest's memory, if that is in a file, and `launch`, the machine that the guest belongs to.
+`variables` are those of its UEFI firmware, which stay when a save is discarded, as a disk does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from jitsu_vmd.hypervisors.qemu.rules.launch import launch_from_json
+from jitsu_vmd.hypervisors.qemu.rules.launch import MadeFiles, launch_from_json
 from jitsu_vmd.hypervisors.qemu.rules.life import SaveState
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ class GuestSaves:
     def ram(self, vm: str) -> Path:
         """Return where the memory of a VM is, if it is in a file."""
         return self.directory / vm / "ram"
+
+    def files(self, vm: str) -> MadeFiles:
+        """Return where the files of a VM are that are made for it."""
+        return MadeFiles(str(self.ram(vm)), str(self.variables(vm)))
+
+    def variables(self, vm: str) -> Path:
+        """Return where the variables of a VM's firmware are."""
+        return self.directory / vm / "variables"
 
     def make_ram(self, vm: str) -> None:
         """Make an empty file for the memory of a guest that boots; raises OSError."""
@@ -93,6 +102,12 @@ class GuestSaves:
         """Delete the state of the devices of a guest that has been seen to run since, or was never saved."""
         for save in (SaveState.SAVING, SaveState.SAVED, SaveState.USED):
             self.path(vm, save).unlink(missing_ok=True)
+
+    def discard(self, vm: str) -> None:
+        """Delete the memory of a VM, and the state of its devices."""
+        self.drop_state(vm)
+        for path in (self.ram(vm), self.directory / vm / "launch"):
+            path.unlink(missing_ok=True)
 
     def delete(self, vm: str) -> None:
         """Delete all that is kept of a VM."""

@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING
 
 from jitsu_vmd.hypervisors.qemu.rules.command_line import QMP, SERIAL, opened
 from jitsu_vmd.hypervisors.qemu.wires.monitor import connected, peer
-from jitsu_vmd.hypervisors.shared import taps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from jitsu_vmd.hypervisors.qemu.rules.command_line import Opened
-    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
+    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, MadeFiles
 
 END_LIMIT_S = 5.0
 
@@ -43,26 +41,29 @@ class RunsAs:
     """That of /dev/kvm, if the guest needs it."""
 
 
-def spawn(
-    directory: Path, launch: Launch, runs_as: RunsAs, words: Callable[[list[int]], list[str]], ram: str
-) -> subprocess.Popen[bytes]:
-    """Start a process; raises OSError.
+@dataclass(frozen=True)
+class Spawned:
+    """What a process is started with."""
 
-    `words` makes the command line of descriptors, and `ram` is the path of the RAM file.
-    """
-    own = directory / "own"
-    own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o711)
-    os.chown(own, runs_as.user, runs_as.user)
-    for name in (QMP, SERIAL):
-        (directory / name).unlink(missing_ok=True)
+    launch: Launch
+    runs_as: RunsAs
+    files: MadeFiles
+    words: Callable[[list[int]], list[str]]
+    """Makes the command line of descriptors."""
+
+
+def spawn(directory: Path, spawned: Spawned, taps: list[int]) -> subprocess.Popen[bytes]:
+    """Start a process; raises OSError. `taps` are descriptors, in the order of its interfaces, and are closed."""
+    runs_as = spawned.runs_as
     descriptors: list[int] = []
+    given = iter(taps)
     try:
-        for each in opened(launch, ram):
-            descriptors.append(_descriptor(each))
+        _make(directory, runs_as.user)
+        for each in opened(spawned.launch, spawned.files):
+            descriptors.append(next(given) if each.kind == "tap" else os.open(each.path, os.O_RDWR | os.O_CLOEXEC))
         with (directory / "errors").open("wb") as errors:
             return subprocess.Popen(
-                words(descriptors),
+                spawned.words(descriptors),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
@@ -76,21 +77,18 @@ def spawn(
                 umask=0o077,
             )
     finally:
-        for descriptor in descriptors:
+        for descriptor in (*descriptors, *given):
             os.close(descriptor)
 
 
-def _descriptor(wanted: Opened) -> int:
-    """Open a file, or make a tap that is there for as long as it is open; raises OSError."""
-    if wanted.kind == "file":
-        return os.open(wanted.path, os.O_RDWR | os.O_CLOEXEC)
-    descriptor = taps.attach(wanted.path)
-    try:
-        taps.join(wanted.path, wanted.bridge)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+def _make(directory: Path, user: int) -> None:
+    """Make the directory of a process, and its own one in it."""
+    own = directory / "own"
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o711)
+    os.chown(own, user, user)
+    for name in (QMP, SERIAL):
+        (directory / name).unlink(missing_ok=True)
 
 
 async def end_orphan(directory: Path, user: int) -> None:

@@ -30,6 +30,7 @@ XEN_KEYS = ("guest_type", "rumprun_config")
 KEYS_OF_KINDS = {
     "machine": ("qemu",),
     "standby": ("qemu",),
+    "firmware": ("qemu",),
     "container": ("docker",),
     "image": ("docker", "lxd"),
     "publish": ("docker",),
