@@ -112,7 +112,7 @@ test-docker: setup
 	$(BIN)/pytest -q -m docker --durations=5
 
 # As root: QEMU processes of the kind qemu, on a bridge in a network namespace, without KVM unless that works.
-QEMU_PACKAGES := qemu-system-x86 ovmf linux-image-cloud-amd64 busybox-static iproute2
+QEMU_PACKAGES := qemu-system-x86 ovmf qemu-guest-agent linux-image-cloud-amd64 busybox-static iproute2
 test-qemu: setup
 	dpkg -s $(QEMU_PACKAGES) >/dev/null 2>&1 || { $(APT_GET) update && $(APT_GET) install $(QEMU_PACKAGES) >/dev/null </dev/null; }
 	unshare -n $(BIN)/pytest -q -m qemu --durations=5

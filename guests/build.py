@@ -19,9 +19,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guests.initramfs import LOAD_MODULES, initramfs, kernel_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "xen-netfront", "button", "evdev")
@@ -62,6 +67,7 @@ echo "<html><body>This is the VM <b>$name</b></body></html>" > /www/index.html
 ip link set eth0 up
 [ "$after" = 0 ] || {{ sleep "$after"; serve; }}
 echo "jitsu: $name is up" > /dev/console
+[ ! -x /etc/extra ] || /etc/extra
 acpid -c /etc/acpi -l /dev/null 2> /dev/null
 while true; do sleep 3600; done
 """
@@ -70,12 +76,18 @@ exec poweroff -f
 """
 
 
-def main() -> int:
-    """Make it."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print(__doc__, file=sys.stderr)
-        return 2
-    target = Path(sys.argv[1])
+@dataclass(frozen=True)
+class Extra:
+    """What a guest has beside the usual: /etc/extra, if there is one, is run when it is up."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    applets: Sequence[str] = ()
+    modules: Sequence[str] = ()
+
+
+def build(target: Path, extra: Extra | None = None) -> None:
+    """Write a kernel and an initrd into a directory, which is made."""
+    extra = extra or Extra()
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
@@ -87,8 +99,19 @@ def main() -> int:
             "init": INIT.encode(),
             "bin/echoes": echoes.read_bytes(),
             "etc/acpi/PWRF/00000080": POWER_OFF.encode(),
+            **extra.files,
         }
-        (target / "initrd").write_bytes(initramfs(root, APPLETS, files, modules, MODULES))
+        wanted = (*MODULES, *extra.modules)
+        (target / "initrd").write_bytes(initramfs(root, [*APPLETS, *extra.applets], files, modules, wanted))
+
+
+def main() -> int:
+    """Make it."""
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    target = Path(sys.argv[1])
+    build(target)
     print(f"{target}/kernel and {target}/initrd are made")
     return 0
 

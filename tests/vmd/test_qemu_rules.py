@@ -11,7 +11,14 @@ import pytest
 from jitsu_vmd.hypervisors.qemu.rules import life as life_module
 from jitsu_vmd.hypervisors.qemu.rules.command_line import Opened, command_line, opened
 from jitsu_vmd.hypervisors.qemu.rules.firmware import Firmware, firmware_of
-from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, LaunchNic, MadeFiles, launch_from_json
+from jitsu_vmd.hypervisors.qemu.rules.launch import (
+    Launch,
+    LaunchBoot,
+    LaunchDisk,
+    LaunchNic,
+    MadeFiles,
+    launch_from_json,
+)
 from jitsu_vmd.hypervisors.qemu.rules.life import LIVES, Process, SaveState, Start, is_kept, life, process_of
 from jitsu_vmd.hypervisors.qemu.rules.reasons import LOOP, has_crashed, only_resets, reason
 from jitsu_vmd.rules.events import GuestState
@@ -22,9 +29,7 @@ LAUNCH = Launch(
     uuid=UUID,
     machine="microvm",
     is_kvm=False,
-    kernel="/boot/vmlinuz",
-    initrd="/boot/initrd",
-    cmdline="console=ttyS0",
+    boot=LaunchBoot("/boot/vmlinuz", "/boot/initrd", "console=ttyS0"),
     memory_mib=128,
     vcpus=2,
     nics=(LaunchNic("02:00:5e:00:53:01", "br0", "jq0"),),
@@ -85,7 +90,7 @@ def test_a_microvm_under_emulation_is_given_the_frequency_of_the_counter() -> No
     words = command_line("qemu", LAUNCH, [7, 8, 9], 2_400_000, is_incoming=False)
     assert words[words.index("-append") + 1] == "console=ttyS0 tsc_early_khz=2400000 panic=-1"
     assert words[words.index("-machine") + 1] == "microvm,accel=tcg,memory-backend=ram,acpi=on,rtc=on"
-    said = replace(LAUNCH, cmdline="tsc_early_khz=1 panic=5")
+    said = replace(LAUNCH, boot=replace(LAUNCH.boot, cmdline="tsc_early_khz=1 panic=5"))
     assert "tsc_early_khz=1 panic=5" in command_line("qemu", said, [7, 8, 9], 2_400_000, is_incoming=False)
     for other in (replace(LAUNCH, is_kvm=True), replace(LAUNCH, machine="q35")):
         assert "console=ttyS0 panic=-1" in command_line("qemu", other, [7, 8, 9], 2_400_000, is_incoming=False)
@@ -108,7 +113,7 @@ def test_what_is_opened_for_qemu_is_named_by_its_descriptors_in_order() -> None:
 
 
 def test_uefi_firmware_is_two_chips_and_only_the_variables_are_the_vms_own() -> None:
-    uefi = replace(LAUNCH, machine="q35", firmware="/usr/share/OVMF/CODE,4M.fd")
+    uefi = replace(LAUNCH, machine="q35", boot=replace(LAUNCH.boot, firmware="/usr/share/OVMF/CODE,4M.fd"))
     assert opened(uefi, FILES)[1] == Opened("file", "/saved/variables")
     words = command_line("qemu", uefi, [17, 18, 19, 29], 1, is_incoming=False)
     assert ",pflash0=code,pflash1=variables," in words[words.index("-machine") + 1]

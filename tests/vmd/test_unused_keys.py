@@ -39,6 +39,7 @@ VALUES = {
     "guest_type": "pv",
     "machine": "microvm",
     "firmware": "uefi",
+    "template": "other",
     "boot_failure": "hang",
     "mac": "02:00:5e:00:53:01",
     "boot_mac": "02:00:5e:00:53:01",
@@ -59,6 +60,8 @@ VALUES = {
 """A value of each key that does not take "1"."""
 MORE_VALUES = {"docker": {"disk": "/srv@/srv"}, "qemu": {"initrd": "/i"}}
 """Where a kind wants another form."""
+INSTEAD_OF_KERNEL = {"libvirt": "domain_xml", "libvirt on Xen": "domain_xml", "qemu": "template"}
+"""Tested in test_examine.py, and in test_qemu_clone_rules.py."""
 DOMAIN = {"kernel", "initrd", "guest_type", "domain_xml", "rumprun_config", "vcpus", "disk", "script"}
 MOCK = set(MOCK_KEYS)
 ON_A_BRIDGE = set(BRIDGE_KEYS)
@@ -108,12 +111,19 @@ KINDS: dict[str, tuple[Callable[[VM], None], dict[str, str], set[str]]] = {
     "qemu": (
         qemu,
         {"kernel": "/k"},
-        MOCK | {"guest_type", "rumprun_config", "domain_xml", "script", "wait_for_key", "handover", "standby"},
+        MOCK
+        | {"guest_type", "rumprun_config", "domain_xml", "script", "wait_for_key", "handover"}
+        | {"standby", "shared_identity"},
+    ),
+    "qemu, a clone": (
+        qemu,
+        {"template": "other"},
+        MOCK | DOMAIN | set(qemu_keys.TEMPLATE_KEYS) | {"wait_for_key", "handover", "standby"},
     ),
     "qemu, suspended": (
         qemu,
         {"kernel": "/k", "stop_mode": "suspend"},
-        MOCK | {"guest_type", "rumprun_config", "domain_xml", "script", "wait_for_key", "handover"},
+        MOCK | {"guest_type", "rumprun_config", "domain_xml", "script", "wait_for_key", "handover", "shared_identity"},
     ),
     "solo5": (
         solo5,
@@ -170,8 +180,8 @@ def test_each_key_counts_or_is_a_mistake_that_says_why_and_what_to_do(kind: str)
     mistaken = mistaken | {key for key, kinds in KEYS_OF_KINDS.items() if own not in kinds}
     assert raised(check, make_vm(**more)) == ""
     for key in KEYS:
-        if key in ("dns", *more) or (key == "domain_xml" and more and "libvirt" in kind):
-            continue  # domain_xml in place of kernel: test_examine.py
+        if key in ("dns", *more) or (key == INSTEAD_OF_KERNEL.get(own) and "kernel" in more):
+            continue
         said = raised(check, vm_with(key, more, own))
         if key in mistaken:
             assert said.startswith(f"{key}: "), (key, said)

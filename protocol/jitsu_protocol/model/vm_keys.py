@@ -383,6 +383,11 @@ KEYS: dict[str, Key] = {
     "initrd": Key(Line, "Initial RAM disk of the domain."),
     "machine": Key(QemuMachine, "qemu: microvm, which needs a kernel and starts faster, or q35.", "q35"),
     "firmware": Key(QemuFirmware, "qemu: with q35, bios, or uefi: the host's firmware, without Secure Boot.", "bios"),
+    "guest_agent": Key(bool, "qemu: the guest has a channel for QEMU's guest agent; clones need it.", "false"),
+    "template": Key(
+        VmName, "qemu: the VM of this name, which is suspended, is what each start of this VM begins with: a clone."
+    ),
+    "shared_identity": Key(bool, "qemu: a clone may keep the machine-id and the host keys of its template.", "false"),
     "standby": Key(
         bool,
         "qemu: while it is suspended, its process stays, with its memory, so that it continues at once.",

@@ -10,25 +10,21 @@ import asyncio
 import os
 import shutil
 import stat
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused, SetupFault, Unavailable
+from jitsu_protocol.model.errors import JitsuError, Refused, SetupFault, Unavailable
 from jitsu_vmd.hypervisor import Discovered, Examined, Guest, Nic
 from jitsu_vmd.hypervisors.qemu.rules import keys
-from jitsu_vmd.hypervisors.qemu.rules.command_line import command_line
 from jitsu_vmd.hypervisors.qemu.rules.life import Process, SaveState, Start, is_kept, life
-from jitsu_vmd.hypervisors.qemu.rules.plan import launch_of, nics_of
-from jitsu_vmd.hypervisors.qemu.wires.firmware import give_variables, host_firmware
 from jitsu_vmd.hypervisors.qemu.wires.machine import Around
 from jitsu_vmd.hypervisors.qemu.wires.machines import QemuProcesses
 from jitsu_vmd.hypervisors.qemu.wires.monitor import check_library
 from jitsu_vmd.hypervisors.qemu.wires.reserved_taps import ReservedTaps
 from jitsu_vmd.hypervisors.qemu.wires.saves import GuestSaves
 from jitsu_vmd.hypervisors.qemu.wires.scopes import Scopes
-from jitsu_vmd.hypervisors.qemu.wires.spawn import RunsAs, Spawned
-from jitsu_vmd.hypervisors.qemu.wires.state import load, save
+from jitsu_vmd.hypervisors.qemu.wires.starts import Emulator, GuestStarts, Host, refusal
+from jitsu_vmd.hypervisors.qemu.wires.state import save
 from jitsu_vmd.hypervisors.shared.examine import examined
 from jitsu_vmd.hypervisors.shared.kvm import QEMU, kvm_works
 from jitsu_vmd.hypervisors.shared.process_ids import process_stat
@@ -46,10 +42,6 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
     from jitsu_protocol.model.vm_keys import StopMode
     from jitsu_runtime.world import World
-    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch
-    from jitsu_vmd.hypervisors.qemu.wires.machine import QemuProcess
-
-DEFAULT_TSC_KHZ = 2_000_000
 
 
 def make(world: World, connection: HypervisorConnection) -> Qemu:
@@ -72,8 +64,9 @@ class Qemu:
         around = Around(self._taps, Scopes(name))
         self._processes = QemuProcesses(self._directory, self._changed, around)
         self._report: Callable[[str], None] | None = None
-        self._is_kvm = False
-        self._qemu = ""
+        shared = (self._users, self._saves, self._processes, self._taps, self._threads, world.clock)
+        self._emulator = Emulator()
+        self._starts = GuestStarts(Host(self._directory, self._settings.bridge, *shared), self._emulator)
 
     # --- before a VM starts ---
 
@@ -100,8 +93,8 @@ class Qemu:
         if os.geteuid():
             raise SetupFault("qemu needs root: for taps, and to give each QEMU a user of its own")
         check_library()
-        self._qemu = shutil.which(QEMU) or ""
-        if not self._qemu:
+        self._emulator.path = shutil.which(QEMU) or ""
+        if not self._emulator.path:
             raise SetupFault(f"there is no {QEMU}", hint="install qemu-system-x86")
         try:
             process_stat(1)
@@ -110,7 +103,7 @@ class Qemu:
         self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._users.open(self._settings.uids)
         wants = self._settings.accelerate
-        self._is_kvm = wants == "kvm" or (wants == "auto" and await kvm_works())
+        self._emulator.is_kvm = wants == "kvm" or (wants == "auto" and await kvm_works())
         await self._processes.find()
 
     async def run(self, changed: Callable[[str], None]) -> None:
@@ -124,6 +117,7 @@ class Qemu:
     async def close(self) -> None:
         """End all connections; the processes go on."""
         self._taps.close()
+        self._starts.memory.close()
         await self._processes.close()
 
     def _changed(self, vm: str) -> None:
@@ -133,6 +127,7 @@ class Qemu:
     async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
         """Ask all processes at the same time; a VM without a process costs at most a look at its save."""
         self._taps.release_unused()
+        self._starts.memory.drop_old()
         kept = self._saves.all()
         running = [vm for vm in vms if self._processes.get(vm.uuid) is not None]
         looks = await asyncio.gather(*(self._look(vm) for vm in running))
@@ -152,7 +147,7 @@ class Qemu:
         state, reason = row.state, ""
         if process is Process.NONE and state is GuestState.OFF:
             state, reason = self._processes.end(vm.uuid)
-        note = _refusal(self._saves.directory / vm.uuid) if row.start is Start.REFUSED else ""
+        note = refusal(self._saves.directory / vm.uuid) if row.start is Start.REFUSED else ""
         if (machine := self._processes.get(vm.uuid)) is not None:
             nics = tuple(Nic(nic.mac, nic.bridge, nic.tap) for nic in machine.launch.nics)
         else:
@@ -178,76 +173,11 @@ class Qemu:
 
     async def start(self, vm: VM) -> None:
         """Let a VM run, as the table says."""
-        process, saved = await self._now(vm)
-        match life(process, saved).start:
-            case Start.REFUSED:
-                raise BootFailed(_refusal(self._saves.directory / vm.uuid))
-            case Start.BOOT:
-                await self._boot(vm)
-            case Start.LOAD:
-                await self._load(vm)
-            case Start.CONTINUE | Start.MARK_AND_CONTINUE:
-                await self._continue(vm, saved)
-            case Start.NOTHING:
-                self._saves.drop_state(vm.uuid)
+        await self._starts.start(vm)
 
     async def reserve(self, vm: VM) -> str:
         """Make the taps of the next start, and return the name of the first."""
-        if (machine := self._processes.get(vm.uuid)) is not None:
-            nics = machine.launch.nics
-            return nics[0].tap if nics else ""
-        if self._saves.of(vm.uuid) is SaveState.NONE:
-            nics = nics_of(domain_spec(vm, self._settings.bridge), str(self._directory))
-        else:
-            try:
-                nics = self._saves.launch(vm.uuid).nics
-            except (OSError, ValueError):
-                return ""  # the start meets the same fault, and reports it
-        return self._taps.reserve(vm.uuid, nics)
-
-    async def _boot(self, vm: VM) -> None:
-        firmware = host_firmware() if vm.value("firmware") == "uefi" else None
-        spec = domain_spec(vm, self._settings.bridge)
-        program = firmware.program if firmware is not None else ""
-        launch = launch_of(vm, spec, str(self._directory), is_kvm=self._is_kvm, firmware=program)
-        await self._processes.kill(vm.uuid)
-        self._saves.drop_state(vm.uuid)
-        if launch.shares_memory:
-            self._saves.make_ram(vm.uuid)
-        if firmware is not None:
-            self._saves.make(vm.uuid)
-            give_variables(firmware, self._saves.variables(vm.uuid))
-        machine = await self._launched(launch, is_incoming=False)
-        await machine.monitor.call("cont")
-
-    async def _load(self, vm: VM) -> None:
-        await self._processes.kill(vm.uuid)
-        try:
-            launch = self._saves.launch(vm.uuid)
-            with self._saves.path(vm.uuid, SaveState.SAVED).open("rb") as state:
-                machine = await self._launched(launch, is_incoming=True)
-                await load(machine, state)
-        except (JitsuError, OSError, ValueError) as error:
-            await self._processes.kill(vm.uuid)
-            raise BootFailed(f"its save cannot be loaded: {error}") from None
-        await self._continue(vm, SaveState.SAVED)
-
-    async def _continue(self, vm: VM, saved: SaveState) -> None:
-        if (machine := self._processes.get(vm.uuid)) is None:
-            raise BootFailed(f"QEMU of {vm.name} has ended")
-        if saved is SaveState.SAVED:
-            await self._threads.run(lambda: self._saves.becomes(vm.uuid, SaveState.SAVED, SaveState.USED))
-        await machine.monitor.call("cont")
-        self._saves.drop_state(vm.uuid)
-
-    async def _launched(self, launch: Launch, *, is_incoming: bool) -> QemuProcess:
-        user = self._users.user(launch.uuid)
-        ram = self._saves.ram(launch.uuid)
-        if launch.shares_memory:
-            os.chown(ram, user, user)
-        runs_as = RunsAs(user, [os.stat("/dev/kvm").st_gid] if launch.is_kvm else [])
-        words = partial(command_line, self._qemu, launch, tsc_khz=_tsc_khz(), is_incoming=is_incoming)
-        return await self._processes.launch(Spawned(launch, runs_as, self._saves.files(launch.uuid), words))
+        return self._starts.reserve(vm)
 
     # --- stopping ---
 
@@ -285,10 +215,12 @@ class Qemu:
         process, saved = await self._now(vm)
         if life(process, saved).state is GuestState.SUSPENDED:
             return
-        await self.pause(vm)
         machine = self._processes.get(vm.uuid)
         if machine is None or process not in (Process.RUNNING, Process.STOPPED):
             raise Unavailable(f"{vm.name} does not run: it cannot be suspended")
+        if machine.launch.template:  # its disks are on no directory, and end with its process
+            raise Refused(f"{vm.name} is a clone: it cannot be suspended", hint="use pause, shutdown or destroy")
+        await self.pause(vm)
         self._saves.drop_state(vm.uuid)
         try:
             with self._saves.begin(vm.uuid) as into:
@@ -321,17 +253,3 @@ class Qemu:
         shutil.rmtree(self._directory / vm.uuid, ignore_errors=True)
         if self._users.known(vm.uuid) is not None:
             self._users.forget(vm.uuid)
-
-
-def _refusal(kept: Path) -> str:
-    return f"its save in {kept} may have been used before: it is not restored again"
-
-
-def _tsc_khz() -> int:
-    """Return the frequency of this host's time stamp counter, which an emulated guest sees too."""
-    with open("/proc/cpuinfo") as file:
-        found = [line.partition(":")[2] for line in file if line.startswith("cpu MHz")]
-    try:
-        return int(float(found[0]) * 1000)
-    except (IndexError, ValueError):
-        return DEFAULT_TSC_KHZ

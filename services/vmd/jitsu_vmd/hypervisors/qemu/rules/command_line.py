@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, MadeFiles
+    from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, MadeFiles
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 """What QEMU's seccomp filter forbids beside what it always does: to run programs, and to become somebody else."""
 VARIABLES_SET = 1000
 """The number of a set of descriptors; those of disks begin at 1."""
-QMP, SERIAL = "own/qmp", "own/serial"
+QMP, SERIAL, AGENT = "own/qmp", "own/serial", "own/agent"
 """The sockets, relative to the directory of the VM, in which QEMU is started."""
 
 
@@ -27,19 +27,21 @@ class Opened:
     """A file or tap that is opened for QEMU, in the order of their descriptors."""
 
     kind: str
-    """file, or tap."""
+    """file, read (a file, to read only), tap, memory (of the template), overlay (over a disk), copy (of a file)."""
     path: str
     """Of the file; of a tap, its name."""
 
 
 def opened(launch: Launch, files: MadeFiles) -> tuple[Opened, ...]:
     """Return what is opened for QEMU."""
-    return (
-        *([Opened("file", files.ram)] if launch.shares_memory else ()),
-        *([Opened("file", files.variables)] if launch.firmware else ()),
-        *(Opened("tap", nic.tap) for nic in launch.nics),
-        *(Opened("file", disk.path) for disk in launch.disks),
-    )
+    is_clone = bool(launch.template)
+    memory = [Opened("memory", "")] if is_clone else [Opened("file", files.ram)] if launch.shares_memory else []
+    variables = [Opened("copy" if is_clone else "file", files.variables)] if launch.boot.firmware else []
+    taps = [Opened("tap", nic.tap) for nic in launch.nics]
+    disks = [
+        Opened(kind, disk.path) for disk in launch.disks for kind in (("overlay", "read") if is_clone else ("file",))
+    ]
+    return (*memory, *variables, *taps, *disks)
 
 
 def command_line(
@@ -53,6 +55,7 @@ def command_line(
     port from its first character on.
     """
     numbers = iter(descriptors)
+    is_incoming = is_incoming or bool(launch.template)
     return [
         qemu,
         *("-no-user-config", "-nodefaults", "-display", "none", "-S", "-sandbox", SANDBOX),
@@ -65,6 +68,7 @@ def command_line(
         *("-chardev", f"socket,id=qmp,path={QMP},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=serial,path={SERIAL},server=on,wait=off", "-serial", "chardev:serial"),
         *("-object", "rng-builtin,id=random", "-device", _device(launch, "virtio-rng", "rng=random")),
+        *_agent(launch),
         *_nics(launch, numbers),
         *_disks(launch, numbers),
         *(("-incoming", "defer") if is_incoming else ()),
@@ -79,7 +83,7 @@ def escaped(value: str) -> str:
 def _machine(launch: Launch) -> Iterator[str]:
     accelerator = "kvm" if launch.is_kvm else "tcg"
     kind = f"{escaped(launch.machine)},accel={accelerator},memory-backend=ram"
-    if launch.firmware:
+    if launch.boot.firmware:
         kind += ",pflash0=code,pflash1=variables"
     # acpi: without it, Debian's kernel finds no device, and no guest could be asked to shut down.
     yield from ("-machine", f"{kind},acpi=on,rtc=on" if launch.is_microvm else f"{kind},usb=off")
@@ -92,20 +96,21 @@ def _machine(launch: Launch) -> Iterator[str]:
 def _memory(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
     size = f"size={launch.memory_mib}M"
     yield from ("-m", size)
-    if launch.shares_memory:
-        # By its descriptor: the directory of saved guests is open to root only. The file belongs to QEMU's user.
-        path = f"/proc/self/fd/{next(numbers)}"
-        yield from ("-object", f"memory-backend-file,id=ram,mem-path={path},share=on,{size}")
+    if launch.shares_memory or launch.template:
+        # By its descriptor: the directory of saved guests is open to root only. The file belongs to QEMU's user. A
+        # clone sees the memory of its template until it writes to it, and nobody else sees what it writes.
+        path, share = f"/proc/self/fd/{next(numbers)}", "off" if launch.template else "on"
+        yield from ("-object", f"memory-backend-file,id=ram,mem-path={path},share={share},{size}")
     else:
         yield from ("-object", f"memory-backend-ram,id=ram,{size}")
 
 
 def _firmware(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
     """Yield two chips of flash memory: the first is the same for all VMs, and the second is the VM's own."""
-    if not launch.firmware:
+    if not launch.boot.firmware:
         return
     yield from ("-add-fd", f"fd={next(numbers)},set={VARIABLES_SET}")
-    files = {"code": f"read-only=on,filename={escaped(launch.firmware)}"}
+    files = {"code": f"read-only=on,filename={escaped(launch.boot.firmware)}"}
     files["variables"] = f"filename=/dev/fdset/{VARIABLES_SET}"
     for name, file in files.items():
         yield from ("-blockdev", f"driver=file,node-name={name}-file,{file}")
@@ -114,23 +119,34 @@ def _firmware(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
 
 
 def _boot(launch: Launch, tsc_khz: int) -> Iterator[str]:
-    if not launch.kernel:
+    if not launch.boot.kernel:
         return
-    words = launch.cmdline
+    words = launch.boot.cmdline
     if launch.is_microvm and not launch.is_kvm and "tsc_early_khz=" not in words:
         # A microvm has no other timer that Linux could measure the counter with, and without KVM nothing tells it.
         words = f"{words} tsc_early_khz={tsc_khz}".strip()
     if "panic=" not in words:
         words = f"{words} panic=-1".strip()  # a kernel that cannot go on reboots, which QEMU reports
-    yield from ("-kernel", launch.kernel)
-    if launch.initrd:
-        yield from ("-initrd", launch.initrd)
+    yield from ("-kernel", launch.boot.kernel)
+    if launch.boot.initrd:
+        yield from ("-initrd", launch.boot.initrd)
     yield from ("-append", words)
 
 
 def _device(launch: Launch, kind: str, *properties: str) -> str:
     bus = "device" if launch.is_microvm else "pci"
     return ",".join([f"{kind}-{bus}", *properties])
+
+
+def _agent(launch: Launch) -> Iterator[str]:
+    """Yield the channel of the guest agent, and what has a kernel's random numbers begin again when it is restored."""
+    if not launch.has_agent:
+        return
+    yield from ("-chardev", f"socket,id=agent,path={AGENT},server=on,wait=off")
+    yield from ("-device", _device(launch, "virtio-serial"))
+    yield from ("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0")
+    if not launch.is_microvm:
+        yield from ("-device", "vmgenid,guid=auto")
 
 
 def _nics(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
@@ -142,11 +158,25 @@ def _nics(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
 
 def _disks(launch: Launch, numbers: Iterator[int]) -> Iterator[str]:
     for n, disk in enumerate(launch.disks):
-        yield from ("-add-fd", f"fd={next(numbers)},set={n + 1}")
-        driver = "host_device" if disk.is_device else "file"
-        yield from ("-blockdev", f"driver={driver},node-name=file{n},filename=/dev/fdset/{n + 1}")
-        yield from ("-blockdev", f"driver={disk.format},node-name=disk{n},file=file{n}")
+        file, over = f"file{n}", ""
+        if launch.template:
+            yield from _file(f"overlay{n}", "file", 2 * n + 1, next(numbers))
+            yield from _file(file, _driver(disk), 2 * n + 2, next(numbers), ",read-only=on")
+            yield from ("-blockdev", f"driver={disk.format},node-name=base{n},file={file},read-only=on")
+            file, over = f"overlay{n}", f",backing=base{n}"
+        else:
+            yield from _file(file, _driver(disk), n + 1, next(numbers))
+        yield from ("-blockdev", f"driver={'qcow2' if over else disk.format},node-name=disk{n},file={file}{over}")
         properties = [f"drive=disk{n}", *([f"serial={escaped(disk.serial)}"] if disk.serial else ())]
         if not launch.is_microvm:
             properties.append(f"bootindex={n + 1}")
         yield from ("-device", _device(launch, "virtio-blk", *properties))
+
+
+def _driver(disk: LaunchDisk) -> str:
+    return "host_device" if disk.is_device else "file"
+
+
+def _file(node: str, driver: str, number: int, descriptor: int, more: str = "") -> Iterator[str]:
+    yield from ("-add-fd", f"fd={descriptor},set={number}")
+    yield from ("-blockdev", f"driver={driver},node-name={node},filename=/dev/fdset/{number}{more}")

@@ -26,6 +26,9 @@ def check_possible(vm: VM, spec: DomainSpec) -> None:
     refuse_each(vm, _IMPOSSIBLE)
     if vm.handover is not HandoverKind.REPLAY:
         raise Refused("handover: there is no Xenstore with qemu; use replay")
+    if vm.key("template"):
+        _check_clone(vm)
+        return
     is_microvm = vm.value("machine") == "microvm"
     if is_microvm and not spec.kernel:
         raise Refused("kernel: is required with machine = microvm, which has no BIOS to boot a disk; use machine = q35")
@@ -41,10 +44,25 @@ def check_possible(vm: VM, spec: DomainSpec) -> None:
             raise Refused(f"disk: {disk.target!r} is not a name for a disk; use at most 20 letters, digits, _ and -")
 
 
+_OF_TEMPLATE = "a clone has that of its template; remove it"
+TEMPLATE_KEYS = ("machine", "firmware", "kernel", "initrd", "cmdline", "disk", "vcpus", "guest_agent")
+
+
+def _check_clone(vm: VM) -> None:
+    """Raise Refused if a clone is to be something that clones cannot be."""
+    refuse_each(vm, dict.fromkeys(TEMPLATE_KEYS, _OF_TEMPLATE))
+    if vm.key("template") == vm.name:
+        raise Refused("template: a VM cannot be its own template; name another VM")
+    if vm.stop_mode is StopMode.SUSPEND:
+        raise Refused("stop_mode: a clone is made from its template at each start; use destroy, shutdown or pause")
+
+
 def check_unused(vm: VM) -> None:
     """Raise Refused if a VM has a key that has no effect with QEMU."""
     refuse_mock_keys(vm, "qemu")
-    if not vm.key("kernel"):
+    if not vm.key("template"):
+        refuse_each(vm, {"shared_identity": "counts only with template; remove it"})
+    if not vm.key("kernel") and not vm.key("template"):
         why = "counts only beside kernel; set it in the boot loader of the disk, and remove it"
         refuse_each(vm, dict.fromkeys(("initrd", "cmdline"), why))
     if vm.value("standby") and vm.stop_mode is not StopMode.SUSPEND:

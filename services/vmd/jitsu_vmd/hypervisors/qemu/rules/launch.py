@@ -36,6 +36,17 @@ class LaunchDisk:
 
 
 @dataclass(frozen=True)
+class LaunchBoot:
+    """What it boots: a kernel, or a disk if there is none."""
+
+    kernel: str
+    initrd: str
+    cmdline: str
+    firmware: str = ""
+    """The program of its UEFI firmware; "": its BIOS."""
+
+
+@dataclass(frozen=True)
 class MadeFiles:
     """Where the files of a VM are that vmd makes for it."""
 
@@ -54,17 +65,17 @@ class Launch:
     machine: str
     """microvm or q35, or a version of q35 (pc-q35-7.2) that a saved guest belongs to."""
     is_kvm: bool
-    kernel: str
-    initrd: str
-    cmdline: str
+    boot: LaunchBoot
     memory_mib: int
     vcpus: int
     nics: tuple[LaunchNic, ...]
     disks: tuple[LaunchDisk, ...]
     shares_memory: bool
     """Its memory is in a file, so that suspending it writes only the state of its devices."""
-    firmware: str = ""
-    """The program of its UEFI firmware; "": its BIOS."""
+    has_agent: bool = False
+    """It has a channel for the guest agent."""
+    template: str = ""
+    """The uuid of the VM that it is a clone of."""
 
     @property
     def is_microvm(self) -> bool:
@@ -81,4 +92,6 @@ def launch_from_json(found: Mapping[str, Any]) -> Launch:
     fields = dict(found)
     nics = tuple(LaunchNic(**nic) for nic in fields.pop("nics"))
     disks = tuple(LaunchDisk(**disk) for disk in fields.pop("disks"))
-    return Launch(nics=nics, disks=disks, **fields)
+    if "boot" not in fields:  # as the first version wrote it
+        fields["boot"] = {key: fields.pop(key) for key in ("kernel", "initrd", "cmdline")}
+    return Launch(nics=nics, disks=disks, boot=LaunchBoot(**fields.pop("boot")), **fields)

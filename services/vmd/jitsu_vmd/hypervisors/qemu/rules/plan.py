@@ -6,7 +6,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.vm_keys import StopMode
-from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchDisk, LaunchNic
+from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, LaunchBoot, LaunchDisk, LaunchNic
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
@@ -30,13 +30,11 @@ def launch_of(vm: VM, spec: DomainSpec, directory: str, *, is_kvm: bool, firmwar
         uuid=spec.uuid,
         machine=vm.value("machine"),
         is_kvm=is_kvm,
-        kernel=spec.kernel,
-        initrd=spec.initrd,
-        cmdline=spec.cmdline,
+        boot=LaunchBoot(spec.kernel, spec.initrd, spec.cmdline, firmware),
         memory_mib=-(-spec.memory_kib // 1024),
         vcpus=spec.vcpus,
         nics=nics_of(spec, directory),
         disks=tuple(LaunchDisk(d.source, d.format, d.is_device, d.target or "") for d in spec.disks),
         shares_memory=vm.stop_mode is StopMode.SUSPEND,
-        firmware=firmware,
+        has_agent=vm.value("guest_agent"),
     )

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.model.errors import BootFailed, Unavailable
@@ -15,7 +15,7 @@ from jitsu_vmd.hypervisors.qemu.rules.command_line import QMP, SERIAL
 from jitsu_vmd.hypervisors.qemu.rules.launch import launch_from_json
 from jitsu_vmd.hypervisors.qemu.rules.reasons import LOOP, RESETS, has_panicked, only_resets, reason
 from jitsu_vmd.hypervisors.qemu.wires.monitor import CONNECT_LIMIT_S, RETRY_S, QmpMonitor, connected, peer
-from jitsu_vmd.hypervisors.qemu.wires.spawn import END_LIMIT_S, end_orphan, spawn
+from jitsu_vmd.hypervisors.qemu.wires.spawn import END_LIMIT_S, MARK, end_orphan, spawn
 from jitsu_vmd.hypervisors.shared.process_ids import boot_id, process_stat
 
 if TYPE_CHECKING:
@@ -68,10 +68,13 @@ class QemuProcess:
         """Start the process, as `spawn` does, and connect to it; raises BootFailed."""
         try:
             await end_orphan(self.directory, spawned.runs_as.user)
-            self._process = spawn(self.directory, spawned, around.taps.take(self.launch.uuid, self.launch.nics))
+            nics = [replace(nic, bridge="") if spawned.launch.template else nic for nic in self.launch.nics]
+            self._process = spawn(self.directory, spawned, around.taps.take(self.launch.uuid, nics))
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
             raise BootFailed(f"QEMU cannot be started: {what}{error.strerror}") from None
+        except ValueError as error:  # of a disk
+            raise BootFailed(f"QEMU cannot be started: {error}") from None
         self.pid = self._process.pid
         is_there = False
         try:
@@ -189,6 +192,15 @@ class QemuProcess:
     def status(self) -> int | None:
         """Its exit status, None if nobody knows."""
         return self._process.returncode if self._process is not None else None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it is a clone that has no identity of its own yet, or never got one."""
+        return bool(self.launch.template) and not (self.directory / MARK).exists()
+
+    def finish(self) -> None:
+        """Set the mark of a clone that has an identity of its own; raises OSError."""
+        (self.directory / MARK).touch()
 
     # --- ending ---
 

@@ -93,12 +93,15 @@ class QemuProcesses:
             raise Unavailable("it has ended")
         if not machine.monitor.is_connected:
             await machine.connect()
-        return process_of(str((await machine.monitor.call("query-status")).get("status")))
+        status = process_of(str((await machine.monitor.call("query-status")).get("status")))
+        return Process.UNBORN if machine.is_unfinished else status
 
     async def launch(self, spawned: Spawned) -> QemuProcess:
         """Start the process of a VM that has none; raises BootFailed."""
         launch = spawned.launch
         for other in (*self._starting, *self.launches()):
+            if launch.template and launch.template == other.template:
+                continue  # they only read the disks of their template
             if shared := {disk.path for disk in launch.disks} & {disk.path for disk in other.disks}:
                 raise BootFailed(f"disk: {min(shared)} is in use by another VM, {other.name}")
         machine = QemuProcess(self.directory / launch.uuid, launch, self._changed)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jitsu_vmd.hypervisors.qemu.rules.launch import MadeFiles, launch_from_json
@@ -68,6 +69,15 @@ class GuestSaves:
             return set(os.listdir(self.directory))
         except FileNotFoundError:
             return set()
+
+    def named(self, name: str) -> list[str]:
+        """Return the VMs of that name of which a whole save is kept."""
+        found = []
+        for vm in sorted(self.all()):
+            with suppress(OSError, ValueError):
+                if self.of(vm) is not SaveState.NONE and self.launch(vm).name == name:
+                    found.append(vm)
+        return found
 
     def launch(self, vm: str) -> Launch:
         """Return the machine that a saved guest belongs to; raises OSError or ValueError."""

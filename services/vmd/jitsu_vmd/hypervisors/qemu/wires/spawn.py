@@ -3,7 +3,8 @@
     DIRECTORY/          root's, and open for search: the directory that QEMU starts in
         record          which process it is, and what it is made of; written when it has been started
         errors          what QEMU prints
-        save            a socket, while the state of the guest is taken from it
+        identified      a mark: this clone has an identity of its own
+    save            a socket, while the state of the guest is taken from it
         own/            QEMU's, in which it makes its sockets
 
 vmd never follows a path into `own` to change anything there, and trusts a socket in it only after it has asked the
@@ -18,18 +19,21 @@ import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jitsu_vmd.hypervisors.qemu.rules.command_line import QMP, SERIAL, opened
+from jitsu_vmd.hypervisors.qemu.rules.command_line import AGENT, QMP, SERIAL, opened
 from jitsu_vmd.hypervisors.qemu.wires.monitor import connected, peer
+from jitsu_vmd.hypervisors.qemu.wires.templates import private_copy, private_overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from jitsu_vmd.hypervisors.qemu.rules.command_line import Opened
     from jitsu_vmd.hypervisors.qemu.rules.launch import Launch, MadeFiles
 
 END_LIMIT_S = 5.0
+MARK = "identified"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Spawned:
     files: MadeFiles
     words: Callable[[list[int]], list[str]]
     """Makes the command line of descriptors."""
+    memory: int = -1
+    """The descriptor of its template's memory, if it is a clone."""
 
 
 def spawn(directory: Path, spawned: Spawned, taps: list[int]) -> subprocess.Popen[bytes]:
@@ -60,7 +66,7 @@ def spawn(directory: Path, spawned: Spawned, taps: list[int]) -> subprocess.Pope
     try:
         _make(directory, runs_as.user)
         for each in opened(spawned.launch, spawned.files):
-            descriptors.append(next(given) if each.kind == "tap" else os.open(each.path, os.O_RDWR | os.O_CLOEXEC))
+            descriptors.append(next(given) if each.kind == "tap" else _descriptor(each, spawned))
         with (directory / "errors").open("wb") as errors:
             return subprocess.Popen(
                 spawned.words(descriptors),
@@ -81,13 +87,27 @@ def spawn(directory: Path, spawned: Spawned, taps: list[int]) -> subprocess.Pope
             os.close(descriptor)
 
 
+def _descriptor(wanted: Opened, spawned: Spawned) -> int:
+    """Open something for QEMU; raises OSError."""
+    scratch = Path(spawned.files.ram).parent
+    match wanted.kind:
+        case "memory":
+            return os.dup(spawned.memory)
+        case "copy":
+            return private_copy(wanted.path, scratch)
+        case "overlay":
+            disk = next(disk for disk in spawned.launch.disks if disk.path == wanted.path)
+            return private_overlay(disk.path, disk.format, scratch)
+    return os.open(wanted.path, (os.O_RDONLY if wanted.kind == "read" else os.O_RDWR) | os.O_CLOEXEC)
+
+
 def _make(directory: Path, user: int) -> None:
     """Make the directory of a process, and its own one in it."""
     own = directory / "own"
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o711)
     os.chown(own, user, user)
-    for name in (QMP, SERIAL):
+    for name in (QMP, SERIAL, AGENT, MARK):
         (directory / name).unlink(missing_ok=True)
 
 

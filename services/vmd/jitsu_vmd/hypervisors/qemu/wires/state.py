@@ -80,7 +80,7 @@ async def load(machine: QemuProcess, state: BinaryIO) -> None:
 
 async def _leave_out_files(machine: QemuProcess) -> None:
     """Leave memory that is in a file out of what is saved and loaded."""
-    if machine.launch.shares_memory:
+    if machine.launch.shares_memory or machine.launch.template:
         capability = {"capability": "x-ignore-shared", "state": True}
         await machine.monitor.call("migrate-set-capabilities", capabilities=[capability])
 
