@@ -37,6 +37,7 @@ pytestmark = [
 ]
 SERVICES = ("store", "vmd", "dns@dns-0", "synjitsu", "reaper")
 CONFIG = "/etc/jitsu/jitsu.toml"
+QEMU_PAGE = DOCS / "how-to" / "qemu.md"
 BACKUP, THREE_HOSTS = DOCS / "how-to" / "backup.md", DOCS / "tutorials" / "three-hosts.md"
 TENDERS = "pgrep -x solo5-spt"
 """The kernel names a process after the file that was started, here a copy of the guest."""
@@ -61,6 +62,27 @@ use_synjitsu = true
 ttl = 1
 idle_timeout = 600
 """
+
+EMULATED = """
+[hypervisor.emulated]
+kind = "qemu"
+
+[vm.tiny]
+dns = "tiny.jitsu.test"
+ip = "10.77.0.62"
+hypervisor = "emulated"
+machine = "microvm"
+kernel = "{image}/kernel"
+initrd = "{image}/initrd"
+cmdline = "console=ttyS0 quiet jitsu.name=tiny jitsu.ip=10.77.0.62/24"
+memory = "96MiB"
+nic = "{bridge}"
+use_synjitsu = true
+stop_mode = "suspend"
+ttl = 1
+idle_timeout = 600
+"""
+QEMU = "pgrep -f 'guest=tiny'"
 
 WIKI = """[Service]
 ExecStartPre=/bin/ip address replace 10.77.0.61/32 dev lo
@@ -418,6 +440,40 @@ def test_a_unit_of_the_machine_is_a_vm_as_the_shipped_example_has_it(machine: Ma
         machine(f"jitsu apply --yes {CONFIG}", check=False)
         machine("systemctl stop on-demand-wiki", check=False)
         machine("systemctl restart jitsu-vmd")
+
+
+def test_a_qemu_process_has_a_scope_in_which_nothing_that_is_done_to_vmds_unit_concerns_it(
+    machine: Machine, lan: Lan
+) -> None:
+    added = re.search(r"^ {8}\[Service\]\n(?: {8}\S.*\n)+", QEMU_PAGE.read_text(), re.MULTILINE)
+    assert added is not None
+    drop_in = machine.root / "etc/systemd/system/jitsu-vmd.service.d/qemu.conf"
+    config = machine.root / CONFIG[1:]
+    before = config.read_text()
+    drop_in.parent.mkdir()
+    drop_in.write_text(added[0])
+    config.write_text(before + EMULATED.format(image=guest_image(), bridge=BRIDGE))
+    try:
+        machine("systemctl daemon-reload; systemctl restart jitsu-vmd")
+        wait_for(lambda: "hypervisor emulated: qemu" in machine("jitsu status"), SOON_S, "vmd has found QEMU")
+        machine(f"jitsu apply --yes {CONFIG}")
+        assert "tiny" in lan.run(0, lambda: page(address(lan, "tiny")))
+        process = machine(QEMU)
+        assert "/jitsu.slice/jitsu-guests.slice/jitsu-qemu-emulated-" in machine(f"cat /proc/{process.strip()}/cgroup")
+        machine("systemctl kill --signal=KILL --kill-whom=all jitsu-vmd")
+        wait_for(lambda: show(machine, "vmd", "ActiveState") == "active", SOON_S, "vmd is back")
+        wait_for(lambda: state(machine, "tiny") == "ready", SOON_S, "vmd has found its guest")
+        assert machine(QEMU) == process
+        machine("jitsu stop tiny")
+        assert machine(QEMU, check=False) == ""
+        assert "tiny" in lan.run(0, lambda: page(address(lan, "tiny"))), "it is restored"
+    finally:
+        print(machine("journalctl --no-pager -n 40 -u jitsu-vmd; jitsu status", check=False))
+        config.write_text(before)
+        machine(f"jitsu apply --yes {CONFIG}", check=False)
+        wait_for(lambda: machine(QEMU, check=False) == "", SOON_S, "a VM that is removed is stopped")
+        shutil.rmtree(drop_in.parent)
+        machine("systemctl daemon-reload; systemctl restart jitsu-vmd")
 
 
 def test_after_a_reboot_all_is_as_before(machine: Machine, lan: Lan) -> None:
