@@ -28,6 +28,7 @@ ROOMS = (
     "jitsu_dns.rules",
     "jitsu_synjitsu.rules",
     "jitsu_reaper.rules",
+    "jitsu_web.outbound.rules",
 )
 HEAD = re.compile(r"^( +)state +event +then +what happens$", re.MULTILINE)
 

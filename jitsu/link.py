@@ -35,6 +35,8 @@ GONE_S = 5.0
 """A service that restarts is back sooner: its unit waits for a quarter of a second, and it starts in one or two."""
 PROBE_S = 0.1
 OWNERS = ("store", "vmd", "synjitsu", "reaper")
+EXTRA = "web"
+"""Not everybody runs it, so it is asked only if it is there."""
 """The services that have an rpc."""
 
 SYSTEMD = Path("/run/systemd/system")
@@ -221,6 +223,7 @@ async def connect(bus: BusSettings) -> AsyncIterator[Link]:
         keys = bus.keys_directory
         curve = None if keys is None else Curve(context, keys, "operator", spawn)
         owners = [(owner, "") for owner in OWNERS] + [("vmd", host) for host in bus.vmds[1:]]
+        owners += [(EXTRA, "")] if listens(bus.directory / f"{EXTRA}.rpc") else []
         clients = {
             (owner, host): rpc_client(context, bus.endpoint(owner, "rpc", host), owner, curve, host)
             for owner, host in owners

@@ -40,6 +40,11 @@ def judge(suite: Suite) -> list[Finding]:
             for line in pong.notes
             if line.startswith("all VMs are held")
         ]
+        found += [
+            Finding(TOPIC, f"{name}: {line}", "docs/how-to/events-out.md says what each target needs.")
+            for line in pong.notes
+            if line.startswith("events ")
+        ]
     if not suite.replicas and suite.pongs.get("store") is not None:
         found.append(Finding(TOPIC, "the store knows of no dns replica", "Start jitsu-dns, or look at its log."))
     for address, replicas in suite.replicas.items():

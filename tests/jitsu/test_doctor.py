@@ -374,6 +374,12 @@ def test_a_hypervisor_that_does_not_answer_is_found() -> None:
     assert faults(services.judge(shown)) == ["vmd: hypervisor libvirt (qemu:///system) does not answer: refused"]
 
 
+def test_events_that_were_lost_or_not_delivered_are_found() -> None:
+    told = pong("web", __version__, "events were dropped: 3, because events.queue is full", "the store is not heard")
+    shown = Suite(load(None, {}, {}), pongs={"store": pong("store"), "web": told}, replicas={"h:1": frozenset()})
+    assert faults(services.judge(shown)) == ["web: events were dropped: 3, because events.queue is full"]
+
+
 def test_that_all_vms_are_held_is_a_note() -> None:
     told = pong("vmd", __version__, "all VMs are held by operator:anna")
     shown = Suite(load(None, {}, {}), pongs={"store": pong("store"), "vmd": told}, replicas={"h:1": frozenset()})

@@ -36,6 +36,7 @@ from jitsu_protocol.model.vm import VM, InvalidVm, as_text, from_config, nearest
 from jitsu_protocol.model.vm_keys import KEYS
 from jitsu_runtime.settings.commands import CommandSettings, read_commands
 from jitsu_runtime.settings.endpoints import host_faults
+from jitsu_runtime.settings.events import EventsSettings
 from jitsu_runtime.settings.schema import (
     SECTION_OF,
     SECTIONS,
@@ -72,6 +73,7 @@ class Settings(BaseModel):
     reaper: ReaperSettings
     store: StoreSettings
     web: WebSettings
+    events: EventsSettings
     bus: BusSettings
     defaults: DefaultsSettings
     log: LogSettings
@@ -98,7 +100,7 @@ class Settings(BaseModel):
         """Return these settings with the live ones of others, and the keys of a service that need its restart."""
         updated, waiting = {}, []
         current, other = dict(self), dict(read)
-        for section in ("bus", SECTION_OF[service]):
+        for section in ("bus", SECTION_OF[service], *(("events",) if service == "web" else ())):
             own = current[section]
             values = dict(iter(own))  # dict(own) would take a field named "keys" for a mapping's method
             changed = {key: value for key, value in other[section] if value != values[key]}

@@ -22,6 +22,7 @@ from jitsu_protocol.model.vm_keys import (
     Ttl,
     default_of_key,
 )
+from jitsu_runtime.settings.events import EventsSettings
 from jitsu_runtime.settings.section import LIVE, METRICS, Section
 from jitsu_runtime.settings.values import (
     BridgeNames,
@@ -472,6 +473,7 @@ SECTIONS: dict[str, type[Section]] = {
     "reaper": ReaperSettings,
     "store": StoreSettings,
     "web": WebSettings,
+    "events": EventsSettings,
     "bus": BusSettings,
     "defaults": DefaultsSettings,
     "log": LogSettings,

@@ -186,7 +186,7 @@ def usable(text: str) -> str:
     return text
 
 
-def _read_with(parse: Callable[[str], object]) -> PlainValidator:
+def read_with(parse: Callable[[str], object]) -> PlainValidator:
     """Return what lets pydantic read text with a parser; a value that is parsed already stays as it is."""
 
     def read(value: object) -> object:
@@ -204,7 +204,8 @@ def _split(value: object) -> object:
     return [part for part in re.split("[,\n]", value) if part] if isinstance(value, str) else value
 
 
-def _split_lines(value: object) -> object:
+def split_lines(value: object) -> object:
+    """Take text as a list with an item for each line."""
     return [line for line in value.splitlines() if line] if isinstance(value, str) else value
 
 
@@ -243,8 +244,8 @@ _SPLIT = BeforeValidator(_split)
 
 IpText = Annotated[str, AfterValidator(_ip_text)]
 OwnHost = Annotated[str, AfterValidator(_own_host)]
-Listen = Annotated[ListenAddress, _read_with(listen_address), _AS_TEXT]
-WebListen = Annotated[WebAddress, _read_with(web_address), _AS_TEXT]
+Listen = Annotated[ListenAddress, read_with(listen_address), _AS_TEXT]
+WebListen = Annotated[WebAddress, read_with(web_address), _AS_TEXT]
 HostHeaders = Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]-]{1,255}$")]], _SPLIT]
 Names = Annotated[list[DnsName], _SPLIT]
 Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], _SPLIT]
@@ -252,12 +253,12 @@ Servers = Annotated[list[str], _SPLIT, AfterValidator(_servers)]
 BridgeNames = Annotated[list[Annotated[str, AfterValidator(_bridge_name)]], _SPLIT]
 IpNetwork = IPv4Network | IPv6Network
 IpInterface = IPv4Interface | IPv6Interface
-Interfaces = Annotated[list[Annotated[IpInterface, _read_with(interface), _AS_TEXT]], _SPLIT]
-Networks = Annotated[list[Annotated[IpNetwork, _read_with(network), _AS_TEXT]], _SPLIT]
-Glue = Annotated[list[Annotated[GlueAddress, _read_with(glue_address), _AS_TEXT]], _SPLIT]
-Secondaries = Annotated[list[Annotated[ServerAddress, _read_with(server_address), _AS_TEXT]], _SPLIT]
-Hosts = Annotated[list[Annotated[VmHost, _read_with(vm_host), _AS_TEXT]], _SPLIT, AfterValidator(_each_once)]
-Connections = Annotated[list[Annotated[HypervisorConnection, _read_with(connection), _AS_TEXT]], _SPLIT]
-Lines = Annotated[list[str], BeforeValidator(_split_lines)]
+Interfaces = Annotated[list[Annotated[IpInterface, read_with(interface), _AS_TEXT]], _SPLIT]
+Networks = Annotated[list[Annotated[IpNetwork, read_with(network), _AS_TEXT]], _SPLIT]
+Glue = Annotated[list[Annotated[GlueAddress, read_with(glue_address), _AS_TEXT]], _SPLIT]
+Secondaries = Annotated[list[Annotated[ServerAddress, read_with(server_address), _AS_TEXT]], _SPLIT]
+Hosts = Annotated[list[Annotated[VmHost, read_with(vm_host), _AS_TEXT]], _SPLIT, AfterValidator(_each_once)]
+Connections = Annotated[list[Annotated[HypervisorConnection, read_with(connection), _AS_TEXT]], _SPLIT]
+Lines = Annotated[list[str], BeforeValidator(split_lines)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]

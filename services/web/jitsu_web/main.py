@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.service import run
+from jitsu_web.outbound.wires.compose import make_outbox
+from jitsu_web.outbound.wires.routes import routes_of
 from jitsu_web.rules.sessions import PageSessions
 from jitsu_web.rules.tokens import TokenTable
 from jitsu_web.wires.api import Api
@@ -36,12 +38,13 @@ async def start(world: World) -> None:
     bound = listening_socket(settings.listen)
     files = OwnFiles.of(world.settings)
     live = Live(world, epoch=secrets.token_hex(4))
+    outbox = make_outbox(world, live, files.directory)
     api = Api(live, TokenTable(), PageSessions(files.session_key()), world.clock, settings)
     stop = asyncio.Event()
     stopped = asyncio.Event()
 
     async def serving() -> None:
-        await serve(make_app(world, api), bound, context, stop)
+        await serve(make_app(world, api, [routes_of(outbox)]), bound, context, stop)
         stopped.set()
 
     async def stopping() -> None:
@@ -49,9 +52,11 @@ async def start(world: World) -> None:
         stop.set()
         await stopped.wait()
 
+    outbox.start(live.hub)
     live.start()
+    world.serve({})  # `jitsu doctor` asks what there is to say
     world.on_stop = stopping
-    world.notes = live.notes
+    world.notes = lambda: live.notes() + outbox.notes()
     world.spawn(serving(), "http")
     world.ready()
 

@@ -1,1 +1,1 @@
-"""Events to other systems: webhooks, MQTT, notifications. Each is imported only if the settings name it."""
+"""Events for other systems: webhooks, MQTT, and notifications."""

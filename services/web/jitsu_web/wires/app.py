@@ -20,6 +20,8 @@ from jitsu_web.wires.routes import events, session, vms
 from jitsu_web.wires.shapes import ProblemShape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -39,8 +41,8 @@ _PROBLEM: dict[str, Any] = {
 }
 
 
-def make_app(world: World, api: Api) -> Gate:
-    """Return the application that uvicorn serves."""
+def make_app(world: World, api: Api, more: Sequence[APIRouter] = ()) -> Gate:
+    """Return the application that uvicorn serves; `more` are routes of parts that it does not know."""
     app = FastAPI(
         title="Jitsu",
         version=__version__,
@@ -59,6 +61,8 @@ def make_app(world: World, api: Api) -> Gate:
     routes = APIRouter(prefix="/api/v1", responses={"default": _PROBLEM, 422: _PROBLEM})
     for each in (session, vms, events):
         routes.include_router(each.router)
+    for further in more:
+        routes.include_router(further)
     app.include_router(routes)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return Gate(app, world, api.settings)

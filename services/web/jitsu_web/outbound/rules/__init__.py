@@ -1,0 +1,1 @@
+"""What is decided about events for others; pure."""

@@ -1,0 +1,1 @@
+"""Where events leave this process; nothing is decided here."""
