@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from jitsu.doctor.finding import Suite
 
-SECRET = re.compile(r"secret|(password|token)(?!_file)", re.IGNORECASE)
-"""Settings whose value is never written down: dns.cookie_secret."""
+SECRET = re.compile(r"secret|webhooks|(password|token)(?!_file)", re.IGNORECASE)
+"""Settings whose value is never written down: dns.cookie_secret; events.webhooks, because a URL may hold a token."""
 LEFT_OUT = "(left out)"
 LOG_LINES = 5000
 LOG_LIMIT_S = 20.0

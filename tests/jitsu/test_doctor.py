@@ -418,6 +418,7 @@ def test_a_bundle_has_the_settings_without_secrets_and_is_closed_to_others(tmp_p
     shown = suite(
         [vm()],
         dns__cookie_secret="00112233445566778899aabbccddeeff",
+        events__webhooks="chat https://chat.example/hooks/T0K3N /etc/jitsu/chat.secret",
         dns__bind="192.0.2.53",
         hypervisor__connect="https://root:pw@xen.example",
         hypervisor__connections="big xapi https://root:pw@big.example password_file=/etc/big",
@@ -440,6 +441,7 @@ def test_a_bundle_has_the_settings_without_secrets_and_is_closed_to_others(tmp_p
     assert settings["hypervisor.connect"] == "https://root:(left out)@xen.example"
     assert settings["hypervisor.connections"] == ["big xapi https://root:(left out)@big.example password_file=/etc/big"]
     assert settings["hypervisor.token_file"] == "/etc/token"
+    assert "T0K3N" not in parts["settings.json"]
 
 
 def test_a_bundle_shows_commands_without_the_values_of_their_variables(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from jitsu_web.outbound.rules.notices import Notice
 from jitsu_web.outbound.wires import mqtt as mqtt_module
 from jitsu_web.outbound.wires.mqtt import MqttSender
 from jitsu_web.outbound.wires.notifier import NotificationSender
-from jitsu_web.outbound.wires.webhook import WebhookSender, outcome_of, secret_of, signature
+from jitsu_web.outbound.wires.otlp import TraceSender
+from jitsu_web.outbound.wires.posting import outcome_of
+from jitsu_web.outbound.wires.webhook import WebhookSender, secret_of, signature
 from jitsu_web.rules.events import GoneEvent, VmEvent
 from tests.support.debian import program
 from tests.support.suite import free_port
@@ -126,7 +128,7 @@ async def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
 async def test_a_webhook_that_is_slow_or_gone_has_failed_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jitsu_web.outbound.wires.webhook.LIMIT_S", 0.2)
+    monkeypatch.setattr("jitsu_web.outbound.wires.posting.LIMIT_S", 0.2)
     async with receiving() as receiver:
         receiver.waits = True
         sender = webhook(tmp_path, receiver.url)
@@ -136,7 +138,7 @@ async def test_a_webhook_that_is_slow_or_gone_has_failed_and_says_why(
         outcome = await sender.send(NOTICE)
     assert isinstance(outcome, Failed)
     assert "Cannot connect" in outcome.reason
-    assert await sender.send(NOTICE) == Failed("the webhook is not open")
+    assert await sender.send(NOTICE) == Failed("this process has just started or is about to end")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +167,21 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
     secret.chmod(0o644)
     with pytest.raises(SetupFault, match="others may read"):
         WebhookSender(WebhookTarget("hook", "http://127.0.0.1/", str(secret)), SYSTEM_CLOCK)
+
+
+async def test_a_collector_gets_the_trace_of_a_summon() -> None:
+    stages = [["query", 0.0], ["summon", 0.2], ["ready", 1.0]]
+    data = {"summon": "0123456789ab", "name": "www", "trigger": "dns", "outcome": "ready", "joined": 0, "uuid": "u-1"}
+    booted = Notice("1", 1_700_000_001.0, "vm.booted", "u-1", "www", {**data, "ts": 1_700_000_000.2, "stages": stages})
+    async with receiving() as receiver:
+        sender = TraceSender(receiver.url)
+        assert sender.wants("vm.booted")
+        assert not sender.wants("vm.ready")
+        async with open_sender(sender):
+            assert await sender.send(booted) == Delivered()
+        ((path, headers, body),) = receiver.got
+    assert (path, headers["Content-Type"]) == ("/v1/traces", "application/json")
+    assert len(json.loads(body)["resourceSpans"]) == 2
 
 
 # --- MQTT ---

@@ -96,10 +96,16 @@ def _check_url(text: str, schemes: tuple[str, ...]) -> tuple[str, str, int | Non
 
 
 def _each_has_a_name(targets: list[WebhookTarget]) -> list[WebhookTarget]:
-    names = ["mqtt", "notify", *(each.name for each in targets)]
+    names = ["mqtt", "notify", "otlp", *(each.name for each in targets)]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"the name {twice} is taken: each webhook needs its own, and mqtt and notify have theirs")
+        raise ValueError(f"the name {twice} is taken: each webhook needs its own, and not mqtt, notify or otlp")
     return targets
+
+
+def _collector(text: str) -> str:
+    if text:
+        _check_url(text, ("http", "https"))
+    return text
 
 
 _AS_TEXT = PlainSerializer(str, when_used="json")
@@ -135,6 +141,9 @@ class EventsSettings(Section):
     )
     notify_file: str = Field(
         "", description=f"File with URLs of Apprise, one a line, for notifications; empty: none. {SECRET_FILE}"
+    )
+    otlp: Annotated[str, AfterValidator(_collector)] = Field(
+        "", description="A collector of OpenTelemetry that gets a trace of each summon: http://HOST:4318; empty: none."
     )
     up_longer_than: Seconds = Field(
         0.0,

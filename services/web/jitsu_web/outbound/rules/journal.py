@@ -120,6 +120,10 @@ class Journal:
         """Return the events that some target has not taken, those that were given up first first."""
         return [self.entries[id] for id in self._dead]
 
+    def count_dead(self) -> int:
+        """Return how many events some target has not taken; may be called on another thread."""
+        return len(self._dead)
+
     def compact(self) -> bytes:
         """Return a file with nothing but what is still needed."""
         lines = []

@@ -149,6 +149,8 @@ def _of_summon(summon: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": _cut(str(summon["outcome"])),
         "joined": summon.get("joined", 0),
         "seconds": float(stages[-1]["at_s"]) if stages else 0.0,
+        "ts": float(summon.get("ts", 0.0)),
+        "stages": [[_cut(str(each["name"])), float(each["at_s"])] for each in stages[:MAX_LISTED]],
     }
 
 

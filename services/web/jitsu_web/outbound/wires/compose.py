@@ -33,6 +33,10 @@ def make_outbox(world: World, live: Live, directory: Path) -> EventOutbox:
         from jitsu_web.outbound.wires.notifier import NotificationSender
 
         senders.append(NotificationSender(settings.notify_file))
+    if settings.otlp:
+        from jitsu_web.outbound.wires.otlp import TraceSender
+
+        senders.append(TraceSender(settings.otlp))
     return EventOutbox(world, directory, senders, lambda: every_vm(live))
 
 

@@ -203,6 +203,7 @@ class MqttSender:
             if message.retain or not uuid or wanted not in (ON, OFF):
                 log.warning("MQTT command ignored", topic=str(message.topic)[:200], retained=message.retain)
                 continue
+            log.info("MQTT command", vm=uuid, wanted=wanted)
             try:
                 await self._command(uuid, wanted == ON)
             except JitsuError as error:

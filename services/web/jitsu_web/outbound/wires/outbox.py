@@ -82,7 +82,7 @@ class EventOutbox:
         self._sent = metrics.counter("events_sent", "Attempts to deliver an event.", ["target", "outcome"])
         metrics.counted("events_lost", "Events dropped: the queue was full.", lambda: float(self.journal.lost))
         self._missed = metrics.counter("events_missed", "Times that more happened at once than can be recorded.")
-        metrics.gauge("events_dead", "Events that a target does not take.", lambda: float(len(self.journal.dead())))
+        metrics.gauge("events_dead", "Events that a target does not take.", lambda: float(self.journal.count_dead()))
         metrics.gauge("events_queued", "Events to be delivered.", lambda: float(len(self.journal.entries)))
         if self._file is not None:
             self._file.cut(self.journal.load(self._file.read(), self.routes))
@@ -105,7 +105,7 @@ class EventOutbox:
         journal, found = self.journal, []
         if journal.lost:
             found.append(f"events were dropped: {journal.lost}, because events.queue is full")
-        if dead := len(journal.dead()):
+        if dead := journal.count_dead():
             found.append(f"events could not be delivered: {dead}; GET /api/v1/events/dead lists them")
         if self._file is not None and self._file.failures:
             found.append(f"events could not be recorded: {self._file.failures}; see the log of jitsu-web")
