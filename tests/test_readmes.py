@@ -19,7 +19,7 @@ from jitsu.cli import app
 from jitsu_runtime.settings.command_line import load_service
 from jitsu_runtime.settings.schema import SECTION_OF
 from tests.support.pages import DOCS, OPERATE, ROOT, pages
-from tests.support.suite import RunningSuite, free_port, vm_toml
+from tests.support.suite import RunningSuite, beside, free_port, vm_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,14 @@ def test_the_commands_in_each_readme_are_accepted(service: str) -> None:
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What each service exposes, in a suite with metrics on."""
     ports = {service: free_port() for service in SERVICES}
-    toml = "".join(f'[{SECTION_OF[each]}]\nmetrics = "127.0.0.1:{port}"\n' for each, port in ports.items())
-    with RunningSuite(tmp_path_factory.mktemp("suite"), toml=toml + vm_toml("www", "127.4.1.1")):
+    listen = {each: f"127.0.0.1:{port}" for each, port in ports.items()}
+    toml = "".join(f'[{SECTION_OF[each]}]\nmetrics = "{listen[each]}"\n' for each in SERVICES if each != "web")
+    directory = tmp_path_factory.mktemp("suite")
+    http = f"unix:{directory}/http"  # jitsu-web is an extra, which needs this to run
+    with (
+        RunningSuite(directory, toml=toml + vm_toml("www", "127.4.1.1")) as suite,
+        beside(suite, "web", JITSU_WEB_LISTEN=http, JITSU_WEB_METRICS=listen["web"]),
+    ):
         found = {}
         for service, port in ports.items():
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
