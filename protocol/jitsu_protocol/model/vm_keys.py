@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
+from jitsu_protocol.model.schedules import holiday_place, time_zone, window_text
+
 MAX_WAIT_LIMIT_S = 4.0  # a stub resolver asks again after 5 s (resolv.conf(5), `timeout`)
 MAX_TTL_S = 2**31 - 1  # RFC 2181, section 8
 MAX_SECONDS = 10 * 365 * 86400.0  # longer than that is a typing error
@@ -241,6 +243,9 @@ BridgeName = Annotated[str, AfterValidator(_bridge_name)]
 CommandName = Annotated[str, AfterValidator(command_name)]
 HypervisorName = Annotated[str, AfterValidator(_hypervisor_name)]
 XenstoreKey = Annotated[str, AfterValidator(_xenstore_key)]
+WindowText = Annotated[str, AfterValidator(window_text)]
+ZoneName = Annotated[str, AfterValidator(time_zone)]
+HolidayPlace = Annotated[str, AfterValidator(holiday_place)]
 Integer = Annotated[int, BeforeValidator(_integer)]
 Ttl = Annotated[Integer, Field(ge=0, le=MAX_TTL_S)]
 Port = Annotated[Integer, Field(ge=1, le=65535)]
@@ -372,6 +377,22 @@ KEYS: dict[str, Key] = {
     ),
     "priority": Key(
         Priority, "Where room is short, the higher starts first; a VM is evicted for one of at least its own.", "0"
+    ),
+    "awake": Key(
+        WindowText,
+        "When it is kept up, and started ahead of: `Mon-Fri 08:00-18:00`, or from the times of a cron expression on, "
+        "`0 8 * * 1-5 for 10h`.",
+        repeats=True,
+    ),
+    "asleep": Key(
+        WindowText,
+        "When only an operator may start it, in the same forms. One that runs is stopped as soon as it is idle.",
+        repeats=True,
+    ),
+    "time_zone": Key(ZoneName, "Of `awake` and `asleep`.", "that of its host"),
+    "holidays": Key(
+        HolidayPlace,
+        "Country, or a part of one, whose public holidays are the day `Hol` in `awake` and `asleep`: DE, DE-BE, US-CA.",
     ),
     # Of the domain that is made for it; a VM with neither kernel nor domain_xml is one that the hypervisor has already.
     "image": Key(
