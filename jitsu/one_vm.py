@@ -81,6 +81,7 @@ class OneVm:
         yield "waits", row["waits_for"]
         yield "hold", row["hold"]
         yield "keep", row["kept"]
+        yield "schedule", row["asleep"]
         again = row["retry_after_s"]
         yield "last error", row["last_error"]
         yield "", "" if again is None else f"a query can start it again in {duration(max(again, 0.0))}"

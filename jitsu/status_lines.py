@@ -113,8 +113,8 @@ def _error(row: Mapping[str, Any]) -> str:
     if row["waits_for"]:
         return f"waits to start: {row['waits_for']}"
     error = " ".join(str(row["last_error"]).split("\n"))
-    if kept := row["hold"] or row["kept"]:
-        return f"{kept}{f'; {error}' if error else ''}"
+    if order := row["hold"] or row["kept"] or row["asleep"]:
+        return f"{order}{f'; {error}' if error else ''}"
     if row["retry_after_s"] is not None:
         error += f" (a query can start it again in {duration(max(row['retry_after_s'], 0.0))})"
     return error

@@ -58,6 +58,7 @@ def row_of(vm: VmStatus, own: Mapping[str, str], stats: Mapping[str, str], now: 
         "waits_for": vm.waits_for,
         "hold": vm.hold,
         "kept": vm.kept,
+        "asleep": vm.asleep,
     }
 
 
@@ -86,6 +87,7 @@ def row_of_unknown(
         "waits_for": "",
         "hold": "",
         "kept": "",
+        "asleep": "",
     }
 
 

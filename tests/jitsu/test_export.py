@@ -123,6 +123,8 @@ def example(key: str) -> str:
     fixed = {"uuid": "4d47be4e-9cd2-5d84-a20e-7b966138fbe2", "alias": "c.test", "hypervisor": "two", "host": "london"}
     fixed |= {"ttl": "7", "name_ttl": "b.test 9", "mac": "02:00:5e:00:53:01", "boot_mac": "02:00:5e:00:53:02"}
     fixed |= {"disk": "/img@xvda", "nic": "br1", "wait_for_key": "data/x", "max_wait": "0.75", "idle_timeout": "500.5"}
+    fixed |= {"awake": "Mon-Fri 08:00-18:00", "asleep": "0 3 * * 7 for 2h", "time_zone": "Europe/Berlin"}
+    fixed |= {"holidays": "DE-BE"}
     return fixed.get(key, "true" if KEYS[key].type is bool else "77")
 
 

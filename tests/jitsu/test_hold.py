@@ -56,7 +56,7 @@ def test_holds_are_listed_with_who_asked_why_and_for_how_long() -> None:
 def test_status_says_that_a_vm_is_held() -> None:
     row: dict[str, Any] = {"name": "www", "state": "off", "host": "", "names": ["www.test"], "address": "192.0.2.1"}
     row |= {"uptime_s": None, "starts": 1, "queries": 1, "idle_s": None, "last_error": "", "retry_after_s": None}
-    row |= {"waits_for": "", "hold": "held by operator:anna", "kept": ""}
+    row |= {"waits_for": "", "hold": "held by operator:anna", "kept": "", "asleep": ""}
     assert status_lines([row], None)[1].endswith("held by operator:anna")
     row["last_error"] = "boot failed"
     assert status_lines([row], None)[1].endswith("held by operator:anna; boot failed")
@@ -76,5 +76,5 @@ def test_a_keep_is_a_leaf_of_its_own_that_clears_away_those_that_are_over() -> N
 def test_status_says_that_a_vm_is_kept_up() -> None:
     row: dict[str, Any] = {"name": "www", "state": "ready", "host": "", "names": ["www.test"], "address": "192.0.2.1"}
     row |= {"uptime_s": 1, "starts": 1, "queries": 1, "idle_s": 900, "last_error": "", "retry_after_s": None}
-    row |= {"waits_for": "", "hold": "", "kept": "kept up by operator:anna"}
+    row |= {"waits_for": "", "hold": "", "kept": "kept up by operator:anna", "asleep": ""}
     assert status_lines([row], None)[1].endswith("kept up by operator:anna")

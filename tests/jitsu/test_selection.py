@@ -28,6 +28,7 @@ def row(name: str, **fields: Any) -> dict[str, Any]:
         "waits_for": "",
         "hold": "",
         "kept": "",
+        "asleep": "",
         **fields,
     }
 

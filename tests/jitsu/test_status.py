@@ -46,6 +46,7 @@ def test_a_row_joins_what_vmd_says_with_the_names_and_statistics_of_the_store() 
         "waits_for": "",
         "hold": "",
         "kept": "",
+        "asleep": "",
     }
 
 
@@ -95,6 +96,7 @@ ROW = {
     "waits_for": "",
     "hold": "",
     "kept": "",
+    "asleep": "",
 }
 
 

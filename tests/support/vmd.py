@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from jitsu_protocol.messages import VmStatus
     from jitsu_protocol.model.states import VmState
     from jitsu_protocol.model.vm import VM
 
@@ -147,11 +148,15 @@ class PlayedVmd:
 
     def status(self) -> dict[str, tuple[VmState, str]]:
         """Return each VM's state and last error, by name."""
+        return {vm.name: (vm.state, vm.last_error) for vm in self.listed()}
+
+    def listed(self) -> list[VmStatus]:
+        """Return what vmd says about each VM."""
         listing = self.daemon.list_vms(ListVms())
         try:
             listing.send(None)
         except StopIteration as listed:
-            return {vm.name: (vm.state, vm.last_error) for vm in listed.value.vms}
+            return list(listed.value.vms)
         raise AssertionError("vmd does not know its VMs yet")
 
     async def becomes(self, name: str, state: VmState) -> None:
@@ -195,7 +200,7 @@ async def running_vmd(
     async with vmd_world(directory, **settings) as world:
         hypervisors = Hypervisors({"": hypervisor}, world.spawn, world.clock)
         made = PlayedVmd(world, hypervisors, hypervisor)
-        made.daemon.holds.known.set()
+        made.daemon.orders.holds.known.set()
         await hypervisors.open()
         world.spawn(made.daemon.looks.go_on())
         made.configure(*vms)

@@ -83,3 +83,27 @@ async def test_a_vm_that_is_kept_up_outlives_its_idle_timeout_and_the_services(t
         assert suite.jitsu("keep", "www", "1h", "--no-start").startswith("www: kept up for 60 min more, by ")
         assert states()["www"] == "off"
         assert "is not a duration" in suite.jitsu("keep", "www", "soon", check=False)
+
+
+async def test_a_schedule_starts_a_vm_keeps_it_up_and_refuses_to_start_another(tmp_path: Path) -> None:
+    quick = {"ttl": 1, "idle_timeout": 1, "response_delay": 0}
+    toml = vm_toml("www", "127.4.20.5", awake="00:00-24:00", **quick)
+    toml += vm_toml("api", "127.4.20.6", asleep="00:00-24:00", **quick)
+    with RunningSuite(tmp_path, toml=toml) as suite:
+
+        def states() -> dict[str, str]:
+            return {name: row["state"] for name, row in suite.status().items()}
+
+        wait_for(lambda: states() == {"www": "ready", "api": "off"}, 20, "one is started without a query")
+        answer = await ask("api.jitsu.test", suite.port)
+        assert (answer.rcode, answer.addresses) == ("SERVFAIL", [])
+        assert "api is asleep, by its schedule" in answer.extended_error
+        suite.jitsu("start", "api")
+        wait_for(lambda: states() == {"www": "ready", "api": "off"}, 20, "the one that is asleep is idle")
+        status = suite.jitsu("status")
+        assert "awake, by its schedule" in status
+        assert "asleep, by its schedule" in status
+        suite.jitsu("set", "www.awake", "Hol 00:00-00:01")
+        wait_for(lambda: states()["www"] == "off", 20, "it is idle as any other")
+        refused = suite.jitsu("set", "www.awake", "all day", check=False)
+        assert "'all day' is not a time of day; expected something like 'Mon-Fri 08:00-18:00'" in refused

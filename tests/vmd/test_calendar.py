@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_protocol.model.schedules import DAYS, CronWindow, DailyWindow, window
-from jitsu_vmd.rules.calendar import Calendar, Phase, Schedule, schedule
+from jitsu_vmd.rules.calendar import Calendar, Phase, Schedule, refusal, schedule
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def test_a_window_that_is_never_open_is_looked_at_again_after_a_year() -> None:
     assert (phase, until > at("2027-11-28 12:00")) == (Phase.FREE, True)
 
 
-ZONES = [ZoneInfo(name) for name in ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu")]
+ZONES = [
+    ZoneInfo(name) for name in ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu")
+]
 TIMES = st.integers(0, 47).map(lambda half: f"{half // 2:02}:{half % 2 * 30:02}")
 NAMED = st.lists(st.sampled_from(DAYS), min_size=1, max_size=4).map(",".join)
 WINDOWS = st.lists(st.tuples(NAMED, TIMES, TIMES).filter(lambda each: each[1] != each[2]), max_size=3)
@@ -195,15 +197,16 @@ def test_the_next_change_is_what_a_clock_that_is_read_every_quarter_of_an_hour_f
 
 def test_the_schedule_of_a_vm_has_its_zone_and_its_holidays() -> None:
     keys = {"awake": "Mon-Fri 08:00-18:00", "time_zone": "America/New_York", "holidays": "US"}
-    planned = schedule(make_vm(**keys), BERLIN)
+    planned = schedule(make_vm(**keys), lambda: BERLIN)
     assert planned is not None
     new_york = ZoneInfo("America/New_York")
     assert planned.changes_after(at("2026-11-25 19:00", new_york)) == (at("2026-11-27 08:00", new_york), Phase.AWAKE), (
         "the day between is Thanksgiving"
     )
-    assert schedule(make_vm(), BERLIN) is None
-    local = schedule(make_vm(asleep="22:00-06:00"), BERLIN)
-    assert local is not None and local.phase(at("2026-11-25 23:00")) is Phase.ASLEEP
+    assert schedule(make_vm(), lambda: BERLIN) is None
+    local = schedule(make_vm(asleep="22:00-06:00"), lambda: BERLIN)
+    assert local is not None
+    assert local.phase(at("2026-11-25 23:00")) is Phase.ASLEEP
 
 
 @pytest.mark.parametrize(
@@ -218,4 +221,12 @@ def test_the_schedule_of_a_vm_has_its_zone_and_its_holidays() -> None:
 )
 def test_what_no_calendar_knows_is_refused(keys: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        schedule(make_vm(**{"awake": "08:00-18:00"} | keys), BERLIN)
+        schedule(make_vm(**{"awake": "08:00-18:00"} | keys), lambda: BERLIN)
+
+
+def test_a_time_zone_without_a_schedule_is_refused() -> None:
+    assert (
+        refusal(make_vm(time_zone="UTC")) == "time_zone: it is for awake and asleep, and the VM has neither; remove it"
+    )
+    assert refusal(make_vm(holidays="DE")).startswith("holidays: ")
+    assert refusal(make_vm(holidays="DE", awake="Hol 08:00-18:00")) == refusal(make_vm()) == ""

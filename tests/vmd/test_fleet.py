@@ -39,10 +39,10 @@ from jitsu_vmd.rules.fleet_events import (
     FleetEvent,
     GuestFound,
     HintReceived,
-    HoldsChanged,
     LeftoversFound,
     LimitsChanged,
     LookAt,
+    OrdersReviewed,
     PassOn,
     PublishVm,
     SaveStarted,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
     from jitsu_vmd.rules.events import Action, Event
     from jitsu_vmd.rules.summon import VmMachine
+from jitsu_vmd.rules.orders import Orders
 
 ONE, TWO, THREE = (
     make_vm(name, f"127.0.4.{n}", response_delay="0") for n, name in enumerate(("one", "two", "three"), 1)
@@ -72,8 +73,7 @@ class FleetWorld:
         """By the name of a VM."""
         self.silent = ""
         self.left: dict[str, VM] = {}
-        self.holds: dict[str, str] = {}
-        self.keeps: dict[str, str] = {}
+        self.given: dict[str, Orders] = {}
         self.now = 0.0
         self.done: list[FleetAction] = []
         """What the fleet wanted done, without what was passed on."""
@@ -105,11 +105,8 @@ class FleetWorld:
     def starts(self, vm: str) -> int:
         return 41 if vm == ONE.uuid else 0
 
-    def hold_reason(self, vm: str) -> str:
-        return self.holds.get(vm, "")
-
-    def kept_reason(self, vm: str) -> str:
-        return self.keeps.get(vm, "")
+    def orders(self, vm: str) -> Orders:
+        return self.given.get(vm, Orders())
 
     # --- what performs its actions ---
 
@@ -474,21 +471,21 @@ def test_a_hold_is_passed_on_and_who_waits_for_admission_is_refused() -> None:
     world = FleetWorld(ONE, TWO, running=1)
     world.run(ONE)
     world.summon(TWO)
-    world.holds[TWO.uuid] = "held by operator:anna"
-    world.handle(HoldsChanged())
+    world.given[TWO.uuid] = Orders(hold="held by operator:anna")
+    world.handle(OrdersReviewed())
     (error,) = world.answers["two"]
     assert isinstance(error, Refused)
     assert len(world.fleet.admission) == 0
-    assert world.machine(ONE).terms.hold == ""
+    assert world.machine(ONE).terms.orders.hold == ""
     world.summon(TWO)
     assert world.wanted(AwaitAdmission)[1:] == [], "a held VM does not wait"
 
 
 def test_a_vm_that_is_added_while_it_is_held_is_held() -> None:
     world = FleetWorld()
-    world.holds[ONE.uuid] = "held"
+    world.given[ONE.uuid] = Orders(hold="held")
     world.configure(ONE)
-    assert world.machine(ONE).terms.hold == "held"
+    assert world.machine(ONE).terms.orders.hold == "held"
 
 
 # --- looks ---

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zmq.asyncio
 
-from jitsu_protocol.messages import Drain, Leaves, List, ListVms, Summon
+from jitsu_protocol.messages import Drain, Leaves, List, Summon
 from jitsu_protocol.model.errors import JitsuError, NotFound, Refused
 from jitsu_protocol.model.holds import ALL, path_of
 from jitsu_protocol.model.states import VmState
@@ -18,7 +18,7 @@ from jitsu_vmd.rules.events import (
     DrainRequested,
     GuestSeen,
     GuestState,
-    HoldChanged,
+    OrdersChanged,
     PublishState,
     StartGuest,
     StartReturned,
@@ -29,6 +29,7 @@ from jitsu_vmd.rules.events import (
     SummonAgain,
     SummonRequested,
 )
+from jitsu_vmd.rules.orders import Orders
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.rules.vm.parts import Terms
 from jitsu_vmd.wires.holds import Holds
@@ -66,7 +67,7 @@ def of(kind: type[Any], actions: list[Action]) -> list[Any]:
 @pytest.mark.parametrize("trigger", ["dns", "traffic"])
 def test_a_held_vm_is_started_by_operators_only(trigger: Any) -> None:
     machine = off()
-    assert of(PublishState, machine.handle(HoldChanged(HELD), 1.0))
+    assert of(PublishState, machine.handle(OrdersChanged(Orders(hold=HELD)), 1.0))
     actions = machine.handle(SummonRequested(trigger), 1.0)
     assert of(StartGuest, actions) == []
     ((answer,)) = of(AnswerSummons, actions)
@@ -77,16 +78,16 @@ def test_a_held_vm_is_started_by_operators_only(trigger: Any) -> None:
 
 def test_a_held_vm_that_is_ready_is_used_as_always_and_stopped_by_operators_only() -> None:
     machine = ready()
-    machine.handle(HoldChanged(HELD), 2.0)
+    machine.handle(OrdersChanged(Orders(hold=HELD)), 2.0)
     ((answer,)) = of(AnswerSummons, machine.handle(SummonRequested("dns"), 3.0))
     assert answer.error is None
     with pytest.raises(Refused, match="www is held"):
         machine.handle(DrainRequested(), 500.0)
-    machine.handle(HoldChanged(""), 500.0)
+    machine.handle(OrdersChanged(Orders()), 500.0)
     machine.handle(DrainRequested(), 501.0)
     assert machine.state is VmState.DRAINING
     stopped = ready()
-    stopped.handle(HoldChanged(HELD), 2.0)
+    stopped.handle(OrdersChanged(Orders(hold=HELD)), 2.0)
     assert of(StopGuest, stopped.handle(StopRequested(), 3.0))
 
 
@@ -94,7 +95,7 @@ def test_a_hold_ends_a_drain() -> None:
     machine = ready()
     machine.handle(DrainRequested(), 500.0)
     drain = machine.drains.current
-    machine.handle(HoldChanged(HELD), 501.0)
+    machine.handle(OrdersChanged(Orders(hold=HELD)), 501.0)
     assert machine.state is VmState.READY
     with pytest.raises(Refused):
         machine.handle(StopApproved(drain), 501.1)
@@ -103,7 +104,7 @@ def test_a_hold_ends_a_drain() -> None:
 def test_a_boot_under_way_goes_on_and_a_query_that_came_while_stopping_starts_nothing() -> None:
     machine = off()
     (start,) = of(StartGuest, machine.handle(SummonRequested("dns"), 1.0))
-    machine.handle(HoldChanged(HELD), 1.1)
+    machine.handle(OrdersChanged(Orders(hold=HELD)), 1.1)
     machine.handle(StartReturned(start.call), 1.2)
     assert machine.state is VmState.READY
     (stop,) = of(StopGuest, machine.handle(StopRequested(), 2.0))
@@ -121,11 +122,11 @@ async def test_who_waits_for_room_for_a_vm_that_becomes_held_is_refused(tmp_path
     async with running_vmd(tmp_path, first, second, hypervisor__max_running="1") as vmd:
         await vmd.summoned(Summon(vm=first.uuid))
         waiting = asyncio.ensure_future(vmd.summoned(Summon(vm=second.uuid, trigger="traffic")))
-        await vmd.until(lambda: any(each.wants_room for each in listed(vmd)))
+        await vmd.until(lambda: any(each.wants_room for each in vmd.listed()))
         hold(vmd, {path_of(ALL): "0 operator:anna new disk"})
         with pytest.raises(Refused, match="second is held by operator:anna: new disk"):
             await waiting
-        assert [(each.hold, each.wants_room) for each in listed(vmd)] == [
+        assert [(each.hold, each.wants_room) for each in vmd.listed()] == [
             ("held by operator:anna: new disk", False)
         ] * 2
         with pytest.raises(JitsuError, match="first is held"):
@@ -134,7 +135,7 @@ async def test_who_waits_for_room_for_a_vm_that_becomes_held_is_refused(tmp_path
         with pytest.raises(Refused):
             await vmd.summoned(Summon(vm=second.uuid, trigger="dns"))
         hold(vmd, {})
-        assert {each.hold for each in listed(vmd)} == {""}
+        assert {each.hold for each in vmd.listed()} == {""}
 
 
 async def test_a_hold_ends_by_itself(tmp_path: Path) -> None:
@@ -142,26 +143,17 @@ async def test_a_hold_ends_by_itself(tmp_path: Path) -> None:
     async with running_vmd(tmp_path, vm, other) as vmd:
         until = vmd.world.clock.wall() + 100.0
         hold(vmd, {path_of(vm.uuid): f"{until:.0f} operator:anna"})
-        assert [bool(each.hold) for each in listed(vmd)] == [True, False]
-        assert listed(vmd)[0].hold.startswith("held until 2")
+        assert [bool(each.hold) for each in vmd.listed()] == [True, False]
+        assert vmd.listed()[0].hold.startswith("held until 2")
         await vmd.pass_time(99.0)
-        assert [bool(each.hold) for each in listed(vmd)] == [True, False]
+        assert [bool(each.hold) for each in vmd.listed()] == [True, False]
         await vmd.pass_time(1.5)
-        assert [bool(each.hold) for each in listed(vmd)] == [False, False]
-
-
-def listed(vmd: Any) -> list[Any]:
-    listing = vmd.daemon.list_vms(ListVms())
-    try:
-        listing.send(None)
-    except StopIteration as found:
-        return list(found.value.vms)
-    raise AssertionError("vmd does not know its VMs yet")
+        assert [bool(each.hold) for each in vmd.listed()] == [False, False]
 
 
 def hold(vmd: Any, leaves: dict[str, str]) -> None:
     """Have vmd hear which holds there are."""
-    vmd.daemon.holds.heard(leaves)
+    vmd.daemon.orders.holds.heard(leaves)
 
 
 class OldStore:

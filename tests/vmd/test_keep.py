@@ -14,7 +14,7 @@ from jitsu_vmd.rules.events import (
     DrainRequested,
     GuestSeen,
     GuestState,
-    KeepChanged,
+    OrdersChanged,
     StartGuest,
     StartReturned,
     StopApproved,
@@ -22,6 +22,7 @@ from jitsu_vmd.rules.events import (
     StopRequested,
     SummonRequested,
 )
+from jitsu_vmd.rules.orders import Orders
 from jitsu_vmd.rules.summon import VmMachine
 from jitsu_vmd.rules.vm.parts import Terms
 from tests.support.vmd import running_vmd
@@ -44,7 +45,7 @@ def ready() -> VmMachine:
 
 def test_a_vm_that_is_kept_up_drains_only_for_another_that_waits_for_room() -> None:
     machine = ready()
-    machine.handle(KeepChanged(KEPT), 2.0)
+    machine.handle(OrdersChanged(Orders(kept=KEPT)), 2.0)
     with pytest.raises(Refused, match="www is kept up by operator:anna"):
         machine.handle(DrainRequested(), 500.0)
     machine.handle(DrainRequested(for_room=True), 500.0)
@@ -55,7 +56,7 @@ def test_a_keep_ends_a_drain() -> None:
     machine = ready()
     machine.handle(DrainRequested(), 500.0)
     drain = machine.drains.current
-    machine.handle(KeepChanged(KEPT), 501.0)
+    machine.handle(OrdersChanged(Orders(kept=KEPT)), 501.0)
     assert machine.state is VmState.READY
     with pytest.raises(Refused):
         machine.handle(StopApproved(drain), 501.1)
@@ -63,15 +64,15 @@ def test_a_keep_ends_a_drain() -> None:
 
 def test_a_vm_that_is_kept_up_no_longer_is_idle_as_any_other() -> None:
     machine = ready()
-    machine.handle(KeepChanged(KEPT), 2.0)
-    machine.handle(KeepChanged(""), 500.0)
+    machine.handle(OrdersChanged(Orders(kept=KEPT)), 2.0)
+    machine.handle(OrdersChanged(Orders()), 500.0)
     machine.handle(DrainRequested(), 501.0)
     assert machine.state is VmState.DRAINING
 
 
 def test_an_operator_stops_a_vm_that_is_kept_up() -> None:
     machine = ready()
-    machine.handle(KeepChanged(KEPT), 2.0)
+    machine.handle(OrdersChanged(Orders(kept=KEPT)), 2.0)
     assert any(isinstance(each, StopGuest) for each in machine.handle(StopRequested(), 3.0))
 
 
@@ -80,23 +81,23 @@ async def test_vmd_publishes_who_keeps_a_vm_up_until_that_is_over(tmp_path: Path
     async with running_vmd(tmp_path, vm, other) as vmd:
         await vmd.summoned(Summon(vm=vm.uuid))
         until = vmd.world.clock.wall() + 1000.0
-        vmd.daemon.holds.heard({path_of(vm.uuid, KEEP_ROOT): f"{until:.0f} operator:anna a demonstration"})
+        vmd.daemon.orders.holds.heard({path_of(vm.uuid, KEEP_ROOT): f"{until:.0f} operator:anna a demonstration"})
         machines = vmd.daemon.fleet.machines
-        assert machines[vm.uuid].terms.kept.startswith("kept up until 2")
-        assert machines[vm.uuid].terms.kept.endswith(" by operator:anna: a demonstration")
-        assert (machines[vm.uuid].terms.hold, machines[other.uuid].terms.kept) == ("", "")
+        assert machines[vm.uuid].terms.orders.kept.startswith("kept up until 2")
+        assert machines[vm.uuid].terms.orders.kept.endswith(" by operator:anna: a demonstration")
+        assert (machines[vm.uuid].terms.orders.hold, machines[other.uuid].terms.orders.kept) == ("", "")
         await vmd.pass_time(900.0)
         with pytest.raises(Refused, match="www is kept up until"):
             vmd.daemon.drain(Drain(vm=vm.uuid))
         await vmd.pass_time(101.0)
-        assert machines[vm.uuid].terms.kept == ""
+        assert machines[vm.uuid].terms.orders.kept == ""
         vmd.daemon.drain(Drain(vm=vm.uuid))
 
 
 async def test_a_vm_that_comes_later_is_kept_up_too_and_no_keep_is_for_all(tmp_path: Path) -> None:
     vm, other = make_vm("www"), make_vm("other", "127.0.1.2")
     async with running_vmd(tmp_path, other) as vmd:
-        vmd.daemon.holds.heard({path_of(vm.uuid, KEEP_ROOT): "0 anna", path_of(ALL, KEEP_ROOT): "0 anna"})
+        vmd.daemon.orders.holds.heard({path_of(vm.uuid, KEEP_ROOT): "0 anna", path_of(ALL, KEEP_ROOT): "0 anna"})
         vmd.configure(other, vm)
-        kept = {machine.vm.name: machine.terms.kept for machine in vmd.daemon.fleet.machines.values()}
+        kept = {machine.vm.name: machine.terms.orders.kept for machine in vmd.daemon.fleet.machines.values()}
         assert kept == {"www": "kept up by anna", "other": ""}

@@ -184,7 +184,7 @@ async def test_g7_a_vm_is_summoned_before_a_vmd_that_returns_has_read_all_others
         store = PlayedStore(world, {vm.uuid: 41}, vm, other)
         hypervisors = Hypervisors({"": PlayedHypervisor()}, world.spawn)
         daemon = VmDaemon(world, hypervisors, world.publish("vm"))
-        daemon.holds.known.set()
+        daemon.orders.holds.known.set()
         world.spawn(daemon.looks.go_on())
         listing = asyncio.ensure_future(daemon.list_vms(ListVms()))
         for refused in (lambda: daemon.handed_over(HandedOver(vm=vm.uuid)), lambda: daemon.drain(Drain(vm=vm.uuid))):

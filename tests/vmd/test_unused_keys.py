@@ -56,6 +56,10 @@ VALUES = {
     "wait_for_key": "data/status",
     "publish": "8080:80",
     "container": "web",
+    "awake": "08:00-18:00",
+    "asleep": "Mon 08:00-18:00",
+    "time_zone": "UTC",
+    "holidays": "DE",
 }
 """A value of each key that does not take "1"."""
 MORE_VALUES = {"docker": {"disk": "/srv@/srv"}, "qemu": {"initrd": "/i"}}

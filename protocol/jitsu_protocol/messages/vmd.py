@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from jitsu_protocol.messages.base import Message, Request, VmId
 from jitsu_protocol.model.states import VmState
 
-Trigger = Literal["dns", "traffic", "operator"]
+Trigger = Literal["dns", "traffic", "operator", "schedule"]
+"""Why a VM is started. vmd itself starts it by its schedule (`awake`); that value is new after protocol 1.2."""
 
 
 class Summon(Request):
@@ -281,8 +282,10 @@ class VmStatus(BaseModel):
     hold: str = ""
     """The hold that keeps it from being started or stopped automatically (`jitsu hold`); "" if it is not held."""
     kept: str = ""
-    """Why it is not stopped although it may be idle (`jitsu keep`); "" if it may be. Always "" from a vmd of protocol
-    1.2 or earlier."""
+    """Why it is not stopped although it may be idle (`jitsu keep`, or `awake`); "" if it may be. New after protocol
+    1.2."""
+    asleep: str = ""
+    """Why only an operator may start it (`asleep`); "" if anybody may. New after protocol 1.2."""
     boot: VmBoot | None = None
     """None if this vmd has not started it, or is of protocol 1.2 or earlier."""
     stop: VmStop | None = None

@@ -1,4 +1,4 @@
-"""When a VM is to be awake or asleep, as it is written down: the forms of `awake`, `asleep`, `time_zone` and `holidays`.
+"""When a VM is to be awake or asleep: the forms of `awake`, `asleep`, `time_zone` and `holidays`.
 
     08:00-18:00                each day, holidays too
     Mon-Fri 08:00-18:00        on the days that are named

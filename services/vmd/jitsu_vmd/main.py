@@ -85,10 +85,10 @@ async def start(world: World, backends: Mapping[str, Hypervisor] | None = None) 
     world.serve(daemon.handlers() | {Discover: lambda _: discovery.everything(known().values())})
     world.spawn(daemon.looks.go_on(), "reconcile")
     store = world.client("store")
-    daemon.holds.follow(world)
+    daemon.orders.holds.follow(world)
     statistics = daemon.outside.statistics
     statistics.restore(await fetch_leaves(world, store, STATS_ROOT))
-    await daemon.holds.known.wait()  # before VMs are known that must not be started
+    await daemon.orders.holds.known.wait()  # before VMs are known that must not be started
     await follow_vms(
         world,
         store,

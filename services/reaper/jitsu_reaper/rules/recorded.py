@@ -244,6 +244,8 @@ class Recorded:
             found = replace(found, cause="changed", by="vmd", about=boot.note)
         elif boot.trigger == "operator":
             found = replace(found, by=boot.by or "an operator", token="")
+        elif boot.trigger == "schedule":
+            found = replace(found, by="vmd", token="")
         elif (explained := self._tokens.get(boot.by)) is not None:
             _, reporter, asked = explained
             found = _explained(found, asked, reporter)

@@ -70,6 +70,8 @@ def _cause(boot: WhyEvent) -> str:
             return f"{_client(boot.client)} sent a magic packet for it ({boot.decided_by})"
         case "operator":
             return f"{boot.decided_by} started it"
+        case "schedule":
+            return f"its schedule has it awake ({boot.decided_by})"
         case "changed":
             return f"it was started again: {boot.about}"
         case "dns":
@@ -205,6 +207,8 @@ def _when_off(about: Explanation) -> str:
     status = about.status
     if status is not None and status.hold:
         return f"It does not start by itself: it is {status.hold}."
+    if about.state in AT_REST and status is not None and status.asleep:
+        return f"It does not run, and no query starts it: it is {status.asleep}."
     if about.state in AT_REST and status is not None and status.retry_after_s:
         return f"It does not run. A query can start it again in {spoken(status.retry_after_s)}."
     if about.state in AT_REST:

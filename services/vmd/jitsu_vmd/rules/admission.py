@@ -108,6 +108,11 @@ class Admission:
         waiting.asked_at, waiting.shortage = now, shortage
         return True
 
+    def awaiting(self, vm: str) -> SummonRequested | None:
+        """Return the summon with which a VM waits; None if it is not waiting."""
+        waiting = self._queue.get(vm)
+        return None if waiting is None else waiting.event
+
     def withdraw(self, vm: str) -> SummonRequested | None:
         """Take a VM out of the queue and return its summon; None if it was not waiting."""
         waiting = self._queue.pop(vm, None)

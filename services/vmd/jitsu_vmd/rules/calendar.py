@@ -17,10 +17,10 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.model.schedules import DAY_S, DAYS, CronWindow, DailyWindow, window
+from jitsu_protocol.model.schedules import DAYS, CronWindow, DailyWindow, window
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from datetime import tzinfo
 
     from jitsu_protocol.model.schedules import Window
@@ -30,7 +30,6 @@ LOOK_AHEAD_DAYS = 400
 """A window that only holidays open is open again within a year."""
 MAX_MOMENTS = 1000
 """So many moments are examined at once. If nothing changes at any of them, the search goes on from the last one."""
-KEYS = ("awake", "asleep", "time_zone", "holidays")
 
 
 class Phase(StrEnum):
@@ -92,7 +91,7 @@ class Schedule:
         """
         phase = self.phase(at)
         last = at + timedelta(days=LOOK_AHEAD_DAYS)
-        for last in islice(self._moments(at), MAX_MOMENTS):  # noqa: B007  it is used below
+        for last in islice(self._moments(at), MAX_MOMENTS):
             if (then := self.phase(last)) is not phase:
                 return last, then
         return last, phase
@@ -145,8 +144,8 @@ class Schedule:
         return found
 
 
-def schedule(vm: VM, local: tzinfo) -> Schedule | None:
-    """Return the schedule of a VM, None if it has none; `local` is the zone of its host.
+def schedule(vm: VM, local: Callable[[], tzinfo]) -> Schedule | None:
+    """Return the schedule of a VM, None if it has none; `local` returns the zone of its host.
 
     Raises ValueError with the reason if the calendar does not know its zone, its place or its cron expression.
     """
@@ -157,7 +156,17 @@ def schedule(vm: VM, local: tzinfo) -> Schedule | None:
         if isinstance(each, CronWindow):
             _check(each.expression)
     (zone,), (place,) = (vm.config.get(key) or ("",) for key in ("time_zone", "holidays"))
-    return Schedule(Calendar(_zone(zone) if zone else local, _holidays(place) if place else ()), awake, asleep)
+    return Schedule(Calendar(_zone(zone) if zone else local(), _holidays(place) if place else ()), awake, asleep)
+
+
+def refusal(vm: VM) -> str:
+    """Return why no calendar knows the schedule of a VM; "" if it is sound, or if the VM has none."""
+    try:
+        found = schedule(vm, lambda: UTC)
+    except ValueError as error:
+        return str(error)
+    unused = next((key for key in ("time_zone", "holidays") if found is None and vm.config.get(key)), "")
+    return f"{unused}: it is for awake and asleep, and the VM has neither; remove it" if unused else ""
 
 
 # --- the libraries: imported for VMs that need them ---

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import Trigger
     from jitsu_protocol.model.errors import JitsuError
     from jitsu_protocol.model.vm import VM
+    from jitsu_vmd.rules.orders import Orders
 
 
 class GuestState(StrEnum):
@@ -148,17 +149,10 @@ class Removed:
 
 
 @dataclass(frozen=True)
-class HoldChanged:
-    """Only operators may start and stop the VM now, for this reason; "": everybody may again."""
+class OrdersChanged:
+    """Operators or the VM's schedule ask for something else now."""
 
-    reason: str
-
-
-@dataclass(frozen=True)
-class KeepChanged:
-    """The VM is not stopped for idleness now, for this reason; "": it may be again."""
-
-    reason: str
+    orders: Orders
 
 
 Event = (
@@ -176,8 +170,7 @@ Event = (
     | StopReturned
     | Reconfigured
     | Removed
-    | HoldChanged
-    | KeepChanged
+    | OrdersChanged
 )
 
 

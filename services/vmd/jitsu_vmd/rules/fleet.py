@@ -10,7 +10,8 @@ guest is gone.
     tick                one VM that is admitted now, until there is none; then what the others wait for is published
     FleetConfigured     a new VM gets a machine; one that is removed keeps it until its guest has stopped
     LeftoversFound      a guest that nobody configures any longer gets a machine too, and is stopped by it
-    HoldsChanged        passed on, for holds and keeps; a held VM no longer waits for admission
+    OrdersReviewed      passed on to the VMs for which they have changed (orders.py); one that is held or asleep no
+                        longer waits for admission
     GuestFound          passed on, after a VM that could not run was checked again: what was missing may be there now
     HintReceived        LookAt; but while a call is under way its machine would not believe what is seen, so later
     CallEnded           LookAt, if the call failed or a hint came during it
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 from jitsu_protocol.model.errors import NotFound, Unavailable
 from jitsu_protocol.model.guests import difference
 from jitsu_protocol.model.states import AT_REST, VmState
-from jitsu_vmd.rules import events
+from jitsu_vmd.rules import calendar, events
 from jitsu_vmd.rules.admission import Admission, memory, patience_s
 from jitsu_vmd.rules.fleet_events import (
     AddVm,
@@ -41,10 +42,10 @@ from jitsu_vmd.rules.fleet_events import (
     FleetEvent,
     GuestFound,
     HintReceived,
-    HoldsChanged,
     LeftoversFound,
     LimitsChanged,
     LookAt,
+    OrdersReviewed,
     PassOn,
     PublishVm,
     SaveStarted,
@@ -60,6 +61,7 @@ from jitsu_vmd.rules.vm.parts import Terms
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
     from jitsu_vmd.rules.admission import Shortage
+    from jitsu_vmd.rules.orders import Orders
 
 
 class Checks(Protocol):
@@ -84,11 +86,8 @@ class PriorKnowledge(Protocol):
     def starts(self, vm: str) -> int:
         """Return how often it was started."""
 
-    def hold_reason(self, vm: str) -> str:
-        """Return why it is held; "" if it is not."""
-
-    def kept_reason(self, vm: str) -> str:
-        """Return why it is kept up; "" if it is not."""
+    def orders(self, vm: str) -> Orders:
+        """Return what operators and its schedule ask for now."""
 
 
 class Fleet:
@@ -141,8 +140,8 @@ class Fleet:
                 ]
             case LeftoversFound(started):
                 return [action for vm in started if vm.uuid not in self.machines for action in self._adopt(vm)]
-            case HoldsChanged():
-                return self._hold()
+            case OrdersReviewed():
+                return self._order()
             case LimitsChanged():
                 self.admission.limit(event.max_booting, event.max_running, event.max_memory)
                 self._admit_at = now
@@ -177,7 +176,7 @@ class Fleet:
 
     def refusal(self, vm: VM) -> str:
         """Return why a VM cannot run as it is configured; "" if it can."""
-        return self.admission.never(vm) or self._checks.refusal(vm)
+        return self.admission.never(vm) or calendar.refusal(vm) or self._checks.refusal(vm)
 
     # --- summons ---
 
@@ -189,8 +188,8 @@ class Fleet:
             self._check(machine, machine.vm)
         if machine.state is VmState.UNKNOWN and self.is_complete and not event.discard:
             self._checks.check_answers(machine.vm)
-        is_held = machine.terms.hold and event.trigger != "operator"
-        shortage = None if is_held else self._shortage(machine)
+        is_forbidden = machine.terms.orders.forbid(event.trigger)
+        shortage = None if is_forbidden else self._shortage(machine)
         if shortage is None:
             return [PassOn(machine.vm.uuid, event)]
         if not self.admission.queue(machine.vm.uuid, event, shortage, now):
@@ -200,7 +199,8 @@ class Fleet:
 
     def _repeated(self, repeated: SummonRepeated, now: float) -> list[FleetAction]:
         machine = self.machine(repeated.vm)
-        shortage = None if machine.terms.hold else self._shortage(machine)
+        is_forbidden = machine.terms.orders.forbid(repeated.event.trigger)
+        shortage = None if is_forbidden else self._shortage(machine)
         if shortage is None or not self.admission.queue(repeated.vm, repeated.event, shortage, now):
             return [PassOn(repeated.vm, repeated.event)]
         self._admit_at = now
@@ -217,8 +217,7 @@ class Fleet:
     def _put(self, vm: VM) -> list[FleetAction]:
         if (machine := self.machines.get(vm.uuid)) is None:
             started = self._memory.started(vm.uuid)
-            hold, kept = self._memory.hold_reason(vm.uuid), self._memory.kept_reason(vm.uuid)
-            machine = VmMachine(Terms(vm, started, hold=hold, kept=kept))
+            machine = VmMachine(Terms(vm, started, orders=self._memory.orders(vm.uuid)))
             machine.summons.starts = self._memory.starts(vm.uuid)
             return [*self._check(machine, vm), *self._add(machine)]
         warnings = [*_differs(machine, vm), *self._check(machine, vm)]
@@ -239,15 +238,16 @@ class Fleet:
     def _removed(self, vm: VM | None) -> list[FleetAction]:
         return [] if vm is None else [PassOn(vm.uuid, events.Removed())]
 
-    def _hold(self) -> list[FleetAction]:
+    def _order(self) -> list[FleetAction]:
         actions: list[FleetAction] = []
         for vm, machine in self.machines.items():
-            if machine.terms.hold != (reason := self._memory.hold_reason(vm)):
-                actions.append(PassOn(vm, events.HoldChanged(reason)))
-                if reason and (event := self.admission.withdraw(vm)) is not None:
-                    actions.append(PassOn(vm, event))
-            if machine.terms.kept != (kept := self._memory.kept_reason(vm)):
-                actions.append(PassOn(vm, events.KeepChanged(kept)))
+            if machine.terms.orders == (orders := self._memory.orders(vm)):
+                continue
+            actions.append(PassOn(vm, events.OrdersChanged(orders)))
+            event = self.admission.awaiting(vm)
+            if event is not None and orders.forbid(event.trigger):
+                self.admission.withdraw(vm)
+                actions.append(PassOn(vm, event))
         return actions
 
     def _check(self, machine: VmMachine, vm: VM) -> list[FleetAction]:

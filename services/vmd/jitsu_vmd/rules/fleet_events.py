@@ -61,8 +61,8 @@ class AllKnown:
 
 
 @dataclass(frozen=True)
-class HoldsChanged:
-    """Other VMs are held than before."""
+class OrdersReviewed:
+    """Operators or schedules may ask for something else of some VMs than before."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ FleetEvent = (
     | FleetConfigured
     | LeftoversFound
     | AllKnown
-    | HoldsChanged
+    | OrdersReviewed
     | LimitsChanged
     | VmActed
     | GuestFound

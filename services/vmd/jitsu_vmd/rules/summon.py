@@ -18,7 +18,7 @@ for this event.
     state              event             then                        what happens
     at rest            SummonRequested   same, starting              armed first if the VM is configured so, else
                                                                      StartGuest; only for an operator if it backs
-                                                                     off or is held
+                                                                     off, is held or is asleep
     starting, booting  SummonRequested   same                        it joins; if Synjitsu is armed, it is answered
                                                                      (while starting only if `answer` says so)
     ready              SummonRequested   same                        it is answered at once
@@ -53,14 +53,14 @@ for this event.
                                                                      as what it was started as, and asked for
                                                                      again if a summon waits for it
     up                 Removed           same, stopping              the same; everybody who waits is told
-    draining           HoldChanged, KeepChanged  same, ready         a VM that is held or kept up does not drain
+    draining           OrdersChanged     same, ready                 a VM that is held or kept up does not drain
     starting           Tick              failed                      boot_limit has passed
     booting            Tick              ready, failed, stopping     ready, if the delay of the mask is over; if
                                                                      boot_limit has passed, failed and destroyed
     ready              Tick              same, stopping              as Reconfigured, after a stop has failed
     draining           Tick              ready, stopping             DRAIN_LIMIT_S has passed
     stopping           Tick              failed                      STOP_LIMIT_S has passed
-    others             Reconfigured, Removed, HoldChanged, KeepChanged  same  noted
+    others             Reconfigured, Removed, OrdersChanged  same    noted
     others             StartReturned, StopReturned  same             a result that comes late: noted
     others             DrainRequested, StopApproved, StopRequested  same     refused
     others             ArmReturned, MaskSignalled, GuestHandedOver, DrainCancelled  same  ignored
@@ -84,9 +84,8 @@ from jitsu_vmd.rules.events import (
     GuestHandedOver,
     GuestSeen,
     GuestUnseen,
-    HoldChanged,
-    KeepChanged,
     MaskSignalled,
+    OrdersChanged,
     Reconfigured,
     Removed,
     StartReturned,
@@ -174,8 +173,7 @@ _row([_S.STOPPING], StopRequested, sightings.ignore)
 _row([_S.STOPPING], StopReturned, stops.stopped, *GONE, _S.BOOTING, _S.READY)
 _row(UP, Reconfigured, stops.reconfigure, _S.STOPPING)
 _row(UP, Removed, stops.remove, _S.STOPPING)
-_row([_S.DRAINING], HoldChanged, stops.hold, _S.READY)
-_row([_S.DRAINING], KeepChanged, stops.keep, _S.READY)
+_row([_S.DRAINING], OrdersChanged, stops.order, _S.READY)
 _row([_S.STARTING], Tick, boots.start_is_late, _S.FAILED, stays=False)
 _row([_S.BOOTING], Tick, boots.boot_is_late, _S.READY, _S.FAILED, _S.STOPPING, stays=False)
 _row([_S.READY], Tick, stops.stop_if_unwanted, _S.STOPPING)
@@ -183,8 +181,7 @@ _row([_S.DRAINING], Tick, stops.drain_is_late, _S.READY, _S.STOPPING, stays=Fals
 _row([_S.STOPPING], Tick, stops.stop_is_late, _S.FAILED, stays=False)
 _row(VmState, Reconfigured, stops.reconfigure)
 _row(VmState, Removed, stops.remove)
-_row(VmState, HoldChanged, stops.hold)
-_row(VmState, KeepChanged, stops.keep)
+_row(VmState, OrdersChanged, stops.order)
 _row(VmState, StartReturned, stops.note_late_result)
 _row(VmState, StopReturned, stops.note_late_result)
 _row(VmState, DrainRequested, stops.refuse_drain)

@@ -33,10 +33,10 @@ from jitsu_runtime.driver import Driver
 from jitsu_vmd.rules import events
 from jitsu_vmd.rules import fleet_events as fleet
 from jitsu_vmd.rules.fleet import Fleet
-from jitsu_vmd.wires.holds import Holds
 from jitsu_vmd.wires.learn import learn
 from jitsu_vmd.wires.looks import Looks
 from jitsu_vmd.wires.outside import OutsideCalls
+from jitsu_vmd.wires.standing_orders import StandingOrders
 from jitsu_vmd.wires.started import StartedFiles
 from jitsu_vmd.wires.statuses import Statuses
 from jitsu_vmd.wires.vm import Vm, Waiter
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from jitsu_runtime.settings.load import Settings
     from jitsu_runtime.world import Feed, Handler, World
     from jitsu_vmd.hypervisor import Guest
+    from jitsu_vmd.rules.orders import Orders
     from jitsu_vmd.rules.summon import VmMachine
     from jitsu_vmd.wires.hypervisors import Hypervisors
 
@@ -62,10 +63,8 @@ log = structlog.get_logger("vmd")
 class Recollection:
     """What the store and the files of an earlier vmd have about a VM (fleet.PriorKnowledge)."""
 
-    def __init__(self, files: StartedFiles, outside: OutsideCalls, holds: Holds) -> None:
-        self._files = files
-        self._outside = outside
-        self._holds = holds
+    def __init__(self, files: StartedFiles, outside: OutsideCalls, orders: StandingOrders) -> None:
+        self._files, self._outside, self._orders = files, outside, orders
 
     def started(self, vm: str) -> VM | None:
         """Return what an earlier vmd started its guest as."""
@@ -75,13 +74,9 @@ class Recollection:
         """Return how often it was started."""
         return self._outside.statistics.starts(vm)
 
-    def hold_reason(self, vm: str) -> str:
-        """Return why it is held; "" if it is not."""
-        return self._holds.reason(vm)
-
-    def kept_reason(self, vm: str) -> str:
-        """Return why it is kept up; "" if it is not."""
-        return self._holds.kept_reason(vm)
+    def orders(self, vm: str) -> Orders:
+        """Return what operators and its schedule ask for now."""
+        return self._orders.of(vm)
 
 
 class VmDaemon:
@@ -93,8 +88,14 @@ class VmDaemon:
         host = f"-{world.host}" if world.host else ""
         self._files = StartedFiles(world.settings.bus.directory / f"guests{host}")
         self.outside = OutsideCalls(world, hypervisors, store)
-        self.holds = Holds(store, lambda: self._report(fleet.HoldsChanged()), world.clock)
-        memory = Recollection(self._files, self.outside, self.holds)
+        self.orders = StandingOrders(
+            world,
+            store,
+            lambda vm: self.fleet.machines.get(vm),
+            lambda: self._report(fleet.OrdersReviewed()),
+            self._summoned,
+        )
+        memory = Recollection(self._files, self.outside, self.orders)
         self.fleet = Fleet(hypervisors, memory, _limits(world.settings))
         self._driver = Driver[fleet.FleetEvent, fleet.FleetAction](self.fleet, self._perform, world.clock)
         self._report = self._driver.handle
@@ -124,7 +125,7 @@ class VmDaemon:
         """Return what an operator should know."""
         waiting = len(self.fleet.admission)
         waits = [f"{waiting} VMs wait for room to start"] if waiting else []
-        return self.outside.hypervisors.notes() + self.holds.notes() + waits + self.outside.vm_metrics.notes()
+        return self.outside.hypervisors.notes() + self.orders.holds.notes() + waits + self.outside.vm_metrics.notes()
 
     # --- requests ---
 
@@ -161,7 +162,7 @@ class VmDaemon:
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
-            await self.holds.known.wait()
+            await self.orders.holds.known.wait()
             changes, statistics = await learn(self._world.client("store"), request.vm, self._world.host)
             if request.vm not in self.vms:
                 self.outside.statistics.restore(statistics)
@@ -244,6 +245,7 @@ class VmDaemon:
 
     def configure(self, changes: Sequence[VmChanged]) -> None:
         """Take VMs that came, went or are configured differently."""
+        self.orders.timetable.configure(changes)
         self._report(fleet.FleetConfigured(changes))
         self._configured.set()
 
@@ -256,6 +258,7 @@ class VmDaemon:
         """Note that all VMs are known and have been looked at: from now on changes of state are news."""
         self._report(fleet.AllKnown())
         self._complete.set()
+        self.orders.timetable.begin()
 
     def hint(self, vm: str) -> None:
         """Take a hint of a hypervisor that something may have happened to a VM, or with "" to any."""

@@ -71,6 +71,7 @@ class Statuses:
             retry_after_s=wait if wait > 0 else None,
             waits_for="" if shortage is None else shortage.reason,
             wants_room=shortage is not None and shortage.needs_stop,
-            hold=machine.terms.hold,
-            kept=machine.terms.kept,
+            hold=machine.terms.orders.hold,
+            kept=machine.terms.orders.kept,
+            asleep=machine.terms.orders.asleep,
         )

@@ -26,8 +26,8 @@ def begin(machine: VmCore, event: SummonRequested, now: float) -> None:
     elif (why := machine.terms.unwanted()) and not event.discard:
         hint = f"jitsu start {machine.vm.name} --discard-saved-state boots it as it is configured now"
         machine.answer(Unavailable(f"{machine.vm.name} is {machine.state}, and {why}", hint=hint))
-    elif machine.terms.hold and event.trigger != "operator":
-        machine.answer(Refused(f"{machine.vm.name} is {machine.terms.hold}"))
+    elif forbidden := machine.terms.orders.forbid(event.trigger):
+        machine.answer(Refused(f"{machine.vm.name} is {forbidden}"))
     elif wait > 0 and event.trigger != "operator":
         machine.answer(BackingOff(f"{machine.vm.name}: {machine.error}", retry_after=wait))
     else:

@@ -200,5 +200,7 @@ class VmCore:
         if (log := self.summons.current) is not None:
             log.stage("ready" if outcome == "ready" else "failed", now)
             log.outcome = outcome
+            if outcome == "ready":
+                self.summons.boot_s = now - dict(log.stages)["summon"]
             self.summons.finished.append(log)
             self.summons.current = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.model.guests import difference
 from jitsu_protocol.model.lifetimes import REPLY_MAX_AGE_S, AnswerLifetimes
 from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_vmd.rules.orders import Orders
 
 if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
@@ -25,10 +26,8 @@ class Terms:
     """As its guest was started; None if it is off, or was started by others."""
     removed: bool = False
     """It is no longer configured."""
-    hold: str = ""
-    """Why only operators may start and stop it now (`jitsu hold`); "" if everybody may."""
-    kept: str = ""
-    """Why it is not stopped for idleness now (`jitsu keep`); "" if it may be."""
+    orders: Orders = field(default_factory=Orders)
+    """What operators and its schedule ask for now."""
     watches_keys: bool = False
     """Its hypervisor can wait for a Xenstore key of the guest."""
 
@@ -91,6 +90,8 @@ class Summons:
     finished: list[SummonLog] = field(default_factory=list)
     """Those that ended since the shell last took them."""
     starts: int = 0
+    boot_s: float | None = None
+    """How long the last boot took, from the summon to ready; None if this vmd has seen none."""
 
 
 @dataclass

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from jitsu_vmd.rules.events import (
         DrainCancelled,
         DrainRequested,
-        HoldChanged,
-        KeepChanged,
+        OrdersChanged,
         Reconfigured,
         Removed,
         StartReturned,
@@ -37,10 +36,8 @@ _S = VmState
 def drain(machine: VmCore, event: DrainRequested, now: float) -> None:
     """Begin to drain; raises Refused if the VM is in use by vmd's own account."""
     name, vm = machine.vm.name, machine.vm
-    if machine.terms.hold:
-        raise Refused(f"{name} is {machine.terms.hold}")
-    if machine.terms.kept and not event.for_room:
-        raise Refused(f"{name} is {machine.terms.kept}")
+    if why := machine.terms.orders.forbid_drain(for_room=event.for_room):
+        raise Refused(f"{name} is {why}")
     idle = now - machine.usage.used_at
     if idle < (vm.evict_timeout if event.for_room else vm.idle_timeout):
         raise Refused(f"{name} is not idle: it was summoned {idle:.1f} s ago")
@@ -154,19 +151,11 @@ def remove(machine: VmCore, _: Removed, now: float) -> None:
     machine.stop_unwanted(now)
 
 
-def hold(machine: VmCore, event: HoldChanged, now: float) -> None:
-    """Only operators may start and stop the VM from now on, or everybody may again."""
-    machine.terms.hold = event.reason
+def order(machine: VmCore, event: OrdersChanged, now: float) -> None:
+    """Note what is asked for now. A drain ends if the VM is to stay up."""
+    machine.terms.orders = event.orders
     machine.actions.append(PublishState())
-    if event.reason and machine.state is _S.DRAINING:
-        machine.become_ready(now)
-
-
-def keep(machine: VmCore, event: KeepChanged, now: float) -> None:
-    """The VM is not stopped for idleness from now on, or may be again."""
-    machine.terms.kept = event.reason
-    machine.actions.append(PublishState())
-    if event.reason and machine.state is _S.DRAINING:
+    if machine.state is _S.DRAINING and event.orders.forbid_drain(for_room=False):
         machine.become_ready(now)
 
 
