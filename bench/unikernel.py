@@ -58,6 +58,8 @@ SERVED_S, STOPPED_S = 0.02, 0.08
 """Between a page and the stop: it may come before vmd knows that the VM is up. After a stop: until it has the news, dns
 answers at once with the address (an operator's stop does not drain), and what is left to do after a boot is done."""
 MS_PER_CHARACTER = 0.5
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""A runtime directory is in memory, as /run is: each boot makes and removes some files there."""
 GET = b"GET / HTTP/1.0\r\n\r\n"
 SYNJITSU = "use_synjitsu = true"
 WAYS = {
@@ -232,7 +234,7 @@ def main() -> int:
     if unknown := set(ROWS) - {"alone", *WAYS, "at-once"}:
         print(f"there is no row {', '.join(sorted(unknown))}; rows are: alone {' '.join(WAYS)} at-once")
         return 2
-    with made_lan(1) as lan, open_directory() as programs, tempfile.TemporaryDirectory() as scratch:
+    with made_lan(1) as lan, open_directory() as programs, tempfile.TemporaryDirectory(dir=IN_MEMORY) as scratch:
         shutil.copytree(unikernel_programs(), programs, dirs_exist_ok=True)
         programs.chmod(0o755)
         tender = os.environ.get("TENDER", str(programs / "solo5-spt"))

@@ -99,6 +99,10 @@ def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
 
 
+VALUES_KEPT = 4096
+"""MAC addresses, and values of keys, that are kept: each start asks for some of them a dozen times."""
+
+
 class VM(BaseModel):
     """One VM as configured. `KEYS` says what each field means, and what its default is."""
 
@@ -134,10 +138,7 @@ class VM(BaseModel):
     @property
     def mac(self) -> str:
         """The MAC address of its first interface: as configured, else a locally administered one from its UUID."""
-        configured = self.config.get("mac")
-        if configured:
-            return mac_address(configured[0])
-        return ":".join(f"{byte:02x}" for byte in (2, *uuid_module.UUID(self.uuid).bytes[-5:]))
+        return _mac(self.uuid, self.config.get("mac", ("",))[0])
 
     @property
     def is_armed(self) -> bool:
@@ -158,7 +159,7 @@ class VM(BaseModel):
 
         Where the key is silent this is its default. Keys whose default is only described in words have no such value.
         """
-        return _checker(key).validate_python(self.key(key))
+        return _value(key, self.key(key))
 
     def flag(self, key: str) -> bool:
         """Return whether a key of type bool is on, however that is written: true, yes, on, 1."""
@@ -173,6 +174,18 @@ class VM(BaseModel):
     def evict_timeout(self) -> float:
         """How long it must have been without activity to be stopped for another, in seconds; by G3 at least its TTL."""
         return min(max(float(self.ttl), MIN_IDLE_S), self.idle_timeout)
+
+
+@lru_cache(maxsize=VALUES_KEPT)
+def _mac(uuid: str, configured: str) -> str:
+    if configured:
+        return mac_address(configured)
+    return ":".join(f"{byte:02x}" for byte in (2, *uuid_module.UUID(uuid).bytes[-5:]))
+
+
+@lru_cache(maxsize=VALUES_KEPT)
+def _value(key: str, text: str) -> Any:
+    return _checker(key).validate_python(text)
 
 
 _COMPOSED = ("uuid", "name", "names", "aliases", "addresses", "config")

@@ -30,6 +30,10 @@ _LINK = struct.Struct("BxHiII")  # struct ifinfomsg
 _NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
 _ADDRESS, _NAME, _MASTER, _PROTINFO, _LINKINFO, _INFO_SLAVE_DATA = 1, 3, 10, 12, 18, 5  # IFLA_...
 _UNICAST_FLOOD = 9  # IFLA_BRPORT_UNICAST_FLOOD
+_ATTRIBUTE = struct.Struct("HH")  # struct rtattr
+_OF_LINK, _OF_INFO = frozenset({_ADDRESS, _NAME, _MASTER, _LINKINFO}), frozenset({_INFO_SLAVE_DATA})
+_OF_PORT = frozenset({_UNICAST_FLOOD})
+"""What is read of a port."""
 _NEIGHBOUR_MAC, _NEIGHBOUR_MASTER = 2, 9  # NDA_LLADDR, NDA_MASTER
 _REACHABLE = 0x02  # NUD_REACHABLE
 _PERMANENT, _NO_ARP = 0x80, 0x40  # NUD_...: entries that an operator has made
@@ -137,10 +141,11 @@ class Links:
         family, _, index, flags, _ = _LINK.unpack_from(body)
         if family != socket.AF_UNSPEC:
             return  # the bridge's own messages say less
-        found = dict(_attributes(body[_LINK.size :]))
+        found = _attributes(body, _LINK.size, _OF_LINK)
         is_port = kind == _NEWLINK and found.get(_MASTER) == struct.pack("I", self._index)
         if is_port:
-            slave = dict(_attributes(dict(_attributes(found.get(_LINKINFO, b""))).get(_INFO_SLAVE_DATA, b"")))
+            info = _attributes(found.get(_LINKINFO, b""), 0, _OF_INFO)
+            slave = _attributes(info.get(_INFO_SLAVE_DATA, b""), 0, _OF_PORT)
             self._ports.add(index)
             name = found.get(_NAME, b"").rstrip(b"\0").decode(errors="replace")
             is_up = flags & (_UP | _LOWER_UP) == _UP | _LOWER_UP
@@ -205,15 +210,18 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("HH", data, at)
-        if length < 4:
-            return
-        yield kind & _TYPE_MASK, data[at + 4 : at + length]
+def _attributes(data: bytes, at: int, wanted: frozenset[int]) -> dict[int, bytes]:
+    """Return those attributes that are wanted; a message about one port has sixty, and each boot makes ten of them."""
+    found: dict[int, bytes] = {}
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            break
+        if kind & _TYPE_MASK in wanted:
+            found[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) & ~3
+    return found
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from jitsu_vmd.wires.statuses import Statuses
 
 REARM_S = 1.0
-LOOK_LATER_S = 0.05
-"""After a start, if Synjitsu knows the interface already: while the guest boots, a client needs the processors."""
+LOOK_LATER_S = 0.3
+"""After a start, if Synjitsu knows the interface already: while it and others boot, clients need the processors."""
 
 log = structlog.get_logger("vmd")
 

@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import Refused
@@ -39,15 +38,17 @@ def is_absent(path: str) -> bool:
 def closed_to_others(path: str, wanted: int) -> str:
     """Return what keeps a user who is nobody in particular from a file, "" if nothing does.
 
-    `wanted` are bits of the file's mode: S_IROTH, S_IXOTH.
+    `wanted` are bits of the file's mode: S_IROTH, S_IXOTH. Each boot asks, so there is no pathlib in it.
     """
     letters = ("r" if wanted & stat.S_IROTH else "") + ("x" if wanted & stat.S_IXOTH else "")
     try:
-        real = Path(path).resolve(strict=True)
-        if real.stat().st_mode & wanted != wanted:
+        real = os.path.realpath(path, strict=True)
+        if os.stat(real).st_mode & wanted != wanted:
             return f"{real} is not open to other users (chmod o+{letters} {real})"
-        for above in real.parents:
-            if not above.stat().st_mode & stat.S_IXOTH:
+        above = real
+        while above != "/":
+            above = os.path.dirname(above)
+            if not os.stat(above).st_mode & stat.S_IXOTH:
                 return f"the directory {above} is not open to other users (chmod o+x {above})"
     except OSError as error:
         return f"{path}: {error.strerror}"

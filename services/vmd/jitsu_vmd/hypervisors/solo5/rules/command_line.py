@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import Refused
@@ -95,13 +96,19 @@ def arguments(vm: VM, networks: Iterable[Interface]) -> list[str]:
         return known[name]
 
     try:
-        words = shlex.split(vm.key("cmdline"))
+        words = _words(vm.key("cmdline"))
     except ValueError as error:
         raise Refused(f"cmdline: it cannot be split into words: {error}") from None
     filled = [_PLACEHOLDER.sub(value, word) for word in words]
     if len(" ".join(filled).encode()) >= MAX_ARGUMENTS_BYTES:
         raise Refused(f"cmdline: it is longer than the {MAX_ARGUMENTS_BYTES - 1} bytes that a tender accepts")
     return filled
+
+
+@lru_cache(maxsize=1024)
+def _words(text: str) -> tuple[str, ...]:
+    """Split a command line; each boot asks three times. Raises ValueError."""
+    return tuple(shlex.split(text))
 
 
 def needs_networks(vm: VM) -> bool:
