@@ -6,7 +6,7 @@ GUESTS := build/guests
 TOOLS := build/tools
 DIST ?= dist
 
-.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus test-browser test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt bench-web docs-screenshots install deb dist docs pins clean
+.PHONY: setup setup-run setup-libvirt guests guests-if-possible up test test-unit simulate test-wires test-suite test-net test-libvirt test-lxd test-docker test-qemu test-systemd test-compose test-prometheus test-browser test-newcomer test-left-out test-xen fuzz fuzz-peers lint bench bench-footprint bench-dns bench-store bench-scale bench-synjitsu bench-unikernel bench-engines bench-libvirt bench-web docs-screenshots install deb dist docs pins clean
 # Everything that is installed goes into .venv. `make up` needs only what the suite runs with; the rest, for tests and lint,
 # is added by `make setup`, on which `make test` depends. pip is quiet but for errors: what its configuration may warn of is
 # not news to somebody who wants to see the suite.
@@ -178,6 +178,10 @@ lint: setup
 # With JITSU_BENCH_BRIEF=1 each is done in seconds, only to see that it works.
 bench: setup
 	$(BIN)/python -m bench.cold_start
+
+# Half a minute: imports, memory at rest, and how long `jitsu up` and `jitsu status` take.
+bench-footprint: setup
+	$(BIN)/python -m bench.footprint
 
 # Some minutes; the peers that are not installed are left out: bind9 knot nsd pdns-server pdns-backend-bind dnsmasq-base dnsperf.
 bench-dns: setup
