@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.wires
-
-
 HOST = [OwnAddress(ip_interface(text)) for text in ("127.0.0.1/8", "192.0.2.1/24", "2001:db8::1/64", "198.51.100.1/32")]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from jitsu_store.git.commits import CommitDraft
 from jitsu_store.git.files import pack_directory
-from jitsu_store.rules.repack_plan import FAN_IN, MAX_MERGED_BYTES, MAX_MERGED_OBJECTS, Packfile, choose
+from jitsu_store.rules.repack_plan import FAN_IN
 from jitsu_store.wires import repacker_child
 from jitsu_store.wires.disk import open_repository, prepare
 from jitsu_store.wires.repacker import AbandonedError, PackfileMerge, RepackPass
@@ -93,14 +93,6 @@ def test_the_packers_memory_does_not_grow_with_the_versions_of_a_large_tree(
     peak_kb = busy_pass_kb(tmp_path / "db")
     assert packs(tmp_path / "db") == 2
     assert peak_kb < 65 * MB  # a process needs 40, and libgit2 could keep 70 of the tree's 96 versions
-
-
-def test_a_merge_is_bounded_in_objects_and_in_bytes() -> None:
-    many = [Packfile(f"p{n}", 20_000, n) for n in range(40)]
-    assert sum(pack.objects for pack in choose(many, quiet=False)) <= MAX_MERGED_OBJECTS
-    large = [Packfile(f"p{n}", 6, n, size=MAX_MERGED_BYTES // 20) for n in range(40)]
-    assert len(choose(large, quiet=False)) == 20
-    assert choose([Packfile("huge", 6, 0, size=MAX_MERGED_BYTES), Packfile("small", 6, 1)], quiet=True) == []
 
 
 def test_a_packer_whose_store_is_gone_stops_in_the_middle_and_leaves_nothing(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def test_a_shell_is_given_the_text_as_it_is_written() -> None:
     assert arguments.argv(["echo {name} $JITSU_NAME"], VM, shell=True) == ["/bin/sh", "-c", "echo {name} $JITSU_NAME"]
 
 
+def test_a_command_about_all_vms_is_given_its_words_as_they_are_and_no_vm() -> None:
+    assert arguments.argv(["p", "{name}"], None, shell=False) == ["p", "{name}"]
+    found = arguments.environment({"HOME": "/root", "SHELL": "/bin/sh"}, "desk", {}, "watch", None)
+    assert found == {"HOME": "/root", "JITSU_COMMAND": "desk", "JITSU_ACTION": "watch"}
+
+
 def test_the_environment_has_what_the_vm_is_called_and_nothing_secret() -> None:
     own = {"PATH": "/bin", "JITSU_DNS_COOKIE_SECRET": "x", "AWS_SECRET": "y", "NOTIFY_SOCKET": "/n"}
     found = arguments.environment(own, "desk", {"KUBECONFIG": "/k"}, "start", VM)
