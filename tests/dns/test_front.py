@@ -59,7 +59,7 @@ def test_a_cold_query_waits_and_one_summon_serves_all() -> None:
     assert made.take() == [SummonVm(VM_WWW.uuid, 1.2)]
     made.summoned(VM_WWW.uuid, 1.5)
     assert [message.id for message in sent(made)] == [0, 1, 2]
-    assert made.next_deadline() is None
+    assert made.deadline() is None
 
 
 def test_g1_queries_for_several_names_of_one_vm_are_one_summon() -> None:
@@ -178,7 +178,7 @@ def test_g2_max_wait_is_kept_and_what_is_said_depends_on_what_vmd_said() -> None
         state(made, value, vm)
         ask(made, 1.0)
         made.take()
-        assert made.next_deadline() == 2.2
+        assert made.deadline() == 2.2
         made.passed(2.19)
         assert made.take() == []
         made.passed(2.2)

@@ -78,13 +78,13 @@ def test_g5_before_the_store_is_heard_no_name_is_denied() -> None:
     for n, name in enumerate(("www.jitsu.test", "nosuch.jitsu.test", "www.example.org", "jitsu.test")):
         assert ask(made, 1.0 + n / 100, name, id=n) is None
     assert rcodes(made) == []
-    assert made.next_deadline() == 1.0 + HOLD_S
+    assert made.deadline() == 1.0 + HOLD_S
     made.passed(1.0 + HOLD_S + 0.02)
     (first, second, third) = [each for each in made.take() if isinstance(each, SendResponse)]
     for each in (first, second, third):
         assert int(dns.message.from_wire(each.data).rcode()) == Rcode.SERVFAIL
         assert "does not know all names yet" in reason(each.data)
-    assert made.next_deadline() == 1.03 + HOLD_S
+    assert made.deadline() == 1.03 + HOLD_S
 
 
 def test_a_question_that_is_held_is_answered_as_soon_as_the_store_is_heard() -> None:
@@ -141,7 +141,7 @@ def test_what_is_remembered_is_answered_for_when_the_store_stays_silent_and_noth
     state(made, VmState.READY, WWW)
     assert ask(made, 1.0) is None
     assert ask(made, 1.0, "nosuch.jitsu.test", id=2) is None
-    assert made.next_deadline() == 1.3
+    assert made.deadline() == 1.3
     made.passed(1.3)
     assert rcodes(made) == [Rcode.NOERROR]
     assert ask(made, 1.4, id=3) is not None

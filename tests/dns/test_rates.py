@@ -1,4 +1,4 @@
-"""Who may ask and summon, and how much of it."""
+"""Which clients may ask and summon, and how often."""
 
 from __future__ import annotations
 

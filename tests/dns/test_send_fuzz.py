@@ -37,7 +37,7 @@ WARM, COLD = 8, 4
 
 
 class Server:
-    """The front of a replica on a socket of which sends fail; vmd answers in the next turn."""
+    """The front of a replica on a socket whose sends fail; vmd answers in the next turn."""
 
     def __init__(self, sends: FailingSends) -> None:
         warm = [make_vm(f"w{n}", f"127.0.1.{n + 1}") for n in range(WARM)]

@@ -1,4 +1,4 @@
-"""Zones for secondaries: what is in a transfer, whatever changes meanwhile, and who is told of changes."""
+"""Zones for secondaries: what a transfer contains while zones change, and which secondaries are notified of changes."""
 
 from __future__ import annotations
 

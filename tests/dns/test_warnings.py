@@ -1,4 +1,4 @@
-"""What an operator is told to put right, and the addresses that name servers get by themselves."""
+"""Warnings that ask an operator to fix something, and the addresses that name servers get by themselves."""
 
 from __future__ import annotations
 

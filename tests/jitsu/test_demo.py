@@ -1,4 +1,4 @@
-"""What `jitsu up` tells a newcomer to type."""
+"""The next steps that `jitsu up` prints for a newcomer."""
 
 from __future__ import annotations
 

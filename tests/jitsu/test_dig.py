@@ -1,4 +1,4 @@
-"""`jitsu dig` starts nothing unless that is asked for, whatever a replica tells of the states of VMs."""
+"""`jitsu dig` starts nothing unless that is asked for, whatever states of VMs a replica reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WITNESS = "witness.jitsu.test"
 
 @contextmanager
 def replica(states: dict[str, str], asked: list[str]) -> Iterator[str]:
-    """Serve as a replica that tells these states; yields HOST:PORT. `asked` gets questions that could start a VM."""
+    """Serve as a replica that reports these states; yields HOST:PORT. `asked` gets questions that could start a VM."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
 

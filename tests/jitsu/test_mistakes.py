@@ -1,4 +1,4 @@
-"""Mistakes that newcomers make, in a file and on the command line, and what they are told: what, where, what to do."""
+"""Mistakes that newcomers make, in a file and on the command line, and the messages about them."""
 
 from __future__ import annotations
 

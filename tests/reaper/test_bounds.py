@@ -1,5 +1,5 @@
-"""What a key of dns or synjitsu may make up costs the reaper no more than a bounded amount of memory, and nobody else
-anything (G9)."""
+"""Whatever a holder of the key of dns or synjitsu makes up, the reaper's memory stays bounded, and no other caller
+notices (G9)."""
 
 from __future__ import annotations
 

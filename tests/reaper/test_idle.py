@@ -1,4 +1,4 @@
-"""Who is idle, and the drain: the reaper's policy as events, a clock and actions."""
+"""Which VM is idle, and how it is drained: the reaper's policy as events, a clock and actions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WALL = 1_000_000.0
 
 
 class Reaper:
-    """A policy, and one replica that reports whenever it is told to."""
+    """A policy, and one replica that reports when a test asks it to."""
 
     def __init__(self) -> None:
         self.policy: HearingPolicy = SteadyPolicy()
@@ -152,7 +152,7 @@ def test_replicas_whose_lease_ran_out_are_gone_and_hold_nothing_up() -> None:
 
 @pytest.mark.parametrize("away", [2.5, 500.0])
 def test_g3_a_reaper_that_was_held_up_listens_before_it_judges(away: float) -> None:
-    """It was stopped while a drain was on; the replica has answered meanwhile, and its report waits to be read."""
+    """It was stopped during a drain; the replica has answered in the meantime, and its report waits to be read."""
     reaper = Reaper()
     reaper.policy = held_up = HearingPolicy()
     held_up.configure([VmChanged(None, VM_WWW)])

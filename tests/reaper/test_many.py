@@ -48,7 +48,7 @@ class Suite:
         self.policy.report(report, now, now)
 
     def tick_until(self, end: float) -> None:
-        """Look each second, as a reaper does that is not held up; nothing is due."""
+        """Look each second, as a reaper does that is not suspended; nothing is due."""
         for now in range(int(end)):
             self.report(float(now))
             assert self.policy.tick(float(now)) == []

@@ -36,7 +36,7 @@ class Reaper:
         self.policy.report(report, now, now)
 
     def remembers(self) -> set[str]:
-        """Return the VMs of which anything is kept."""
+        """Return the VMs about which anything is kept."""
         return self.usage.remembered() | {vm for vm, _ in self.usage.statistics.unsaved}
 
 

@@ -137,7 +137,7 @@ class SimulatedHypervisor:
         await self._takes()
 
     async def run(self, changed: Callable[[str], None]) -> None:
-        """Look at all now and then, as for a hypervisor that says nothing by itself."""
+        """Look at all now and then, as vmd does for a hypervisor that reports nothing by itself."""
         while True:
             await asyncio.sleep(LOOK_S)
             changed("")

@@ -146,7 +146,7 @@ class Simulation:
         return list(self._lines)
 
     def digest(self) -> str:
-        """Return what tells one course of events from another."""
+        """Return a fingerprint of the course of events."""
         return self._digest.hexdigest()
 
     # --- processes ---
@@ -191,7 +191,7 @@ class Simulation:
         heappush(self._due, (when, self._count, life, what))
 
     def traced(self, *what: object) -> None:
-        """Make something a part of what tells one course of events from another."""
+        """Add something to the fingerprint of the course of events."""
         self._digest.update(repr((self.now, *what)).encode())
 
     def run(self, seconds: float) -> None:

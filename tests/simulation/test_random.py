@@ -80,7 +80,7 @@ class Course:
             suite.run(chance.choice((0.001, 0.01, 0.05)))
 
     def start_all(self) -> None:
-        """Start what does not run, as whoever supervises it does."""
+        """Start what does not run, as its supervisor does."""
         for name in PROCESSES:
             if not self.suite.runs(name):
                 self.suite.start(name)
@@ -110,7 +110,7 @@ class Course:
 
 
 def course(seed: int) -> str:
-    """Run the course of a seed; return what tells it from others."""
+    """Run the course of a seed; return its fingerprint."""
     vms = [vm(name, ttl=3 + 4 * n, response_delay=n * 0.2) for n, name in enumerate(NAMES)]
     with SimulatedSuite(vms, seed=seed, replicas=2, settings={"dns.lease": "15"}) as suite:
         Course(suite).run()

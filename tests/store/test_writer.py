@@ -1,4 +1,4 @@
-"""The queue of changes with a disk in memory that fails when it is told to."""
+"""The queue of changes with a disk in memory that fails when a test asks it to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of which sends fail: an owner on the bus, callers who know what the right reply is, and a subscriber.
+"""A process whose sends fail: an owner on the bus, callers that know the right reply, and a subscriber.
 
     python -m tests.support.asking TRANSPORT DIRECTORY CALLS
 
@@ -84,7 +84,7 @@ class Asking:
                 self.wrong += 1
 
     async def run(self, calls: int) -> None:
-        """Make so many calls, then wait until the subscriber knows what the owner does."""
+        """Make that many calls, then wait until the subscriber knows what the owner does."""
         async with asyncio.TaskGroup() as group:
             work = [self._owner.run(), self._feeds.run(), self._subscriber.run()]
             work += [each.run() for each in self._callers]

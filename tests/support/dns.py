@@ -113,7 +113,7 @@ async def _ask(client: _Client, name: str, id: int, wire: bytes, timeout: float)
 
 
 class SteadyLoad:
-    """Asks for one name again and again, until told to stop; counts what was not answered rightly."""
+    """Asks for one name again and again until it is stopped; counts the answers that were wrong or missing."""
 
     def __init__(
         self, name: str, address: str, port: int, pause_s: float = 0.005, source: tuple[str, int] | None = None

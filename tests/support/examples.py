@@ -10,5 +10,5 @@ FEWEST = 10
 
 
 def examples(number: int) -> int:
-    """Return how many of so many examples are tried in this run."""
+    """Return how many of a property's examples are tried in this run."""
     return number if ALL else max(FEWEST, number // SHARE)

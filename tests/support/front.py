@@ -123,7 +123,7 @@ class DrivenFront:
     def passed(self, now: float) -> None:
         assert self._note(self.front.tick(now)) is None
 
-    def next_deadline(self) -> float | None:
+    def deadline(self) -> float | None:
         return self.front.deadline()
 
     def drains(self) -> list[str]:

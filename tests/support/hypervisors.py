@@ -78,7 +78,7 @@ async def domain_id(hypervisor: Hypervisor, vm: VM) -> int | None:
 
 
 class Running:
-    """A hypervisor, a VM of it, and what it has told."""
+    """A hypervisor, one of its VMs, and what it has reported."""
 
     def __init__(self, hypervisor: Hypervisor, vm: VM, spawn: Callable[..., asyncio.Task[None]]) -> None:
         self.hypervisor = hypervisor

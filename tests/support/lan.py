@@ -65,7 +65,7 @@ class Lan:
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
 
     def unplug(self, client: int) -> None:
-        """Take a client off the bridge: it says nothing any more."""
+        """Take a client off the bridge: nothing is heard from it any longer."""
         ip("-n", self.host, "link", "set", f"c{client}", "down")
 
     def cut(self, client: int) -> None:

@@ -40,7 +40,7 @@ _CHANGES: list[dict[str, Any]] = [
 
 
 def odd_vms() -> st.SearchStrategy[VM]:
-    """Return VMs of which one value makes no sense, and that are taken before GOOD or after it.
+    """Return VMs with one value that makes no sense, some sorted before GOOD and some after it.
 
     There are few of them, so that Hypothesis tries each.
     """

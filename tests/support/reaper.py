@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HearingPolicy(Policy):
-    """One that hears everybody, and may be told events by a short name; it looks at the clock only when asked to."""
+    """A policy that hears everybody. It has short methods for events, and looks at the clock only when asked."""
 
     def __init__(self, usage: Usage | None = None, drain_limit_s: float = 3.0) -> None:
         super().__init__(Usage(floor=0.0) if usage is None else usage, drain_limit_s)
@@ -53,7 +53,7 @@ class HearingPolicy(Policy):
 
 
 class SteadyPolicy(HearingPolicy):
-    """One that has looked at the clock every second until it is asked, as a reaper does that is not suspended."""
+    """A policy that has looked at the clock every second until it is asked, as a reaper does that is not suspended."""
 
     def tick(self, now: float) -> list[DrainAction]:
         while self.now + 1.0 < now:

@@ -1,4 +1,4 @@
-"""What tests of Synjitsu have in common."""
+"""Helpers that tests of Synjitsu share."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def wake_limit(*allowed: str, rate: float = 1.0, burst: float = 5.0, of_all: float = 0.0) -> WakeLimit:
-    """Return who may wake VMs: everybody, at that rate."""
+    """Return a limit at which everybody may wake VMs."""
     return WakeLimit(Networks(allowed), Buckets(rate, burst), Buckets(of_all, of_all))
 
 
 def made_addresses(kept: Kept, wakes: WakeLimit) -> Addresses:
-    """Return the addresses of a bridge, of which none is held yet."""
+    """Return the addresses of a bridge on which none is held yet."""
     return Addresses(HeldVms(kept), wakes)
 
 

@@ -224,7 +224,7 @@ class PlayedWorld:
         self.is_ready = True
 
     async def stop(self) -> None:
-        """Do what the service does when it is told to stop."""
+        """Do what the service does before it exits."""
         if self.on_stop is not None:
             await self.on_stop()
 

@@ -80,7 +80,7 @@ class FakeXapi:
         self.close()
 
     def close_sessions(self) -> None:
-        """End all sessions; whoever waits for events is answered."""
+        """End all sessions, and answer the callers that wait for events."""
         with self._changed:
             self.sessions.clear()
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Who claims the address of a VM that boots: the guest, under a MAC address that was not known, or another machine."""
+"""Claims on the address of a VM that boots: by the guest under an unknown MAC address, or by another machine."""
 
 from __future__ import annotations
 

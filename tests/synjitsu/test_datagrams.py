@@ -1,4 +1,4 @@
-"""Datagrams that answer what a VM has sent are no use of it; all others are."""
+"""Datagrams that answer what a VM has sent do not count as use of it; all others do."""
 
 from __future__ import annotations
 

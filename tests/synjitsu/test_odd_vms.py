@@ -198,7 +198,7 @@ async def test_synjitsu_leaves_out_a_vm_of_its_own_host_with_which_it_cannot_wor
 
 
 class Shared:
-    """Two VMs that run and have the same MAC address, of which the second has it."""
+    """Two VMs that run and have the same MAC address, which counts for the second."""
 
     def __init__(self) -> None:
         self.one, self.other = (

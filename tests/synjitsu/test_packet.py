@@ -28,7 +28,7 @@ EVERY_ERRNO = sorted(errno.errorcode)
 
 
 class FailingSocket:
-    """A packet socket on a pair of datagram sockets, each of whose calls fails as it is told to."""
+    """A packet socket on a pair of datagram sockets, each of whose calls fails as a test asks."""
 
     def __init__(self, *_: int) -> None:
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

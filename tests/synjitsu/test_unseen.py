@@ -29,7 +29,7 @@ OTHER, OTHER_MAC = make_vm("other", "10.0.0.2", ttl="10", max_idle_connection="1
 
 @pytest.fixture
 def activity() -> Activity:
-    """Return two VMs that run, and of which nothing is unknown."""
+    """Return two VMs that run, and about which everything is known."""
     made = Activity()
     for vm, mac in ((VM, VM_MAC), (OTHER, OTHER_MAC)):
         made.runs(vm, mac, "", 0.0, unknown=False, boots=True)
@@ -93,7 +93,7 @@ def test_what_a_flooded_vm_answers_is_counted_too(activity: Activity) -> None:
 
 
 class Wire:
-    """A socket on a bridge, of which the kernel says that frames were lost."""
+    """A socket on a bridge for which the kernel reports that frames were lost."""
 
     is_broken = False
     lost = False

@@ -1,4 +1,4 @@
-"""The path of a newcomer: the demonstration, exactly as README.md tells it."""
+"""The path of a newcomer: the demonstration, exactly as README.md describes it."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def dnsmasq(directory: Path, jitsu_port: int) -> Iterator[int]:
 
 @contextmanager
 def unbound(directory: Path, jitsu_port: int) -> Iterator[int]:
-    """With private addresses refused, of which the page's lines make an exception."""
+    """With private addresses refused, to which the page's lines make an exception."""
     port = free_port()
     text = shown("Unbound").replace("192.168.1.2", f"127.0.0.1@{jitsu_port}")
     own = f"""server:

@@ -193,7 +193,7 @@ class Computer:
                             ip("-n", self._namespace, "address", "add", f"{self.ADDRESS}/24", "dev", "eth0")
 
     def _server(self) -> None:
-        """Be sshd and the file server; whoever says `suspend` to the first sends the computer to sleep."""
+        """Be sshd and the file server; `suspend`, sent to the first, sends the computer to sleep."""
         listeners = [socket.create_server(("0.0.0.0", port)) for port in (22, 445)]
         for listener in listeners:
             listener.settimeout(0.05)

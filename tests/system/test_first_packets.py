@@ -37,7 +37,7 @@ ECHO = 7
 
 
 def summon(name: str, port: int, rdtype: str = "A") -> str:
-    """Ask for a name; return the address, which is told while the guest still boots."""
+    """Ask for a name; return the address, which is answered while the guest still boots."""
     reply = dns.query.udp(
         dns.message.make_query(f"{name}.jitsu.test", rdtype, use_edns=0), "10.77.0.1", port=port, timeout=LIMIT_S
     )

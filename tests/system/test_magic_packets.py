@@ -43,7 +43,7 @@ def wakeonlan() -> None:
 
 
 def jitsu_wake() -> None:
-    """Run our own program, which is told no interface."""
+    """Run our own program without naming an interface."""
     program = [sys.executable, "-m", "jitsu_vmd.hypervisors.command.programs.wake"]
     subprocess.run([*program, MAC, "--near", "10.77.0.10"], check=True, timeout=20)
 

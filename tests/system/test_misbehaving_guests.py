@@ -110,7 +110,7 @@ def test_a_guest_whose_path_loses_frames_gets_no_datagram_twice(running: tuple[L
 
 
 class Outcome:
-    """What the TCP and the UDP client of a VM that is off are told, and after how long."""
+    """Return what the TCP and the UDP client of a VM that is off receive, and after how long."""
 
     def __init__(self, suite: RunningSuite, name: str) -> None:
         address = summon(name, suite.port)

@@ -34,7 +34,7 @@ async def test_dig_asks_each_replica_and_starts_nothing_unless_told(tmp_path: Pa
 
 
 async def test_g7_a_suite_that_was_held_up_judges_nobody_by_that(tmp_path: Path) -> None:
-    """As when the host swaps, or a container is paused: all that was to be heard meanwhile is still to be read."""
+    """As when the host swaps, or a container is paused: everything that came in the meantime is still to be read."""
     toml = vm_toml("www", "127.8.7.1", start_time=30, boot_limit=60)
     with RunningSuite(tmp_path, toml=toml) as suite:
         asking = asyncio.create_task(ask("www.jitsu.test", suite.port))

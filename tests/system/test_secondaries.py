@@ -1,4 +1,4 @@
-"""Zones on their way to secondaries: to Knot, which is told of each change, and to dig."""
+"""Zones on their way to secondaries: to Knot, which is notified of each change, and to dig."""
 
 from __future__ import annotations
 

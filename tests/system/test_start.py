@@ -1,4 +1,4 @@
-"""The first seconds of `jitsu up`: dns says nothing wrong before it knows what it holds."""
+"""The first seconds of `jitsu up`: dns gives no wrong answer before it knows which names it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store as a process: stopped and killed while it writes, read by stock git meanwhile."""
+"""The store as a process: stopped and killed while it writes and stock git reads."""
 
 from __future__ import annotations
 

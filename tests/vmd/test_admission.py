@@ -34,7 +34,7 @@ def after(seconds: float) -> SummonRequested:
 
 
 class Watched(module.Admission):
-    """One that is told what all VMs use before it is asked anything."""
+    """An admission that knows what all VMs use before it is asked anything."""
 
     def shortage(self, vm: VM, machines: Mapping[str, VmMachine]) -> Shortage | None:
         self._look(machines)

@@ -110,7 +110,7 @@ async def test_a_hypervisor_with_no_vms_that_breaks_is_silent() -> None:
 
 async def test_vms_of_which_the_hypervisor_says_that_nothing_is_known_cost_no_further_look(logged: list[Any]) -> None:
     class CutOff(Fragile):
-        """A cluster of which a member with half of the VMs is cut off."""
+        """A cluster from which a member with half of the VMs is cut off."""
 
         async def guests(self, vms: Sequence[VM]) -> dict[str, Guest]:
             self.looks.append(len(vms))

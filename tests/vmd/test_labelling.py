@@ -1,4 +1,4 @@
-"""When hypervisors are asked for labels, and when the store is told: on virtual time."""
+"""When hypervisors are asked for labels, and when the store is notified: on virtual time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def asked(machine: LabellingMachine, now: float, answer: MachinesListed = LISTED
 
 
 def settled(known: dict[str, VM] | None = None) -> LabellingMachine:
-    """Return a machine that has told the store of one VM, at time 100."""
+    """Return a machine that has described one VM to the store, at time 100."""
     machine = labelling(known=known)
     [tell] = asked(machine, 100.0)
     assert list(tell.reading.vms) == [WEB]

@@ -51,7 +51,7 @@ class Connection:
 
 
 class Library:
-    """libvirt, of which opening can hang."""
+    """A libvirt whose connections can hang while they are opened."""
 
     VIR_DOMAIN_EVENT_ID_LIFECYCLE = 0
     libvirtError = OSError
@@ -90,7 +90,7 @@ def made(library: Library) -> tuple[Connections, Threads]:
 
 
 async def at_once(threads: Threads, connections: Connections, number: int) -> list[Any]:
-    """Have so many threads ask for theirs, none done before all have."""
+    """Have that many threads ask for a connection each; none is done before all have asked."""
     together = threading.Barrier(number)
 
     def ask() -> Any:

@@ -1,4 +1,4 @@
-"""How long a VM counts as up of which its hypervisor says that nothing is known."""
+"""How long a VM counts as up when its hypervisor knows nothing about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEB, DB = make_vm("web"), make_vm("db", "127.0.1.2")
 
 
 class Cluster:
-    """A cluster of which a member with one of two VMs is cut off."""
+    """A cluster from which a member with one of two VMs is cut off."""
 
     name = "cluster"
 

@@ -1,4 +1,4 @@
-"""The host of mock guests: what it keeps, and what it tells."""
+"""The host of mock guests: what it keeps, and what it reports."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ async def test_a_stop_that_fails_halfway_is_looked_at(tmp_path: Path) -> None:
 
 
 class Counted(dict[str, VmMachine]):
-    """VMs of which it is counted how often all are gone through."""
+    """VMs that count how often all of them are gone through."""
 
     scans = 0
 

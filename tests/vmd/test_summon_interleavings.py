@@ -1,4 +1,4 @@
-"""Every order in which the events of one summon can come: what those who wait, and Synjitsu, are told.
+"""Every order in which the events of one summon can come: what waiting callers and Synjitsu receive.
 
 The machine is put into a small world: calls that are under way and may return now or later, rightly or not; a guest
 that may show itself or die; a clock that may pass. All orders are followed from there, and two that lead to

@@ -1,5 +1,5 @@
-"""Every key of a VM with every kind of hypervisor: whoever sets one that counts for nothing there is told so, with the
-key, why, and what to do (`jitsu apply` puts the VM's name before it)."""
+"""Every key of a VM with every kind of hypervisor: a key that has no effect there is refused with its name, the reason,
+and what to do (`jitsu apply` puts the VM's name before it)."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class ColdQueries:
 
     def deadline(self) -> float | None:
         """Return when the next query has waited for long enough."""
-        return self.pending.next_deadline()
+        return self.pending.deadline()
 
     def tick(self, now: float) -> Sequence[Action]:
         """Answer the queries whose max_wait is over."""

@@ -79,7 +79,7 @@ class Pending:
             for identity in [each for each in self._by_node[node] if each[0] == client]:
                 self._take(node, identity)
 
-    def next_deadline(self) -> float | None:
+    def deadline(self) -> float | None:
         """Return when the next query is due."""
         while self._due and not self._holds(self._due[0][2]):
             heapq.heappop(self._due)

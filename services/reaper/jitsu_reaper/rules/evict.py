@@ -1,8 +1,8 @@
-"""Who gives way to VMs that wait for room on one host.
+"""Which VMs are evicted for VMs that wait for memory or a slot on one host.
 
-A VM that says `evict` and is ready has one of two places here. Until its `evict_timeout` is over it is `unripe`; after
-that it is `ripe`, and the first to go is the one of the lowest priority, then the one that was used longest ago. A
-query makes a ripe VM unripe again. That is noticed when its turn comes, so that no event looks at all VMs.
+A ready VM with the key `evict` is in one of two queues. Until its `evict_timeout` is over it is `unripe`; after that it
+is `ripe`. The first to be evicted is the one with the lowest priority; among equals, the one unused for longest. A
+query makes a ripe VM unripe again. That is noticed only when its turn comes, so that no event looks at all VMs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Candidates(Protocol):
-    """What is known of the VMs that may give way."""
+    """What is known of the VMs that may be evicted."""
 
     def evictable_at(self, vm: str) -> float | None:
-        """Return from when on a VM may be drained for another; None if it may not."""
+        """Return the time from which a VM may be drained for another; None if it may not be."""
 
     def rank(self, vm: str) -> tuple[int, float]:
         """Return a VM's priority, and when it was used last."""
@@ -29,11 +29,11 @@ class Candidates(Protocol):
 
 @dataclass
 class Evictions:
-    """The VMs of one host: those that wait for room, and those that may give way."""
+    """The VMs of one host that wait for room, and those that may be evicted."""
 
     candidates: Candidates
     leaving: set[str] = field(default_factory=set)
-    """VMs that drain or stop already: each makes room for one that waits."""
+    """VMs that drain or stop already; each makes room for one waiting VM."""
     unripe: Deadlines[str] = field(default_factory=Deadlines)
     _waiting: dict[str, int] = field(default_factory=dict)
     """VMs that wait for room -> their priority."""
@@ -58,17 +58,17 @@ class Evictions:
         return vm in self._waiting
 
     def priorities(self) -> list[int]:
-        """Return the priorities of those that wait, the highest first."""
+        """Return the priorities of the VMs that wait, the highest first."""
         if self._priorities is None:
             self._priorities = sorted(self._waiting.values(), reverse=True)
         return self._priorities
 
     def is_wanted(self, priority: int) -> bool:
-        """Say whether a VM that waits is at least as important as this."""
+        """Say whether a VM waits whose priority is at least this one."""
         return bool(self._waiting) and self.priorities()[0] >= priority
 
     def consider(self, vm: str) -> None:
-        """Look at a VM that is ready; again when its configuration changes."""
+        """Queue a VM that has become ready, or whose configuration has changed."""
         at = self.candidates.evictable_at(vm)
         if at is None:
             self.forget(vm)
@@ -82,7 +82,7 @@ class Evictions:
         self._rank.pop(vm, None)
 
     def chosen(self, now: float) -> Iterator[str]:
-        """Yield who has to go now: one for each that waits and for whose sake nobody goes already."""
+        """Yield the VMs to evict now: one for each waiting VM for which none leaves already."""
         for wanted in self.priorities()[len(self.leaving) :]:
             vm = self._first(now)
             if vm is None or self._rank[vm][0] > wanted:
@@ -91,8 +91,8 @@ class Evictions:
             del self._rank[vm]
             yield vm
 
-    def next_deadline(self) -> float | None:
-        """Return when another VM may give way; those that are ripe are not needed."""
+    def deadline(self) -> float | None:
+        """Return when the next unripe VM becomes ripe, if more VMs are needed than leave already."""
         if len(self.leaving) >= len(self._waiting):
             return None
         while (found := self.unripe.earliest()) is not None:
@@ -107,7 +107,7 @@ class Evictions:
         return None
 
     def _first(self, now: float) -> str | None:
-        """Return the ripe VM that goes first; it stays in its place."""
+        """Return the ripe VM to evict first, and leave it in the queue."""
         while (vm := self.unripe.pop_due(now)) is not None:
             self._ripen(vm, now)
         while self._ripe:

@@ -97,7 +97,7 @@ class Policy:
                 continue  # the end of one of them is an event
             if (first := self._first_idle(host)) is not None:
                 due.append(first[1])
-            if (at_evict := host.evictions.next_deadline()) is not None and at_evict > self._ticked_at:
+            if (at_evict := host.evictions.deadline()) is not None and at_evict > self._ticked_at:
                 due.append(at_evict)  # of those that were due already none had to go
         return min(due, default=None)
 

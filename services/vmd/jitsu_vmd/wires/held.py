@@ -1,4 +1,4 @@
-"""Having Synjitsu hold the addresses of a VM that boots."""
+"""The request that has Synjitsu hold the addresses of a VM that boots, and how long its reply is awaited."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 ARM_LIMIT_S = 0.25
 """Synjitsu answers in a millisecond or is not there; the boot must not wait for it."""
 BUSY_LIMIT_S, RECENT_S = 1.0, 5.0
-"""If it has answered that recently it is there, and busy with others: a hundred VMs may boot at once."""
+"""If Synjitsu has answered within RECENT_S it runs, and is busy with other VMs: a hundred may boot at once."""
 MARGIN_S = 5.0
-"""Synjitsu gives up later than vmd, which says so."""
+"""Synjitsu gives up later than vmd does, because vmd notifies it of a failed boot."""
 
 
 class ArmPatience:
-    """How long an acknowledgement of Synjitsu is waited for."""
+    """Decides how long to wait for Synjitsu's acknowledgement."""
 
     def __init__(self) -> None:
         self._answered_at = float("-inf")
 
     def limit_s(self, now: float) -> float:
-        """Return it for a request that is sent now."""
+        """Return how long to wait for the reply to a request that is sent now."""
         return BUSY_LIMIT_S if now < self._answered_at + RECENT_S else ARM_LIMIT_S
 
     def note(self, now: float, *, answered: bool) -> None:

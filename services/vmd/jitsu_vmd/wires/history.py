@@ -1,4 +1,4 @@
-"""The latest summons, each with its timeline, for `jitsu trace` and the metrics."""
+"""The latest summons that ended, each with its timeline, for `jitsu trace` and the metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger("vmd")
 
 
 class SummonHistory:
-    """Summons that have ended."""
+    """The last KEPT summons that have ended."""
 
     def __init__(self, metrics: Metrics, clock: Clock, vm_metrics: VmMetrics) -> None:
         self._clock = clock
@@ -35,8 +35,8 @@ class SummonHistory:
                 self._summons.labels(trigger, outcome)  # a rate needs the 0 before the first one
         self._boot = metrics.histogram("summon_seconds", "From the summon to ready.")
 
-    def take(self, machine: VmMachine) -> None:
-        """Take over what has ended of a machine's."""
+    def record(self, machine: VmMachine) -> None:
+        """Record the summons of a VM that have ended since the last call, and remove them from its machine."""
         for done in machine.summons.finished:
             begun, ended = dict(done.stages)["summon"], done.stages[-1][1]
             self._summons.labels(done.trigger, "ready" if done.outcome == "ready" else "failed").inc()
@@ -62,7 +62,7 @@ class SummonHistory:
 
 
 def log_state(machine: VmMachine, *, is_news: bool) -> None:
-    """Log the state that a VM has now; not as news while vmd learns what there is."""
+    """Log the state that a VM has now; at a lower level while vmd still learns which guests run."""
     vm = machine.vm.name
     match machine.state:
         case VmState.FAILED:

@@ -1,9 +1,9 @@
-"""States of a boot: they are published a little later, and not at all if they are over by then.
+"""States of a boot, which are published with a short delay. One that is over by then is not published at all.
 
 A unikernel is up in a few milliseconds. dns, Synjitsu, the reaper and the store would each wake up for every state on
-the way, while the client's answer and the guest need the processors. Nobody needs these states that soon: whoever
-summons the VM joins the boot, or is answered at once, whatever dns believes; and Synjitsu is asked to hold its
-addresses by a request, and has itself reported that they are handed over.
+the way, while the client's answer and the guest need the processors. Nobody needs these states that soon. A caller that
+summons the VM joins the boot or is answered at once, whatever dns believes; Synjitsu holds the VM's addresses because
+of a request, and has itself reported that they are handed over.
 
     starting, booting, ready       published after PASSING_S, as the VM is then
     any other state, or it is gone published at once; what was to be published is dropped
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from jitsu_runtime.clock import Clock, Timer
 
 PASSING_S = 0.01
-"""Nobody who looks at the states of VMs notices that; `jitsu trace` has what happened in the meantime."""
+"""Too short for people to notice in the states of VMs; `jitsu trace` shows what happened in the meantime."""
 PASSED_THROUGH = frozenset({VmState.STARTING, VmState.BOOTING, VmState.READY})
 
 
 class Passing:
-    """The VMs whose state is to be published soon."""
+    """The VMs whose state will be published within PASSING_S."""
 
     def __init__(self, publish: Callable[[str], None], clock: Clock) -> None:
         """`publish` is called with the UUID of each VM that is still to be published."""
@@ -36,13 +36,13 @@ class Passing:
         self._timer: Timer | None = None
 
     def add(self, vm: str) -> None:
-        """Publish a VM soon."""
+        """Publish a VM's state after PASSING_S."""
         self._vms[vm] = None
         if self._timer is None:
             self._timer = self._clock.call_in(PASSING_S, self._flush)
 
     def drop(self, vm: str) -> None:
-        """It has been published as it is now."""
+        """Do not publish a VM: its present state has been published already."""
         self._vms.pop(vm, None)
 
     def _flush(self) -> None:

@@ -1,4 +1,4 @@
-"""What the hypervisors have said of guests besides their state: their interfaces, and notes on saved state."""
+"""What hypervisors have reported about guests besides their state: network interfaces, and notes on saved state."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = structlog.get_logger("vmd")
 
 
 class Sightings:
-    """By the UUID of each VM."""
+    """What was found about each guest when its hypervisor was asked last, by the VM's UUID."""
 
     def __init__(self) -> None:
         self._nics: dict[str, tuple[Nic, ...]] = {}
         self._notes: dict[str, str] = {}
         self._expected: set[str] = set()
 
-    def take(self, vm: VM, guest: Guest) -> bool:
-        """Take what a look has found; return whether it is new."""
+    def update(self, vm: VM, guest: Guest) -> bool:
+        """Keep what a look has found; return whether that has changed."""
         is_new = guest.nics != self._nics.get(vm.uuid, ()) or guest.note != self._notes.get(vm.uuid, "")
         if guest.note and guest.note != self._notes.get(vm.uuid):
             log.warning("saved state is not used", vm=vm.name, reason=guest.note)
@@ -34,7 +34,7 @@ class Sightings:
         return is_new
 
     def starts(self, vm: str) -> None:
-        """Note that a VM starts, which gives the host's end of each interface another name."""
+        """Forget the names of the host's ends of a VM's interfaces: a start gives them others."""
         self._nics[vm] = tuple(replace(nic, interface="") for nic in self._nics.get(vm, ()))
 
     def expect(self, vm: str, *, is_known: bool) -> None:

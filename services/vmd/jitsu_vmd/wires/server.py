@@ -271,7 +271,7 @@ class VmDaemon:
         # What was seen before the start may belong to an earlier run of the guest.
         started_at = machine.boot.started_at
         is_older = machine.call.is_under_way or (started_at is not None and as_of < started_at)
-        is_new = not is_older and self.outside.seen.take(machine.vm, guest)
+        is_new = not is_older and self.outside.seen.update(machine.vm, guest)
         feed = self._statuses.feed.feeds["vm"]
         before = feed.number
         seen = events.GuestSeen(guest.state, as_of, guest.up_s, guest.reason)

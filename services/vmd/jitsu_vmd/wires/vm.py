@@ -148,7 +148,7 @@ class Vm:
                     outside.statistics.started(self.machine)
         if published:
             self._publish()
-        outside.history.take(self.machine)
+        outside.history.record(self.machine)
         outside.vm_metrics.moved(self.machine)
         self._report(VmActed(self.machine, published))
         if again is not None:
