@@ -344,6 +344,15 @@ def test_g4_a_client_that_comes_just_after_a_failed_boot_is_refused_too() -> Non
     assert (made.at(1.0 + REFUSE_S), made.addresses.addresses()) == ([], [])
 
 
+def test_g4_a_client_is_refused_after_a_failed_boot_in_which_the_guest_had_shown_itself() -> None:
+    made = Synjitsu()
+    made.takes(tcp(1, 80), 0.1)
+    made.announces(0.3)
+    made.addresses.disarm("v", "failed", 0.4)
+    assert whats(made.takes(arp(1, CLIENT_MAC, *V4), 0.5)) == ["answer"]
+    assert whats(made.takes(tcp(2, 80), 0.51)) == ["rejection"]
+
+
 def test_a_vm_that_starts_again_soon_after_a_failed_boot_is_held_as_ever() -> None:
     made = Synjitsu()
     made.addresses.disarm("v", "failed", 1.0)

@@ -120,6 +120,17 @@ def test_a_vm_that_somebody_has_removed_is_told_again_and_other_changes_are_not(
     assert asked(machine, 106.2) != []
 
 
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_vm_that_is_removed_while_hypervisors_are_asked_is_told_when_they_have_answered(is_removed: bool) -> None:
+    known = {WEB: CONFIGURED}
+    machine = settled(known)
+    machine.tick(110.0)
+    if is_removed:
+        known.clear()
+    machine.handle(TreeMoved({WEB, "another"}), 110.5)
+    assert bool(machine.handle(LISTED, 112.0)) is is_removed
+
+
 def test_without_zones_nothing_is_asked_and_the_store_is_told_once_that_there_is_nothing() -> None:
     machine = labelling(zones=())
     assert machine.tick(0.0) == [AskMachines(())]
