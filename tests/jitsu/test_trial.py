@@ -43,10 +43,10 @@ async def test_what_a_pull_fetched_can_be_merged_though_somebody_thought_for_an_
         await other.apply({"a": "1"})
         await other.server.push(Push(remote=remote, author=ME))
         link = cast("Link", DirectLink(store))
-        store.world.clock.says = 1000.0
+        store.world.time.says = 1000.0
         async with fetched(link, remote, "master", ME, 60) as theirs:
             assert [(each.path, each.value) for each in await tried(link, theirs.name, "master", ME)] == [("a", "1")]
-            store.world.clock.says = 1000 + LEASE_S
+            store.world.time.says = 1000 + LEASE_S
             await store.server.delete_old_scratch()
             assert await branches(store) == []
             await theirs.keep(link, ME)
@@ -73,7 +73,7 @@ async def test_the_branches_of_a_trial_go_though_its_command_is_killed(tmp_path:
         await store.apply({"a": "1"})
         await store.branch("theirs")
         await store.apply({"b": "1"}, "theirs")
-        store.world.clock.says = 1000.0
+        store.world.time.says = 1000.0
         link = DirectLink(store)
         call = link.call
         seen: list[str] = []
@@ -88,6 +88,6 @@ async def test_the_branches_of_a_trial_go_though_its_command_is_killed(tmp_path:
         with pytest.raises(ConnectionError):
             await tried(cast("Link", link), "theirs", "master", ME)
         assert len(await branches(store)) == 3
-        store.world.clock.says = 1000 + LEASE_S
+        store.world.time.says = 1000 + LEASE_S
         await store.server.delete_old_scratch()
         assert await branches(store) == ["master", "theirs"]

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 async def scratch(store: Store, name: str, now: float, who: str = ME) -> None:
     """Have a scratch branch made at a time; the store's clock stays there."""
-    store.world.clock.says = now
+    store.world.time.says = now
     await store.server.create_branch(CreateBranch(name=name, author=who, scratch=True))
 
 
 async def left_at(store: Store, now: float) -> list[str]:
     """Return the branches that there are after the store has looked for old ones at a time."""
-    store.world.clock.says = now
+    store.world.time.says = now
     await store.server.delete_old_scratch()
     return [each.name for each in (await store.server.reader.list_branches(ListBranches())).branches]
 
@@ -133,7 +133,7 @@ async def test_what_a_pull_has_fetched_goes_too(tmp_path: Path) -> None:
     async with running(tmp_path / "db") as store:
         await store.apply({"a": "1"})
         await store.server.push(Push(remote=remote, author=ME))
-        store.world.clock.says = 1000.0
+        store.world.time.says = 1000.0
         await store.server.fetch(Fetch(remote=remote, into="pull-1", author=ME, scratch=True))
         assert await left_at(store, 999 + LEASE_S) == ["master", "pull-1"]
         assert await left_at(store, 1000 + LEASE_S) == ["master"]

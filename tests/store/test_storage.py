@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 
@@ -11,14 +10,9 @@ from jitsu_protocol.messages import Apply, Change, ChangesSince, Diff, ListBranc
 from jitsu_protocol.model.errors import Conflict, NotFound, Unavailable
 from jitsu_store.git.errors import CannotWriteError
 from jitsu_store.main import start
-from tests.support.store import KeptFeed, StoreWorld, running_on
+from tests.support.store import running_on
 from tests.support.store_memory import MemoryDisk, MemoryStorage
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
-
-    from jitsu_protocol.messages import Request
-    from jitsu_runtime.world import World
+from tests.support.world import played_world
 
 
 async def test_a_store_in_memory_keeps_what_it_acknowledged_when_it_is_killed() -> None:
@@ -41,49 +35,18 @@ async def test_a_store_in_memory_keeps_what_it_acknowledged_when_it_is_killed() 
 
 
 async def test_a_store_starts_on_any_storage_and_tells_what_it_has_when_it_stops() -> None:
-    disk, world = MemoryDisk(), StartedWorld()
-    await start(cast("World", world), lambda _: MemoryStorage(disk))
-    assert world.is_ready
-    assert world.notes() == ["repository the disk of the test"]
-    apply = world.handlers[Apply]
-    changes = [Change(path="a", value="1")]
-    await apply(Apply(changes=changes, author="operator:me", message="", request=""))
-    world.handlers[Record](Record(values={"jitsu/stats/v/total_starts": "1"}, service="vmd"))
-    assert world.on_stop is not None
-    await world.on_stop()
-    await world.end()
+    disk = MemoryDisk()
+    async with played_world("store") as world:
+        await start(world, lambda _: MemoryStorage(disk))
+        assert world.is_ready
+        assert world.notes() == ["repository the disk of the test"]
+        changes = [Change(path="a", value="1")]
+        applied: Any = world.handlers[Apply](Apply(changes=changes, author="operator:me", message="", request=""))
+        await applied
+        world.handlers[Record](Record(values={"jitsu/stats/v/total_starts": "1"}, service="vmd"))
+        await world.stop()
     async with running_on(MemoryStorage(disk)) as store:
         assert await store.leaves() == {"a": "1", "jitsu/stats/v/total_starts": "1"}
-
-
-class StartedWorld(StoreWorld):
-    """A world that keeps what a store gives it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.handlers: dict[type[Request], Any] = {}
-        self.is_ready = False
-        self.notes: Callable[[], list[str]] = list
-        self.on_stop: Callable[[], Awaitable[None]] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def publish(self, *topics: str) -> KeptFeed:
-        return KeptFeed()
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
-        self._tasks.append(asyncio.create_task(work, name=name))
-        return self._tasks[-1]
-
-    def serve(self, handlers: Mapping[type[Request], Any]) -> None:
-        self.handlers |= handlers
-
-    def ready(self) -> None:
-        self.is_ready = True
-
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
 
 
 async def test_the_past_is_answered_from_any_storage() -> None:

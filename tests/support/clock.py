@@ -25,12 +25,14 @@ class VirtualClock:
         self._now = now
         self._timers: list[tuple[float, int, _Timer]] = []
         self._count = count()
+        self.says: float | None = None
+        """What the wall clock says, if a test sets it."""
 
     def now(self) -> float:
         return self._now
 
     def wall(self) -> float:
-        return 1_700_000_000.0 + self._now
+        return 1_700_000_000.0 + self._now if self.says is None else self.says
 
     def call_in(self, seconds: float, callback: Callable[[], None]) -> _Timer:
         timer = _Timer(callback)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.messages import Applied, Apply, Change, CreateBranch, List, Merge, Message, Read
-from jitsu_protocol.wire.feed import Publisher
-from jitsu_runtime.clock import SYSTEM_CLOCK
-from jitsu_runtime.metrics import Metrics
-from jitsu_runtime.settings.load import load
+from jitsu_protocol.messages import Applied, Apply, Change, CreateBranch, List, Merge, Read
 from jitsu_store.wires.disk import DiskStorage
 from jitsu_store.wires.feeds import FEEDS
 from jitsu_store.wires.server import StoreServer
+from tests.support.world import PlayedWorld, played_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -27,58 +23,14 @@ ME = "operator:me"
 NOWHERE = Path("/nowhere")
 
 
-class KeptFeed:
-    """Keeps what would be published."""
-
-    def __init__(self) -> None:
-        self.feeds = {topic: Publisher("e") for topic in FEEDS}
-        self.items: list[tuple[str, Message]] = []
-
-    def publish(self, topic: str, body: Message) -> None:
-        self.feeds[topic].item(body)
-        self.items.append((topic, body))
-
-    def skip(self, topic: str) -> None:
-        self.feeds[topic].skip()
-
-    def of(self, topic: str) -> list[Message]:
-        return [body for each, body in self.items if each == topic]
-
-
-class SettableClock:
-    """The system's clock, unless a test says what time it is."""
-
-    def __init__(self) -> None:
-        self.says: float | None = None
-
-    def now(self) -> float:
-        return SYSTEM_CLOCK.now()
-
-    def wall(self) -> float:
-        return SYSTEM_CLOCK.wall() if self.says is None else self.says
-
-
-class StoreWorld:
-    """What a store needs of a world."""
-
-    def __init__(self) -> None:
-        self.clock = SettableClock()
-        self.metrics = Metrics("store")
-        self.settings = load(None, {}, {})
-
-
 class Store:
     """A store that runs, with shorter words for what the tests ask of it."""
 
-    def __init__(self, storage: Storage, path: Path = NOWHERE, says: float | None = None) -> None:
-        """`path` is the repository's, for git; `says` is what time it is."""
-        self.path = path
-        self.feed = KeptFeed()
-        feed: Any = self.feed
-        self.world = StoreWorld()
-        self.world.clock.says = says
-        world: Any = self.world
-        self.server = StoreServer(world, storage, feed)
+    def __init__(self, world: PlayedWorld, storage: Storage, path: Path = NOWHERE) -> None:
+        """`path` is the repository's, for git."""
+        self.path, self.world = path, world
+        self.feed = world.publish(*FEEDS)
+        self.server = StoreServer(world, storage, self.feed)
 
     async def apply(self, changes: Mapping[str, str | None], branch: str = "master", who: str = ME, **more: Any) -> str:
         listed = [Change(path=path, value=value) for path, value in changes.items()]
@@ -117,11 +69,15 @@ async def running_on(storage: Storage, path: Path = NOWHERE, says: float | None 
     """Run a store on any storage, and end it as kill -9 would."""
     store: Store | None = None
     try:
-        store = Store(storage, path, says)
-        async with asyncio.TaskGroup() as group:  # if the writer fails, so does the test
-            task = group.create_task(store.server.commit_for_ever())
+        async with played_world("store") as world:
+            world.time.says = says
+            store = Store(world, storage, path)
+            world.spawn(store.server.commit_for_ever())
             yield store
-            task.cancel()
+    except ExceptionGroup as raised:
+        if len(raised.exceptions) == 1:
+            raise raised.exceptions[0] from None  # as a process of its own would end with it
+        raise
     finally:
         if store is not None:
             store.server.close()

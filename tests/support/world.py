@@ -111,11 +111,16 @@ class PlayedFeed:
 
     def __init__(self, topics: tuple[str, ...]) -> None:
         self.feeds = {topic: Publisher(epoch="e") for topic in topics}
-        self.published: list[Message] = []
+        self.items: list[tuple[str, Message]] = []
+        """What was published: topic and body."""
 
     def publish(self, topic: str, body: Message) -> None:
         self.feeds[topic].item(body)
-        self.published.append(body)
+        self.items.append((topic, body))
+
+    def of(self, topic: str) -> list[Message]:
+        """Return what was published on one topic."""
+        return [body for each, body in self.items if each == topic]
 
     def skip(self, topic: str) -> None:
         self.feeds[topic].skip()

@@ -211,7 +211,7 @@ async def test_interfaces_that_are_found_are_published_and_a_removed_vm_is_gone(
 
 
 def changes(vmd: Any) -> list[VmStateChanged]:
-    return [body for body in vmd.feed.published if isinstance(body, VmStateChanged)]
+    return [body for body in vmd.feed.of("vm") if isinstance(body, VmStateChanged)]
 
 
 async def test_what_cannot_be_removed_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
