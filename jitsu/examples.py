@@ -324,5 +324,40 @@ COMMANDS = {
             ("jitsu keys drop /etc/jitsu/keys dns.london", "Refuse the DNS server in London from now on."),
         ),
     ),
+    "token": More(
+        ADMINISTRATION,
+        "docs/how-to/web.md",
+        (
+            ("jitsu token create alice --role operator", "Let alice use the API, and print her token."),
+            ("jitsu token list", "Show which tokens count."),
+        ),
+    ),
+    "token create": More(
+        ADMINISTRATION,
+        "docs/how-to/web.md",
+        (
+            ("jitsu token create alice --role operator", "Let alice look and change, for 90 days."),
+            (
+                "jitsu token create screen --expires never",
+                "Let a screen in the hall look for ever.",
+            ),
+        ),
+    ),
+    "token list": More(
+        ADMINISTRATION,
+        "docs/how-to/web.md",
+        (
+            ("jitsu token list", "Show whose tokens count, and when they expire."),
+            ("jitsu token list --json", "The same for a script."),
+        ),
+    ),
+    "token revoke": More(
+        ADMINISTRATION,
+        "docs/how-to/web.md",
+        (
+            ("jitsu token revoke alice", "Refuse the token of alice from now on."),
+            ("jitsu token revoke screen", "Let the screen in the hall look no longer."),
+        ),
+    ),
 }
 """By command, in the order in which --help lists them."""

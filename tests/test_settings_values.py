@@ -75,6 +75,7 @@ TEXTS = (
     "10.0.0.1/99",
     "debug",
     "json",
+    "network",
 )
 KEYS = [
     f"{section}.{key}"

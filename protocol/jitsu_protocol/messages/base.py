@@ -38,6 +38,12 @@ class Request(Message):
     """The largest body on the wire, in bytes. The default is plenty for a few names and numbers."""
 
 
+class AuthoredRequest(Request):
+    """A request whose sender states in whose name it is carried out (identity.py)."""
+
+    author: str
+
+
 class Done(Message):
     """The answer to a request that was carried out and has no other result."""
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jitsu_protocol.messages.base import Message, Request
+from jitsu_protocol.messages.base import AuthoredRequest, Message, Request
 from jitsu_protocol.model.labels import MAX_KEPT, MAX_LABELLED
 from jitsu_protocol.model.vm import REPLICA_ROOT
 
@@ -81,7 +81,7 @@ class Leaves(Message):
     """The last name of this page; "" if it is the last page."""
 
 
-class Apply(Request):
+class Apply(AuthoredRequest):
     """An operator to store: change the tree of a branch, completely or not at all. Answer: Applied.
 
     The answer comes when the change is on disk (G5). If it is sent twice, it is carried out once, because the commit
@@ -93,7 +93,6 @@ class Apply(Request):
     """10,000 VMs with 12 keys are about 10 MB, and twice that if `expect` has each value too."""
 
     changes: list[Change]
-    author: str
     message: str
     request: str
     """An id that the caller chooses, and repeats when it sends the request again."""
@@ -290,29 +289,27 @@ class BranchList(Message):
     number: int
 
 
-class CreateBranch(Request):
+class CreateBranch(AuthoredRequest):
     """Anyone to store: make a branch at a revision. Answer: Applied, also if it is there already."""
 
     kind: ClassVar[str] = "store.branch"
 
     name: str
     start: str = MASTER
-    author: str
     scratch: bool = False
     """The branch is only for the command that makes it. If the command does not delete it, the store does, ten minutes
     after the last such request. New after 1.1; an older store keeps the branch."""
 
 
-class DeleteBranch(Request):
+class DeleteBranch(AuthoredRequest):
     """Anyone to store: delete a branch and what was not merged. Answer: Done, also if there is no such branch."""
 
     kind: ClassVar[str] = "store.delete-branch"
 
     name: str
-    author: str
 
 
-class Merge(Request):
+class Merge(AuthoredRequest):
     """Anyone to store: merge a branch into another, three-way (rules/merge.py of the store). Answer: Applied.
 
     The answer is Conflict if both have changed the same value of the configuration; `details` lists path, base, ours
@@ -323,12 +320,11 @@ class Merge(Request):
 
     branch: str
     into: str = MASTER
-    author: str
     message: str = ""
     request: str
 
 
-class Push(Request):
+class Push(AuthoredRequest):
     """An operator to store: send a branch to another Git repository. Answer: Applied.
 
     The answer is Refused if the other repository has commits that ours does not have; pull first.
@@ -339,21 +335,19 @@ class Push(Request):
     remote: str
     """A path or a URL, as in git-push(1)."""
     branch: str = MASTER
-    author: str
 
 
-class Pull(Request):
+class Pull(AuthoredRequest):
     """An operator to store: fetch a branch from another Git repository and merge it into ours. Answer: Applied."""
 
     kind: ClassVar[str] = "store.pull"
 
     remote: str
     branch: str = MASTER
-    author: str
     request: str
 
 
-class Fetch(Request):
+class Fetch(AuthoredRequest):
     """An operator to store: fetch a branch from another Git repository to a new branch of ours. Answer: Applied.
 
     This is the first half of a pull and changes nothing that runs, so that somebody can look at the branch before the
@@ -366,7 +360,6 @@ class Fetch(Request):
     branch: str = MASTER
     into: str
     """The name of the new branch."""
-    author: str
     scratch: bool = False
     """As in CreateBranch."""
 

@@ -324,6 +324,8 @@ class Timeline(BaseModel):
     stages: list[tuple[str, float]]
     """The name and the time of each stage, in order; the times are seconds of CLOCK_MONOTONIC on the VM's host."""
     outcome: str = ""
+    by: str = ""
+    """Whose start by hand it was, for example `operator:alice via web`; "" if that is not known."""
 
 
 class Timelines(Message):

@@ -6,6 +6,7 @@ directory.
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,6 +33,19 @@ class Identity:
 
     def __str__(self) -> str:
         return f"{self.role}:{self.name}"
+
+
+_VIA_WEB = re.compile(r"operator:[A-Za-z0-9][A-Za-z0-9._@-]{0,63} via web", re.ASCII)
+
+
+def via_web(user: str) -> str:
+    """Return the identity of a user of jitsu-web."""
+    return f"{Role.OPERATOR}:{user} via web"
+
+
+def is_via_web(text: str) -> bool:
+    """Return whether an identity is that of a user of jitsu-web."""
+    return _VIA_WEB.fullmatch(text) is not None
 
 
 def parse(text: str) -> Identity:

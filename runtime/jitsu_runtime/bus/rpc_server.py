@@ -8,6 +8,7 @@ What comes from a peer is checked before it is acted on (G9), in this order:
     its kind, its own length   of a kind that nobody here answers, or too long for its kind   error
     the number under way       of this peer, and of all (wire/under_way.py)                   `unavailable`
     its body                   read in steps and within limits (wire/bodies.py)               `malformed`
+    whose name it is sent in   jitsu-web has to name its user, others may not (permissions)   `forbidden`
 
 Replies wait for a slow peer within the bounds of wire/outbox.py.
 """
@@ -121,7 +122,7 @@ class RpcServer:
         if self._under_way.is_too_many(peer):
             self._finish(header.id, errors.Unavailable(f"{len(self._under_way)} requests are under way"))
         else:
-            self._take(header, frame[header.body_at :])
+            self._take(header, frame[header.body_at :], incoming.role)
 
     def _check(self, header: Header, size: int, role: str | None) -> None:
         """Raise Forbidden or BadRequest for a request that can be refused by its header and the `size` of its body."""
@@ -139,7 +140,7 @@ class RpcServer:
         if size > longest:
             raise errors.MalformedMessage(f"{kind} of {size + header.body_at} bytes is too long: {longest} are allowed")
 
-    def _take(self, header: Header, body: memoryview) -> None:
+    def _take(self, header: Header, body: memoryview, role: str | None) -> None:
         """Read a body, and carry the request out."""
         cls = self._handlers[header.kind][0]
         if len(body) > AT_ONCE_BYTES:
@@ -147,16 +148,17 @@ class RpcServer:
                 self._finish(header.id, errors.Unavailable("too many large requests are being read"))
             else:
                 self._reading_bytes += len(body)  # now: many can come before the first task runs
-                self._group.create_task(self._read_in_steps(header, cls, body))
+                self._group.create_task(self._read_in_steps(header, cls, body, role))
             return
         try:
             request = read(cls, body)
-        except errors.BadRequest as error:
+            permissions.check_user(role, request)
+        except (errors.BadRequest, errors.Forbidden) as error:
             self._finish(header.id, error)
         else:
             self._carry_out(header, request)
 
-    async def _read_in_steps(self, header: Header, cls: type[Request], body: memoryview) -> None:
+    async def _read_in_steps(self, header: Header, cls: type[Request], body: memoryview, role: str | None) -> None:
         """Read a large body between other things, one at a time: steps of many would be as long as all of one."""
         try:
             async with self._reading:
@@ -164,7 +166,8 @@ class RpcServer:
                 for _ in reading.steps():
                     await asyncio.sleep(0)
                 request = reading.result()
-        except errors.BadRequest as error:
+                permissions.check_user(role, request)
+        except (errors.BadRequest, errors.Forbidden) as error:
             self._finish(header.id, error)
         else:
             self._carry_out(header, request)

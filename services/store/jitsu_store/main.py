@@ -24,6 +24,7 @@ from jitsu_runtime.service import run
 from jitsu_store.wires.disk import open_storage as open_disk
 from jitsu_store.wires.feeds import FEEDS
 from jitsu_store.wires.server import StoreServer
+from jitsu_store.wires.tokens import TokenKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,9 @@ async def start(world: World, open_storage: Callable[[World], Storage] = open_di
     storage = open_storage(world)
     repacker = storage.repacker(lambda: server.repacked())
     try:
-        server = StoreServer(world, storage, world.publish(*FEEDS), repacker.committed)
+        feed = world.publish(*FEEDS)
+        server = StoreServer(world, storage, feed, repacker.committed)
+        tokens = TokenKeeper(storage, feed, world.clock)
     except (Unavailable, Refused) as error:
         raise DamagedStore(error.message, hint=error.hint) from None
     repacker.started(server.missing)
@@ -48,19 +51,21 @@ async def start(world: World, open_storage: Callable[[World], Storage] = open_di
     async def stopping() -> None:
         await server.keeper.stop()
         server.close()
+        tokens.close()
         storage.close()
 
     world.on_stop = stopping
     world.notes = lambda: [
         f"repository {storage.name}{', deleted when this process stops' if storage.is_temporary else ''}",
         *server.notes(),
+        *filter(None, [tokens.fault]),
         *repacker.notes(),
     ]
     world.spawn(server.commit_for_ever(), "commit")
     world.spawn(server.keeper.run(), "statistics")
     world.spawn(server.delete_old_scratch_for_ever(), "scratch branches")
     world.spawn(repacker.run(), "repacker")
-    world.serve(server.handlers())
+    world.serve({**server.handlers(), **tokens.handlers()})
     world.ready()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.messages import MASTER, Committed, HeadMoved
+from jitsu_protocol.messages.tokens import TOKENS
 from jitsu_runtime.bus.feed_server import MAX_ITEM_BYTES
 from jitsu_store.rules import tree
 from jitsu_store.wires.past import changes_of
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 HEADS = "heads"
 VM_TOPIC = "vm"
-FEEDS = (*tree.TOPICS, HEADS)
+FEEDS = (*tree.TOPICS, HEADS, TOKENS)
 
 
 class CommitFeeds:

@@ -54,6 +54,8 @@ class SummonRequested:
     """Seconds for which clients may keep the answer that dns gives; None from an older dns."""
     queued_s: float = 0.0
     """How long it waited for admission (admission.py)."""
+    by: str = ""
+    """Whose start by hand it is, as far as that is known."""
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ class SummonLog:
     stages: list[tuple[str, float]] = field(default_factory=list)
     joined: int = 0
     outcome: str = ""
+    by: str = ""
 
     @classmethod
     def begin(cls, event: SummonRequested, now: float) -> SummonLog:
         """Return the timeline of a summon that has been admitted now, and may have waited for that."""
         asked_at = now - event.queued_s
         stages = [("query", asked_at - event.waited_s), ("summon", asked_at)]
-        return cls(event.trigger, [*stages, ("admitted", now)] if event.queued_s else stages)
+        return cls(event.trigger, [*stages, ("admitted", now)] if event.queued_s else stages, by=event.by)
 
     def stage(self, name: str, now: float) -> None:
         """Note that a stage has been passed."""

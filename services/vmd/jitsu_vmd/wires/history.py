@@ -49,6 +49,7 @@ class SummonHistory:
                 joined=done.joined,
                 stages=done.stages,
                 outcome=done.outcome,
+                by=done.by,
             )
             self._boot.observe(ended - begun, {"summon": timeline.summon})
             self._vm_metrics.booted(timeline, ended - begun)

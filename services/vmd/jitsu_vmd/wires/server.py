@@ -26,6 +26,7 @@ from jitsu_protocol.messages import (
     VmList,
 )
 from jitsu_protocol.model.errors import JitsuError, NotFound, Unavailable
+from jitsu_protocol.model.identity import is_via_web
 from jitsu_protocol.model.inventory import on_host
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm import InvalidVm, from_tree
@@ -133,12 +134,15 @@ class VmDaemon:
         """Reply to Summon."""
         if request.vm not in self.vms:
             return self._summon_unknown(request)
-        return self._summoned(request.vm, events.SummonRequested(request.trigger, request.waited_s, ttl=request.ttl))
+        by = self._user(request, "start")
+        event = events.SummonRequested(request.trigger, request.waited_s, ttl=request.ttl, by=by)
+        return self._summoned(request.vm, event)
 
     def start_discarding(self, request: StartDiscarding) -> Message | Awaitable[Message]:
         """Reply to StartDiscarding."""
         self.fleet.machine(request.vm)
-        return self._summoned(request.vm, events.SummonRequested("operator", discard=True))
+        by = self._user(request, "start from its disk")
+        return self._summoned(request.vm, events.SummonRequested("operator", discard=True, by=by))
 
     def _summoned(self, uuid: str, event: events.SummonRequested) -> Message | Awaitable[Message]:
         vm = self.vms[uuid]
@@ -159,6 +163,14 @@ class VmDaemon:
                 waiter.refuse(Unavailable(f"{vm.machine.vm.name} waits for room: {shortage.reason}"))
 
         waiter.patience = self._world.clock.call_in(patience_s, lose_patience)
+
+    def _user(self, request: Summon | StartDiscarding | OperatorStop, what: str) -> str:
+        """Return who asks for a start or a stop by hand, and log it if that is a user of jitsu-web."""
+        if isinstance(request, Summon) and request.trigger != "operator":
+            return ""
+        if is_via_web(request.by):
+            log.info("asked by hand", what=what, vm=self.fleet.machine(request.vm).vm.name, by=request.by)
+        return request.by
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
@@ -205,6 +217,7 @@ class VmDaemon:
     async def operator_stop(self, request: OperatorStop) -> Done:
         """Reply to OperatorStop."""
         vm = self._vm(request.vm)
+        self._user(request, "stop")
         vm.handle(events.StopRequested())
         machine = vm.machine
         if machine.state is VmState.STOPPING:
