@@ -29,6 +29,7 @@ from jitsu.stop_modes import with_stop_modes
 from jitsu_runtime.service import EXIT_FAILED, EXIT_SETUP
 from jitsu_runtime.settings.load import SettingsFault
 from jitsu_runtime.settings.toml_positions import TomlFile
+from jitsu_runtime.settings.web import web_faults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +87,8 @@ def judge(file: Path, found: Settings, answers: Mapping[str, Mapping[str, Any] |
         for fault in dns.get("faults", []):
             path, _, why = fault.partition(": ")
             judged.faults.append(f"{toml.at(*path.split('.'))}: {why}")
+    for key, why, what in web_faults(found.web):
+        judged.faults.append(f"{toml.at('web', key)}: {why}; {what}")
     judged.notes += with_stop_modes(found.vms, found, {}, vmd.get("writes_to_disk", {}))[1]
     judged.notes += unreachable_lines(found.vms, found)
     if not found.vms:

@@ -63,6 +63,10 @@ LabelZonesOption = Annotated[
     str | None, typer.Option("--label-zones", metavar="ZONE,...", help="Below these, labels of machines may name VMs.")
 ]
 
+WebOption = Annotated[
+    str | None, typer.Option("--web", metavar="HOST:PORT", help="Also serve the web page and the API there.")
+]
+
 
 @app.command()
 def up(
@@ -92,6 +96,7 @@ def up(
     runtime_dir: DirectoryOption = "",
     replicas: Annotated[str | None, typer.Option("--replicas", metavar="N", help="dns processes on the port.")] = None,
     label_zones: LabelZonesOption = None,
+    web: WebOption = None,
 ) -> None:
     """Run the whole suite on this machine; with no arguments, a demonstration on the mock hypervisor."""
     Where.config = config_file or Where.config
@@ -109,6 +114,7 @@ def up(
         "defaults.ttl": ttl,
         "store.path": persistdb,
         "hypervisor.label_zones": label_zones,
+        "web.listen": web,
     }
     flags = {key: value for key, value in given.items() if value is not None}
     demonstration = not config and Where.config is None and not persistdb and not label_zones

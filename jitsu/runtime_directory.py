@@ -86,7 +86,7 @@ class RuntimeDirectory:
             for guests in self.path.glob("guests*"):
                 shutil.rmtree(guests, ignore_errors=True)
             (self.path / "synjitsu.connections").unlink(missing_ok=True)
-        for name in ("store", "vmd", "synjitsu", "reaper", "mock"):
+        for name in ("store", "vmd", "synjitsu", "reaper", "web", "mock"):
             for kind in ("rpc", "feed"):
                 for suffix in ("", ".lock"):
                     (self.path / f"{name}.{kind}{suffix}").unlink(missing_ok=True)
@@ -94,6 +94,7 @@ class RuntimeDirectory:
             names.unlink(missing_ok=True)
         if self._own_store is not None:
             shutil.rmtree(self._own_store, ignore_errors=True)
+            shutil.rmtree(self.path / "web", ignore_errors=True)  # nothing that its tokens began goes on
         (self.path / RECORD).unlink(missing_ok=True)
         (self.path / "up.lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""`jitsu up`: the five processes as children of one, on this machine (see supervise.py for how they are kept).
+"""`jitsu up`: the services as children of one, on this machine (see supervise.py for how they are kept).
 
 the settings are read    -> the programs of all are loaded, one after the other, and wait
 the VMs are built        -> store and vmd begin; programs that are not loaded yet are, all at once
-the changes are drafted  -> synjitsu and the reaper begin
+the changes are drafted  -> synjitsu, the reaper and, if it is wanted, jitsu-web begin
 the store is ready       -> what jitsu.toml or the command line says is committed
 that is acknowledged     -> dns begins, and with thousands of VMs vmd; dns is ready when it has read the VMs and serves
 all are ready            -> it prints what to do next
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 READY_LIMIT_S = 120.0
 MAX_EXAMINED = 1000
 """VMs that hypervisors look through for mistakes at the start; `jitsu apply` looks at more."""
-STOP_ORDER = (("dns",), ("reaper", "vmd", "synjitsu"), ("store",))
+STOP_ORDER = (("dns", "web"), ("reaper", "vmd", "synjitsu"), ("store",))
 """A service stops before those to which it says goodbye."""
-STARTED_LATER = ("synjitsu", "reaper")
+STARTED_LATER = ("synjitsu", "reaper", "web")
 """These begin when the changes are drafted."""
 MANY = 500
 """So many VMs take vmd longer to take one by one than to read from the store."""
@@ -73,7 +73,7 @@ def order_of_start(settings: Settings) -> tuple[Sequence[str], Sequence[str]]:
 
 
 class LocalSuite:
-    """The five services as children of this process."""
+    """The services as children of this process."""
 
     def __init__(self, written: Written, say: Callable[[str], None], strings: int = 0) -> None:
         """The last VMs that are written, as many as `strings`, were given as the original's strings.
@@ -98,7 +98,8 @@ class LocalSuite:
         base["dns.cookie_secret"] = settings.dns.cookie_secret or secrets.token_hex(16)
         environment = {"JITSU_BUS_RUNTIME_DIR": str(directory.path)}
         """Lets `ps e` show which processes belong together."""
-        children = [Child(service, service, base, environment) for service in ("store", "vmd", "synjitsu", "reaper")]
+        services = ["store", "vmd", "synjitsu", "reaper", *(["web"] if settings.web.listen else [])]
+        children = [Child(service, service, base, environment) for service in services]
         replicas = settings.dns.replicas
         for number in range(replicas):
             own: dict[str, JsonValue] = {"dns.replica": f"dns-{number}"}

@@ -67,6 +67,8 @@ def wanted(suite: Suite) -> Iterator[Wanted]:
     for service, section in SECTION_OF.items():
         if listen := suite.settings.metrics(service):
             yield Wanted(f"{section}.metrics", "tcp", listen.host, listen.port)
+    if web := suite.settings.web.listen.tcp:
+        yield Wanted("web.listen", "tcp", web.host, web.port)
     for key, endpoint in suite.settings.bus.endpoints():
         scheme, _, rest = endpoint.partition("://")
         host, _, port = rest.rpartition(":")

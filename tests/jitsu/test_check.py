@@ -66,6 +66,22 @@ def test_what_dns_says_stands_at_its_line(tmp_path: Path) -> None:
     assert judged(tmp_path, told)["faults"] == ["2: dns.records: 'x' is not a record of a zone file"]
 
 
+@pytest.mark.parametrize(
+    ("web", "fault"),
+    [
+        ('listen = "0.0.0.0:8080"', "2: web.listen: 0.0.0.0:8080 is not loopback"),
+        ('certificate = "/c"\nlisten = "127.0.0.1:8080"', "1: web.key: is missing, though web.certificate is given"),
+        ('listen = "0.0.0.0:8080"\ninsecure = true', ""),
+        ('listen = "127.0.0.1:8080"', ""),
+        ('listen = "unix:/run/web"', ""),
+        ("insecure = false", ""),
+    ],
+)
+def test_what_would_keep_jitsu_web_from_its_start_stands_at_its_line(tmp_path: Path, web: str, fault: str) -> None:
+    said = judged(tmp_path, {}, f"[web]\n{web}\n{FILE}")["faults"]
+    assert [each[: len(fault)] for each in said] == ([fault] if fault else [])
+
+
 def test_what_could_not_be_looked_at_is_named_and_is_no_fault(tmp_path: Path) -> None:
     told = {"vmd": {"silent": {"libvirt (qemu:///system)": "cannot connect"}}, "dns": "jitsu-dns is not installed here"}
     text = '[bus]\nhosts = ["two"]\n' + FILE + 'host = "two"\n'

@@ -69,11 +69,14 @@ def test_a_port_that_another_process_has_is_found_with_its_name(protocol: str) -
 
 
 def test_metrics_and_endpoints_on_tcp_are_ports_too() -> None:
-    found = ports.wanted(suite(reaper__metrics="127.0.0.1:9105", bus__store_rpc="tcp://127.0.0.1:7001"))
+    found = ports.wanted(
+        suite(reaper__metrics="127.0.0.1:9105", web__listen="127.0.0.1:8080", bus__store_rpc="tcp://127.0.0.1:7001")
+    )
     assert [(each.key, each.protocol, each.port) for each in found] == [
         ("dns.port", "udp", 53),
         ("dns.port", "tcp", 53),
         ("reaper.metrics", "tcp", 9105),
+        ("web.listen", "tcp", 8080),
         ("bus.store_rpc", "tcp", 7001),
     ]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.suite
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("jitsu*.service"))
-MOST = {"dns@": 2.0, "store": 2.0, "reaper": 2.0, "vmd": 4.0, "synjitsu": 4.0, "solo5": 4.0}
+MOST = {"dns@": 2.0, "store": 2.0, "reaper": 2.0, "web": 2.0, "vmd": 4.0, "synjitsu": 4.0, "solo5": 4.0}
 """Of 10, what systemd-analyze finds exposed."""
 
 
@@ -77,7 +77,7 @@ def test_what_the_page_says_after_the_installation_can_be_done(installed: Path) 
             )
             assert done.returncode == 0, f"{command}: {done.stderr}"
     users = set(re.findall(r"^(jitsu-\w+):", (installed / "etc/passwd").read_text(), re.MULTILINE))
-    assert users == {"jitsu-store", "jitsu-dns", "jitsu-synjitsu", "jitsu-reaper"}
+    assert users == {"jitsu-store", "jitsu-dns", "jitsu-synjitsu", "jitsu-reaper", "jitsu-web"}
     wanted = {link.name for link in (installed / "etc/systemd/system").glob("*.wants/*")}
     assert wanted >= {"jitsu-dns@dns-0.socket", "jitsu-dns@dns-1.socket", "jitsu-dns@dns-1.service", "jitsu.target"}
     assert "jitsu-solo5.service" in wanted

@@ -32,7 +32,7 @@ class WebSettings(Section):
     directory: str = Field(
         "",
         description="Where jitsu-web keeps files of its own: the key of its sessions, events that are to be sent; "
-        "empty: below bus.runtime_dir.",
+        "empty: that of the unit, or one below bus.runtime_dir.",
     )
     request_rate: Rate = Field(
         50.0,
@@ -44,3 +44,17 @@ class WebSettings(Section):
     )
     max_streams: int = Field(100, ge=1, le=10_000, description="Open pages and other readers of events at once.")
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
+
+
+def web_faults(web: WebSettings) -> list[tuple[str, str, str]]:
+    """Return why jitsu-web would not start with its settings: for each fault the key, the reason and what to do."""
+    if not web.listen:
+        return []
+    if bool(web.certificate) != bool(web.key):
+        missing, there = ("key", "certificate") if web.certificate else ("certificate", "key")
+        return [(missing, f"is missing, though web.{there} is given", "TLS needs both")]
+    if not web.certificate and not web.listen.is_loopback and not web.insecure:
+        why = f"{web.listen} is not loopback, and without TLS tokens can be read on the way"
+        what = "give web.certificate and web.key, or set web.insecure = true if plain HTTP is what you want"
+        return [("listen", why, what)]
+    return []

@@ -15,10 +15,13 @@ from jitsu_runtime.service import run
 from jitsu_web.outbound.wires.compose import make_outbox
 from jitsu_web.outbound.wires.routes import routes_of
 from jitsu_web.rules.sessions import PageSessions
-from jitsu_web.rules.tokens import TokenTable
 from jitsu_web.wires.api import Api
 from jitsu_web.wires.app import make_app
+from jitsu_web.wires.asking import Asker
+from jitsu_web.wires.commits import CommitWatch
+from jitsu_web.wires.credentials import FollowedTokens
 from jitsu_web.wires.files import OwnFiles
+from jitsu_web.wires.health import SuiteHealth
 from jitsu_web.wires.live import Live
 from jitsu_web.wires.serving import context_of, listening_socket, serve
 
@@ -39,7 +42,12 @@ async def start(world: World) -> None:
     files = OwnFiles.of(world.settings)
     live = Live(world, epoch=secrets.token_hex(4))
     outbox = make_outbox(world, live, files.directory)
-    api = Api(live, TokenTable(), PageSessions(files.session_key()), world.clock, settings)
+    tokens = FollowedTokens(world, live.store)
+    asker = Asker(world, live)
+    health = SuiteHealth(world, live.hub, live.store, live.vmds, asker.reaper)
+    sessions = PageSessions(files.session_key())
+    defaults = world.settings.defaults.as_texts()
+    api = Api(live, tokens.table, sessions, world.clock, settings, asker, health, defaults)
     stop = asyncio.Event()
     stopped = asyncio.Event()
 
@@ -54,7 +62,10 @@ async def start(world: World) -> None:
 
     outbox.start(live.hub)
     live.start()
-    world.serve({})  # `jitsu doctor` asks what there is to say
+    tokens.start()
+    health.start()
+    CommitWatch(world, live.store, live.hub).start()
+    world.serve({})  # `jitsu status` and `jitsu doctor` ask what there is to say
     world.on_stop = stopping
     world.notes = lambda: live.notes() + outbox.notes()
     world.spawn(serving(), "http")

@@ -227,6 +227,8 @@ class Board:
         """Return when a VM stops unless it is used, None if it does not run."""
         if row["state"] not in (VmState.READY, VmState.DRAINING):
             return None
+        if row["kept"]:
+            return {"stops_at": None, "reason": row["kept"]}
         if row["hold"]:
             return {"stops_at": None, "reason": "it is held (jitsu hold)"}
         vm = self.model(uuid)

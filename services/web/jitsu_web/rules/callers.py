@@ -5,11 +5,17 @@ A viewer may read. An operator may change. Everybody may end their own session.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-ApiRole = Literal["viewer", "operator"]
-API_ROLES: tuple[ApiRole, ...] = get_args(ApiRole)
+from jitsu_protocol.model.identity import via_web
+from jitsu_protocol.model.tokens import TokenRole
+
+MAX_USER_CHARACTERS = 64
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._@-]", re.ASCII)
+
+API_ROLES: tuple[TokenRole, ...] = get_args(TokenRole)
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -19,22 +25,30 @@ class ApiCaller:
     """Somebody whose credentials were accepted."""
 
     name: str
-    role: ApiRole
+    role: TokenRole
     via: Literal["token", "session", "socket"]
+    digest: str = ""
+    """Of the token; "" at the Unix socket."""
     csrf: str = ""
     """What a change by way of a session has to repeat in the header X-CSRF-Token."""
 
     @property
+    def user(self) -> str:
+        """The name in the form that other services accept (identity.py of the protocol)."""
+        name = _UNUSUAL.sub("_", self.name)
+        return (name if name[:1].isalnum() else f"u{name}")[:MAX_USER_CHARACTERS]
+
+    @property
     def identity(self) -> str:
-        """Who this is in commits, logs and traces."""
-        return f"operator:{self.name} via web"
+        """Who this is in commits, logs and traces: `operator:alice via web`."""
+        return via_web(self.user)
 
 
-def needed_role(method: str) -> ApiRole:
+def needed_role(method: str) -> TokenRole:
     """Return the least role that a request needs, by its method."""
     return "viewer" if method in READS else "operator"
 
 
-def may(role: ApiRole, needed: ApiRole) -> bool:
+def may(role: TokenRole, needed: TokenRole) -> bool:
     """Return whether somebody of a role may do what needs another one."""
     return API_ROLES.index(role) >= API_ROLES.index(needed)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jitsu_web.rules.tokens import KnownToken, TokenTable
+    from jitsu_protocol.messages.tokens import TokenDigest
+    from jitsu_web.rules.tokens import TokenTable
 
 SESSION_S = 7 * 86_400.0
 MAX_COOKIE_CHARACTERS = 512
@@ -31,7 +32,7 @@ KEY_BYTES = 32
 class OpenSession:
     """A session whose cookie was accepted."""
 
-    token: KnownToken
+    token: TokenDigest
     csrf: str
 
 
@@ -42,7 +43,7 @@ class PageSessions:
         """`key` is secret, and has KEY_BYTES bytes."""
         self._key = key
 
-    def cookie(self, token: KnownToken, wall: float, nonce: str) -> tuple[str, float]:
+    def cookie(self, token: TokenDigest, wall: float, nonce: str) -> tuple[str, float]:
         """Return a new cookie and its end in Unix time; `nonce` is random, and hexadecimal digits."""
         end = wall + SESSION_S
         if token.expires_ts is not None:
@@ -69,7 +70,7 @@ class PageSessions:
         """Return what a change by way of this session has to repeat."""
         return hmac.new(self._key, b"csrf\0" + cookie.encode(), hashlib.sha256).hexdigest()
 
-    def _mac(self, text: str, token: KnownToken) -> str:
+    def _mac(self, text: str, token: TokenDigest) -> str:
         return hmac.new(self._key, f"session\0{text}\0{token.digest}".encode(), hashlib.sha256).hexdigest()
 
 

@@ -1,78 +1,64 @@
-"""Tokens: what one looks like, and which are known.
+"""Which tokens are accepted, as the store has reported them last.
 
-A token has 256 random bits, so its SHA-256 can be kept and published to jitsu-web without a salt or a slow hash: nobody
-can guess what it was made from. Nothing but the hash is ever kept.
+While the store is not heard nobody can revoke a token here, so after TRUST_S tokens no longer count: whoever cuts this
+process off from the store does not keep a revoked token alive by that.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from jitsu_protocol.model.tokens import digest_of
+from jitsu_web.rules.problems import HttpProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jitsu_web.rules.callers import ApiRole
+    from jitsu_protocol.messages.tokens import TokenDigest
 
-PREFIX = "jitsu_"
-"""Lets programs that search for leaked secrets recognise one."""
-_BYTES = 32
-_TOKEN = re.compile(r"jitsu_[A-Za-z0-9_-]{43}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class KnownToken:
-    """A token that was made, without the token itself."""
-
-    name: str
-    role: ApiRole
-    digest: str
-    created_ts: float
-    expires_ts: float | None
-    """Unix time; None if it does not expire."""
-
-    def is_over(self, wall: float) -> bool:
-        """Return whether it has expired."""
-        return self.expires_ts is not None and wall >= self.expires_ts
-
-
-def new_token() -> str:
-    """Return a token that nobody knows yet."""
-    return PREFIX + secrets.token_urlsafe(_BYTES)
-
-
-def digest_of(token: str) -> str:
-    """Return what is kept of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+TRUST_S = 60.0
+"""A store that is restarted or upgraded is back sooner."""
 
 
 class TokenTable:
-    """All tokens that are accepted, unless they have expired."""
+    """All tokens; times are of this process's clock, but for `wall`, which is Unix time."""
 
-    def __init__(self, tokens: Iterable[KnownToken] = ()) -> None:
-        self._by_digest: dict[str, KnownToken] = {}
-        self._by_name: dict[str, KnownToken] = {}
-        self.replace(tokens)
+    def __init__(self) -> None:
+        self._by_digest: dict[str, TokenDigest] = {}
+        self._by_name: dict[str, TokenDigest] = {}
+        self._heard_at: float | None = None
 
-    def replace(self, tokens: Iterable[KnownToken]) -> None:
+    def replace(self, tokens: Iterable[TokenDigest], now: float) -> None:
         """Accept these and no others."""
         tokens = list(tokens)
         self._by_digest = {each.digest: each for each in tokens}
         self._by_name = {each.name: each for each in tokens}
+        self._heard_at = now
 
-    def find(self, token: str, wall: float) -> KnownToken | None:
+    def heard(self, now: float) -> None:
+        """Note that the store is heard, and that nothing was missed."""
+        if self._heard_at is not None:
+            self._heard_at = now
+
+    def check_trust(self, now: float) -> None:
+        """Raise HttpProblem if the store was not heard for too long to believe what it said."""
+        if self._heard_at is None or now - self._heard_at > TRUST_S:
+            raise HttpProblem(
+                503,
+                "the store is not heard, so no token can be checked",
+                "`jitsu status` shows whether jitsu-store runs; try again when it does",
+            ).with_headers(Retry_After="1")
+
+    def find(self, token: str, wall: float) -> TokenDigest | None:
         """Return the token with a text, None if it is not known or has expired."""
-        if not _TOKEN.fullmatch(token):
-            return None
         return _if_valid(self._by_digest.get(digest_of(token)), wall)
 
-    def named(self, name: str, wall: float) -> KnownToken | None:
+    def named(self, name: str, wall: float) -> TokenDigest | None:
         """Return the token with a name, None if it is not known or has expired."""
         return _if_valid(self._by_name.get(name), wall)
 
 
-def _if_valid(found: KnownToken | None, wall: float) -> KnownToken | None:
-    return None if found is None or found.is_over(wall) else found
+def _if_valid(found: TokenDigest | None, wall: float) -> TokenDigest | None:
+    if found is None or (found.expires_ts is not None and wall >= found.expires_ts):
+        return None
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from jitsu_runtime.settings.web import WebSettings
     from jitsu_web.rules.sessions import PageSessions
     from jitsu_web.rules.tokens import TokenTable
+    from jitsu_web.wires.asking import Asker
+    from jitsu_web.wires.health import SuiteHealth
     from jitsu_web.wires.live import Live
 
 BEARER = HTTPBearer(auto_error=False, description="A token of `jitsu token create`.")
@@ -33,6 +36,10 @@ class Api:
     sessions: PageSessions
     clock: Clock
     settings: WebSettings
+    asker: Asker
+    health: SuiteHealth
+    defaults: dict[str, str]
+    """The section [defaults], for VMs that are written here."""
 
     @property
     def cookie_name(self) -> str:
@@ -48,23 +55,27 @@ class Api:
         if client[0] == UNIX:
             return ApiCaller(name_of_user(client[1]), "operator", "socket")
         cookie = request.cookies.get(self.cookie_name, "")
+        if cookie:
+            self.tokens.check_trust(self.clock.now())
         session = self.sessions.read(cookie, self.tokens, self.clock.wall()) if cookie else None
         if session is None:
             raise HttpProblem(401, "credentials are needed", _LOGIN_HINT).with_headers(WWW_Authenticate="Bearer")
-        return ApiCaller(session.token.name, session.token.role, "session", session.csrf)
+        of = session.token
+        return ApiCaller(of.name, of.role, "session", of.digest, session.csrf)
 
     def is_still(self, caller: ApiCaller) -> bool:
         """Return whether somebody who has been let in would still be: the token may have been revoked."""
         known = self.tokens.named(caller.name, self.clock.wall())
-        return caller.via == "socket" or (known is not None and known.role == caller.role)
+        return caller.via == "socket" or (known is not None and known.digest == caller.digest)
 
     def _of_token(self, scheme: str, token: str) -> ApiCaller:
+        self.tokens.check_trust(self.clock.now())
         known = self.tokens.find(token, self.clock.wall()) if scheme.lower() == "bearer" else None
         if known is None:
             raise HttpProblem(401, "this token is not known, was revoked, or has expired", _LOGIN_HINT).with_headers(
                 WWW_Authenticate='Bearer error="invalid_token"'
             )
-        return ApiCaller(known.name, known.role, "token")
+        return ApiCaller(known.name, known.role, "token", known.digest)
 
 
 def api_of(request: Request) -> Api:
@@ -83,11 +94,15 @@ def caller_of(request: Request, _: Annotated[Any, Depends(BEARER)]) -> ApiCaller
             403, f"{caller.name} is a {caller.role}, and this needs an {needed}", "use a token of that role"
         )
     is_change = needed == "operator"
-    if is_change and caller.via == "session" and request.headers.get(CSRF_HEADER, "") != caller.csrf:
+    if is_change and caller.via == "session" and not _is_equal(request.headers.get(CSRF_HEADER, ""), caller.csrf):
         raise HttpProblem(
             403, "the header X-CSRF-Token is missing or wrong", "GET /api/v1/session returns it as `csrf`"
         )
     return caller
+
+
+def _is_equal(sent: str, right: str) -> bool:
+    return hmac.compare_digest(sent.encode(), right.encode())
 
 
 TheApi = Annotated[Api, Depends(api_of)]

@@ -16,7 +16,7 @@ from jitsu_protocol import __version__
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_web.rules.problems import MEDIA_TYPE, HttpProblem, document, of_error
 from jitsu_web.wires.gate import Gate
-from jitsu_web.wires.routes import events, session, vms
+from jitsu_web.wires.routes import by_hand, config, events, session, suite, vms
 from jitsu_web.wires.shapes import ProblemShape
 
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ def make_app(world: World, api: Api, more: Sequence[APIRouter] = ()) -> Gate:
     )
     app.state.api = api
     routes = APIRouter(prefix="/api/v1", responses={"default": _PROBLEM, 422: _PROBLEM})
-    for each in (session, vms, events):
+    for each in (session, vms, by_hand, config, suite, events):
         routes.include_router(each.router)
     for further in more:
         routes.include_router(further)
     app.include_router(routes)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    return Gate(app, world, api.settings)
+    return Gate(app, world, api)
 
 
 def _answer(problem: HttpProblem) -> Response:

@@ -29,8 +29,9 @@ class OwnFiles:
 
     @classmethod
     def of(cls, settings: Settings) -> OwnFiles:
-        """Return that of web.directory."""
-        return cls(Path(settings.web.directory or settings.bus.directory / "web"))
+        """Return that of web.directory, else that of the unit, else one below the runtime directory."""
+        of_unit = os.environ.get("STATE_DIRECTORY", "")  # systemd.exec(5)
+        return cls(Path(settings.web.directory or of_unit or settings.bus.directory / "web"))
 
     def session_key(self) -> bytes:
         """Return the key of the sessions, which is made if there is none yet; raises SetupFault."""

@@ -1,10 +1,11 @@
 """What every request passes before it reaches a route, and every answer on its way out.
 
-the Host header       a name of this server (rules/hosts.py)                     421
-the rate              of the client's address (rates of the protocol)           429
-the Origin            of a change: this server, or none                          403
-the body              at most MAX_BODY_BYTES, whatever Content-Length says       413
-on the way out        headers that keep browsers from doing what nobody meant
+the Host header     a name of this server (rules/hosts.py)                  421
+the rate            of the client's address (rates of the protocol)        429
+the Origin          of a change: this server, or none                       403
+credentials         of a change, before its body is read                    401
+the body            at most MAX_BODY_BYTES, whatever Content-Length says    413
+on the way out      headers that keep browsers from doing what nobody meant
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from jitsu_protocol.rates import Buckets
 from jitsu_web.rules.callers import READS
@@ -23,8 +26,8 @@ from jitsu_web.wires.serving import UNIX
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from jitsu_runtime.settings.web import WebSettings
     from jitsu_runtime.world import World
+    from jitsu_web.wires.api import Api
 
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+LOGIN = "/api/v1/session"
+MAX_LOGIN_BYTES = 4096
+"""The most that somebody without credentials may send."""
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -53,10 +59,11 @@ log = structlog.get_logger("web")
 class Gate:
     """The application around the application."""
 
-    def __init__(self, app: AsgiApp, world: World, settings: WebSettings) -> None:
+    def __init__(self, app: AsgiApp, world: World, api: Api) -> None:
         self._app = app
+        self._api = api
         self._clock = world.clock
-        listen = settings.listen
+        settings, listen = api.settings, api.settings.listen
         self._hosts = HostNames(listen.tcp.host, settings.hosts, is_unix=bool(listen.path))
         self._rates = Buckets(settings.request_rate, settings.request_burst)
         self._is_tls = bool(settings.certificate)
@@ -78,7 +85,8 @@ class Gate:
 
         try:
             self._check(scope)
-            await self._app(scope, _Limited(scope, receive), sending)
+            longest = MAX_BODY_BYTES if self._is_known(scope) else MAX_LOGIN_BYTES
+            await self._app(scope, _Limited(scope, receive, longest), sending)
         except HttpProblem as problem:
             if started:
                 raise
@@ -103,6 +111,13 @@ class Gate:
             if is_foreign or (origin and not is_same_origin(origin, host)):
                 raise HttpProblem(403, "a page of another site may change nothing here", "use this server's own page")
 
+    def _is_known(self, scope: Scope) -> bool:
+        """Return whether a change is asked for by somebody with credentials; raises HttpProblem if it has to be."""
+        if scope["method"] in READS or scope["path"] == LOGIN:
+            return False
+        self._api.caller(Request(scope))
+        return True
+
     def _more_headers(self, scope: Scope, message: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:
         there = {name.lower() for name, _ in message.get("headers", ())}
         more = [pair for pair in _HEADERS if pair[0] not in there]
@@ -117,20 +132,20 @@ class Gate:
 class _Limited:
     """A request's body, which is refused when it becomes too long."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, longest: int) -> None:
         self._receive = receive
-        self._left = MAX_BODY_BYTES
+        self._longest = self._left = longest
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length[:18]) > MAX_BODY_BYTES:
+        if length.isdigit() and int(length[:18]) > longest:
             self._left = -1
 
     async def __call__(self) -> MutableMapping[str, Any]:
         if self._left < 0:
-            raise HttpProblem(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+            raise HTTPException(413, f"the body is longer than {self._longest} bytes")
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise HttpProblem(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
+            raise HTTPException(413, f"the body is longer than {self._longest} bytes")
         return message
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jitsu_web.rules.event_log import EventLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from jitsu_web.rules.event_log import NumberedEvent
     from jitsu_web.rules.events import WebEvent
@@ -42,6 +43,14 @@ class Hub:
         if is_any:
             self._moved.set()
             self._moved = asyncio.Event()
+
+    async def until(self, is_so: Callable[[], bool], limit_s: float) -> bool:
+        """Wait until something is so, which is looked at after each event; return False if `limit_s` is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while not is_so():
+                    await self._moved.wait()
+        return is_so()
 
     def close(self) -> None:
         """End what all listeners read: this process stops."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STATISTICS_S = 5.0
 """How often statistics are read: dns reports them once a second, and the store commits them once a minute."""
 TRACE_TIMEOUT_S = 2.0
+BOOTING = frozenset({"starting", "booting"})
 MAX_TRACES = 16
 """So many summons are read at the same time; of a thousand VMs that start at once, the others are not published."""
 
@@ -108,7 +109,7 @@ class Live:
         events = list(events)
         for event in events:
             self._events.labels(event.kind).inc()
-            if isinstance(event, VmEvent) and event.before in ("starting", "booting") and event.state != event.before:
+            if isinstance(event, VmEvent) and event.before in BOOTING and event.state not in BOOTING:
                 self._trace(str(event.vm["uuid"]), str(event.vm["host"]))
         self.hub.publish(events)
 

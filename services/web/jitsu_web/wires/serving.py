@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.credentials import file_named, secret_file
+from jitsu_runtime.settings.web import web_faults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -49,17 +50,22 @@ class PeerConnection(H11Protocol):
         if peer is not None and peer.family == socket.AF_UNIX:
             _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             self.client = (UNIX, uid)
-        self._limit = asyncio.get_running_loop().call_later(REQUEST_LIMIT_S, self._give_up)
+        self._seen: Any = None
+        self._limit = asyncio.get_running_loop().call_later(REQUEST_LIMIT_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the limit."""
         self._limit.cancel()
         super().connection_lost(exc)
 
-    def _give_up(self) -> None:
-        has_asked: Any = self.cycle  # uvicorn's own types leave out that it is None at first
-        if has_asked is None:
+    def _look(self) -> None:
+        """Close the connection if no request has begun since the last look, and none is being answered."""
+        cycle: Any = self.cycle  # uvicorn's own types leave out that it is None at first
+        if cycle is self._seen and (cycle is None or cycle.response_complete):
             self.transport.close()
+            return
+        self._seen = cycle
+        self._limit = asyncio.get_running_loop().call_later(REQUEST_LIMIT_S, self._look)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -122,16 +128,10 @@ def _unix_socket(path: Path) -> socket.socket:
 
 def context_of(settings: WebSettings) -> ssl.SSLContext | None:
     """Return the TLS context, None for plain HTTP; raises SetupFault if that would let others read tokens."""
-    if not settings.certificate and not settings.key:
-        if settings.listen.is_loopback or settings.insecure:
-            return None
-        raise SetupFault(
-            f"web.listen: {settings.listen} is not loopback, and without TLS tokens can be read on the way",
-            hint="give web.certificate and web.key, or set web.insecure = true if plain HTTP is what you want",
-        )
-    if not (settings.certificate and settings.key):
-        missing = "web.key" if settings.certificate else "web.certificate"
-        raise SetupFault(f"{missing}: is missing; TLS needs both a certificate and its key")
+    for key, why, what in web_faults(settings):
+        raise SetupFault(f"web.{key}: {why}", hint=what)
+    if not settings.certificate:
+        return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     certificate = file_named(settings.certificate, "web.certificate")

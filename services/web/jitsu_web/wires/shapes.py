@@ -5,14 +5,16 @@ What a route returns is the same as what `jitsu --json` prints for it, where bot
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from jitsu_web.rules.callers import ApiRole
+from jitsu_protocol.model.tokens import TokenRole
 
 MAX_VALUE = 64 * 1024
-Name = str
+
+Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 class Shape(BaseModel):
@@ -68,6 +70,7 @@ class VmShape(Shape):
     retry_after_s: float | None
     waits_for: str
     hold: str
+    kept: str
     state_age_s: float | None
     idle: IdleShape | None
     series: SeriesShape
@@ -102,6 +105,7 @@ class SummonShape(Shape):
     vm: str
     name: str
     trigger: str
+    by: str = Field(description="Whose start by hand it was, if that is known.")
     ts: float
     joined: int
     outcome: str
@@ -221,7 +225,7 @@ class SessionShape(Shape):
     """The caller."""
 
     name: str
-    role: ApiRole
+    role: TokenRole
     via: Literal["token", "session", "socket"]
     csrf: str = Field(description="To be sent in X-CSRF-Token with each change of this session; empty otherwise.")
 
@@ -230,7 +234,7 @@ class TokenShape(Shape):
     """A token, without what makes it one."""
 
     name: str
-    role: ApiRole
+    role: TokenRole
     created_ts: float
     expires_ts: float | None
 
@@ -257,7 +261,7 @@ class AskedToken(AskedShape):
     """Make a token."""
 
     name: str = Field(min_length=1, max_length=64)
-    role: ApiRole = "viewer"
+    role: TokenRole = "viewer"
     expires_s: float | None = Field(default=None, gt=0, le=10 * 365 * 86_400)
 
 
@@ -266,6 +270,7 @@ class AskedKeep(AskedShape):
 
     until: str | None = Field(default=None, max_length=64)
     for_s: float | None = Field(default=None, gt=0, le=366 * 86_400)
+    reason: str = Field(default="", max_length=150)
 
 
 KeyValue = str | int | float | bool | list[str] | list[int]
@@ -310,6 +315,7 @@ class AskedMerge(AskedShape):
 
     branch: str = Field(min_length=1, max_length=200)
     into: str = Field(default="master", min_length=1, max_length=200)
+    commit: str = Field(default="", max_length=64, description="Where the branch was when it was reviewed.")
     message: str = Field(default="", max_length=2000)
 
 

@@ -29,6 +29,7 @@ async def read_session(caller: TheCaller) -> SessionShape:
 async def log_in(api: TheApi, asked: AskedSession, response: Response) -> SessionShape:
     """Begin a session with a token: sets a cookie that scripts cannot read."""
     wall = api.clock.wall()
+    api.tokens.check_trust(api.clock.now())
     token = api.tokens.find(asked.token, wall)
     if token is None:
         raise HttpProblem(
@@ -44,7 +45,7 @@ async def log_in(api: TheApi, asked: AskedSession, response: Response) -> Sessio
         httponly=True,
         samesite="strict",
     )
-    return shape_of(ApiCaller(token.name, token.role, "session", api.sessions.csrf_of(cookie)))
+    return shape_of(ApiCaller(token.name, token.role, "session", token.digest, api.sessions.csrf_of(cookie)))
 
 
 @router.delete("", status_code=204)
