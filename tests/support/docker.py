@@ -24,18 +24,24 @@ LAN_SUBNET, LAN_GATEWAY = "10.77.0.0/24", "10.77.0.1"
 def bench_engine(lan: Lan, _: Path) -> Iterator[EngineBench]:
     """Yield containers on the Lan's bridge."""
     with running_engine("docker", lan=lan, network=(BRIDGE, LAN_SUBNET, LAN_GATEWAY)) as engine:
-        machines = []
-        for number in range(MACHINES):
-            name = f"m{number}"
-            _make(engine, name, number)
-            start, stop = partial(engine.start_behind_our_back, name), partial(engine.stop_behind_our_back, name)
-            machines.append(BenchMachine(name, address_of(number), f'mac = "{mac_of(number)}"', start, stop))
-        yield EngineBench(f'[hypervisor]\nkind = "docker"\nconnect = "{engine.uri}"\n', machines)
+        yield containers(engine)
+
+
+def containers(engine: ContainerEngine) -> EngineBench:
+    """Make the containers of a row."""
+    machines = []
+    for number in range(MACHINES):
+        name = f"m{number}"
+        _make(engine, name, number)
+        start, stop = partial(engine.start_behind_our_back, name), partial(engine.stop_behind_our_back, name)
+        machines.append(BenchMachine(name, address_of(number), f'mac = "{mac_of(number)}"', start, stop))
+    return EngineBench(f'[hypervisor]\nkind = "docker"\nconnect = "{engine.uri}"\n', machines)
 
 
 def _make(engine: ContainerEngine, name: str, number: int) -> None:
     with engine.client() as client:
-        place = client.create_endpoint_config(ipv4_address=address_of(number))
+        # Docker takes the MAC address of the container, and Podman that of the endpoint.
+        place = client.create_endpoint_config(ipv4_address=address_of(number), mac_address=mac_of(number))
         client.create_container(
             IMAGE,
             name=name,

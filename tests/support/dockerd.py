@@ -25,7 +25,7 @@ from tests.support.lan import Lan
 from tests.support.suite import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 START_LIMIT_S, END_LIMIT_S = 60.0, 60.0
 IMAGE, NETWORK, BRIDGE = "jitsu-test", "jitsu-test", "jtdock0"
@@ -227,9 +227,16 @@ def _command() -> str:
 
 @contextmanager
 def running_engine(
-    kind: str, clients: int = 0, lan: Lan | None = None, network: tuple[str, str, str] = (BRIDGE, SUBNET, GATEWAY)
+    kind: str,
+    clients: int = 0,
+    lan: Lan | None = None,
+    network: tuple[str, str, str] = (BRIDGE, SUBNET, GATEWAY),
+    flags: Sequence[str] = (),
 ) -> Iterator[ContainerEngine]:
-    """Run a dockerd, or Podman's service: in a Lan that is made for it, or in one that is there."""
+    """Run a dockerd, or Podman's service: in a Lan that is made for it, or in one that is there.
+
+    `flags` are more words for dockerd.
+    """
     if os.geteuid():
         pytest.skip("needs root")
     if kind == "docker podman":
@@ -249,7 +256,7 @@ def running_engine(
         if kind == "docker podman":
             engine = Podman(lan, directory)
         else:
-            engine = Dockerd(lan, directory, "--iptables=false", "--ip-masq=false", "--live-restore")
+            engine = Dockerd(lan, directory, "--iptables=false", "--ip-masq=false", "--live-restore", *flags)
         try:
             engine.start()
             provide(engine, network)

@@ -26,6 +26,7 @@ from tests.support.libvirtd import URI, XEN_URI, guest_image
 from tests.support.machine_command import CommandMachines
 from tests.support.process import running_process
 from tests.support.proxmox import FakePve, token_file
+from tests.support.proxmox_qemu import QemuBody
 from tests.support.suite import SLOWER
 from tests.support.xapi import FakeXapi, password_file
 from tests.support.xenstored import running_xenstored
@@ -44,6 +45,7 @@ NEEDS = {
     "lxd": "lxd",
     "qemu microvm": "bridge_here",
     "qemu q35": "bridge_here",
+    "proxmox qemu": "bridge_here",
     "docker": "dockerd",
     "docker podman": "podman",
 }
@@ -297,12 +299,15 @@ async def running(kind: str, directory: Path, **keys: str) -> AsyncIterator[Runn
         async with running_in_lxd(vm, directory) as made:
             yield made
     elif kind.startswith("docker"):
-        settings = {"hypervisor__kind": "docker", "hypervisor__connect": dockerd.URIS[kind]}
-        async with _running(vm, directory, **settings) as made, made.forgotten():
+        async with running_docker(vm, directory, hypervisor__connect=dockerd.URIS[kind]) as made:
             yield made
-    elif kind == "proxmox":
+    elif kind.startswith("proxmox"):
         async with FakePve(directory) as pve:
-            pve.add(vm.name)
+            if kind.endswith("qemu"):
+                pve.shutdown_limit_s = LIMIT_S
+                pve.add(vm.name, body=QemuBody(directory / "machine"))
+            else:
+                pve.add(vm.name)
             async with running_proxmox(vm, directory, pve) as made:
                 yield made
     elif kind == "xapi":
@@ -377,6 +382,13 @@ async def running_libxl(kind: str, vm: VM, directory: Path) -> AsyncIterator[Run
             finally:
                 assert isinstance(made.hypervisor, Libxl)
                 made.hypervisor.xenstore.close()
+
+
+@asynccontextmanager
+async def running_docker(vm: VM, directory: Path, **settings: str) -> AsyncIterator[Running]:
+    """Run the backend of Docker against an engine."""
+    async with _running(vm, directory, hypervisor__kind="docker", **settings) as made, made.forgotten():
+        yield made
 
 
 @asynccontextmanager

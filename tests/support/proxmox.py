@@ -62,6 +62,9 @@ class Body(Protocol):
     async def qmp_status(self) -> str:
         """Return what query-status says, "" if it does not run."""
 
+    async def end(self) -> None:
+        """Leave nothing of it behind."""
+
 
 class PlayedBody:
     """A machine that has only a state."""
@@ -93,6 +96,9 @@ class PlayedBody:
 
     async def qmp_status(self) -> str:
         return self.status
+
+    async def end(self) -> None:
+        self.status = ""
 
 
 @dataclass
@@ -127,6 +133,8 @@ class FakePve:
         self.misfits: list[str] = []
         self.fails: dict[str, str] = {}
         """What the next task of a kind fails with: `qmstart` -> a text."""
+        self.shutdown_limit_s = 2.0
+        """A played machine shuts down at once, or never."""
         self.hangs = False
         """Requests are taken, and not answered."""
         self.starts: list[int] = []
@@ -156,6 +164,8 @@ class FakePve:
         await self.close()
         for each in self._work:
             each.cancel()
+        for machine in self.machines.values():
+            await machine.body.end()
 
     async def open(self) -> None:
         """Listen; on the same port as before if it did."""
@@ -361,7 +371,7 @@ class FakePve:
         self._check_lock(machine)
         await machine.body.power_down()
         try:
-            async with asyncio.timeout(min(limit_s, 2.0)):
+            async with asyncio.timeout(min(limit_s, self.shutdown_limit_s)):
                 while await machine.body.qmp_status():
                     await asyncio.sleep(0.02)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""A guest that can be the template of clones: it has QEMU's guest agent, and deploy/examples/clone."""
+"""A guest that can be the template of clones, with QEMU's guest agent; and what `make bench-engines` needs of QEMU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guests.build import Extra, build
 from guests.initramfs import unpacked
+from tests.support.engine_bench import MACHINES, BenchMachine, EngineBench, address_of, mac_of
+from tests.support.lan import BRIDGE, ip
+from tests.support.libvirtd import guest_image
+from tests.support.unikernel import add_tap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.lan import Lan
 
 ROOT = Path(__file__).parents[2]
 AGENT_PACKAGE = "qemu-guest-agent"
@@ -58,3 +69,45 @@ def template_image() -> Path:
     for path in (directory, *directory.iterdir()):
         path.chmod(0o755)
     return directory
+
+
+@contextmanager
+def bench_engine(lan: Lan, directory: Path) -> Iterator[EngineBench]:
+    """Yield small machines without KVM; alone, QEMU is started on a tap that is there."""
+    image = guest_image()
+    add_tap(lan, "tap-m0")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def words(number: int) -> str:
+        return f"console=ttyS0 quiet jitsu.name=m{number} jitsu.ip={address_of(number)}/24"
+
+    def start() -> None:
+        command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-m", "96M", "-M", "q35,accel=tcg,usb=off"]
+        command += ["-kernel", f"{image}/kernel", "-initrd", f"{image}/initrd", "-append", words(0)]
+        command += ["-netdev", "tap,id=net,ifname=tap-m0,script=no,downscript=no"]
+        command += ["-device", f"virtio-net-pci,netdev=net,mac={mac_of(0)},romfile="]
+        with (directory / "m0.log").open("wb") as log:
+            running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+    def stop() -> None:
+        while running:
+            process = running.pop()
+            process.kill()
+            process.wait()
+
+    machines = [
+        BenchMachine(
+            f"m{number}",
+            address_of(number),
+            f'kernel = "{image}/kernel"\ninitrd = "{image}/initrd"\ncmdline = "{words(number)}"\nmemory = 98304',
+            start,
+            stop,
+        )
+        for number in range(MACHINES)
+    ]
+    saved = f'save_directory = "{directory}/saved"'
+    try:
+        yield EngineBench(f'[hypervisor]\nkind = "qemu"\nbridge = "{BRIDGE}"\naccelerate = "tcg"\n{saved}\n', machines)
+    finally:
+        stop()
+        ip("-n", lan.host, "link", "delete", "tap-m0")

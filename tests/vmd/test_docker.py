@@ -85,6 +85,19 @@ async def test_no_container_is_taken_for_a_vm_because_its_id_begins_like_the_vms
         assert await made.state() is GuestState.RUNNING
 
 
+async def test_a_container_has_the_mac_address_of_its_vm_at_each_start(
+    kind: str, engine: ContainerEngine, tmp_path: Path
+) -> None:
+    """A client that has talked to it before knows it by that address, and would wait half a minute for another."""
+    async with running(kind, tmp_path) as made:
+        for _ in range(2):
+            await made.hypervisor.start(made.vm)
+            with engine.client() as client:
+                place = client.inspect_container(made.vm.name)["NetworkSettings"]["Networks"][NETWORK]
+            assert place["MacAddress"] == made.vm.mac
+            await made.hypervisor.stop(made.vm, StopMode.DESTROY)
+
+
 async def test_a_container_is_made_again_when_its_keys_change(
     kind: str, engine: ContainerEngine, tmp_path: Path
 ) -> None:

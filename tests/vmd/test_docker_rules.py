@@ -10,9 +10,10 @@ from jitsu_protocol.model.errors import JitsuError, Refused, SetupFault
 from jitsu_vmd.hypervisor import Nic
 from jitsu_vmd.hypervisors.docker.rules import containers, keys
 from jitsu_vmd.hypervisors.docker.rules.creation import request
-from jitsu_vmd.hypervisors.docker.rules.endpoint import api_version, endpoint, is_podman
+from jitsu_vmd.hypervisors.docker.rules.endpoint import Endpoint, api_version, endpoint, is_podman
 from jitsu_vmd.hypervisors.docker.rules.networks import Network, network, network_of
 from jitsu_vmd.hypervisors.docker.rules.possible import check_container
+from jitsu_vmd.hypervisors.docker.wires.engine import Engine
 from jitsu_vmd.rules.events import GuestState
 from tests.support.vms import make_vm
 
@@ -80,12 +81,15 @@ def test_a_vm_is_on_the_network_of_its_bridge_or_of_its_address() -> None:
         network_of(make_vm("www", "192.0.2.1"), [LAN])
 
 
-@pytest.mark.parametrize("version", [OLD, NEW])
-def test_the_mac_address_goes_where_the_version_of_the_api_wants_it(version: tuple[int, int]) -> None:
-    made = request(make_vm("www", "10.0.0.9", image="i", mac="02:00:5e:00:53:01"), LAN, version)
+@pytest.mark.parametrize(("version", "podman", "new"), [(OLD, False, False), (NEW, False, True), (OLD, True, True)])
+def test_the_mac_address_goes_where_the_engine_looks_for_it(version: tuple[int, int], podman: bool, new: bool) -> None:
+    engine = Engine(Endpoint("/none"), "docker")
+    engine.version, engine.is_podman = version, podman
+    vm = make_vm("www", "10.0.0.9", image="i", mac="02:00:5e:00:53:01")
+    made = request(vm, LAN, mac_of_endpoint=engine.mac_of_endpoint)
     endpoint_of = made["NetworkingConfig"]["EndpointsConfig"]["lan"]
-    assert made.get("MacAddress") == ("02:00:5e:00:53:01" if version == OLD else None)
-    assert endpoint_of.get("MacAddress") == ("02:00:5e:00:53:01" if version == NEW else None)
+    assert made.get("MacAddress") == (None if new else "02:00:5e:00:53:01")
+    assert endpoint_of.get("MacAddress") == ("02:00:5e:00:53:01" if new else None)
     assert endpoint_of["IPAMConfig"] == {"IPv4Address": "10.0.0.9"}
     assert made["HostConfig"] == {"NetworkMode": "lan"}, "limits only where a key says so"
 
@@ -94,16 +98,16 @@ def test_a_container_is_made_of_its_keys_and_known_by_them() -> None:
     vm = make_vm(
         "www", "192.0.2.1", image="i", cmdline="a 'b c'", memory="1024", vcpus="2", publish="8080:80", disk="/s@/t"
     )
-    made = request(vm, None, OLD)
+    made = request(vm, None, mac_of_endpoint=False)
     assert made["Cmd"] == ["a", "b c"]
     host = made["HostConfig"]
     assert (host["Memory"], host["NanoCpus"]) == (1 << 20, 2 * 10**9)
     assert host["Mounts"] == [{"Type": "bind", "Source": "/s", "Target": "/t"}]
     assert host["PortBindings"] == {"80/tcp": [{"HostIp": "192.0.2.1", "HostPort": "8080"}]}
-    other = request(make_vm("www", "192.0.2.1", image="j", publish="8080:80"), None, OLD)
+    other = request(make_vm("www", "192.0.2.1", image="j", publish="8080:80"), None, mac_of_endpoint=False)
     assert made["Labels"]["jitsu-made-for"] == other["Labels"]["jitsu-made-for"] == vm.uuid
     assert made["Labels"]["jitsu-made-of"] != other["Labels"]["jitsu-made-of"]
-    assert request(vm, None, OLD)["Labels"] == made["Labels"]
+    assert request(vm, None, mac_of_endpoint=False)["Labels"] == made["Labels"]
 
 
 @pytest.mark.parametrize(
@@ -207,5 +211,5 @@ def test_a_container_that_is_not_at_the_vms_address_is_a_mistake() -> None:
 
 def test_addresses_that_a_network_cannot_give_are_refused() -> None:
     with pytest.raises(Refused, match=r"^ip: 192\.0\.2\.1 is in no subnet of the network lan"):
-        request(make_vm("www", "10.0.0.9", ip="192.0.2.1", image="i"), LAN, OLD)
+        request(make_vm("www", "10.0.0.9", ip="192.0.2.1", image="i"), LAN, mac_of_endpoint=False)
     assert Network("x").has(make_vm("www", "10.0.0.9").addresses[0]) is False

@@ -1,6 +1,8 @@
 """Engines that are killed and started again, that hang, and that others use behind our back; and 20 guests at once.
 
-To add a kind: a fixture in conftest.py that returns a `RealEngine`, and a line in ENGINES and in LOOK_LIMITS.
+To add a kind: a fixture in conftest.py that returns a `RealEngine`, and a line in ENGINES and in LOOK_LIMITS. Kinds of
+which each machine is a process of its own have no engine: that a process is killed, hangs, or is used by others is in
+test_qemu.py, test_proxmox_qemu.py and test_command.py.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from jitsu_protocol.model.errors import JitsuError, Unavailable
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import GuestState
 from tests.support.dockerd import PREFIX
-from tests.support.hypervisors import LIMIT_S, NEEDS, running, vm_of
+from tests.support.hypervisors import LIMIT_S, NEEDS, running, vm_of, with_what_it_needs
+from tests.support.proxmox_qemu import QemuBody
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +30,18 @@ pytestmark = pytest.mark.wires
 
 docker = [pytest.mark.docker, pytest.mark.timeout(300)]
 ENGINES = [pytest.param("docker", marks=docker), pytest.param("docker podman", marks=docker)]
+qemu = [pytest.mark.qemu, pytest.mark.timeout(300)]
+MANY = [
+    *ENGINES,
+    pytest.param("command", marks=pytest.mark.suite),
+    pytest.param("qemu microvm", marks=qemu),
+    pytest.param("proxmox qemu", marks=qemu),
+]
 AT_ONCE = 20
 LOOK_LIMITS = dict.fromkeys(("docker", "docker podman"), "jitsu_vmd.hypervisors.docker.wires.engine.LOOK_LIMIT_S")
 """Kind -> the constant that limits a look."""
 ADDRESSES = dict.fromkeys(("docker", "docker podman"), PREFIX + ".{}")
-"""Of guests that run at the same time, by number from 20 on."""
+"""Of guests that run at the same time, by number from 20 on; elsewhere 10.77.0.{}."""
 SHORT_S = 0.5
 
 
@@ -132,9 +142,17 @@ async def test_what_others_do_with_a_guest_is_told_and_seen(tested: UnderTest, t
         assert await made.state() is GuestState.RUNNING, "one that is made for its VM is made again"
 
 
-async def test_twenty_guests_start_and_stop_at_once(tested: UnderTest, tmp_path: Path) -> None:
-    async with running(tested.kind, tmp_path) as made:
-        vms = [_one_of_many(tested.kind, number) for number in range(AT_ONCE)]
+@pytest.fixture(params=MANY)
+def kind_of_many(request: pytest.FixtureRequest) -> str:
+    return with_what_it_needs(request)
+
+
+async def test_twenty_guests_start_and_stop_at_once(kind_of_many: str, tmp_path: Path) -> None:
+    async with running(kind_of_many, tmp_path) as made:
+        vms = [_one_of_many(kind_of_many, number) for number in range(AT_ONCE)]
+        if made.pve is not None:
+            for vm in vms:
+                made.pve.add(vm.name, body=QemuBody(tmp_path / vm.name))
         try:
             async with asyncio.timeout(LIMIT_S):
                 await asyncio.gather(*map(made.hypervisor.start, vms))
@@ -152,5 +170,6 @@ async def test_twenty_guests_start_and_stop_at_once(tested: UnderTest, tmp_path:
 
 
 def _one_of_many(kind: str, number: int) -> VM:
-    keys = {"name": f"jitsu-many{number}", "dns": f"m{number}.jitsu.test", "ip": ADDRESSES[kind].format(20 + number)}
+    keys = {"name": f"jitsu-many{number}", "dns": f"m{number}.jitsu.test"}
+    keys["ip"] = ADDRESSES.get(kind, "10.77.0.{}").format(20 + number)
     return vm_of(kind, **keys)

@@ -84,7 +84,7 @@ class Docker:
             keys.check(vm)
             keys.check_unused(vm)
             if keys.is_made(vm):
-                request(vm, network_of(vm, self._view.networks.values()), self._engine.version)
+                request(vm, network_of(vm, self._view.networks.values()), mac_of_endpoint=self._engine.mac_of_endpoint)
                 await self._check_image(vm)
             else:
                 container = await self._view.named(keys.container_name(vm))
@@ -179,7 +179,7 @@ class Docker:
 
     async def _made(self, vm: VM) -> Container:
         """Return the container that is made for a VM, made now if there is none or if it is of something else."""
-        body = request(vm, self._network(vm), self._engine.version)
+        body = request(vm, self._network(vm), mac_of_endpoint=self._engine.mac_of_endpoint)
         name = keys.container_name(vm)
         found = await self._view.found(name)
         if found is not None:

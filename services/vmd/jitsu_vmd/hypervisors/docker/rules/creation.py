@@ -11,7 +11,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.model.errors import Refused
-from jitsu_vmd.hypervisors.docker.rules.endpoint import MAC_OF_ENDPOINT
 from jitsu_vmd.hypervisors.docker.rules.keys import command, mounts, published
 
 if TYPE_CHECKING:
@@ -25,8 +24,11 @@ They do not begin with `jitsu.`, as the labels do with which people describe a V
 """
 
 
-def request(vm: VM, network: Network | None, version: tuple[int, int]) -> dict[str, Any]:
-    """Return the body that makes a VM's container on a network, None for the engine's default one; raises Refused."""
+def request(vm: VM, network: Network | None, *, mac_of_endpoint: bool) -> dict[str, Any]:
+    """Return the body that makes a VM's container on a network, None for the engine's default one; raises Refused.
+
+    `mac_of_endpoint` says where the engine looks for its MAC address.
+    """
     host: dict[str, Any] = {}
     body: dict[str, Any] = {"Image": vm.key("image"), "HostConfig": host}
     if words := command(vm):
@@ -49,17 +51,17 @@ def request(vm: VM, network: Network | None, version: tuple[int, int]) -> dict[s
             )
         host["PortBindings"] = bindings
     if network is not None:
-        _add_network(body, vm, network, version)
+        _add_network(body, vm, network, mac_of_endpoint=mac_of_endpoint)
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     body["Labels"] = {MADE_FOR: vm.uuid, MADE_OF: digest}
     return body
 
 
-def _add_network(body: dict[str, Any], vm: VM, network: Network, version: tuple[int, int]) -> None:
+def _add_network(body: dict[str, Any], vm: VM, network: Network, *, mac_of_endpoint: bool) -> None:
     """Put the container on its network, with the VM's addresses unless these are the host's."""
     body["HostConfig"]["NetworkMode"] = network.name
     endpoint: dict[str, Any] = {}
-    if version >= MAC_OF_ENDPOINT:
+    if mac_of_endpoint:
         endpoint["MacAddress"] = vm.mac
     else:
         body["MacAddress"] = vm.mac

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from jitsu_protocol.model.errors import NotFound, Refused, Unavailable
-from jitsu_vmd.hypervisors.docker.rules.endpoint import api_version, is_podman
+from jitsu_vmd.hypervisors.docker.rules.endpoint import MAC_OF_ENDPOINT, api_version, is_podman
 from jitsu_vmd.hypervisors.shared.http import HttpServers
 from jitsu_vmd.hypervisors.shared.rules.texts import one_line
 
@@ -50,6 +50,11 @@ class Engine:
         if not isinstance(answer, dict):
             raise Unavailable(f"{self._name} does not answer as an engine does")
         self.version, self.is_podman = api_version(answer), is_podman(answer)
+
+    @property
+    def mac_of_endpoint(self) -> bool:
+        """Whether a MAC address belongs to an endpoint here. Podman ignores that of a container, whatever it speaks."""
+        return self.is_podman or self.version >= MAC_OF_ENDPOINT
 
     async def close(self) -> None:
         """Close all connections."""
