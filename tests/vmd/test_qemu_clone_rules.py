@@ -188,6 +188,14 @@ def answers_of(output: bytes, status: int) -> Callable[[str, dict[str, Any]], di
     return answer
 
 
+def after_greeting(said: dict[str, Any] | bytes) -> Callable[[str, dict[str, Any]], dict[str, Any] | bytes]:
+    """Return what an agent answers that greets as it should, and then says only this."""
+    return lambda command, arguments: {"return": arguments["id"]} if command == "guest-sync" else said
+
+
+NOT_BASE64 = {"return": {"exited": True, "exitcode": 0, "out-data": "x", "pid": 1}}
+
+
 async def agent_says(answer: Callable[[str, dict[str, Any]], dict[str, Any] | bytes], before: bytes = b"") -> str:
     """Have a program run by an agent that answers so; return what it printed."""
     ours, theirs = socket.socketpair()
@@ -221,7 +229,10 @@ async def test_what_the_agent_was_still_saying_to_somebody_else_is_passed_over()
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (answers_of(b"ok\nno address\n", 2), "has ended with status 2: no address"),
+        (answers_of(b"ok\nno address\n", 2), "has ended with status 2: no address$"),
+        (answers_of(b"\x1b[2Jno\x07" + b"x" * 900, 2), r"has ended with status 2: [ -~]{400,500}$"),
+        (after_greeting(NOT_BASE64), "does not answer as it should"),
+        (after_greeting(b"[" * 4000 + b"\n"), "does not answer as it should"),
         (lambda _, arguments: {"return": arguments.get("id", "no object")}, "does not answer as it should"),
         (lambda command, _: b"x" * 65536 if command == "guest-sync" else b"", "a line is too long"),
     ],

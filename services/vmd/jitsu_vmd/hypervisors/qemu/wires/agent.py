@@ -12,6 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from jitsu_protocol.model.errors import BootFailed
+from jitsu_vmd.hypervisors.shared.rules.texts import one_line
 
 if TYPE_CHECKING:
     import socket
@@ -38,14 +39,15 @@ class GuestAgent:
                 arguments = {"path": path, "env": list(environment), "capture-output": True}
                 started = await self._call("guest-exec", arguments)
                 ended = await self._ended(started["pid"])
+            output = "".join(_text(ended.get(key)) for key in ("out-data", "err-data"))
         except TimeoutError:
             raise BootFailed(f"the guest agent has not executed {path} within {LIMIT_S:g} s") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BootFailed(f"the guest agent does not answer as it should: {error}") from None
-        output = "".join(_text(ended.get(key)) for key in ("out-data", "err-data"))
-        if ended.get("exitcode") != 0:
-            last = output.strip().splitlines()[-1:]
-            raise BootFailed(f"{path} in the guest has ended with status {ended.get('exitcode')}: {''.join(last)}")
+            raise BootFailed(f"the guest agent does not answer as it should: {one_line(str(error))}") from None
+        if (status := ended.get("exitcode")) != 0:
+            shown = status if isinstance(status, int) else "none"
+            last = one_line("".join(output.strip().splitlines()[-1:]))
+            raise BootFailed(f"{path} in the guest has ended with status {shown}: {last}")
         return output
 
     async def _ended(self, pid: object) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class GuestAgent:
         line, _, self._got = self._got.partition(b"\n")
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}  # half a line that was meant for somebody else
         return answer if isinstance(answer, dict) else {}
 
