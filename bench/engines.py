@@ -49,7 +49,7 @@ ENGINES = {
     "podman": ("tests.support.podman", "bench_engine"),
     "lxd": ("tests.support.lxd", "bench_engine"),
     "qemu": ("tests.support.qemu", "bench_engine"),
-    "proxmox": ("tests.support.proxmox", "bench_engine"),
+    "proxmox": ("tests.support.proxmox_qemu", "bench_engine"),
 }
 """Kind -> the module that has its machines, and the function there (tests/support/engine_bench.py)."""
 ROUNDS = sized(20, 2)
