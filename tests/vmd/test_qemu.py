@@ -112,6 +112,16 @@ async def test_a_process_that_was_killed_is_a_crash_with_a_reason(tmp_path: Path
         assert await made.state() is GuestState.RUNNING
 
 
+async def test_how_a_process_has_ended_is_known_after_its_connection_was_opened_again(tmp_path: Path) -> None:
+    async with running(KIND, tmp_path) as made:
+        await made.hypervisor.start(made.vm)
+        await made.opened_again()
+        os.kill(int(process_of(tmp_path, made).name), 9)
+        await made.becomes(GuestState.CRASHED)
+        guest = (await made.hypervisor.guests([made.vm]))[made.vm.uuid]
+        assert guest.reason.startswith("QEMU was ended by SIGKILL")
+
+
 async def test_a_kernel_that_qemu_cannot_load_is_the_reason_of_the_failed_boot(tmp_path: Path) -> None:
     kernel = Path("/proc/version")
     async with running(KIND, tmp_path, kernel=str(kernel)) as made:

@@ -122,6 +122,15 @@ class QemuProcess:
         new.chmod(0o600)
         new.rename(self.directory / "record")
 
+    @property
+    def child(self) -> subprocess.Popen[bytes] | None:
+        """Its process, if it is a child of this vmd that has not ended."""
+        return None if self.ended.is_set() else self._process
+
+    def adopt(self, child: subprocess.Popen[bytes] | None) -> None:
+        """Take in the process of one that was found again: this vmd has started it, and reaps it."""
+        self._process = child
+
     def watch(self) -> None:
         """Notice when it ends; raises OSError if it has."""
         self._pidfd = os.pidfd_open(self.pid)

@@ -14,6 +14,7 @@ from jitsu_vmd.hypervisors.qemu.wires.machine import QemuProcess, found_again
 from jitsu_vmd.rules.events import GuestState
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -37,13 +38,18 @@ class QemuProcesses:
         """Of processes that are being started, whose disks nobody else may have either."""
         self._running: dict[str, QemuProcess] = {}
         self._ends: dict[str, tuple[GuestState, str]] = {}
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        """Processes that this vmd has started and has no connection to: it still has to learn how they end."""
 
     async def find(self) -> None:
         """Find those that an earlier vmd has started. One that hangs is there, too."""
         for record in self.directory.glob("*/record"):
             vm = record.parent.name
             if vm not in self._running and (machine := found_again(record.parent, self._changed)) is not None:
+                machine.adopt(self._children.pop(machine.pid, None))
                 self._running[vm] = machine
+        for child in self._children.values():
+            child.poll()
         await asyncio.gather(*(self._reconnect(vm) for vm in self._running))
 
     async def _reconnect(self, vm: str) -> None:
@@ -55,7 +61,10 @@ class QemuProcesses:
     async def close(self) -> None:
         """End all connections; the processes go on."""
         while self._running:
-            await self._running.popitem()[1].close()
+            machine = self._running.popitem()[1]
+            if (child := machine.child) is not None:
+                self._children[machine.pid] = child
+            await machine.close()
 
     def get(self, vm: str) -> QemuProcess | None:
         """Return the process of a VM, if it has one."""
