@@ -66,7 +66,9 @@ def test_a_person_reads_a_sentence() -> None:
         return Notice("n", 0.0, kind, "u", "www", data).text()
 
     assert text("vm.failed", last_error="no kernel") == "www does not boot: no kernel"
-    assert text("vm.up-long", up_s=7200.0) == "www has been up for 2.0 hours"
+    assert text("vm.up-long", up_s=43_205.0) == "www has been up for 12 hours"
+    assert text("vm.up-long", up_s=605.0) == "www has been up for 10 minutes"
+    assert text("vm.up-long", up_s=10.2) == "www has been up for 10 seconds"
     assert text("vm.booted", trigger="dns", outcome="ready", seconds=1.25) == "www was woken by dns: ready after 1.2 s"
     assert text("vm.suspended") == "www is suspended"
     assert text("vm.gone") == "www is no longer configured"

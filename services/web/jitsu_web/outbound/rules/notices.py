@@ -95,7 +95,7 @@ class Notice:
             case "vm.failed":
                 return f"{self.subject} does not boot: {data.get('last_error') or 'no reason is known'}"
             case "vm.up-long":
-                return f"{self.subject} has been up for {float(data['up_s']) / 3600:.1f} hours"
+                return f"{self.subject} has been up for {_duration(float(data['up_s']))}"
             case "vm.gone":
                 return f"{self.subject} is no longer configured"
             case "vm.booted":
@@ -152,6 +152,13 @@ def _of_summon(summon: Mapping[str, Any]) -> dict[str, Any]:
         "ts": float(summon.get("ts", 0.0)),
         "stages": [[_cut(str(each["name"])), float(each["at_s"])] for each in stages[:MAX_LISTED]],
     }
+
+
+def _duration(seconds: float) -> str:
+    for unit, name in ((3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 def _cut(text: str) -> str:

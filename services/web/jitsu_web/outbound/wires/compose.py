@@ -9,6 +9,7 @@ from jitsu_protocol.model.errors import NotFound, SetupFault
 from jitsu_web.outbound.wires.outbox import EventOutbox
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from jitsu_runtime.world import World
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from jitsu_web.wires.live import Live
 
 COMMAND_TIMEOUT_S = 30.0
+BY_MQTT = "operator:mqtt via web"
+"""Who has started or stopped a VM by MQTT, for `jitsu why`: the broker does not say which of its users it was."""
 
 
 def make_outbox(world: World, live: Live, directory: Path) -> EventOutbox:
@@ -51,14 +54,20 @@ def _mqtt(world: World, live: Live) -> MqttSender:
     except ImportError:
         raise SetupFault("events.mqtt needs the package aiomqtt", hint='pip install "jitsu-web[mqtt]"') from None
 
+    return MqttSender(world.settings.events, world.clock, lambda: every_vm(live), commands_to(live))
+
+
+def commands_to(live: Live) -> Callable[[str, bool], Awaitable[None]]:
+    """Return what starts or stops a VM for whoever may publish at the broker; it raises JitsuError."""
+
     async def command(uuid: str, is_on: bool) -> None:
         status = live.board.status(uuid)
         caller = live.vmds.get("" if status is None else status.host)
         if status is None or caller is None:
             raise NotFound("no vmd knows this VM")
         if is_on:
-            await caller.call(Summon(vm=uuid, trigger="operator"), Summoned, COMMAND_TIMEOUT_S)
+            await caller.call(Summon(vm=uuid, trigger="operator", by=BY_MQTT), Summoned, COMMAND_TIMEOUT_S)
         else:
-            await caller.call(OperatorStop(vm=uuid), Done, COMMAND_TIMEOUT_S)
+            await caller.call(OperatorStop(vm=uuid, by=BY_MQTT), Done, COMMAND_TIMEOUT_S)
 
-    return MqttSender(world.settings.events, world.clock, lambda: every_vm(live), command)
+    return command
