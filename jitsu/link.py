@@ -87,7 +87,7 @@ class Link:
     @property
     def is_local(self) -> bool:
         """Whether all services are on this machine, as far as is known: none is reached over tcp."""
-        return not any(endpoint.startswith("tcp://") for _, endpoint in self._bus.endpoints())
+        return not any(not endpoint.path for _, endpoint in self._bus.endpoints())
 
     def runs(self, owner: str, host: str = "") -> bool:
         """Return whether a service listens. One that is reached over tcp is taken to listen."""
@@ -124,7 +124,7 @@ class Link:
             answer.cancel()
 
     def _path(self, owner: str, host: str) -> Path | None:
-        endpoint = self._bus.endpoint(owner, "rpc", host)
+        endpoint = str(self._bus.endpoint(owner, "rpc", host))
         return Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
 
     async def pings(self) -> dict[str, Pong | None]:
@@ -186,7 +186,7 @@ class Link:
     async def watch(self, branch: str, prefix: str, since: str) -> AsyncIterator[CommitChanges]:
         """Yield what is committed below a path, until cancelled."""
         watched = Watch(self._clients["store", ""], branch, prefix, since)
-        link = ZmqFollower(self._context, self._bus.endpoint("store", "feed"), "heads", "store", curve=self._curve)
+        link = ZmqFollower(self._context, str(self._bus.endpoint("store", "feed")), "heads", "store", curve=self._curve)
         feed = FeedClient(link, "heads", ask=watched.ask, reset=watched.reset, apply=watched.apply)
         task = asyncio.create_task(feed.run())
         try:
@@ -225,7 +225,7 @@ async def connect(bus: BusSettings) -> AsyncIterator[Link]:
         owners = [(owner, "") for owner in OWNERS] + [("vmd", host) for host in bus.vmds[1:]]
         owners += [(EXTRA, "")] if listens(bus.directory / f"{EXTRA}.rpc") else []
         clients = {
-            (owner, host): rpc_client(context, bus.endpoint(owner, "rpc", host), owner, curve, host)
+            (owner, host): rpc_client(context, str(bus.endpoint(owner, "rpc", host)), owner, curve, host)
             for owner, host in owners
         }
         for client in clients.values():

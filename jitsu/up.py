@@ -95,7 +95,7 @@ class LocalSuite:
         base = settings.as_values()
         base["bus.runtime_dir"] = str(directory.path)
         base["store.path"] = settings.store.path or str(self._new_store())
-        base["dns.cookie_secret"] = settings.dns.cookie_secret or secrets.token_hex(16)
+        base["dns.cookie_secret"] = settings.dns.cookie_secret.hex() or secrets.token_hex(16)
         environment = {"JITSU_BUS_RUNTIME_DIR": str(directory.path)}
         """Lets `ps e` show which processes belong together."""
         services = ["store", "vmd", "synjitsu", "reaper", *(["web"] if settings.web.listen else [])]

@@ -30,7 +30,6 @@ from jitsu_synjitsu.wires.follow import Follower
 from jitsu_synjitsu.wires.kernel import KERNEL_LAN
 from jitsu_synjitsu.wires.server import SynjitsuServer
 from jitsu_synjitsu.wires.status import SynjitsuStatus
-from jitsu_vmd.hypervisors.shared.rules.users import UsersFault, user_range
 from jitsu_vmd.hypervisors.solo5.rules import command_line
 from jitsu_vmd.main import hypervisors_for
 from jitsu_vmd.rules.admission import Admission
@@ -100,9 +99,9 @@ def connects(process: RealWorld) -> None:
     """Make a socket of each kind to each endpoint, which libzmq has to accept."""
     bus = process.settings.bus
     for host in bus.vmds:
-        assert bus.endpoint("vmd", "feed", host)
+        assert str(bus.endpoint("vmd", "feed", host))
     for _, endpoint in bus.endpoints():
-        process.connect(endpoint, "store")
+        process.connect(str(endpoint), "store")
 
 
 def logs(process: RealWorld) -> None:
@@ -123,10 +122,7 @@ def runs_vms(process: RealWorld) -> None:
     hypervisors.notes()
     room = Admission(settings.max_booting, settings.max_running, settings.max_memory)
     assert isinstance(room.never(VM), str)
-    try:
-        user_range(settings.uids)
-    except UsersFault as fault:
-        raise SetupFault(f"hypervisor.uids: {fault}") from None
+    assert settings.uids.ids
     assert command_line.arguments(VM, settings.gateways) == []
 
 

@@ -192,8 +192,7 @@ def run_with(key: str, text: str) -> None:
         assert len(list(used.bus.endpoints())) >= 6
         if key.startswith("dns."):
             with suppress(SetupFault):  # what only the service can find, it says when it starts
-                off = used.dns.forward == ["off"]
-                servers = None if off else Servers(used.dns, used.dns.port, own_interfaces)
+                servers = Servers(used.dns, used.dns.port, own_interfaces) if used.dns.forward else None
                 usage = NameUsage(Reporting(used.dns.replica, "i", used.dns.lease))
                 front_of(used.dns, usage, servers, FakeSockets(used.dns.bind), VirtualClock())
         if key.startswith("defaults."):

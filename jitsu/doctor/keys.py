@@ -43,7 +43,7 @@ class KeyFacts:
 def gather(suite: Suite) -> KeyFacts:
     """Read the directory."""
     bus = suite.settings.bus
-    plain = () if bus.keys else tuple(f"bus.{key}" for key, each in bus.endpoints() if _is_far(each))
+    plain = () if bus.keys else tuple(f"bus.{key}" for key, each in bus.endpoints() if not each.is_loopback)
     directory = bus.keys_directory
     if directory is None:
         return KeyFacts(plain_endpoints=plain)
@@ -60,11 +60,6 @@ def gather(suite: Suite) -> KeyFacts:
         own = _load(path)
         secrets.append(Secret(role, mode, None if own is None else own in public.values()))
     return KeyFacts(str(directory), directory.is_dir(), plain, tuple(secrets), tuple(public))
-
-
-def _is_far(endpoint: str) -> bool:
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    return endpoint.startswith("tcp://") and not host.startswith("127.") and host not in ("::1", "localhost")
 
 
 def _load(path: Path) -> bytes | None:

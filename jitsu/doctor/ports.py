@@ -70,15 +70,13 @@ def wanted(suite: Suite) -> Iterator[Wanted]:
     if web := suite.settings.web.listen.tcp:
         yield Wanted("web.listen", "tcp", web.host, web.port)
     for key, endpoint in suite.settings.bus.endpoints():
-        scheme, _, rest = endpoint.partition("://")
-        host, _, port = rest.rpartition(":")
-        if scheme == "tcp" and key != "hosts" and _is_here(host):
-            yield Wanted(f"bus.{key}", "tcp", host.strip("[]"), int(port) if port.isdecimal() else 0)
+        if not endpoint.path and key != "hosts" and _is_here(endpoint.host):
+            yield Wanted(f"bus.{key}", "tcp", endpoint.host, endpoint.port)
 
 
 def _is_here(host: str) -> bool:
     try:
-        address = ip_address(host.strip("[]"))
+        address = ip_address(host)
     except ValueError:
         return host == "*"
     return address.is_loopback or address.is_unspecified

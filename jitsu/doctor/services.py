@@ -57,4 +57,4 @@ def judge(suite: Suite) -> list[Finding]:
 
 def _is_elsewhere(suite: Suite) -> bool:
     """Return whether services may be on other machines, where "all addresses" is not an address of this one."""
-    return any(endpoint.startswith("tcp://") for _, endpoint in suite.settings.bus.endpoints())
+    return any(not endpoint.path for _, endpoint in suite.settings.bus.endpoints())

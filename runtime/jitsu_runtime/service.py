@@ -114,21 +114,21 @@ class RealWorld:
 
     def serve(self, handlers: Mapping[type[Request], Handler]) -> None:
         """Bind this service's rpc."""
-        endpoint = self.settings.bus.endpoint(self.service, "rpc", self.host)
+        endpoint = str(self.settings.bus.endpoint(self.service, "rpc", self.host))
         every: dict[type[Request], Handler] = {Ping: self._pong, **handlers}
         server = rpc_server(self._transport.context, endpoint, every, self.metrics.dropped, self._transport.curve)
         self.spawn(server.run(), "rpc")
 
     def publish(self, *topics: str) -> FeedServer:
         """Bind this service's feed."""
-        endpoint = self.settings.bus.endpoint(self.service, "feed", self.host)
+        endpoint = str(self.settings.bus.endpoint(self.service, "feed", self.host))
         server = feed_server(self._transport.context, endpoint, topics, self._transport.curve, self.metrics.dropped)
         self.spawn(server.run(), "feed")
         return server
 
     def client(self, owner: str, host: str = "") -> RpcClient:
         """Connect to another service's rpc."""
-        return self.connect(self.settings.bus.endpoint(owner, "rpc", host), owner, host)
+        return self.connect(str(self.settings.bus.endpoint(owner, "rpc", host)), owner, host)
 
     def vmds(self) -> dict[str, Caller]:
         """Connect to every vmd, and return the clients by host."""
@@ -151,7 +151,7 @@ class RealWorld:
         host: str = "",
     ) -> FeedClient:
         """Follow another service's feed; `owner` is the service, or an endpoint with its scheme."""
-        endpoint = owner if "://" in owner else self.settings.bus.endpoint(owner, "feed", host)
+        endpoint = owner if "://" in owner else str(self.settings.bus.endpoint(owner, "feed", host))
         link = ZmqFollower(self._transport.context, endpoint, topic, owner, host, self._transport.curve)
         client = FeedClient(link, topic, ask=ask, reset=reset, apply=apply)
         self.spawn(client.run(), f"feed of {owner}")

@@ -43,7 +43,7 @@ async def test_a_service_that_is_started_again_meanwhile_answers(bus: BusSetting
     async with link.connect(bus) as connected:
         answer = asyncio.create_task(connected.call("store", List(prefix=""), Done, timeout=60))
         assert not (await asyncio.wait({answer}, timeout=3 * link.PROBE_S))[0]
-        server = rpc_server(context, bus.endpoint("store", "rpc"), {List: lambda _: Done()})
+        server = rpc_server(context, str(bus.endpoint("store", "rpc")), {List: lambda _: Done()})
         running = asyncio.create_task(server.run())
         try:
             assert isinstance(await answer, Done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +10,12 @@ import pytest
 from jitsu_protocol.model.hypervisors import Credentials, HypervisorConnection, HypervisorKind
 from jitsu_runtime.settings.load import SettingsFault, load, load_without_vms
 from jitsu_runtime.settings.values import (
+    BusEndpoint,
+    Forwarding,
     GlueAddress,
     ListenAddress,
     ServerAddress,
+    UserIds,
     VmHost,
     listen_address,
 )
@@ -26,6 +29,11 @@ TEXTS = {
     "hypervisor.connections": "big libvirt qemu+ssh://example.org/system,small mock,"
     "xen xapi https://example.org user=admin@corp password_file=/etc/a%20b%2Cc%25",
     "hypervisor.gateways": "10.0.0.1/24",
+    "bus.store_rpc": "tcp://[::1]:7001",
+    "bus.store_feed": "ipc:///run/a/store.feed",
+    "hypervisor.uids": "70000-70003",
+    "dns.forward": "192.0.2.53,2001:db8::53",
+    "dns.cookie_secret": "00112233445566778899AABBCCDDEEFF",
     "dns.glue": "ns.example.org=192.0.2.9",
     "dns.secondaries": "192.0.2.2,2001:db8::2@5353",
     "dns.summon_for": "2001:db8::1/32",
@@ -35,7 +43,10 @@ TEXTS = {
 
 def test_values_are_parsed_where_settings_are_read() -> None:
     settings = load(None, {}, TEXTS)
-    assert settings.bus.hosts == [VmHost("berlin"), VmHost("oslo", "tcp://192.0.2.1:1", "tcp://192.0.2.1:2")]
+    assert settings.bus.hosts == [
+        VmHost("berlin"),
+        VmHost("oslo", BusEndpoint(host="192.0.2.1", port=1), BusEndpoint(host="192.0.2.1", port=2)),
+    ]
     assert settings.hypervisor.all_connections == (
         HypervisorConnection("", HypervisorKind.MOCK),
         HypervisorConnection("big", HypervisorKind.LIBVIRT, "qemu+ssh://example.org/system"),
@@ -47,6 +58,11 @@ def test_values_are_parsed_where_settings_are_read() -> None:
             Credentials(user="admin@corp", password_file="/etc/a b,c%"),
         ),
     )
+    assert settings.bus.store_rpc == BusEndpoint(host="::1", port=7001)
+    assert settings.bus.endpoint("store", "feed") == BusEndpoint("/run/a/store.feed")
+    assert settings.hypervisor.uids == UserIds(70000, 70003)
+    assert settings.dns.forward == Forwarding((IPv4Address("192.0.2.53"), IPv6Address("2001:db8::53")))
+    assert settings.dns.cookie_secret == bytes.fromhex("00112233445566778899aabbccddeeff")
     assert settings.hypervisor.gateways == [IPv4Interface("10.0.0.1/24")]
     assert settings.dns.glue == [GlueAddress("ns.example.org", IPv4Address("192.0.2.9"))]
     assert settings.dns.secondaries == [ServerAddress("192.0.2.2", 53), ServerAddress("2001:db8::2", 5353)]
@@ -61,6 +77,23 @@ def test_the_text_of_a_value_is_read_back_as_the_same_value() -> None:
         for key, value in settings.as_values().items()
     }
     assert load(None, {}, texts) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "forward"),
+    [
+        ("system", Forwarding(follows_system=True)),
+        ("off", Forwarding()),
+        ("", Forwarding()),
+        ("0.0.0.0", Forwarding()),
+        ("192.0.2.1", Forwarding((IPv4Address("192.0.2.1"),))),
+    ],
+)
+def test_whom_queries_are_forwarded_to_is_one_value(text: str, forward: Forwarding) -> None:
+    read = load(None, {}, {"dns.forward": text}).dns.forward
+    assert read == forward
+    assert load(None, {}, {"dns.forward": str(forward)}).dns.forward == forward
+    assert bool(forward) is (text in ("system", "192.0.2.1"))
 
 
 def test_a_section_of_a_hypervisor_is_a_connection(tmp_path: Path) -> None:
@@ -117,6 +150,18 @@ def test_each_process_of_a_service_has_a_port_of_its_own_for_metrics(text: str, 
         ('[hypervisor.a]\nuser = "b"', "hypervisor.a.user: it has no effect with the kind libvirt; remove it"),
         ('[hypervisor.a]\nkind = "xapi"\nuser = 7', "hypervisor.a.user: must be text; are quotes missing?"),
         ('[dns]\nglue = ["192.0.2.1"]', "is not NAME=ADDRESS"),
+        ('[dns]\nforward = ["system", "192.0.2.1"]', "'system' does not appear to be an IPv4 or IPv6 address"),
+        ("[dns]\nforward = [7]", "7 is not text; are quotes missing?"),
+        ("[dns]\nforward = 7", "7 is not text; are quotes missing?"),
+        ('[dns]\ncookie_secret = "12"', "must be 32 hexadecimal digits; `openssl rand -hex 16` prints some"),
+        *[
+            (f'[hypervisor]\nuids = "{text}"', "is not a range of user ids; expected FIRST-LAST, both from 65536")
+            for text in ("", "0-10", "1000-2000", "70001-70000", "70000-4294967295", "70000")
+        ],
+        ('[bus]\nvmd_rpc = "udp://a:1"', "'udp://a:1' is neither ipc:// nor tcp://"),
+        ('[bus]\nvmd_rpc = "tcp://a"', "'tcp://a' is not tcp://HOST:PORT, with a PORT from 1 to 65535"),
+        ('[bus]\nhosts = ["a ipc:// ipc://b"]', "'ipc://' is neither ipc:// nor tcp://"),
+        (f'[bus]\nvmd_rpc = "ipc:///{"x" * 101}"', "is too long for a Unix socket (100 bytes at most)"),
         ("[dns]\nglue = [7]", "7 is not text; are quotes missing?"),
         ('[dns]\nsecondaries = ["192.0.2.1@0"]', "is neither ADDRESS nor ADDRESS@PORT"),
         ('[dns]\nexempt = ["here"]', "is not a network; expected something like 192.0.2.0/24"),

@@ -17,6 +17,7 @@ from jitsu_runtime.settings.load import MAX_FAULTS_SHOWN, SettingsFault, VmText,
 from jitsu_runtime.settings.reference import reference
 from jitsu_runtime.settings.schema import SECTION_OF
 from jitsu_runtime.settings.toml_positions import KeyLines, TomlFile
+from jitsu_runtime.settings.values import BusEndpoint
 
 
 def faults(
@@ -126,7 +127,7 @@ def test_plain_tcp_beyond_loopback_needs_to_be_said(tmp_path: Path) -> None:
     assert "bus.allow_plain_tcp = true" in line
     file = tmp_path / "j.toml"
     file.write_text(remote + "allow_plain_tcp = true\n")
-    assert load(file, {}, {}).bus.endpoint("vmd", "rpc") == "tcp://192.0.2.1:5000"
+    assert load(file, {}, {}).bus.endpoint("vmd", "rpc") == BusEndpoint(host="192.0.2.1", port=5000)
     file.write_text('[bus]\nvmd_rpc = "tcp://127.0.0.1:5000"\nstore_feed = "tcp://[::1]:5001"\n')
     load(file, {}, {})
     assert "neither ipc:// nor tcp://" in faults(tmp_path, '[bus]\nvmd_rpc = "udp://x"\n')[0]
@@ -139,7 +140,7 @@ def test_a_runtime_directory_too_long_for_a_socket_is_told(tmp_path: Path) -> No
 def test_a_service_has_flags_for_its_own_section_and_the_common_ones() -> None:
     settings = load_service("dns", ["--port", "5353", "--bus-runtime-dir", "/r", "--zones", "a.b,c.d"], {})
     assert (settings.dns.port, settings.dns.zones) == (5353, ["a.b", "c.d"])
-    assert settings.bus.endpoint("vmd", "feed") == "ipc:///r/vmd.feed"
+    assert settings.bus.endpoint("vmd", "feed") == BusEndpoint("/r/vmd.feed")
 
 
 def test_a_service_neither_builds_the_vms_of_the_file_nor_looks_for_lines_in_it(

@@ -63,19 +63,19 @@ class SimulatedWorld:
         return self._life.owns(self._life.loop.create_task(work, name=name or None))
 
     def serve(self, handlers: Mapping[type[Request], Handler]) -> None:
-        endpoint = self.settings.bus.endpoint(self.service, "rpc", self.host)
+        endpoint = str(self.settings.bus.endpoint(self.service, "rpc", self.host))
         every: dict[type[Request], Handler] = {Ping: self._pong, **handlers}
         link = self._network.owner(self._life, endpoint)
         self.spawn(RpcServer(link, every, self.metrics.dropped, self.clock).run(), "rpc")
 
     def publish(self, *topics: str) -> FeedServer:
-        endpoint = self.settings.bus.endpoint(self.service, "feed", self.host)
+        endpoint = str(self.settings.bus.endpoint(self.service, "feed", self.host))
         server = FeedServer(self._network.feed(self._life, endpoint), topics)
         self.spawn(server.run(), "feed")
         return server
 
     def client(self, owner: str, host: str = "") -> RpcClient:
-        return self.connect(self.settings.bus.endpoint(owner, "rpc", host), owner, host)
+        return self.connect(str(self.settings.bus.endpoint(owner, "rpc", host)), owner, host)
 
     def vmds(self) -> dict[str, Any]:
         return {host: self.client("vmd", host) for host in self.settings.bus.vmds}
@@ -96,7 +96,7 @@ class SimulatedWorld:
         apply: Callable[[FeedItem], None],
         host: str = "",
     ) -> FeedClient:
-        endpoint = self.settings.bus.endpoint(owner, "feed", host)
+        endpoint = str(self.settings.bus.endpoint(owner, "feed", host))
         link = self._network.follower(self._life, endpoint, topic)
         client = FeedClient(link, topic, ask=ask, reset=reset, apply=apply, clock=self.clock)
         self.spawn(client.run(), f"feed of {owner}")

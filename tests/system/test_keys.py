@@ -48,7 +48,7 @@ async def call(suite: RunningSuite, role: str, request: Apply | Ping) -> None:
     try:
         assert bus.keys_directory is not None
         curve = Curve(context, bus.keys_directory, role, spawn) if role else None
-        client = rpc_client(context, bus.endpoint("store", "rpc"), "store", curve)
+        client = rpc_client(context, str(bus.endpoint("store", "rpc")), "store", curve)
         spawn(client.run())
         await client.call(request, Applied if isinstance(request, Apply) else Pong, 1.5)
     finally:

@@ -161,7 +161,7 @@ class OldStore:
 
     def __init__(self, process: World, *, knows_heads: bool) -> None:
         self._knows_heads = knows_heads
-        endpoint = process.settings.bus.endpoint("store", "rpc")
+        endpoint = str(process.settings.bus.endpoint("store", "rpc"))
         process.spawn(rpc_server(zmq.asyncio.Context.instance(), endpoint, {List: self.list}).run())
 
     def list(self, request: List) -> Leaves:

@@ -10,6 +10,7 @@ from jitsu_protocol.model.vm_keys import KEYS, Address, DnsName, Mac, OwnerName,
 from jitsu_runtime.settings.commands import CommandSettings
 from jitsu_runtime.settings.schema import SECTIONS
 from jitsu_runtime.settings.section import default_of, is_live, unit_of
+from jitsu_runtime.settings.values import Forwarding
 
 
 def reference() -> str:
@@ -77,6 +78,7 @@ _KINDS: dict[Any, str] = {
     Mac: "MAC address",
     VmId: "UUID",
     list: "list",
+    Forwarding: "list",
     dict: "table",
     bool: "boolean",
     int: "integer",

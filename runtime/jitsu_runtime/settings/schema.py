@@ -26,8 +26,10 @@ from jitsu_runtime.settings.events import EventsSettings
 from jitsu_runtime.settings.section import LIVE, METRICS, Section
 from jitsu_runtime.settings.values import (
     BridgeNames,
+    BusEndpoint,
     Connections,
     CookieSecret,
+    Forwarding,
     Glue,
     Hosts,
     Interfaces,
@@ -38,10 +40,13 @@ from jitsu_runtime.settings.values import (
     ListenAddress,
     Names,
     Networks,
+    OptionalEndpoint,
     OwnHost,
     Rate,
     Secondaries,
     Servers,
+    UserIds,
+    UserRange,
     network,
 )
 from jitsu_runtime.settings.web import WebSettings
@@ -73,12 +78,12 @@ class BusSettings(Section):
     """How the processes reach each other; the same in all of them."""
 
     runtime_dir: str = Field("", description="Directory of the ipc sockets; empty: /run/jitsu or the user's own.")
-    store_rpc: str = Field("", description="Endpoint of the store's rpc; empty: ipc.")
-    store_feed: str = Field("", description="Endpoint of the store's feed; empty: ipc.")
-    vmd_rpc: str = Field("", description="Endpoint of vmd's rpc; empty: ipc.")
-    vmd_feed: str = Field("", description="Endpoint of vmd's feed; empty: ipc.")
-    synjitsu_rpc: str = Field("", description="Endpoint of synjitsu's rpc; empty: ipc.")
-    reaper_rpc: str = Field("", description="Endpoint of the reaper's rpc; empty: ipc.")
+    store_rpc: OptionalEndpoint = Field(None, description="Endpoint of the store's rpc; empty: ipc.")
+    store_feed: OptionalEndpoint = Field(None, description="Endpoint of the store's feed; empty: ipc.")
+    vmd_rpc: OptionalEndpoint = Field(None, description="Endpoint of vmd's rpc; empty: ipc.")
+    vmd_feed: OptionalEndpoint = Field(None, description="Endpoint of vmd's feed; empty: ipc.")
+    synjitsu_rpc: OptionalEndpoint = Field(None, description="Endpoint of synjitsu's rpc; empty: ipc.")
+    reaper_rpc: OptionalEndpoint = Field(None, description="Endpoint of the reaper's rpc; empty: ipc.")
     hosts: Hosts = Field(
         default_factory=list,
         description="Further hosts with a vmd of their own, each as `NAME RPC-ENDPOINT FEED-ENDPOINT`, "
@@ -99,17 +104,17 @@ class BusSettings(Section):
         """The hosts on which a vmd runs; "" is the one of vmd_rpc and vmd_feed."""
         return ("", *(host.name for host in self.hosts))
 
-    def endpoint(self, owner: str, socket: Literal["rpc", "feed"], host: str = "") -> str:
-        """Return the ZeroMQ endpoint of one of an owner's sockets; `host` says which vmd's."""
+    def endpoint(self, owner: str, socket: Literal["rpc", "feed"], host: str = "") -> BusEndpoint:
+        """Return the endpoint of one of an owner's sockets; `host` says which vmd's."""
         if host:
             other = next(each for each in self.hosts if each.name == host)
             given = other.rpc if socket == "rpc" else other.feed
-            return given or f"ipc://{self.directory}/{owner}-{host}.{socket}"
-        return self.configured_endpoints.get(f"{owner}_{socket}") or f"ipc://{self.directory}/{owner}.{socket}"
+            return given or BusEndpoint(f"{self.directory}/{owner}-{host}.{socket}")
+        return self.configured_endpoints.get(f"{owner}_{socket}") or BusEndpoint(f"{self.directory}/{owner}.{socket}")
 
     @property
-    def configured_endpoints(self) -> dict[str, str]:
-        """The endpoints as they are configured, "" where the default applies."""
+    def configured_endpoints(self) -> dict[str, BusEndpoint | None]:
+        """The endpoints as they are configured, None where the default applies."""
         return {
             "store_rpc": self.store_rpc,
             "store_feed": self.store_feed,
@@ -122,10 +127,10 @@ class BusSettings(Section):
     @property
     def keys_directory(self) -> Path | None:
         """Directory of keys, if there is something that needs them."""
-        is_on_tcp = any(endpoint.startswith("tcp://") for _, endpoint in self.endpoints())
+        is_on_tcp = any(not endpoint.path for _, endpoint in self.endpoints())
         return Path(self.keys) if self.keys and is_on_tcp else None
 
-    def endpoints(self) -> Iterator[tuple[str, str]]:
+    def endpoints(self) -> Iterator[tuple[str, BusEndpoint]]:
         """Yield the key and the endpoint of every socket."""
         for owner in ("store", "vmd", "synjitsu", "reaper"):
             yield f"{owner}_rpc", self.endpoint(owner, "rpc")
@@ -210,7 +215,7 @@ class DnsSettings(Section):
         json_schema_extra={"unit": "s"},
     )
     forward: Servers = Field(
-        default_factory=lambda: ["system"],
+        default_factory=lambda: Forwarding(follows_system=True),
         description="The servers that queries for other names are forwarded to: addresses, `system` (those of "
         "resolv.conf, which is followed) or `off`.",
     )
@@ -247,7 +252,7 @@ class DnsSettings(Section):
         description="Networks to which summon_rate and response_rate do not apply.",
     )
     cookie_secret: CookieSecret = Field(
-        "", description="Secret of the DNS cookies, 32 hexadecimal digits, the same in all replicas; empty: a new one."
+        b"", description="Secret of the DNS cookies, 32 hexadecimal digits, the same in all replicas; empty: a new one."
     )
     lease: Seconds = Field(
         300.0,
@@ -320,8 +325,8 @@ class HypervisorSettings(Section):
     )
     tender: str = Field("", description="solo5: the tender; empty: solo5-spt or solo5-hvt, as the image was built for.")
     taps: int = Field(8, ge=0, le=4096, description="solo5: taps that are kept ready for guests.")
-    uids: str = Field(
-        "1900000000-1900065535",
+    uids: UserRange = Field(
+        UserIds(1_900_000_000, 1_900_065_535),
         description="solo5, qemu: user ids that tenders and QEMU run as, one for each VM. No user of the host may have "
         "one of these.",
     )

@@ -6,6 +6,7 @@ settings pass to a child of `jitsu up`, and how the reference shows a default.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field, replace
 from ipaddress import (
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 (unix(7))
+
+
+MAX_IPC_PATH_BYTES = 100
+"""sun_path holds 108 (unix(7)); a lock file beside it ends in .lock."""
+FIRST_FREE_USER, LAST_USER = 65_536, 2**32 - 2
+"""Users below are given by the system, and 65,534 and 65,535 mean nobody."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,67 @@ class VmHost:
     """A further host that has a vmd; without endpoints that vmd is reached over ipc."""
 
     name: str
-    rpc: str = ""
-    feed: str = ""
+    rpc: BusEndpoint | None = None
+    feed: BusEndpoint | None = None
 
     def __str__(self) -> str:
         """Return `NAME` or `NAME RPC-ENDPOINT FEED-ENDPOINT`."""
-        return " ".join(filter(None, (self.name, self.rpc, self.feed)))
+        return " ".join([self.name, *(str(each) for each in (self.rpc, self.feed) if each is not None)])
+
+
+@dataclass(frozen=True)
+class BusEndpoint:
+    """Where a socket of the bus is: a file on this machine, or a port."""
+
+    path: str = ""
+    """Of a Unix socket; empty for tcp."""
+    host: str = ""
+    """A name, an address or * for all addresses, without brackets."""
+    port: int = 0
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether what it carries never leaves this machine."""
+        return bool(self.path) or self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    def __str__(self) -> str:
+        """Return it as ZeroMQ reads it: ipc://PATH or tcp://HOST:PORT."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ipc://{self.path}" if self.path else f"tcp://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class UserIds:
+    """A range of user ids of this machine."""
+
+    first: int
+    last: int
+
+    @property
+    def ids(self) -> range:
+        """The ids themselves."""
+        return range(self.first, self.last + 1)
+
+    def __str__(self) -> str:
+        """Return FIRST-LAST."""
+        return f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """Which servers queries for other names are forwarded to; it is false if to none."""
+
+    addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    follows_system: bool = False
+    """Those of resolv.conf(5), as it is at the time."""
+
+    def __bool__(self) -> bool:
+        """Return whether queries are forwarded."""
+        return bool(self.addresses) or self.follows_system
+
+    def __str__(self) -> str:
+        """Return the addresses, `system` or `off`."""
+        return ",".join(map(str, self.addresses)) or ("system" if self.follows_system else "off")
 
 
 class GlueAddress(NamedTuple):
@@ -139,8 +201,55 @@ def vm_host(text: str) -> VmHost:
     parts = text.split()
     if len(parts) not in (1, 3):
         raise ValueError(f"{text!r} is neither NAME nor NAME RPC-ENDPOINT FEED-ENDPOINT")
-    host_name(parts[0])
-    return VmHost(*parts)
+    return VmHost(host_name(parts[0]), *map(endpoint, parts[1:]))
+
+
+def endpoint(text: str) -> BusEndpoint:
+    """Read ipc://PATH or tcp://HOST:PORT."""
+    scheme, _, rest = text.partition("://")
+    if scheme == "ipc" and rest:
+        if len(os.fsencode(rest)) > MAX_IPC_PATH_BYTES:
+            raise ValueError(f"{rest!r} is too long for a Unix socket ({MAX_IPC_PATH_BYTES} bytes at most)")
+        return BusEndpoint(path=rest)
+    if scheme != "tcp" or not rest:
+        raise ValueError(f"{text!r} is neither ipc:// nor tcp://")
+    host, _, port = rest.rpartition(":")
+    is_host = re.fullmatch(r"[A-Za-z0-9._-]+|\*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]", host)
+    if not (is_host and port.isascii() and port.isdecimal() and 0 < int(port) <= 65535):
+        raise ValueError(f"{text!r} is not tcp://HOST:PORT, with a PORT from 1 to 65535")
+    return BusEndpoint(host=host.strip("[]"), port=int(port))
+
+
+def endpoint_or_default(text: str) -> BusEndpoint | None:
+    """Read an endpoint; nothing is the default, which depends on the runtime directory."""
+    return endpoint(text) if text else None
+
+
+def user_ids(text: str) -> UserIds:
+    """Read FIRST-LAST."""
+    match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text)
+    if match is None or not FIRST_FREE_USER <= int(match[1]) <= int(match[2]) <= LAST_USER:
+        raise ValueError(
+            f"{text[:100]!r} is not a range of user ids; expected FIRST-LAST, both from {FIRST_FREE_USER} to "
+            f"{LAST_USER}, for example 1900000000-1900065535"
+        )
+    return UserIds(int(match[1]), int(match[2]))
+
+
+def cookie_secret(text: str) -> bytes:
+    """Read 32 hexadecimal digits; nothing is no secret. The error does not show what was written."""
+    if not re.fullmatch("([0-9a-fA-F]{32})?", text):
+        raise ValueError("must be 32 hexadecimal digits; `openssl rand -hex 16` prints some")
+    return bytes.fromhex(text)
+
+
+def forwarding(texts: list[str]) -> Forwarding:
+    """Read addresses, or one of the words `system` and `off`."""
+    if texts == ["system"]:
+        return Forwarding(follows_system=True)
+    if texts in ([], ["off"], ["0.0.0.0"]):  # the last as in the original
+        return Forwarding()
+    return Forwarding(tuple(map(ip_address, texts)))
 
 
 def glue_address(text: str) -> GlueAddress:
@@ -209,6 +318,17 @@ def split_lines(value: object) -> object:
     return [line for line in value.splitlines() if line] if isinstance(value, str) else value
 
 
+def _read_forwarding(value: object) -> object:
+    texts = _split(value)
+    if isinstance(texts, Forwarding):
+        return texts
+    if not isinstance(texts, list):
+        raise ValueError(f"{repr(texts)[:80]} is not text; are quotes missing?")
+    if wrong := next((each for each in texts if not isinstance(each, str)), None):
+        raise ValueError(f"{repr(wrong)[:80]} is not text; are quotes missing?")
+    return forwarding(texts)
+
+
 def _ip_text(text: str) -> str:
     ip_address(text)
     return text
@@ -222,14 +342,6 @@ def _bridge_name(text: str) -> str:
 
 def _own_host(text: str) -> str:
     return host_name(text) if text else ""
-
-
-def _servers(texts: list[str]) -> list[str]:
-    if texts == ["0.0.0.0"]:  # as in the original
-        return ["off"]
-    if texts in (["system"], ["off"]):
-        return texts
-    return [_ip_text(text) for text in texts] or ["off"]
 
 
 def _each_once(hosts: list[VmHost]) -> list[VmHost]:
@@ -249,7 +361,11 @@ WebListen = Annotated[WebAddress, read_with(web_address), _AS_TEXT]
 HostHeaders = Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]-]{1,255}$")]], _SPLIT]
 Names = Annotated[list[DnsName], _SPLIT]
 Labels = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]], _SPLIT]
-Servers = Annotated[list[str], _SPLIT, AfterValidator(_servers)]
+Servers = Annotated[Forwarding, PlainValidator(_read_forwarding), _AS_TEXT]
+OptionalEndpoint = Annotated[
+    BusEndpoint | None, read_with(endpoint_or_default), PlainSerializer(lambda each: str(each or ""), when_used="json")
+]
+UserRange = Annotated[UserIds, read_with(user_ids), _AS_TEXT]
 BridgeNames = Annotated[list[Annotated[str, AfterValidator(_bridge_name)]], _SPLIT]
 IpNetwork = IPv4Network | IPv6Network
 IpInterface = IPv4Interface | IPv6Interface
@@ -261,4 +377,4 @@ Hosts = Annotated[list[Annotated[VmHost, read_with(vm_host), _AS_TEXT]], _SPLIT,
 Connections = Annotated[list[Annotated[HypervisorConnection, read_with(connection), _AS_TEXT]], _SPLIT]
 Lines = Annotated[list[str], BeforeValidator(split_lines)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-CookieSecret = Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")]
+CookieSecret = Annotated[bytes, read_with(cookie_secret), PlainSerializer(bytes.hex, when_used="json")]

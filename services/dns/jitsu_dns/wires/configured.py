@@ -62,7 +62,7 @@ def front_of(settings: DnsSettings, usage: NameUsage, servers: Servers | None, s
         Limits(settings.max_waiting, summon_limit(settings), responses),
         ServerIdentity(
             SelfDescription(settings.version, settings.replica, settings.tcp_idle),
-            Cookies(bytes.fromhex(settings.cookie_secret) or secrets.token_bytes(SECRET_BYTES)),
+            Cookies(settings.cookie_secret or secrets.token_bytes(SECRET_BYTES)),
             clock.wall() - clock.now(),
         ),
         Others(

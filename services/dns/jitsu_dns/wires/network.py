@@ -151,7 +151,7 @@ def _bound(settings: DnsSettings) -> tuple[socket.socket, socket.socket]:
 
 def _limits(settings: DnsSettings, hosts: int) -> tuple[Files, list[str]]:
     """Raise this process's limit of open files to what is configured; return also a warning if that is not allowed."""
-    forwards = 0 if settings.forward == ["off"] else MAX_UNDER_WAY
+    forwards = MAX_UNDER_WAY if settings.forward else 0
     limit = raise_limit(divided(0, settings.max_tcp, forwards, hosts).wanted)
     files = divided(limit, settings.max_tcp, forwards, hosts)
     shortage = files.shortage(limit, settings.max_tcp)

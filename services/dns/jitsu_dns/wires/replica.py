@@ -68,7 +68,7 @@ class Replica:
         settings = world.settings.dns.model_copy(update={"bind": sockets.address})
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
         who = Reporting(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{sockets.port}")
-        self._servers = None if settings.forward == ["off"] else Servers(settings, sockets.port, sockets.interfaces)
+        self._servers = Servers(settings, sockets.port, sockets.interfaces) if settings.forward else None
         self._front = front_of(settings, NameUsage(who), self._servers, sockets, world.clock)
         self._driver = Driver(self._front, self._perform, world.clock)
         self._summons = VmdCalls(world, self._front.contents.table, self._driver)

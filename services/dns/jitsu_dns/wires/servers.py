@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jitsu_dns.rules.health import Server
     from jitsu_dns.wires.interfaces import OwnAddress
     from jitsu_runtime.settings.schema import DnsSettings
+    from jitsu_runtime.settings.values import Forwarding
 
 DNS_PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -120,8 +121,8 @@ class Servers:
                     f"cannot read the networks of this host ({error.strerror or error}): names outside our zones are "
                     "found for loopback clients only; set dns.forward_for"
                 )
-        named, where = [(text, settings.forward_port) for text in settings.forward], "dns.forward: "
-        if settings.forward == ["system"]:
+        named, where = [(str(each), settings.forward_port) for each in settings.forward.addresses], "dns.forward: "
+        if settings.forward.follows_system:
             named, where = _nameservers(self._resolv_conf), f"{self._resolv_conf}: nameserver "
         is_local = _can_be_bound if interfaces is None else partial(_is_among, interfaces)
         found = [server for server in named if not leads_back(server, settings.bind, self._port, is_local)]
@@ -138,16 +139,16 @@ class Servers:
 
 def refuse_itself(settings: DnsSettings, port: int) -> None:
     """Raise SetupFault for a server that is this one wherever this host is; an address of an interface may move."""
-    for address in () if settings.forward == ["system"] else settings.forward:
-        if leads_back((address, settings.forward_port), settings.bind, port, _is_always_local):
+    for address in settings.forward.addresses:
+        if leads_back((str(address), settings.forward_port), settings.bind, port, _is_always_local):
             raise SetupFault(
                 f"dns.forward: {address} port {settings.forward_port} is this server itself",
                 hint="name another, or set dns.forward = off",
             )
 
 
-def _none_left(forward: list[str], resolv_conf: Path) -> str:
-    if forward == ["system"]:
+def _none_left(forward: Forwarding, resolv_conf: Path) -> str:
+    if forward.follows_system:
         return (
             f"dns.forward = system, but {resolv_conf} names no other server: names outside our zones are not "
             "found until it does; or set dns.forward to addresses, or to off"

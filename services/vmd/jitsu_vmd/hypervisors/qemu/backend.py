@@ -101,7 +101,7 @@ class Qemu:
         except OSError:  # then a process that runs would be taken for one that has ended
             raise SetupFault("qemu cannot see the processes of other users", hint="ProtectProc=default") from None
         self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._users.open(self._settings.uids)
+        self._users.open(self._settings.uids.ids)
         wants = self._settings.accelerate
         self._emulator.is_kvm = wants == "kvm" or (wants == "auto" and await kvm_works())
         await self._processes.find()

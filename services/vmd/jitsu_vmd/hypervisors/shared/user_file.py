@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.model.errors import BootFailed, SetupFault
-from jitsu_vmd.hypervisors.shared.rules.users import USERS, Users, UsersFault, user_range
+from jitsu_protocol.model.errors import BootFailed
+from jitsu_vmd.hypervisors.shared.rules.users import USERS, Users, UsersFault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,12 +20,9 @@ class UserFile:
         self._setting = setting
         self._users = Users(range(1))
 
-    def open(self, uids: str) -> None:
-        """Read the file, and the range that users are taken from; raises SetupFault."""
-        try:
-            self._users = Users(user_range(uids), self._read(), str(self._directory), self._setting)
-        except UsersFault as fault:
-            raise SetupFault(f"{self._setting}: {fault}") from None
+    def open(self, ids: range) -> None:
+        """Read the file; `ids` are the users that may be taken."""
+        self._users = Users(ids, self._read(), str(self._directory), self._setting)
 
     def known(self, vm: str) -> int | None:
         """Return a VM's user, None if it has none yet."""

@@ -80,7 +80,7 @@ class Solo5:
         """Find the tenders that run, and have taps ready."""
         if os.geteuid():
             raise SetupFault("solo5 needs root: for taps, and to give each tender a user of its own")
-        self._users.open(self._settings.uids)
+        self._users.open(self._settings.uids.ids)
         await self.launcher.connect()
         await self._list(None)
         await self._pool.open(

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from dataclasses import dataclass, field
-
-SPECIAL = 65_536
-"""Users below are given by the system, and 65,534 and 65,535 mean nobody."""
-
 
 USERS = "users"
 """The file, in the directory of a hypervisor, that says which VM has which user."""
 
 
 class UsersFault(ValueError):
-    """The range is not usable, or used up; says why."""
-
-
-def user_range(text: str) -> range:
-    """Read FIRST-LAST; raises UsersFault."""
-    match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text)
-    if match is None or not SPECIAL <= int(match[1]) <= int(match[2]) < 2**32 - 1:
-        raise UsersFault(
-            f"{text!r} is not a range of user ids; expected FIRST-LAST, both from {SPECIAL} to {2**32 - 2},"
-            " for example 1900000000-1900065535"
-        )
-    return range(int(match[1]), int(match[2]) + 1)
+    """The range is used up."""
 
 
 @dataclass
