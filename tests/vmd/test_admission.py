@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.states import VmState
 from jitsu_vmd.rules import admission as module
 from jitsu_vmd.rules.admission import PATIENCE_S, Shortage
@@ -97,9 +98,10 @@ def test_a_paused_vm_has_its_memory_already() -> None:
 
 
 def test_a_vm_that_never_fits_is_refused() -> None:
-    assert Watched(max_memory=65535).never(make_vm()).startswith("memory: 65536 KiB are more than")
-    assert not Watched(max_memory=65536).never(make_vm())
-    assert not Watched().never(make_vm(memory="99999999"))
+    with pytest.raises(Refused, match="memory: 65536 KiB are more than"):
+        Watched(max_memory=65535).check(make_vm())
+    Watched(max_memory=65536).check(make_vm())
+    Watched().check(make_vm(memory="99999999"))
 
 
 def test_those_that_wait_start_in_turn_as_room_comes() -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.schedules import DAYS, CronWindow, DailyWindow, window
-from jitsu_vmd.rules.calendar import Calendar, Phase, Schedule, refusal, schedule
+from jitsu_vmd.rules.calendar import Calendar, Phase, Schedule, check, schedule
 from tests.support.vms import make_vm
 
 if TYPE_CHECKING:
@@ -225,8 +226,9 @@ def test_what_no_calendar_knows_is_refused(keys: dict[str, str], reason: str) ->
 
 
 def test_a_time_zone_without_a_schedule_is_refused() -> None:
-    assert (
-        refusal(make_vm(time_zone="UTC")) == "time_zone: it is for awake and asleep, and the VM has neither; remove it"
-    )
-    assert refusal(make_vm(holidays="DE")).startswith("holidays: ")
-    assert refusal(make_vm(holidays="DE", awake="Hol 08:00-18:00")) == refusal(make_vm()) == ""
+    with pytest.raises(Refused, match="time_zone: it is for awake and asleep, and the VM has neither; remove it"):
+        check(make_vm(time_zone="UTC"))
+    with pytest.raises(Refused, match="holidays: "):
+        check(make_vm(holidays="DE"))
+    check(make_vm(holidays="DE", awake="Hol 08:00-18:00"))
+    check(make_vm())

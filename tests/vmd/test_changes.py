@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from jitsu_protocol.messages import OperatorStop, StartDiscarding, Summon
-from jitsu_protocol.model.errors import Unavailable
+from jitsu_protocol.model.errors import BootFailed, Unavailable
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.vm_keys import StopMode
 from jitsu_vmd.rules.events import (
@@ -124,7 +124,7 @@ def test_a_stop_that_fails_is_tried_again_after_a_while() -> None:
     machine = ready(vm_with())
     actions = machine.handle(Reconfigured(vm_with(ip="127.0.4.9")), 2.0)
     (stop,) = [each for each in actions if isinstance(each, StopGuest)]
-    machine.handle(StopReturned(stop.call, "it hangs"), 3.0)
+    machine.handle(StopReturned(stop.call, BootFailed("it hangs")), 3.0)
     assert machine.state in (VmState.BOOTING, VmState.READY)
     assert stops(machine.tick(3.0 + STOP_AGAIN_S - 0.1)) == []
     assert machine.deadline() == 3.0 + STOP_AGAIN_S
@@ -136,7 +136,7 @@ def test_a_key_that_is_put_back_before_the_stop_lets_the_guest_run_on() -> None:
     machine = ready(before)
     actions = machine.handle(Reconfigured(vm_with(ip="127.0.4.9")), 2.0)
     (stop,) = [each for each in actions if isinstance(each, StopGuest)]
-    machine.handle(StopReturned(stop.call, "it hangs"), 3.0)
+    machine.handle(StopReturned(stop.call, BootFailed("it hangs")), 3.0)
     machine.handle(Reconfigured(before), 3.5)
     assert stops(machine.tick(3.0 + STOP_AGAIN_S)) == []
 
@@ -233,6 +233,6 @@ def test_a_guest_that_may_not_run_on_and_cannot_be_stopped_is_not_answered_for()
     machine = ready(vm_with())
     actions = machine.handle(Reconfigured(vm_with(ip="127.0.4.9")), 2.0)
     (stop,) = [each for each in actions if isinstance(each, StopGuest)]
-    machine.handle(StopReturned(stop.call, "it hangs"), 3.0)
+    machine.handle(StopReturned(stop.call, BootFailed("it hangs")), 3.0)
     with pytest.raises(Unavailable, match=r"started with 127\.0\.4\.1, configured is 127\.0\.4\.9"):
         machine.handle(SummonRequested("dns"), 3.1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
+import uuid
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,21 @@ async def test_a_command_that_heeds_no_signal_is_killed(monkeypatch: pytest.Monk
 async def test_what_a_command_prints_without_end_does_not_grow_without_end() -> None:
     ended = await ran("sh", "-c", "yes | head -c 200000000; echo over >&2", limit=30)
     assert len(ended.output) == processes.MAX_OUTPUT_BYTES
+
+
+async def test_a_command_that_cannot_be_waited_for_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else it would go on unnoticed, and be run a second time."""
+
+    def fails(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", fails)
+    with pytest.raises(OSError, match="Too many open files"):
+        await processes.run(
+            ["sh", "-c", f"sleep 0.3; touch {tmp_path}/done"], ENVIRONMENT, 20.0, SYSTEM_CLOCK, lambda _: None
+        )
+    await asyncio.sleep(0.6)
+    assert not (tmp_path / "done").exists()
 
 
 async def test_a_daemon_that_is_left_behind_does_not_keep_its_command_from_ending(tmp_path: Path) -> None:
@@ -203,6 +220,22 @@ async def test_a_change_that_watch_prints_is_known_at_once(tmp_path: Path) -> No
         await _by_hand(made, "stop")
         machines(made).on("changes", f"{made.vm.name}\nothers running\n{made.vm.name} off\n")
         await made.becomes(GuestState.OFF)
+
+
+async def test_two_vms_that_swap_names_are_told_apart_by_watch(tmp_path: Path) -> None:
+    uuids = [str(uuid.UUID(int=n, version=4)) for n in (1, 2)]
+    text = section(tmp_path, "watch", interval=600.0)
+    async with running_command(tmp_path, text) as made:
+        for names in (("one", "two"), ("two", "one")):
+            vms = [vm_of("command", name=name, uuid=each) for name, each in zip(names, uuids, strict=True)]
+            await made.hypervisor.guests(vms)
+        made.told.clear()
+        machines(made).on("changes", "one running\ntwo running\n")
+        await made.tells(lambda: set(uuids) <= set(made.told))
+        states = await made.hypervisor.guests(vms)
+        assert [guest.state for guest in states.values()] == [GuestState.RUNNING] * 2
+        for each in vms:
+            await made.hypervisor.forget(each)
 
 
 async def test_a_vmd_that_returns_starts_nothing_beside_a_start_that_goes_on(tmp_path: Path) -> None:

@@ -123,6 +123,19 @@ def test_the_states_of_all_are_lines() -> None:
         reports.states(Ended(1, "www running\n", "no server"), {})
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x0b", "\x85", "\x1c", "\r"])
+def test_a_name_with_characters_that_end_lines_elsewhere_is_still_one_name(end: str) -> None:
+    """Else whoever names a machine could have another one believed to be off, and it would be started twice."""
+    listed = reports.states(Ended(0, f"www running\nmade{end}www off running\n"), {})
+    assert listed["www"] == RUNNING
+    assert reports.state(Ended(0, f"made{end}off running"), {"*": "running"}) == RUNNING
+
+
+def test_of_a_name_that_is_listed_twice_the_one_that_runs_counts() -> None:
+    for text in ("www running\nwww off\n", "www off\nwww running\n"):
+        assert reports.states(Ended(0, text), {})["www"] == RUNNING
+
+
 def test_a_line_of_watch_names_a_vm_and_perhaps_its_state() -> None:
     assert reports.watched("www running\n", {}) == ("www", RUNNING)
     assert reports.watched("www\n", {}) == ("www", None)
@@ -131,10 +144,11 @@ def test_a_line_of_watch_names_a_vm_and_perhaps_its_state() -> None:
 
 
 def test_the_reason_is_the_tail_of_what_was_printed_as_one_harmless_line() -> None:
-    said = reports.failure(Ended(7, "out", "first\n\x1b[31mNot enough\u2028 free memory\x1b[0m\n\n"))
+    said = reports.ending(Ended(7, "out", "first\n\x1b[31mNot enough\u2028 free memory\x1b[0m\n\n"))
     assert said == "exit status 7: first [31mNot enough free memory [0m"
-    assert len(reports.failure(Ended(1, "", "x" * 100_000))) < 400
-    assert reports.failure(Ended(0, "", "a warning")) == ""
+    assert len(reports.ending(Ended(1, "", "x" * 100_000))) < 400
+    assert not Ended(0, "", "a warning").has_failed
+    assert Ended(0, killed_after_s=1.0).has_failed
 
 
 # --- what is believed ---

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jitsu_protocol.model.errors import JitsuError, NotFound, Refused, Unavailable
+from jitsu_protocol.model.errors import BootFailed, JitsuError, NotFound, Refused, Unavailable
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
 from jitsu_vmd.rules import admission
@@ -89,8 +89,9 @@ class FleetWorld:
 
     # --- what the fleet asks ---
 
-    def refusal(self, vm: VM) -> str:
-        return self.refusals.get(vm.name, "")
+    def check(self, vm: VM) -> None:
+        if vm.name in self.refusals:
+            raise Refused(self.refusals[vm.name])
 
     def check_answers(self, vm: VM) -> None:
         if self.silent:
@@ -167,7 +168,7 @@ class FleetWorld:
         """Let the call under way for a VM return."""
         call = self.calls.pop(vm.name)
         kind = StartReturned if isinstance(call, StartGuest) else StopReturned
-        self.pass_on(self.machine(vm), kind(call.call, error))
+        self.pass_on(self.machine(vm), kind(call.call, BootFailed(error) if error else None))
 
     def run(self, vm: VM) -> None:
         """Have a VM ready."""
@@ -533,5 +534,5 @@ def test_what_runs_has_all_that_it_needs_and_is_not_checked_again() -> None:
     assert world.fleet.refusals == {}
     world.see(ONE, GuestState.OFF)
     world.see(ONE, GuestState.OFF)
-    assert world.fleet.refusals == {ONE.uuid: "its kernel was deleted"}
+    assert {vm: str(refusal) for vm, refusal in world.fleet.refusals.items()} == {ONE.uuid: "its kernel was deleted"}
     assert len(world.wanted(Warn)) == 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jitsu_protocol.messages import DiscoveredMachine
+from jitsu_protocol.model.errors import TimedOut
 from jitsu_protocol.model.vm import from_config, uuid_for
 from jitsu_vmd.rules.labelling import (
     GAP_S,
@@ -142,10 +143,10 @@ def test_without_zones_nothing_is_asked_and_the_store_is_told_once_that_there_is
     assert machine.deadline() is None
 
 
-@pytest.mark.parametrize("answer", [MachinesListed({"": "it hangs"}), MachinesListed({"": []})])
+@pytest.mark.parametrize("answer", [MachinesListed({"": TimedOut("it hangs")}), MachinesListed({"": []})])
 def test_a_silent_hypervisor_that_answers_again_is_news_for_the_store(answer: MachinesListed) -> None:
     machine = settled()
-    [first] = asked(machine, 110.0, MachinesListed({"": "timed out"}))
+    [first] = asked(machine, 110.0, MachinesListed({"": TimedOut("timed out")}))
     assert first.reading.silent == ("",)
     machine.handle(StoreAgreed({}), 110.0)
     assert bool(asked(machine, 120.0, answer)) is (answer.answers[""] == [])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu_protocol.messages import DiscoveredMachine
+from jitsu_protocol.model.errors import TimedOut
 from jitsu_protocol.model.labels import LABEL_KEYS, MAX_LABELLED
 from jitsu_protocol.model.vm import VM, from_config, from_tree, uuid_for
 from jitsu_protocol.model.vm_keys import KEYS
@@ -89,7 +90,7 @@ def test_labels_of_a_connection_without_zones_do_not_count() -> None:
 
 
 def test_a_silent_connection_is_reported_as_such_and_the_others_go_on() -> None:
-    found, _ = read({"": [machine()], "lxd": "timed out"}, RULES, {})
+    found, _ = read({"": [machine()], "lxd": TimedOut("timed out")}, RULES, {})
     assert (list(found.vms), found.silent) == ([uuid_for("web")], ("lxd",))
 
 

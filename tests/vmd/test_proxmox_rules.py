@@ -103,12 +103,17 @@ def test_a_container_is_neither_suspended_nor_paused() -> None:
 
 
 def test_a_tasks_end_is_its_exit_status_and_its_log_says_more() -> None:
-    assert answers.failure_of({"status": "running"}) is None
-    assert answers.failure_of(None) is None
-    assert answers.failure_of({"status": "stopped", "exitstatus": "OK"}) == ""
-    assert answers.failure_of({"status": "stopped", "exitstatus": "WARNINGS: 1"}) == ""
-    assert answers.failure_of({"status": "stopped", "exitstatus": "VM is locked (backup)"}) == "VM is locked (backup)"
-    assert answers.failure_of({"status": "stopped"}) == "it has ended without an exit status"
+    assert answers.task_end({"status": "running"}) is None
+    assert answers.task_end(None) is None
+    for good in ("OK", "WARNINGS: 1"):
+        assert answers.task_end({"status": "stopped", "exitstatus": good}) == answers.TaskEnd(good)
+        assert not answers.TaskEnd(good).has_failed
+    locked = answers.task_end({"status": "stopped", "exitstatus": "VM is locked (backup)"})
+    unknown = answers.task_end({"status": "stopped"})
+    assert locked is not None
+    assert (locked.exit_status, locked.has_failed) == ("VM is locked (backup)", True)
+    assert unknown is not None
+    assert (unknown.exit_status, unknown.has_failed) == ("it has ended without an exit status", True)
     log = [{"n": 1, "t": "kvm: -drive file=/x: Could not open '/x'"}, {"n": 2, "t": "TASK ERROR: start failed: exit 1"}]
     assert answers.reason_of("start failed: exit 1", log) == (
         "start failed: exit 1 (kvm: -drive file=/x: Could not open '/x')"

@@ -197,7 +197,7 @@ def test_g2_a_start_that_fails_after_an_early_answer_turns_clients_away_and_is_t
     machine = off(use_synjitsu="true")
     arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
     start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.002))
-    actions = machine.handle(StartReturned(start.call, "no memory"), 1.6)
+    actions = machine.handle(StartReturned(start.call, BootFailed("no memory")), 1.6)
     assert only(DisarmSynjitsu, actions).outcome == "failed"
     with pytest.raises(BackingOff, match="no memory"):
         raise only(AnswerSummons, machine.handle(DNS, 1.7)).error
@@ -234,7 +234,7 @@ def test_a_start_that_fails_tells_everybody_and_backs_off_longer_each_time() -> 
     machine, now, waits = off(), 1.0, []
     for _ in range(4):
         call = only(StartGuest, machine.handle(DNS, now)).call
-        error = only(AnswerSummons, machine.handle(StartReturned(call, "no memory"), now)).error
+        error = only(AnswerSummons, machine.handle(StartReturned(call, BootFailed("no memory")), now)).error
         assert isinstance(error, BootFailed)
         assert "no memory" in str(error)
         refused = only(AnswerSummons, machine.handle(DNS, now)).error
@@ -248,7 +248,7 @@ def test_a_start_that_fails_tells_everybody_and_backs_off_longer_each_time() -> 
 def test_an_operator_need_not_wait_for_the_back_off() -> None:
     machine = off()
     call = only(StartGuest, machine.handle(DNS, 1.0)).call
-    machine.handle(StartReturned(call, "no"), 1.0)
+    machine.handle(StartReturned(call, BootFailed("no")), 1.0)
     only(StartGuest, machine.handle(SummonRequested("operator"), 1.0))
 
 
@@ -376,7 +376,7 @@ def test_a_summon_while_stopping_starts_again_afterwards() -> None:
 def test_a_stop_that_fails_leaves_the_vm_in_service() -> None:
     machine = draining()
     stop = only(StopGuest, machine.handle(StopApproved(machine.drains.current), 201.0))
-    machine.handle(StopReturned(stop.call, "busy"), 202.0)
+    machine.handle(StopReturned(stop.call, BootFailed("busy")), 202.0)
     assert (machine.state, machine.error) == (VmState.READY, "could not be stopped: busy")
 
 
@@ -438,7 +438,7 @@ def test_a_failed_start_believes_the_hypervisor_that_saved_state_is_still_there(
     arm = only(ArmSynjitsu, machine.handle(DNS, 1.0))
     assert arm.is_there is (guest is GuestState.PAUSED)
     start = only(StartGuest, machine.handle(ArmReturned(arm.call, True), 1.0))
-    machine.handle(StartReturned(start.call, "no memory"), 1.1)
+    machine.handle(StartReturned(start.call, BootFailed("no memory")), 1.1)
     assert machine.state is VmState.FAILED
     machine.handle(GuestSeen(guest, 1.2), 1.2)
     assert (machine.state, machine.error) == (VmState(guest.value), "no memory")
@@ -449,7 +449,7 @@ def test_a_failed_start_believes_the_hypervisor_that_saved_state_is_still_there(
 
 def test_a_failed_start_of_a_vm_that_is_off_stays_failed() -> None:
     machine = off()
-    machine.handle(StartReturned(only(StartGuest, machine.handle(DNS, 1.0)).call, "no memory"), 1.1)
+    machine.handle(StartReturned(only(StartGuest, machine.handle(DNS, 1.0)).call, BootFailed("no memory")), 1.1)
     machine.handle(GuestSeen(GuestState.OFF, 1.2), 1.2)
     assert machine.state is VmState.FAILED
 
@@ -487,7 +487,7 @@ def test_the_timeline_of_a_summon_that_did_not_wait_has_no_such_stage() -> None:
 
 def _events(chance: random.Random, machine: VmMachine, calls: list[int], now: float) -> Event:
     call = chance.choice([*calls[-3:], 0])
-    error = chance.choice(["", "", "error"])
+    error = chance.choice([None, None, BootFailed("error")])
     kinds: list[Event] = [
         SummonRequested(chance.choice(["dns", "traffic", "operator"])),
         ArmReturned(call, chance.random() < 0.5),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jitsu_protocol.model.errors import JitsuError, Refused, Unavailable
+from jitsu_protocol.model.errors import BootFailed, JitsuError, Refused, Unavailable
 from jitsu_protocol.model.states import VmState
 from jitsu_vmd.rules.events import (
     AnswerSummons,
@@ -104,10 +104,10 @@ class World:
             yield "late arm", ArmReturned(self.arming, armed=False)
         if isinstance(self.call, StartGuest):
             yield "start", StartReturned(self.call.call)
-            yield "no start", StartReturned(self.call.call, "no memory")
+            yield "no start", StartReturned(self.call.call, BootFailed("no memory"))
         if isinstance(self.call, StopGuest):
             yield "stop", StopReturned(self.call.call)
-            yield "no stop", StopReturned(self.call.call, "it hangs")
+            yield "no stop", StopReturned(self.call.call, BootFailed("it hangs"))
         if self.armed:
             yield "handover", GuestHandedOver()
         if self.left.get("seen"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.states import AT_REST, VmState
 from jitsu_vmd.rules.tally import Tally
 
@@ -62,11 +63,10 @@ class Admission:
         """Use other limits from now on; VMs that run beyond them go on running."""
         self.max_booting, self.max_running, self.max_memory = max_booting, max_running, max_memory
 
-    def never(self, vm: VM) -> str:
-        """Return why a VM can never be admitted; "" if it can."""
+    def check(self, vm: VM) -> None:
+        """Raise Refused if a VM can never be admitted."""
         if self.max_memory and memory(vm) > self.max_memory:
-            return f"memory: {memory(vm)} KiB are more than hypervisor.max_memory allows for all VMs together"
-        return ""
+            raise Refused(f"memory: {memory(vm)} KiB are more than hypervisor.max_memory allows for all VMs together")
 
     def shortage(self, vm: VM, machines: Mapping[str, VmMachine]) -> Shortage | None:
         """Return what keeps a VM that does not run from starting now."""

@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.model.errors import Refused
 from jitsu_protocol.model.schedules import DAYS, CronWindow, DailyWindow, window
 
 if TYPE_CHECKING:
@@ -159,14 +160,15 @@ def schedule(vm: VM, local: Callable[[], tzinfo]) -> Schedule | None:
     return Schedule(Calendar(_zone(zone) if zone else local(), _holidays(place) if place else ()), awake, asleep)
 
 
-def refusal(vm: VM) -> str:
-    """Return why no calendar knows the schedule of a VM; "" if it is sound, or if the VM has none."""
+def check(vm: VM) -> None:
+    """Raise Refused if a VM has a schedule that no calendar knows, or keys of one without a schedule."""
     try:
         found = schedule(vm, lambda: UTC)
     except ValueError as error:
-        return str(error)
-    unused = next((key for key in ("time_zone", "holidays") if found is None and vm.config.get(key)), "")
-    return f"{unused}: it is for awake and asleep, and the VM has neither; remove it" if unused else ""
+        raise Refused(str(error)) from None
+    for key in ("time_zone", "holidays"):
+        if found is None and vm.config.get(key):
+            raise Refused(f"{key}: it is for awake and asleep, and the VM has neither; remove it")
 
 
 # --- the libraries: imported for VMs that need them ---

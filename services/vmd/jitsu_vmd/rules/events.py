@@ -71,7 +71,7 @@ class StartReturned:
     """The hypervisor has accepted or refused the start."""
 
     call: int
-    error: str = ""
+    error: JitsuError | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class StopReturned:
     """The hypervisor has stopped the VM, or could not."""
 
     call: int
-    error: str = ""
+    error: JitsuError | None = None
 
 
 @dataclass(frozen=True)

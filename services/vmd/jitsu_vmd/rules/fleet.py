@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from jitsu_protocol.model.errors import NotFound, Unavailable
+from jitsu_protocol.model.errors import NotFound, Refused, Unavailable
 from jitsu_protocol.model.guests import difference
 from jitsu_protocol.model.states import AT_REST, VmState
 from jitsu_vmd.rules import calendar, events
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 class Checks(Protocol):
     """What the hypervisors can say about a VM without being asked over a connection."""
 
-    def refusal(self, vm: VM) -> str:
-        """Return why a VM cannot run as it is configured; "" if it can."""
+    def check(self, vm: VM) -> None:
+        """Raise Refused if a VM cannot run as it is configured."""
 
     def check_answers(self, vm: VM) -> None:
         """Raise Unavailable if the hypervisor of a VM does not answer."""
@@ -97,7 +97,7 @@ class Fleet:
         self._checks = checks
         self._memory = memory
         self.machines: dict[str, VmMachine] = {}
-        self.refusals: dict[str, str] = {}
+        self.refusals: dict[str, Refused] = {}
         """VM -> why it cannot run as it is configured."""
         self.admission = Admission(limits.max_booting, limits.max_running, limits.max_memory, blocked=self._conflict)
         self.is_complete = False
@@ -174,16 +174,22 @@ class Fleet:
             raise Unavailable("vmd has just started and does not know its VMs yet", hint="try again in a moment")
         raise NotFound(f"no VM has the uuid {vm[:64]!r}")
 
-    def refusal(self, vm: VM) -> str:
-        """Return why a VM cannot run as it is configured; "" if it can."""
-        return self.admission.never(vm) or calendar.refusal(vm) or self._checks.refusal(vm)
+    def refusal(self, vm: VM) -> Refused | None:
+        """Return with what a VM is refused that cannot run as it is configured, None if it can run."""
+        try:
+            self.admission.check(vm)
+            calendar.check(vm)
+            self._checks.check(vm)
+        except Refused as refusal:
+            return refusal
+        return None
 
     # --- summons ---
 
     def _summoned(self, arrived: SummonArrived, now: float) -> list[FleetAction]:
         machine, event = self.machine(arrived.vm), arrived.event
         if machine.vm.uuid in self.refusals:
-            if refusal := self.refusal(machine.vm):
+            if (refusal := self.refusal(machine.vm)) is not None:
                 raise Unavailable(f"{machine.vm.name}: {refusal}")
             self._check(machine, machine.vm)
         if machine.state is VmState.UNKNOWN and self.is_complete and not event.discard:
@@ -224,9 +230,10 @@ class Fleet:
         return [*warnings, PassOn(vm.uuid, events.Reconfigured(vm)), PublishVm(vm.uuid), LookAt(vm.uuid)]
 
     def _adopt(self, started: VM) -> list[FleetAction]:
-        refusal = self.refusal(started)
-        warning = Warn("a guest that is no longer configured may run on", started, refusal)
-        return [*([warning] if refusal else []), *self._add(VmMachine(Terms(started, started, removed=True)))]
+        warnings: list[FleetAction] = []
+        if (refusal := self.refusal(started)) is not None:
+            warnings.append(Warn("a guest that is no longer configured may run on", started, str(refusal)))
+        return [*warnings, *self._add(VmMachine(Terms(started, started, removed=True)))]
 
     def _add(self, machine: VmMachine) -> list[FleetAction]:
         vm = machine.vm.uuid
@@ -253,12 +260,12 @@ class Fleet:
     def _check(self, machine: VmMachine, vm: VM) -> list[FleetAction]:
         """Check whether a VM can run when it is configured like this."""
         refusal = self.refusal(vm)
-        before = self.refusals.pop(vm.uuid, "")
-        if not refusal:
+        before = self.refusals.pop(vm.uuid, None)
+        if refusal is None:
             machine.terms.watches_keys = self._checks.watches_keys(vm)
             return []
         self.refusals[vm.uuid] = refusal
-        return [] if refusal == before else [Warn("cannot run as it is configured", vm, refusal)]
+        return [] if str(refusal) == str(before) else [Warn("cannot run as it is configured", vm, str(refusal))]
 
     def _checked_again(self, vm: str) -> list[FleetAction]:
         machine = self.machine(vm)
@@ -304,7 +311,7 @@ class Fleet:
         del self.machines[vm]
         self.admission.tally.forget(vm)
         self._hinted.discard(vm)
-        return [*actions, DropVm(machine, forget_guest=not self.refusals.pop(vm, ""))]
+        return [*actions, DropVm(machine, forget_guest=self.refusals.pop(vm, None) is None)]
 
     # --- what to look at ---
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from jitsu_protocol.model.errors import Refused
+from jitsu_protocol.model.errors import JitsuError, Refused
 from jitsu_protocol.model.labels import LABEL_KEYS, MAX_KEPT, MAX_LABELLED, is_below, values_of
 from jitsu_protocol.model.vm import VM_ROOT, InvalidVm, from_config, nearest, to_tree, uuid_for
 from jitsu_protocol.model.vm_keys import KEYS, MAX_TEXT_CHARACTERS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.messages import DiscoveredMachine
     from jitsu_protocol.model.vm import VM
 
-    Answers = Mapping[str, Sequence[DiscoveredMachine] | str]
+    Answers = Mapping[str, Sequence[DiscoveredMachine] | JitsuError]
     """Connection -> its machines, or why it has not answered."""
 
 MAX_LABELS = 64
@@ -105,7 +105,7 @@ def read(answers: Answers, rules: LabelRules, known: Mapping[str, VM]) -> tuple[
         if others:
             reason = f"{len(others)} other machines of that name are not used: {_places(others)}"
             faults[vm] = LabelFault(machine.name, machine.hypervisor, reason)
-    silent = tuple(sorted(name for name, answer in answers.items() if isinstance(answer, str)))
+    silent = tuple(sorted(name for name, answer in answers.items() if isinstance(answer, JitsuError)))
     if len(kept) > MAX_KEPT:  # no message can name them all: every VM that is not described stays as it is
         return LabelReading(vms, (), tuple(sorted(rules.connections))), faults
     return LabelReading(vms, tuple(sorted(kept)), silent), faults
@@ -122,7 +122,7 @@ def _by_vm(answers: Answers, rules: LabelRules, known: Mapping[str, VM]) -> dict
     found: dict[str, list[DiscoveredMachine]] = {}
     for connection in rules.connections:
         answer = answers.get(connection, ())
-        for machine in () if isinstance(answer, str) else answer:
+        for machine in () if isinstance(answer, JitsuError) else answer:
             vm = uuid_for(machine.name)
             has_vm = vm in known and _connection(known[vm]) == connection
             if machine.keys or (has_vm and (machine.is_running or not machine.is_read)):

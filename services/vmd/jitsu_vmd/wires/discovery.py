@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jitsu_protocol.messages import AskedHypervisor, DiscoveredMachine, Discoveries
-from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.errors import JitsuError, TimedOut
 from jitsu_protocol.model.vm import value_reasons
 from jitsu_protocol.model.vm_keys import MAX_TEXT_CHARACTERS, mac_address
 from jitsu_vmd.hypervisor import Discovers
@@ -61,27 +61,32 @@ class Discovery:
         """Say whether a connection can list its machines."""
         return isinstance(self._backends.get(connection), Discovers)
 
-    async def ask(self, connections: Collection[str]) -> dict[str, list[DiscoveredMachine] | str]:
+    async def ask(self, connections: Collection[str]) -> dict[str, list[DiscoveredMachine] | JitsuError]:
         """Ask these connections at the same time; return the machines of each, or why it has not answered."""
         asked = [name for name in connections if self.lists(name)]
         answers = await asyncio.gather(*(self._ask(name) for name in asked))
         return dict(zip(asked, answers, strict=True))
 
-    async def _ask(self, connection: str) -> list[DiscoveredMachine] | str:
+    async def _ask(self, connection: str) -> list[DiscoveredMachine] | JitsuError:
         backend = self._backends[connection]
         assert isinstance(backend, Discovers)
         try:
             async with asyncio.timeout(self._limit_s):
                 with isolated():
                     found = bounded(connection, await backend.discover())
-        except (JitsuError, TimeoutError) as error:
-            reason = str(error) or f"it has not answered within {self._limit_s:g} s"
-            if self._silent.get(connection) != reason:
-                log.warning("hypervisor does not list its machines", hypervisor=backend.name, reason=reason)
-            self._silent[connection] = reason
-            return reason
+        except TimeoutError:
+            return self._failed(connection, TimedOut(f"it has not answered within {self._limit_s:g} s"))
+        except JitsuError as error:
+            return self._failed(connection, error)
         self._silent.pop(connection, None)
         return found
+
+    def _failed(self, connection: str, error: JitsuError) -> JitsuError:
+        if self._silent.get(connection) != str(error):
+            name = self._backends[connection].name
+            log.warning("hypervisor does not list its machines", hypervisor=name, reason=str(error))
+        self._silent[connection] = str(error)
+        return error
 
     async def everything(self, vms: Iterable[VM]) -> Discoveries:
         """Return what all connections have; `vms` are those that are configured for this vmd's host."""
@@ -96,7 +101,7 @@ class Discovery:
                     name=backend.name,
                     kind=self._kinds.get(connection, ""),
                     can_list=connection in answers,
-                    trouble=answer if isinstance(answer, str) else "",
+                    trouble=str(answer) if isinstance(answer, JitsuError) else "",
                 )
             )
             machines += answer if isinstance(answer, list) else []

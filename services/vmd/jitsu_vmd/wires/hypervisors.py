@@ -75,14 +75,6 @@ class Hypervisors:
         except Broken as broken:
             raise Refused(f"its configuration cannot be used: {broken.__cause__}") from None
 
-    def refusal(self, vm: VM) -> str:
-        """Return why `check` refuses a VM, as vmd keeps it of VMs that cannot run; "" if it does not."""
-        try:
-            self.check(vm)
-        except Refused as refused:
-            return str(refused)
-        return ""
-
     def check_answers(self, vm: VM) -> None:
         """Raise Unavailable if a VM's hypervisor is silent, or cannot look at this VM."""
         connection = self.connections.get(hypervisor_name(vm))
@@ -248,13 +240,13 @@ class Hypervisors:
         return found, heard
 
 
-async def failure(call: Awaitable[None]) -> str:
-    """Wait for a call, and return why it failed as the events of a VM carry it: "" if it did not fail."""
+async def failure(call: Awaitable[None]) -> JitsuError | None:
+    """Wait for a call, and return with what it failed; None if it did not."""
     try:
         await call
     except JitsuError as error:
-        return str(error)
-    return ""
+        return error
+    return None
 
 
 def hypervisor_name(vm: VM) -> str:

@@ -75,5 +75,5 @@ class OutsideCalls:
 
     async def forget(self, vm: VM) -> None:
         """Remove what the hypervisor has of a VM that is off."""
-        if reason := await failure(self.hypervisors.forget(vm)):
-            log.warning("cannot remove what was made for a VM", vm=vm.name, reason=reason)
+        if (error := await failure(self.hypervisors.forget(vm))) is not None:
+            log.warning("cannot remove what was made for a VM", vm=vm.name, reason=str(error))

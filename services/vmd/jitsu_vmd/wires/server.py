@@ -232,7 +232,7 @@ class VmDaemon:
         for uuid, leaves in request.vms.items():
             with suppress(InvalidVm):  # the store has more to say about such a one
                 vms.append(from_tree(uuid, leaves))
-        refusals = {vm.uuid: refusal for vm in vms if (refusal := self.fleet.refusal(vm))}
+        refusals = {vm.uuid: str(refusal) for vm in vms if (refusal := self.fleet.refusal(vm)) is not None}
         examined = await self.outside.hypervisors.examine(vm for vm in vms if vm.uuid not in refusals)
         mistakes = {vm: found.mistake for vm, found in examined.items() if found.mistake}
         return Checked(

@@ -62,7 +62,7 @@ class Statuses:
             starts=machine.summons.starts,
             last_error=machine.error
             or self._seen.note(vm.uuid)
-            or self._fleet.refusals.get(vm.uuid, "")
+            or str(self._fleet.refusals.get(vm.uuid, ""))
             or machine.terms.unwanted(),
             addresses=machine.addresses() if runs else [],
             mac=nic.mac,

@@ -176,7 +176,7 @@ class Vm:
         if not action.is_there:
             self._outside.seen.starts(machine.vm.uuid)
         saved_as = action.saved_as or machine.vm
-        error = await failure(hypervisors.discard(saved_as)) if action.discard else ""
+        error = await failure(hypervisors.discard(saved_as)) if action.discard else None
         error = error or await failure(hypervisors.start(machine.guest))
         self.handle(events.StartReturned(action.call, error))
         # Synjitsu needs to know at which interface the guest is; and when it has been seen to run, its save is useless.
@@ -193,15 +193,15 @@ class Vm:
         if not error and not machine.terms.removed and is_found_elsewhere(guest, machine.vm):
             await self._outside.forget(guest)
         self.handle(events.StopReturned(call, error))
-        self._report(CallEnded(machine.vm.uuid, look=bool(error)))
+        self._report(CallEnded(machine.vm.uuid, look=error is not None))
 
     async def _watch_guest(self, call: int) -> None:
         vm = self.machine.vm
         if vm.wait_for_port is not None:
             await wait_for_port(vm, self._outside.world.clock)
         elif self.machine.terms.watches_keys and vm.wait_for_key:
-            if reason := await failure(self._outside.hypervisors.wait_for_key(vm)):
-                log.warning("cannot watch the VM's Xenstore key", vm=vm.name, reason=reason)
+            if (error := await failure(self._outside.hypervisors.wait_for_key(vm))) is not None:
+                log.warning("cannot watch the VM's Xenstore key", vm=vm.name, reason=str(error))
         else:
             await self._while_armed()
         self.handle(events.MaskSignalled(call))

@@ -120,7 +120,7 @@ class Commands:
         known = self._guests.get(vm.uuid)
         if known is not None and known.section is section:
             if known.vm.name != vm.name:
-                self._named.pop(known.vm.name, None)
+                self._unname(known.vm)
                 self._named[vm.name] = vm.uuid
             known.vm = vm
             return known
@@ -134,7 +134,12 @@ class Commands:
     def _drop(self, uuid: str) -> None:
         if (guest := self._guests.pop(uuid, None)) is not None:
             guest.close()
-            self._named.pop(guest.vm.name, None)
+            self._unname(guest.vm)
+
+    def _unname(self, vm: VM) -> None:
+        """Forget a VM's name, unless another VM has it now: two may have swapped theirs."""
+        if self._named.get(vm.name) == vm.uuid:
+            del self._named[vm.name]
 
     def _existing(self, vm: VM) -> CommandGuest:
         """Return what is kept of a VM; raises BootFailed if nothing can run it."""

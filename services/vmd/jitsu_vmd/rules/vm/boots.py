@@ -99,8 +99,8 @@ def started(machine: VmCore, event: StartReturned, now: float) -> None:
         return
     machine.call.is_under_way = False
     machine.stage("start returned", now)
-    if event.error:
-        machine.fail(event.error, now)
+    if event.error is not None:
+        machine.fail(str(event.error), now)
         return
     machine.summons.starts += 1
     machine.actions.append(RecordStart())

@@ -109,7 +109,7 @@ def stopped(machine: VmCore, event: StopReturned, now: float) -> None:
         return
     machine.call.is_under_way = False
     again, machine.again = machine.again, None
-    if event.error:
+    if event.error is not None:
         machine.call.stop_again_at = now + STOP_AGAIN_S
         started_at = machine.boot.started_at
         machine.begin_boot(now if started_at is None else started_at, now)

@@ -50,11 +50,14 @@ class Ended:
     is_cut: bool = False
     """It printed more than is read: what is missing may be anything."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it did not end by itself with status 0."""
+        return self.status != 0 or self.killed_after_s is not None
 
-def failure(ended: Ended) -> str:
-    """Return why a command has failed, "" if it has not: how it ended, and the tail of what it printed."""
-    if ended.status == 0 and ended.killed_after_s is None:
-        return ""
+
+def ending(ended: Ended) -> str:
+    """Return how a command has ended, with the tail of what it printed."""
     said = tail(ended.errors) or tail(ended.output)
     if ended.killed_after_s is not None:
         how = f"it had not ended after {ended.killed_after_s:g} s and was killed"
@@ -78,7 +81,7 @@ def state(ended: Ended, words: Mapping[str, str]) -> StateReport:
     What is printed counts before the exit status: many programs print `inactive` and exit with 3.
     """
     if ended.killed_after_s is not None:
-        raise NotUnderstood(failure(ended))
+        raise NotUnderstood(ending(ended))
     _check_whole(ended)
     line = _last_line(ended.output)
     found = _of_line(line, words)
@@ -86,9 +89,9 @@ def state(ended: Ended, words: Mapping[str, str]) -> StateReport:
         by_status = words.get(f"exit {ended.status}", "")
         rest = words.get("*", "") if ended.status == 0 and line else ""
         if not (by_status or rest):
-            raise NotUnderstood(
-                failure(ended) or f"it printed {line[:80]!r}, which is not a state; `words` can say what that means"
-            )
+            if ended.has_failed:
+                raise NotUnderstood(ending(ended))
+            raise NotUnderstood(f"it printed {line[:80]!r}, which is not a state; `words` can say what that means")
         found = StateReport(STATES[by_status or rest], tail(ended.errors))
     return found
 
@@ -96,13 +99,14 @@ def state(ended: Ended, words: Mapping[str, str]) -> StateReport:
 def states(ended: Ended, words: Mapping[str, str]) -> dict[str, StateReport]:
     """Return what the command `states` has reported, by name or UUID of a VM; raises NotUnderstood.
 
-    A VM that is not listed is off, so a list whose end is missing says nothing: its VMs would be started twice.
+    A VM that is not listed is off, so a list whose end is missing says nothing: its VMs would be started twice. Of a
+    name that is listed twice, one that runs counts, for the same reason.
     """
-    if why := failure(ended):
-        raise NotUnderstood(why)
+    if ended.has_failed:
+        raise NotUnderstood(ending(ended))
     _check_whole(ended)
-    found = {}
-    for line in ended.output.splitlines():
+    found: dict[str, StateReport] = {}
+    for line in ended.output.split("\n"):  # and nowhere else: a name may have other characters that end lines
         name, _, rest = line.strip().partition(" ")
         if not name:
             continue
@@ -111,7 +115,9 @@ def states(ended: Ended, words: Mapping[str, str]) -> dict[str, StateReport]:
             report = StateReport(STATES[other])
         if report is None:
             raise NotUnderstood(f"it printed {line[:80]!r}, which is not NAME STATE")
-        found[name[:MAX_NAME_CHARACTERS]] = report
+        name = name[:MAX_NAME_CHARACTERS]
+        if name not in found or found[name].state is not GuestState.RUNNING:
+            found[name] = report
     return found
 
 
@@ -127,8 +133,7 @@ def _check_whole(ended: Ended) -> None:
 
 
 def _last_line(text: str) -> str:
-    lines = text.rstrip().splitlines()
-    return lines[-1].strip() if lines else ""
+    return text.rstrip().rpartition("\n")[2].strip()
 
 
 def _of_line(line: str, words: Mapping[str, str]) -> StateReport | None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jitsu_protocol.model.vm import VM
     from jitsu_runtime.world import World
     from jitsu_vmd.hypervisors.command.rules.reports import StateReport
-    from jitsu_vmd.hypervisors.command.wires.records import CommandRecords
+    from jitsu_vmd.hypervisors.command.wires.records import CommandRecord, CommandRecords
     from jitsu_vmd.hypervisors.command.wires.section import CommandSection
 
 CONFIRM_S, CONFIRM_AT_MOST_S = 0.05, 1.0
@@ -132,16 +132,16 @@ class CommandGuest:
                 self._driver.handle(StartSucceeded(self._clock.now()))
                 self.seen.set()
             self._driver.handle(CommandBegan())
-            self._spawn(self._outlives(record.pid, record.at))
+            self._spawn(self._outlives(record))
         elif record.pid == 0 and record.action in STARTS and 0 <= age < self._machine.appears_within:
             self._driver.handle(StartSucceeded(record.at))
             self.seen.set()
 
-    async def _outlives(self, pid: int, began: float) -> None:
+    async def _outlives(self, record: CommandRecord) -> None:
         """Wait for a command of the vmd before this one, and end it when its time is over."""
-        left = began + self.section.settings.limit - self._clock.now()
-        if not await processes.has_ended(pid, left, self._clock):
-            await processes.end(pid, self._clock)
+        left = record.at + self.section.settings.limit - self._clock.now()
+        if not await processes.has_ended(record.pid, left, self._clock) and record.runs():
+            await processes.end(record.pid, self._clock)
         self._records.remove(self.vm.uuid)
         self._driver.handle(CommandReturned())
 

@@ -58,8 +58,11 @@ async def run(
                 await end(process.pid, clock)
         except asyncio.CancelledError:
             if began is None:
-                _signal(process.pid, signal.SIGKILL)
+                kill(process.pid)
             _left.append(process)
+            raise
+        except OSError:
+            leave(process)  # it cannot be waited for: nobody would know whether it goes on
             raise
         finally:
             checking.stop()

@@ -34,6 +34,8 @@ MAX_COMMANDS, MAX_QUESTIONS = 32, 4
 MAX_LINE_BYTES = 4096
 """Of `watch`; a longer line is not one that it should print."""
 MAX_READ_BYTES = 65_536
+IN_A_ROW = 50
+"""This many lines of `watch` are taken in before others have their turn."""
 
 log = structlog.get_logger("vmd")
 
@@ -66,8 +68,8 @@ class CommandSection:
         """Run a command of a VM; raises Unavailable with the reason if it fails."""
         async with self._turns:
             ended = await self._run(action, vm, self.settings.limit, began)
-        if why := reports.failure(ended):
-            raise Unavailable(self.says(action, why))
+        if ended.has_failed:
+            raise Unavailable(self.says(action, reports.ending(ended)))
 
     async def _run(self, action: str, vm: VM | None, limit: float, began: Callable[[int], None] | None) -> Ended:
         settings = self.settings
@@ -136,11 +138,13 @@ class CommandSection:
             return f"{argv[0]} cannot be run: {error.strerror}"
         assert process.stdout is not None
         ending = asyncio.ensure_future(self._end_with(process.pid))
-        last = ""
+        last, lines = "", 0
         try:
             async for line in _lines(process.stdout):
-                last = line
+                last, lines = line, lines + 1
                 found(*reports.watched(line, self.settings.words))
+                if lines % IN_A_ROW == 0:
+                    await asyncio.sleep(0)
         finally:
             ending.cancel()
             status = process.poll()

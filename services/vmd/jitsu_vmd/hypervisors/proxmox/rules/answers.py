@@ -7,6 +7,7 @@ status is OK, "WARNINGS: 2", or the text of an error, which is the reason that a
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jitsu_protocol.model.errors import Unavailable
@@ -68,13 +69,24 @@ def upid_of(data: object) -> tuple[str, str]:
     return found[1], str(data)
 
 
-def failure_of(task: object) -> str | None:
-    """Return why a task has failed, "" if it has not, None if it goes on."""
+@dataclass(frozen=True)
+class TaskEnd:
+    """How a task has ended."""
+
+    exit_status: str
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it did not do what it was to do; warnings are no failure."""
+        return self.exit_status != "OK" and not self.exit_status.startswith("WARNINGS")
+
+
+def task_end(task: object) -> TaskEnd | None:
+    """Return how a task has ended, None if it goes on."""
     record = task if isinstance(task, dict) else {}
     if record.get("status") != "stopped":
         return None
-    exit_status = str(record.get("exitstatus") or "it has ended without an exit status")
-    return "" if exit_status == "OK" or exit_status.startswith("WARNINGS") else one_line(exit_status)
+    return TaskEnd(one_line(record.get("exitstatus")) or "it has ended without an exit status")
 
 
 def reason_of(failure: str, log: object) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jitsu_protocol.model.errors import SetupFault, Unavailable
 from jitsu_runtime.clock import sleep
 from jitsu_runtime.credentials import read_secret
-from jitsu_vmd.hypervisors.proxmox.rules.answers import PveFault, failure_of, fault, reason_of, upid_of
+from jitsu_vmd.hypervisors.proxmox.rules.answers import PveFault, fault, reason_of, task_end, upid_of
 from jitsu_vmd.hypervisors.proxmox.rules.connect import authorization, urls_of
 from jitsu_vmd.hypervisors.shared.http import HttpServers, library
 from jitsu_vmd.hypervisors.shared.tls import client_context
@@ -90,20 +90,20 @@ class PveClient:
         pause = FIRST_POLL_S
         while True:
             try:
-                failure = failure_of(await self.get(f"{path}/status"))
+                end = task_end(await self.get(f"{path}/status"))
                 heard = self._clock.now()
             except Unavailable as error:
                 if isinstance(error, PveFault) or self._clock.now() > heard + TASK_SILENCE_S:
                     raise
-                failure = None
-            if failure is not None:
+                end = None
+            if end is not None:
                 break
             if self._clock.now() > begun + TASK_LIMIT_S:
                 raise PveFault(f"the task {upid} has not ended within {TASK_LIMIT_S:g} s")
             await sleep(self._clock, pause)
             pause = min(2 * pause, LONGEST_POLL_S)
-        if failure:
-            raise PveFault(reason_of(failure, await self._log(path)))
+        if end.has_failed:
+            raise PveFault(reason_of(end.exit_status, await self._log(path)))
 
     async def _log(self, path: str) -> Any:
         try:
