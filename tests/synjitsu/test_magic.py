@@ -35,6 +35,7 @@ OTHERS = {
     "cut short": udp(40_000, 9, MAGIC[:-1], to=ALL),
     "no ones": udp(40_000, 9, VM_MAC * 17, to=ALL),
     "another port": udp(40_000, 53, MAGIC, to=ALL),
+    "to one computer": udp(40_000, 9, MAGIC),
     "TCP": tcp(target_port=9, to=ALL) + MAGIC,
     "nothing but ones": udp(40_000, 9, b"\xff" * 1400, to=ALL),
     "nothing": b"",
@@ -111,6 +112,14 @@ def test_that_there_are_any_changes_the_filter_and_more_of_them_do_not() -> None
 def test_packets_that_are_sent_again_at_once_wake_once() -> None:
     magic = made()
     assert [woken(magic, ETHERWAKE, now) for now in (0.0, 0.1, 0.9, 1.0)] == [["v"], [], [], ["v"]]
+
+
+def test_of_vms_that_have_one_address_each_counts() -> None:
+    magic = made(rate=0.001, burst=2.0)
+    for vm in ("w", "x", "y"):
+        magic.listen(vm, VM_MAC)
+    assert woken(magic, ETHERWAKE) == ["v", "w"]
+    assert woken(magic, ETHERWAKE, 10.0) == []
 
 
 def test_one_sender_and_all_together_wake_only_so_many() -> None:

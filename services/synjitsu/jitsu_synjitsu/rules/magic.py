@@ -72,19 +72,28 @@ class MagicPackets:
         vms = self._vms.get(named(frame, self._vms))
         if vms is None:
             return []
-        asleep = [vm for vm in vms if now - self._woken_at.get(vm, float("-inf")) >= AGAIN_S]
-        if not asleep or not self.limit.allow_magic(seen.sender, seen.source, now):
-            return []
-        self._woken_at |= dict.fromkeys(asleep, now)
-        return asleep
+        woken = [
+            vm
+            for vm in vms
+            if now - self._woken_at.get(vm, float("-inf")) >= AGAIN_S
+            and self.limit.allow_magic(seen.sender, seen.source, now)  # each counts, also if they have one address
+        ]
+        self._woken_at |= dict.fromkeys(woken, now)
+        return woken
 
 
 def may_be_magic(frame: bytes, seen: Seen) -> bool:
     """Say whether a frame is of one of the kinds that tools send."""
     if seen.kind is Kind.UDP:
-        return seen.target_port in PORTS
+        # A datagram to one computer may be from anywhere. Only if something else is held as well is it seen here.
+        return seen.target_port in PORTS and is_to_all(seen.destination)
     at = 12 + len(seen.vlan)
     return frame[at : at + 2] == MAGIC.to_bytes(2, "big")
+
+
+def is_to_all(mac: bytes) -> bool:
+    """Say whether a frame is for more than one interface (IEEE 802: the lowest bit of the first octet)."""
+    return bool(mac) and bool(mac[0] & 1)
 
 
 def named(frame: bytes, macs: dict[bytes, dict[str, None]]) -> bytes:
