@@ -217,24 +217,11 @@ class ReportSoon:
     """Report to the reaper at once: a VM drains."""
 
 
-WatchlistAction = (
-    WantBridge
-    | NameInterface
-    | Forget
-    | HoldAddresses
-    | LetGo
-    | EndHold
-    | AwaitMagic
-    | IgnoreMagic
-    | Pause
-    | Unpause
-    | WatchBoot
-    | WatchUse
-    | Unwatch
-    | LeaveOut
-    | SummonArmed
-    | ReportSoon
+BridgeAction = (
+    HoldAddresses | LetGo | EndHold | AwaitMagic | IgnoreMagic | Pause | Unpause | WatchBoot | WatchUse | Unwatch
 )
+"""Of one VM, on a bridge of its host."""
+WatchlistAction = WantBridge | NameInterface | Forget | BridgeAction | LeaveOut | SummonArmed | ReportSoon
 
 
 @dataclass

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jitsu_runtime.clock import Clock
-    from jitsu_synjitsu.rules.watchlist import Watchlist
+    from jitsu_synjitsu.rules.watchlist import BridgeAction, Watchlist
     from jitsu_synjitsu.wires.bridge import WatchedBridge
     from jitsu_synjitsu.wires.bridges import Bridges
     from jitsu_synjitsu.wires.interfaces import Interfaces
@@ -124,19 +124,7 @@ class Watcher:
                 case _:
                     self._perform_on_bridge(action)
 
-    def _perform_on_bridge(
-        self,
-        action: HoldAddresses
-        | LetGo
-        | EndHold
-        | AwaitMagic
-        | IgnoreMagic
-        | Pause
-        | Unpause
-        | WatchBoot
-        | WatchUse
-        | Unwatch,
-    ) -> None:
+    def _perform_on_bridge(self, action: BridgeAction) -> None:
         """Do what concerns one bridge; nothing if Synjitsu does not listen there, until it does."""
         try:
             bridge = self._bridges.of(action.bridge)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from jitsu_protocol.model.errors import SetupFault
+from jitsu_vmd.hypervisors.shared.rules.urls import https_url
 
 PORT = 8443
 """LXD's and Incus' own (core.https_address)."""
@@ -54,14 +55,9 @@ def address_of(connect: str, usual: str) -> Address:
 def url_of(text: str) -> str:
     """Return the URL of a member, with its port; raises SetupFault."""
     try:
-        parts = urlsplit(text)
-        port = parts.port or PORT
+        return https_url(text, PORT)
     except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.username is not None:
         raise SetupFault(
             f"hypervisor.connect: {text[:100]!r} is not an address of LXD",
             hint="use the path of its socket, or https://HOST:8443",
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"https://{host}:{port}"
+        ) from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 from jitsu_protocol.model.errors import SetupFault
+from jitsu_vmd.hypervisors.shared.rules.urls import https_url
 
 PORT = 8006
 """pveproxy(8)."""
@@ -23,14 +23,10 @@ def urls_of(connect: str, setting: str) -> tuple[str, ...]:
 
 def _url(text: str, setting: str) -> str:
     try:
-        parts = urlsplit(text)
-        port = parts.port or PORT
+        return https_url(text, PORT)
     except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.username is not None:
-        raise SetupFault(f"{setting}: {text[:100]!r} is not an address of Proxmox VE", hint=f"use https://HOST:{PORT}")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"https://{host}:{port}"
+        wrong = f"{setting}: {text[:100]!r} is not an address of Proxmox VE"
+        raise SetupFault(wrong, hint=f"use https://HOST:{PORT}") from None
 
 
 def authorization(user: str, secret: str, setting: str) -> str:
