@@ -232,3 +232,11 @@ def test_no_label_of_an_instance_is_dropped_before_it_can_be_refused() -> None:
     config = {f"user.jitsu.{key}": text for key, text in labels.items()}
     found = instances.discovered(record(config=config), is_here=True)
     assert found.keys == labels
+
+
+@pytest.mark.parametrize(
+    "state", [{"network": []}, {"network": {"eth0": {"addresses": "x"}}}, {"network": {"eth0": {"addresses": ["x"]}}}]
+)
+def test_an_instance_that_is_described_as_none_is_hides_no_other(state: dict[str, Any]) -> None:
+    assert instances.discovered(record(state=state), is_here=False).addresses == ("10.0.0.5",)
+    assert instances.networks_of(["x", {"managed": True, "type": "bridge", "name": "a"}], {}).managed == {"a"}

@@ -63,11 +63,11 @@ def discovered(instance: Mapping[str, Any], *, is_here: bool) -> Discovered:
     )
     state = instance.get("state")
     networks = state.get("network") if isinstance(state, dict) else None
-    for name, network in (networks or {}).items() if isinstance(networks, dict) else ():
-        if name != "lo" and isinstance(network, dict):
-            addresses |= dict.fromkeys(
-                str(each["address"]) for each in network.get("addresses") or [] if each.get("scope") == "global"
-            )
+    for name, network in networks.items() if isinstance(networks, dict) else ():
+        listed = network.get("addresses") if name != "lo" and isinstance(network, dict) else None
+        for each in listed if isinstance(listed, list) else ():
+            if isinstance(each, dict) and each.get("scope") == "global":
+                addresses[str(each.get("address"))] = None
     return Discovered(
         name=str(instance["name"]),
         uuid=str(config.get("volatile.uuid") or ""),
@@ -99,9 +99,9 @@ class NetworkRecords:
 def networks_of(networks: object, profile: Mapping[str, Any]) -> NetworkRecords:
     """Return what the records of all networks and of the profile `default` say."""
     managed = frozenset(
-        str(each["name"])
+        str(each.get("name"))
         for each in (networks if isinstance(networks, list) else [])
-        if each.get("managed") and each.get("type") == "bridge"
+        if isinstance(each, dict) and each.get("managed") and each.get("type") == "bridge"
     )
     own = devices({"expanded_devices": profile.get("devices")})
     return NetworkRecords(managed, next(iter(own.items()), ("eth0", {})))
