@@ -4,7 +4,7 @@ import random
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jitsu_protocol import messages
@@ -129,14 +129,21 @@ def _outcome(frame: bytes) -> object:
     body=st.dictionaries(st.text(max_size=5), values, max_size=3) | values,
     cut=st.integers(0, 40),
 )
+@example(kind="k" * 31, id=b"i" * 64, timeout=1.0, body={}, cut=40)
+@example(kind="k", id=b"i" * 65, timeout=1.0, body={}, cut=40)
+@example(kind="k" * 32, id=b"i", timeout=1.0, body={}, cut=40)
+@example(kind="k", id=b"i", timeout=1e9, body={}, cut=40)
+@example(kind="k", id=b"i", timeout=-0.5, body={}, cut=40)
+@example(kind="k", id=b"i", timeout=float("nan"), body={}, cut=40)
+@example(kind="k", id=b"i", timeout=1.0, body=[], cut=40)
 def test_a_header_is_read_the_same_whichever_way_its_kind_is_packed(
     kind: str, id: bytes, timeout: float, body: object, cut: int
 ) -> None:
     rest = msgpack.packb(id) + msgpack.packb(timeout) + msgpack.packb(body)
     rest = rest[: len(rest) - cut] if cut < 20 else rest
-    quick = msgpack.packb([1, 2]) + msgpack.packb(kind) + rest
+    quick = msgpack.packb(messages.VERSION) + msgpack.packb(kind) + rest
     encoded = kind.encode()
-    by_msgpack = msgpack.packb([1, 2]) + b"\xda" + len(encoded).to_bytes(2, "big") + encoded + rest  # str 16
+    by_msgpack = msgpack.packb(messages.VERSION) + b"\xda" + len(encoded).to_bytes(2, "big") + encoded + rest  # str 16
     assert repr(_outcome(b"\x95" + quick)) == repr(_outcome(b"\x95" + by_msgpack))  # a NaN differs from itself
 
 
