@@ -74,10 +74,16 @@ def _within(limit_s: float, test: Callable[..., Awaitable[None]]) -> Callable[..
     return limited
 
 
+# Tests and modules stay until the end. While they are collected, looking for garbage among them finds none, and takes a
+# fifth of the time.
+gc.disable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking at all tests and modules again and again: they stay until the end."""
+    """Look for garbage from now on, but not among the tests and modules."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
