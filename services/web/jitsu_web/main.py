@@ -48,11 +48,12 @@ async def start(world: World) -> None:
     sessions = PageSessions(files.session_key())
     defaults = world.settings.defaults.as_texts()
     api = Api(live, tokens.table, sessions, world.clock, settings, asker, health, defaults)
+    app = make_app(world, api, [routes_of(outbox)])
     stop = asyncio.Event()
     stopped = asyncio.Event()
 
     async def serving() -> None:
-        await serve(make_app(world, api, [routes_of(outbox)]), bound, context, stop)
+        await serve(app, bound, context, stop)
         stopped.set()
 
     async def stopping() -> None:
@@ -69,6 +70,7 @@ async def start(world: World) -> None:
     world.on_stop = stopping
     world.notes = lambda: live.notes() + outbox.notes()
     world.spawn(serving(), "http")
+    bound.listen()  # whoever connects as soon as this process is ready waits for uvicorn, and is not refused
     world.ready()
 
 
