@@ -261,8 +261,6 @@ class FakeWebApi:
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
-        if body["name"] in self.branches:
-            return problem(409, f"there is a branch {body['name']} already", "choose another name")
         self.branches[body["name"]] = dict(self.branches[body["start"]])
         return web.json_response({"name": body["name"]}, status=201)
 

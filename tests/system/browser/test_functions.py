@@ -256,7 +256,7 @@ def test_a_value_is_changed_on_a_branch_reviewed_and_merged(opened: Opener, api:
     expect(visit.page.get_by_role("alert").filter(has_text="is not a duration")).to_be_visible()
     field.fill("300")
     field.press("Enter")
-    review = visit.page.get_by_role("region", name="What longer-ttl changes")
+    review = visit.page.get_by_role("region", name="How longer-ttl differs from master")
     expect(review).to_contain_text("1 value changed.")
     expect(review.locator("caption").first).to_have_text("wiki")
     expect(review.locator("del")).to_have_text("60")

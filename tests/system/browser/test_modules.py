@@ -128,7 +128,7 @@ PICTURES: list[tuple[str, str, list[Any], Any]] = [
     ("why", "outcomeWords", [{"outcome": "", "took_s": None}], "not over yet"),
     ("why", "outcomeWords", [{"outcome": "ready", "took_s": 0.61}], "ready after 0.6 s"),
     ("services", "healthWords", [[{"name": "a", "answers": False}]], "a does not answer."),
-    ("api", "path", ["vms", "a/b c?#"], "/api/v1/vms/a/b%20c%3F%23"),
+    ("api", "path", ["vms", "a/b c?#"], "/api/v1/vms/a%2Fb%20c%3F%23"),
 ]  # fmt: skip
 
 
@@ -147,6 +147,17 @@ def test_what_the_modules_return(opened: Opener) -> None:
         if found != expected:
             wrong.append(f"{module}.{name}({arguments}): {found!r}, not {expected!r}")
     assert wrong == []
+
+
+def test_a_name_leads_no_request_elsewhere(opened: Opener) -> None:
+    page = opened().page
+    call = """async (name) => {
+      const { path } = await import("/js/api.js");
+      try { return path("vms", name, "stop"); } catch (problem) { return problem.status; }
+    }"""
+    assert page.evaluate(call, "..") == 400
+    assert page.evaluate(call, ".") == 400
+    assert page.evaluate(call, "../session") == "/api/v1/vms/..%2Fsession/stop"
 
 
 def test_the_order_of_the_list(opened: Opener) -> None:

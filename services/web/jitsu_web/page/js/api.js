@@ -20,10 +20,15 @@ function remember(session) {
   return session;
 }
 
-/** Return a path of the API from parts that may hold any character. */
+/** Return a path of the API from parts that may hold any character. A browser would follow the parts "." and "..", so
+ * that a VM with such a name would lead a request elsewhere; these are refused. */
 export function path(...parts) {
-  return `${BASE}/${parts.map((part) => String(part).split("/").map(encodeURIComponent).join("/")).join("/")}`;
+  if (parts.some((part) => /^\.{1,2}$/.test(part))) throw new Problem(400, "this name cannot be part of an address");
+  return `${BASE}/${parts.map((part) => encodeURIComponent(part)).join("/")}`;
 }
+
+const branchPath = (branch) => path("config", "branches", branch);
+const treePath = (branch, leaf) => path("config", "branches", branch, "tree", ...leaf.split("/"));
 
 function query(values) {
   const wanted = Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== "");
@@ -101,20 +106,27 @@ export const api = {
 
   branches: () => get(`${BASE}/config/branches`),
   createBranch: (name, start) => post(`${BASE}/config/branches`, { name, start }),
-  deleteBranch: (name) => send("DELETE", path("config", "branches", name)),
-  diff: (from, to) => get(`${BASE}/config/diff${query({ from, to })}`),
-  merge: (branch, into, message) => post(`${BASE}/config/merge`, { branch, into, message }),
+  deleteBranch: (name) => send("DELETE", branchPath(name)),
+  /** Statistics are in the tree too, and change all the time, so only what a person configures is compared. */
+  diff: (from, to) => get(`${BASE}/config/diff${query({ from, to, prefix: "jitsu/vm" })}`),
+  /** With a commit, the branch must still be there: it is what was reviewed. */
+  merge: (branch, into, commit = "") => post(`${BASE}/config/merge`, commit ? { branch, into, commit } : { branch, into }),
   configHistory: (branch) => get(`${BASE}/config/history${query({ branch })}`),
   revert: (commit) => post(`${BASE}/config/revert`, { to: commit }),
   /** Return what is below a path of a branch, and the commit that it was read from. */
   tree: async (branch, below = "") => {
-    const { value, etag } = await json("GET", path("config", "branches", branch, "tree", below));
-    return { leaves: value.leaves ?? value, commit: etag.replace(/^W\/|"/g, "") };
+    try {
+      const { value, etag } = await json("GET", treePath(branch, below));
+      return { leaves: value.leaves, commit: etag.replace(/^W\/|"/g, "") };
+    } catch (problem) {
+      if (problem.status === 404) return { leaves: {}, commit: "" };
+      throw problem;
+    }
   },
   setLeaf: (branch, leaf, value, commit) =>
-    send("PUT", path("config", "branches", branch, "tree", leaf), { body: { value }, headers: ifMatch(commit) }),
+    send("PUT", treePath(branch, leaf), { body: { value }, headers: ifMatch(commit) }),
   removeLeaf: (branch, leaf, commit) =>
-    send("DELETE", path("config", "branches", branch, "tree", leaf), { headers: ifMatch(commit) }),
+    send("DELETE", treePath(branch, leaf), { headers: ifMatch(commit) }),
 
   /** Open the stream of events; returns the response, whose body never ends by itself. */
   events: (lastId, signal) =>

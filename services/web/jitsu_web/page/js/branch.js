@@ -9,6 +9,7 @@ import { button, h, replace, setText } from "./dom.js";
 import { wordsOf } from "./rows.js";
 import { attempt, complain, note } from "./say.js";
 import { Section } from "./section.js";
+import { sentence } from "./words.js";
 
 const GROUPS = 40;
 
@@ -22,7 +23,7 @@ export class BranchPage {
     this.changes = [];
     this.mayEdit = model.isOperator;
     this.filter = h("input", { type: "search", value: vm, autocomplete: "off", spellcheck: false, "aria-label": "Filter values", placeholder: "VM, key, value …", oninput: () => this.values.show(this.drawValues()) });
-    this.review = new Section(`What ${name} changes`, () => this.readDiff(), () => this.drawDiff());
+    this.review = new Section(`How ${name} differs from ${MASTER}`, () => this.readDiff(), () => this.drawDiff());
     this.values = new Section("Values", () => this.readTree(), () => this.drawValues(), { actions: this.filter });
     const panels = name === MASTER ? [this.values.element] : [this.review.element, this.values.element];
     this.element = h("article", { class: "branch" }, h("a", { class: "back", href: "#/branches" }, "← All branches"), h("h1", {}, name), this.warning(), h("div", { class: "panels tall" }, panels));
@@ -57,8 +58,8 @@ export class BranchPage {
   }
 
   drawDiff() {
-    const merge = this.mayEdit && this.changes.length ? button(`Merge into ${MASTER}`, () => this.merge(), { kind: "main" }) : null;
-    return [h("p", { class: "summary" }, `${summaryOf(this.changes)}.`.replace(/^./, (first) => first.toUpperCase())), changesView(this.changes, (uuid) => this.nameOf(uuid)), merge ? h("div", { class: "actions" }, merge) : null];
+    const merge = this.mayEdit && this.changes.length ? button(`Merge into ${MASTER}`, (event) => this.merge(event.currentTarget), { kind: "main" }) : null;
+    return [h("p", { class: "summary" }, `${sentence(summaryOf(this.changes))}.`), changesView(this.changes, (uuid) => this.nameOf(uuid)), merge ? h("div", { class: "actions" }, merge) : null];
   }
 
   nameOf(uuid) {
@@ -66,10 +67,36 @@ export class BranchPage {
     return name === uuid ? this.model.nameOf(uuid) : name;
   }
 
-  async merge() {
-    const text = `${summaryOf(this.changes)} on ${MASTER}, and everything that runs follows at once.`;
-    if (!(await agree(`Merge ${this.name}?`, text.replace(/^./, (first) => first.toUpperCase()), "Merge it"))) return;
-    if (await attempt(() => api.merge(this.name, MASTER, ""), `${this.name} is merged`)) this.refresh();
+  /**
+   * The merge is first made on a branch of its own that begins at master: only so is it seen what it does when master
+   * has moved on in the meantime, and whether the two contradict each other.
+   */
+  async merge(pressed) {
+    pressed.disabled = true; // or a second press would begin a second trial
+    const trial = `trial-${this.name}-${Date.now().toString(36)}`;
+    let changes;
+    const tried = await attempt(async () => {
+      await api.createBranch(trial, MASTER);
+      try {
+        await api.merge(this.name, trial);
+        ({ changes } = await api.diff(MASTER, trial));
+      } finally {
+        await api.deleteBranch(trial);
+      }
+    });
+    pressed.disabled = false;
+    pressed.focus();
+    if (tried && (await this.agreed(changes)) && (await attempt(() => api.merge(this.name, MASTER, this.commit), `${this.name} is merged`))) {
+      this.refresh();
+    }
+  }
+
+  async agreed(changes) {
+    const content = [
+      h("p", {}, `${sentence(summaryOf(changes))} on ${MASTER}. Everything that runs follows at once.`),
+      changesView(changes, (uuid) => this.nameOf(uuid)),
+    ];
+    return agree(`Merge ${this.name}?`, content, "Merge it", { wide: true });
   }
 
   async readTree() {

@@ -26,13 +26,13 @@ export function dialog(title, build, { wide = false } = {}) {
   });
 }
 
-/** Ask whether to do something; the promise has true or false. */
-export async function agree(title, text, yes, { kind = "main" } = {}) {
-  const answer = await dialog(title, (close) => [
-    h("p", {}, text),
+/** Ask whether to do something, which is a text or nodes; the promise has true or false. */
+export async function agree(title, what, yes, { kind = "main", wide = false } = {}) {
+  const build = (close) => [
+    typeof what === "string" ? h("p", {}, what) : what,
     h("div", { class: "actions" }, button("Cancel", () => close(null)), button(yes, () => close(true), { kind, autofocus: true })),
-  ]);
-  return answer === true;
+  ];
+  return (await dialog(title, build, { wide })) === true;
 }
 
 /** Ask for a text; the promise has it, or null. `check` returns what is wrong with a text, or "". */

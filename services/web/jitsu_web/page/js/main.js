@@ -44,11 +44,20 @@ async function readAll() {
   await attempt(() => model.readAll(api.vms()));
 }
 
+/** Return a part of the hash; one that somebody has typed wrongly stays as it is. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 /** Each page: the hash that it has, and how it is loaded. Only the list comes with the first download. */
 const PAGES = [
-  [/^#\/vms\/(.+)$/, async (signal, name) => new (await import("./vm_page.js")).VmPage(model, signal, decodeURIComponent(name))],
+  [/^#\/vms\/(.+)$/, async (signal, name) => new (await import("./vm_page.js")).VmPage(model, signal, decoded(name))],
   [/^#\/services$/, async (signal) => new (await import("./services.js")).Services(model, signal)],
-  [/^#\/branches\/(.+?)(?:\?vm=(.*))?$/, async (signal, name, vm) => new (await import("./branch.js")).BranchPage(model, signal, decodeURIComponent(name), decodeURIComponent(vm ?? ""))],
+  [/^#\/branches\/(.+?)(?:\?vm=(.*))?$/, async (signal, name, vm) => new (await import("./branch.js")).BranchPage(model, signal, decoded(name), decoded(vm ?? ""))],
   [/^#\/branches$/, async (signal) => new (await import("./branches.js")).Branches(model, signal)],
   [/^/, async (signal) => new VmList(model, signal)],
 ];

@@ -17,6 +17,8 @@ import { summaryOf } from "./diff.js";
 
 const now = () => Date.now() / 1000;
 const AGAIN_MS = 800;
+/** Who uses a VM is no event, and dns and Synjitsu report it once a second. */
+const WHY_AGAIN_MS = 5000;
 
 export class VmPage {
   constructor(model, signal, word) {
@@ -92,8 +94,10 @@ export class VmPage {
     model.when("commit", (commit) => commit.vms?.includes(this.vm?.uuid) && this.soon("history", "configuration"), signal);
     model.when("reset", () => this.soon(...Object.keys(this.sections)), signal);
     const ticking = setInterval(() => this.tick(), 1000);
+    const asking = setInterval(() => document.hidden || this.sections.why.refresh(), WHY_AGAIN_MS);
     signal.addEventListener("abort", () => {
       clearInterval(ticking);
+      clearInterval(asking);
       clearTimeout(this.timer);
     });
   }
@@ -207,7 +211,8 @@ export class VmPage {
   }
 
   drawCommit(commit, before) {
-    const undo = before && this.model.isOperator;
+    // A merge changes nothing that the commits which it merges have not changed already.
+    const undo = before && this.model.isOperator && commit.changes?.length > 0;
     return h(
       "details",
       { "data-key": commit.id },
@@ -233,7 +238,7 @@ export class VmPage {
     const keys = Object.entries(vm.configuration ?? {});
     if (keys.length === 0) return h("p", { class: "quiet" }, "Its configuration cannot be used; the last error says why.");
     const list = h("dl", { class: "pairs mono" });
-    append(list, keys.sort().map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value)))));
+    append(list, keys.sort().map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, [value].flat().join(", ")))));
     return list;
   }
 
