@@ -87,7 +87,7 @@ async def follow(suite: RunningSuite, changes: list[tuple[str, str, float]]) -> 
             vm = body_as(VmStateChanged, item.body_kind, item.body or {}).vm
             changes.append((vm.name, vm.state.value, time()))
 
-    await ZmqFollower(Context(), suite.bus().endpoint("vmd", "feed"), "vm", "vmd").attend(take)
+    await ZmqFollower(Context(), str(suite.bus().endpoint("vmd", "feed")), "vm", "vmd").attend(take)
 
 
 async def read(session: aiohttp.ClientSession, url: str, counted: list[int]) -> None:

@@ -65,6 +65,14 @@ COMMANDS = {
             ("jitsu is-ready www --wait 30", "Wait up to 30 seconds until somebody's query has made it ready."),
         ),
     ),
+    "top": More(
+        LOOK,
+        "docs/tutorials/web-tour.md",
+        (
+            ("jitsu top", "Show every VM on one screen, and start and stop them there."),
+            ("jitsu top failed", "Begin with those that have failed."),
+        ),
+    ),
     "why": More(
         LOOK,
         "docs/how-to/still-up.md",

@@ -18,6 +18,7 @@ import jitsu.running
 import jitsu.state
 import jitsu.status
 import jitsu.token
+import jitsu.top
 import jitsu.why  # noqa: F401  they register their commands
 from jitsu.cli import app
 from jitsu.help import run

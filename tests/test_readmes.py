@@ -160,7 +160,8 @@ def test_what_pip_is_asked_for_in_the_pages_is_there() -> None:
     asked = re.findall(r'pip install "jitsu-(\w+)\[(\w+)\]"', all_pages())
     assert asked
     for service, extra in asked:
-        project = tomllib.loads((ROOT / "services" / service / "pyproject.toml").read_text())["project"]
+        folder = ROOT if service == "suite" else ROOT / "services" / service
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
         assert extra in project["optional-dependencies"], f"jitsu-{service}[{extra}]"
 
 
