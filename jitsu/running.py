@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from jitsu import demo, legacy, show
-from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, completing, with_link, written
+from jitsu.cli import ConfigOption, DirectoryOption, JsonOption, Where, app, author, completing, with_link, written
 from jitsu.printable import print_lines
 from jitsu.up import LocalSuite
 from jitsu_protocol.messages import (
@@ -236,7 +236,8 @@ def start(
 
 async def start_vm(link: Link, vm: NamedVm, *, discard: bool = False) -> None:
     """Start a VM as an operator, and return when it is ready; raises what keeps it from that."""
-    request = StartDiscarding(vm=vm.uuid) if discard else Summon(vm=vm.uuid, trigger="operator")
+    by = author()
+    request = StartDiscarding(vm=vm.uuid, by=by) if discard else Summon(vm=vm.uuid, trigger="operator", by=by)
     summoned = await link.call("vmd", request, Summoned, OPERATOR_TIMEOUT_S, vm.host)
     if summoned.armed:
         await _until_it_is_there(link, vm)
@@ -248,7 +249,7 @@ def stop(name: VmArgument) -> None:
 
     async def stop_vm(link: Link) -> None:
         vm = await link.find_vm(name)
-        await link.call("vmd", OperatorStop(vm=vm.uuid), Done, OPERATOR_TIMEOUT_S, vm.host)
+        await link.call("vmd", OperatorStop(vm=vm.uuid, by=author()), Done, OPERATOR_TIMEOUT_S, vm.host)
         print(f"{vm.name} is stopped")
 
     with_link(stop_vm)

@@ -70,7 +70,9 @@ async def test_a_cold_query_is_answered_when_vmd_has_summoned_the_vm(tmp_path: P
         assert made.world.is_ready
         made.ask("www.jitsu.test")
         assert made.answered() == []
-        assert await made.vmd.answer(Summoned()) == Summon(vm=WWW.uuid, ttl=10)
+        summon = await made.vmd.answer(Summoned())
+        assert summon == Summon(vm=WWW.uuid, ttl=10, by=summon.by), "the token that the next report explains"
+        assert summon.by.startswith("dns-0#")
         (answer,) = made.answered()
         assert address_in(answer) == "127.0.1.1"
 

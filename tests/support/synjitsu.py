@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jitsu_protocol.messages import Summon
 from jitsu_protocol.rates import Buckets, Networks
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.addresses import Addresses
@@ -20,11 +21,13 @@ from tests.support.clock import VirtualClock
 from tests.support.memory_lan import MemoryLan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from jitsu_protocol.messages import Request
     from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.events import Action
+    from jitsu_synjitsu.rules.frames import Seen
     from jitsu_synjitsu.wires.lan import Lan
     from jitsu_synjitsu.wires.server import SynjitsuServer
 
@@ -51,6 +54,11 @@ def notes_of(server: SynjitsuServer) -> list[str]:
     return SynjitsuStatus(server, MemoryLan(VirtualClock())).notes()
 
 
+def without_tokens(calls: Iterable[Request]) -> list[Request]:
+    """Return what was asked of others, without the tokens of the clients that caused it."""
+    return [call.model_copy(update={"by": ""}) if isinstance(call, Summon) else call for call in calls]
+
+
 class PlayedOutlet:
     """Notes what a bridge asks vmd and Xenstore for."""
 
@@ -60,13 +68,16 @@ class PlayedOutlet:
     def handed_over(self, vm: str) -> None:
         self.asked.append(("handed over", vm))
 
-    def wake(self, bridge: WatchedBridge, vm: str) -> None:
+    def wake(self, bridge: WatchedBridge, vm: str, packet: Seen | None) -> None:
+        del packet
         self.asked.append(("wake", bridge.name, vm))
 
-    def summon(self, vm: str) -> None:
+    def summon(self, vm: str, packet: Seen) -> None:
+        del packet
         self.asked.append(("summon", vm))
 
-    def save(self, vm: str) -> None:
+    def save(self, vm: str, packet: Seen) -> None:
+        del packet
         self.asked.append(("save", vm))
 
     def write(self, vm: str, values: dict[str, str]) -> None:

@@ -130,7 +130,7 @@ async def test_g8_one_that_has_just_started_does_not_say_that_it_sees_no_vm(
     async with running_process("synjitsu", tmp_path) as process:
         server = SynjitsuServer(process, MemoryLan(process.clock))
         follower = Follower(process, server.bridges, server.watcher)
-        reports = asyncio.ensure_future(Reports(process, server.bridges, follower, server.watcher).run())
+        reports = asyncio.ensure_future(Reports(process, server.bridges, follower, server.watcher, server.askers).run())
         await asyncio.sleep(0)
         assert left == []
         follower.all_states([], "")

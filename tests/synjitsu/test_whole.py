@@ -12,6 +12,7 @@ from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.wires.focus import FOCUS_S
 from jitsu_synjitsu.wires.reports import Reports
 from tests.support.frames import ACK, CLIENT_MAC, RST, SYN, V4, VM_MAC, arp, tcp, udp
+from tests.support.synjitsu import without_tokens
 from tests.support.synjitsu_host import VM, SynjitsuHost
 from tests.support.vms import make_vm
 
@@ -29,7 +30,7 @@ async def test_a_magic_packet_has_vmd_start_a_vm_that_is_off_once_a_second(host:
     for _ in range(3):
         host.client.send(packet)
     await host.world.advance(0.5)
-    assert host.vmd.asked == [Summon(vm=VM.uuid, trigger="traffic")]
+    assert without_tokens(host.vmd.asked) == [Summon(vm=VM.uuid, trigger="traffic")]
     host.vmd.refuses = Unavailable("there is no room")
     await host.world.advance(1.0)
     host.client.send(packet)
@@ -81,7 +82,7 @@ async def test_traffic_wakes_a_vm_that_is_off_or_is_refused_if_vmd_does_not_star
     host.vmd.refuses = Unavailable("no room") if refused else None
     host.client.send(tcp(40_000, 80))
     await host.world.advance(0.01)
-    assert host.vmd.asked == [Summon(vm=VM.uuid, trigger="traffic")]
+    assert without_tokens(host.vmd.asked) == [Summon(vm=VM.uuid, trigger="traffic")]
     await host.world.advance(0.01)
     refusals = [seen for seen in host.got if seen.kind is Kind.TCP and seen.flags & RST]
     assert len(refusals) == refused
@@ -94,12 +95,12 @@ async def test_a_packet_to_a_vm_that_drains_is_reported_to_vmd_at_once(host: Syn
     await host.world.advance(FOCUS_S)
     host.client.send(tcp(40_000, 80))
     await host.world.advance(0.1)
-    assert Summon(vm=VM.uuid, trigger="traffic") in host.vmd.asked
+    assert Summon(vm=VM.uuid, trigger="traffic") in without_tokens(host.vmd.asked)
     assert host.server.watcher.drains() == []
 
 
 async def test_a_report_has_who_was_used_and_which_drains_are_honoured(host: SynjitsuHost) -> None:
-    reports = Reports(host.world, host.server.bridges, host.follower, host.server.watcher)
+    reports = Reports(host.world, host.server.bridges, host.follower, host.server.watcher, host.server.askers)
     host.configured(VM)
     host.follower.all_states([VmStatus(uuid=VM.uuid, name="www", state=VmState.READY, bridge="br0")], "")
     host.follower.knows_vms.set()

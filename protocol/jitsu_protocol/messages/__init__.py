@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from jitsu_protocol.messages.base import VERSION, Done, Failure, FeedItem, Message, Ping, Pong, Request
 from jitsu_protocol.messages.reaper import (
-    Asked,
+    Asker,
     Connected,
     ForgetClients,
     Peer,
@@ -94,8 +94,8 @@ __all__ = [
     "Applied",
     "Apply",
     "Arm",
-    "Asked",
     "AskedHypervisor",
+    "Asker",
     "Branch",
     "BranchList",
     "CancelDrain",

@@ -226,8 +226,6 @@ class VmBoot(BaseModel):
     """From the summon until it was ready; None if it was not."""
     joined: int = 0
     """How many further requests have joined it."""
-    note: str = ""
-    """Why vmd itself has started it again; "" if somebody asked."""
 
 
 class VmStop(BaseModel):

@@ -28,7 +28,7 @@ async def start(world: World, lan: Lan = KERNEL_LAN) -> None:
     status.publish(world.metrics)
     await server.start()
     follower = Follower(world, server.bridges, server.watcher)
-    reports = Reports(world, server.bridges, follower, server.watcher)
+    reports = Reports(world, server.bridges, follower, server.watcher, server.askers)
     if not server.bridges.is_off:
         world.spawn(follower.run(), "follower")
     watches = not server.bridges.is_off and world.settings.synjitsu.watch_activity

@@ -85,6 +85,8 @@ class _Asked(NamedTuple):
     at: float
     ends: float
     """When those who wait for it give up."""
+    by: str = ""
+    """The token of the query that caused it."""
 
 
 class ColdQueries:
@@ -159,7 +161,8 @@ class ColdQueries:
             if new and (reason := self.limit.refusal(exchange.client.address, new, now)):
                 return self._denied(exchange, Rcode.REFUSED, (Ede.PROHIBITED, reason))
         max_wait = min(held.vm.max_wait for held in vms)
-        if not self.pending.add(WaitingQuery(exchange, hit, exchange.arrived + max_wait)):
+        waiting = WaitingQuery(exchange, hit, exchange.arrived + max_wait)
+        if not self.pending.add(waiting):
             self._responder.counts.overflow += 1
             return self._denied(exchange, Rcode.SERVFAIL, (Ede.OTHER, "too many queries wait"))
         if chosen:
@@ -169,7 +172,9 @@ class ColdQueries:
             if held.vm.uuid in summons.outstanding:
                 self._usage.used(held, 1, now)
         for vm in chosen:
-            self._summon(vm, max_wait, now, now - exchange.arrived)
+            if vm not in self._summoning:
+                by = self._caused(vm, waiting)
+                self._summon(vm, max_wait, now, by, now - exchange.arrived)
         return None
 
     def _denied(self, exchange: Exchange, rcode: Rcode, error: tuple[Ede, str]) -> Reply:
@@ -194,10 +199,17 @@ class ColdQueries:
     def _wants_all(node: Node) -> bool:
         return any(held.vm.summon is SummonMode.ALL for held in node.held)
 
-    def _summon(self, vm: str, timeout: float, now: float, waited_s: float = 0.0) -> None:
+    def _summon(self, vm: str, timeout: float, now: float, by: str, waited_s: float = 0.0) -> None:
         if vm not in self._summoning:
-            self._summoning[vm] = _Asked(now, now + timeout)
-            self._actions.append(SummonVm(vm, timeout, waited_s=waited_s))
+            self._summoning[vm] = _Asked(now, now + timeout, by)
+            self._actions.append(SummonVm(vm, timeout, waited_s=waited_s, by=by))
+
+    def _caused(self, vm: str, query: WaitingQuery | None) -> str:
+        """Note whose query has a VM summoned, and return the token of that summon."""
+        held = None if query is None else next((each for each in query.hit.node.held if each.vm.uuid == vm), None)
+        if query is None or held is None:
+            return ""
+        return self._usage.caused(held, query.hit.qtype, query.exchange.client.address, query.exchange.arrived)
 
     # --- what happens to the VMs ---
 
@@ -205,7 +217,7 @@ class ColdQueries:
         """Handle an answer of vmd: everybody may be given the VM's addresses, if they are those that are known here."""
         held, asked = self._table.held_by(event.vm), self._summoning.get(event.vm, _Asked(now, now))
         if held and not has_addresses(held[0].vm, event.addresses) and now + SUMMON_AGAIN_S < asked.ends:
-            self._actions.append(SummonVm(event.vm, asked.ends - now, SUMMON_AGAIN_S))
+            self._actions.append(SummonVm(event.vm, asked.ends - now, SUMMON_AGAIN_S, by=asked.by))
         elif now > asked.at + REPLY_MAX_AGE_S and not self._usage.lease.holds(now):
             self._refused(event.vm, TimedOut("vmd has replied too long ago"), now)
         else:
@@ -227,7 +239,7 @@ class ColdQueries:
                 self._release(held.node, now)
 
     def _refused(self, vm: str, error: JitsuError, now: float) -> None:
-        self._summoning.pop(vm, None)
+        asked = self._summoning.pop(vm, None)
         for held in self._table.held_by(vm):
             node = held.node
             summons = self._summons.get(node)
@@ -238,7 +250,7 @@ class ColdQueries:
             if isinstance(error, TimedOut):
                 if left > 0:  # those who came later still have time
                     summons.outstanding.add(vm)
-                    self._summon(vm, left, now)
+                    self._summon(vm, left, now, "" if asked is None else asked.by)
                 elif not summons.outstanding:
                     self._summons.pop(node)
                 continue
@@ -246,7 +258,7 @@ class ColdQueries:
                 summons.outstanding.update(self._choose(node, summons.qtype, summons.tried))
                 summons.tried |= summons.outstanding
                 for other in summons.outstanding:
-                    self._summon(other, left, now)
+                    self._summon(other, left, now, self._caused(other, self.pending.first(node)))
             if not summons.outstanding:
                 self._release(node, now, error)
 

@@ -7,7 +7,7 @@ exchange.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ class SummonVm:
     """Seconds before vmd is asked."""
     waited_s: float = 0.0
     """For how long the query has waited already: until its name was known."""
+    by: str = field(default="", compare=False)
+    """The token of the client that caused it (askers.py)."""
 
 
 @dataclass(frozen=True)

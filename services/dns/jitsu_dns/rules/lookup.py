@@ -52,6 +52,8 @@ class Held:
     ttl: int = 0
     """The longest TTL of the answers that are not reported yet."""
     unreported: bool = False
+    sampled_at: float = float("-inf")
+    """When one of its clients was noted last, for `jitsu why`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +67,8 @@ class Warm:
     """Answers that are not counted at `held` yet."""
     used_at: float = 0.0
     valid: bool = True
+    client: bytes = b""
+    """The address of the first that was answered since the count was brought to `held`."""
 
 
 @dataclass(slots=True, eq=False)

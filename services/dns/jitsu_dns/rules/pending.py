@@ -65,6 +65,10 @@ class Pending:
         """Return when the last of a name's queries is due; 0 if none waits."""
         return max((waiting.deadline for waiting in self._by_node.get(node, {}).values()), default=0.0)
 
+    def first(self, node: Node) -> WaitingQuery | None:
+        """Return the query that has waited for a name for longest."""
+        return next(iter(self._by_node.get(node, {}).values()), None)
+
     def release(self, node: Node) -> list[WaitingQuery]:
         """Take out all that wait for a name."""
         queries = self._by_node.pop(node, {})

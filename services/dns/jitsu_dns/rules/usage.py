@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jitsu_dns.rules.lease import Lease
+from jitsu_dns.rules.message import TYPE_NAMES
+from jitsu_protocol.askers import SAMPLE_S, Askers, asked
 from jitsu_protocol.messages import Report, Use
+from jitsu_protocol.model.privacy import Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jitsu_dns.rules.lookup import Held
+    from jitsu_protocol.askers import Note
 
 
 MAX_USES = 200
@@ -36,6 +40,7 @@ class Reporting:
     lease_s: float
     address: str = ""
     """HOST:PORT where it serves."""
+    privacy: Privacy = Privacy.NETWORK
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class _Batch:
     uses: list[tuple[str, str, int, float, int]]
     """VM, name, count, when it was used last, the longest TTL."""
     drains: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 class NameUsage:
@@ -53,6 +59,7 @@ class NameUsage:
     def __init__(self, who: Reporting) -> None:
         self._who = who
         self.lease = Lease(who.lease_s)
+        self.askers = Askers(who.replica, who.instance, who.privacy)
         self._number = 0
         self._batch: _Batch | None = None
         self._queue: deque[Held] = deque()
@@ -75,6 +82,16 @@ class NameUsage:
         held.ttl = max(held.ttl, held.vm.names.get(held.name, 0))  # it may be lowered before this is reported
         held.used_at = max(held.used_at, now)
 
+    def caused(self, held: Held, qtype: int, address: bytes, at: float) -> str:
+        """Note the client whose query has a VM summoned; return the token of that summon."""
+        return self.askers.caused(held.vm.uuid, "query", f"{held.name} {TYPE_NAMES.get(qtype, qtype)}", address, at)
+
+    def sample(self, held: Held, qtype: int, address: bytes, at: float) -> None:
+        """Note a client that was answered at once, unless one was noted for this name just before."""
+        if at - held.sampled_at >= SAMPLE_S and self.askers.samples():
+            held.sampled_at = at
+            self.askers.noticed(held.vm.uuid, "query", f"{held.name} {TYPE_NAMES.get(qtype, qtype)}", address, at)
+
     def report(
         self, drains: Iterable[str], now: float, *, leaving: bool = False, warnings: Iterable[str] = ()
     ) -> Report:
@@ -93,6 +110,7 @@ class NameUsage:
             drains=list(batch.drains),
             warnings=list(warnings),
             leaving=leaving,
+            asked=asked(batch.notes, now),
         )
 
     def _next_batch(self, drains: Iterable[str]) -> _Batch:
@@ -104,7 +122,8 @@ class NameUsage:
             uses.append((held.vm.uuid, held.name, held.count, held.used_at, held.ttl))
             held.count, held.ttl, held.unreported = 0, 0, False
         self._reported += len(uses)
-        return _Batch(uses, tuple(drain for drain, seen_at in self._seen_at.items() if seen_at <= self._reported))
+        drains = tuple(drain for drain, seen_at in self._seen_at.items() if seen_at <= self._reported)
+        return _Batch(uses, drains, tuple(self.askers.take()))
 
     def acknowledged(self, sent_at: float) -> None:
         """Note that the reaper has the report that was sent then."""

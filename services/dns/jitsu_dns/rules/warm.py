@@ -74,16 +74,15 @@ class WarmAnswers:
         """Return how many packets have a warm answer."""
         return len(self._packets)
 
-    def answers(self, datagrams: Sequence[bytes], now: float, senders: Senders | None) -> list[bytes | None]:
-        """Return the answers to datagrams, b"" for one that is dropped; None for those that have no warm answer.
-
-        `senders` are given if responses are limited.
-        """
+    def answers(
+        self, datagrams: Sequence[bytes], now: float, senders: Senders | None, *, limited: bool = True
+    ) -> list[bytes | None]:
+        """Return the answers to datagrams, b"" for one that is dropped; None for those that have no warm answer."""
         if not self._usage.lease.holds(now):
             return [None] * len(datagrams)
         found = self._packets.get
         unlimited = self._limit.known_exempt
-        keys = None if senders is None else senders.keys()
+        keys = senders.keys() if limited and senders is not None else None
         answers: list[bytes | None] = []
         for data in datagrams:
             packet = found(data[2:])
@@ -99,6 +98,8 @@ class WarmAnswers:
                     continue
             if not warm.count:
                 self._counting.append(warm)
+                if senders is not None:
+                    warm.client = senders.address(len(answers))
             warm.count += 1
             warm.used_at = now
             answers.append(data[:2] + (tails[0] if len(tails) == 1 else tails[warm.count % len(tails)]))
@@ -114,7 +115,7 @@ class WarmAnswers:
             return None
         if (instead := self._responder.over_limit(exchange, warm, now)) is not None:
             return instead
-        self._add(warm, now)
+        self._add(warm, now, exchange.client.address)
         orders = min(len(warm.held), MAX_TURNS)
         response = _response(exchange, hit, warm, warm.count % orders)
         rest = len(exchange.data) - HEADER_BYTES - len(exchange.query.question)
@@ -173,9 +174,10 @@ class WarmAnswers:
         del self._counting[-most:]
         return bool(self._counting)
 
-    def _add(self, warm: Warm, now: float) -> None:
+    def _add(self, warm: Warm, now: float, client: bytes) -> None:
         if not warm.count:
             self._counting.append(warm)
+            warm.client = client
         warm.count += 1
         warm.used_at = now
 
@@ -183,8 +185,10 @@ class WarmAnswers:
         if warm.count:
             for held in warm.held:
                 self._usage.used(held, warm.count, warm.used_at)
+                if warm.client:
+                    self._usage.sample(held, warm.qtype, warm.client, warm.used_at)
             self._responder.counts.answers[warm.qtype, Rcode.NOERROR, "warm"] += warm.count
-            warm.count = 0
+            warm.count, warm.client = 0, b""
 
 
 def _response(exchange: Exchange, hit: Hit, warm: Warm, first: int) -> bytes:

@@ -36,6 +36,7 @@ from jitsu_dns.wires.query_log import QueryLog
 from jitsu_dns.wires.servers import Servers
 from jitsu_dns.wires.vmd_calls import VmdCalls
 from jitsu_protocol.model.errors import JitsuError
+from jitsu_protocol.model.privacy import Privacy
 from jitsu_runtime.bus.follow import follow_states
 from jitsu_runtime.driver import Driver
 from jitsu_runtime.usage import UsageReports
@@ -67,7 +68,8 @@ class Replica:
         self._world, self._sockets = world, sockets
         settings = world.settings.dns.model_copy(update={"bind": sockets.address})
         host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
-        who = Reporting(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{sockets.port}")
+        privacy = Privacy(world.settings.log.privacy)
+        who = Reporting(settings.replica, uuid.uuid4().hex, settings.lease, f"{host}:{sockets.port}", privacy)
         self._servers = Servers(settings, sockets.port, sockets.interfaces) if settings.forward else None
         self._front = front_of(settings, NameUsage(who), self._servers, sockets, world.clock)
         self._driver = Driver(self._front, self._perform, world.clock)
@@ -141,7 +143,8 @@ class Replica:
         if self._query_log.is_on:
             return [None] * len(queries)  # each is seen where queries are logged
         front = self._front
-        return front.warm.answers(queries, self._world.clock.now(), senders if front.responder.limit.active else None)
+        limited = front.responder.limit.active
+        return front.warm.answers(queries, self._world.clock.now(), senders, limited=limited)
 
     def received(self, data: bytes, client: Hashable, address: bytes, *, udp: bool) -> bytes | None:
         """Handle one query; return what is sent back at once: nothing if it is dropped, None if it waits."""

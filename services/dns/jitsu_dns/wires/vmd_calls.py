@@ -46,7 +46,7 @@ class VmdCalls:
             if host not in self.vmds:
                 raise Unavailable(f"its host {host} is not listed in bus.hosts")
             ttl = max((each.vm.ttl for each in held), default=None)
-            summon = Summon(vm=vm, waited_s=action.waited_s, ttl=ttl)
+            summon = Summon(vm=vm, waited_s=action.waited_s, ttl=ttl, by=action.by)
             summoned = await self.vmds[host].call(summon, Summoned, action.timeout - action.delay)
         except JitsuError as error:
             self._rules.handle(SummonRefused(vm, error))

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jitsu_reaper.rules.drain import AskStop, DrainAction, DrainEnded, TakeBackDrain
-from jitsu_reaper.rules.events import SaveEnded, StateChanged, StatesListed, StoreReturned, UsageReported, VmsConfigured
+from jitsu_reaper.rules.drain import DrainAction
+from jitsu_reaper.rules.events import SaveEnded, StoreReturned, UsageReported
 from jitsu_reaper.rules.idle import Policy
-from jitsu_reaper.rules.recorded import Recorded
+from jitsu_reaper.rules.recorder import Recorder, WriteRecord
 from jitsu_reaper.rules.registrations import Registrations
 from jitsu_reaper.rules.usage import Usage
-from jitsu_reaper.rules.why import Explanation, Moment
-from jitsu_reaper.rules.why_text import spoken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jitsu_protocol.messages import Report, WhyReport
+    from jitsu_protocol.messages import Report
     from jitsu_reaper.rules.events import ReaperEvent
     from jitsu_reaper.rules.registrations import Registration
     from jitsu_reaper.rules.reporters import Hearing
@@ -34,10 +32,6 @@ TICK_S = 1.0
 """The silence of a reporter or a feed is noticed within this time."""
 SAVE_S = 1.0
 """Between the end of one save and the next."""
-
-
-class WriteRecord:
-    """Write what is new of boots and stops into the file of the record."""
 
 
 class Save:
@@ -54,15 +48,13 @@ class Reaper:
         self.usage = Usage(floor=now)
         self.policy = Policy(self.usage, drain_limit_s)
         self.registrations = Registrations(self.usage.reporters)
-        self.recorded = Recorded()
+        self.recorder = Recorder(self.policy, now)
         self._hearing = hearing
         self._ticked_at = now
         self._look_at: float | None = None
         """When to look at what has changed since the last tick."""
         self._save_at: float | None = now + SAVE_S
         """None while it is being saved."""
-        self._wall_offset = 0.0
-        """Unix time is that much later than the reaper's own."""
 
     def remember(self, registered: Mapping[str, str], statistics: Mapping[str, str], now: float) -> None:
         """Take over what an earlier reaper left in the store."""
@@ -85,7 +77,7 @@ class Reaper:
                 self.usage.statistics.save_again()
             case _:
                 self.policy.handle(event, now)
-        self._record(event, now)
+        self.recorder.handle(event, now)
         if self._look_at is None:
             self._look_at = now + LOOK_AFTER_S
         return []
@@ -107,11 +99,8 @@ class Reaper:
         self.policy.obstacles = self.usage.reporters.obstacles(self._hearing, now)
         self.registrations.note_gone(self.usage.tick(now))
         decided = self.policy.tick(now)
-        for action in decided:
-            self._record_decision(action, now)
-        actions: list[ReaperAction] = [*decided]
-        if self.recorded.unsaved.is_due:
-            actions.append(WriteRecord())
+        self.recorder.decided(decided, now)
+        actions: list[ReaperAction] = [*decided, *self.recorder.tick(now)]
         if self._save_at is not None and now >= self._save_at:
             self._save_at = None
             actions.append(Save())
@@ -124,38 +113,3 @@ class Reaper:
         if synjitsu := reporters.heard("synjitsu", now):
             notes.append(f"traffic: {synjitsu}")
         return [*notes, *self.policy.obstacles.notes(), *reporters.warnings()]
-
-    # --- for `jitsu why`: nothing is decided here ---
-
-    def why(self, vm: str, now: float, wall: float) -> WhyReport:
-        """Return why a VM has booted, why it is up and when it stops; raises NotFound."""
-        self._wall_offset = wall - now
-        return Explanation(vm, self.policy, self.recorded, Moment(now, wall)).report()
-
-    def _record(self, event: ReaperEvent, now: float) -> None:
-        match event:
-            case UsageReported(report, wall):
-                self._wall_offset = wall - now
-                self.recorded.report(report, wall)
-            case StatesListed(statuses, _, wall):
-                for status in statuses:
-                    self.recorded.status(status, wall)
-            case StateChanged(status, gone, wall):
-                if not gone:
-                    self.recorded.status(status, wall)
-            case DrainEnded(vm, reason):
-                if reason:
-                    self.recorded.refused(vm, reason, now + self._wall_offset)
-            case VmsConfigured(changes):
-                for change in changes:
-                    if change.new is None and change.old is not None:
-                        self.recorded.forget(change.old.uuid)
-
-    def _record_decision(self, action: DrainAction, now: float) -> None:
-        match action:
-            case AskStop(vm, _):
-                used = self.usage.last_use(vm, self.policy.vms.host_of(vm))
-                why = "room" if self.policy.is_for_room(vm) else "idle"
-                self.recorded.decided(vm, why, f"unused for {spoken(now - used)}")
-            case TakeBackDrain(vm, _, reason):
-                self.recorded.refused(vm, reason, now + self._wall_offset)

@@ -26,7 +26,7 @@ from jitsu_protocol.model.states import AT_REST, VmState
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from jitsu_protocol.messages import Asked, Connected, Report, VmBoot, VmStatus, VmStop
+    from jitsu_protocol.messages import Asker, Connected, Report, VmBoot, VmStatus, VmStop
 
 MAX_EVENTS = 20
 """Of one VM: ten boots with their stops."""
@@ -128,7 +128,7 @@ class Recorded:
         self.refusals: OrderedDict[str, list[Refusal]] = OrderedDict()
         self._decided: dict[str, tuple[str, str]] = {}
         """VM that is being stopped -> why this reaper decided that: `idle` or `room`, and a text."""
-        self._tokens: OrderedDict[str, tuple[float, str, Asked]] = OrderedDict()
+        self._tokens: OrderedDict[str, tuple[float, str, Asker]] = OrderedDict()
         """Token -> when it came, from whom, and the client."""
         self._events = self._clients = 0
 
@@ -199,14 +199,15 @@ class Recorded:
         """Forget everything: an operator wants that."""
         self.__init__()  # type: ignore[misc]
 
-    def expire(self, wall: float) -> None:
-        """Forget what is too old."""
-        oldest = wall - KEPT_S
+    def expire(self, wall: float) -> bool:
+        """Forget what is too old; return whether there was any."""
+        oldest, found = wall - KEPT_S, False
         for vm, record in list(self.vms.items()):
             events = [each for each in record.events if each.ts >= oldest]
             clients = [key for key, noticed in record.clients.items() if noticed.ts < oldest]
             if len(events) == len(record.events) and not clients:
                 continue
+            found = True
             self._events -= len(record.events) - len(events)
             self._clients -= len(clients)
             record.events = events
@@ -214,6 +215,7 @@ class Recorded:
                 del record.clients[key]
             if not record.events and not record.clients:
                 self.forget(vm)
+        return found
 
     # --- what the file has ---
 
@@ -240,9 +242,7 @@ class Recorded:
 
     def _boot(self, boot: VmBoot, stop: VmStop | None, wall: float) -> Occurrence:
         found = Occurrence("boot", wall - boot.age_s, boot.trigger, "", boot.begun_mono, boot.by, took_s=boot.took_s)
-        if boot.note:
-            found = replace(found, cause="changed", by="vmd", about=boot.note)
-        elif boot.trigger == "operator":
+        if boot.trigger == "operator":
             found = replace(found, by=boot.by or "an operator", token="")
         elif boot.trigger == "schedule":
             found = replace(found, by="vmd", token="")
@@ -284,7 +284,7 @@ class Recorded:
         by = "the reaper" if why in ("idle", "room") else "vmd"
         return Occurrence("stop", wall - status.state_age_s, why, by, about=text, outcome="stopped")
 
-    def _explain(self, asked: Asked, reporter: str, wall: float) -> None:
+    def _explain(self, asked: Asker, reporter: str, wall: float) -> None:
         """Note which client a token means, and complete the boot that it has caused."""
         self._tokens[asked.token] = (wall, reporter, asked)
         while self._tokens and (len(self._tokens) > MAX_TOKENS or self._is_old(wall)):
@@ -313,8 +313,10 @@ class Recorded:
             record.events.sort(key=lambda each: each.ts)
             self._events += 1
             if len(record.events) > MAX_EVENTS:
-                del record.events[0]
+                oldest = record.events.pop(0)
                 self._events -= 1
+                if oldest is event:
+                    return
             self._displace()
         self.unsaved.events.append((vm, event))
 
@@ -343,7 +345,7 @@ class Recorded:
             self.forget(next(iter(self.vms)))
 
 
-def _explained(boot: Occurrence, asked: Asked, reporter: str) -> Occurrence:
+def _explained(boot: Occurrence, asked: Asker, reporter: str) -> Occurrence:
     return replace(boot, cause=asked.what, by=reporter, about=asked.about, client=asked.client)
 
 

@@ -72,8 +72,6 @@ def _cause(boot: WhyEvent) -> str:
             return f"{boot.decided_by} started it"
         case "schedule":
             return f"its schedule has it awake ({boot.decided_by})"
-        case "changed":
-            return f"it was started again: {boot.about}"
         case "dns":
             return f"somebody asked for its name ({boot.decided_by}), and the client is not recorded"
         case "traffic":

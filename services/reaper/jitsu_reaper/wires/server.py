@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,8 +23,10 @@ from jitsu_reaper.rules.events import (
     UsageReported,
     VmsConfigured,
 )
-from jitsu_reaper.rules.reaper import Reaper, ReaperAction, Save, WriteRecord
+from jitsu_reaper.rules.reaper import Reaper, ReaperAction, Save
+from jitsu_reaper.rules.recorder import WriteRecord
 from jitsu_reaper.wires.keeping import CALL_TIMEOUT_S, Keeper
+from jitsu_reaper.wires.record_file import RecordFile
 from jitsu_reaper.wires.vm_metrics import UsageMetrics
 from jitsu_runtime.bus.follow import fetch_leaves, follow_states, follow_vms
 from jitsu_runtime.driver import Driver
@@ -67,6 +70,9 @@ class ReaperServer:
         self.reaper = Reaper(self._ears, world.settings.reaper.drain_limit, world.clock.now())
         self._driver = Driver[ReaperEvent, ReaperAction](self.reaper, self._perform, world.clock)
         self._keeper = Keeper(self._store, self.reaper)
+        own = world.settings.reaper.directory
+        directory = Path(own) if own else world.settings.bus.directory
+        self._record = RecordFile(directory, self.reaper.recorder.recorded, is_own=bool(own))
         reporters = self.reaper.usage.reporters
         self._reports = world.metrics.counter("reports", "Reports taken from replicas.")
         self._drained = world.metrics.counter("drains", "Drains, by their end.", ["end"])
@@ -80,6 +86,7 @@ class ReaperServer:
         registered = await fetch_leaves(self._world, self._store, REPLICA_ROOT)
         statistics = await fetch_leaves(self._world, self._store, STATS_ROOT)
         self.reaper.remember(registered, statistics, self._world.clock.now())
+        self._record.load()
         _, self._ears.store = await follow_vms(
             self._world,
             self._store,
@@ -87,6 +94,7 @@ class ReaperServer:
             lambda: self._driver.handle(StoreReturned()),
             check=check_durations,
         )
+        self.reaper.recorder.recorded.keep_only(self.reaper.policy.vms.configured)
         self._ears.vmds = follow_states(
             self._world,
             self._vmds,
@@ -107,6 +115,7 @@ class ReaperServer:
 
     async def stop(self) -> None:
         """Save what is not saved, as far as there is time."""
+        self._record.save_all()
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVING_TIMEOUT_S):
                 while self.reaper.usage.statistics.unsaved:
@@ -123,14 +132,19 @@ class ReaperServer:
 
     def why(self, request: Why) -> WhyReport:
         """Reply to Why."""
-        return self.reaper.why(request.vm, self._world.clock.now(), self._world.clock.wall())
+        return self.reaper.recorder.why(request.vm, self._world.clock.now(), self._world.clock.wall())
 
     def forget_clients(self, request: ForgetClients) -> Done:
         """Reply to ForgetClients."""
         if request.vm:
-            self.reaper.recorded.forget(request.vm)
+            self.reaper.recorder.recorded.forget(request.vm)
         else:
-            self.reaper.recorded.clear()
+            self.reaper.recorder.recorded.clear()
+        try:
+            self._record.erase()
+        except OSError as error:
+            raise Unavailable(f"the file of the record cannot be removed: {error}") from None
+        self._world.spawn(self._record.rewrite())
         return Done()
 
     def _perform(self, actions: Sequence[ReaperAction]) -> None:
@@ -142,8 +156,9 @@ class ReaperServer:
                     self._world.spawn(self._stop(vm, drain))
                 case TakeBackDrain(vm, drain, _):
                     self._world.spawn(self._take_back(vm, drain))
-                case WriteRecord():
-                    pass
+                case WriteRecord(clients, whole):
+                    if self._record.append(clients) or whole:
+                        self._world.spawn(self._record.rewrite())
                 case Save():
                     self._world.spawn(self._save())
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jitsu_protocol.deadlines import Deadlines
 from jitsu_synjitsu.rules.attention import Attention
+from jitsu_synjitsu.rules.clients import Clients
 from jitsu_synjitsu.rules.frames import Kind
 from jitsu_synjitsu.rules.macs import Macs
 from jitsu_synjitsu.rules.running import IdleLimits, Running
@@ -65,6 +66,7 @@ class Activity:
     attention: Attention = field(default_factory=Attention)
     unreported: Unreported = field(default_factory=Unreported)
     totals: Totals = field(default_factory=Totals)
+    clients: Clients = field(default_factory=Clients)
     vms: dict[str, Running] = field(default_factory=dict)
     macs: Macs[Running] = field(default_factory=Macs)
     _regained: dict[str, Running] = field(default_factory=dict, init=False)
@@ -112,6 +114,7 @@ class Activity:
         self._regained.pop(vm, None)
         self.attention.forget(known)
         self.unreported.forget(vm)
+        self.clients.forget(vm)
         self._unsaved[vm] = None
 
     def _has_mac(self, known: Running, now: float) -> None:
@@ -204,6 +207,7 @@ class Activity:
             is_reply = False
         if is_reply:
             return ""
+        self.clients.packet(target.vm, seen, now)
         self._used(target, now)
         if target.drain:
             target.drain = ""
@@ -241,6 +245,7 @@ class Activity:
     def _connections_changed(self, vm: Running) -> None:
         """Note who may be connected to a VM, for the reaper, for the file, and for the end of its connections."""
         self._unsaved[vm.vm] = None
+        self.clients.connections_changed(vm.vm)
         self.unreported.note(vm)
         if vm.is_connected() and ("expire", vm.vm) not in self._deadlines:
             self._deadlines.set(("expire", vm.vm), vm.used_at + vm.limits.max_connection)

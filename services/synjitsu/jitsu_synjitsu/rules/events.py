@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ class Wake:
     """Ask vmd to summon the VM; answer with WakeRefused if it does not."""
 
     vm: str
+    packet: Seen | None = field(default=None, compare=False)
+    """The packet that wakes it, for `jitsu why`."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def wake(machine: Handover, event: PacketSeen, now: float) -> None:
     machine.keep(event, now)
     if not machine.boot.is_wanted:
         machine.boot.is_wanted = True
-        machine.actions.append(Wake(machine.vm))
+        machine.actions.append(Wake(machine.vm, event.seen))
 
 
 def not_woken(machine: Handover, _: WakeRefused, __: float) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jitsu_runtime.clock import Clock
     from jitsu_synjitsu.rules.events import Action
+    from jitsu_synjitsu.rules.frames import Seen
     from jitsu_synjitsu.rules.magic import MagicPackets
     from jitsu_synjitsu.wires.focus import Focus
     from jitsu_synjitsu.wires.lan import Lan, Wire
@@ -35,13 +36,13 @@ class Outlet(Protocol):
     def handed_over(self, vm: str) -> None:
         """Report to vmd that the guest is there, and has all that was kept for it."""
 
-    def wake(self, bridge: WatchedBridge, vm: str) -> None:
+    def wake(self, bridge: WatchedBridge, vm: str, packet: Seen | None) -> None:
         """Have vmd start a VM to which somebody has sent a packet."""
 
-    def summon(self, vm: str) -> None:
+    def summon(self, vm: str, packet: Seen) -> None:
         """Have vmd start a VM that a magic packet names."""
 
-    def save(self, vm: str) -> None:
+    def save(self, vm: str, packet: Seen) -> None:
         """Report to vmd that a VM that drains is used."""
 
     def write(self, vm: str, values: dict[str, str]) -> None:
@@ -195,9 +196,9 @@ class WatchedBridge:
         seen, now = frames.read(frame), self._clock.now()
         saved = self.activity.frame(seen, now)
         if saved:
-            self._outlet.save(saved)
+            self._outlet.save(saved, seen)
         for woken in self.magic.frame(frame, seen, now):
-            self._outlet.summon(woken)
+            self._outlet.summon(woken, seen)
         self.perform(self.addresses.frame(frame, seen, now, is_own=is_own))
 
     def perform(self, actions: Sequence[Action]) -> None:
@@ -213,8 +214,8 @@ class WatchedBridge:
                 case ReportHandover(vm, mac):
                     self.activity.has_mac(vm, mac, self._clock.now())
                     self._outlet.handed_over(vm)
-                case Wake(vm):
-                    self._outlet.wake(self, vm)
+                case Wake(vm, packet):
+                    self._outlet.wake(self, vm, packet)
                 case WriteEntry(vm, values):
                     self._outlet.write(vm, values)
                 case ClearEntries(vm, addresses, after_s):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from typing import TYPE_CHECKING
 
+from jitsu_protocol.askers import asked
 from jitsu_protocol.messages import Report
+from jitsu_protocol.messages.reaper import MAX_ASKED
 from jitsu_protocol.model.errors import JitsuError
 from jitsu_protocol.usage import REPORT_S
 from jitsu_runtime.usage import UsageReports
@@ -14,6 +15,7 @@ from jitsu_runtime.usage import UsageReports
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from jitsu_protocol.askers import Askers
     from jitsu_protocol.messages import Use
     from jitsu_runtime.world import World
     from jitsu_synjitsu.rules.activity import Activity
@@ -28,12 +30,11 @@ MIN_LEASE_S = 60.0
 class TrafficSource:
     """What a report says: which VMs were used, and which drains are honoured."""
 
-    def __init__(self, host: str, bridges: Bridges, watcher: Watcher) -> None:
+    def __init__(self, host: str, bridges: Bridges, watcher: Watcher, askers: Askers) -> None:
         self._host = host
         self._bridges = bridges
         self._watcher = watcher
-        self._name = f"synjitsu-{host}" if host else "synjitsu"
-        self._instance = uuid.uuid4().hex
+        self._askers = askers
         self._batch = 0
         self._sent: list[tuple[Activity, Use, float]] = []
         """The uses in the last report, each with what its bridge wants to know when the reaper has it."""
@@ -49,17 +50,22 @@ class TrafficSource:
         self._batch += 1
         activities = [bridge.activity for bridge in self._bridges]
         self._sent = [] if leaving else [(each, *use) for each in activities for use in each.unreported.uses(now)]
+        for activity in activities:
+            activity.clients.give(self._askers)
+        connected = [each.clients.connected(each.vms, self._askers.privacy, now) for each in activities]
         longest = max((activity.longest_idle() for activity in activities), default=0.0)
         return Report(
-            replica=self._name,
+            replica=self._askers.reporter,
             service="synjitsu",
             host=self._host,
-            instance=self._instance,
+            instance=self._askers.instance,
             batch=self._batch,
             lease_s=max(MIN_LEASE_S, longest),
             uses=[use for _, use, _ in self._sent],
             drains=[] if leaving else self._watcher.drains(),
             leaving=leaving,
+            asked=asked(self._askers.take(), now),
+            connected=[each for of_one in connected for each in of_one][:MAX_ASKED],
         )
 
     def acknowledged(self, sent_at: float) -> None:
@@ -90,10 +96,10 @@ class TrafficSource:
 class Reports:
     """The reports of one Synjitsu."""
 
-    def __init__(self, world: World, bridges: Bridges, follower: Follower, watcher: Watcher) -> None:
+    def __init__(self, world: World, bridges: Bridges, follower: Follower, watcher: Watcher, askers: Askers) -> None:
         self._bridges = bridges
         self._follower = follower
-        self._usage = UsageReports(world, TrafficSource(world.settings.hypervisor.host, bridges, watcher))
+        self._usage = UsageReports(world, TrafficSource(world.settings.hypervisor.host, bridges, watcher, askers))
         watcher.drain_seen = self._usage.drain_seen
 
     async def run(self) -> None:

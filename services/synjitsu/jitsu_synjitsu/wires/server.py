@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING
 
 import structlog
 
+from jitsu_protocol.askers import Askers
 from jitsu_protocol.messages import Arm, Disarm, Done
 from jitsu_protocol.model.errors import BadRequest, Unavailable
+from jitsu_protocol.model.privacy import Privacy
 from jitsu_protocol.rates import Buckets, Networks
 from jitsu_synjitsu.rules.activity import Activity
 from jitsu_synjitsu.rules.addresses import Addresses
@@ -59,7 +62,10 @@ class SynjitsuServer:
         )
         self._ledger = Ledger(directory / "synjitsu.ports", lan)
         self._entries = Entries(world, self._managed)
-        self._outlet = VmdOutlet(world, self._entries)
+        host = world.settings.hypervisor.host
+        name = f"synjitsu-{host}" if host else "synjitsu"
+        self.askers = Askers(name, uuid.uuid4().hex, Privacy(world.settings.log.privacy))
+        self._outlet = VmdOutlet(world, self._entries, self.askers)
         self.interfaces = Interfaces(lan, world.clock)
         self.bridges = Bridges(settings.bridges, lan, self._bridge)
         self.watcher = Watcher(

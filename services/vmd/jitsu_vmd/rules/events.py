@@ -55,7 +55,7 @@ class SummonRequested:
     queued_s: float = 0.0
     """How long it waited for admission (admission.py)."""
     by: str = ""
-    """Whose start by hand it is, as far as that is known."""
+    """Who asks: an operator, or the token of a client that a report to the reaper explains (`jitsu why`)."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,8 @@ class StopApproved:
 @dataclass(frozen=True)
 class StopRequested:
     """An operator wants the VM stopped."""
+
+    by: str = ""
 
 
 @dataclass(frozen=True)

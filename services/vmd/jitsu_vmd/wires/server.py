@@ -134,15 +134,15 @@ class VmDaemon:
         """Reply to Summon."""
         if request.vm not in self.vms:
             return self._summon_unknown(request)
-        by = self._user(request, "start")
-        event = events.SummonRequested(request.trigger, request.waited_s, ttl=request.ttl, by=by)
+        self._log_user(request, "start")
+        event = events.SummonRequested(request.trigger, request.waited_s, ttl=request.ttl, by=request.by)
         return self._summoned(request.vm, event)
 
     def start_discarding(self, request: StartDiscarding) -> Message | Awaitable[Message]:
         """Reply to StartDiscarding."""
         self.fleet.machine(request.vm)
-        by = self._user(request, "start from its disk")
-        return self._summoned(request.vm, events.SummonRequested("operator", discard=True, by=by))
+        self._log_user(request, "start from its disk")
+        return self._summoned(request.vm, events.SummonRequested("operator", discard=True, by=request.by))
 
     def _summoned(self, uuid: str, event: events.SummonRequested) -> Message | Awaitable[Message]:
         vm = self.vms[uuid]
@@ -164,13 +164,10 @@ class VmDaemon:
 
         waiter.patience = self._world.clock.call_in(patience_s, lose_patience)
 
-    def _user(self, request: Summon | StartDiscarding | OperatorStop, what: str) -> str:
-        """Return who asks for a start or a stop by hand, and log it if that is a user of jitsu-web."""
-        if isinstance(request, Summon) and request.trigger != "operator":
-            return ""
-        if is_via_web(request.by):
+    def _log_user(self, request: Summon | StartDiscarding | OperatorStop, what: str) -> None:
+        """Log a start or a stop by hand that a user of jitsu-web asks for."""
+        if (not isinstance(request, Summon) or request.trigger == "operator") and is_via_web(request.by):
             log.info("asked by hand", what=what, vm=self.fleet.machine(request.vm).vm.name, by=request.by)
-        return request.by
 
     async def _summon_unknown(self, request: Summon) -> Message:
         if not self._complete.is_set():
@@ -217,8 +214,8 @@ class VmDaemon:
     async def operator_stop(self, request: OperatorStop) -> Done:
         """Reply to OperatorStop."""
         vm = self._vm(request.vm)
-        self._user(request, "stop")
-        vm.handle(events.StopRequested())
+        self._log_user(request, "stop")
+        vm.handle(events.StopRequested(request.by))
         machine = vm.machine
         if machine.state is VmState.STOPPING:
             await vm.stopped()

@@ -74,4 +74,6 @@ class Statuses:
             hold=machine.terms.orders.hold,
             kept=machine.terms.orders.kept,
             asleep=machine.terms.orders.asleep,
+            boot=machine.summons.causes.boot_at(now),
+            stop=machine.summons.causes.stop_at(now),
         )

@@ -41,6 +41,7 @@ def _begin_start(machine: VmCore, event: SummonRequested, now: float) -> None:
     machine.summons.current = SummonLog.begin(event, now)
     machine.usage.used_at = now
     machine.boot.begin()
+    machine.summons.causes.begins(event, now)
     machine.enter(_S.STARTING, now)
     if machine.vm.is_armed:
         call.number += 1
@@ -56,6 +57,7 @@ def join(machine: VmCore, event: SummonRequested, now: float) -> None:
     machine.usage.used_at = now
     if machine.summons.current is not None:
         machine.summons.current.joined += 1
+        machine.summons.causes.joined()
     machine.answer_if_armed()
 
 

@@ -83,7 +83,8 @@ class VmCore:
         """Enter a state, and forget what belongs to others only."""
         if not may_follow(self.state, state):
             raise IllegalEvent(f"{self.state} may not be followed by {state}")
-        self.state, self.since = state, now
+        before, self.state, self.since = self.state, state, now
+        self.summons.causes.entered(before, state, now, self.error)
         if state is not _S.BOOTING:
             self.boot.masking = None
         if state is not _S.DRAINING:
@@ -139,7 +140,8 @@ class VmCore:
             return False
         mode = self.guest.stop_mode if self.terms.removed else mode_of_stop(self.guest)
         if self.summons.current is not None and not self.terms.removed:
-            self.again = SummonRequested(self.summons.current.trigger)
+            self.again = SummonRequested(self.summons.current.trigger, by=self.summons.causes.asked_by())
+        self.summons.causes.will_stop("removed" if self.terms.removed else "changed", note=why)
         self.enter(_S.STOPPING, now)
         self.disarm("failed")
         self.finish_summon(why, now)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jitsu_protocol.model.guests import difference
 from jitsu_protocol.model.lifetimes import REPLY_MAX_AGE_S, AnswerLifetimes
 from jitsu_protocol.model.vm_keys import StopMode
+from jitsu_vmd.rules.causes import Causes
 from jitsu_vmd.rules.orders import Orders
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Summons:
     starts: int = 0
     boot_s: float | None = None
     """How long the last boot took, from the summon to ready; None if this vmd has seen none."""
+    causes: Causes = field(default_factory=Causes)
 
 
 @dataclass

@@ -43,6 +43,7 @@ def lost(machine: VmCore, event: GuestSeen, now: float) -> None:
     if event.guest is GuestState.CRASHED:
         machine.error = event.reason or "the VM crashed"
         machine.backoff.died(now)
+        machine.summons.causes.will_stop("crashed", note=machine.error)
     machine.enter(STATE_FOUND[event.guest], now)
 
 

@@ -63,6 +63,7 @@ def stop_drained(machine: VmCore, event: StopApproved, now: float) -> None:
     """Stop the VM: all replicas honour this drain."""
     if event.drain != machine.drains.current:
         refuse_stop(machine, event, now)
+    machine.summons.causes.will_stop("idle")
     machine.enter(_S.STOPPING, now)
     machine.stop(machine.vm.stop_mode)
 
@@ -81,8 +82,9 @@ def drain_is_late(machine: VmCore, _: Tick, now: float) -> None:
 # --- an operator ---
 
 
-def stop_now(machine: VmCore, _: StopRequested, now: float) -> None:
+def stop_now(machine: VmCore, event: StopRequested, now: float) -> None:
     """Stop the VM, and tell everybody who waits for it."""
+    machine.summons.causes.will_stop("operator", event.by)
     machine.enter(_S.STOPPING, now)
     machine.disarm("failed")
     machine.finish_summon("stopped by an operator", now)
