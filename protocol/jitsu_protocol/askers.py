@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from jitsu_protocol.messages import Asker
+from jitsu_protocol.messages import NotedClient
 from jitsu_protocol.model.privacy import Privacy
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MAX_ABOUT_CHARACTERS = 255
 
 
 class Note(NamedTuple):
-    """A client, as an Asker has it; `at` is a time of this process."""
+    """A client, as an NotedClient has it; `at` is a time of this process."""
 
     vm: str
     token: str
@@ -39,9 +39,9 @@ class Note(NamedTuple):
     client: str
     at: float
 
-    def asked(self, now: float) -> Asker:
+    def asked(self, now: float) -> NotedClient:
         """Return it for a report that is sent now."""
-        return Asker(self.vm, self.token, self.what, self.about, self.client, max(0.0, now - self.at))
+        return NotedClient(self.vm, self.token, self.what, self.about, self.client, max(0.0, now - self.at))
 
 
 @dataclass
@@ -81,6 +81,6 @@ class Askers:
         return notes
 
 
-def asked(notes: Iterable[Note], now: float) -> list[Asker]:
+def asked(notes: Iterable[Note], now: float) -> list[NotedClient]:
     """Return notes for a report that is sent now."""
     return [note.asked(now) for note in notes]

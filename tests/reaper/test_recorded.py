@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jitsu_protocol.askers import MAX_CAUSES, MAX_SAMPLES, Askers, asked
-from jitsu_protocol.messages import Asker, Connected, Report, VmStatus
+from jitsu_protocol.messages import Connected, NotedClient, Report, VmStatus
 from jitsu_protocol.model.privacy import Privacy
 from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules import recorded as bounds
@@ -58,9 +58,10 @@ def test_g9_a_flood_of_vms_and_clients_is_bounded(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(bounds, name, most)
     made = Recorded()
     for n in range(500):
-        flood = [Asker(f"v{n}", f"t{n}-{m}", "query", f"{m} A", f"10.0.{m}.0/24", 0.0) for m in range(20)]
+        flood = [NotedClient(f"v{n}", f"t{n}-{m}", "query", f"{m} A", f"10.0.{m}.0/24", 0.0) for m in range(20)]
         connected = [Connected(f"v{n}", 1, False, [])]
-        made.report(Report(replica="dns-0", instance="i", batch=n, lease_s=1.0, asked=flood, connected=connected), WALL)
+        report = Report(replica="dns-0", instance="i", batch=n, lease_s=1.0, asked=flood, connected=connected)
+        made.report(report, WALL, {f"v{n}"})
         made.refused(f"v{n}", "x" * 10_000, WALL)
         for m in range(30):
             began = boot(0.0, begun_mono=float(m + 1), by="")
@@ -73,6 +74,18 @@ def test_g9_a_flood_of_vms_and_clients_is_bounded(monkeypatch: pytest.MonkeyPatc
     assert len(found) <= 5
     assert found[-1] == 499
     assert len(made.refusals["v499"][0].reason) == bounds.MAX_NOTE_CHARACTERS
+
+
+def test_g9_a_reporter_that_makes_up_vms_and_ages_displaces_nothing() -> None:
+    made = Situation()
+    made.ready(30.0)
+    made_up = [NotedClient(f"x{n}", "", "query", "x A", "", 1e300) for n in range(1000)]
+    made.report(asked=made_up, connected=[Connected("x", 1, False, [])])
+    made.asked(1e300)
+    assert list(made.recorded.vms) == [made.vm.uuid]
+    assert made.recorded.connections_of("x", WALL + made.now) is None
+    (client,) = made.why().clients
+    assert client.ts == WALL + made.now - bounds.KEPT_S
 
 
 def test_what_is_older_than_thirty_days_is_forgotten() -> None:
@@ -145,6 +158,7 @@ async def test_a_reaper_that_was_killed_finds_every_boot_stop_and_client_again(t
         "not ours\n",
         '["jitsu-record", 1]\n["event","x",{"what":"boot"}]\n',
         '["jitsu-record", 1]\n["event","x",{"what":"boot","ts":1e999}]\n',
+        '["jitsu-record", 1]\n["event","x",{"what":"boot","ts":1e300}]\n',
         '["jitsu-record", 1]\n["clients","x",[[1,2]]]\n',
         '["jitsu-record", 1]\n["clients","x",["abcdef"]]\n',
         '["jitsu-record", 1]\n' + "[" * 30_000 + "\n",

@@ -306,7 +306,7 @@ def test_25_it_is_asleep() -> None:
     ("fact", "text"),
     [
         (stop("idle", 9.0), "The reaper stopped it because it was idle."),
-        (stop("operator", 9.0, by="operator:bob"), "operator:bob stopped it."),
+        (stop("operator", 9.0, by="operator:bob"), "It was stopped by operator:bob."),
         (stop("changed", 9.0, note="memory is 64 MiB now"), "Vmd stopped it because its configuration has changed: "),
         (stop("removed", 9.0), "Vmd stopped it because it is no longer configured."),
         (stop("ended", 9.0), "It ended by itself, or somebody stopped it without Jitsu."),
@@ -344,3 +344,16 @@ def test_the_name_of_a_client_stays_out_of_it_if_none_is_recorded() -> None:
     made.asked(30.25, token=TOKEN, client="")
     made.ready(30.0)
     assert f"because a client asked for {NAME} A (dns-0)" in made.why().why_booted
+
+
+def test_ages_go_on_after_vmd_has_published_them() -> None:
+    made = Situation()
+    made.state(VmState.FAILED, 3.0, last_error="no memory", retry_after_s=7.0)
+    made.now += 4.0
+    why = made.why()
+    assert (why.why_up, why.when_stops) == (
+        "www has been failed for 7 s. No memory.",
+        "It does not run. A query can start it again in 3 s.",
+    )
+    made.now += 4.0
+    assert made.why().when_stops == "It does not run. The next query for its name starts it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jitsu_protocol.messages import Asker, Report, Use, VmBoot, VmStatus, VmStop
+from jitsu_protocol.messages import NotedClient, Report, Use, VmBoot, VmStatus, VmStop
 from jitsu_protocol.model.inventory import VmChanged
 from jitsu_protocol.model.states import VmState
 from jitsu_reaper.rules.events import StateChanged, UsageReported, VmsConfigured
@@ -65,7 +65,7 @@ class Situation:
         """Have a client noticed."""
         reporter = {"replica": "dns-0"} | {key: more[key] for key in more if key in ("replica", "service", "host")}
         token, client = more.get("token", ""), more.get("client", "192.0.2.0/24")
-        self.report(asked=[Asker(self.vm.uuid, token, what, about, client, age_s)], **reporter)  # type: ignore[arg-type]
+        self.report(asked=[NotedClient(self.vm.uuid, token, what, about, client, age_s)], **reporter)  # type: ignore[arg-type]
 
     def connected(self, connected: Connected) -> None:
         """Have Synjitsu report who is connected; that counts as use now."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from jitsu_protocol.messages.base import VERSION, Done, Failure, FeedItem, Message, Ping, Pong, Request
 from jitsu_protocol.messages.reaper import (
-    Asker,
     Connected,
     ForgetClients,
+    NotedClient,
     Peer,
     Report,
     Use,
@@ -95,7 +95,6 @@ __all__ = [
     "Apply",
     "Arm",
     "AskedHypervisor",
-    "Asker",
     "Branch",
     "BranchList",
     "CancelDrain",
@@ -135,6 +134,7 @@ __all__ = [
     "Log",
     "Merge",
     "Message",
+    "NotedClient",
     "OperatorStop",
     "Peer",
     "Ping",

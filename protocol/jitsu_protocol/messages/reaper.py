@@ -37,7 +37,7 @@ class Use(NamedTuple):
     """Seconds since the latest use."""
 
 
-class Asker(NamedTuple):
+class NotedClient(NamedTuple):
     """A client that asked for a VM, or sent it a packet; only a list on the bus, because there may be many."""
 
     vm: VmId
@@ -107,7 +107,7 @@ class Report(Request):
     """What an operator should repair, for `jitsu status`."""
     leaving: bool = False
     """The reporter stops in an orderly way, and sends no further report."""
-    asked: list[Asker] = Field(default_factory=list, max_length=MAX_ASKED)
+    asked: list[NotedClient] = Field(default_factory=list, max_length=MAX_ASKED)
     """Facts for `jitsu why`: who caused a summon, and now and then one of the clients that are answered at once. They
     decide nothing. Empty from a reporter of protocol 1.2 or earlier."""
     connected: list[Connected] = Field(default_factory=list, max_length=MAX_ASKED)
@@ -177,7 +177,7 @@ class WhyEvent(BaseModel):
     ts: float
     """When it began, in Unix time."""
     cause: str
-    """Of a boot: `query`, `packet`, `magic packet`, `operator`, `traffic`, `dns` or `found`. Of a stop:
+    """Of a boot: `query`, `packet`, `magic packet`, `operator`, `schedule`, `traffic`, `dns` or `found`. Of a stop:
     `idle`, `room`, `operator`, `changed`, `removed`, `failed`, `ended`, `crashed` or `unknown`."""
     decided_by: str
     """A service or an operator: `dns-0`, `operator:alice`, `the reaper`, `vmd`, `the VM itself`."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HEAD = '["jitsu-record", 1]\n'
 MAX_LINE_CHARACTERS = 32_768
 MAX_TEXT_CHARACTERS = 1_000
+MAX_TS = 2.0**40
+"""In 30,000 years; localtime(3) cannot show every number."""
 _FIELDS = frozenset(Occurrence.__dataclass_fields__)
 
 
@@ -87,19 +89,26 @@ def _occurrence(fields: dict[str, Any]) -> Occurrence:
     took = fields.get("took_s")
     took_s = None if took is None else _number(took)
     return Occurrence(
-        fields["what"], _number(fields.get("ts")), mono=_number(fields.get("mono", 0.0)), took_s=took_s, **texts
+        fields["what"], _ts(fields.get("ts")), mono=_number(fields.get("mono", 0.0)), took_s=took_s, **texts
     )
 
 
 def _client(row: Any) -> tuple[ClientKey, Noticed]:
     *texts, ts, times = row
-    return ClientKey(*map(_text, texts)), Noticed(_number(ts), int(_number(times)))
+    return ClientKey(*map(_text, texts)), Noticed(_ts(ts), int(_number(times)))
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS:
         raise ValueError("it has no text where one belongs")
     return value
+
+
+def _ts(value: Any) -> float:
+    ts = _number(value)
+    if not 0 <= ts < MAX_TS:
+        raise ValueError("it has a time that makes no sense")
+    return ts
 
 
 def _number(value: Any) -> float:

@@ -26,7 +26,7 @@ from jitsu_protocol.model.states import AT_REST, VmState
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from jitsu_protocol.messages import Asker, Connected, Report, VmBoot, VmStatus, VmStop
+    from jitsu_protocol.messages import Connected, NotedClient, Report, VmBoot, VmStatus, VmStop
 
 MAX_EVENTS = 20
 """Of one VM: ten boots with their stops."""
@@ -128,22 +128,26 @@ class Recorded:
         self.refusals: OrderedDict[str, list[Refusal]] = OrderedDict()
         self._decided: dict[str, tuple[str, str]] = {}
         """VM that is being stopped -> why this reaper decided that: `idle` or `room`, and a text."""
-        self._tokens: OrderedDict[str, tuple[float, str, Asker]] = OrderedDict()
+        self._tokens: OrderedDict[str, tuple[float, str, NotedClient]] = OrderedDict()
         """Token -> when it came, from whom, and the client."""
+        self._heard: dict[str, float] = {}
+        """VM -> when its status came: the ages in it are from then."""
         self._events = self._clients = 0
 
     # --- what is noticed ---
 
-    def report(self, report: Report, wall: float) -> None:
-        """Note what a reporter says of clients; a hostile one displaces facts, and nothing else."""
+    def report(self, report: Report, wall: float, vms: Container[str]) -> None:
+        """Note what a reporter says of the clients of these VMs: made-up ones must not displace what is known."""
         for asked in report.asked:
+            if asked.vm not in vms:
+                continue
             key = ClientKey(asked.what, asked.about, asked.client, report.replica)
-            self._note_client(asked.vm, key, wall - asked.age_s)
+            self._note_client(asked.vm, key, _ts(wall, asked.age_s))
             if asked.token:
                 self._explain(asked, report.replica, wall)
         for each in report.connected:
             self._connected.pop(each.vm, None)
-            if each.open or each.unseen:
+            if each.vm in vms and (each.open or each.unseen):
                 self._connected[each.vm] = wall, each
         while len(self._connected) > MAX_CONNECTED:
             self._connected.popitem(last=False)
@@ -151,10 +155,11 @@ class Recorded:
     def status(self, status: VmStatus, wall: float) -> None:
         """Note what vmd says of the last boot and the last stop of a VM."""
         vm, boot, stop = status.uuid, status.boot, status.stop
+        self._heard[vm] = wall
         if boot is not None:
             self._put(vm, self._boot(boot, stop, wall))
         elif status.state in (VmState.READY, VmState.DRAINING) and not self._was_up(vm):
-            started = wall - (status.up_s if status.up_s is not None else status.state_age_s)
+            started = _ts(wall, status.up_s if status.up_s is not None else status.state_age_s)
             self._put(vm, Occurrence("boot", started, "found", "vmd", outcome="ready"))
         if stop is not None and stop.why != "failed":
             self._put(vm, self._stop(vm, stop, wall))
@@ -163,6 +168,10 @@ class Recorded:
         if status.state in AT_REST:
             self._decided.pop(vm, None)
             self._connected.pop(vm, None)
+
+    def heard_ago(self, vm: str, wall: float) -> float:
+        """Return how old the ages in the status of a VM are."""
+        return max(wall - self._heard.get(vm, wall), 0.0)
 
     def connections_of(self, vm: str, wall: float) -> Connected | None:
         """Return who is connected to a VM; None if nobody is, or if that was reported too long ago."""
@@ -182,13 +191,17 @@ class Recorded:
 
     def forget(self, vm: str) -> None:
         """Forget a VM that is no longer configured."""
+        self._drop(vm)
+        self._connected.pop(vm, None)
+        self._heard.pop(vm, None)
+        self.refusals.pop(vm, None)
+        self._decided.pop(vm, None)
+
+    def _drop(self, vm: str) -> None:
         if (record := self.vms.pop(vm, None)) is not None:
             self._events -= len(record.events)
             self._clients -= len(record.clients)
             self.unsaved.gone.append(vm)
-        self._connected.pop(vm, None)
-        self.refusals.pop(vm, None)
-        self._decided.pop(vm, None)
 
     def keep_only(self, vms: Container[str]) -> None:
         """Forget all others: they were removed while no reaper ran."""
@@ -197,7 +210,9 @@ class Recorded:
 
     def clear(self) -> None:
         """Forget everything: an operator wants that."""
+        heard = self._heard
         self.__init__()  # type: ignore[misc]
+        self._heard = heard
 
     def expire(self, wall: float) -> bool:
         """Forget what is too old; return whether there was any."""
@@ -241,7 +256,9 @@ class Recorded:
         return last is not None and last.what == "boot" and not last.outcome.startswith("failed")
 
     def _boot(self, boot: VmBoot, stop: VmStop | None, wall: float) -> Occurrence:
-        found = Occurrence("boot", wall - boot.age_s, boot.trigger, "", boot.begun_mono, boot.by, took_s=boot.took_s)
+        found = Occurrence(
+            "boot", _ts(wall, boot.age_s), boot.trigger, "", boot.begun_mono, boot.by, took_s=boot.took_s
+        )
         if boot.trigger == "operator":
             found = replace(found, by=boot.by or "an operator", token="")
         elif boot.trigger == "schedule":
@@ -269,7 +286,7 @@ class Recorded:
         outcome = "" if stop.took_s is None else "stopped"
         return Occurrence(
             "stop",
-            wall - stop.age_s,
+            _ts(wall, stop.age_s),
             why,
             by,
             stop.begun_mono,
@@ -282,9 +299,9 @@ class Recorded:
         """Return a stop of which vmd, which is older, does not say why."""
         why, text = self._decided.get(status.uuid, ("unknown", status.last_error[:MAX_NOTE_CHARACTERS]))
         by = "the reaper" if why in ("idle", "room") else "vmd"
-        return Occurrence("stop", wall - status.state_age_s, why, by, about=text, outcome="stopped")
+        return Occurrence("stop", _ts(wall, status.state_age_s), why, by, about=text, outcome="stopped")
 
-    def _explain(self, asked: Asker, reporter: str, wall: float) -> None:
+    def _explain(self, asked: NotedClient, reporter: str, wall: float) -> None:
         """Note which client a token means, and complete the boot that it has caused."""
         self._tokens[asked.token] = (wall, reporter, asked)
         while self._tokens and (len(self._tokens) > MAX_TOKENS or self._is_old(wall)):
@@ -342,10 +359,15 @@ class Recorded:
 
     def _displace(self) -> None:
         while self._events > MAX_ALL_EVENTS or self._clients > MAX_ALL_CLIENTS or len(self.vms) > MAX_ALL_EVENTS:
-            self.forget(next(iter(self.vms)))
+            self._drop(next(iter(self.vms)))
 
 
-def _explained(boot: Occurrence, asked: Asker, reporter: str) -> Occurrence:
+def _ts(wall: float, age_s: float) -> float:
+    """Return when that was; an age that makes no sense may not become a time that nobody can print."""
+    return wall - min(max(age_s, 0.0), KEPT_S)
+
+
+def _explained(boot: Occurrence, asked: NotedClient, reporter: str) -> Occurrence:
     return replace(boot, cause=asked.what, by=reporter, about=asked.about, client=asked.client)
 
 

@@ -59,7 +59,7 @@ class Recorder:
         match event:
             case UsageReported(report, wall):
                 self._wall_offset = wall - now
-                self.recorded.report(report, wall)
+                self.recorded.report(report, wall, self._policy.vms.configured)
             case StatesListed(statuses, _, wall):
                 self._wall_offset = wall - now
                 for status in statuses:
@@ -68,6 +68,8 @@ class Recorder:
                 self._wall_offset = wall - now
                 if not gone:
                     self.recorded.status(status, wall)
+                elif status.uuid not in self._policy.vms.configured:
+                    self.recorded.forget(status.uuid)
             case DrainEnded(vm, reason):
                 if reason:
                     self.recorded.refused(vm, reason, now + self._wall_offset)

@@ -69,6 +69,7 @@ class Explanation:
         self.record = recorded.vms.get(vm) or VmRecord()
         self.connected = recorded.connections_of(vm, moment.wall)
         self.refusals = recorded.refusals.get(vm, [])
+        self.heard_ago = recorded.heard_ago(vm, moment.wall)
         self.policy = policy
         self.host = policy.vms.host_of(vm)
 

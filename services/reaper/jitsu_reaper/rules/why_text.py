@@ -106,7 +106,7 @@ def why_up(about: Explanation, reasons: Sequence[WhyReason], events: Sequence[Wh
     status, name = about.status, about.name
     if status is None:
         return f"The state of {name} is not known: its vmd is not heard."
-    since = spoken(status.state_age_s)
+    since = spoken(status.state_age_s + about.heard_ago)
     if about.state in AT_REST:
         return f"{name} has been {about.state} for {since}.{_why_off(about, events)}"
     if about.state is VmState.STOPPING:
@@ -150,7 +150,7 @@ def stop_cause(stop: WhyEvent) -> str:
         case "room":
             return f"the reaper stopped it to make room for another VM{about}"
         case "operator":
-            return f"{stop.decided_by} stopped it"
+            return f"it was stopped by {stop.decided_by}"
         case "changed":
             return f"vmd stopped it because its configuration has changed{about}"
         case "removed":
@@ -207,8 +207,9 @@ def _when_off(about: Explanation) -> str:
         return f"It does not start by itself: it is {status.hold}."
     if about.state in AT_REST and status is not None and status.asleep:
         return f"It does not run, and no query starts it: it is {status.asleep}."
-    if about.state in AT_REST and status is not None and status.retry_after_s:
-        return f"It does not run. A query can start it again in {spoken(status.retry_after_s)}."
+    wait = 0.0 if status is None or status.retry_after_s is None else status.retry_after_s - about.heard_ago
+    if about.state in AT_REST and wait > 0:
+        return f"It does not run. A query can start it again in {spoken(wait)}."
     if about.state in AT_REST:
         return "It does not run. The next query for its name starts it."
     return "When it stops is not known."

@@ -25,7 +25,8 @@ class SummonLog:
         """Return the timeline of a summon that has been admitted now, and may have waited for that."""
         asked_at = now - event.queued_s
         stages = [("query", asked_at - event.waited_s), ("summon", asked_at)]
-        return cls(event.trigger, [*stages, ("admitted", now)] if event.queued_s else stages, by=event.by if event.trigger == "operator" else "")
+        by = event.by if event.trigger == "operator" else ""
+        return cls(event.trigger, [*stages, ("admitted", now)] if event.queued_s else stages, by=by)
 
     def stage(self, name: str, now: float) -> None:
         """Note that a stage has been passed."""
