@@ -41,6 +41,10 @@ def test_a_user_of_jitsu_web_is_an_identity_like_any_other() -> None:
         ("operator", apply("operator:alice"), True),
         ("dns", Summon(vm="x"), True),
         ("dns", Summon(vm="x", by=ALICE), False),
+        ("dns", Summon(vm="x", by="operator:root"), False),
+        ("synjitsu", Summon(vm="x", trigger="operator"), False),
+        ("synjitsu", Summon(vm="x", trigger="traffic", by="a1b2"), True),
+        ("operator", Summon(vm="x", trigger="operator", by="operator:root"), True),
         (None, OperatorStop(vm="x", by=ALICE), True),
     ],
 )

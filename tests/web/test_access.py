@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from jitsu_protocol.messages import Summon
 from jitsu_protocol.messages.tokens import TokensChanged
+from jitsu_protocol.model.tokens import digest_of
+from jitsu_web.rules.callers import ApiCaller
 from jitsu_web.rules.tokens import TRUST_S
 from jitsu_web.wires.gate import MAX_BODY_BYTES
 from jitsu_web.wires.serving import UNIX
@@ -57,6 +59,16 @@ async def test_tokens_count_no_longer_when_the_store_was_not_heard_for_too_long(
         silent = await client.get("/api/v1/session")
         assert silent.status_code == 503
         assert silent.json()["hint"]
+
+
+async def test_who_reads_events_is_no_longer_let_in_when_the_store_was_not_heard_for_too_long() -> None:
+    async with web_under_test() as web:
+        olga = ApiCaller("olga", "operator", "token", digest_of(OPERATOR_TOKEN))
+        web.world.followed["store tokens"].live = False
+        web.world.time.advance(TRUST_S - 1.0)
+        assert web.api.is_still(olga)
+        web.world.time.advance(2.0)
+        assert not web.api.is_still(olga)
 
 
 async def test_a_session_changes_nothing_without_the_header_that_a_foreign_page_cannot_send() -> None:
@@ -124,14 +136,30 @@ async def test_a_page_of_another_site_changes_nothing() -> None:
 async def test_one_address_cannot_ask_without_limit_and_others_are_not_hindered() -> None:
     async with (
         web_under_test(web__request_rate="1", web__request_burst="3") as web,
-        web.client(peer="10.0.0.1") as greedy,
-        web.client(peer="10.0.0.2") as other,
+        web.client("", peer="10.0.0.1") as greedy,
+        web.client("", peer="10.0.0.2") as other,
     ):
         statuses = [(await greedy.get("/api/v1/session")).status_code for _ in range(5)]
-        assert statuses == [200, 200, 200, 429, 429]
-        assert (await other.get("/api/v1/session")).status_code == 200
+        assert statuses == [401, 401, 401, 429, 429]
+        assert (await other.get("/api/v1/session")).status_code == 401
         web.world.time.advance(1.0)
-        assert (await greedy.get("/api/v1/session")).status_code == 200
+        assert (await greedy.get("/api/v1/session")).status_code == 401
+
+
+async def test_nobody_uses_up_what_another_user_of_the_same_address_may_ask_for() -> None:
+    async with (
+        web_under_test(web__request_rate="1", web__request_burst="3") as web,
+        web.client("") as nobody,
+        web.client("jitsu_" + "x" * 43) as guesser,
+        web.client(VIEWER_TOKEN) as viewer,
+        web.client() as operator,
+    ):
+        for greedy, status in ((nobody, 401), (guesser, 429), (viewer, 200)):
+            assert (await greedy.get("/api/v1/session")).status_code in (status, 429)
+            for _ in range(5):
+                last = await greedy.get("/api/v1/session")
+            assert last.status_code == 429
+        assert (await operator.get("/api/v1/session")).status_code == 200
 
 
 async def test_a_long_body_is_refused() -> None:
@@ -147,16 +175,17 @@ async def test_a_long_body_is_refused() -> None:
         assert (await client.patch("/api/v1/vms/www", content=pieces(), headers=headers)).status_code == 413
 
 
-async def test_somebody_without_credentials_has_nothing_read_but_a_login() -> None:
+async def test_somebody_who_may_change_nothing_has_nothing_read_but_a_login() -> None:
     read = []
 
     async def pieces() -> AsyncIterator[bytes]:
         read.append(True)
         yield b"{}"
 
-    async with web_under_test() as web, web.client("") as client:
+    async with web_under_test() as web, web.client("") as client, web.client(VIEWER_TOKEN) as viewer:
         headers = {"Content-Type": "application/json"}
         assert (await client.patch("/api/v1/vms/www", content=pieces(), headers=headers)).status_code == 401
+        assert (await viewer.patch("/api/v1/vms/www", content=pieces(), headers=headers)).status_code == 403
         assert read == []
         long = await client.post("/api/v1/session", content=b" " * 5000, headers=headers)
         assert long.status_code == 413

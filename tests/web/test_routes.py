@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jitsu_protocol.messages import Apply, Check, Checked, List, OperatorStop, Summon
+from jitsu_protocol.messages import Apply, Check, Checked, Diff, Difference, List, OperatorStop, Summon
 from jitsu_protocol.messages.store import CreateBranch, DeleteBranch, Merge
 from jitsu_protocol.messages.tokens import CreateToken
 from jitsu_protocol.model.errors import BackingOff, Conflict, Unavailable
@@ -233,3 +233,50 @@ async def test_a_branch_may_have_a_slash_in_its_name() -> None:
         assert [each.name for each in web.suite.asked(DeleteBranch)] == ["labels/host"]
         listed = web.suite.asked(List)
         assert ("labels/host", f"jitsu/vm/{WWW.uuid}/ip") in [(each.branch, each.prefix) for each in listed]
+
+
+async def test_a_value_is_removed_from_a_branch_and_the_branch_stays() -> None:
+    path = f"jitsu/vm/{WWW.uuid}/ip"
+    async with web_under_test() as web, web.client() as client:
+        removed = await client.delete(f"/api/v1/config/branches/labels/host/tree/{path}")
+        assert (removed.status_code, web.suite.asked(DeleteBranch)) == (200, [])
+        [applied] = web.suite.applied
+        assert (applied.branch, [(each.path, each.value) for each in applied.changes]) == (
+            "labels/host",
+            [(path, None)],
+        )
+
+
+async def test_a_changed_key_leaves_what_the_store_alone_knows_yet_of_the_others() -> None:
+    async with web_under_test() as web, web.client() as client:
+        for keys in ({"memory": "64MiB"}, {"ttl": 30}):  # no feed has brought the first commit when the second comes
+            assert (await client.patch("/api/v1/vms/www", json={"keys": keys})).status_code == 200
+        first, second = ({each.path for each in applied.changes} for applied in web.suite.applied)
+        assert first
+        assert second
+        assert not first & second
+
+
+@pytest.mark.parametrize(
+    ("method", "place", "body"),
+    [
+        ("PUT", "vms/www", {"keys": {"dns": "www.jitsu.test", "ip": "127.0.1.9"}}),
+        ("PATCH", "vms/www", {"keys": {"ip": "127.0.1.9"}}),
+        ("DELETE", "vms/www", None),
+        ("PUT", f"config/branches/master/tree/jitsu/vm/{WWW.uuid}/ip", {"value": "127.0.1.9"}),
+        ("DELETE", f"config/branches/master/tree/jitsu/vm/{WWW.uuid}/ip", None),
+    ],
+)
+async def test_what_is_committed_after_if_match_was_checked_fails_the_change(
+    method: str, place: str, body: Any
+) -> None:
+    path = f"jitsu/vm/{WWW.uuid}/ip"
+    async with web_under_test() as web, web.client() as client:
+
+        def checked(_: Diff) -> Difference:
+            web.suite.tree[path] = "127.0.1.7"  # somebody else, at once
+            return Difference(changes=[])
+
+        web.world.answers[Diff] = checked
+        await client.request(method, f"/api/v1/{place}", json=body, headers={"If-Match": f'"{COMMIT}"'})
+        assert [each.expect.get(path) for each in web.suite.applied] == ["127.0.1.1"]

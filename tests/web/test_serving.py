@@ -35,9 +35,9 @@ async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, t
         writer.close()
 
 
-async def served(bound: socket.socket, use: Any) -> Any:
+async def served(bound: socket.socket, use: Any, app: Any = application) -> Any:
     stop = asyncio.Event()
-    serving_task = asyncio.create_task(serving.serve(application, bound, None, stop))
+    serving_task = asyncio.create_task(serving.serve(app, bound, None, stop))
     try:
         await asyncio.sleep(0.1)
         return await use()
@@ -84,6 +84,56 @@ async def test_a_connection_without_a_whole_request_is_closed(monkeypatch: pytes
     nothing, half, one_and_half = await served(bound, use)
     assert nothing == half == b""
     assert one_and_half.count(b"200 OK") == 1
+
+
+async def whole_body(_: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await application({"client": "whole"}, None, send)
+
+
+async def test_a_connection_without_a_whole_body_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "REQUEST_LIMIT_S", 0.2)
+    bound = serving.listening_socket(load(None, {}, {"web.listen": "127.0.0.1:0"}).web.listen)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+
+    async def use() -> list[bytes]:
+        return [
+            await exchange(*await asyncio.open_connection(*bound.getsockname()), head + body) for body in (b"{", b"{}")
+        ]
+
+    half, whole = await served(bound, use, whole_body)
+    assert half == b""
+    assert b"200 OK" in whole
+
+
+async def test_a_connection_whose_other_end_reads_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "REQUEST_LIMIT_S", 0.2)
+    bound = serving.listening_socket(load(None, {}, {"web.listen": "127.0.0.1:0"}).web.listen)
+    gone = asyncio.Event()
+
+    async def endless(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        piece = {"type": "http.response.body", "body": b"x" * 65_536, "more_body": True}
+
+        async def sending() -> None:
+            while not gone.is_set():
+                await send(piece)
+                await asyncio.sleep(0)  # uvicorn returns at once when the connection is gone
+
+        task = asyncio.create_task(sending())
+        assert (await receive())["type"] == "http.disconnect"
+        gone.set()
+        await task
+
+    async def use() -> None:
+        _, writer = await asyncio.open_connection(*bound.getsockname(), limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(gone.wait(), 5.0)
+        writer.close()
+
+    await served(bound, use, endless)
 
 
 @pytest.mark.parametrize(

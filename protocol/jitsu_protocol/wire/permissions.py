@@ -12,6 +12,7 @@ from jitsu_protocol import messages
 from jitsu_protocol.messages import tokens
 from jitsu_protocol.messages.base import AuthoredRequest
 from jitsu_protocol.model.errors import Forbidden
+from jitsu_protocol.model.identity import Role as IdentityRole
 from jitsu_protocol.model.identity import is_via_web
 
 if TYPE_CHECKING:
@@ -79,11 +80,15 @@ def check_user(role: str | None, request: Request) -> None:
     """Raise Forbidden unless a request names the person in whose name it is sent, as the role of its key demands.
 
     jitsu-web has to name its user, and may not pass for somebody who asks directly. Nobody else may pass for it.
+    A service does not pass for an operator either, whose start a hold or a back-off does not stop.
     On ipc, where there are no keys (None), everybody is believed.
     """
     if role is None:
         return
     match request:
+        case messages.Summon(trigger=trigger, by=user) if role not in USERS:
+            if trigger == "operator" or user.startswith(f"{IdentityRole.OPERATOR}:"):
+                raise Forbidden(f"a key of {role} may not start a VM as an operator")
         case messages.Summon(by=user) | messages.StartDiscarding(by=user) | messages.OperatorStop(by=user):
             pass
         case AuthoredRequest(author=user):

@@ -36,11 +36,13 @@ class WebSettings(Section):
     )
     request_rate: Rate = Field(
         50.0,
-        description="Requests a second of one client address; 0: any number.",
+        description="Requests a second of one user, or of one client address without credentials; 0: any number.",
         json_schema_extra={"unit": "requests/s"},
     )
     request_burst: Limit = Field(
-        200.0, description="Requests of one client address at once.", json_schema_extra={"unit": "requests"}
+        200.0,
+        description="Requests of one user, or of one client address without credentials, at once.",
+        json_schema_extra={"unit": "requests"},
     )
     max_streams: int = Field(100, ge=1, le=10_000, description="Open pages and other readers of events at once.")
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)

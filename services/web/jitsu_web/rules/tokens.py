@@ -40,9 +40,13 @@ class TokenTable:
         if self._heard_at is not None:
             self._heard_at = now
 
+    def is_trusted(self, now: float) -> bool:
+        """Return whether the store was heard lately enough to believe what it said."""
+        return self._heard_at is not None and now - self._heard_at <= TRUST_S
+
     def check_trust(self, now: float) -> None:
         """Raise HttpProblem if the store was not heard for too long to believe what it said."""
-        if self._heard_at is None or now - self._heard_at > TRUST_S:
+        if not self.is_trusted(now):
             raise HttpProblem(
                 503,
                 "the store is not heard, so no token can be checked",

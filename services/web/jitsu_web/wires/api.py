@@ -65,8 +65,11 @@ class Api:
 
     def is_still(self, caller: ApiCaller) -> bool:
         """Return whether somebody who has been let in would still be: the token may have been revoked."""
+        if caller.via == "socket":
+            return True
         known = self.tokens.named(caller.name, self.clock.wall())
-        return caller.via == "socket" or (known is not None and known.digest == caller.digest)
+        is_same = known is not None and known.digest == caller.digest
+        return is_same and self.tokens.is_trusted(self.clock.now())
 
     def _of_token(self, scheme: str, token: str) -> ApiCaller:
         self.tokens.check_trust(self.clock.now())
@@ -87,18 +90,23 @@ def api_of(request: Request) -> Api:
 def caller_of(request: Request, _: Annotated[Any, Depends(BEARER)]) -> ApiCaller:
     """Return who asks, if they may do what they ask; raises HttpProblem."""
     caller = api_of(request).caller(request)
-    needed = needed_role(request.method)
-    is_own_session = request.method == "DELETE" and request.url.path == "/api/v1/session"
-    if not is_own_session and not may(caller.role, needed):
-        raise HttpProblem(
-            403, f"{caller.name} is a {caller.role}, and this needs an {needed}", "use a token of that role"
-        )
-    is_change = needed == "operator"
+    check_role(caller, request)
+    is_change = needed_role(request.method) == "operator"
     if is_change and caller.via == "session" and not _is_equal(request.headers.get(CSRF_HEADER, ""), caller.csrf):
         raise HttpProblem(
             403, "the header X-CSRF-Token is missing or wrong", "GET /api/v1/session returns it as `csrf`"
         )
     return caller
+
+
+def check_role(caller: ApiCaller, request: Request) -> None:
+    """Raise HttpProblem if somebody's role does not allow what they ask for."""
+    needed = needed_role(request.method)
+    is_own_session = request.method == "DELETE" and request.scope["path"] == "/api/v1/session"
+    if not is_own_session and not may(caller.role, needed):
+        raise HttpProblem(
+            403, f"{caller.name} is a {caller.role}, and this needs an {needed}", "use a token of that role"
+        )
 
 
 def _is_equal(sent: str, right: str) -> bool:

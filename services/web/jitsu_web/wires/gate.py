@@ -1,9 +1,9 @@
 """What every request passes before it reaches a route, and every answer on its way out.
 
 the Host header     a name of this server (rules/hosts.py)                  421
-the rate            of the client's address (rates of the protocol)        429
+the rate            of the user; of the address, without credentials       429
 the Origin          of a change: this server, or none                       403
-credentials         of a change, before its body is read                    401
+credentials, role   of a change, before its body is read              401, 403
 the body            at most MAX_BODY_BYTES, whatever Content-Length says    413
 on the way out      headers that keep browsers from doing what nobody meant
 """
@@ -21,7 +21,7 @@ from jitsu_protocol.rates import Buckets
 from jitsu_web.rules.callers import READS
 from jitsu_web.rules.hosts import HostNames, is_same_origin
 from jitsu_web.rules.problems import MEDIA_TYPE, HttpProblem, document
-from jitsu_web.wires.serving import UNIX
+from jitsu_web.wires.api import check_role
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -84,15 +84,15 @@ class Gate:
             await send(message)
 
         try:
-            self._check(scope)
-            longest = MAX_BODY_BYTES if self._is_known(scope) else MAX_LOGIN_BYTES
+            longest = MAX_BODY_BYTES if self._admits_change(scope) else MAX_LOGIN_BYTES
             await self._app(scope, _Limited(scope, receive, longest), sending)
         except HttpProblem as problem:
             if started:
                 raise
             await answer(problem, sending)
 
-    def _check(self, scope: Scope) -> None:
+    def _admits_change(self, scope: Scope) -> bool:
+        """Return whether somebody asks for a change who may ask for one; raises HttpProblem."""
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._hosts.allows(host):
@@ -101,8 +101,14 @@ class Gate:
                 f"this server is not called {host[:100]!r}",
                 "use its address, or add the name to web.hosts in jitsu.toml",
             )
-        client = scope.get("client") or ("", 0)
-        key = tuple(client) if client[0] == UNIX else client[0]  # a user of this machine, or an address
+        request = Request(scope)
+        caller, refusal, key = None, None, (scope.get("client") or ("", 0))[0]
+        try:
+            caller = self._api.caller(request)
+            # Not by the address: whoever has no credentials must not use up what others at it may ask for.
+            key = (caller.name, caller.digest)
+        except HttpProblem as problem:
+            refusal = problem
         if not self._rates.take(key, self._clock.now()):
             raise HttpProblem(429, "too many requests", "wait a second").with_headers(Retry_After="1")
         if scope["method"] not in READS:
@@ -110,12 +116,12 @@ class Gate:
             is_foreign = headers.get(b"sec-fetch-site", b"") in (b"cross-site", b"same-site")
             if is_foreign or (origin and not is_same_origin(origin, host)):
                 raise HttpProblem(403, "a page of another site may change nothing here", "use this server's own page")
-
-    def _is_known(self, scope: Scope) -> bool:
-        """Return whether a change is asked for by somebody with credentials; raises HttpProblem if it has to be."""
         if scope["method"] in READS or scope["path"] == LOGIN:
             return False
-        self._api.caller(Request(scope))
+        if caller is None:
+            assert refusal is not None
+            raise refusal
+        check_role(caller, request)
         return True
 
     def _more_headers(self, scope: Scope, message: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 UNIX = "unix"
 """What stands in `scope["client"]` as the host of somebody at the Unix socket; the port is the uid."""
 REQUEST_LIMIT_S = 10.0
-"""A connection that has sent no whole request head in this time is closed: slow ones must not fill all places."""
+"""A connection is closed that in this time has sent no whole request head, or no whole body, or has read nothing of
+its answer: slow ones must not fill all places."""
 MAX_CONNECTIONS = 1_000
 MAX_HEAD_BYTES = 32 * 1024
 STOP_LIMIT_S = 1
@@ -51,6 +52,7 @@ class PeerConnection(H11Protocol):
             _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             self.client = (UNIX, uid)
         self._seen: Any = None
+        self._unread = 0
         self._limit = asyncio.get_running_loop().call_later(REQUEST_LIMIT_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -59,12 +61,18 @@ class PeerConnection(H11Protocol):
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        """Close the connection if no request has begun since the last look, and none is being answered."""
+        """Close the connection if its other end has made no progress since the last look.
+
+        It has begun no request and waits for no answer, it has not sent the whole body of its request, or it has read
+        nothing of an answer that waits to be sent.
+        """
         cycle: Any = self.cycle  # uvicorn's own types leave out that it is None at first
-        if cycle is self._seen and (cycle is None or cycle.response_complete):
-            self.transport.close()
+        unread = self.transport.get_write_buffer_size() if self.flow.write_paused else 0
+        is_waited_for = cycle is None or cycle.response_complete or cycle.more_body
+        if (cycle is self._seen and is_waited_for) or 0 < unread == self._unread:
+            self.transport.abort()  # to close it would wait until everything is sent
             return
-        self._seen = cycle
+        self._seen, self._unread = cycle, unread
         self._limit = asyncio.get_running_loop().call_later(REQUEST_LIMIT_S, self._look)
 
 

@@ -200,7 +200,8 @@ class MqttSender:
             payload = message.payload if isinstance(message.payload, bytes) else b""
             uuid = self._uuids.get(self._topics.commanded(str(message.topic)), "")
             wanted = payload.decode("ascii", "replace") if len(payload) <= MAX_PAYLOAD_BYTES else ""
-            if message.retain or not uuid or wanted not in (ON, OFF):
+            is_allowed = self._settings.mqtt_commands  # a broker can send what nobody has subscribed to
+            if not is_allowed or message.retain or not uuid or wanted not in (ON, OFF):
                 log.warning("MQTT command ignored", topic=str(message.topic)[:200], retained=message.retain)
                 continue
             log.info("MQTT command", vm=uuid, wanted=wanted)

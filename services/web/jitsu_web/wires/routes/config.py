@@ -70,12 +70,6 @@ async def create_branch(api: TheApi, caller: TheCaller, asked: AskedBranch) -> A
     return AppliedShape(commit=applied.commit, changed=applied.changed)
 
 
-@router.delete("/branches/{branch:path}", status_code=204)
-async def delete_branch(api: TheApi, caller: TheCaller, branch: BranchName) -> None:
-    """Delete a branch and what was not merged; also if there is none."""
-    await api.asker.store(DeleteBranch(name=branch, author=caller.identity), Done)
-
-
 @router.get("/diff")
 async def compare(
     api: TheApi,
@@ -151,8 +145,9 @@ async def write_tree(
 ) -> AppliedShape:
     """Set the value at a path."""
     clean = path.strip("/")
-    await api.asker.check_match(if_match, clean, branch)
+    # Read first: what is committed after that fails the change itself, what was committed before fails If-Match.
     old = (await api.asker.leaves(clean, branch)).leaves.get(clean)
+    await api.asker.check_match(if_match, clean, branch)
     change = Change(path=clean, value=asked.value, old=old)
     return await _write(api, caller, [change], asked.message or f"Set {clean}", branch)
 
@@ -163,12 +158,19 @@ async def remove_from_tree(
 ) -> AppliedShape:
     """Remove the value at a path, or all that is below it."""
     clean = path.strip("/")
-    await api.asker.check_match(if_match, clean, branch)
     leaves = (await api.asker.leaves(clean, branch)).leaves
+    await api.asker.check_match(if_match, clean, branch)
     if not leaves:
         raise NotFound(f"there is nothing at {clean[:200]!r} on {branch[:100]}")
     changes = [Change(path=each, value=None, old=value) for each, value in leaves.items()]
     return await _write(api, caller, changes, f"Remove {clean}", branch)
+
+
+# After the routes of the tree, whose paths this one matches as well.
+@router.delete("/branches/{branch:path}", status_code=204)
+async def delete_branch(api: TheApi, caller: TheCaller, branch: BranchName) -> None:
+    """Delete a branch and what was not merged; also if there is none."""
+    await api.asker.store(DeleteBranch(name=branch, author=caller.identity), Done)
 
 
 async def _write(api: TheApi, caller: TheCaller, changes: list[Change], message: str, branch: str) -> AppliedShape:

@@ -11,7 +11,8 @@ from jitsu_protocol.changes import changes_for, expectations
 from jitsu_protocol.messages import Change
 from jitsu_protocol.model.errors import Conflict, NotFound
 from jitsu_protocol.model.export import keys_of
-from jitsu_protocol.model.vm import VM, VM_ROOT, to_tree
+from jitsu_protocol.model.vm import VM, VM_ROOT, InvalidVm, from_tree, to_tree
+from jitsu_protocol.rows import below
 from jitsu_web.rules.cursor import page_of
 from jitsu_web.rules.problems import HttpProblem
 from jitsu_web.rules.written import vm_of, with_stop_mode
@@ -86,8 +87,7 @@ async def replace_vm(
             raise HttpProblem(412, f"there is no VM {name}", "leave If-Match out to create it") from None
         vm = vm_of(name, asked.keys, api.defaults)
         return await _commit(api, caller, vm, {}, asked.message or f"Create {vm.name}", force=force)
-    await api.asker.check_match(if_match, found.path)
-    own = (await api.asker.leaves(found.path)).leaves
+    own = await _leaves(api, found.path, if_match)
     vm = vm_of(found.name, asked.keys, api.defaults, found.uuid)
     return await _commit(api, caller, vm, own, asked.message or f"Change {vm.name}", force=force)
 
@@ -98,11 +98,12 @@ async def change_vm(
 ) -> AppliedShape:
     """Change some keys of a VM; a key with null has its default again."""
     found = api.live.board.find(name)
-    await api.asker.check_match(if_match, found.path)
-    own = (await api.asker.leaves(found.path)).leaves
-    model = api.live.board.model(found.uuid)
-    if model is None:
-        raise HttpProblem(409, f"the configuration of {found.name} cannot be used", f"PUT /api/v1/vms/{found.name}")
+    own = await _leaves(api, found.path, if_match)
+    try:  # the board may be older than what was just read, and would bring back what others have changed since
+        model = from_tree(found.uuid, below(own, VM_ROOT).get(found.uuid, {}))
+    except InvalidVm:
+        hint = f"PUT /api/v1/vms/{found.name}"
+        raise HttpProblem(409, f"the configuration of {found.name} cannot be used", hint) from None
     keys: dict[str, Any] = {**keys_of(model), **asked.keys}
     keys = {key: value for key, value in keys.items() if value is not None}
     vm = vm_of(found.name, keys, api.defaults, found.uuid)
@@ -113,8 +114,7 @@ async def change_vm(
 async def delete_vm(api: TheApi, caller: TheCaller, name: str, if_match: IfMatch = "") -> AppliedShape:
     """Remove a VM from the configuration; if it runs, it is stopped."""
     found = api.live.board.find(name)
-    await api.asker.check_match(if_match, found.path)
-    own = (await api.asker.leaves(found.path)).leaves
+    own = await _leaves(api, found.path, if_match)
     changes = [Change(path=path, value=None, old=value) for path, value in own.items()]
     if not changes:
         raise NotFound(f"{found.name} is not configured any more")
@@ -123,6 +123,16 @@ async def delete_vm(api: TheApi, caller: TheCaller, name: str, if_match: IfMatch
     except Conflict as error:
         raise conflict_is_a_precondition(error) from None
     return AppliedShape(commit=applied.commit, changed=applied.changed)
+
+
+async def _leaves(api: Api, path: str, if_match: str) -> dict[str, str]:
+    """Return the leaves of a VM as they are now; raises HttpProblem if If-Match is about others.
+
+    They are read before If-Match is checked: a commit before that fails the check, and one after it the change itself.
+    """
+    own = (await api.asker.leaves(path)).leaves
+    await api.asker.check_match(if_match, path)
+    return own
 
 
 async def _commit(
