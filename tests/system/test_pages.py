@@ -34,7 +34,9 @@ LABELLED = "jitsu tree --branch labels"
 """Only labels make that branch; test_lxd_labels.py runs it."""
 OF_CONTAINERS = {command for command, _ in typed(DOCS / "how-to" / "docker.md")}
 """test_docker.py runs them."""
-NAMED_ONLY = {*OF_CONTAINERS, "jitsu watch", "jitsu status --watch", UP, LABELLED, *HOLDS}
+OF_TEMPLATE = ("jitsu start base", "jitsu stop base")
+"""Of a VM whose guest has an agent; test_qemu_clones.py does the same."""
+NAMED_ONLY = {*OF_CONTAINERS, "jitsu top", "jitsu watch", "jitsu status --watch", UP, LABELLED, *HOLDS, *OF_TEMPLATE}
 """These do not end by themselves, or are run elsewhere."""
 COUNTED_S = 1.5
 """`jitsu status` shows a query within a second."""
@@ -42,6 +44,7 @@ IN_TURN = (
     *("jitsu --as vm:UUID branch", "jitsu --as vm:UUID set", "jitsu --as vm:UUID merge"),
     *("jitsu branch", "jitsu set", "jitsu diff", "jitsu merge", "jitsu push", "jitsu pull"),
     *("jitsu keys init", "jitsu keys add", "jitsu keys rotate", "jitsu keys drop"),
+    *("jitsu token create", "jitsu token list", "jitsu token revoke"),
     *("jitsu start NAME --discard-saved-state", "jitsu start", "jitsu is-ready", "jitsu trace", "jitsu stop"),
 )
 
