@@ -53,7 +53,7 @@ def ask_each(port: int) -> dict[str, tuple[float, float]]:
 
 def row(name: str, values: list[float], floor_ms: float) -> str:
     """Return a line of the table, in milliseconds and in round trips."""
-    median, p99 = 1000 * statistics.median(values), 1000 * statistics.quantiles(values, n=100)[98]
+    median, p99 = 1000 * statistics.median(values), 1000 * statistics.quantiles(values, n=100, method="inclusive")[98]
     shown = f"{name:<34}{median:>10.2f}{p99:>10.2f}{1000 * max(values):>10.2f}"
     return f"{shown}{median / floor_ms:>12.1f} x{p99 / floor_ms:>9.1f} x"
 

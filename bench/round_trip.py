@@ -136,7 +136,7 @@ def print_rows() -> float:
     print(f"{'an idle round trip (ms)':<34}{'median':>10}{'p99':>10}{'max':>10}{'processor':>12}")
     measured_rows = rows()
     for kind, (times, cpu_ms) in measured_rows.items():
-        cuts = statistics.quantiles(times, n=100)
+        cuts = statistics.quantiles(times, n=100, method="inclusive")
         name = {RAW: "ZeroMQ, read from uvloop", BUS: "through our bus"}[kind]
         print(f"{name:<34}{statistics.median(times):>10.3f}{cuts[98]:>10.3f}{max(times):>10.3f}{cpu_ms:>12.3f}")
     return statistics.median(measured_rows[RAW][0])

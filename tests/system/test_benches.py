@@ -25,22 +25,27 @@ LINES = sorted(set(re.findall(r"`((?:make|python -m) (?:bench|fuzz)[^`]*)`", all
 TIERS = {
     "make bench-engines": pytest.mark.net,
     "make bench-libvirt": pytest.mark.libvirt,
+    "make bench-page": pytest.mark.browser,
     "make bench-synjitsu": pytest.mark.net,
     "make bench-unikernel": pytest.mark.net,
 }
 BRIEFLY = {"JITSU_BENCH_BRIEF": "1", "PACKETS": "5000", "QUERIES": "4000"}
 FIGURES = {
-    "make bench": r"query to the reply +[\d.]+ +[\d.]+ +[\d.]+\n",
+    "make bench": r"query to the reply +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ x +[\d.]+ x\n",
     "make bench-dns": r"(?s)Jitsu +\d+ \(1\.00\).*Jitsu's dns process: \d+ MB\n.*cold names at once",
     "make bench-engines": r"(?s)command +[\d.]+ +[\d.]+ +[\d.]+ .*solo5 +[\d.]+ .*plot: ",
+    "make bench-footprint": r"all of the suite +[\d.]+ +[\d.]+ +[\d.]+\n(.*\n)*jitsu status +\d+ ",
     "make bench-libvirt": r"cold +\d+ +\d+ +\d+ +\d+ .*\nsaved .*\npaused .*\n",
+    "make bench-page": r"a state changed, until its row shows it",
     "make bench-scale": r"(?s)min running.*NXDOMAIN for a name that is held: 0\n.*back after kill -9: reaper [\d.]+ s",
     "make bench-store": r"one key changed, acknowledged and on the disk +median [\d.]+ ms\n",
     "make bench-synjitsu": r"0\.50 s with +[\d.-]+ +[\d.-]+ .* ms\n",
     "make bench-unikernel": r"(?s)the tender alone.*Synjitsu, taps pooled: page +[\d.]+.*taps left behind: 0\n",
+    "make bench-web": r"jitsu-web: \d+ % of a core, \d+ MiB\n",
     "make fuzz": r"\d+ passed",
     "python -m bench.dns_flood": r"flood nxdomain: warm queries took [\d.]+ ms.*; 0 lost\n",
     "python -m bench.dns_large": r"change visible after its acknowledgement: [\d.]+ ms",
+    "python -m bench.path_lengths": r"a SYN: \d+ functions in \d+ files",
 }
 """Something that each must print."""
 
