@@ -52,6 +52,7 @@ from jitsu_protocol.messages.tokens import (
 from jitsu_protocol.model.states import VmState
 from jitsu_protocol.model.tokens import digest_of, token_of
 from jitsu_protocol.model.vm import to_tree
+from jitsu_web.rules.places import StreamPlaces
 from jitsu_web.rules.sessions import PageSessions
 from jitsu_web.wires.api import Api
 from jitsu_web.wires.app import make_app
@@ -167,7 +168,9 @@ async def web_under_test(*vms: VM, **settings: str) -> AsyncIterator[WebUnderTes
         asker = Asker(world, live)
         health = SuiteHealth(world, live.hub, live.store, live.vmds, asker.reaper)
         sessions = PageSessions(b"k" * 32)
-        api = Api(live, tokens.table, sessions, world.clock, world.settings.web, asker, health, {})
+        own = world.settings.web
+        places = StreamPlaces(own.max_streams)
+        api = Api(live, tokens.table, sessions, world.clock, own, asker, health, {}, places)
         live.start()
         tokens.start()
         health.start()

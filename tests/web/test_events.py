@@ -66,15 +66,27 @@ async def test_the_stream_has_each_change_once_and_goes_on_after_a_lost_connecti
         assert [id for id, _, _ in found] == [f"epoch-{number}" for number in range(begun + 1, hub.log.last + 1)]
 
 
-async def test_too_many_readers_are_refused() -> None:
-    async with web_under_test(web__max_streams="1") as web, web.client(VIEWER_TOKEN) as client:
-        async with aclosing(web.live.hub.read()) as reader:
-            waiting = asyncio.ensure_future(anext(reader))
+async def test_too_many_readers_are_refused_and_a_user_leaves_half_of_the_places_to_others() -> None:
+    async with web_under_test(web__max_streams="4") as web, web.client(VIEWER_TOKEN) as viewer, web.client() as other:
+        reading = []
+        for client, another in ((viewer, viewer), (viewer, viewer), (other, viewer), (other, other)):
+            reading.append(asyncio.ensure_future(client.get("/api/v1/events")))
+            while web.live.hub.readers < len(reading):
+                await asyncio.sleep(0)
+            refused = await another.get("/api/v1/events") if len(reading) > 1 else None
+            assert refused is None or refused.status_code == (503 if len(reading) == 4 else 429)
+        web.live.hub.close()
+        assert [(await each).status_code for each in reading] == [200] * 4
+        assert (await viewer.get("/api/v1/events")).status_code == 200, "the places are free again"
+
+
+async def test_readers_that_come_at_once_are_not_more_than_there_are_places() -> None:
+    async with web_under_test(web__max_streams="2") as web, web.client() as client:
+        reading = [asyncio.ensure_future(client.get("/api/v1/events")) for _ in range(8)]
+        while sum(each.done() for each in reading) + web.live.hub.readers < len(reading):
             await asyncio.sleep(0)
-            refused = await client.get("/api/v1/events")
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-        assert refused.status_code == 503
+        web.live.hub.close()
+        assert sorted([(await each).status_code for each in reading]) == [200] + [429] * 7
 
 
 async def test_a_summon_that_has_ended_is_published_once() -> None:

@@ -44,7 +44,12 @@ class WebSettings(Section):
         description="Requests of one user, or of one client address without credentials, at once.",
         json_schema_extra={"unit": "requests"},
     )
-    max_streams: int = Field(100, ge=1, le=10_000, description="Open pages and other readers of events at once.")
+    max_streams: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Open pages and other readers of events at once; one user has at most half of them.",
+    )
     metrics: Listen = Field(default_factory=ListenAddress, description=METRICS)
 
 

@@ -14,6 +14,7 @@ from jitsu_protocol.model.errors import SetupFault
 from jitsu_runtime.service import run
 from jitsu_web.outbound.wires.compose import make_outbox
 from jitsu_web.outbound.wires.routes import routes_of
+from jitsu_web.rules.places import StreamPlaces
 from jitsu_web.rules.sessions import PageSessions
 from jitsu_web.wires.api import Api
 from jitsu_web.wires.app import make_app
@@ -47,7 +48,8 @@ async def start(world: World) -> None:
     health = SuiteHealth(world, live.hub, live.store, live.vmds, asker.reaper)
     sessions = PageSessions(files.session_key())
     defaults = world.settings.defaults.as_texts()
-    api = Api(live, tokens.table, sessions, world.clock, settings, asker, health, defaults)
+    places = StreamPlaces(settings.max_streams)
+    api = Api(live, tokens.table, sessions, world.clock, settings, asker, health, defaults, places)
     app = make_app(world, api, [routes_of(outbox)])
     stop = asyncio.Event()
     stopped = asyncio.Event()

@@ -16,6 +16,7 @@ from jitsu_web.wires.serving import UNIX, name_of_user
 if TYPE_CHECKING:
     from jitsu_runtime.clock import Clock
     from jitsu_runtime.settings.web import WebSettings
+    from jitsu_web.rules.places import StreamPlaces
     from jitsu_web.rules.sessions import PageSessions
     from jitsu_web.rules.tokens import TokenTable
     from jitsu_web.wires.asking import Asker
@@ -40,6 +41,7 @@ class Api:
     health: SuiteHealth
     defaults: dict[str, str]
     """The section [defaults], for VMs that are written here."""
+    places: StreamPlaces
 
     @property
     def cookie_name(self) -> str:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
-from jitsu_web.rules.problems import HttpProblem
 from jitsu_web.wires.api import TheApi, TheCaller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
 
     from jitsu_web.rules.callers import ApiCaller
     from jitsu_web.wires.api import Api
@@ -30,6 +31,22 @@ class EventStreamResponse(StreamingResponse):
     media_type: str | None = "text/event-stream"
 
 
+class _PlacedStream(EventStreamResponse):
+    """One that has a place while it is sent."""
+
+    def __init__(self, api: Api, caller: ApiCaller, last_id: str) -> None:
+        super().__init__(_stream(api, caller, last_id))
+        self._places, self._user = api.places, caller.name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take a place, and send; raises HttpProblem."""
+        self._places.enter(self._user)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._places.leave(self._user)
+
+
 @router.get("", response_class=EventStreamResponse)
 async def follow_events(
     api: TheApi,
@@ -38,9 +55,7 @@ async def follow_events(
     after: Annotated[str, Query(max_length=100, description="As Last-Event-ID, which counts first.")] = "",
 ) -> EventStreamResponse:
     """Follow `vm`, `gone`, `summon`, `drain`, `commit`, `service` and `reset`, which means: read everything again."""
-    if api.live.hub.readers >= api.settings.max_streams:
-        raise HttpProblem(503, "too many readers of events", "close a page, or raise web.max_streams")
-    return EventStreamResponse(_stream(api, caller, last_event_id or after))
+    return _PlacedStream(api, caller, last_event_id or after)
 
 
 async def _stream(api: Api, caller: ApiCaller, last_id: str) -> AsyncIterator[bytes]:
