@@ -50,7 +50,7 @@ STOP_ORDER = (("dns", "web"), ("reaper", "vmd", "synjitsu"), ("store",))
 STARTED_LATER = ("synjitsu", "reaper", "web")
 """These begin when the changes are drafted."""
 MANY = 500
-"""So many VMs take vmd longer to take one by one than to read from the store."""
+"""vmd takes longer to learn this many VMs one by one than to read them all from the store."""
 STOP_LIMIT_S = 0.8
 """For each group of STOP_ORDER: all are gone within 3 s."""
 

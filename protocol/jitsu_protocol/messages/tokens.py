@@ -26,7 +26,7 @@ class TokenInfo(BaseModel):
     expires_ts: float | None = None
     """Unix time; None if it does not expire."""
     author: str = Field("", max_length=200)
-    """Who made it."""
+    """The identity that made it."""
 
 
 class TokenDigest(TokenInfo):

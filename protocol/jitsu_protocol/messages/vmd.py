@@ -30,7 +30,7 @@ class Summon(Request):
     """The longest TTL with which the sender answers queries for the VM, in seconds. None if it answers no queries, or
     does not send its TTL (protocol 1.1)."""
     by: str = Field("", max_length=255)
-    """Who asks, for `jitsu why`: an operator, or a token that the sender's next report to the reaper explains."""
+    """The requester, for `jitsu why`: an operator, or a token that the sender's next report to the reaper explains."""
 
 
 class Summoned(Message):

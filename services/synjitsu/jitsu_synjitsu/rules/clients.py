@@ -1,4 +1,4 @@
-"""Who uses the VMs of one bridge, for `jitsu why`: nothing depends on it.
+"""The clients that use the VMs of one bridge. They are only shown by `jitsu why`; nothing depends on them.
 
 Of packets it is one client of each VM since the last report, because a VM is not looked at for a while after a packet.
 Of connections, the ports and clients are reported again when they change, and every REPEAT_S, because a reaper that

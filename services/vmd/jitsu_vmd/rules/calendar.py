@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LOOK_AHEAD_DAYS = 400
 """A window that only holidays open is open again within a year."""
 MAX_MOMENTS = 1000
-"""So many moments are examined at once. If nothing changes at any of them, the search goes on from the last one."""
+"""Examine at most this many moments at once. If nothing changes at any of them, go on from the last one later."""
 
 
 class Phase(StrEnum):

@@ -55,7 +55,7 @@ class SummonRequested:
     queued_s: float = 0.0
     """How long it waited for admission (admission.py)."""
     by: str = ""
-    """Who asks: an operator, or the token of a client that a report to the reaper explains (`jitsu why`)."""
+    """The requester: an operator, or the token of a client that a report to the reaper explains (`jitsu why`)."""
 
 
 @dataclass(frozen=True)

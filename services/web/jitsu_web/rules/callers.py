@@ -1,4 +1,4 @@
-"""Who calls the API, and what each role may do.
+"""The callers of the API, and what each role may do.
 
 A viewer may read. An operator may change. Everybody may end their own session.
 """
@@ -40,7 +40,7 @@ class ApiCaller:
 
     @property
     def identity(self) -> str:
-        """Who this is in commits, logs and traces: `operator:alice via web`."""
+        """Return the name in commits, logs and traces: `operator:alice via web`."""
         return via_web(self.user)
 
 

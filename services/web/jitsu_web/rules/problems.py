@@ -53,7 +53,7 @@ _TITLES = {
     403: "This role may not do this",
     404: "There is no such thing",
     405: "There is no such method here",
-    406: "There is no such form of this",
+    406: "This cannot be sent in the form that was asked for",
     409: "Something else has changed in the meantime",
     411: "The length of the body is needed",
     412: "Something else has changed in the meantime",

@@ -47,7 +47,7 @@ SILENT_S = 2.0
 LOOK_S = 0.25
 MAX_TAGS = 5
 MAX_SEARCHES = 2
-"""So many users may have the store read through the past, or hypervisors look through all they have, at once."""
+"""At most this many users at once may have the store search its past, or hypervisors list all that they have."""
 CHECK_S = 5.0
 HAND_S = 130.0
 """A start or stop by hand may last as long as the hypervisor's own limits."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jitsu_web.rules.events import WebEvent
 
 MAX_ENCODED = 1_000
-"""So many of the latest events are kept in the form in which pages get them, so that twenty pages cost one encoding."""
+"""Keep this many of the latest events in the form in which pages get them: twenty pages then cost one encoding."""
 
 
 class Hub:

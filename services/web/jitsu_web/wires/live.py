@@ -30,7 +30,7 @@ STATISTICS_S = 5.0
 TRACE_TIMEOUT_S = 2.0
 BOOTING = frozenset({"starting", "booting"})
 MAX_TRACES = 16
-"""So many summons are read at the same time; of a thousand VMs that start at once, the others are not published."""
+"""Read at most this many summons at a time; of a thousand VMs that start at once, the others are not published."""
 
 log = structlog.get_logger("web")
 

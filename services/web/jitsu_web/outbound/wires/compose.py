@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMAND_TIMEOUT_S = 30.0
 BY_MQTT = "operator:mqtt via web"
-"""Who has started or stopped a VM by MQTT, for `jitsu why`: the broker does not say which of its users it was."""
+"""The name in `jitsu why` for whoever starts or stops a VM by MQTT: the broker does not name its users."""
 
 
 def make_outbox(world: World, live: Live, directory: Path) -> EventOutbox:
