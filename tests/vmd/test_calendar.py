@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -232,3 +234,19 @@ def test_a_time_zone_without_a_schedule_is_refused() -> None:
         check(make_vm(holidays="DE"))
     check(make_vm(holidays="DE", awake="Hol 08:00-18:00"))
     check(make_vm())
+
+
+@pytest.mark.parametrize(
+    ("library", "keys", "reason"),
+    [
+        ("holidays", {"awake": "08:00-18:00", "holidays": "DE"}, "holidays: the calendars are not installed here; "),
+        ("cronsim", {"awake": "0 8 * * 1-5 for 1h"}, "'0 8 * * 1-5': the calendars are not installed here; "),
+    ],
+)
+def test_a_library_that_is_not_installed_is_a_refusal_that_says_what_to_do(
+    library: str, keys: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(Refused, match=re.escape(reason)):
+        check(make_vm(**keys))
+    check(make_vm(awake="Mon-Fri 08:00-18:00", time_zone="Europe/Berlin"))

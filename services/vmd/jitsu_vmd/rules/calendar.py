@@ -33,6 +33,9 @@ MAX_MOMENTS = 1000
 """Examine at most this many moments at once. If nothing changes at any of them, go on from the last one later."""
 
 
+_MISSING = "the calendars are not installed here; `pip install 'jitsu-vmd[schedule]'` adds them"
+
+
 class Phase(StrEnum):
     """What a schedule says at a moment."""
 
@@ -184,8 +187,10 @@ def _zone(name: str) -> tzinfo:
 
 
 def _holidays(place: str) -> Container[date]:
-    import holidays
-
+    try:
+        import holidays
+    except ImportError:
+        raise ValueError(f"holidays: {_MISSING}") from None
     country, _, part = place.partition("-")
     try:
         return holidays.country_holidays(country, subdiv=part or None)
@@ -194,8 +199,10 @@ def _holidays(place: str) -> Container[date]:
 
 
 def _check(expression: str) -> None:
-    from cronsim import CronSimError
-
+    try:
+        from cronsim import CronSimError
+    except ImportError:
+        raise ValueError(f"{expression!r}: {_MISSING}") from None
     try:
         found = next(_fires(expression, datetime(2000, 1, 1, tzinfo=UTC)), None)
     except CronSimError as error:
