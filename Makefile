@@ -25,6 +25,7 @@ setup-run: .venv/can-run
 .venv/can-run: requirements.txt requirements-build.txt $(SOURCES)
 	@echo "Making .venv, for everything that is installed ..."
 	@python3 -m venv .venv
+	@$(BIN)/pip uninstall -qq -y --disable-pip-version-check setuptools  # of Python 3.11's venv; nothing here needs its 7 MB
 	@echo "Installing the libraries, whose hashes are compared ..."
 	@$(PIP_INSTALL) --no-compile --require-hashes -r requirements.txt -r requirements-build.txt
 	@echo "Installing Jitsu from this checkout ..."

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from jitsu_protocol import messages
 from jitsu_protocol.messages import Change, Request
+from jitsu_protocol.model.identity import via_web
 from jitsu_protocol.model.vm_keys import KEYS
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ NUMBERS = (0, 1, 2, 19, 300, 65_535, 2**31 - 1, 2**31, 2**53, 2**63, 2**64 - 1, 
 FRACTIONS = (0.0, 0.25, 1.0, 30.0, 1e9, 1e300, -1.0, float("inf"), float("-inf"), float("nan"))
 TEXTS = ("", "x", "a/b", "..", "\0", "\x1b[2J", "ä.b", "a" * 64, "a" * 5000, "\u2028", "-1", "1e9", "127.0.0.1", "::")
 VALUES = ("0", "1", "60", "1.5", "true", "destroy", "nowhere.test", "10.77.0.99", "fd77::99", "xyz", "1m", "")
+
+
+def names_person(kind: str) -> str:
+    """Return the field that says for whom a request is sent, on which the right to send it depends; "" if none does."""
+    return next((field for field in ("author", "by") if field in CLASSES[kind].model_fields), "")
 
 
 class Bodies:
@@ -67,8 +73,8 @@ class Bodies:
 
     # --- right ---
 
-    def right(self, kind: str) -> dict[str, Any]:
-        """Return a body that is right in all its fields, and names what there is."""
+    def right(self, kind: str, role: str) -> dict[str, Any]:
+        """Return a body that is right in all its fields, names what there is, and whom a role's key may speak for."""
         cls, body = CLASSES[kind], dict[str, Any]()
         for name, about in cls.model_fields.items():
             if about.is_required() or self._chance.random() < 0.5:
@@ -76,6 +82,10 @@ class Bodies:
                 if (named := self._named(name)) is not None:
                     body[name] = named
         self._make_fit(kind, body)
+        if (person := names_person(kind)) and role == "web":
+            body[person] = via_web("mallory")
+        elif kind == "vmd.summon" and role not in ("operator", "web"):
+            body |= {"trigger": "dns", "by": ""}
         return body
 
     def _make_fit(self, kind: str, body: dict[str, Any]) -> None:
@@ -203,9 +213,9 @@ class Bodies:
 
     # --- wrong ---
 
-    def wrong(self, kind: str) -> dict[str, Any]:
+    def wrong(self, kind: str, role: str) -> dict[str, Any]:
         """Return a body in which one thing is not as it should be; some of these are still allowed."""
-        body = self.right(kind)
+        body = self.right(kind, role)
         name = self._chance.choice([*CLASSES[kind].model_fields, "a field that there is not"])
         body[name] = self._changed(body.get(name))
         if self._chance.random() < 0.1:

@@ -102,7 +102,7 @@ class Attack:
 
     def request(self, role: str, owner: str, kind: str, *, right: bool = True, **fields: Any) -> bytes:
         """Return a request, and remember it until it is answered."""
-        body = (self.bodies.right(kind) if right else self.bodies.wrong(kind)) | fields
+        body = (self.bodies.right(kind, role) if right else self.bodies.wrong(kind, role)) | fields
         id = self.chance.randbytes(16)
         timeout = self.chance.choice([0.0, 1.0, 10.0, 600.0]) if not right else 30.0
         packed: bytes = msgpack.packb([[1, 2], kind, id, timeout, body])
@@ -114,7 +114,7 @@ class Attack:
         chance, id = self.chance, self.chance.randbytes(16)
         self._remember(id, role, owner, TORN, {})
         kind = chance.choice(sorted(CLASSES))
-        parts: list[Any] = [[1, 2], kind, id, 1.0, self.bodies.wrong(kind)]
+        parts: list[Any] = [[1, 2], kind, id, 1.0, self.bodies.wrong(kind, role)]
         packed: bytes = msgpack.packb(parts)
         match chance.randrange(5):
             case 0:
