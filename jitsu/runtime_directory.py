@@ -86,6 +86,11 @@ class RuntimeDirectory:
             for guests in self.path.glob("guests*"):
                 shutil.rmtree(guests, ignore_errors=True)
             (self.path / "synjitsu.connections").unlink(missing_ok=True)
+        if guests_ended or self._own_store is not None:
+            for record in self.path.glob(
+                "reaper.why*"
+            ):  # why VMs ran that are gone, or that the next run does not know
+                record.unlink(missing_ok=True)
         for name in ("store", "vmd", "synjitsu", "reaper", "web", "mock"):
             for kind in ("rpc", "feed"):
                 for suffix in ("", ".lock"):
