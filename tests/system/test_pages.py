@@ -46,6 +46,7 @@ IN_TURN = (
     *("jitsu keys init", "jitsu keys add", "jitsu keys rotate", "jitsu keys drop"),
     *("jitsu token create", "jitsu token list", "jitsu token revoke"),
     *("jitsu start NAME --discard-saved-state", "jitsu start", "jitsu is-ready", "jitsu trace", "jitsu stop"),
+    *("jitsu keep www 2h", "jitsu keep"),
 )
 
 
