@@ -23,7 +23,7 @@ TOKEN = "dns-0#abc-1"
 
 
 class Ears:
-    """Who is heard."""
+    """The reporters that the reaper hears."""
 
     def __init__(self) -> None:
         self.store = True

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TURNS = 20
 """Of the event loop: as many as anything that a test plays takes until it waits for something that has not happened."""
 AGAIN_S = 1.0
-"""So long a follower waits before it asks again for a snapshot that it did not get."""
+"""A follower that did not get a snapshot asks for it again after this long."""
 
 
 async def settled() -> None:

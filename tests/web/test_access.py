@@ -1,4 +1,4 @@
-"""Who gets in: tokens, sessions, the Unix socket; and what browsers are kept from."""
+"""Access to the API by token, session and Unix socket, and the requests that browsers may not make."""
 
 from __future__ import annotations
 
