@@ -1,4 +1,4 @@
-"""Who the caller is; and the page's session."""
+"""The routes that tell a caller its name and role, and open and close the page's session."""
 
 from __future__ import annotations
 
